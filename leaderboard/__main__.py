@@ -1,0 +1,111 @@
+"""`python -m leaderboard`: from result files to the README table, a CSV file and one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from zoo.errors import ZooError, run_command
+from zoo.files import atomic_write
+
+from .collect import load_results, read_additions, rows
+from .render import insert_table, render
+
+_HERE = Path(__file__).resolve().parent
+
+_EXAMPLES = """\
+examples:
+  python -m leaderboard                             render what is in leaderboard/results
+  python -m leaderboard --add runs/a/result.json    check a result file, copy it to its folder, render
+  python -m leaderboard --check                     is everything rendered? (for continuous integration)
+  python -m leaderboard --out board --readme none   try it without touching the checkout
+
+Result files are written by recipes.train, recipes.validate and export.bench_ort; leaderboard/README.md tells their
+keys and units. The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between
+them is replaced. Exit status: 0 done, 1 --check found a stale file, 2 bad input.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, see `python -m leaderboard --help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m leaderboard",
+        description="Render the README table, leaderboard.csv and leaderboard.html from JSON result files.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        help="folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=_HERE,
+        help="where leaderboard.csv and leaderboard.html go (default: leaderboard/ of this checkout)",
+    )
+    parser.add_argument(
+        "--readme",
+        metavar="FILE",
+        help="Markdown file that holds the table between its markers; 'none' leaves it out "
+        "(default: README.md of this checkout, if there is one)",
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        "--add", metavar="FILE", nargs="+", type=Path, default=[], help="copy result files to where they belong, first"
+    )
+    action.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is not current")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read and check everything, render everything, then write: bad input leaves every file as it was."""
+    arguments = parse(argv)
+    # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
+    if arguments.results and not arguments.results.is_dir() and not arguments.add:
+        raise ZooError(f"no such folder: {arguments.results}")
+    folder = arguments.results or _HERE / "results"
+    results = load_results(folder)
+    additions = read_additions(arguments.add, folder)
+    table = rows(results | {name: result for name, (result, _) in additions.items()})
+    pages = render(table)
+    page = arguments.out / "leaderboard.html"
+    outputs = {arguments.out / "leaderboard.csv": pages.csv, page: pages.html}
+    if readme := _readme(arguments.readme):
+        outputs[readme] = insert_table(_read(readme), pages.markdown)
+
+    if arguments.check:
+        stale = [str(path) for path, text in outputs.items() if not path.exists() or _read(path) != text]
+        if stale:
+            print(f"stale: {', '.join(stale)}; run python -m leaderboard", file=sys.stderr)
+            sys.exit(1)
+        return
+    for name, (_, raw) in additions.items():
+        print(f"added {atomic_write(folder / name, raw)}")
+    for path, text in outputs.items():
+        atomic_write(path, text)
+    print(f"{len(table)} row{'s' if len(table) != 1 else ''} from {len(results) + len(additions)} result files: {page}")
+
+
+def _readme(argument: str | None) -> Path | None:
+    if argument is None:
+        default = _HERE.parent / "README.md"
+        return default if default.is_file() else None
+    return None if argument == "none" else Path(argument)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()  # as bytes: read_text would turn the line ends of a README round
+    except FileNotFoundError as error:
+        raise ZooError(f"no such file: {path}") from error
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path} is not UTF-8 text") from error
+
+
+if __name__ == "__main__":
+    run_command(main)

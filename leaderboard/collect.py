@@ -1,0 +1,243 @@
+"""From result files to rows: read, check the layout, merge what is one run, average what is one recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.files import read_json, sha256_of
+
+from .schema import validate, when
+
+Result = dict[str, Any]
+Results = Mapping[str, Result]  # from the path below the results folder to the content
+
+# Training facts: a later validation of the same weights may not know them, so they come from the older file.
+_TRAINING = ("epochs", "seed", "scaling", "train_seconds", "test_reads")
+# A mean over runs that differ in one of these would mean nothing.
+_ALIKE = ("timesteps", "params", "epochs", "images", "scaling")
+_TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe on one dataset: the mean over its seeds. None where nothing was measured."""
+
+    dataset: str
+    model: str
+    tag: str
+    runs: int  # seeds
+    images: int  # test images
+    top1: float  # percent, mean over runs
+    top1_std: float | None  # points, sample standard deviation over runs; None for a single run
+    spikes_per_image: float | None  # all spikes of all layers and timesteps, mean over images and runs
+    timesteps: int
+    params: int
+    epochs: int | None
+    scaling: str | None  # gradient-scaling rule
+    train_seconds: float | None  # median over runs
+    test_reads: int | None  # runs of the comparison that read the test set
+    commits: tuple[str, ...]
+    onnx_latency_ms: float | None  # p50, batch 1, one CPU thread
+    onnx_bytes: int | None
+    onnx_top1: float | None  # percent, on the graph that onnx_latency_ms times
+    reference: dict[str, Any] | None  # a published number, never ours
+    evidence: tuple[tuple[str, Result], ...]  # (file, content): all files of its runs, then ONNX measurements
+
+    @property
+    def name(self) -> str:
+        """`<model>.<tag>`, as in the recipe, the folder and the Hub repository."""
+        return _name(self.model, self.tag)
+
+
+def folder_of(result: Result) -> str:
+    """Where a result belongs below the results folder: `<dataset>/<model>.<tag>`; without a dataset, `none/...`."""
+    return f"{result['dataset'] or 'none'}/{_name(result['model'], result['tag'])}"
+
+
+def load_results(folder: Path) -> dict[str, Result]:
+    """Read and check every `*.json` below a folder; a folder that does not exist holds no results.
+
+    Returns:
+        From the path below `folder` to the content, ordered by path.
+
+    Raises:
+        ZooError: a file is malformed, breaks the schema, or lies in a folder that does not agree with its content.
+    """
+    results = {}
+    for path in sorted(folder.rglob("*.json")):
+        relative = path.relative_to(folder)
+        result = read_json(path)
+        validate(result, str(path))
+        if relative.parent.as_posix() != folder_of(result):
+            raise ZooError(f"{path}: lies in {relative.parent.as_posix()!r}, its content says {folder_of(result)!r}")
+        results[relative.as_posix()] = result
+    return results
+
+
+def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Result, bytes]]:
+    """Read and check files that are to be added to a results folder; writes nothing.
+
+    Returns:
+        From the path below `folder` to content and raw bytes. A file whose twin is already there is left out.
+
+    Raises:
+        ZooError: a file is missing, malformed or breaks the schema.
+    """
+    additions = {}
+    for file in files:
+        result = read_json(file)
+        validate(result, str(file))
+        raw = file.read_bytes()
+        home = folder_of(result)
+        if all(known.read_bytes() != raw for known in (folder / home).glob("*.json")):
+            additions[f"{home}/{_file_name(result, raw)}"] = (result, raw)
+    return additions
+
+
+def rows(results: Results) -> list[Row]:
+    """One row for each dataset, model and tag that was measured on a test split: by dataset, then best top-1 first.
+
+    Measurements of the same weights are one run: the one over most images counts, of these the newest. Measurements
+    that disagree, a seed that was trained twice and an ONNX measurement without a row are told on stderr.
+
+    Raises:
+        ZooError: runs that would share a row differ in timesteps, parameters, epochs, images or scaling.
+    """
+    groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
+    graphs: dict[str, Result] = {}
+    for origin, result in results.items():
+        if result["kind"] == "onnx":
+            graphs[origin] = result
+        elif result["split"] == "test":
+            groups[result["dataset"], result["model"], result["tag"]][origin] = result
+    table = [_row(group, graphs) for group in groups.values()]
+    shown = {origin for row in table for origin, _ in row.evidence}
+    for origin in sorted(graphs.keys() - shown):
+        _warn(f"{origin} is in no row: no test result in the table has its weights, dataset and timesteps")
+    return sorted(table, key=lambda row: (row.dataset, -row.top1, row.name))
+
+
+def _row(group: dict[str, Result], all_graphs: Results) -> Row:
+    runs = _one_per_seed(_one_per_weights(group))
+    _check_alike(runs)
+    first = next(iter(runs.values()))
+    top1 = [run["top1"] for run in runs.values()]
+    weights = {run["weights_sha256"] for run in runs.values()}
+    graphs = {
+        origin: graph
+        for origin, graph in all_graphs.items()
+        if graph["weights_sha256"] in weights
+        and graph["dataset"] in (None, first["dataset"])
+        and graph["timesteps"] == first["timesteps"]  # the same weights, unrolled further, are another network
+    }
+    graph, latency = _best_graph(graphs)
+    # Of a run, every file: the newest gives the numbers, the oldest is often the one with the training command.
+    files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
+    evidence = (*files.items(), *graphs.items())
+    references = [reference for _, result in evidence if (reference := result.get("reference"))]
+    return Row(
+        dataset=first["dataset"],
+        model=first["model"],
+        tag=first["tag"],
+        runs=len(runs),
+        images=first["images"],
+        top1=fmean(top1),
+        top1_std=stdev(top1) if len(top1) > 1 else None,
+        spikes_per_image=_reduce(fmean, runs, "spikes_per_image"),
+        timesteps=first["timesteps"],
+        params=first["params"],
+        epochs=_reduce(max, runs, "epochs"),
+        scaling=next((_trait(run, "scaling") for run in runs.values() if run["scaling"]), None),
+        train_seconds=_reduce(median, runs, "train_seconds"),
+        test_reads=_reduce(max, runs, "test_reads"),
+        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
+        onnx_latency_ms=latency,
+        onnx_bytes=graph.get("onnx_bytes"),
+        onnx_top1=graph.get("top1"),
+        reference=references[0] if references else None,
+        evidence=evidence,
+    )
+
+
+def _one_per_weights(group: Results) -> dict[str, Result]:
+    """A training run and its later validations are one run: training facts from all, the measurement from the best."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for origin in sorted(group, key=lambda origin: (group[origin]["images"], when(group[origin]), origin)):
+        same[group[origin]["weights_sha256"]].append(origin)
+    runs = {}
+    for origins in same.values():
+        kept = origins[-1]
+        top1 = [group[origin]["top1"] for origin in origins]
+        if max(top1) - min(top1) > _TOLERANCE:
+            _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
+        runs[kept] = dict(group[kept])
+        for key in _TRAINING:
+            for origin in reversed(origins):
+                if runs[kept].get(key) is None and group[origin].get(key) is not None:
+                    runs[kept][key] = group[origin][key]
+    return runs
+
+
+def _one_per_seed(runs: Results) -> dict[str, Result]:
+    """A seed that was trained again counts once, or a mean over seeds would weigh it twice."""
+    by_seed: dict[object, str] = {}
+    for origin in sorted(runs, key=lambda origin: (when(runs[origin]), origin)):
+        seed = runs[origin]["seed"]
+        if seed is not None and seed in by_seed:
+            _warn(f"{by_seed[seed]} is left out: {origin} is a newer run of seed {seed}")
+        by_seed[origin if seed is None else seed] = origin
+    return {origin: runs[origin] for origin in sorted(by_seed.values())}
+
+
+def _best_graph(graphs: Results) -> tuple[Result, float | None]:
+    """The newest ONNX measurement with a latency at batch 1 on one CPU thread, else the newest; {} without any."""
+    newest = sorted(graphs, key=lambda origin: (when(graphs[origin]), origin), reverse=True)
+    for origin in newest:
+        if graphs[origin]["provider"] == "CPUExecutionProvider":
+            for entry in graphs[origin]["latency"]:
+                if entry["batch"] == entry["threads"] == 1:
+                    return graphs[origin], entry["p50_ms"]
+    return (graphs[newest[0]], None) if newest else ({}, None)
+
+
+def _check_alike(runs: Results) -> None:
+    for key in _ALIKE:
+        seen: dict[object, str] = {}
+        for origin, run in runs.items():
+            if (value := _trait(run, key)) is not None:
+                seen.setdefault(value, origin)
+        if len(seen) > 1:
+            raise ZooError(
+                f"runs of one model and tag must agree in {key}: "
+                + ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
+            )
+
+
+def _trait(run: Result, key: str) -> Any:
+    return run[key]["name"] if key == "scaling" and run[key] else run[key]
+
+
+def _reduce(function: Any, runs: Results, key: str) -> Any:
+    values = [run[key] for run in runs.values() if run[key] is not None]
+    return function(values) if values else None
+
+
+def _file_name(result: Result, raw: bytes) -> str:
+    """Kind, seed and weights for people; the start of the content's hash because one run can be measured often."""
+    seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
+    return f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
+
+
+def _name(model: str, tag: str) -> str:
+    return f"{model}.{tag}" if tag else model
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

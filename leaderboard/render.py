@@ -1,0 +1,77 @@
+"""From rows to text: a Markdown table for the README, a CSV file with raw values, one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from zoo.errors import ZooError
+
+from .collect import Row
+from .columns import COLUMNS, EMPTY, published
+from .page import html_page
+
+START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
+
+
+class Pages(NamedTuple):
+    """What is rendered: a Markdown table, the text of a CSV file, the text of an HTML file."""
+
+    markdown: str
+    csv: str
+    html: str
+
+
+def render(rows: Sequence[Row]) -> Pages:
+    """Render rows three times. The same rows give the same bytes: nothing depends on the time or the machine."""
+    return Pages(_markdown(rows), _csv(rows), html_page(rows))
+
+
+def insert_table(text: str, table: str) -> str:
+    """The text of a README with `table` between the two leaderboard markers.
+
+    Raises:
+        ZooError: the text does not hold each marker once, start before end.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ZooError(f"the README needs the lines {START} and {END}, each once and in this order")
+    head, rest = text.split(START)
+    # The blank lines: without them GitHub takes the table for a part of the HTML comment.
+    return f"{head}{START}\n\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    if not rows:
+        return f"{EMPTY}\n"
+    columns = [column for column in COLUMNS if column.brief]
+    lines = [[column.title for column in columns]]
+    lines.append(["---:" if column.numeric else ":---" for column in columns])
+    lines += [[_cell(column.show(row)) for column in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return html.escape(" ".join(text.split())).replace("|", "&#124;")
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Every field of a row but the evidence, unscaled (seconds, bytes, ms); empty where nothing was measured."""
+    names = [field.name for field in fields(Row) if field.name not in ("commits", "reference", "evidence")]
+    foreign = ["top1", "spikes_per_image", "citation"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, "commits", *(f"published_{key}" for key in foreign)])
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        values += [" ".join(row.commits), *(published(row, key) for key in foreign)]
+        writer.writerow([_plain(value) for value in values])
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    # Ten digits are more than any measurement here has and hide the last bits of a mean.
+    return format(value, ".10g") if isinstance(value, float) else value

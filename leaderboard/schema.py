@@ -1,0 +1,221 @@
+"""What a result file must hold: one table from key to check for each kind of result."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from zoo.errors import ZooError, one_of
+
+# Far beyond any measurement, yet small enough that every number in a result fits a float. NaN fails the comparison too.
+_LIMIT = 1e300
+
+
+class Check(NamedTuple):
+    """What is expected, in words for the error message, and the test for it."""
+
+    expected: str
+    test: Callable[[Any], bool]
+
+
+def is_number(value: Any, low: float = 0.0, high: float = _LIMIT) -> bool:
+    """Whether `value` is a finite int or float in [low, high]; true and false are no numbers here."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_int(value: Any, low: int = 0) -> bool:
+    """Whether `value` is an int of at least `low`; true and false are no numbers here."""
+    return isinstance(value, int) and is_number(value, low)
+
+
+def when(result: dict[str, Any]) -> datetime:
+    """The date of a result, as a time that can be compared: without a zone it is UTC.
+
+    Raises:
+        ValueError: the date is not ISO 8601.
+    """
+    date = datetime.fromisoformat(result["date"])
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        return bool(when({"date": value}))
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_latency(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"batch", "threads", "p50_ms", "p95_ms", "runs"}
+        and all(is_int(value[key], 1) for key in ("batch", "threads", "runs"))
+        and is_number(value["p50_ms"])
+        and is_number(value["p95_ms"], low=value["p50_ms"])
+    )
+
+
+def _is_reference(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"top1", "spikes_per_image", "citation"}
+        and (value["top1"] is None or is_number(value["top1"], 0, 100))
+        and (value["spikes_per_image"] is None or is_number(value["spikes_per_image"]))
+        and TEXT.test(value["citation"])
+    )
+
+
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _choice(*values: Any) -> Check:
+    # The type as well: in Python 1 == True == 1.0.
+    return Check(
+        " or ".join(map(repr, values)), lambda value: any(value == v and type(value) is type(v) for v in values)
+    )
+
+
+def _or_null(check: Check) -> Check:
+    return Check(f"{check.expected}, or null", lambda value: value is None or check.test(value))
+
+
+TEXT = Check("a non-empty string", lambda value: isinstance(value, str) and value.strip() != "")
+# Dataset, model and tag become folder names, so what could lead out of the results folder is not a name.
+NAME = Check("a name of letters, digits, _ and -", _matches(r"[A-Za-z0-9][A-Za-z0-9_-]*"))
+TAG = Check("a tag of letters, digits, _ . and -, or an empty string", _matches(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*)?"))
+NUMBER = Check("a finite number, 0 or more", is_number)
+PERCENT = Check("a percentage, 0 to 100", lambda value: is_number(value, 0, 100))
+COUNT = Check("an integer, 0 or more", is_int)
+POSITIVE = Check("an integer, 1 or more", lambda value: is_int(value, 1))
+INTEGER = Check("an integer", lambda value: isinstance(value, int) and is_number(value, -_LIMIT))
+SHA256 = Check("64 lower-case hexadecimal digits", _matches(r"[0-9a-f]{64}"))
+DATE = Check("an ISO 8601 date, such as 2026-01-31T12:00:00Z", _is_date)
+DICT = Check("an object", lambda value: isinstance(value, dict))
+NUMBERS = Check("a list of numbers, 0 or more", lambda value: isinstance(value, list) and all(map(is_number, value)))
+LAYERS = Check(
+    "an object from layer to spikes per image", lambda value: DICT.test(value) and all(map(is_number, value.values()))
+)
+SCALING = Check('an object with a "name"', lambda value: DICT.test(value) and TEXT.test(value.get("name")))
+MACHINE = Check(
+    "an object with system, cpu, cores, threads and gpu",
+    lambda value: DICT.test(value) and value.keys() >= {"system", "cpu", "cores", "threads", "gpu"},
+)
+LATENCY = Check(
+    "a list of {batch, threads, p50_ms, p95_ms, runs} with p50_ms <= p95_ms",
+    lambda value: isinstance(value, list) and all(map(_is_latency, value)),
+)
+REFERENCE = Check("an object of top1, spikes_per_image (numbers or null) and citation (a string)", _is_reference)
+
+_COMMON = {
+    "schema": _choice(1),
+    "model": NAME,
+    "tag": TAG,
+    "spikes_per_image": _or_null(NUMBER),
+    "spikes_per_layer": _or_null(LAYERS),
+    "spikes_per_step": _or_null(NUMBERS),
+    "timesteps": POSITIVE,
+    "weights_sha256": SHA256,
+    "command": TEXT,
+    "commit": _or_null(TEXT),
+    "date": DATE,
+    "versions": DICT,
+    "machine": MACHINE,
+}
+
+REQUIRED: dict[str, dict[str, Check]] = {
+    "accuracy": _COMMON
+    | {
+        "kind": _choice("accuracy"),
+        "dataset": NAME,
+        "split": _choice("test", "validation"),
+        "images": POSITIVE,
+        "top1": PERCENT,
+        "top5": _or_null(PERCENT),
+        "params": COUNT,
+        "epochs": _or_null(COUNT),
+        "seed": _or_null(INTEGER),
+        "scaling": _or_null(SCALING),
+        "precision": _choice("fp32", "bf16", "fp16"),
+        "train_seconds": _or_null(NUMBER),
+        "comparison": TEXT,
+        "test_reads": _or_null(COUNT),
+        "data_sha256": _or_null(SHA256),
+    },
+    "onnx": _COMMON
+    | {
+        "kind": _choice("onnx"),
+        "dataset": _or_null(NAME),
+        "images": _or_null(POSITIVE),
+        "top1": _or_null(PERCENT),
+        "latency": LATENCY,
+        "provider": TEXT,
+        "optimization": TEXT,
+        "onnx_sha256": SHA256,
+        "onnx_bytes": POSITIVE,
+    },
+}
+
+OPTIONAL: dict[str, Check] = {
+    "reference": _or_null(REFERENCE),
+    "synaptic_operations": _or_null(DICT),
+    "energy_nj": _or_null(NUMBER),
+    "size_bytes": _or_null(COUNT),
+    "note": Check("a string", lambda value: isinstance(value, str)),
+}
+
+
+def validate(result: Any, origin: str) -> None:
+    """Check one result (the content of a JSON file) against the schema of its kind.
+
+    Args:
+        result: the parsed JSON; anything but an object is refused.
+        origin: the name of the file, for the error message.
+
+    Raises:
+        ZooError: a key is missing, unknown, or holds a bad value; names the file, the key, the value and what is
+            expected.
+    """
+    if not isinstance(result, dict):
+        raise ZooError(f"{origin}: holds {reprlib.repr(result)}, expected one JSON object")
+    kind = result.get("kind")
+    if not isinstance(kind, str) or kind not in REQUIRED:
+        raise _bad(origin, "kind", kind, " or ".join(map(repr, REQUIRED)))
+    known = REQUIRED[kind] | OPTIONAL
+    for key in result:
+        if key not in known:
+            raise ZooError(f"{origin}: {one_of('key', key, sorted(known))}")
+    for key, check in known.items():
+        if key not in result:
+            if key in OPTIONAL:
+                continue
+            raise ZooError(f"{origin}: key {key!r} is missing, expected {check.expected}")
+        if not check.test(result[key]):
+            raise _bad(origin, key, result[key], check.expected)
+        _check_leaves(origin, key, result[key])
+    steps = result["spikes_per_step"]
+    if steps is not None and len(steps) != result["timesteps"]:
+        raise _bad(origin, "spikes_per_step", steps, f"one number for each of the {result['timesteps']} timesteps")
+
+
+def _check_leaves(origin: str, key: str, value: Any) -> None:
+    """Reject, however deep, what Python's JSON reader lets through and no output can hold: NaN, infinity, half a
+    surrogate pair."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_leaves(origin, key, name)
+            _check_leaves(origin, f"{key}.{name}", item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_leaves(origin, key, item)
+    elif isinstance(value, float) and not is_number(value, -_LIMIT):
+        raise _bad(origin, key, value, "a finite number")
+    elif isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise _bad(origin, key, value, "text that can be written as UTF-8")
+
+
+def _bad(origin: str, key: str, value: Any, expected: str) -> ZooError:
+    return ZooError(f"{origin}: key {key!r} is {reprlib.repr(value)}, expected {expected}")

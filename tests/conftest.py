@@ -1,0 +1,52 @@
+"""What the tests share: no network, few threads, a tiny network, running commands as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parent.parent
+
+import pytest
+import torch
+
+from zoo.models.sresnet import SResNet
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def data_root() -> str:
+    """The folder with the real CIFAR files; tests that need it are skipped without one."""
+    root = os.environ.get("SNNZOO_DATA")
+    if not root:
+        pytest.skip("needs the real CIFAR files: set SNNZOO_DATA")
+    return root
+
+
+def tiny(**kwargs) -> SResNet:
+    """A spiking ResNet of two blocks that still has every kind of layer."""
+    return SResNet((2, 1), (8, 16), 8, 16, **{"timesteps": 2} | kwargs)
+
+
+def run_module(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or ROOT, env=environment, timeout=280)
+
+
+def assert_one_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The command failed with one clear line that holds all the words, and no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    for word in words:
+        assert word in errors[0], errors[0]

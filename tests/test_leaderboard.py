@@ -1,0 +1,537 @@
+"""The leaderboard: what the schema lets in, what a row is, and that the command line writes all or nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leaderboard import insert_table, load_results, render, rows, validate
+from leaderboard.__main__ import main
+from leaderboard.schema import OPTIONAL, REQUIRED
+from zoo.errors import ZooError
+
+README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
+
+COMMON = {
+    "schema": 1,
+    "model": "sresnet19",
+    "tag": "t2_cifar10",
+    "dataset": "cifar10",
+    "images": 10000,
+    "top1": 90.0,
+    "spikes_per_image": 1000.0,
+    "spikes_per_layer": {"stem.lif": 400.0, "head.lif": 600.0},
+    "spikes_per_step": [450.0, 550.0],
+    "timesteps": 2,
+    "weights_sha256": "a" * 64,
+    "command": "python -m recipes.train sresnet19.t2_cifar10",
+    "commit": "0" * 40,
+    "date": "2026-01-31T12:00:00Z",
+    "versions": {"torch": "2.11"},
+    "machine": {"system": "Linux", "cpu": "a cpu", "cores": 8, "threads": 4, "gpu": None},
+}
+
+
+def accuracy(**changes: Any) -> dict[str, Any]:
+    own = {
+        "kind": "accuracy",
+        "split": "test",
+        "top5": None,
+        "params": 12_600_000,
+        "epochs": 100,
+        "seed": 0,
+        "scaling": None,
+        "precision": "bf16",
+        "train_seconds": 600.0,
+        "comparison": "plain_vs_gs",
+        "test_reads": 6,
+        "data_sha256": "d" * 64,
+    }
+    return COMMON | own | changes
+
+
+def onnx(**changes: Any) -> dict[str, Any]:
+    own = {
+        "kind": "onnx",
+        "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
+        "provider": "CPUExecutionProvider",
+        "optimization": "all",
+        "onnx_sha256": "e" * 64,
+        "onnx_bytes": 50_000_000,
+    }
+    return COMMON | own | {"top1": 89.75, "command": "python -m export.bench_ort"} | changes
+
+
+def latency(batch: int, threads: int, p50: float) -> dict[str, Any]:
+    return {"batch": batch, "threads": threads, "p50_ms": p50, "p95_ms": p50 + 1, "runs": 50}
+
+
+def put(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def seeds(*top1: float) -> dict[str, dict[str, Any]]:
+    return {f"{s}.json": accuracy(seed=s, top1=value, weights_sha256=f"{s:064x}") for s, value in enumerate(top1)}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """A folder with one result of each kind below results/, and a README."""
+    put(tmp_path / "results/cifar10/sresnet19.t2_cifar10/a.json", accuracy())
+    put(tmp_path / "results/cifar10/sresnet19.t2_cifar10/o.json", onnx())
+    (tmp_path / "README.md").write_text(README)
+    return tmp_path
+
+
+def options(board: Path) -> list[str]:
+    return ["--results", f"{board}/results", "--out", f"{board}/site", "--readme", f"{board}/README.md"]
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- schema
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        accuracy(),
+        onnx(),
+        accuracy(tag="", scaling={"name": "count", "power": 0.5}, seed=None, commit=None, note="warm-up run"),
+        accuracy(spikes_per_image=None, spikes_per_layer=None, spikes_per_step=None, test_reads=None),
+        accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}, energy_nj=1.5),
+        onnx(dataset=None, images=None, top1=None, latency=[], synaptic_operations={"total": 1e9}, size_bytes=1),
+    ],
+)
+def test_schema_accepts(result: dict[str, Any]) -> None:
+    validate(result, "r.json")
+
+
+@pytest.mark.parametrize("kind", sorted(REQUIRED))
+def test_schema_wants_every_required_key_and_no_optional_one(kind: str) -> None:
+    full = accuracy() if kind == "accuracy" else onnx()
+    assert full.keys() == REQUIRED[kind].keys()
+    assert not full.keys() & OPTIONAL.keys()
+    for key in full.keys() - {"kind"}:
+        with pytest.raises(ZooError, match=rf"r\.json: key '{key}' is missing"):
+            validate({k: v for k, v in full.items() if k != key}, "r.json")
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", 2),
+        ("schema", True),
+        ("kind", "acuracy"),
+        ("kind", ["accuracy"]),
+        ("model", ""),
+        ("model", "../../etc"),
+        ("model", "a.b"),
+        ("tag", ".hidden"),
+        ("tag", "a/b"),
+        ("tag", None),
+        ("dataset", None),
+        ("dataset", ".."),
+        ("split", "train"),
+        ("images", 0),
+        ("images", 10000.0),
+        ("top1", 100.1),
+        ("top1", -0.1),
+        ("top1", "90"),
+        ("top1", None),
+        ("top1", True),
+        ("top1", NAN),
+        ("top5", INF),
+        ("spikes_per_image", -1.0),
+        ("spikes_per_image", NAN),
+        ("spikes_per_image", 10**400),
+        ("spikes_per_layer", [1.0]),
+        ("spikes_per_layer", {"lif": None}),
+        ("spikes_per_step", [1.0]),
+        ("spikes_per_step", [1.0, INF]),
+        ("timesteps", 0),
+        ("params", -1),
+        ("epochs", 1.5),
+        ("seed", "0"),
+        ("scaling", "count"),
+        ("scaling", {"power": 0.5}),
+        ("precision", "float32"),
+        ("train_seconds", -1),
+        ("comparison", " "),
+        ("data_sha256", "d" * 63),
+        ("weights_sha256", None),
+        ("weights_sha256", "A" * 64),
+        ("weights_sha256", "a" * 64 + "\n"),
+        ("date", "yesterday"),
+        ("date", 20260131),
+        ("versions", None),
+        ("versions", {"torch": {"deep": NAN}}),
+        ("machine", {"system": "Linux"}),
+        ("command", "\ud800"),
+        ("note", 1),
+        ("reference", {"top1": 94.0}),
+        ("reference", {"top1": 940, "spikes_per_image": None, "citation": "x"}),
+        ("reference", {"top1": 94.0, "spikes_per_image": None, "citation": ""}),
+    ],
+)
+def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any) -> None:
+    with pytest.raises(ZooError, match=rf"^r\.json: key '{key}.*' is .*, expected ."):
+        validate(accuracy(**{key: value}), "r.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("latency", None),
+        ("latency", [{"batch": 1}]),
+        ("latency", [latency(0, 1, 5.0)]),
+        ("latency", [latency(1, 1, NAN)]),
+        ("latency", [latency(1, 1, 5.0) | {"p95_ms": 4.0}]),
+        ("onnx_bytes", 0),
+        ("provider", ""),
+        ("onnx_sha256", "e"),
+    ],
+)
+def test_schema_rejects_a_bad_onnx_value(key: str, value: Any) -> None:
+    with pytest.raises(ZooError, match=rf"^r\.json: key '{key}' is "):
+        validate(onnx(**{key: value}), "r.json")
+
+
+def test_schema_finds_a_typo_and_refuses_keys_of_the_other_kind() -> None:
+    with pytest.raises(ZooError, match="unknown key 'spike_per_image'; did you mean spikes_per_image"):
+        validate(accuracy(spike_per_image=1), "r.json")
+    with pytest.raises(ZooError, match="unknown key 'latency'"):
+        validate(accuracy(latency=[]), "r.json")
+    with pytest.raises(ZooError, match="expected one JSON object"):
+        validate([], "r.json")
+
+
+# --- files to rows
+
+
+def test_load_results_reads_what_lies_where_it_belongs(board: Path) -> None:
+    put(board / "results/none/sresnet19/o.json", onnx(dataset=None, tag=""))
+    assert list(load_results(board / "results")) == [
+        "cifar10/sresnet19.t2_cifar10/a.json",
+        "cifar10/sresnet19.t2_cifar10/o.json",
+        "none/sresnet19/o.json",
+    ]
+
+
+@pytest.mark.parametrize("place", ["a.json", "cifar100/sresnet19.t2_cifar10/a.json", "cifar10/sresnet19/a.json"])
+def test_load_results_refuses_a_file_in_the_wrong_folder(tmp_path: Path, place: str) -> None:
+    put(tmp_path / place, accuracy())
+    with pytest.raises(ZooError, match=r"its content says 'cifar10/sresnet19\.t2_cifar10'"):
+        load_results(tmp_path)
+
+
+def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
+    results = seeds(90.0, 91.0, 92.5)
+    for result, spikes, seconds in zip(results.values(), (1000.0, 1100.0, 1500.0), (60.0, 600.0, 90.0), strict=True):
+        result |= {"spikes_per_image": spikes, "train_seconds": seconds}
+    (row,) = rows(results)
+    assert (row.runs, row.timesteps, row.params, row.epochs) == (3, 2, 12_600_000, 100)
+    assert row.top1 == pytest.approx(273.5 / 3)
+    # By hand: deviations -7/6, -1/6, 8/6 from the mean; squares sum to 114/36; divided by n - 1 = 2.
+    assert row.top1_std == pytest.approx((114 / 72) ** 0.5)
+    assert row.spikes_per_image == pytest.approx(1200.0)
+    assert row.train_seconds == 90.0
+    assert "| 91.17 ± 1.26 | 1,200 |" in render([row]).markdown
+
+
+def test_one_run_has_no_deviation_and_missing_is_a_dash() -> None:
+    (row,) = rows({"a.json": accuracy(spikes_per_image=None, epochs=None)})
+    assert (row.top1_std, row.spikes_per_image, row.onnx_latency_ms, row.reference) == (None,) * 4
+    pages = render([row])
+    assert "| 90.00 | — | 2 | 12.60 | 1 | — | — | — |" in pages.markdown
+    (line,) = csv.DictReader(io.StringIO(pages.csv))
+    assert (line["top1"], line["top1_std"], line["spikes_per_image"], line["params"]) == ("90", "", "", "12600000")
+
+
+def test_rows_are_sorted_and_validation_splits_are_not_ranked() -> None:
+    table = rows(
+        {
+            "1": accuracy(model="a", top1=80.0),
+            "2": accuracy(model="b", top1=95.0),
+            "3": accuracy(model="c", dataset="cifar100", top1=99.0),
+            "4": accuracy(model="d", split="validation", top1=99.0),
+        }
+    )
+    assert [row.model for row in table] == ["b", "a", "c"]
+
+
+def test_a_later_validation_is_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+    trained = accuracy(scaling={"name": "count"})
+    later = accuracy(top1=90.3, date="2026-02-01", epochs=None, seed=None, train_seconds=None, test_reads=None)
+    (row,) = rows({"t.json": trained, "v.json": later})
+    assert (row.runs, row.top1, row.top1_std) == (1, 90.3, None)
+    assert (row.epochs, row.train_seconds, row.test_reads, row.scaling) == (100, 600.0, 6, "count")
+    assert [origin for origin, _ in row.evidence] == ["t.json", "v.json"]
+    assert capsys.readouterr().err == ""
+
+    (row,) = rows({"t.json": trained, "v.json": later | {"top1": 90.6}})
+    assert row.top1 == 90.6
+    assert re.search("warning: t.json and v.json .*90.0 and 90.6", capsys.readouterr().err)
+
+
+def test_a_validation_on_fewer_images_does_not_win() -> None:
+    (row,) = rows({"t.json": accuracy(), "v.json": accuracy(top1=90.4, images=100, date="2026-02-01")})
+    assert (row.top1, row.images) == (90.0, 10000)
+
+
+def test_a_seed_trained_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    again = accuracy(weights_sha256="b" * 64, top1=92.0, date="2026-02-01")
+    (row,) = rows({"new.json": again, "old.json": accuracy()})
+    assert (row.runs, row.top1) == (1, 92.0)
+    assert "warning: old.json is left out: new.json is a newer run of seed 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", [{"timesteps": 1}, {"params": 1}, {"epochs": 99}, {"images": 9}, {"scaling": {"name": "x"}}]
+)
+def test_runs_that_differ_cannot_share_a_row(change: dict[str, Any]) -> None:
+    results = seeds(90.0, 91.0)
+    results["0.json"]["scaling"] = {"name": "count"}
+    results["1.json"] |= change
+    (key,) = change
+    with pytest.raises(ZooError, match=rf"must agree in {key}: .* in 0\.json, .* in 1\.json"):
+        rows(results)
+
+
+def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {
+        "a.json": accuracy(),
+        "old.json": onnx(date="2026-01-01", latency=[latency(1, 1, 99.0)]),
+        "new.json": onnx(),
+        "gpu.json": onnx(date="2026-03-01", provider="CUDAExecutionProvider", latency=[latency(1, 1, 0.5)], top1=1.0),
+    }
+    (row,) = rows(results)
+    assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (12.5, 50_000_000, 89.75)
+    assert len(row.evidence) == 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "change", [{"weights_sha256": "b" * 64}, {"dataset": "cifar100"}, {"timesteps": 3, "spikes_per_step": None}]
+)
+def test_latency_of_another_network_joins_nothing(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows({"a.json": accuracy(), "o.json": onnx(**change)})
+    assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (None, None, None)
+    assert "warning: o.json is in no row" in capsys.readouterr().err
+
+
+def test_a_published_number_stays_in_its_own_columns() -> None:
+    reference = {"top1": 94.44, "spikes_per_image": None, "citation": "Deng et al. 2022"}
+    (row,) = rows({"a.json": accuracy(reference=reference), "b.json": accuracy(seed=1, weights_sha256="b" * 64)})
+    assert (row.top1, row.reference) == (90.0, reference)
+    pages = render([row])
+    (line,) = csv.DictReader(io.StringIO(pages.csv))
+    assert (line["top1"], line["published_top1"], line["published_citation"]) == ("90", "94.44", "Deng et al. 2022")
+    assert "Deng et al. 2022" in pages.html
+
+
+# --- rendering
+
+
+class Balanced(HTMLParser):
+    """Checks that every element is closed, and collects tags and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_escapes_what_files_say() -> None:
+    evil = '"><script>alert(1)</script>'
+    harmless = accuracy(scaling={"name": "n"}, reference={"top1": None, "spikes_per_image": None, "citation": "c"})
+    hostile = harmless | {
+        "command": evil,
+        "commit": evil,
+        "comparison": evil,
+        "note": evil,
+        "scaling": {"name": evil},
+        "versions": {evil: evil},
+        "machine": harmless["machine"] | {"cpu": evil},
+        "spikes_per_layer": {evil: 400.0, "head.lif": 600.0},
+        "reference": {"top1": None, "spikes_per_image": None, "citation": evil},
+    }
+    expected = Balanced(render(rows({"a.json": harmless | {"note": "n"}})).html)
+    page = Balanced(render(rows({"a.json": hostile})).html)
+    assert page.tags == expected.tags
+    # Once for each value above, twice for scaling (table cell and evidence) and versions (key and value).
+    assert page.text.count(evil) == 11
+
+
+def test_page_is_self_contained_and_plots_twins() -> None:
+    results = {
+        "a.json": accuracy(),
+        "b.json": accuracy(model="sresnet19_gs", top1=91.0, spikes_per_image=800.0),
+        "c.json": accuracy(model="svgg9", spikes_per_image=0.0),
+        "d.json": accuracy(dataset="digits", spikes_per_image=None),
+    }
+    text = render(rows(results)).html
+    page = Balanced(text)
+    assert page.tags.count("svg") == 1  # digits has no spike count to plot
+    assert sorted(page.links) == ["#cifar10-1", "#cifar10-2"]  # nor has a network that never spikes
+    assert text.count('class="scaled"><title>1. sresnet19_gs') == text.count('class="plain"><title>2. sresnet19') == 1
+    assert text.count('class="twin"') == 1
+    assert "http://" not in text
+    assert "https://" not in text
+    assert page.tags.count("details") == 4
+
+
+@pytest.mark.parametrize("spikes", [[1e-3, 1e9], [1.0, 1.0], [99_999.0, 100_001.0]])
+@pytest.mark.parametrize("top1", [[0.0, 0.0], [100.0, 100.0], [10.0, 99.0], [93.01, 93.02]])
+def test_points_lie_inside_the_axes(spikes: list[float], top1: list[float]) -> None:
+    pairs = enumerate(zip(spikes, top1, strict=True))
+    table = rows({str(i): accuracy(model=f"m{i}", spikes_per_image=s, top1=t) for i, (s, t) in pairs})
+    figure = render(table).html
+    points = re.findall(r'<a href=[^>]*>.*?cx="([\d.]+)" cy="([\d.]+)"', figure)
+    assert len(points) == 2
+    for x, y in points:
+        assert 64 <= float(x) <= 616
+        assert 44 <= float(y) <= 324
+    assert 4 <= figure.count('class="grid"') <= 30
+
+
+def test_insert_table_replaces_what_is_between_the_markers() -> None:
+    once = insert_table(README, "| new |\n")
+    assert once.startswith("# Zoo\n\n<!-- leaderboard:start -->\n\n| new |\n")
+    assert once.endswith("<!-- leaderboard:end -->\n\nThe end.\n")
+    assert "old" not in once
+    assert insert_table(once, "| new |\n") == once
+
+
+@pytest.mark.parametrize(
+    "text", ["", README.replace("start", "begin"), README * 2, "\n".join(README.split("\n")[::-1])]
+)
+def test_insert_table_wants_both_markers_once_in_order(text: str) -> None:
+    with pytest.raises(ZooError, match="leaderboard:start"):
+        insert_table(text, "")
+
+
+# --- command line
+
+
+def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def check() -> int:
+        try:
+            main([*options(board), "--check"])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    before = snapshot(board)
+    assert check() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(name in error for name in ("leaderboard.csv", "leaderboard.html", "README.md"))
+    assert snapshot(board) == before
+
+    main(options(board))
+    assert f"1 row from 2 result files: {board}/site/leaderboard.html" in capsys.readouterr().out
+    assert "sresnet19.t2_cifar10" in (board / "README.md").read_text()
+    assert check() == 0
+
+    (board / "site/leaderboard.csv").write_text("edited by hand")
+    assert check() == 1
+    error = capsys.readouterr().err
+    assert "leaderboard.csv" in error
+    assert "leaderboard.html" not in error
+
+
+def test_no_results_yet(board: Path) -> None:
+    (board / "empty").mkdir()
+    main(["--results", f"{board}/empty", *options(board)[2:]])
+    assert "No results yet." in (board / "README.md").read_text()
+    assert "No results yet." in Balanced((board / "site/leaderboard.html").read_text()).text
+
+
+def test_add_puts_a_file_where_it_belongs_once(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = put(board / "runs/new.json", accuracy(seed=1, weights_sha256="b" * 64, top1=92.0))
+    known = put(board / "runs/known.json", accuracy())
+    main([*options(board), "--add", str(new), str(known)])
+    (added,) = (board / "results/cifar10/sresnet19.t2_cifar10").glob("accuracy_seed1_bbbbbbbb_*.json")
+    assert added.read_bytes() == new.read_bytes()
+    assert "91.00 ± 1.41" in (board / "README.md").read_text()
+    assert "added" in capsys.readouterr().out
+
+    after = snapshot(board)
+    main([*options(board), "--add", str(new), str(known)])
+    assert snapshot(board) == after
+    assert "added" not in capsys.readouterr().out
+
+
+def test_add_keeps_two_measurements_of_the_same_weights(board: Path) -> None:
+    one = put(board / "runs/1.json", onnx(latency=[latency(1, 1, 7.0)]))
+    two = put(board / "runs/2.json", onnx(latency=[latency(1, 2, 4.0)]))
+    main([*options(board), "--add", str(one), str(two)])
+    assert len(list((board / "results/cifar10/sresnet19.t2_cifar10").glob("onnx_aaaaaaaa_*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--add", "{}/good.json", "{}/bad.json"], "top1"),
+        (["--add", "{}/good.json", "{}/other.json"], "must agree in params"),
+        (["--add", "{}/good.json", "{}/absent.json"], "no such file"),
+        (["--add", "{}/good.json", "--readme", "{}/good.json"], "leaderboard:start"),
+        (["--readme", "{}/absent.md"], "no such file"),
+        (["--results", "{}/absent"], "no such folder"),
+    ],
+)
+def test_bad_input_changes_nothing(board: Path, arguments: list[str], problem: str) -> None:
+    put(board / "good.json", accuracy(seed=1, weights_sha256="b" * 64))
+    put(board / "bad.json", accuracy(top1=900))
+    put(board / "other.json", accuracy(seed=2, weights_sha256="c" * 64, params=1))
+    before = snapshot(board)
+    with pytest.raises(ZooError, match=problem):
+        main(options(board) + [argument.format(board) for argument in arguments])
+    assert snapshot(board) == before
+
+
+def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
+    (board / "results/cifar10/sresnet19.t2_cifar10/b.json").write_text('{"kind": ')
+    before = snapshot(board)
+    command = [sys.executable, "-m", "leaderboard", *options(board)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: cannot read \S*b\.json as JSON: .*\n", done.stderr)
+    assert done.stdout == ""
+    assert snapshot(board) == before

@@ -1,0 +1,171 @@
+"""Neurons and surrogates against their equations, written again here as plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoo.errors import ZooError
+from zoo.neuron import IF, LIF, PLIF, create_neuron, list_neurons
+from zoo.surrogate import Surrogate, list_surrogates, resolve_surrogate
+
+
+def by_hand(x, decay, threshold, reset, decay_input):
+    """The dynamics of one neuron over a list of currents, in Python floats (float64)."""
+    v, spikes = 0.0, []
+    for current in x:
+        u = decay * v + (1 - decay if decay_input else 1.0) * current
+        s = 1.0 if u - threshold >= 0 else 0.0
+        v = u * (1 - s) if reset == "hard" else u - threshold * s
+        spikes.append(s)
+    return spikes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    currents=st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=1, max_size=6),
+    decay=st.floats(0, 1),
+    threshold=st.floats(0.1, 2),
+    reset=st.sampled_from(["hard", "soft"]),
+    decay_input=st.booleans(),
+)
+def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_input):
+    x = torch.tensor(currents, dtype=torch.float64)
+    lif = LIF(len(x), decay=decay, threshold=threshold, reset=reset, decay_input=decay_input)
+    expected = [by_hand(x[:, i].tolist(), decay, threshold, reset, decay_input) for i in range(3)]
+    assert lif(x).T.tolist() == expected
+
+
+@pytest.mark.parametrize("name", list_neurons())
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_step_equals_forward_bit_for_bit(name, reset, dtype):
+    neuron = create_neuron({"name": name, "reset": reset}, timesteps=5)
+    x = torch.randn(5 * 3, 4, 7).to(dtype)
+    state, spikes = None, []
+    for x_t in x.unflatten(0, (5, 3)):
+        s, state = neuron.step(x_t, state)
+        assert state.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
+        spikes.append(s)
+    out = neuron(x)
+    assert out.dtype == dtype
+    assert 0 < out.float().mean() < 1
+    assert torch.equal(out, torch.cat(spikes))
+
+
+def test_forward_keeps_no_state():
+    neuron, x = LIF(4), torch.randn(8, 5)
+    assert torch.equal(neuron(x), neuron(x))
+    assert not neuron.state_dict()
+
+
+def test_half_precision_integrates_in_float32():
+    # 2^-9 added to 1 is lost in bfloat16: integrated in bfloat16, the membrane would stop at 0.5.
+    x = torch.full((600, 1), 2.0**-9, dtype=torch.bfloat16)
+    assert IF(600)(x).sum() == 1
+
+
+def test_a_tie_at_the_threshold_spikes():
+    assert LIF(1, threshold=1.0)(torch.tensor([[1.0], [1.0 - 2**-24], [math.inf], [-math.inf]]))[:, 0].tolist() == [1, 0, 1, 0]
+
+
+SHAPES = {
+    "triangle": lambda x, w: max(0.0, 1 - abs(x) / w) / w,
+    "rectangle": lambda x, w: (abs(x) < w / 2) / w,
+    "arctan": lambda x, w: 1 / w / (1 + (math.pi * x / w) ** 2),
+    "sigmoid": lambda x, w: math.exp(-x / w) / (1 + math.exp(-x / w)) ** 2 / w,
+}
+
+
+@pytest.mark.parametrize("name", list_surrogates())
+@pytest.mark.parametrize("width", [0.25, 1.0, 2.0])
+def test_surrogates_have_their_shape_and_unit_area(name, width):
+    x = torch.linspace(-4, 4, 801, dtype=torch.float64, requires_grad=True)
+    Surrogate(name, width).spike(x).sum().backward()
+    expected = torch.tensor([SHAPES[name](v, width) for v in x.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(x.grad, expected, rtol=1e-12, atol=1e-12)
+    area = Surrogate(name, width).derivative(torch.linspace(-400, 400, 800_001, dtype=torch.float64)).sum() * 1e-3
+    assert area == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_gradient_follows_the_chain_rule(reset, detach, decay_input):
+    """dL/dx over three steps, the recursion through the membrane written out by hand."""
+    decay, threshold, scale = 0.6, 0.8, 0.4 if decay_input else 1.0
+    x = torch.randn(3, 50, dtype=torch.float64, requires_grad=True)
+    lif = LIF(3, decay=decay, threshold=threshold, reset=reset, detach_reset=detach, decay_input=decay_input)
+    weight = torch.randn(3, 50, dtype=torch.float64)
+    (lif(x) * weight).sum().backward()
+
+    v, us, ss = torch.zeros(50, dtype=torch.float64), [], []
+    for t in range(3):
+        u = decay * v + scale * x.detach()[t]
+        s = (u >= threshold).double()
+        v = u * (1 - s) if reset == "hard" else u - threshold * s
+        us.append(u), ss.append(s)
+    expected, dv = [], torch.zeros(50, dtype=torch.float64)
+    for t in (2, 1, 0):
+        phi = torch.clamp(1 - (us[t] - threshold).abs(), min=0)
+        through_reset = 0 if detach else -(us[t] if reset == "hard" else threshold)
+        ds = weight[t] + dv * through_reset
+        du = ds * phi + dv * ((1 - ss[t]) if reset == "hard" else 1)
+        expected.append(scale * du)
+        dv = decay * du
+    torch.testing.assert_close(x.grad, torch.stack(expected[::-1]), rtol=1e-12, atol=1e-12)
+
+
+def test_plif_starts_at_its_decay_and_learns():
+    plif = PLIF(4, decay=0.7)
+    assert plif.decay.item() == pytest.approx(0.7)
+    x = torch.randn(8, 50)
+    assert torch.equal(plif(x), LIF(4, decay=plif.decay.item(), decay_input=True)(x))
+    plif(x).sum().backward()
+    assert plif.w.grad != 0
+
+
+def test_tau_is_another_way_to_say_decay():
+    assert LIF(1, tau=2.0).decay == 0.5
+    assert LIF(1, tau=4).decay == 0.75
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ("lyf", "lif"),
+        ({"name": "lif", "dcay": 0.5}, "decay"),
+        ({"name": "lif", "decay": 1.5}, "1.5"),
+        ({"name": "lif", "decay": float("nan")}, "nan"),
+        ({"name": "lif", "decay": 0.5, "tau": 2}, "not both"),
+        ({"name": "lif", "tau": 0.5}, "tau = 0.5"),
+        ({"name": "lif", "threshold": 0}, "threshold"),
+        ({"name": "lif", "reset": "none"}, "hard"),
+        ({"name": "if", "decay": 0.5}, "no leak"),
+        ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_bad_neurons_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        create_neuron(spec, 4)
+
+
+@pytest.mark.parametrize("timesteps", [0, -1, 2.0, True, None])
+def test_bad_timesteps_are_named(timesteps):
+    with pytest.raises(ZooError, match="timesteps"):
+        LIF(timesteps)
+
+
+def test_a_batch_that_is_no_multiple_of_the_steps_is_refused():
+    with pytest.raises(ZooError, match="7 is not a multiple of 4"):
+        LIF(4)(torch.zeros(7, 3))
+
+
+@pytest.mark.parametrize(("spec", "word"), [("triangel", "triangle"), ({"name": "arctan", "width": 0}, "width"), ({"name": "arctan", "alpha": 2}, "alpha")])  # fmt: skip
+def test_bad_surrogates_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        resolve_surrogate(spec)

@@ -1,0 +1,161 @@
+"""Gradient scaling against a brute-force loop over synapses and time steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.layers import SpikingConv2d
+from zoo.neuron import LIF
+from zoo.scaling import PostSpikes, Scaling, resolve_scaling, trace
+
+K = math.exp(-1)
+
+
+def brute_force(pre, post, error, alpha, kernel, padding):
+    """sum_t G[t] g[t] of a stride-1 convolution, one synapse at a time: pre, post, error [T, B, C, H, W]."""
+    steps, batch, c_in, height, width = pre.shape
+    c_out = post.shape[2]
+    x_pre, x_post = torch.zeros_like(pre), torch.zeros_like(post)
+    for t in range(steps):
+        x_pre[t] = pre[t] + (K * x_pre[t - 1] if t else 0)
+        x_post[t] = post[t] + (K * x_post[t - 1] if t else 0)
+
+    def gradient(a, b):
+        out = torch.zeros(c_out, c_in, kernel, kernel, dtype=pre.dtype)
+        for o in range(c_out):
+            for i in range(c_in):
+                for ky in range(kernel):
+                    for kx in range(kernel):
+                        for y in range(b.shape[2]):
+                            for x in range(b.shape[3]):
+                                yy, xx = y + ky - padding, x + kx - padding
+                                if 0 <= yy < height and 0 <= xx < width:
+                                    out[o, i, ky, kx] += (a[:, i, yy, xx] * b[:, o, y, x]).sum()
+        return out
+
+    total = 0
+    for t in range(steps):
+        evidence = gradient(x_pre[t], x_post[t])
+        largest = evidence.max()
+        scale = 1 - alpha + alpha * evidence / largest if largest > 0 else torch.ones_like(evidence)
+        total = total + scale * gradient(pre[t], error[t])
+    return total
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (1, 0)])
+def test_causal_trace_equals_brute_force(alpha, timesteps, batch, kernel, padding):
+    conv = SpikingConv2d(3, 3, kernel, 1, padding, timesteps=timesteps, scaling=Scaling("causal_trace", alpha)).double()
+    lif = LIF(timesteps, threshold=0.3)
+    x = (torch.rand(timesteps * batch, 3, 4, 4) < 0.4).double().requires_grad_()
+    weight = torch.randn(timesteps * batch, 3, 4, 4, dtype=torch.float64)
+    post = PostSpikes()
+    y = conv(x, post)
+    y.retain_grad()
+    (lif(y, post) * weight).sum().backward()
+
+    fold = lambda z: z.detach().unflatten(0, (timesteps, batch))  # noqa: E731
+    expected = brute_force(fold(x), fold(post.spikes), fold(y.grad), alpha, kernel, padding)
+    torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-10, atol=1e-10)
+    # The error passed down is the plain one.
+    torch.testing.assert_close(x.grad, F.conv_transpose2d(y.grad, conv.weight, padding=padding), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+@pytest.mark.parametrize("threshold", [1e-6, 1e6])
+def test_silent_and_saturated_layers(fill, threshold):
+    """No spikes on either side carry no information: G = 1 and the plain gradient; all spikes: the rule itself."""
+    plain, scaled = (SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=s).double() for s in (None, Scaling("causal_trace", 0.5)))
+    plain.weight.data.fill_(0.1)
+    scaled.weight.data.fill_(0.1)
+    x = torch.full((4, 2, 3, 3), fill, dtype=torch.float64)
+    lif = LIF(2, threshold=threshold, surrogate={"name": "sigmoid", "width": 1e6})
+    gradients, notes = [], []
+    for conv in (plain, scaled):
+        post = PostSpikes()
+        lif(conv(x, post), post).sum().backward()
+        gradients.append(conv.weight.grad)
+        notes.append(post.spikes)
+    silent = fill == 0 or not notes[1].any()
+    assert torch.equal(gradients[0], gradients[1]) == silent
+    assert torch.isfinite(gradients[1]).all()
+
+
+def test_alpha_zero_is_plain_bit_for_bit():
+    gradients = []
+    for rule in (None, Scaling("causal_trace", 0.0)):
+        torch.manual_seed(3)
+        conv, lif, post = SpikingConv2d(4, 4, 3, 1, 1, timesteps=2, scaling=rule), LIF(2, threshold=0.3), PostSpikes()
+        lif(conv((torch.rand(8, 4, 6, 6) < 0.5).float(), post), post).sum().backward()
+        gradients.append(conv.weight.grad)
+    assert torch.equal(*gradients)
+
+
+def test_two_forwards_in_flight_do_not_mix():
+    conv, lif = SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)).double(), LIF(2, threshold=0.2)
+    inputs = [(torch.rand(4, 2, 5, 5) < p).double() for p in (0.2, 0.7)]
+
+    def loss(x):
+        post = PostSpikes()
+        return lif(conv(x, post), post).sum()
+
+    one_by_one = []
+    for x in inputs:
+        conv.weight.grad = None
+        loss(x).backward()
+        one_by_one.append(conv.weight.grad)
+    conv.weight.grad = None
+    losses = [loss(x) for x in inputs]
+    for value in losses:
+        value.backward()
+    torch.testing.assert_close(conv.weight.grad, sum(one_by_one), rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_autocast_matches_within_its_error():
+    gradients = []
+    for amp in (False, True):
+        torch.manual_seed(1)
+        conv, lif, post = SpikingConv2d(8, 8, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)), LIF(2), PostSpikes()
+        x = (torch.rand(16, 8, 8, 8) < 0.3).float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            y = conv(x, post)
+        post.record((torch.rand(16, 8, 8, 8) < 0.3).float())
+        (y.float() * torch.randn_like(y.float())).sum().backward()
+        gradients.append(conv.weight.grad)
+    exact, half = gradients
+    assert half.dtype == torch.float32
+    assert ((half - exact).norm() / exact.norm()) < 0.02
+
+
+def test_traces():
+    spikes = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    expected = [[1, 0], [K, 0], [K * K + 1, 1]]
+    torch.testing.assert_close(trace(spikes), torch.tensor(expected))
+    assert spikes[1].tolist() == [0, 0]  # the spikes themselves stay
+
+
+def test_inference_and_missing_post():
+    conv = SpikingConv2d(2, 2, 3, 1, 1, timesteps=1, scaling=Scaling("causal_trace", 0.5))
+    x = torch.ones(1, 2, 4, 4)
+    with pytest.raises(ZooError, match="post"):
+        conv(x)
+    assert torch.equal(conv.eval()(x), F.conv2d(x, conv.weight, padding=1))
+
+
+@pytest.mark.parametrize(("spec", "word"), [("causal", "causal_trace"), ({"name": "causal_trace", "alpha": 1.5}, "1.5"), ({"name": "causal_trace", "a": 0.1}, "alpha")])  # fmt: skip
+def test_bad_rules_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        resolve_scaling(spec)
+
+
+def test_specs():
+    assert resolve_scaling(None) is None
+    assert resolve_scaling("causal_trace") == Scaling("causal_trace", 0.5)
+    assert resolve_scaling({"name": "causal_trace", "alpha": 0.1}) == Scaling("causal_trace", 0.1)

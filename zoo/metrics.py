@@ -1,0 +1,61 @@
+"""What a network costs, counted while it runs: the spikes of every neuron layer."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .neuron import LIF
+
+
+class SpikeCounter:
+    """Counts the spikes of every neuron layer of `model` in the forwards run inside a `with` block.
+
+    >>> with SpikeCounter(model) as counter:
+    ...     model(images)
+    >>> counter.summary()["spikes_per_image"]
+
+    A forward may hold any number of images; padding or repeated images count like others.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
+        self.images = 0
+        self._counts: dict[str, Tensor] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> SpikeCounter:
+        for name, layer in self.layers.items():
+            self._handles.append(layer.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _hook(self, name: str) -> Any:
+        first = name == next(iter(self.layers))
+
+        def count(layer: LIF, _: Any, spikes: Tensor) -> None:
+            if first:
+                self.images += spikes.shape[0] // layer.timesteps
+            # float64 holds any count exactly; a sum of spikes in bfloat16 would not even hold 257.
+            steps = spikes.detach().unflatten(0, (layer.timesteps, -1)).flatten(1).sum(1, dtype=torch.float64)
+            self._counts[name] = self._counts.get(name, 0) + steps
+
+        return count
+
+    def summary(self) -> dict[str, Any]:
+        """Mean spikes per image: `spikes_per_image`, `spikes_per_layer` {name: n}, `spikes_per_step` [T]."""
+        per_layer = {name: counts / max(self.images, 1) for name, counts in self._counts.items()}
+        per_step = torch.stack(list(per_layer.values())).sum(0)
+        return {
+            "spikes_per_image": float(per_step.sum()),
+            "spikes_per_layer": {name: float(steps.sum()) for name, steps in per_layer.items()},
+            "spikes_per_step": per_step.tolist(),
+        }

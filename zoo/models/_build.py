@@ -1,0 +1,73 @@
+"""From a registered name to a network: default configurations, bundled weights, timm's builder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm.models
+from timm.models import build_model_with_cfg, generate_default_cfgs
+from torch import nn
+
+from ..checkpoint import CONFIG, WEIGHTS, read_checkpoint
+from ..errors import ZooError
+from ..files import read_json
+
+BUNDLED = Path(__file__).resolve().parent.parent / "weights"
+"""One checkpoint directory each, named `architecture.tag`."""
+
+# CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
+_DEFAULT = {
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2470, 0.2435, 0.2616),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+}
+
+
+def default_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
+    """timm's `default_cfgs` for some architectures: one entry a bundled checkpoint, or one without weights."""
+    common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
+    cfgs: dict[str, Any] = {}
+    for architecture in architectures:
+        folders = sorted(BUNDLED.glob(f"{architecture}.*"))
+        for folder in folders:
+            cfgs[folder.name] = common | read_json(folder / CONFIG)["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
+        if not folders:
+            cfgs[architecture] = dict(common)
+    return generate_default_cfgs(cfgs)
+
+
+def build(network: type[nn.Module], architecture: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """Build `network` as timm's entrypoints do, with the weights and model arguments of a bundled checkpoint if asked.
+
+    Raises:
+        ZooError: `pretrained`, and no weights are published under the name and tag.
+    """
+    cfg = kwargs.pop("pretrained_cfg", None)
+    checksum = training = None
+    if pretrained and not (isinstance(cfg, dict) and cfg.get("state_dict")):
+        tag = cfg if isinstance(cfg, str) else getattr(cfg or timm.models.get_pretrained_cfg(architecture), "tag", "")
+        folder = BUNDLED / f"{architecture}.{tag}"
+        if not folder.is_dir():
+            raise ZooError(no_weights(architecture))
+        checkpoint = read_checkpoint(folder)
+        kwargs = checkpoint.config["model_args"] | kwargs
+        cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+        checksum, training = checkpoint.config["weights_sha256"], checkpoint.config.get("recipe")
+    model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, **kwargs)
+    model.pretrained_cfg.pop("state_dict", None)
+    model.weights_sha256, model.training_args = checksum, training
+    return model
+
+
+def no_weights(architecture: str) -> str:
+    """What to tell somebody who asks for weights that nobody has published."""
+    bundled = ", ".join(sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir()))
+    return (
+        f"{architecture} has no published weights. `bash recipes/cifar10.sh --model {architecture}` trains it; "
+        f"pretrained models: {bundled or 'none yet'}"
+    )

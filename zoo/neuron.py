@@ -1,0 +1,191 @@
+"""Spiking neurons: LIF and its kin IF and PLIF, over time folded into the batch.
+
+One time step, with input current x, membrane potential u before and v after the reset, v = 0 before the first step:
+
+    u[t] = decay * v[t-1] + x[t]                    or, with decay_input, decay * v[t-1] + (1 - decay) * x[t]
+    s[t] = 1 if u[t] >= threshold else 0
+    v[t] = u[t] * (1 - s[t])                        hard reset, to 0
+    v[t] = u[t] - threshold * s[t]                  soft reset, by subtraction
+
+(Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.) This plain
+PyTorch form is the reference for every faster kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ZooError, one_of
+from .scaling import PostSpikes
+from .surrogate import Surrogate, resolve_surrogate
+
+_RESETS = ["hard", "soft"]
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons, one per element, without state between two forward calls.
+
+    Args:
+        timesteps: T, the number of time steps folded into the batch.
+        decay: factor of the membrane potential from one step to the next, 0 <= decay <= 1.
+        tau: membrane time constant in steps, the other way to say it: decay = 1 - 1 / tau.
+        threshold: membrane potential at which a neuron spikes, > 0.
+        reset: "hard" (to 0) or "soft" (subtract the threshold).
+        decay_input: scale the input current by 1 - decay.
+        detach_reset: no gradient through the reset's spike.
+        surrogate: name or {"name": ..., "width": ...}; see `zoo.surrogate`.
+    """
+
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        decay: float | None = None,
+        tau: float | None = None,
+        threshold: float = 1.0,
+        reset: str = "hard",
+        decay_input: bool = False,
+        detach_reset: bool = True,
+        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+    ) -> None:
+        super().__init__()
+        if isinstance(timesteps, bool) or not isinstance(timesteps, int) or timesteps < 1:
+            raise ZooError(f"timesteps must be an integer of 1 or more, not {timesteps!r}")
+        if reset not in _RESETS:
+            raise one_of("reset", reset, _RESETS)
+        self.timesteps = timesteps
+        self.threshold = _number("threshold", threshold, above=0)
+        self.soft_reset = reset == "soft"
+        self.decay_input = decay_input
+        self.detach_reset = detach_reset
+        self.surrogate = resolve_surrogate(surrogate)
+        self._init_decay(_decay(decay, tau))
+
+    def _init_decay(self, decay: float) -> None:
+        self.decay: float | Tensor = decay
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None) -> Tensor:
+        """Currents [T*B, ...], time-major, to spikes of the same shape and dtype.
+
+        Args:
+            x: input currents; the arithmetic runs in float32 at least, whatever the dtype.
+            post: the spikes are also recorded here, for the layer that these neurons are the post-synaptic side of.
+
+        Raises:
+            ZooError: the first axis is not a multiple of the time steps.
+        """
+        if x.shape[0] % self.timesteps:
+            raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
+        v, spikes = None, []
+        for current in x.unflatten(0, (self.timesteps, -1)).unbind(0):
+            s, v = self.step(current, v)
+            spikes.append(s)
+        out = torch.cat(spikes)
+        if post is not None:
+            post.record(out)
+        return out
+
+    def step(self, x_t: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One time step, for streaming: currents [B, ...] and the last state to spikes [B, ...] and the new state.
+
+        The state is the membrane potential after the reset, in float32 at least; None starts at zero. The spikes equal
+        those of `forward` bit for bit.
+        """
+        x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
+        decay = self.decay
+        if self.decay_input:
+            x = x * (1 - decay)
+        u = x if state is None else state * decay + x
+        s = self.surrogate.spike(u - self.threshold)
+        r = s.detach() if self.detach_reset else s
+        v = u - self.threshold * r if self.soft_reset else u * (1 - r)
+        return s.to(x_t.dtype), v
+
+    def extra_repr(self) -> str:
+        reset = "soft" if self.soft_reset else "hard"
+        return (
+            f"timesteps={self.timesteps}, decay={torch.as_tensor(self.decay).item():g}, threshold={self.threshold:g}, reset={reset}, "
+            f"decay_input={self.decay_input}, detach_reset={self.detach_reset}, "
+            f"surrogate={self.surrogate.name}({self.surrogate.width:g})"
+        )
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons: LIF without leak, decay 1."""
+
+    def __init__(self, timesteps: int = 4, **kwargs: Any) -> None:
+        for key in ("decay", "tau", "decay_input"):
+            if key in kwargs:
+                raise ZooError(f"if neurons have no leak: leave out {key!r}, or use lif")
+        super().__init__(timesteps, decay=1.0, **kwargs)
+
+
+class PLIF(LIF):
+    """Parametric LIF: one learnable time constant a layer, 1 - decay = sigmoid(w) (Fang et al. 2021, arXiv 2007.05785).
+
+    `decay` or `tau` set the start; `decay_input` is on unless said otherwise, as in the paper (eq. 10).
+    """
+
+    def __init__(self, timesteps: int = 4, *, decay_input: bool = True, **kwargs: Any) -> None:
+        super().__init__(timesteps, decay_input=decay_input, **kwargs)
+
+    def _init_decay(self, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ZooError(f"a learnable decay must start between 0 and 1, not at {decay:g}")
+        self.w = nn.Parameter(torch.tensor(math.log((1 - decay) / decay)))
+
+    @property
+    def decay(self) -> Tensor:  # type: ignore[override]
+        """The decay now, a scalar tensor that carries gradient to the time constant."""
+        return 1 - torch.sigmoid(self.w)
+
+
+_NEURONS: dict[str, type[LIF]] = {"lif": LIF, "if": IF, "plif": PLIF}
+
+
+def list_neurons() -> list[str]:
+    """The names that the `neuron` keyword takes."""
+    return list(_NEURONS)
+
+
+def create_neuron(
+    spec: str | Mapping[str, Any], timesteps: int, surrogate: str | Mapping[str, Any] | Surrogate = "triangle"
+) -> LIF:
+    """A neuron layer from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class).
+
+    Raises:
+        ZooError: unknown name, keyword or value.
+    """
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if name not in _NEURONS:
+        raise one_of("neuron", name, list_neurons())
+    known = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
+    for key in given:
+        if key not in known:
+            raise one_of(f"keyword of neuron {name}", key, known)
+    return _NEURONS[name](timesteps, surrogate=surrogate, **given)
+
+
+def _decay(decay: float | None, tau: float | None) -> float:
+    if decay is not None and tau is not None:
+        raise ZooError(f"give decay or tau, not both (decay = 1 - 1 / tau): got {decay!r} and {tau!r}")
+    if tau is not None:
+        decay = 1 - 1 / _number("tau", tau, above=0)
+    decay = 0.5 if decay is None else _number("decay", decay)
+    if not 0 <= decay <= 1:
+        raise ZooError(f"decay must lie in [0, 1], not {decay:g}" + ("" if tau is None else f" (tau = {tau:g})"))
+    return decay
+
+
+def _number(name: str, value: object, above: float | None = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ZooError(f"{name} must be a finite number, not {value!r}")
+    if above is not None and value <= above:
+        raise ZooError(f"{name} must be greater than {above:g}, not {value!r}")
+    return float(value)

@@ -1,0 +1,83 @@
+"""Where a number comes from: command, commit, date, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
+
+
+def provenance() -> dict[str, Any]:
+    """The fields that every measurement file carries: command, commit, date, versions, machine."""
+    return {
+        "command": command(),
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES if _version(p)},
+        "machine": machine(),
+    }
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed again: `python -m recipes.train ...`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None:
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, `-dirty` appended if it has changes; None outside one."""
+    try:
+        top = _git("rev-parse", "--show-toplevel")
+        if Path(top).resolve() != _ROOT:
+            return None
+        # --no-optional-locks: a measurement must not wait for, or write to, the index.
+        dirty = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Operating system, processor, threads of PyTorch, accelerator (None without one)."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(_ROOT), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

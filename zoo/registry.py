@@ -1,0 +1,100 @@
+"""One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import timm
+from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
+from timm.models import register_model as _timm_register_model
+from torch import nn
+
+from .checkpoint import load_checkpoint
+from .errors import ZooError, one_of
+
+_OWN: set[str] = set()
+
+
+def register_model(entrypoint: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Decorator: register a model function under its name, with timm and with the zoo.
+
+    `default_cfgs` must stand above it in the same file, as timm wants it.
+
+    Raises:
+        ZooError: the name is already one of timm's.
+    """
+    name = entrypoint.__name__
+    if timm.is_model(name) and name not in _OWN:
+        raise ZooError(f"{name!r} already names a timm model: choose another name")
+    _OWN.add(name)
+    return _timm_register_model(entrypoint)
+
+
+def is_model(name: str) -> bool:
+    """Whether `name`, with or without `.tag`, is an architecture of the zoo."""
+    return split_model_name_tag(name)[0] in _OWN
+
+
+def list_models(filter: str | Iterable[str] = "", *, pretrained: bool = False) -> list[str]:
+    """Sorted architectures that match the wildcard(s); with `pretrained`, the `name.tag` of those with weights."""
+    return [name for name in timm.list_models(filter, pretrained=pretrained) if is_model(name)]
+
+
+def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
+    """Sorted `name.tag` of every checkpoint that `create_model(..., pretrained=True)` can load."""
+    return list_models(filter, pretrained=True)
+
+
+def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build a network of the zoo.
+
+    Args:
+        name: an architecture ("sresnet19_gs"), one with its tag ("sresnet19_gs.t4_cifar10"), or a directory with a
+            checkpoint ("local-dir:runs/x"), which always loads its weights and comes in evaluation mode.
+        pretrained: load trained weights.
+        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout; all JSON values.
+
+    Raises:
+        ZooError: unknown name, tag, keyword or value; no published weights; a broken checkpoint.
+    """
+    if name.startswith("local-dir:"):
+        return load_checkpoint(name.removeprefix("local-dir:"), **kwargs)
+    check_name(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except TypeError as error:
+        raise ZooError(f"{name}: {error}") from error
+
+
+def check_name(name: str) -> None:
+    """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
+    architecture, tag = split_model_name_tag(name)
+    if architecture not in _OWN:
+        raise one_of("model", architecture, sorted(_OWN))
+    if tag and name not in get_arch_pretrained_cfgs(architecture):
+        raise one_of(f"tag of {architecture}", tag, [t for t in _tags(architecture) if t])
+
+
+def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
+    """What the zoo knows of one architecture without its weights: parameters, time steps, rule, tags with weights.
+
+    Args:
+        name: an architecture, with or without tag.
+        kwargs: as for `create_model`.
+    """
+    model = create_model(name, **kwargs)
+    architecture = split_model_name_tag(name)[0]
+    return {
+        "model": architecture,
+        "description": (timm.models.model_entrypoint(architecture).__doc__ or "").strip(),
+        "params": sum(p.numel() for p in model.parameters()),
+        "num_classes": model.num_classes,
+        "input_size": list(model.pretrained_cfg["input_size"]),  # type: ignore[index]
+        **{key: model.model_args[key] for key in ("timesteps", "neuron", "surrogate", "scaling")},  # type: ignore[index]
+        "pretrained": list_pretrained(f"{architecture}.*"),
+    }
+
+
+def _tags(architecture: str) -> list[str]:
+    return [split_model_name_tag(name)[1] for name in get_arch_pretrained_cfgs(architecture)]

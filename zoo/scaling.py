@@ -1,0 +1,127 @@
+"""Gradient scaling by the causality of pre- and post-synaptic spikes.
+
+Park et al. 2023, "Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information" (arXiv
+2308.00558), scale the STBP weight gradient by spike-dependent local information. The paper's equations are not public in
+its abstract; the preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's
+rule is an inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's
+weight-gradient operator for input a and output gradient b, summed over batch and positions:
+
+    x[t] = k x[t-1] + s[t],  x[-1] = 0,  k = exp(-1)          for pre- and post-synaptic neurons alike
+    E[t] = K(x_pre[t], x_post[t])                             coincidence, in the shape of the weight
+    G[t] = (1 - alpha) + alpha E[t] / max E[t]                in [1 - alpha, 1]; 1 where max E[t] = 0
+    dL/dW = sum_t G[t] g[t]                                   elementwise
+
+Only the weight gradient is scaled, and only while training: forward, error passed down, biases and normalisation are
+those of the plain layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from .errors import ZooError, one_of
+
+WeightGradient = Callable[[Tensor, Tensor], Tensor]
+"""K: (layer input [B, ...], gradient at the layer's output [B, ...]) -> gradient in the shape of the weight."""
+
+TRACE_DECAY = math.exp(-1)
+
+
+class PostSpikes:
+    """A note that one forward pass leaves for its backward: the spikes of the neurons that a layer drives.
+
+    A block creates one, hands it to the layer and then to the neuron. The layer's backward reads it; it lives as long
+    as that forward's graph, so several forwards in flight do not mix.
+    """
+
+    __slots__ = ("spikes",)
+
+    def __init__(self) -> None:
+        self.spikes: Tensor | None = None
+
+    def record(self, spikes: Tensor) -> None:
+        """Remember `spikes` [T*B, ...], without their graph."""
+        self.spikes = spikes.detach()
+
+
+class Scaling(NamedTuple):
+    """One gradient-scaling rule: a preset's name and its strength alpha, 0 <= alpha <= 1."""
+
+    name: str
+    alpha: float
+
+    def weight_gradient(self, pre: Tensor, post: Tensor, error: Tensor, operator: WeightGradient) -> Tensor:
+        """The scaled weight gradient of one layer.
+
+        Args:
+            pre: the layer's input spikes [T, B, ...].
+            post: the spikes [T, B, ...] of the neurons that it drives, in the shape of the layer's output.
+            error: gradient at the layer's output [T, B, ...].
+            operator: the layer's weight-gradient operator K.
+        """
+        return _PRESETS[self.name](self.alpha, pre, post, error, operator)
+
+
+def list_scalings() -> list[str]:
+    """The names that the `scaling` keyword takes."""
+    return list(_PRESETS)
+
+
+def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
+    """Turn None, a preset's name or `{"name": ..., "alpha": ...}` into a `Scaling`; alpha is 0.5 unless said.
+
+    Raises:
+        ZooError: unknown preset or key, or alpha outside [0, 1].
+    """
+    if spec is None or isinstance(spec, Scaling):
+        return spec
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if name not in _PRESETS:
+        raise one_of("scaling", name, list_scalings())
+    alpha = given.pop("alpha", 0.5)
+    if given:
+        raise one_of("scaling key", next(iter(given)), ["name", "alpha"])
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ZooError(f"scaling alpha must lie in [0, 1], not {alpha!r}")
+    return Scaling(name, float(alpha))
+
+
+def trace(spikes: Tensor) -> Tensor:
+    """Spike traces x[t] = k x[t-1] + s[t] of spikes [T, ...], k = exp(-1); same shape, float32 at least."""
+    dtype = torch.promote_types(spikes.dtype, torch.float32)
+    out = spikes.to(dtype, copy=True)
+    for t in range(1, len(out)):
+        out[t].add_(out[t - 1], alpha=TRACE_DECAY)
+    return out
+
+
+def _causal_trace(alpha: float, pre: Tensor, post: Tensor, error: Tensor, operator: WeightGradient) -> Tensor:
+    x_pre, x_post = trace(pre).to(error.dtype), trace(post).to(error.dtype)
+    steps = range(len(error))
+    evidence = _sum_over_ranks(torch.stack([_wide(operator(x_pre[t], x_post[t])) for t in steps]))
+    largest = evidence.flatten(1).amax(1)
+    # No coincidence, no information: G = 1. The quotient is 1 there, too, so that (1 - alpha) + alpha * 1 is.
+    relative = [evidence[t] / largest[t] if largest[t] > 0 else torch.ones_like(evidence[t]) for t in steps]
+    return sum((1 - alpha + alpha * relative[t]) * _wide(operator(pre[t], error[t])) for t in steps)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _sum_over_ranks(evidence: Tensor) -> Tensor:
+    # Coincidences are sums over the batch: the ranks of a data-parallel run add theirs before the maximum is taken, so
+    # that N processes compute what one would.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(evidence)
+    return evidence
+
+
+_PRESETS: dict[str, Callable[[float, Tensor, Tensor, Tensor, WeightGradient], Tensor]] = {"causal_trace": _causal_trace}

@@ -1,0 +1,106 @@
+"""Surrogate derivatives of the spike, by name.
+
+A spike is the Heaviside step of x = membrane potential - threshold; its derivative is zero almost everywhere. Training
+replaces the derivative by a bump of unit area, `phi(x / width) / width` (STBP: Wu et al. 2018, arXiv 1706.02609, eq. 20
+onward; the term surrogate gradient: Neftci et al. 2019, arXiv 1901.09948). Every surrogate here has that one parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from .errors import ZooError, one_of
+
+Derivative = Callable[[Tensor, float], Tensor]
+
+
+def triangle(x: Tensor, width: float) -> Tensor:
+    """max(0, 1 - |x| / width) / width: half-base `width`. Esser et al. 2016 (arXiv 1603.08270); width 1 is TET's."""
+    return torch.clamp(1 - x.abs() / width, min=0) / width
+
+
+def rectangle(x: Tensor, width: float) -> Tensor:
+    """1 / width where |x| < width / 2, else 0: full base `width`. STBP's h1, Wu et al. 2018 (arXiv 1706.02609)."""
+    return (x.abs() < width / 2).to(x.dtype) / width
+
+
+def arctan(x: Tensor, width: float) -> Tensor:
+    """1 / (width (1 + (pi x / width)^2)); width = 2 / alpha of Fang et al. 2021 (PLIF, arXiv 2007.05785)."""
+    return 1 / (width * (1 + (math.pi / width * x).square()))
+
+
+def sigmoid(x: Tensor, width: float) -> Tensor:
+    """s (1 - s) / width with s = sigmoid(x / width); width = 1 / alpha. Zenke and Ganguli 2018 (arXiv 1705.11146)."""
+    s = torch.sigmoid(x / width)
+    return s * (1 - s) / width
+
+
+# name -> (derivative, default width). The defaults are those under which the sources above report their results.
+_SURROGATES: dict[str, tuple[Derivative, float]] = {
+    "triangle": (triangle, 1.0),
+    "rectangle": (rectangle, 1.0),
+    "arctan": (arctan, 1.0),
+    "sigmoid": (sigmoid, 0.25),
+}
+
+
+class Surrogate(NamedTuple):
+    """A named surrogate derivative with its width, in units of membrane potential."""
+
+    name: str
+    width: float
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """The surrogate of d spike / d x at x = membrane potential - threshold; same shape and dtype as `x`."""
+        return _SURROGATES[self.name][0](x, self.width)
+
+    def spike(self, x: Tensor) -> Tensor:
+        """1 where x >= 0, else 0, in the dtype of `x`; differentiates to `derivative`."""
+        return _Spike.apply(x, self)
+
+
+def list_surrogates() -> list[str]:
+    """The names that the `surrogate` keyword takes."""
+    return list(_SURROGATES)
+
+
+def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate) -> Surrogate:
+    """Turn a name or `{"name": ..., "width": ...}` into a `Surrogate`.
+
+    Raises:
+        ZooError: unknown name or key, or a width that is not a positive finite number.
+    """
+    if isinstance(spec, Surrogate):
+        return spec
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if name not in _SURROGATES:
+        raise one_of("surrogate", name, list_surrogates())
+    width = given.pop("width", _SURROGATES[name][1])
+    if given:
+        raise one_of("surrogate key", next(iter(given)), ["name", "width"])
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < math.inf:
+        raise ZooError(f"surrogate width must be a positive number, not {width!r}")
+    return Surrogate(name, float(width))
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, surrogate: Surrogate) -> Tensor:
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        x, ctx.surrogate = inputs  # type: ignore[attr-defined]
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grad * ctx.surrogate.derivative(x), None
