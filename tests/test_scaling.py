@@ -72,7 +72,9 @@ def test_causal_trace_equals_brute_force(alpha, timesteps, batch, kernel, paddin
 @pytest.mark.parametrize("threshold", [1e-6, 1e6])
 def test_silent_and_saturated_layers(fill, threshold):
     """No spikes on either side carry no information: G = 1 and the plain gradient; all spikes: the rule itself."""
-    plain, scaled = (SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=s).double() for s in (None, Scaling("causal_trace", 0.5)))
+    plain, scaled = (
+        SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=s).double() for s in (None, Scaling("causal_trace", 0.5))
+    )
     plain.weight.data.fill_(0.1)
     scaled.weight.data.fill_(0.1)
     x = torch.full((4, 2, 3, 3), fill, dtype=torch.float64)
@@ -99,7 +101,10 @@ def test_alpha_zero_is_plain_bit_for_bit():
 
 
 def test_two_forwards_in_flight_do_not_mix():
-    conv, lif = SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)).double(), LIF(2, threshold=0.2)
+    conv, lif = (
+        SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)).double(),
+        LIF(2, threshold=0.2),
+    )
     inputs = [(torch.rand(4, 2, 5, 5) < p).double() for p in (0.2, 0.7)]
 
     def loss(x):
@@ -122,7 +127,11 @@ def test_bfloat16_autocast_matches_within_its_error():
     gradients = []
     for amp in (False, True):
         torch.manual_seed(1)
-        conv, lif, post = SpikingConv2d(8, 8, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)), LIF(2), PostSpikes()
+        conv, lif, post = (
+            SpikingConv2d(8, 8, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)),
+            LIF(2),
+            PostSpikes(),
+        )
         x = (torch.rand(16, 8, 8, 8) < 0.3).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
             y = conv(x, post)

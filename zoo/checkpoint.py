@@ -53,7 +53,10 @@ def save_checkpoint(
         The sha256 of the weights file.
     """
     tensors = {
-        name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
+        name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
+        .detach()
+        .cpu()
+        .contiguous()
         for name, value in model.state_dict().items()
     }
     weights = safetensors.torch.save(tensors, {"format": "pt"})
@@ -137,5 +140,3 @@ def is_checkpoint(path: str) -> bool:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:300] + " ..."
-
-

@@ -107,9 +107,9 @@ class LIF(nn.Module):
         return s.to(x_t.dtype), v
 
     def extra_repr(self) -> str:
-        reset = "soft" if self.soft_reset else "hard"
+        decay, reset = torch.as_tensor(self.decay).item(), "soft" if self.soft_reset else "hard"
         return (
-            f"timesteps={self.timesteps}, decay={torch.as_tensor(self.decay).item():g}, threshold={self.threshold:g}, reset={reset}, "
+            f"timesteps={self.timesteps}, decay={decay:g}, threshold={self.threshold:g}, reset={reset}, "
             f"decay_input={self.decay_input}, detach_reset={self.detach_reset}, "
             f"surrogate={self.surrogate.name}({self.surrogate.width:g})"
         )

@@ -1,10 +1,10 @@
 """Gradient scaling by the causality of pre- and post-synaptic spikes.
 
 Park et al. 2023, "Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information" (arXiv
-2308.00558), scale the STBP weight gradient by spike-dependent local information. The paper's equations are not public in
-its abstract; the preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's
-rule is an inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's
-weight-gradient operator for input a and output gradient b, summed over batch and positions:
+2308.00558), scale the STBP weight gradient by spike-dependent local information. Its abstract names no equation: the
+preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's rule is an
+inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's weight-gradient
+operator for input a and output gradient b, summed over batch and positions:
 
     x[t] = k x[t-1] + s[t],  x[-1] = 0,  k = exp(-1)          for pre- and post-synaptic neurons alike
     E[t] = K(x_pre[t], x_post[t])                             coincidence, in the shape of the weight

@@ -49,8 +49,9 @@ def build(network: type[nn.Module], architecture: str, pretrained: bool, **kwarg
     """
     cfg = kwargs.pop("pretrained_cfg", None)
     checksum = training = None
-    if pretrained and not (isinstance(cfg, dict) and cfg.get("state_dict")):
-        tag = cfg if isinstance(cfg, str) else getattr(cfg or timm.models.get_pretrained_cfg(architecture), "tag", "")
+    # A whole configuration (from a directory, a Hub repository, an overlay) names its own source of weights: timm's task.
+    if pretrained and (cfg is None or isinstance(cfg, str)) and not kwargs.get("pretrained_cfg_overlay"):
+        tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
         folder = BUNDLED / f"{architecture}.{tag}"
         if not folder.is_dir():
             raise ZooError(no_weights(architecture))

@@ -90,9 +90,10 @@ class SResNet(nn.Module):
             raise ZooError(f"dropout must lie in [0, 1), not {dropout!r}")
         if num_classes < 0 or in_chans < 1:
             raise ZooError(f"num_classes must be 0 or more and in_chans 1 or more, not {num_classes} and {in_chans}")
-        self.model_args = dict(
-            timesteps=timesteps, neuron=neuron, surrogate=surrogate, scaling=scaling, dropout=dropout, in_chans=in_chans
-        )
+        self.model_args = {
+            **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling},
+            **{"dropout": dropout, "in_chans": in_chans},
+        }
         self.timesteps, self.num_classes, self.in_chans = timesteps, num_classes, in_chans
 
         def make_neuron() -> LIF:
@@ -123,10 +124,18 @@ class SResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, BasicBlock) and not len(module.shortcut):
+                # Start near the identity, so that the depth does not wash the image out: a spike on the shortcut lies
+                # above the threshold by the bias, its absence well below, and the branch adds little to either.
+                nn.init.constant_(module.bn2.weight, 0.3)
+                nn.init.constant_(module.bn2.bias, 0.3)
         if self.fc_hidden is not None:
-            # Its inputs are firing rates of some 0.1, and no normalisation follows: under PyTorch's default the hidden
-            # neurons would stay a standard deviation of 0.1 around rest and never reach a threshold of 1.
-            nn.init.normal_(self.fc_hidden.weight, std=3 / self.num_features**0.5)
+            # Its inputs are pooled firing rates, which differ between images by only some 0.04 at the start, around a
+            # common mean. Zero-mean rows cancel the mean, their norm of 8 spreads the rest over the surrogate's width,
+            # and the bias rests the hidden neurons at half their threshold; PyTorch's default leaves them silent.
+            weight = nn.init.normal_(self.fc_hidden.weight, std=8 / self.num_features**0.5)
+            weight.data -= weight.data.mean(1, keepdim=True)
+            nn.init.constant_(self.fc_hidden.bias, 0.5 * self.lif1.threshold)
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`."""

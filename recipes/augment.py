@@ -1,0 +1,134 @@
+"""Augmentation of whole batches on the device: each image draws its own parameters.
+
+Randomness comes from torch's (and, for timm's erasing, Python's) global generators, which the trainer seeds at every
+step: a resumed run sees the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+from torchvision.transforms.v2 import functional as tv
+
+from zoo.errors import one_of
+
+AUTO_AUGMENTS = ["none", "autoaugment", "randaugment"]
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 images [B, C, H, W] to float32, (x / 255 - mean) / std a channel."""
+    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    return images.float().div_(255).sub_(shift).div_(scale)
+
+
+def random_crop(images: Tensor, padding: int) -> Tensor:
+    """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place an image."""
+    batch, _, height, width = images.shape
+    windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    y, x = torch.randint(2 * padding + 1, (2, batch)).to(images.device)
+    return windows[torch.arange(batch, device=images.device), :, y, x]
+
+
+def random_flip(images: Tensor) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    chosen = torch.rand(len(images)).to(images.device) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def cutout(images: Tensor, size: int) -> Tensor:
+    """Zero a square of `size` pixels at a random centre, clipped at the border (DeVries 2017, arXiv 1708.04552)."""
+    batch, _, height, width = images.shape
+
+    def inside(length: int) -> Tensor:
+        start = torch.randint(length, (batch, 1)).to(images.device) - size // 2
+        place = torch.arange(length, device=images.device)
+        return (place >= start) & (place < start + size)
+
+    hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return images.masked_fill(hole, 0)
+
+
+def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
+    """AutoAugment's CIFAR-10 policy (arXiv 1805.09501) or RandAugment (arXiv 1909.13719), on uint8 images [B, C, H, W].
+
+    Args:
+        kind: "none", "autoaugment" or "randaugment".
+        ops, magnitude: RandAugment's number of operations an image and their strength, 0 to 30.
+
+    Raises:
+        ZooError: unknown kind.
+    """
+    if kind == "none":
+        return images
+    if kind == "randaugment":
+        for _ in range(ops):
+            images = _apply(
+                images, torch.randint(len(_RAND_OPS), (len(images),)), [(o, magnitude / 30) for o in _RAND_OPS]
+            )
+        return images
+    if kind != "autoaugment":
+        raise one_of("auto_augment", kind, AUTO_AUGMENTS)
+    policy = torch.randint(len(_POLICIES), (len(images),))
+    for position in (0, 1):
+        sub = [p[position] for p in _POLICIES]
+        used = torch.rand(len(images)) <= torch.tensor([probability for _, probability, _ in sub])[policy]
+        choice = torch.where(used, policy, len(sub))
+        images = _apply(images, choice, [(name, (level or 0) / 9) for name, _, level in sub] + [("Identity", 0.0)])
+    return images
+
+
+def erase(images: Tensor, probability: float) -> Tensor:
+    """Zero a random rectangle an image with `probability` (arXiv 1708.04896), in place on normalised images."""
+    return RandomErasing(probability, mode="const", device=images.device)(images)
+
+
+def _shear(images: Tensor, x: float, y: float) -> Tensor:
+    degrees = [float(torch.rad2deg(torch.atan(torch.tensor(v)))) for v in (x, y)]
+    return tv.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=degrees, center=[0, 0])
+
+
+def _shift(images: Tensor, x: float, y: float) -> Tensor:
+    return tv.affine(images, angle=0.0, translate=[int(x), int(y)], scale=1.0, shear=[0.0, 0.0])
+
+
+# name -> (operation at level 0 to 1, whether its sign is drawn). Ranges as in torchvision's AutoAugment.
+_OPS: dict[str, tuple[Callable[[Tensor, float], Tensor], bool]] = {
+    "Identity": (lambda x, m: x, False),
+    "ShearX": (lambda x, m: _shear(x, 0.3 * m, 0.0), True),
+    "ShearY": (lambda x, m: _shear(x, 0.0, 0.3 * m), True),
+    "TranslateX": (lambda x, m: _shift(x, 150 / 331 * x.shape[3] * m, 0), True),
+    "TranslateY": (lambda x, m: _shift(x, 0, 150 / 331 * x.shape[2] * m), True),
+    "Rotate": (lambda x, m: tv.rotate(x, angle=30 * m), True),
+    "Brightness": (lambda x, m: tv.adjust_brightness(x, 1 + 0.9 * m), True),
+    "Color": (lambda x, m: tv.adjust_saturation(x, 1 + 0.9 * m), True),
+    "Contrast": (lambda x, m: tv.adjust_contrast(x, 1 + 0.9 * m), True),
+    "Sharpness": (lambda x, m: tv.adjust_sharpness(x, 1 + 0.9 * m), True),
+    "Posterize": (lambda x, m: tv.posterize(x, bits=round(8 - 4 * m)), False),
+    "Solarize": (lambda x, m: tv.solarize(x, threshold=255 * (1 - m)), False),
+    "AutoContrast": (lambda x, m: tv.autocontrast(x), False),
+    "Equalize": (lambda x, m: tv.equalize(x), False),
+    "Invert": (lambda x, m: tv.invert(x), False),
+}
+_RAND_OPS = [name for name in _OPS if name != "Invert"]
+_POLICIES = AutoAugment(AutoAugmentPolicy.CIFAR10).policies
+
+
+def _apply(images: Tensor, choice: Tensor, operations: list[tuple[str, float]]) -> Tensor:
+    # The images that drew the same operation and sign go through it together: a few calls a batch, not one an image.
+    out = images.clone()
+    negative = torch.rand(len(images)) < 0.5
+    for index, (name, level) in enumerate(operations):
+        operation, signed = _OPS[name]
+        for sign in (1, -1) if signed else (1,):
+            chosen = choice == index
+            if signed:
+                chosen = chosen & (negative if sign < 0 else ~negative)
+            where = chosen.nonzero().flatten().to(images.device)
+            if len(where) and name != "Identity":
+                out[where] = operation(images[where], sign * level)
+    return out

@@ -1,0 +1,40 @@
+"""Results side by side: `python -m recipes.compare RESULT.json ...`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import read_json
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One line a result: name, seed, top-1 in percent, spikes an image, training time; differences to the first."""
+    first, lines = results[0], [f"{'model':<28} {'seed':>4} {'top-1 %':>16} {'spikes/image':>20} {'train s':>8}"]
+    for result in results:
+        top1, spikes = f"{result['top1']:.2f}", f"{result['spikes_per_image']:,.0f}"
+        if result is not first:
+            top1 += f" ({result['top1'] - first['top1']:+.2f})"
+            spikes += f" ({100 * (result['spikes_per_image'] / first['spikes_per_image'] - 1):+.1f} %)"
+        name, seconds = f"{result['model']}.{result['tag']}", result["train_seconds"]
+        lines.append(f"{name:<28} {result['seed']:>4} {top1:>16} {spikes:>20} {seconds:>8.0f}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.compare",
+        description="Accuracy and spikes of several training runs, with differences to the first.",
+        epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
+    )
+    parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
+    results = [read_json(path) for path in parser.parse_args(argv).results]
+    for result in results:
+        if not isinstance(result, dict) or result.get("kind") != "accuracy" or result.get("train_seconds") is None:
+            raise ZooError("compare takes the result.json files that recipes.train writes")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    run_command(main)

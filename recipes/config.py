@@ -1,0 +1,208 @@
+"""The recipe: a flat YAML file, one key a training option; an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.errors import CommandParser, ZooError, one_of
+
+_HERE = Path(__file__).resolve().parent
+Spec = str | dict[str, Any] | None
+
+
+def _key(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class Recipe:
+    """Everything that decides a training run; a run directory keeps it as recipe.yaml."""
+
+    model: str = _key("sresnet19_gs", "architecture; python -c 'import zoo; print(zoo.list_models())' lists them")
+    tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> unless said")
+    dataset: str = _key("cifar10", "cifar10, cifar100 or digits (embedded, needs no files)")
+    data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
+    download: bool = _key(False, "fetch missing CIFAR files into data_dir")
+    train_images: int = _key(0, "train on this many images, 0 for all")
+    val_images: int = _key(0, "hold out this many training images and validate on them every epoch")
+    test: bool = _key(True, "read the test set, once, after the last epoch")
+
+    timesteps: int = _key(4, "time steps T")
+    neuron: Spec = _key("lif", "name or {name: lif, decay: 0.5, threshold: 1.0, reset: hard, ...}")
+    surrogate: Spec = _key("triangle", "name or {name: triangle, width: 1.0}")
+    scaling: Spec = _key(
+        "model", "gradient scaling: 'model' (as the architecture says), null, or {name: ..., alpha: ...}"
+    )
+    dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
+
+    epochs: int = _key(100, "passes over the training images")
+    batch_size: int = _key(128, "images a step, over all processes")
+    optimizer: str = _key("sgd", "sgd (Nesterov momentum) or adamw")
+    lr: float = _key(0.1, "peak learning rate for this batch size")
+    momentum: float = _key(0.9, "of sgd")
+    weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
+    warmup_epochs: float = _key(1.0, "linear warm-up, then cosine to min_lr")
+    min_lr: float = _key(0.0, "learning rate at the end")
+    clip_grad: float = _key(0.0, "largest gradient norm, 0 for no clipping")
+    loss: str = _key("ce", "ce (cross-entropy of the mean logits) or tet (of every time step)")
+    tet_lambda: float = _key(0.05, "weight of TET's regularisation towards logits of 1")
+    label_smoothing: float = _key(0.0, "0 to 1")
+    ema: float = _key(0.0, "decay of the weights' exponential moving average, which is then what is kept; 0 for none")
+
+    crop: int = _key(4, "random crop after padding by this many pixels, 0 for none")
+    hflip: bool = _key(True, "random mirror image")
+    auto_augment: str = _key("none", "none, autoaugment (CIFAR-10 policy) or randaugment")
+    randaugment_ops: int = _key(1, "operations an image")
+    randaugment_magnitude: int = _key(9, "0 to 30")
+    cutout: int = _key(0, "side of a zeroed square in pixels, 0 for none")
+    erasing: float = _key(0.0, "probability of erasing a random rectangle")
+    mixup: float = _key(0.0, "alpha of mixup, 0 for none")
+    cutmix: float = _key(0.0, "alpha of cutmix, 0 for none")
+    mix_prob: float = _key(1.0, "probability of mixing a batch")
+
+    amp: str = _key("auto", "off, bf16, fp16, or auto: bf16 where the processor computes in it, else off")
+    channels_last: bool = _key(True, "memory layout")
+    device: str = _key("auto", "auto (cuda where there is one), cpu, cuda")
+    seed: int = _key(0, "of initialisation, data order, augmentation and dropout")
+
+    out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> unless said")
+    resume: bool = _key(False, "go on where the run directory's last state ends, bit for bit")
+    checkpoint_minutes: float = _key(5.0, "save the training state this often, and at every epoch's end")
+    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra snn-zoo[tensorboard])")
+    comparison: str | None = _key(None, "name of the comparison that this run is part of; <model>.<tag> unless said")
+    test_reads: int = _key(1, "how many runs of that comparison read the test set")
+
+    def __post_init__(self) -> None:
+        for key in dataclasses.fields(self):
+            setattr(self, key.name, _checked(key.name, str(key.type), getattr(self, key.name)))
+        for name, low in _AT_LEAST.items():
+            if getattr(self, name) < low:
+                raise ZooError(f"recipe key {name} must be {low} or more, not {getattr(self, name)}")
+        for name in ("label_smoothing", "ema", "erasing", "mix_prob", "tet_lambda"):
+            if getattr(self, name) > 1:
+                raise ZooError(f"recipe key {name} must lie in [0, 1], not {getattr(self, name)}")
+        for name, known in _ONE_OF.items():
+            if getattr(self, name) not in known:
+                raise one_of(f"value of recipe key {name}", getattr(self, name), known)
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ZooError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
+        if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
+            raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
+        self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
+        self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
+        self.comparison = self.comparison or f"{self.model}.{self.tag}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON values, keys in the order of this file."""
+        return dataclasses.asdict(self)
+
+
+_AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1) | dict.fromkeys(
+    (
+        *(
+            "train_images",
+            "val_images",
+            "seed",
+            "lr",
+            "momentum",
+            "weight_decay",
+            "warmup_epochs",
+            "min_lr",
+            "clip_grad",
+        ),
+        *(
+            "tet_lambda",
+            "label_smoothing",
+            "ema",
+            "crop",
+            "cutout",
+            "erasing",
+            "mixup",
+            "cutmix",
+            "mix_prob",
+            "dropout",
+        ),
+        *("randaugment_ops", "randaugment_magnitude", "checkpoint_minutes"),
+    ),
+    0,
+)
+_ONE_OF = {
+    "optimizer": ["sgd", "adamw"],
+    "loss": ["ce", "tet"],
+    "auto_augment": ["none", "autoaugment", "randaugment"],
+    "amp": ["auto", "off", "bf16", "fp16"],
+    "device": ["auto", "cpu", "cuda"],
+}
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    if kind == "Spec" or (kind.endswith("| None") and value is None):
+        return value
+    wanted = kind.removesuffix(" | None")
+    if wanted == "float" and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise ZooError(f"recipe key {name} takes a number, not {value!r}") from None
+    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if wanted == "str" and isinstance(value, bool):  # ... and off as false
+        value = "on" if value else "off"
+    if type(value).__name__ != wanted or value != value:
+        meaning = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"}[wanted]
+        raise ZooError(f"recipe key {name} takes {meaning}, not {value!r}")
+    return value
+
+
+def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one of the package by its name without `.yaml`, and override some of its keys.
+
+    Raises:
+        ZooError: no such recipe, not a flat mapping, an unknown key, or a value of the wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        file = next((f for f in (Path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
+        if file is None:
+            raise one_of("recipe", path, sorted(f.stem for f in _HERE.glob("*.yaml")))
+        try:
+            values = yaml.safe_load(file.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ZooError(f"cannot read {file} as YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
+    known = [f.name for f in dataclasses.fields(Recipe)]
+    for key in values:
+        if key not in known:
+            raise one_of("recipe key", key, known)
+    return Recipe(**{**values, **(overrides or {})})
+
+
+def parse_command_line(argv: list[str] | None) -> Recipe:
+    """`RECIPE.yaml [--key value ...]` to a Recipe; --help lists every key."""
+    parser = CommandParser(
+        prog="python -m recipes.train",
+        description="Train a spiking network from a recipe: a flat YAML file, every key of which can be overridden.",
+        epilog="example: python -m recipes.train sresnet19_w16_gs.t2_cifar10 --epochs 3 --data-dir DATA_ROOT",
+    )
+    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
+    for key in dataclasses.fields(Recipe):
+        text = key.metadata["help"] + ("" if key.default is None else f" (default: {key.default})")
+        options = {"nargs": "?", "const": "true"} if key.type == "bool" else {}
+        flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
+        parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    return load_recipe(given.pop("recipe"), {key: _yaml_value(key, value) for key, value in given.items()})
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ZooError(f"cannot read the value of --{key}: {text!r}") from None

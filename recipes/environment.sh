@@ -1,0 +1,25 @@
+# Sourced by quickstart.sh and tests/run.sh, from the root of the checkout: make .venv once and install into it.
+# SNNZOO_PYTHON names the interpreter to start from; python3 unless said.
+
+make_environment() {  # make_environment REQUIREMENT: sets $python
+    local base=${SNNZOO_PYTHON:-} candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if [ -z "$base" ] && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            base=$candidate
+        fi
+    done
+    if [ -z "$base" ]; then echo "error: needs Python 3.11 or newer (SNNZOO_PYTHON names one)" >&2 && return 2; fi
+    python=$PWD/.venv/bin/python
+    if [ ! -x "$python" ]; then
+        echo "== making .venv with $("$base" --version)"
+        "$base" -m venv .venv
+    fi
+    # Installed once for each state of pyproject.toml; a second start takes no time and no network.
+    local stamp=.venv/installed wanted
+    wanted="$1 $(cksum pyproject.toml)"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        echo "== installing snn-zoo and what it needs (PyTorch is large: minutes on a slow line)"
+        "$python" -m pip install --disable-pip-version-check --progress-bar off -q -e "$1"
+        echo "$wanted" > "$stamp"
+    fi
+}

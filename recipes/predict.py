@@ -1,0 +1,83 @@
+"""Classify image files: `python -m recipes.predict CHECKPOINT IMAGE...`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform, resolve_data_config
+from torch import nn
+
+from zoo.errors import CommandParser, ZooError, run_command
+
+from .validate import load
+
+
+def predict(model: nn.Module, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
+    """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
+
+    Args:
+        top: how many classes an image, most probable first.
+        resize: scale and crop images that are not of the network's size, instead of refusing them.
+
+    Returns:
+        One {"image": path, "top": [{"label", "class", "probability"}, ...]} a file, in order.
+
+    Raises:
+        ZooError: a file that is no image, or one of another size.
+    """
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
+    height, width = cfg["input_size"][1:]
+    images = []
+    for path in paths:
+        try:
+            image = Image.open(path).convert("RGB")
+        except FileNotFoundError:
+            raise ZooError(f"no such file: {path}") from None
+        except (UnidentifiedImageError, OSError) as error:
+            raise ZooError(f"{path} is not an image that Pillow can read: {error}") from error
+        if image.size != (width, height) and not resize:
+            size = f"{image.width} x {image.height}"
+            raise ZooError(f"{path} is {size} pixels, the network takes {width} x {height}: --resize scales and crops")
+        images.append(transform(image))
+    with torch.no_grad():
+        probabilities = model(torch.stack(images)).softmax(1)
+    names = cfg.get("label_names") or [str(i) for i in range(probabilities.shape[1])]
+    results = []
+    for path, values in zip(paths, probabilities, strict=True):
+        best = values.topk(min(top, len(values)))
+        classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
+        results.append({"image": path, "top": [{"label": names[i], "class": i, "probability": p} for i, p in classes]})
+    return results
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.predict",
+        description="Labels and probabilities for image files, prepared as the checkpoint says.",
+        epilog="example: python -m recipes.predict runs/sresnet19_w16_gs.t2_cifar10-seed0 cat.png dog.png",
+    )
+    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("--top", type=int, default=5, help="classes an image (default: 5)")
+    parser.add_argument("--resize", action="store_true", help="scale and crop images of another size")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    a = parser.parse_args(argv)
+    if a.top < 1:
+        raise ZooError(f"--top must be 1 or more, not {a.top}")
+    results = predict(load(a.model), a.images, top=a.top, resize=a.resize)
+    if a.json:
+        print(json.dumps(results, indent=2))
+        return
+    for result in results:
+        print(result["image"])
+        for entry in result["top"]:
+            print(f"  {100 * entry['probability']:6.2f} %  {entry['label']}")
+
+
+if __name__ == "__main__":
+    run_command(main)

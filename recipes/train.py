@@ -1,0 +1,336 @@
+"""Train a spiking network from a recipe: `python -m recipes.train RECIPE.yaml [--key value ...]`.
+
+A run directory holds recipe.yaml, summary.csv (a row an epoch), state.safetensors (to resume), and at the end the
+checkpoint (model.safetensors, config.json) and result.json, in the schema of the leaderboard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+import zoo
+from zoo.errors import ZooError, run_command
+from zoo.files import atomic_write, write_json
+from zoo.provenance import provenance
+from zoo.registry import check_name
+from zoo.scaling import resolve_scaling
+
+from . import augment
+from .config import Recipe, parse_command_line
+from .data import DataSet, load_dataset, split
+from .evaluate import evaluate
+from .processes import mean_over_processes, start_processes, stop_processes
+from .state import load_state, save_state
+
+STATE = "state.safetensors"
+_FREE_TO_CHANGE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out"}
+_LONG_HOURS = 3.0
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Run a recipe to its end and return its result (what result.json holds).
+
+    Raises:
+        ZooError: bad recipe or data, or a run directory that holds another run.
+    """
+    rank, world, device = start_processes(recipe.device)
+    try:
+        return _train(recipe, rank, world, device)
+    finally:
+        stop_processes()
+
+
+def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
+    check_name(recipe.model)
+    out = Path(recipe.out or "")
+    if recipe.batch_size % world:
+        raise ZooError(f"batch_size {recipe.batch_size} is not a multiple of {world} processes")
+    saved = _open_run(out, recipe)
+
+    # Data: the whole set on the device; each process takes its slice of every batch.
+    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download)
+    train_index, val_index = split(data, recipe.train_images, recipe.val_images)
+    batch_size = recipe.batch_size
+    if len(train_index) < batch_size:
+        raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
+    steps_per_epoch = len(train_index) // batch_size
+    images, labels = data.train_images.to(device), data.train_labels.to(device)
+
+    # Model, optimiser, schedule.
+    _seed(recipe.seed)
+    model = _create(recipe, data).to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+    )
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=recipe.epochs,
+        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),  # type: ignore[arg-type]
+        warmup_prefix=True,
+        warmup_lr=recipe.lr / 100,
+        min_lr=recipe.min_lr,
+        updates_per_epoch=steps_per_epoch,
+        step_on_epochs=False,
+    )
+    ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    amp = _amp_dtype(recipe.amp, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+    network: nn.Module = DistributedDataParallel(model) if world > 1 else model
+    mix = None
+    if recipe.mixup or recipe.cutmix:
+        mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
+                    num_classes=len(data.classes))  # fmt: skip
+
+    # Resume: all randomness of a step is seeded from (seed, rank, step), so the step number is the whole position.
+    step, seconds, rows, running = 0, 0.0, [], torch.zeros(3, dtype=torch.float64, device=device)
+    if saved:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+        if ema:
+            ema.module.load_state_dict(saved["ema"])
+        step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
+
+    def save() -> None:
+        if rank == 0:
+            state = {
+                "recipe": recipe.to_dict(), "step": step, "seconds": seconds + time.perf_counter() - started, "rows": rows,
+                "running": running, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(), "ema": ema.module.state_dict() if ema else None,
+            }  # fmt: skip
+            save_state(out / STATE, state)
+
+    total = recipe.epochs * steps_per_epoch
+    if rank == 0:
+        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
+        print(f"{what}: {device}, amp {_amp_name(amp)}, {world} process(es), {total} steps -> {out}", flush=True)
+    writer = _tensorboard(out) if recipe.tensorboard and rank == 0 else None
+    # In a log file, where every update is a line of its own, one in ten seconds is enough.
+    every = 0.1 if sys.stderr.isatty() else 10.0
+    bar = tqdm(
+        total=total, initial=step, desc="train", unit="step", disable=rank != 0, mininterval=every, maxinterval=every
+    )
+    started = last_save = time.perf_counter()
+    first_step = step
+
+    while step < total:
+        epoch = step // steps_per_epoch
+        order = torch.randperm(len(train_index), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
+        order = train_index[order]
+        network.train()
+        while step // steps_per_epoch == epoch:
+            _seed(recipe.seed, rank, step)
+            scheduler.step_update(step)
+            start = step % steps_per_epoch * batch_size
+            index = order[start : start + batch_size][rank::world].to(device)
+            x, y = _augmented(images[index], recipe, data), labels[index]
+            if mix:
+                x, target = mix(x, y)
+            else:
+                target = _one_hot(y, len(data.classes), recipe.label_smoothing)
+            if recipe.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                logits = network(x, per_step=True)
+            loss = _loss(logits.float(), target, recipe)
+            scaler.scale(loss).backward()
+            if recipe.clip_grad:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            if ema:
+                ema.update(model, step=step + 1)
+
+            right = (logits.detach().mean(0).argmax(1) == y).double().mean()
+            running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
+            step += 1
+            bar.update()
+            if step == first_step + 3 and rank == 0:
+                _warn_if_long(recipe, device, (time.perf_counter() - started) / 3 * (total - step))
+            if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
+                save()
+                last_save = time.perf_counter()
+
+        # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
+        loss_sum, right_sum, count = mean_over_processes(running).tolist()
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
+        if not math.isfinite(row["train_loss"]):
+            raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
+        if len(val_index) and rank == 0:
+            kept = ema.module if ema else model
+            val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
+            scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
+            row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
+        row["seconds"] = round(seconds + time.perf_counter() - started, 1)
+        rows.append(row)
+        running.zero_()
+        save()
+        last_save = time.perf_counter()
+        if rank == 0:
+            lines = [",".join(rows[0]), *(",".join(f"{value:.6g}" for value in r.values()) for r in rows)]
+            atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
+            bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
+        if writer:
+            for key, value in row.items():
+                writer.add_scalar(key, value, epoch + 1)
+    bar.close()
+    if rank != 0:
+        return {}
+
+    # The end: what is kept, measured once on the test set.
+    kept = ema.module if ema else model
+    train_seconds = rows[-1]["seconds"]
+    data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
+    weights_sha256 = zoo.save_checkpoint(
+        out, kept, tag=recipe.tag or "", data_cfg=data_cfg, dataset=recipe.dataset, recipe=recipe.to_dict()
+    )
+    part = (
+        (data.test_images, data.test_labels)
+        if recipe.test
+        else (data.train_images[val_index], data.train_labels[val_index])
+    )
+    if not len(part[0]):
+        print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
+        return {}
+    scores = evaluate(kept, *part, data.mean, data.std)
+    rule = resolve_scaling(kept.model_args["scaling"])
+    result = {
+        "schema": 1, "kind": "accuracy", "model": recipe.model, "tag": recipe.tag, "dataset": recipe.dataset,
+        "split": "test" if recipe.test else "validation",
+        **{k: scores[k] for k in ("images", "top1", "top5", "spikes_per_image", "spikes_per_layer", "spikes_per_step")},
+        "timesteps": recipe.timesteps, "params": sum(p.numel() for p in kept.parameters()), "epochs": recipe.epochs,
+        "seed": recipe.seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
+        "comparison": recipe.comparison, "test_reads": recipe.test_reads if recipe.test else None,
+        **provenance(), "data_sha256": data.sha256, "weights_sha256": weights_sha256,
+    }  # fmt: skip
+    write_json(out / "result.json", result)
+    spikes = f"{result['spikes_per_image']:,.0f} spikes an image"
+    print(
+        f"{result['split']} top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, {spikes} -> {out}/result.json"
+    )
+    return result
+
+
+def _open_run(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The saved state to go on from, or None for a new run; refuses to mix two runs in one directory."""
+    state = out / STATE
+    if not recipe.resume:
+        if state.exists():
+            raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
+        # recipe.yaml is the first file of a run, so a directory that cannot be written is known before the work.
+        atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        return None
+    if not state.exists():
+        print(f"nothing to resume in {out}: starting from the beginning", flush=True)
+        atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        return None
+    saved = load_state(state)
+    for key, value in recipe.to_dict().items():
+        if key not in _FREE_TO_CHANGE and saved["recipe"].get(key) != value:
+            raise ZooError(f"{out} was started with {key} = {saved['recipe'].get(key)!r}, not {value!r}: cannot resume")
+    return saved
+
+
+def _create(recipe: Recipe, data: DataSet) -> nn.Module:
+    scaling = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
+    return zoo.create_model(
+        recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, neuron=recipe.neuron,
+        surrogate=recipe.surrogate, dropout=recipe.dropout, **scaling,
+    )  # fmt: skip
+
+
+def _seed(*key: int) -> None:
+    words = np.random.SeedSequence(list(key)).generate_state(2)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    np.random.seed(int(words[0]))  # noqa: NPY002 (timm's Mixup draws from the global generator)
+    random.seed(int(words[1]))
+
+
+def _augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
+    if recipe.crop:
+        images = augment.random_crop(images, recipe.crop)
+    if recipe.hflip:
+        images = augment.random_flip(images)
+    images = augment.auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
+    x = augment.normalise(images, data.mean, data.std)
+    if recipe.cutout:
+        x = augment.cutout(x, recipe.cutout)
+    return augment.erase(x, recipe.erasing) if recipe.erasing else x
+
+
+def _one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
+    return F.one_hot(y, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
+    """Cross-entropy of the mean logits, or TET (Deng et al. 2022, arXiv 2202.11946, eq. 12); logits [T, B, classes]."""
+    if recipe.loss == "ce":
+        return F.cross_entropy(logits.mean(0), target)
+    per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
+    return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
+
+
+def _amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    if amp == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else None
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+
+def _amp_name(amp: torch.dtype | None) -> str:
+    return "off" if amp is None else str(amp).removeprefix("torch.")
+
+
+def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
+    hours = seconds / 3600
+    if device.type == "cpu" and hours > _LONG_HOURS:
+        length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
+        tqdm.write(
+            f"This will take about {length} on this CPU; a GPU is meant. A small alternative: stop with Ctrl-C and add\n"
+            f"  --model sresnet19_w16_gs --timesteps 2 --epochs 3\nfor a 0.2 M parameter network in minutes."
+        )
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ZooError(
+            "tensorboard is not installed: pip install 'snn-zoo[tensorboard]', or drop --tensorboard"
+        ) from None
+    return SummaryWriter(out)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    train(parse_command_line(argv))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        run_command(main)

@@ -1,0 +1,96 @@
+"""Measure a checkpoint: `python -m recipes.validate CHECKPOINT|MODEL --dataset cifar10 --data-dir DATA_ROOT`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import split_model_name_tag
+from torch import nn
+
+import zoo
+from zoo.checkpoint import is_checkpoint
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import write_json
+from zoo.provenance import provenance
+from zoo.scaling import resolve_scaling
+
+from .data import list_datasets, load_dataset
+from .evaluate import evaluate
+
+
+def load(name: str, **kwargs: Any) -> nn.Module:
+    """A trained network from a checkpoint directory, its .safetensors file, or the name of a pretrained model.
+
+    Raises:
+        ZooError: neither a checkpoint nor a known name, or a name without published weights.
+    """
+    if is_checkpoint(name):
+        return zoo.load_checkpoint(name, **kwargs)
+    return zoo.create_model(name, pretrained=True, **kwargs).eval()
+
+
+def validate(
+    name: str, dataset: str, data_dir: str | None = None, *, limit: int = 0, batch_size: int = 256, device: str = "cpu"
+) -> dict[str, Any]:
+    """Top-1, top-5 and spikes of a checkpoint or pretrained model on a test set, in float32, as a leaderboard result.
+
+    Args:
+        name: see `load`.
+        limit: only the first so many test images, 0 for all.
+
+    Raises:
+        ZooError: see `load` and `load_dataset`; or the classes of network and data set differ in number.
+    """
+    model = load(name).to(device)
+    data = load_dataset(dataset, data_dir)
+    if model.num_classes != len(data.classes):
+        raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    count = limit or len(data.test_images)
+    images, labels = data.test_images[:count], data.test_labels[:count]
+    scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
+    rule = resolve_scaling(model.model_args["scaling"])  # type: ignore[index]
+    trained: dict[str, Any] = model.training_args or {}  # type: ignore[assignment]
+    return {
+        "schema": 1, "kind": "accuracy", "model": cfg["architecture"], "tag": cfg.get("tag") or "", "dataset": dataset,
+        "split": "test", **{k: v for k, v in scores.items() if k != "loss"},
+        "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()),
+        "epochs": trained.get("epochs"), "seed": trained.get("seed"), "scaling": rule and rule._asdict(),
+        "precision": "fp32", "train_seconds": None,
+        "comparison": trained.get("comparison") or f"{cfg['architecture']}.{cfg.get('tag')}",
+        "test_reads": trained.get("test_reads"),
+        **provenance(), "data_sha256": data.sha256, "weights_sha256": model.weights_sha256,
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.validate",
+        description="Accuracy and spikes of a trained network on a whole test set.",
+        epilog="example: python -m recipes.validate runs/sresnet19_w16_gs.t2_cifar10-seed0 --dataset cifar10 --data-dir DIR",
+    )
+    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
+    parser.add_argument("--dataset", required=True, help=", ".join(list_datasets()))
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
+    parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
+    parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
+    a = parser.parse_args(argv)
+    if a.limit < 0 or a.batch_size < 1:
+        raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")
+    result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
+    if a.json:
+        write_json(a.json, result)
+        print(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, ", end="")
+        print(f"{result['spikes_per_image']:,.0f} spikes an image, {result['images']} images -> {a.json}")
+    else:
+        print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    run_command(main)

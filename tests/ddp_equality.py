@@ -1,0 +1,38 @@
+"""Five training steps in float64 with normalisation in evaluation mode; started alone or by torchrun, same numbers.
+
+Saves the five losses and the last step's gradients to the path given.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from conftest import tiny
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from recipes.processes import mean_over_processes, start_processes, stop_processes
+from recipes.state import save_state
+
+rank, world, _ = start_processes("cpu")
+torch.manual_seed(0)
+model = tiny(scaling="causal_trace").double().train()
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.running_var.fill_(0.3)
+network = DistributedDataParallel(model) if world > 1 else model
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+losses = []
+for _ in range(5):
+    x, y = torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(10, (8,))
+    optimizer.zero_grad()
+    loss = cross_entropy(network(x[rank::world]), y[rank::world])
+    loss.backward()
+    losses.append(float(mean_over_processes(loss.detach())))
+    optimizer.step()
+if rank == 0:
+    save_state(sys.argv[1], {"losses": losses, "gradients": {key: p.grad for key, p in model.named_parameters()}})
+stop_processes()

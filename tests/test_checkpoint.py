@@ -1,0 +1,169 @@
+"""Checkpoints: what is written is what is read; what is broken is refused, and nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from conftest import ROOT
+
+import zoo
+from zoo.errors import ZooError
+from zoo.files import atomic_write, sha256_of
+
+DATA_CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "label_names": list("abcde")}
+
+
+@pytest.fixture
+def model():
+    return zoo.create_model(
+        "sresnet19_w16_gs", timesteps=2, num_classes=5, neuron={"name": "lif", "decay": 0.25}
+    ).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    zoo.save_checkpoint(tmp_path / "run", model, tag="t2_test", data_cfg=DATA_CFG, recipe={"seed": 3})
+    return tmp_path / "run"
+
+
+def test_round_trip_through_zoo_and_timm(model, folder):
+    x = torch.randn(2, 3, 32, 32)
+    for again in (
+        zoo.load_checkpoint(folder),
+        zoo.load_checkpoint(folder / "model.safetensors"),
+        zoo.create_model(f"local-dir:{folder}"),
+        timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
+    ):
+        assert torch.equal(again(x), model(x))
+        assert again.model_args["neuron"] == {"name": "lif", "decay": 0.25}
+        assert again.pretrained_cfg["mean"] == [0.1, 0.2, 0.3] or again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+        assert list(again.pretrained_cfg["label_names"]) == list("abcde")
+        assert again.pretrained_cfg["tag"] == "t2_test"
+
+
+def test_half_precision_is_close_and_smaller(model, tmp_path):
+    zoo.save_checkpoint(tmp_path / "full", model, tag="x", data_cfg=DATA_CFG)
+    zoo.save_checkpoint(tmp_path / "half", model, tag="x", data_cfg=DATA_CFG, dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    for (key, a), b in zip(model.state_dict().items(), zoo.load_checkpoint(tmp_path / "half").state_dict().values(), strict=True):  # fmt: skip
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3, msg=key)
+
+
+def test_another_class_count_channels_or_timesteps(folder):
+    model = zoo.load_checkpoint(folder, num_classes=7, in_chans=1, timesteps=3)
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
+    assert model.timesteps == 3
+    original = safetensors.torch.load_file(folder / "model.safetensors")
+    assert torch.equal(model.fc_hidden.weight, original["fc_hidden.weight"])
+    assert torch.allclose(model.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
+
+
+def rewrite(folder, change):
+    """Change the weights and pin the new hash, as somebody who tampers knowingly would."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    change(tensors)
+    data = safetensors.torch.save(tensors)
+    (folder / "model.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
+
+
+def truncate(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def flip_a_bit(folder):
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (sys.exit, ("the pickle ran",))
+
+
+def disguise_a_pickle(folder):
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+
+
+def huge_header(folder):
+    data = (10 * 2**30).to_bytes(8, "little") + b"{}"
+    (folder / "model.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, "cut short or changed"),
+        (flip_a_bit, "cut short or changed"),
+        (disguise_a_pickle, "pickle"),
+        (huge_header, "not a valid safetensors file"),
+        (lambda f: (f / "model.safetensors").unlink(), "no checkpoint at"),
+        (lambda f: (f / "config.json").unlink(), "no such file"),
+        (lambda f: (f / "config.json").write_text("{"), "JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "pretrained_cfg"),
+        (lambda f: rewrite(f, lambda t: t["fc.weight"].fill_(float("nan"))), "fc.weight.*NaN"),
+        (lambda f: rewrite(f, lambda t: t.update({"fc.weight": torch.zeros(6, 32)})), "does not fit"),
+        (lambda f: rewrite(f, lambda t: t.pop("bn1.weight")), "does not fit.*bn1.weight"),
+        (lambda f: rewrite(f, lambda t: t.update(extra=torch.zeros(1))), "does not fit.*extra"),
+    ],
+)
+def test_broken_checkpoints_are_refused(folder, damage, words):
+    damage(folder)
+    with pytest.raises(ZooError, match=words):
+        zoo.load_checkpoint(folder)
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ZooError, match="pickle"):
+        zoo.load_checkpoint(path)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ZooError, match="no checkpoint at"):
+        zoo.create_model(f"local-dir:{tmp_path / 'nothing'}")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A file-size limit of the operating system stands in for a full disk: the write fails midway."""
+    target = tmp_path / "file"
+    atomic_write(target, b"old")
+    code = (
+        "import resource, signal, sys\n"
+        "from zoo.errors import run_command\n"
+        "from zoo.files import atomic_write\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "run_command(lambda argv: atomic_write(sys.argv[1], b'x' * 100_000))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {target}: ")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_every_bundled_checkpoint_loads_and_pins_its_weights():
+    for name in zoo.list_pretrained():
+        model = zoo.create_model(name, pretrained=True)
+        again = timm.create_model(name, pretrained=True).eval()
+        x = torch.randn(1, 3, 32, 32)
+        assert torch.equal(model.eval()(x), again(x))
+        assert model.timesteps == again.timesteps
+        assert len(model.weights_sha256) == 64

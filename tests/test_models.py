@@ -1,0 +1,235 @@
+"""Every registered architecture, through zoo and timm; small shapes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import tiny
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.errors import ZooError
+from zoo.neuron import LIF
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = [name for name in zoo.list_models() if "_w16" in name]
+
+
+def test_names():
+    assert {"sresnet19", "sresnet20", "sresnet19_w16", "sresnet19_w32"} <= set(zoo.list_models())
+    for name in zoo.list_models():
+        assert name.endswith("_gs") or f"{name}_gs" in zoo.list_models()
+    assert zoo.list_models("*_w16*") == SMALL
+    assert zoo.is_model("sresnet19_gs.some_tag")
+    assert not zoo.is_model("resnet18")
+
+
+def test_no_name_shadows_one_of_timms():
+    """Against timm's list in a process that never imported zoo."""
+    code = "import timm; print(*timm.list_models())"
+    timms = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert len(timms) > 500
+    assert not set(timms) & set(zoo.list_models())
+
+
+def test_registering_a_timm_name_is_refused():
+    def resnet18(pretrained=False, **kwargs):
+        return nn.Identity()
+
+    with pytest.raises(ZooError, match="resnet18"):
+        zoo.register_model(resnet18)
+
+
+@pytest.mark.parametrize(("name", "params"), [("sresnet19", 12_630_858), ("sresnet20", 4_327_754), ("sresnet19_w32", 792_282)])  # fmt: skip
+def test_parameter_counts(name, params):
+    assert zoo.model_info(name)["params"] == params
+
+
+def test_golden_state_dict_keys():
+    """Renaming a key breaks every published checkpoint: change tests/golden only on purpose."""
+    for name in ("sresnet19", "sresnet20"):
+        shapes = {key: list(value.shape) for key, value in zoo.create_model(name).state_dict().items()}
+        assert shapes == json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["sresnet19_w16", "sresnet19_w32", "sresnet20", "sresnet19"])
+def test_twins_share_keys_and_logits(name):
+    plain, scaled = zoo.create_model(name).eval(), zoo.create_model(f"{name}_gs").eval()
+    assert plain.state_dict().keys() == scaled.state_dict().keys()
+    scaled.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(plain(x), scaled(x))
+    assert plain.model_args["scaling"] is None
+    assert scaled.model_args["scaling"] == "causal_trace"
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("timesteps", [1, 2, 4])
+def test_forward(name, batch, timesteps):
+    model = zoo.create_model(name, timesteps=timesteps).eval()
+    x = torch.randn(batch, 3, 32, 32)
+    y = model(x)
+    assert y.shape == (batch, 10)
+    assert torch.equal(y, model(x))  # no state stays behind
+    per_step = model(x, per_step=True)
+    assert per_step.shape == (timesteps, batch, 10)
+    assert torch.equal(per_step.mean(0), y)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_convolution_but_the_stem_receives_only_spikes(name):
+    model, seen = zoo.create_model(name, timesteps=3), []
+
+    def check(key):
+        def hook(module, inputs):
+            values = inputs[0].unique().tolist()
+            assert set(values) <= {0.0, 1.0}, (key, values[:5])
+            seen.append(key)
+
+        return hook
+
+    convolutions = {key: m for key, m in model.named_modules() if isinstance(m, nn.Conv2d) and key != "conv1"}
+    for key, module in convolutions.items():
+        module.register_forward_pre_hook(check(key))
+    for mode in (True, False):
+        seen.clear()
+        model.train(mode)(torch.randn(2, 3, 32, 32))
+        assert sorted(seen) == sorted(convolutions)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_training_step_changes_every_parameter(name):
+    model = zoo.create_model(name, timesteps=2).train()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    F.cross_entropy(model(torch.randn(8, 3, 32, 32)), torch.randint(10, (8,))).backward()
+    optimizer.step()
+    for key, value in model.named_parameters():
+        assert not torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.list_models() if not n.endswith("_gs")])
+def test_all_layers_are_alive_after_initialisation(name):
+    model = zoo.create_model(name, timesteps=2).train()
+    rates = {}
+    for key, module in model.named_modules():
+        if isinstance(module, LIF):
+            module.register_forward_hook(lambda m, i, o, key=key: rates.update({key: o.mean().item()}))
+    model(torch.randn(4, 3, 32, 32))
+    assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
+
+
+def test_scaling_applies_to_equal_stride_1_convolutions_only():
+    model = zoo.create_model("sresnet19_w16_gs")
+    scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
+    blocks = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    entries = {(0, 0), (1, 0), (2, 0)}
+    expected = {f"stages.{s}.{b}.conv2" for s, b in blocks} | {f"stages.{s}.{b}.conv1" for s, b in blocks if (s, b) not in entries}  # fmt: skip
+    assert scaled == expected
+
+
+def test_scaling_changes_just_those_gradients():
+    gradients = []
+    for scaling in (None, "causal_trace"):
+        torch.manual_seed(0)
+        model = tiny(scaling=scaling).double().train()
+        F.cross_entropy(model(torch.randn(4, 3, 8, 8).double()), torch.arange(4)).backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    changed = {key for key in gradients[0] if not torch.equal(gradients[0][key], gradients[1][key])}
+    assert changed == {"stages.0.1.conv1.weight"} | {
+        f"stages.{s}.{b}.conv2.weight" for s, b in ((0, 0), (0, 1), (1, 0))
+    }
+
+
+@pytest.mark.parametrize("neuron", ["lif", "if", "plif", {"name": "lif", "decay": 0.25, "reset": "soft"}])
+@pytest.mark.parametrize("surrogate", ["triangle", "rectangle", {"name": "arctan", "width": 0.5}, "sigmoid"])
+def test_neurons_and_surrogates_by_name(neuron, surrogate):
+    model = tiny(neuron=neuron, surrogate=surrogate, scaling="causal_trace", dropout=0.1).train()
+    F.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert json.loads(json.dumps(model.model_args)) == model.model_args
+
+
+def test_timm_makes_the_same_network():
+    torch.manual_seed(0)
+    ours = zoo.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2).eval()
+    torch.manual_seed(0)
+    timms = timm.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2).eval()
+    x = torch.randn(2, 1, 32, 32)
+    assert torch.equal(ours(x), timms(x))
+    assert ours(x).shape == (2, 7)
+
+
+def test_classifier_contract():
+    model = zoo.create_model("sresnet19_w16", timesteps=2)
+    features = model.forward_features(torch.randn(3, 3, 32, 32))
+    assert features.shape == (6, model.num_features, 8, 8)
+    assert model.forward_head(features, pre_logits=True).shape == (6, model.head_hidden_size)
+    model.reset_classifier(5)
+    assert model.get_classifier().out_features == 5
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    model.reset_classifier(0)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, model.head_hidden_size)
+
+
+def test_channels_last_and_deepcopy():
+    model = zoo.create_model("sresnet19_w16", timesteps=2).double().eval()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    y = model(x)
+    assert torch.equal(copy.deepcopy(model)(x), y)
+    last = model.to(memory_format=torch.channels_last)
+    layouts = []
+    last.stages[1][0].conv1.register_forward_hook(lambda m, i, o: layouts.append(i[0].is_contiguous(memory_format=torch.channels_last)))  # fmt: skip
+    torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last)), y, rtol=1e-9, atol=1e-9)
+    assert layouts == [True]
+
+
+def test_spike_counter_counts_what_neurons_emit():
+    model, total = zoo.create_model("sresnet19_w16", timesteps=2).eval(), []
+    for module in model.modules():
+        if isinstance(module, LIF):
+            module.register_forward_hook(lambda m, i, o: total.append(int(o.sum())))
+    with zoo.SpikeCounter(model) as counter:
+        for batch in (3, 2):
+            model(torch.randn(batch, 3, 32, 32))
+    seen = sum(total)
+    model(torch.randn(4, 3, 32, 32))  # outside the block: not counted
+    summary = counter.summary()
+    assert summary["spikes_per_image"] == pytest.approx(seen / 5)
+    assert sum(summary["spikes_per_layer"].values()) == pytest.approx(seen / 5)
+    assert len(summary["spikes_per_step"]) == 2
+    assert sum(summary["spikes_per_step"]) == pytest.approx(seen / 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "words"),
+    [
+        ("sresnet91", {}, "sresnet19"),
+        ("sresnet19.nope", {}, "tag"),
+        ("resnet18", {}, "resnet18"),
+        ("sresnet19", {"timestep": 2}, "timestep"),
+        ("sresnet19", {"timesteps": 0}, "timesteps must be an integer of 1 or more, not 0"),
+        ("sresnet19", {"scaling": "causal"}, "causal_trace"),
+        ("sresnet19", {"dropout": 1.0}, "dropout"),
+        ("sresnet19", {"num_classes": -1}, "num_classes"),
+        ("sresnet19", {"pretrained": True}, "no published weights"),
+    ],
+)
+def test_bad_requests_are_named(name, kwargs, words):
+    with pytest.raises(ZooError, match=words):
+        zoo.create_model(name, **kwargs)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32), (2, 4, 3, 32, 32)])
+def test_bad_images_are_named(shape):
+    with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
+        zoo.create_model("sresnet19_w16")(torch.zeros(shape))

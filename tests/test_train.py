@@ -1,0 +1,257 @@
+"""Training end to end on the embedded data set: results, resuming, several processes, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import ROOT, assert_one_error, run_module
+from PIL import Image
+
+import zoo
+from leaderboard.schema import validate as check_schema
+from recipes.config import Recipe
+from recipes.state import load_state, save_state
+from recipes.train import train
+from zoo.errors import ZooError
+from zoo.files import sha256_of
+
+SHORT = {
+    "model": "sresnet19_w16_gs", "dataset": "digits", "timesteps": 2, "train_images": 160, "batch_size": 32, "epochs": 2,
+    "hflip": False, "crop": 2, "amp": "off",
+}  # fmt: skip
+
+
+def flags(out: Path, **overrides) -> list[str]:
+    values = SHORT | {"out": str(out)} | overrides
+    return [
+        item for key, value in values.items() for item in (f"--{key.replace('_', '-')}", json.dumps(value).strip('"'))
+    ]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(out / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One short run with everything on, shared by the tests that look at what a run leaves."""
+    out = tmp_path_factory.mktemp("run") / "all"
+    extra = {
+        "val_images": 100, "ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1, "auto_augment": "randaugment",
+        "cutout": 4, "erasing": 0.2, "clip_grad": 1.0, "loss": "tet", "optimizer": "adamw", "lr": 1e-3, "dropout": 0.1, "amp": "bf16",
+    }  # fmt: skip
+    return out, train(Recipe(**SHORT | extra | {"out": str(out)}))
+
+
+def test_a_run_leaves_a_result_in_the_schema(run):
+    out, result = run
+    assert json.loads((out / "result.json").read_text()) == result
+    check_schema(result, "result.json")
+    assert result["images"] == 360
+    assert result["split"] == "test"
+    assert result["weights_sha256"] == sha256_of(out / "model.safetensors")
+    rows = (out / "summary.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert rows[0] == "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_top5,val_spikes_per_image,seconds"
+
+
+def test_validate_measures_what_the_run_reported(run, tmp_path):
+    out, result = run
+    done = run_module("recipes.validate", str(out), "--dataset", "digits", "--json", str(tmp_path / "v.json"))
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "v.json").read_text())
+    check_schema(again, "v.json")
+    for key in ("top1", "top5", "spikes_per_image", "spikes_per_layer", "spikes_per_step", "weights_sha256", "data_sha256", "seed"):  # fmt: skip
+        assert again[key] == pytest.approx(result[key]), key
+
+
+def test_predict_agrees_with_the_network(run, tmp_path):
+    from recipes.data import load_dataset
+    from recipes.predict import predict
+
+    out, _ = run
+    model, data = zoo.load_checkpoint(out), load_dataset("digits")
+    for i in range(3):
+        Image.fromarray(data.test_images[i].permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    x = (data.test_images[:3].float() / 255 - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[
+        :, None, None
+    ]
+    expected = model(x).softmax(1)
+    got = predict(model, [str(tmp_path / f"{i}.png") for i in range(3)], top=10)
+    for entry, row in zip(got, expected, strict=True):
+        for item in entry["top"]:
+            assert item["probability"] == pytest.approx(float(row[item["class"]]), abs=1e-4)
+            assert item["label"] == str(item["class"])
+    Image.new("RGB", (64, 48)).save(tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("not an image")
+    assert_one_error(run_module("recipes.predict", str(out), str(tmp_path / "large.png")), "64 x 48", "--resize")
+    with pytest.raises(ZooError, match="not an image"):
+        predict(model, [str(tmp_path / "text.png")])
+    with pytest.raises(ZooError, match="no such file"):
+        predict(model, [str(tmp_path / "none.png")])
+    assert len(predict(model, [str(tmp_path / "large.png")], resize=True)) == 1
+
+
+def test_state_round_trip(tmp_path):
+    state = {
+        "a": [1, 2.5, None, True, "x"],
+        "b": {3: torch.arange(4.0), "c": {"d": torch.ones(2, dtype=torch.bfloat16)}},
+    }
+    save_state(tmp_path / "s", state)
+    again = load_state(tmp_path / "s")
+    assert again["a"] == state["a"]
+    assert torch.equal(again["b"][3], state["b"][3])
+    assert again["b"]["c"]["d"].dtype == torch.bfloat16
+    (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:-3])
+    with pytest.raises(ZooError, match="cut short"):
+        load_state(tmp_path / "s")
+
+
+def kill_in_mid_epoch(command: list[str], out: Path) -> None:
+    """Start a run that saves at every step, and kill -9 it once a state from the middle of an epoch is there."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while process.poll() is None and time.time() < deadline:
+        if (out / "state.safetensors").exists() and load_state(out / "state.safetensors")["step"] in (2, 3, 4):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_kill_9_and_resume_bit_for_bit(tmp_path):
+    """All kinds of randomness and state: dropout, mixup, erasing, EMA, momentum, bf16."""
+    extra = {
+        "dropout": 0.2,
+        "mixup": 0.4,
+        "erasing": 0.3,
+        "auto_augment": "autoaugment",
+        "ema": 0.9,
+        "amp": "bf16",
+        "val_images": 50,
+    }
+    recipe = "sresnet19_w16_gs.t2_cifar10"
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.train",
+        recipe,
+        *flags(tmp_path / "killed", checkpoint_minutes=0.0, **extra),
+    ]
+    kill_in_mid_epoch(command, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    step = load_state(tmp_path / "killed" / "state.safetensors")["step"]
+    assert 0 < step < 10
+    assert step % 5
+
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run_module("recipes.train", recipe, *flags(tmp_path / "whole", **extra))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    rows = [(tmp_path / name / "summary.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [r.rsplit(",", 1)[0] for r in rows[0]] == [r.rsplit(",", 1)[0] for r in rows[1]]
+
+
+def test_a_run_directory_is_never_mixed_up(run):
+    out, _ = run
+    recipe = json.loads((out / "config.json").read_text())["recipe"]
+    with pytest.raises(ZooError, match="already holds a run"):
+        train(Recipe(**recipe))
+    with pytest.raises(ZooError, match="lr = 0.001, not 0.5"):
+        train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(Recipe(**SHORT | {"out": str(tmp_path / name), "seed": seed, "epochs": 1, "test": False}))
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["fc.weight"], c["fc.weight"])
+
+
+def test_it_learns(tmp_path):
+    recipe = SHORT | {"out": str(tmp_path / "x"), "train_images": 0, "epochs": 5, "model": "sresnet19_w16"}
+    result = train(Recipe(**recipe))
+    assert result["top1"] > 60
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200, check=False)
+
+
+def test_two_processes_compute_what_one_does(tmp_path):
+    one = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "one")],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    two = torchrun(str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "two"))
+    assert two.returncode == 0, two.stderr
+    first, second = (load_state(tmp_path / name) for name in ("one", "two"))
+    assert len(first["losses"]) == 5
+    assert first["losses"][-1] != first["losses"][0]
+    torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
+
+
+def test_two_processes_finish_an_ordinary_run(tmp_path):
+    extra = flags(tmp_path / "x", epochs=1, val_images=40)
+    done = torchrun("-m", "recipes.train", "sresnet19_w16_gs.t2_cifar10", *extra)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stdout
+    assert json.loads((tmp_path / "x" / "result.json").read_text())["images"] == 360
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nosuch"], ["nosuch"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--epochz", "1"], ["--epochz"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--model", "sresnet91"], ["sresnet91"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--dataset", "cifar11"], ["cifar11", "cifar10"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--data-dir", "/nowhere"], ["/nowhere", "cifar-10-batches-py"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--timesteps", "0"], ["timesteps", "0"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--batch-size", "5000"], ["5000"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--out", "/proc/nothing"], ["/proc/nothing"]),
+    ],
+)
+def test_bad_requests_end_in_one_error(arguments, words, tmp_path):
+    done = run_module("recipes.train", *arguments, cwd=tmp_path)
+    assert_one_error(done, *words)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_validate_refuses_other_classes_and_names(run):
+    out, _ = run
+    assert_one_error(run_module("recipes.validate", "sresnet19", "--dataset", "digits"), "no published weights")
+    assert_one_error(run_module("recipes.validate", str(out), "--dataset", "digit"), "digits")
+    assert_one_error(run_module("recipes.validate", "nothing/here", "--dataset", "digits"), "nothing/here")
+
+
+def test_the_shell_recipes_pass_every_argument(tmp_path):
+    command = [
+        "bash",
+        str(ROOT / "recipes" / "cifar10.sh"),
+        "--model",
+        "sresnet19_w16",
+        *flags(tmp_path / "x", epochs=1)[2:],
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]
+    assert recipe["model"] == "sresnet19_w16"
+    assert recipe["weight_decay"] == 5e-4
+    assert recipe["timesteps"] == 2
