@@ -194,7 +194,7 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
     parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
     for key in dataclasses.fields(Recipe):
         text = key.metadata["help"] + ("" if key.default is None else f" (default: {key.default})")
-        options = {"nargs": "?", "const": "true"} if key.type == "bool" else {}
+        options: dict[str, Any] = {"nargs": "?", "const": "true"} if key.type == "bool" else {}
         flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
-from torch import nn
 
 from zoo.errors import CommandParser, ZooError, run_command
+from zoo.network import SpikingNetwork
 
 from .validate import load
 
 
-def predict(model: nn.Module, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
+def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
     """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
 
     Args:
@@ -28,7 +28,7 @@ def predict(model: nn.Module, paths: list[str], *, top: int = 5, resize: bool = 
     Raises:
         ZooError: a file that is no image, or one of another size.
     """
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    cfg: dict[str, Any] = model.pretrained_cfg
     transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
     height, width = cfg["input_size"][1:]
     images = []

@@ -29,6 +29,7 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError, run_command
 from zoo.files import atomic_write, write_json
+from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
@@ -78,7 +79,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )
@@ -86,7 +87,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         optimizer,
         sched="cosine",
         num_epochs=recipe.epochs,
-        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),  # type: ignore[arg-type]
+        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
         warmup_prefix=True,
         warmup_lr=recipe.lr / 100,
         min_lr=recipe.min_lr,
@@ -115,10 +116,11 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     def save() -> None:
         if rank == 0:
             state = {
-                "recipe": recipe.to_dict(), "step": step, "seconds": seconds + time.perf_counter() - started, "rows": rows,
-                "running": running, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(), "ema": ema.module.state_dict() if ema else None,
-            }  # fmt: skip
+                **{"recipe": recipe.to_dict(), "step": step, "rows": rows, "running": running},
+                "seconds": seconds + time.perf_counter() - started,
+                **{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()},
+                "ema": ema.module.state_dict() if ema else None,
+            }
             save_state(out / STATE, state)
 
     total = recipe.epochs * steps_per_epoch
@@ -256,8 +258,8 @@ def _open_run(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     return saved
 
 
-def _create(recipe: Recipe, data: DataSet) -> nn.Module:
-    scaling = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
+def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
+    scaling: dict[str, Any] = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, neuron=recipe.neuron,
         surrogate=recipe.surrogate, dropout=recipe.dropout, **scaling,
@@ -311,8 +313,8 @@ def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
     if device.type == "cpu" and hours > _LONG_HOURS:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
         tqdm.write(
-            f"This will take about {length} on this CPU; a GPU is meant. A small alternative: stop with Ctrl-C and add\n"
-            f"  --model sresnet19_w16_gs --timesteps 2 --epochs 3\nfor a 0.2 M parameter network in minutes."
+            f"This will take about {length} on this CPU: it is made for a GPU. A small alternative, in under half an "
+            "hour: stop with Ctrl-C and start again with --model sresnet19_w16_gs (0.2 M parameters, T = 2, 3 epochs)."
         )
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import split_model_name_tag
-from torch import nn
 
 import zoo
 from zoo.checkpoint import is_checkpoint
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
+from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.scaling import resolve_scaling
 
@@ -21,7 +20,7 @@ from .data import list_datasets, load_dataset
 from .evaluate import evaluate
 
 
-def load(name: str, **kwargs: Any) -> nn.Module:
+def load(name: str, **kwargs: Any) -> SpikingNetwork:
     """A trained network from a checkpoint directory, its .safetensors file, or the name of a pretrained model.
 
     Raises:
@@ -48,12 +47,12 @@ def validate(
     data = load_dataset(dataset, data_dir)
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    cfg: dict[str, Any] = model.pretrained_cfg
     count = limit or len(data.test_images)
     images, labels = data.test_images[:count], data.test_labels[:count]
     scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
-    rule = resolve_scaling(model.model_args["scaling"])  # type: ignore[index]
-    trained: dict[str, Any] = model.training_args or {}  # type: ignore[assignment]
+    rule = resolve_scaling(model.model_args["scaling"])
+    trained: dict[str, Any] = model.training_args or {}
     return {
         "schema": 1, "kind": "accuracy", "model": cfg["architecture"], "tag": cfg.get("tag") or "", "dataset": dataset,
         "split": "test", **{k: v for k, v in scores.items() if k != "loss"},
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(
         prog="python -m recipes.validate",
         description="Accuracy and spikes of a trained network on a whole test set.",
-        epilog="example: python -m recipes.validate runs/sresnet19_w16_gs.t2_cifar10-seed0 --dataset cifar10 --data-dir DIR",
+        epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
     parser.add_argument("--dataset", required=True, help=", ".join(list_datasets()))

@@ -53,7 +53,9 @@ def test_half_precision_is_close_and_smaller(model, tmp_path):
     zoo.save_checkpoint(tmp_path / "half", model, tag="x", data_cfg=DATA_CFG, dtype=torch.float16)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    for (key, a), b in zip(model.state_dict().items(), zoo.load_checkpoint(tmp_path / "half").state_dict().values(), strict=True):  # fmt: skip
+    for (key, a), b in zip(
+        model.state_dict().items(), zoo.load_checkpoint(tmp_path / "half").state_dict().values(), strict=True
+    ):
         assert a.dtype == b.dtype
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3, msg=key)
 

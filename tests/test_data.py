@@ -159,7 +159,7 @@ def test_bad_recipes_are_named(text, words, tmp_path):
 
 
 def test_unknown_recipe_and_option():
-    with pytest.raises(ZooError, match="sresnet19_gs.t4_cifar10"):
+    with pytest.raises(ZooError, match=r"sresnet19_gs\.t4_cifar10"):
         load_recipe("sresnet19_gs.t4_cifar11")
     with pytest.raises(ZooError, match="--epochz"):
         parse_command_line(["sresnet19_gs.t4_cifar10", "--epochz", "3"])

@@ -48,7 +48,9 @@ def test_registering_a_timm_name_is_refused():
         zoo.register_model(resnet18)
 
 
-@pytest.mark.parametrize(("name", "params"), [("sresnet19", 12_630_858), ("sresnet20", 4_327_754), ("sresnet19_w32", 792_282)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "params"), [("sresnet19", 12_630_858), ("sresnet20", 4_327_754), ("sresnet19_w32", 792_282)]
+)
 def test_parameter_counts(name, params):
     assert zoo.model_info(name)["params"] == params
 
@@ -133,7 +135,9 @@ def test_scaling_applies_to_equal_stride_1_convolutions_only():
     scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
     blocks = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
     entries = {(0, 0), (1, 0), (2, 0)}
-    expected = {f"stages.{s}.{b}.conv2" for s, b in blocks} | {f"stages.{s}.{b}.conv1" for s, b in blocks if (s, b) not in entries}  # fmt: skip
+    expected = {f"stages.{s}.{b}.conv2" for s, b in blocks} | {
+        f"stages.{s}.{b}.conv1" for s, b in blocks if (s, b) not in entries
+    }
     assert scaled == expected
 
 
@@ -188,7 +192,9 @@ def test_channels_last_and_deepcopy():
     assert torch.equal(copy.deepcopy(model)(x), y)
     last = model.to(memory_format=torch.channels_last)
     layouts = []
-    last.stages[1][0].conv1.register_forward_hook(lambda m, i, o: layouts.append(i[0].is_contiguous(memory_format=torch.channels_last)))  # fmt: skip
+    last.stages[1][0].conv1.register_forward_hook(
+        lambda m, i, o: layouts.append(i[0].is_contiguous(memory_format=torch.channels_last))
+    )
     torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last)), y, rtol=1e-9, atol=1e-9)
     assert layouts == [True]
 

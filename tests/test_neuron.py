@@ -170,7 +170,10 @@ def test_a_batch_that_is_no_multiple_of_the_steps_is_refused():
         LIF(4)(torch.zeros(7, 3))
 
 
-@pytest.mark.parametrize(("spec", "word"), [("triangel", "triangle"), ({"name": "arctan", "width": 0}, "width"), ({"name": "arctan", "alpha": 2}, "alpha")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [("triangel", "triangle"), ({"name": "arctan", "width": 0}, "width"), ({"name": "arctan", "alpha": 2}, "alpha")],
+)
 def test_bad_surrogates_are_named(spec, word):
     with pytest.raises(ZooError, match=word):
         resolve_surrogate(spec)

@@ -18,7 +18,7 @@ K = math.exp(-1)
 
 def brute_force(pre, post, error, alpha, kernel, padding):
     """sum_t G[t] g[t] of a stride-1 convolution, one synapse at a time: pre, post, error [T, B, C, H, W]."""
-    steps, batch, c_in, height, width = pre.shape
+    steps, _, c_in, height, width = pre.shape
     c_out = post.shape[2]
     x_pre, x_post = torch.zeros_like(pre), torch.zeros_like(post)
     for t in range(steps):
@@ -127,11 +127,8 @@ def test_bfloat16_autocast_matches_within_its_error():
     gradients = []
     for amp in (False, True):
         torch.manual_seed(1)
-        conv, lif, post = (
-            SpikingConv2d(8, 8, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)),
-            LIF(2),
-            PostSpikes(),
-        )
+        conv = SpikingConv2d(8, 8, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5))
+        post = PostSpikes()
         x = (torch.rand(16, 8, 8, 8) < 0.3).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
             y = conv(x, post)
@@ -158,7 +155,14 @@ def test_inference_and_missing_post():
     assert torch.equal(conv.eval()(x), F.conv2d(x, conv.weight, padding=1))
 
 
-@pytest.mark.parametrize(("spec", "word"), [("causal", "causal_trace"), ({"name": "causal_trace", "alpha": 1.5}, "1.5"), ({"name": "causal_trace", "a": 0.1}, "alpha")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ("causal", "causal_trace"),
+        ({"name": "causal_trace", "alpha": 1.5}, "1.5"),
+        ({"name": "causal_trace", "a": 0.1}, "alpha"),
+    ],
+)
 def test_bad_rules_are_named(spec, word):
     with pytest.raises(ZooError, match=word):
         resolve_scaling(spec)

@@ -14,10 +14,11 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ZooError
 from .files import atomic_write, read_json, sha256_of, write_json
+from .network import SpikingNetwork
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -34,7 +35,7 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(
     directory: str | os.PathLike[str],
-    model: nn.Module,
+    model: SpikingNetwork,
     *,
     tag: str,
     data_cfg: dict[str, Any],
@@ -60,7 +61,7 @@ def save_checkpoint(
         for name, value in model.state_dict().items()
     }
     weights = safetensors.torch.save(tensors, {"format": "pt"})
-    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in _WEIGHT_SOURCES} | data_cfg  # type: ignore[operator]
+    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in _WEIGHT_SOURCES} | data_cfg
     architecture = cfg.pop("architecture")
     config = {
         "architecture": architecture,
@@ -109,7 +110,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(config, tensors)
 
 
-def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> nn.Module:
+def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     """The trained network of a checkpoint directory, in evaluation mode.
 
     Args:

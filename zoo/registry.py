@@ -8,15 +8,15 @@ from typing import Any
 import timm
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
-from torch import nn
 
 from .checkpoint import load_checkpoint
 from .errors import ZooError, one_of
+from .network import SpikingNetwork
 
 _OWN: set[str] = set()
 
 
-def register_model(entrypoint: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., SpikingNetwork]:
     """Decorator: register a model function under its name, with timm and with the zoo.
 
     `default_cfgs` must stand above it in the same file, as timm wants it.
@@ -46,7 +46,7 @@ def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
     return list_models(filter, pretrained=True)
 
 
-def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """Build a network of the zoo.
 
     Args:
@@ -90,8 +90,8 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         "description": (timm.models.model_entrypoint(architecture).__doc__ or "").strip(),
         "params": sum(p.numel() for p in model.parameters()),
         "num_classes": model.num_classes,
-        "input_size": list(model.pretrained_cfg["input_size"]),  # type: ignore[index]
-        **{key: model.model_args[key] for key in ("timesteps", "neuron", "surrogate", "scaling")},  # type: ignore[index]
+        "input_size": list(model.pretrained_cfg["input_size"]),
+        **{key: model.model_args[key] for key in ("timesteps", "neuron", "surrogate", "scaling")},
         "pretrained": list_pretrained(f"{architecture}.*"),
     }
 

@@ -109,7 +109,7 @@ def _causal_trace(alpha: float, pre: Tensor, post: Tensor, error: Tensor, operat
     largest = evidence.flatten(1).amax(1)
     # No coincidence, no information: G = 1. The quotient is 1 there, too, so that (1 - alpha) + alpha * 1 is.
     relative = [evidence[t] / largest[t] if largest[t] > 0 else torch.ones_like(evidence[t]) for t in steps]
-    return sum((1 - alpha + alpha * relative[t]) * _wide(operator(pre[t], error[t])) for t in steps)
+    return torch.stack([(1 - alpha + alpha * relative[t]) * _wide(operator(pre[t], error[t])) for t in steps]).sum(0)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 
 import timm.models
 from timm.models import build_model_with_cfg, generate_default_cfgs
-from torch import nn
 
 from ..checkpoint import CONFIG, WEIGHTS, read_checkpoint
 from ..errors import ZooError
 from ..files import read_json
+from ..network import SpikingNetwork
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
@@ -28,7 +28,7 @@ _DEFAULT = {
 }
 
 
-def default_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
+def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
     """timm's `default_cfgs` for some architectures: one entry a bundled checkpoint, or one without weights."""
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def default_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: s
     return generate_default_cfgs(cfgs)
 
 
-def build(network: type[nn.Module], architecture: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **kwargs: Any) -> SpikingNetwork:
     """Build `network` as timm's entrypoints do, with the weights and model arguments of a bundled checkpoint if asked.
 
     Raises:
@@ -49,7 +49,7 @@ def build(network: type[nn.Module], architecture: str, pretrained: bool, **kwarg
     """
     cfg = kwargs.pop("pretrained_cfg", None)
     checksum = training = None
-    # A whole configuration (from a directory, a Hub repository, an overlay) names its own source of weights: timm's task.
+    # A whole configuration (a directory's, a Hub repository's, an overlay) names its own source of weights, for timm.
     if pretrained and (cfg is None or isinstance(cfg, str)) and not kwargs.get("pretrained_cfg_overlay"):
         tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
         folder = BUNDLED / f"{architecture}.{tag}"

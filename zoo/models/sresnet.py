@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import SpikingConv2d, repeat_steps, unfold_steps
+from ..layers import SpikingConv2d, repeat_steps
+from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
 from ..registry import register_model
 from ..scaling import PostSpikes, resolve_scaling
-from ._build import build, default_cfgs
+from ._build import build, make_cfgs
 
 _WIDTHS = ("", "_w32", "_w16")
 _NAMES = [f"sresnet19{width}" for width in _WIDTHS] + ["sresnet20"]
-default_cfgs = default_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class BasicBlock(nn.Module):
@@ -55,7 +55,7 @@ class BasicBlock(nn.Module):
         return self.lif2(y, post2)
 
 
-class SResNet(nn.Module):
+class SResNet(SpikingNetwork):
     """Post-activation spiking ResNet.
 
     Args:
@@ -137,11 +137,6 @@ class SResNet(nn.Module):
             weight.data -= weight.data.mean(1, keepdim=True)
             nn.init.constant_(self.fc_hidden.bias, 0.5 * self.lif1.threshold)
 
-    def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
-        """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`."""
-        logits = self.forward_head(self.forward_features(x))
-        return unfold_steps(logits, self.timesteps) if per_step else unfold_steps(logits, self.timesteps).mean(0)
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] to the last stage's spikes [T*B, C', H', W'].
 
@@ -173,12 +168,12 @@ class SResNet(nn.Module):
         self.fc = fc.to(self.conv1.weight.device)
 
 
-def _sresnet19(architecture: str, pretrained: bool, width: int = 128, **kwargs: Any) -> nn.Module:
+def _sresnet19(architecture: str, pretrained: bool, width: int = 128, **kwargs: Any) -> SpikingNetwork:
     shape = {"depths": (3, 3, 2), "widths": (width, 2 * width, 4 * width), "stem": width // 2, "hidden": 2 * width}
     return build(SResNet, architecture, pretrained, **shape, **kwargs)
 
 
-def _sresnet20(architecture: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+def _sresnet20(architecture: str, pretrained: bool, **kwargs: Any) -> SpikingNetwork:
     shape = {"depths": (3, 3, 3), "widths": (64, 128, 256), "stem": 64}
     return build(SResNet, architecture, pretrained, **shape, **kwargs)
 
@@ -187,48 +182,48 @@ _GS = "causal_trace"
 
 
 @register_model
-def sresnet19(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """ResNet-19, first stage 128 channels, 12.63 M parameters."""
     return _sresnet19("sresnet19", pretrained, **kwargs)
 
 
 @register_model
-def sresnet19_gs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19` trained with gradient scaling."""
     return _sresnet19("sresnet19_gs", pretrained, **{"scaling": _GS} | kwargs)
 
 
 @register_model
-def sresnet19_w32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """ResNet-19, first stage 32 channels, 0.79 M parameters."""
     return _sresnet19("sresnet19_w32", pretrained, 32, **kwargs)
 
 
 @register_model
-def sresnet19_w32_gs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19_w32` trained with gradient scaling."""
     return _sresnet19("sresnet19_w32_gs", pretrained, 32, **{"scaling": _GS} | kwargs)
 
 
 @register_model
-def sresnet19_w16(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """ResNet-19, first stage 16 channels, 0.20 M parameters."""
     return _sresnet19("sresnet19_w16", pretrained, 16, **kwargs)
 
 
 @register_model
-def sresnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19_w16` trained with gradient scaling."""
     return _sresnet19("sresnet19_w16_gs", pretrained, 16, **{"scaling": _GS} | kwargs)
 
 
 @register_model
-def sresnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet20(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """ResNet-20, first stage 64 channels, 4.3 M parameters."""
     return _sresnet20("sresnet20", pretrained, **kwargs)
 
 
 @register_model
-def sresnet20_gs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def sresnet20_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet20` trained with gradient scaling."""
     return _sresnet20("sresnet20_gs", pretrained, **{"scaling": _GS} | kwargs)

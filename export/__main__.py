@@ -1,0 +1,93 @@
+"""Export a network to ONNX: `python -m export sresnet19_gs.t4_cifar10 -o model.onnx`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import split_model_name_tag
+from torch import nn
+
+import zoo
+from zoo.checkpoint import is_checkpoint
+from zoo.errors import run_command
+from zoo.files import write_json
+from zoo.registry import check_name
+
+from .images import normalise, read_images
+from .to_onnx import to_onnx
+
+_EXAMPLE = """
+examples:
+  python -m export runs/sresnet19_w32/checkpoint -o model.onnx     a checkpoint of your own
+  python -m export sresnet19_gs.t4_cifar10 -o model.onnx           a published one
+  python -m export sresnet19 -o untrained.onnx --timesteps 6       no published weights: initialised with seed 0
+
+The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
+by the rate of differing spikes and predicted classes on the real weights.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Write a spiking network as a time-unrolled ONNX graph of standard operators.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="CHECKPOINT|MODEL", help="a checkpoint directory, or a model of the zoo")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
+    parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
+    parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
+    parser.add_argument(
+        "--images", metavar="FILE", help="verify on the images of this .npz or .npy (normalised float32, or uint8)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the full report here")
+    args = parser.parse_args(argv)
+    model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
+    images = None
+    if args.images:
+        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        images = normalise(read_images(args.images)[0], cfg["mean"], cfg["std"])
+    report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
+    if args.json:
+        write_json(args.json, report)
+    print(summary(report, args.output))
+
+
+def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
+    """The network that a command line names, and what its file must say about weights that nobody trained."""
+    if is_checkpoint(source):
+        return zoo.load_checkpoint(source, **kwargs), {}
+    check_name(source)
+    if zoo.list_pretrained(f"{split_model_name_tag(source)[0]}.*"):
+        return zoo.create_model(source, pretrained=True, **kwargs), {}
+    print(f"{source} has no published weights: exporting its initialisation with seed 0, untrained", file=sys.stderr)
+    torch.manual_seed(0)
+    return zoo.create_model(source, **kwargs), {"initialisation": "seed 0"}
+
+
+def summary(report: dict[str, Any], path: str) -> str:
+    """A report of `to_onnx` for people."""
+    dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
+    lines = [
+        f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
+        f"exact copy:   {dyadic['layers']} neuron layers identical to PyTorch at {len(dyadic['levels'])} "
+        "optimisation levels",
+        f"real weights: {real['flip_rate']:.2e} of the spikes differ, top-1 agreement "
+        f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']})",
+    ]
+    if real["silent_layers"]:
+        lines.append(
+            f"caution:      {len(real['silent_layers'])} of {dyadic['layers']} neuron layers never spike on these "
+            "images, so the line above says nothing about them"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,111 @@
+"""A copy of a network whose arithmetic is exact in float32, so that any two right implementations agree bit for bit.
+
+Weights become small integers times a power of two, batch normalisation becomes an affine map with a power of two, decay
+and threshold become multiples of 1/4. Every sum of products is then exact in whatever order it is taken. (Membrane
+potentials may need more bits than float32 has after many steps, but they are computed element by element, in one
+order.) Average pooling must run over a power-of-two number of positions, as it does for 32 x 32 images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.neuron import IF, LIF, PLIF
+
+from .functions import numbers_of
+from .graph import inference_copy, input_size, neuron_layers
+
+GRID = 64
+"""Inputs, biases and means are multiples of 1 / GRID."""
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+def dyadic_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
+    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-2 * GRID, 2 * GRID, (count, *input_size(model)), generator=generator) / GRID
+
+
+@torch.no_grad()
+def dyadic_copy(model: nn.Module) -> nn.Module:
+    """The exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes."""
+    exact = inference_copy(model)
+    for layer in neuron_layers(exact).values():
+        _round_neuron(layer)
+    unit = _current_unit(exact)
+    handles = []
+    for module in exact.modules():
+        if isinstance(module, _NORMS):
+            handles.append(module.register_forward_pre_hook(_calibrate_norm(unit)))
+        elif isinstance(module, _LINEAR):
+            module.weight.copy_(_small_integers(module.weight))
+            if module.bias is not None:
+                module.bias.copy_(_on_grid(module.bias).clamp_(-0.5, 0.5))
+            handles.append(module.register_forward_pre_hook(_calibrate_weights(unit)))
+    # One forward calibrates layer after layer, each on what the calibrated ones before it send.
+    exact(dyadic_images(exact, 4))
+    for handle in handles:
+        handle.remove()
+    return exact
+
+
+def _round_neuron(layer: LIF) -> None:
+    layer.threshold = max(round(4 * layer.threshold), 1) / 4
+    if isinstance(layer, PLIF):
+        layer.w.zero_()  # a decay of exactly 1/2
+    elif not isinstance(layer, IF):
+        layer.decay = min(max(round(4 * numbers_of(layer).decay), 1), 3) / 4
+
+
+def _current_unit(model: nn.Module) -> float:
+    """The power of two near the current that takes a neuron at rest to its threshold in one step."""
+    needs = [
+        layer.threshold / (numbers_of(layer).gain if layer.decay_input else 1)
+        for layer in neuron_layers(model).values()
+    ]
+    return 2.0 ** round(math.log2(max(needs)))
+
+
+def _calibrate_norm(unit: float) -> Any:
+    def hook(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        channels = inputs[0].transpose(0, 1).flatten(1)
+        exponent = _nearest_exponent(channels.std(1, correction=0))
+        norm.eps = 0.0
+        norm.running_mean.copy_(_on_grid(channels.mean(1)))
+        norm.running_var.copy_(torch.ldexp(torch.ones_like(norm.running_var), 2 * exponent))
+        if norm.affine:
+            norm.weight.fill_(unit)
+            norm.bias.copy_(_on_grid(norm.bias).clamp_(-0.5, 0.5))
+
+    return hook
+
+
+def _calibrate_weights(unit: float) -> Any:
+    def hook(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        # Without the bias, which stays on the grid: the root mean square of the output becomes about one unit.
+        x, weight = inputs[0], layer.weight
+        y = nn.functional.linear(x, weight) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, None)
+        exponent = _nearest_exponent(y.square().mean().sqrt())
+        weight.copy_(torch.ldexp(weight * unit, -exponent))
+
+    return hook
+
+
+def _small_integers(weight: Tensor) -> Tensor:
+    """The nearest multiples of half a standard deviation, in units of 1 / GRID: integers of at most 8 over 64."""
+    step = weight.std().clamp_min(1e-12) / 2
+    return (weight / step).round_().clamp_(-8, 8) / GRID
+
+
+def _on_grid(x: Tensor) -> Tensor:
+    return (x * GRID).round_() / GRID
+
+
+def _nearest_exponent(x: Tensor) -> Tensor:
+    return x.clamp_min(2.0**-8).log2().round_()

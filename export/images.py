@@ -1,0 +1,51 @@
+"""Images from a file, and the normalisation that a graph's metadata asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import ZooError
+
+
+def read_images(path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Images [N, C, H, W] and labels [N], if there are any, from an .npz ("images", "labels") or an .npy (images).
+
+    Raises:
+        ZooError: no such file, not one of NumPy's, or without "images".
+    """
+    path = Path(path)
+    try:
+        content = np.load(path, allow_pickle=False)
+        arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"images": content}
+    except FileNotFoundError as error:
+        raise ZooError(f"no such file: {path}") from error
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ZooError(f"cannot read {path} as .npz or .npy: {error}") from error
+    if "images" not in arrays:
+        raise ZooError(f'{path} has no array "images", only {", ".join(arrays) or "nothing"}')
+    return arrays["images"], arrays.get("labels")
+
+
+def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
+    """Raise ZooError unless `images` are uint8 or finite float32 [N, *size], N > 0."""
+    if images.ndim != 4 or images.shape[1:] != tuple(size) or not len(images):
+        raise ZooError(f"expected images {['N', *size]}, got {list(images.shape)}")
+    if images.dtype not in (np.uint8, np.float32):
+        raise ZooError(f"expected uint8 images, or normalised float32 ones, not {images.dtype}")
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        raise ZooError("the images hold NaN or infinite values")
+
+
+def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """uint8 [N, C, H, W] to (images / 255 - mean) / std in float32; float32 images are taken as normalised already."""
+    if images.dtype == np.float32:
+        return images
+    shape = (-1, 1, 1)
+    scaled = images.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(mean, np.float32).reshape(shape)) / np.asarray(std, np.float32).reshape(shape)

@@ -1,0 +1,59 @@
+"""ONNX Runtime sessions that run where and how they were asked to."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+
+from zoo.errors import ZooError, one_of
+
+CPU = "CPUExecutionProvider"
+
+# From none to all; each contains the ones before. LAYOUT came with ONNX Runtime 1.23 or so.
+OPTIMIZATIONS = {
+    name: getattr(ort.GraphOptimizationLevel, level)
+    for name, level in {
+        "disable": "ORT_DISABLE_ALL",
+        "basic": "ORT_ENABLE_BASIC",
+        "extended": "ORT_ENABLE_EXTENDED",
+        "layout": "ORT_ENABLE_LAYOUT",
+        "all": "ORT_ENABLE_ALL",
+    }.items()
+    if hasattr(ort.GraphOptimizationLevel, level)
+}
+
+
+def create_session(
+    model: bytes, *, provider: str = CPU, optimization: str = "all", threads: int = 0
+) -> ort.InferenceSession:
+    """A session on exactly `provider`.
+
+    Args:
+        model: a serialised ONNX model.
+        provider: ONNX Runtime's name: CPUExecutionProvider, CUDAExecutionProvider ...
+        optimization: one of `OPTIMIZATIONS`.
+        threads: threads within an operator; 0 lets ONNX Runtime choose.
+
+    Raises:
+        ZooError: unknown optimisation or provider, a provider that does not work here, a broken model.
+    """
+    if optimization not in OPTIMIZATIONS:
+        raise one_of("optimization", optimization, list(OPTIMIZATIONS))
+    if provider not in ort.get_all_providers():
+        raise one_of("provider", provider, ort.get_all_providers())
+    unavailable = f"{provider} does not work on this machine; available here: {CPU}"
+    if provider not in ort.get_available_providers():
+        raise ZooError(unavailable)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = OPTIMIZATIONS[optimization]
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    ort.set_default_logger_severity(4)  # a provider that fails to load is an error below, not a log
+    try:
+        session = ort.InferenceSession(model, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        raise ZooError(f"ONNX Runtime cannot load the model: {' '.join(str(error).split())[:300]}") from error
+    # Asked for a provider that it cannot start, ONNX Runtime falls back to the CPU without an error.
+    if session.get_providers()[0] != provider:
+        raise ZooError(unavailable)
+    return session

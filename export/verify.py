@@ -1,0 +1,186 @@
+"""The verification gate: an exported graph must compute what the network computes.
+
+A tight tolerance on logits would be the wrong test: a membrane potential within rounding of the threshold may spike on
+one side and not on the other, and the two then part. So the gate has two parts. On a dyadic copy, where arithmetic is
+exact, all spikes and logits must be equal bit for bit. On the real weights, the fraction of spikes that differ and the
+agreement of the predicted classes are measured and bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from zoo.errors import ZooError
+
+from .counts import add_spike_outputs
+from .dyadic import dyadic_copy, dyadic_images
+from .graph import build_graph, inference_copy, input_size, neuron_layers, spike_values
+from .images import check_images, normalise
+from .session import OPTIMIZATIONS, create_session
+
+MAX_FLIP_RATE = 1e-3
+MIN_AGREEMENT = 0.995
+BATCHES = (1, 3)
+_CHUNK = 8
+
+
+def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | None = None) -> dict[str, Any]:
+    """Check the graph of a network against the network.
+
+    Args:
+        model: the network; it stays as it is.
+        onnx_bytes: its graph from `to_onnx`, serialised.
+        images: normalised images [N, C, H, W] for the comparison on real weights; 64 random ones without.
+
+    Returns:
+        JSON values: "dyadic" {levels, batches, layers, spike_rates, identical} and "real" {inputs, images, flip_rate,
+        flip_rate_per_layer, spike_rates, silent_layers, top1_agreement (percent), disagreements,
+        max_logit_difference}. Rates are fractions of all neurons and time steps.
+
+    Raises:
+        ZooError: a spike or logit differs on the dyadic copy, a bound is missed on the real weights, or the images do
+            not fit.
+    """
+    proto = onnx.load_model_from_string(onnx_bytes)
+    if images is not None:
+        check_images(images, input_size(model))
+        if images.dtype != np.float32:
+            raise ZooError(f"verification takes normalised float32 images, not {images.dtype}")
+    return {"dyadic": _verify_exact(model, proto), "real": _verify_real(model, proto, images)}
+
+
+def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
+    exact = dyadic_copy(model)
+    twin = build_graph(exact)
+    shape = [(node.op_type, list(node.output)) for node in twin.graph.node]
+    if shape != [(node.op_type, list(node.output)) for node in proto.graph.node[: len(shape)]]:
+        raise ZooError("verification failed: the graph's operations are not those that the network exports to")
+    values = spike_values(twin)
+    graphs = {"logits": twin.SerializeToString(), "spikes": add_spike_outputs(twin).SerializeToString()}
+    runs = [(images, *_run(exact, images)) for images in (dyadic_images(exact, n, seed=n) for n in BATCHES)]
+    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).mean()) for name in values}
+    if silent := [name for name, rate in rates.items() if rate == 0]:
+        raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the dyadic copy")
+    for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
+        for outputs, graph in graphs.items():
+            session = create_session(graph, optimization=level)
+            for images, logits, spikes in runs:
+                expected = {"logits": logits}
+                if outputs == "spikes":
+                    expected = {value: spikes[name] for name, value in values.items()} | expected
+                got = session.run(list(expected), {"input": images.numpy()})
+                for (value, tensor), array in zip(expected.items(), got, strict=True):
+                    if not np.array_equal(tensor.numpy(), array):
+                        raise ZooError(
+                            f"verification failed: {value} differ from PyTorch's on exact arithmetic "
+                            f"({_difference(tensor.numpy(), array)}; optimization {level}, batch {len(images)})"
+                        )
+    return {
+        "levels": list(OPTIMIZATIONS),
+        "batches": list(BATCHES),
+        "layers": len(values),
+        "spike_rates": rates,
+        "identical": True,
+    }
+
+
+def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
+    network = inference_copy(model)
+    inputs = "random inputs" if images is None else "given images"
+    if images is None:
+        images = _random_images(model)
+    values = spike_values(proto)
+    session = create_session(add_spike_outputs(proto).SerializeToString())
+    flips, active, total = dict.fromkeys(values, 0), dict.fromkeys(values, 0), dict.fromkeys(values, 0)
+    expected, got = [], []
+    for chunk in tqdm(list(_chunks(images)), desc="real weights", leave=False, disable=None):
+        logits, spikes = _run(network, torch.from_numpy(chunk))
+        outputs = session.run(["logits", *values.values()], {"input": chunk})
+        expected.append(logits.numpy())
+        got.append(outputs[0])
+        for name, array in zip(values, outputs[1:], strict=True):
+            flips[name] += int((spikes[name].numpy() != array).sum())
+            active[name] += int(spikes[name].sum(dtype=torch.float64))
+            total[name] += array.size
+    real = compare_logits(np.concatenate(expected), np.concatenate(got))
+    flip_rate = sum(flips.values()) / sum(total.values())
+    failed = len(real["disagreements"])
+    allowed = int((1 - MIN_AGREEMENT) * len(images)) if len(images) >= 200 else 1
+    if flip_rate > MAX_FLIP_RATE or failed > allowed:
+        first = next((name for name in values if flips[name]), "none")
+        raise ZooError(
+            f"verification failed on the real weights ({inputs}): {flip_rate:.2e} of the spikes differ from PyTorch's "
+            f"(allowed {MAX_FLIP_RATE:g}), and {failed} of {len(images)} predicted classes (allowed {allowed}); first "
+            f"differing layer: {first}. Other weights than the network's do this, and so can rounding that a deep, "
+            "untrained network amplifies: verify on images of its own data set"
+        )
+    return {
+        "inputs": inputs,
+        "images": len(images),
+        "flip_rate": flip_rate,
+        "flip_rate_per_layer": {name: flips[name] / total[name] for name in values},
+        "spike_rates": {name: active[name] / total[name] for name in values},
+        # Where nothing spikes, nothing can flip: a low flip rate says little about these layers.
+        "silent_layers": [name for name in values if not active[name]],
+        **real,
+    }
+
+
+def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, Any]:
+    """Agreement of the predicted classes of two logits [N, classes]: percent, each disagreement, largest difference."""
+    classes, others = expected.argmax(1), got.argmax(1)
+    ordered = np.sort(expected, 1)
+    return {
+        "top1_agreement": 100 * float((classes == others).mean()),
+        "disagreements": [
+            {
+                "index": int(i),
+                "torch": int(classes[i]),
+                "onnx": int(others[i]),
+                "margin": float(ordered[i, -1] - ordered[i, -2]),
+            }
+            for i in np.flatnonzero(classes != others)
+        ],
+        "max_logit_difference": float(np.abs(expected - got).max()),
+    }
+
+
+@torch.no_grad()
+def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits [B, classes] and the spikes [T*B, ...] of each neuron layer."""
+    spikes: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda layer, inputs, output: spikes.__setitem__(name, output)
+
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in neuron_layers(network).items()]
+    try:
+        return network(images), spikes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _random_images(model: nn.Module) -> NDArray[np.float32]:
+    """64 images of uniform noise, normalised as the network wants them."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, *input_size(model)), dtype=np.uint8)
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    return normalise(noise, cfg["mean"], cfg["std"])
+
+
+def _chunks(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    return (images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK))
+
+
+def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
+    if expected.shape != got.shape:
+        return f"shape {list(got.shape)} instead of {list(expected.shape)}"
+    return f"{int((expected != got).sum())} of {expected.size} values"

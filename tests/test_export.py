@@ -1,0 +1,401 @@
+"""ONNX export: the graph is flat, equals PyTorch, says what it is; the gate that checks this can fail."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ROOT, assert_one_error, run_module, tiny
+from torch import nn
+
+import export
+import export.__main__ as command
+import zoo
+from export import bench_ort, functions, graph
+from export.counts import add_spike_counts
+from export.dyadic import dyadic_copy, dyadic_images
+from export.images import normalise
+from export.session import CPU, OPTIMIZATIONS, create_session
+from export.to_onnx import describe
+from export.verify import compare_logits
+from leaderboard.schema import validate
+from zoo import SpikeCounter, ZooError
+
+NEURONS = {
+    "hard": "lif",
+    "soft": {"name": "lif", "reset": "soft", "decay": 0.7, "threshold": 0.8},
+    "decay_input": {"name": "lif", "tau": 1.6, "decay_input": True},
+    "if": {"name": "if", "reset": "soft"},
+    "plif": {"name": "plif", "tau": 3.0},
+}
+
+
+def network(neuron="lif", timesteps=3, **kwargs):
+    """A tiny network on 16 x 16 images with active neurons."""
+    net = tiny(neuron=neuron, timesteps=timesteps, **kwargs)
+    net.pretrained_cfg = {
+        "architecture": "tiny",
+        "input_size": (3, 16, 16),
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.25, 0.3),
+        "label_names": [f"class {i}" for i in range(10)],
+    }
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 2.0)
+            module.momentum = None  # the plain average of the few batches below
+    with torch.no_grad():
+        for _ in range(5):
+            net(2 * torch.randn(8, 3, 16, 16))
+    return net.eval()
+
+
+def session_of(path, **kwargs):
+    return create_session(path.read_bytes(), **kwargs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Networks this small only lose by waiting for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="module")
+def exact(folder):
+    """A network of exact arithmetic and its file."""
+    torch.manual_seed(0)
+    net = dyadic_copy(network())
+    export.to_onnx(net, folder / "exact.onnx", tag="t3_test", verify=False)
+    return net, folder / "exact.onnx"
+
+
+@pytest.fixture(scope="module")
+def sresnet(folder):
+    """The command line's export of a registered network, its file and its report."""
+    path, report = folder / "sresnet.onnx", folder / "sresnet.json"
+    command.main(["sresnet19_w16", "-o", str(path), "--timesteps", "2", "--json", str(report)])
+    return path, json.loads(report.read_text())
+
+
+def test_command_exports_and_verifies(sresnet):
+    path, report = sresnet
+    assert report["bytes"] == path.stat().st_size
+    assert report["metadata"]["initialisation"] == "seed 0"
+    dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
+    assert dyadic["identical"]
+    assert dyadic["levels"] == list(OPTIMIZATIONS)
+    assert len(dyadic["spike_rates"]) == 18
+    assert all(rate > 0 for rate in dyadic["spike_rates"].values())
+    assert real["inputs"] == "random inputs"
+    assert real["flip_rate"] <= 1e-3
+    assert list(path.parent.glob(".*")) == []
+
+
+def test_summary_warns_of_layers_that_never_spike(sresnet):
+    report = sresnet[1]
+    real = report["verification"]["real"]
+    assert real["silent_layers"] == [name for name, rate in real["spike_rates"].items() if rate == 0]
+    real["silent_layers"] = ["lif1", "lif_hidden"]
+    assert "2 of 18 neuron layers never spike" in command.summary(report, "x.onnx")
+    real["silent_layers"] = []
+    assert "never spike" not in command.summary(report, "x.onnx")
+
+
+def test_graph_is_flat_and_portable(sresnet):
+    proto = onnx.load(sresnet[0])
+    assert not proto.functions
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", 20)]
+    assert proto.ir_version <= 10
+    assert proto.producer_name == "snn-zoo"
+    assert str(ROOT).encode() not in sresnet[0].read_bytes()
+    onnx.checker.check_model(proto, full_check=True)
+
+
+def test_batch_is_dynamic(exact):
+    net, path = exact
+    session = session_of(path)
+    assert [i.name for i in session.get_inputs()] == ["input"]
+    assert [o.name for o in session.get_outputs()] == ["logits"]
+    for batch in (1, 2, 5):
+        images = dyadic_images(net, batch)
+        with torch.no_grad():
+            assert np.array_equal(session.run(None, {"input": images.numpy()})[0], net(images).numpy())
+
+
+@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
+def test_gate_passes(neuron, tmp_path):
+    report = export.to_onnx(network(neuron), tmp_path / "x.onnx")["verification"]
+    assert report["dyadic"]["identical"]
+    assert report["real"]["top1_agreement"] == 100
+    assert report["real"]["spike_rates"]["stages.1.0.lif2"] > 1e-3
+
+
+def test_gate_passes_with_one_time_step(tmp_path):
+    export.to_onnx(network(timesteps=1), tmp_path / "x.onnx")
+
+
+def other_reset(kind):
+    wrong = functions.lif_function(kind._replace(soft_reset=not kind.soft_reset))
+    wrong.name = kind.name
+    return wrong
+
+
+def one_step_late(kind):
+    wrong = functions.lif_function(kind)
+    last = next(node for node in wrong if node.op_type == "Concat")
+    last.replace_input_with(1, last.inputs[0])
+    return wrong
+
+
+def strictly_greater(kind):
+    wrong = functions.lif_function(kind)
+    for node in wrong:
+        if node.op_type == "GreaterOrEqual":
+            node.op_type = "Greater"
+    return wrong
+
+
+@pytest.mark.parametrize("wrong", [other_reset, one_step_late, strictly_greater])
+def test_gate_catches_a_wrong_function(wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "lif_function", wrong)
+    with pytest.raises(ZooError, match="differ from PyTorch's on exact arithmetic"):
+        export.to_onnx(network(), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["decay", "threshold"])
+def test_gate_catches_wrong_numbers(number, tmp_path, monkeypatch):
+    right = functions.numbers_of
+    monkeypatch.setattr(
+        functions, "numbers_of", lambda layer: right(layer)._replace(**{number: getattr(right(layer), number) + 0.05})
+    )
+    with pytest.raises(ZooError, match="verification failed"):
+        export.to_onnx(network(), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gate_catches_other_weights_and_another_graph(exact):
+    _, path = exact
+    torch.manual_seed(1)
+    other = dyadic_copy(network())
+    with pytest.raises(ZooError, match="failed on the real weights"):
+        export.verify(other, path.read_bytes())
+    with pytest.raises(ZooError, match="operations are not those"):
+        export.verify(network("if"), graph.build_graph(network("lif", timesteps=2)).SerializeToString())
+
+
+def test_disagreements_are_listed():
+    real = compare_logits(np.float32([[1, 3, 2], [5, 0, 1]]), np.float32([[1, 2, 3], [5, 0, 1]]))
+    assert real["top1_agreement"] == 50
+    assert real["disagreements"] == [{"index": 0, "torch": 1, "onnx": 2, "margin": 1.0}]
+
+
+def test_spike_counts_equal_the_counter(exact, tmp_path):
+    net, _ = exact
+    export.to_onnx(net, tmp_path / "x.onnx", spike_counts=True, verify=False)
+    session, images = session_of(tmp_path / "x.onnx"), dyadic_images(net, 3)
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["logits", *(f"spikes/{name}" for name in graph.neuron_layers(net))]
+    outputs = dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
+    for i in range(3):
+        with torch.no_grad(), SpikeCounter(net) as counter:
+            net(images[i : i + 1])
+        summary = counter.summary()
+        for name, spikes in summary["spikes_per_layer"].items():
+            assert outputs[f"spikes/{name}"].shape == (3, 3)
+            assert outputs[f"spikes/{name}"][i].sum() == spikes > 0
+        steps = sum(value[i] for name, value in outputs.items() if name != "logits")
+        assert steps.tolist() == summary["spikes_per_step"]
+    proto = onnx.load(tmp_path / "x.onnx")
+    assert add_spike_counts(proto) is proto
+
+
+def test_metadata_is_complete(exact, sresnet):
+    about = {p.key: p.value for p in onnx.load(exact[1]).metadata_props}
+    assert about["architecture"] == "tiny"
+    assert about["tag"] == "t3_test"
+    assert json.loads(about["timesteps"]) == 3
+    assert json.loads(about["neuron"]) == {"decay": 0.5, "threshold": 1.0, "reset": "hard", "decay_input": False}
+    assert json.loads(about["mean"]) == [0.5, 0.4, 0.3]
+    assert json.loads(about["std"]) == [0.2, 0.25, 0.3]
+    assert json.loads(about["input_size"]) == [3, 16, 16]
+    assert json.loads(about["labels"])[9] == "class 9"
+    assert len(about["weights_sha256"]) == 64
+    proto = onnx.load(sresnet[0])
+    values = json.loads({p.key: p.value for p in proto.metadata_props}["spike_values"])
+    assert list(values) == list(graph.neuron_layers(zoo.create_model("sresnet19_w16")))
+    assert set(values.values()) <= {output for node in proto.graph.node for output in node.output}
+
+
+def test_metadata_names_the_checkpoint_and_each_neuron(tmp_path):
+    model = zoo.create_model("sresnet19_w16", neuron={"name": "plif", "decay": 0.5})
+    model.lif1.w.data.fill_(1.0)
+    checksum = zoo.save_checkpoint(tmp_path / "c", model, tag="t4_test", data_cfg={"label_names": ["a"] * 10})
+    assert describe(model)["weights_sha256"] == checksum  # the file that the weights would be saved to
+    loaded, extra = command.load(str(tmp_path / "c"), timesteps=2)
+    about = describe(loaded)
+    assert extra == {}
+    assert (about["tag"], about["weights_sha256"], about["timesteps"]) == ("t4_test", checksum, "2")
+    neurons = json.loads(about["neuron"])
+    assert neurons["lif1"]["decay"] == pytest.approx(1 - 1 / (1 + np.exp(-1)))
+    assert neurons["stages.0.0.lif1"]["decay"] == 0.5
+
+
+def test_export_leaves_the_model_alone_and_repeats_itself(tmp_path):
+    net = network("plif").train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modules = list(net.modules())
+    first = export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    export.verify(net, (tmp_path / "x.onnx").read_bytes())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert list(net.modules()) == modules
+    assert all(module.training for module in modules)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assert export.to_onnx(net, tmp_path / "y.onnx", verify=False)["sha256"] == first["sha256"]
+
+
+class Leaky(zoo.neuron.LIF):
+    def step(self, x_t, state=None):
+        return x_t, x_t
+
+
+def test_networks_that_cannot_be_exported(tmp_path):
+    with pytest.raises(ZooError, match="not a spiking network"):
+        export.to_onnx(nn.Linear(2, 2), tmp_path / "x.onnx")
+    headless = network()
+    headless.reset_classifier(0)
+    with pytest.raises(ZooError, match="without a classifier"):
+        export.to_onnx(headless, tmp_path / "x.onnx")
+    foreign = network()
+    foreign.lif1 = Leaky(3)
+    with pytest.raises(ZooError, match="'lif1': Leaky has dynamics of its own"):
+        export.to_onnx(foreign, tmp_path / "x.onnx")
+    shared = network()
+    shared.lif_hidden = shared.lif1
+    with pytest.raises(ZooError, match="under two names"):
+        export.to_onnx(shared, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "x.onnx", tmp_path):
+        with pytest.raises(ZooError, match="cannot write"):
+            export.to_onnx(network(), path)
+
+
+def test_verification_images_are_checked(exact):
+    net, path = exact
+    for images in (np.zeros((2, 3, 8, 8), np.float32), np.full((1, 3, 16, 16), np.nan, np.float32), np.zeros((1, 3))):
+        with pytest.raises(ZooError, match=r"expected|NaN"):
+            export.verify(net, path.read_bytes(), images)
+    report = export.verify(net, path.read_bytes(), dyadic_images(net, 2).numpy())
+    assert report["real"]["images"] == 2
+    assert report["real"]["inputs"] == "given images"
+    assert report["real"]["max_logit_difference"] == 0
+
+
+def test_command_names_a_bad_model_in_one_line(tmp_path):
+    done = run_module("export", "nosuchmodel", "-o", tmp_path / "x.onnx", cwd=tmp_path)
+    assert_one_error(done, "nosuchmodel")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+KEYS = (
+    "schema kind model tag dataset images top1 spikes_per_image spikes_per_layer spikes_per_step timesteps latency "
+    "provider optimization weights_sha256 onnx_sha256 onnx_bytes command commit date versions machine"
+)
+
+
+def test_benchmark_measures_what_pytorch_does(exact):
+    net, path = exact
+    images = dyadic_images(net, 70)
+    with torch.no_grad(), SpikeCounter(net) as counter:
+        classes = net(images).argmax(1)
+    labels = classes.clone()
+    labels[:7] = (labels[:7] + 1) % 10
+    result = export.benchmark(path, images, labels, batch_sizes=(1, 4), threads=(1, 2), runs=3, dataset="noise")
+    assert sorted(result) == sorted(KEYS.split())
+    validate(result, "this test")
+    for key, expected in counter.summary().items():
+        assert result[key] == pytest.approx(expected)
+    assert result["top1"] == pytest.approx(90)
+    assert [(row["batch"], row["threads"]) for row in result["latency"]] == [(1, 1), (4, 1), (1, 2), (4, 2)]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in result["latency"])
+    assert result["provider"] == CPU
+    assert (result["model"], result["tag"], result["images"]) == ("tiny", "t3_test", 70)
+
+
+def test_benchmark_command_reads_pixels(exact, tmp_path, capsys):
+    net, path = exact
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=pixels, labels=np.zeros(6, np.int64))
+    arguments = [str(path), "--data", str(tmp_path / "data.npz"), "--limit", "4", "--runs", "2"]
+    bench_ort.main([*arguments, "--json", str(tmp_path / "result.json")])
+    result = json.loads((tmp_path / "result.json").read_text())
+    validate(result, "this test")
+    assert "spikes per image" in capsys.readouterr().out
+    images = torch.from_numpy(normalise(pixels[:4], net.pretrained_cfg["mean"], net.pretrained_cfg["std"]))
+    with torch.no_grad(), SpikeCounter(net) as counter:
+        net(images)
+    assert result["images"] == 4
+    assert result["spikes_per_image"] == pytest.approx(counter.summary()["spikes_per_image"], rel=1e-3)
+
+
+def test_benchmark_command_knows_the_data_sets(sresnet, tmp_path):
+    result = tmp_path / "result.json"
+    bench_ort.main([str(sresnet[0]), "--data", "digits", "--limit", "8", "--runs", "1", "--json", str(result)])
+    measured = json.loads(result.read_text())
+    validate(measured, "this test")
+    assert (measured["dataset"], measured["images"], measured["timesteps"]) == ("digits", 8, 2)
+
+
+def test_benchmark_without_images(exact):
+    result = export.benchmark(exact[1], runs=1)
+    validate(result, "this test")
+    assert result["images"] is result["top1"] is result["spikes_per_image"] is None
+
+
+def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
+    net, path = exact
+    broken = tmp_path / "broken.onnx"
+    for content in (path.read_bytes()[:-100], path.read_bytes()[:1000], b"not ONNX", b""):
+        broken.write_bytes(content)
+        with pytest.raises(ZooError, match=r"broken\.onnx"):
+            export.benchmark(broken)
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ZooError, match="metadata"):
+        export.benchmark(tmp_path / "foreign.onnx")
+    with pytest.raises(ZooError, match="no such file"):
+        export.benchmark(tmp_path / "absent.onnx")
+    images = dyadic_images(net, 2)
+    for bad in (images[:0], images[:, :1], images.double()):
+        with pytest.raises(ZooError, match="expected"):
+            export.benchmark(path, bad)
+    for labels in (torch.tensor([0]), torch.tensor([0, 10])):
+        with pytest.raises(ZooError, match="labels"):
+            export.benchmark(path, images, labels)
+    for wrong in ({"runs": 0}, {"threads": ()}, {"batch_sizes": (0,)}, {"provider": "X"}, {"optimization": "some"}):
+        with pytest.raises(ZooError):
+            export.benchmark(path, **wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_a_provider_that_does_not_work_is_an_error(exact):
+    with pytest.raises(ZooError, match="CUDAExecutionProvider does not work"):
+        export.benchmark(exact[1], provider="CUDAExecutionProvider", runs=1)
