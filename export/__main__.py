@@ -13,11 +13,11 @@ from torch import nn
 
 import zoo
 from zoo.checkpoint import is_checkpoint
-from zoo.errors import run_command
+from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
 from zoo.registry import check_name
 
-from .images import normalise, read_images
+from .images import load_images, normalise
 from .to_onnx import to_onnx
 
 _EXAMPLE = """
@@ -33,7 +33,7 @@ by the rate of differing spikes and predicted classes on the real weights.
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m export",
         description="Write a spiking network as a time-unrolled ONNX graph of standard operators.",
         epilog=_EXAMPLE,
@@ -44,15 +44,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
     parser.add_argument(
-        "--images", metavar="FILE", help="verify on the images of this .npz or .npy (normalised float32, or uint8)"
+        "--data", help="verify on cifar10, cifar100, digits (their test sets) or FILE.npz (default: noise)"
     )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
+    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="the first N images only (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     images = None
-    if args.images:
+    if args.data:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        images = normalise(read_images(args.images)[0], cfg["mean"], cfg["std"])
+        images = normalise(load_images(args.data, args.data_dir, args.limit)[0], cfg["mean"], cfg["std"])
     report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
     if args.json:
         write_json(args.json, report)
@@ -79,7 +81,8 @@ def summary(report: dict[str, Any], path: str) -> str:
         f"exact copy:   {dyadic['layers']} neuron layers identical to PyTorch at {len(dyadic['levels'])} "
         "optimisation levels",
         f"real weights: {real['flip_rate']:.2e} of the spikes differ, top-1 agreement "
-        f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']})",
+        f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
+        f"float64: {real['rounding_flip_rate']:.2e}",
     ]
     if real["silent_layers"]:
         lines.append(

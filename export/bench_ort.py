@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError, run_command
+from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
 
 from .benchmark import benchmark
-from .images import read_images
+from .images import load_images
 from .session import CPU, OPTIMIZATIONS
 
 __all__ = ["benchmark", "main"]
@@ -26,7 +25,7 @@ An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and opt
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m export.bench_ort",
         description="Top-1, spikes per image and latency of an exported network in ONNX Runtime.",
         epilog=_EXAMPLE,
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     args = parser.parse_args(argv)
-    images, labels, dataset = load(args.data, args.data_dir, args.limit)
+    images, labels, dataset = load_images(args.data, args.data_dir, args.limit) if args.data else (None, None, None)
     result = benchmark(
         args.model,
         images,
@@ -58,21 +57,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         write_json(args.json, result)
     print(table(result))
-
-
-def load(data: str | None, root: str | None, limit: int | None) -> tuple[Any, Any, str | None]:
-    """Images, labels and the name of a data set; the one place where export looks into recipes."""
-    if data is None:
-        return None, None, None
-    if limit is not None and limit < 1:
-        raise ZooError(f"--limit must be 1 or more, not {limit}")
-    if Path(data).suffix in (".npz", ".npy"):
-        images, labels = read_images(data)
-        return images[:limit], None if labels is None else labels[:limit], None
-    from recipes.data import load_dataset
-
-    loaded = load_dataset(data, root)
-    return loaded.test_images[:limit].numpy(), loaded.test_labels[:limit].numpy(), loaded.name
 
 
 def table(result: dict[str, Any]) -> str:

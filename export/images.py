@@ -32,6 +32,30 @@ def read_images(path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any
     return arrays["images"], arrays.get("labels")
 
 
+def load_images(data: str, root: str | None = None, limit: int | None = None) -> tuple[Any, Any, str | None]:
+    """Images, labels (or None) and data-set name (or None) for what a command line calls data.
+
+    The one place where export looks into recipes.
+
+    Args:
+        data: cifar10, cifar100 or digits (their test sets), or an .npz or .npy file.
+        root: the folder with the data sets' files.
+        limit: the first so many images only.
+
+    Raises:
+        ZooError: no such data, or a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ZooError(f"--limit must be 1 or more, not {limit}")
+    if Path(data).suffix in (".npz", ".npy"):
+        images, labels = read_images(data)
+        return images[:limit], None if labels is None else labels[:limit], None
+    from recipes.data import load_dataset
+
+    loaded = load_dataset(data, root)
+    return loaded.test_images[:limit].numpy(), loaded.test_labels[:limit].numpy(), loaded.name
+
+
 def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
     """Raise ZooError unless `images` are uint8 or finite float32 [N, *size], N > 0."""
     if images.ndim != 4 or images.shape[1:] != tuple(size) or not len(images):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoo.errors import ZooError, run_command
+from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write
 
 from .collect import load_results, read_additions, rows
@@ -29,7 +29,7 @@ them is replaced. Exit status: 0 done, 1 --check found a stale file, 2 bad input
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line, see `python -m leaderboard --help`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m leaderboard",
         description="Render the README table, leaderboard.csv and leaderboard.html from JSON result files.",
         epilog=_EXAMPLES,
