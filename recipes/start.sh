@@ -6,9 +6,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dataset=$1 && shift
 model=$(printf '%s\n' "$@" | sed 's/^--model=/--model\n/' | grep -A1 -x -e --model | tail -n 1 || true)
 model=${model:-sresnet19_gs}
-recipe=$here/sresnet19_gs.t4_$dataset.yaml
+recipe=sresnet19_gs.t4_$dataset
 for file in "$here/$model".t*_"$dataset".yaml "$here/${model}_gs".t*_"$dataset".yaml; do
-    if [ -f "$file" ]; then recipe=$file && break; fi
+    if [ -f "$file" ]; then recipe=$(basename "$file" .yaml) && break; fi
 done
 python=${PYTHON:-$([ -x "$here/../.venv/bin/python" ] && echo "$here/../.venv/bin/python" || command -v python3)}
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"

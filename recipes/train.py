@@ -42,7 +42,8 @@ from .processes import mean_over_processes, start_processes, stop_processes
 from .state import load_state, save_state
 
 STATE = "state.safetensors"
-_FREE_TO_CHANGE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out"}
+# Keys that say where and how a run happens, not what it computes: free to change on --resume, left out of checkpoints.
+_PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out"}
 _LONG_HOURS = 3.0
 
 
@@ -207,10 +208,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # The end: what is kept, measured once on the test set.
     kept = ema.module if ema else model
     train_seconds = rows[-1]["seconds"]
+    settings = {key: value for key, value in recipe.to_dict().items() if key not in _PLACE}
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    weights_sha256 = zoo.save_checkpoint(
-        out, kept, tag=recipe.tag or "", data_cfg=data_cfg, dataset=recipe.dataset, recipe=recipe.to_dict()
-    )
+    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg, recipe=settings)
     part = (
         (data.test_images, data.test_labels)
         if recipe.test
@@ -253,7 +253,7 @@ def _open_run(out: Path, recipe: Recipe) -> dict[str, Any] | None:
         return None
     saved = load_state(state)
     for key, value in recipe.to_dict().items():
-        if key not in _FREE_TO_CHANGE and saved["recipe"].get(key) != value:
+        if key not in _PLACE and saved["recipe"].get(key) != value:
             raise ZooError(f"{out} was started with {key} = {saved['recipe'].get(key)!r}, not {value!r}: cannot resume")
     return saved
 

@@ -1,0 +1,71 @@
+"""What the built wheel carries, used without the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel, built and unpacked as an installer would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("snn_zoo-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_wheel_carries_recipes_weights_and_page(installed):
+    names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
+    assert {"recipes/cifar10.sh", "recipes/sresnet19_gs.t4_cifar10.yaml", "leaderboard/page.html"} <= names
+    bundled = [path.name for path in (ROOT / "zoo" / "weights").iterdir() if path.is_dir()]
+    assert bundled
+    for name in bundled:
+        assert {f"zoo/weights/{name}/model.safetensors", f"zoo/weights/{name}/config.json"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "leaderboard/results"))]
+
+
+def test_wheel_works_without_the_repository(installed, tmp_path):
+    code = (
+        "import zoo, recipes, export, leaderboard, torch\n"
+        "assert '{site}' in zoo.__file__\n"
+        "for name in zoo.list_pretrained():\n"
+        "    print(name, zoo.create_model(name, pretrained=True).eval()(torch.zeros(1, 3, 32, 32)).shape)\n"
+        "print(recipes.load_recipe('sresnet19_gs.t4_cifar10').model)\n"
+    ).replace("{site}", str(installed))
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sresnet19_w16_gs.t2_cifar10" in done.stdout
+    assert "sresnet19_gs\n" in done.stdout
+
+
+def test_public_names_exist():
+    import export
+    import leaderboard
+    import recipes
+    import zoo
+
+    for package in (zoo, recipes, export, leaderboard):
+        for name in package.__all__:
+            assert hasattr(package, name), (package.__name__, name)
+
+
+def test_arrows_point_one_way():
+    """leaderboard -> export -> zoo, recipes -> zoo; export looks into recipes at one place, for its command lines."""
+    allowed = {"zoo": set(), "recipes": {"zoo"}, "export": {"zoo"}, "leaderboard": {"zoo", "export"}}
+    for package, others in allowed.items():
+        for file in (ROOT / package).rglob("*.py"):
+            for line in file.read_text().splitlines():
+                word = line.strip().split(" ")
+                if word[0] in ("from", "import") and word[1].split(".")[0] in set(allowed) - others - {package}:
+                    assert (package, file.name) == ("export", "images.py"), (file, line)
