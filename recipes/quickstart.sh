@@ -19,7 +19,8 @@ for model in sresnet19_w16 sresnet19_w16_gs; do
     "$python" -m recipes.train sresnet19_w16_gs.t2_cifar10 --model "$model" "${data[@]}" --out "$out/$model" \
         --comparison quickstart --test-reads 2 "$@"
     echo "== export $model, verified against PyTorch"
-    "$python" -m export "$out/$model" -o "$out/$model.onnx" --json "$out/$model-export.json"
+    "$python" -m export "$out/$model" -o "$out/$model.onnx" --data "${data[1]}" --limit 300 \
+        --json "$out/$model-export.json"
     echo "== $model in ONNX Runtime"
     "$python" -m export.bench_ort "$out/$model.onnx" --data "${data[1]}" --limit 500 --json "$out/$model-onnx.json"
     results+=("$out/$model/result.json" "$out/$model-onnx.json")

@@ -65,6 +65,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     out = Path(recipe.out or "")
     if recipe.batch_size % world:
         raise ZooError(f"batch_size {recipe.batch_size} is not a multiple of {world} processes")
+    origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
     saved = _open_run(out, recipe)
 
     # Data: the whole set on the device; each process takes its slice of every batch.
@@ -137,71 +138,73 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     started = last_save = time.perf_counter()
     first_step = step
 
-    while step < total:
-        epoch = step // steps_per_epoch
-        order = torch.randperm(len(train_index), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
-        order = train_index[order]
-        network.train()
-        while step // steps_per_epoch == epoch:
-            _seed(recipe.seed, rank, step)
-            scheduler.step_update(step)
-            start = step % steps_per_epoch * batch_size
-            index = order[start : start + batch_size][rank::world].to(device)
-            x, y = _augmented(images[index], recipe, data), labels[index]
-            if mix:
-                x, target = mix(x, y)
-            else:
-                target = _one_hot(y, len(data.classes), recipe.label_smoothing)
-            if recipe.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
+    with bar:  # on an error, too, the bar ends its line
+        while step < total:
+            epoch = step // steps_per_epoch
+            order = torch.randperm(
+                len(train_index), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
+            )
+            order = train_index[order]
+            network.train()
+            while step // steps_per_epoch == epoch:
+                _seed(recipe.seed, rank, step)
+                scheduler.step_update(step)
+                start = step % steps_per_epoch * batch_size
+                index = order[start : start + batch_size][rank::world].to(device)
+                x, y = _augmented(images[index], recipe, data), labels[index]
+                if mix:
+                    x, target = mix(x, y)
+                else:
+                    target = _one_hot(y, len(data.classes), recipe.label_smoothing)
+                if recipe.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
 
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-                logits = network(x, per_step=True)
-            loss = _loss(logits.float(), target, recipe)
-            scaler.scale(loss).backward()
-            if recipe.clip_grad:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-            scaler.step(optimizer)
-            scaler.update()
-            if ema:
-                ema.update(model, step=step + 1)
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                    logits = network(x, per_step=True)
+                loss = _loss(logits.float(), target, recipe)
+                scaler.scale(loss).backward()
+                if recipe.clip_grad:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+                scaler.step(optimizer)
+                scaler.update()
+                if ema:
+                    ema.update(model, step=step + 1)
 
-            right = (logits.detach().mean(0).argmax(1) == y).double().mean()
-            running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
-            step += 1
-            bar.update()
-            if step == first_step + 3 and rank == 0:
-                _warn_if_long(recipe, device, (time.perf_counter() - started) / 3 * (total - step))
-            if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
-                save()
-                last_save = time.perf_counter()
+                right = (logits.detach().mean(0).argmax(1) == y).double().mean()
+                running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
+                step += 1
+                bar.update()
+                if step == first_step + 3 and rank == 0:
+                    _warn_if_long(recipe, device, (time.perf_counter() - started) / 3 * (total - step))
+                if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
+                    save()
+                    last_save = time.perf_counter()
 
-        # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
-        loss_sum, right_sum, count = mean_over_processes(running).tolist()
-        row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
-        row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
-        if not math.isfinite(row["train_loss"]):
-            raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
-        if len(val_index) and rank == 0:
-            kept = ema.module if ema else model
-            val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
-            scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
-            row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
-        row["seconds"] = round(seconds + time.perf_counter() - started, 1)
-        rows.append(row)
-        running.zero_()
-        save()
-        last_save = time.perf_counter()
-        if rank == 0:
-            lines = [",".join(rows[0]), *(",".join(f"{value:.6g}" for value in r.values()) for r in rows)]
-            atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
-            bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
-        if writer:
-            for key, value in row.items():
-                writer.add_scalar(key, value, epoch + 1)
-    bar.close()
+            # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
+            loss_sum, right_sum, count = mean_over_processes(running).tolist()
+            row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+            row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
+            if not math.isfinite(row["train_loss"]):
+                raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
+            if len(val_index) and rank == 0:
+                kept = ema.module if ema else model
+                val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
+                scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
+                row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
+            row["seconds"] = round(seconds + time.perf_counter() - started, 1)
+            rows.append(row)
+            running.zero_()
+            save()
+            last_save = time.perf_counter()
+            if rank == 0:
+                lines = [",".join(rows[0]), *(",".join(f"{value:.6g}" for value in r.values()) for r in rows)]
+                atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
+                bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
+            if writer:
+                for key, value in row.items():
+                    writer.add_scalar(key, value, epoch + 1)
     if rank != 0:
         return {}
 
@@ -228,7 +231,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         "timesteps": recipe.timesteps, "params": sum(p.numel() for p in kept.parameters()), "epochs": recipe.epochs,
         "seed": recipe.seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
         "comparison": recipe.comparison, "test_reads": recipe.test_reads if recipe.test else None,
-        **provenance(), "data_sha256": data.sha256, "weights_sha256": weights_sha256,
+        **origin, "data_sha256": data.sha256, "weights_sha256": weights_sha256,
     }  # fmt: skip
     write_json(out / "result.json", result)
     spikes = f"{result['spikes_per_image']:,.0f} spikes an image"

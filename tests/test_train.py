@@ -192,7 +192,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
 
 def test_a_run_directory_is_never_mixed_up(run):
     out, _ = run
-    recipe = json.loads((out / "config.json").read_text())["recipe"]
+    recipe = json.loads((out / "config.json").read_text())["recipe"] | {"out": str(out)}
     with pytest.raises(ZooError, match="already holds a run"):
         train(Recipe(**recipe))
     with pytest.raises(ZooError, match=r"lr = 0\.001, not 0\.5"):
