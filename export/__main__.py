@@ -1,4 +1,4 @@
-"""Export a network to ONNX: `python -m export sresnet19_gs.t4_cifar10 -o model.onnx`."""
+"""Export a network to ONNX: `python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .to_onnx import to_onnx
 
 _EXAMPLE = """
 examples:
-  python -m export runs/sresnet19_w32/checkpoint -o model.onnx     a checkpoint of your own
-  python -m export sresnet19_gs.t4_cifar10 -o model.onnx           a published one
-  python -m export sresnet19 -o untrained.onnx --timesteps 6       no published weights: initialised with seed 0
+  python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
+  python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
+  python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
 by the rate of differing spikes and predicted classes on the real weights.

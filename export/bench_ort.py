@@ -16,7 +16,7 @@ __all__ = ["benchmark", "main"]
 
 _EXAMPLE = """
 example:
-  python -m export sresnet19_gs.t4_cifar10 -o model.onnx
+  python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx
   python -m export.bench_ort model.onnx --data cifar10 --batch 1 8 --threads 1 2 --json result.json
 
 An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and optionally "labels" [N].

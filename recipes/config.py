@@ -90,8 +90,6 @@ class Recipe:
         for name, known in _ONE_OF.items():
             if getattr(self, name) not in known:
                 raise one_of(f"value of recipe key {name}", getattr(self, name), known)
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise ZooError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
         if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
             raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
         self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"

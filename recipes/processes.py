@@ -7,12 +7,26 @@ import os
 import torch
 import torch.distributed as dist
 
+from zoo.errors import ZooError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
+
+    Raises:
+        ZooError: cuda, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ZooError("device is cuda, and PyTorch sees no GPU here: use --device cpu, or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
     """Join the group that torchrun made, if it did: (rank, world size, device of this process)."""
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    here = torch.device("cuda", local) if cuda else torch.device("cpu")
+    here = pick_device(device)
+    cuda = here.type == "cuda"
     if cuda:
         torch.cuda.set_device(here)
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:

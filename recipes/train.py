@@ -63,10 +63,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
 def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
     check_name(recipe.model)
     out = Path(recipe.out or "")
-    if recipe.batch_size % world:
-        raise ZooError(f"batch_size {recipe.batch_size} is not a multiple of {world} processes")
+    unit = 2 * world if recipe.mixup or recipe.cutmix else world
+    if recipe.batch_size % unit:
+        raise ZooError(
+            f"batch_size {recipe.batch_size} must be a multiple of {unit} with {world} process(es) and mixing"
+        )
     origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
-    saved = _open_run(out, recipe)
 
     # Data: the whole set on the device; each process takes its slice of every batch.
     data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download)
@@ -80,6 +82,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # Model, optimiser, schedule.
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
+    saved = _open_run(out, recipe, rank)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(
@@ -241,18 +244,17 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     return result
 
 
-def _open_run(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     """The saved state to go on from, or None for a new run; refuses to mix two runs in one directory."""
     state = out / STATE
-    if not recipe.resume:
-        if state.exists():
-            raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
-        # recipe.yaml is the first file of a run, so a directory that cannot be written is known before the work.
-        atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-        return None
+    if state.exists() and not recipe.resume:
+        raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
     if not state.exists():
-        print(f"nothing to resume in {out}: starting from the beginning", flush=True)
-        atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        if rank == 0:
+            if recipe.resume:
+                print(f"nothing to resume in {out}: starting from the beginning", flush=True)
+            # The first file of a run, so that a directory that cannot be written is known before the work.
+            atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         return None
     saved = load_state(state)
     for key, value in recipe.to_dict().items():

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import zoo
 from zoo.checkpoint import is_checkpoint
 from zoo.errors import CommandParser, ZooError, run_command
@@ -18,6 +16,7 @@ from zoo.scaling import resolve_scaling
 
 from .data import list_datasets, load_dataset
 from .evaluate import evaluate
+from .processes import pick_device
 
 
 def load(name: str, **kwargs: Any) -> SpikingNetwork:
@@ -32,7 +31,7 @@ def load(name: str, **kwargs: Any) -> SpikingNetwork:
 
 
 def validate(
-    name: str, dataset: str, data_dir: str | None = None, *, limit: int = 0, batch_size: int = 256, device: str = "cpu"
+    name: str, dataset: str, data_dir: str | None = None, *, limit: int = 0, batch_size: int = 256, device: str = "auto"
 ) -> dict[str, Any]:
     """Top-1, top-5 and spikes of a checkpoint or pretrained model on a test set, in float32, as a leaderboard result.
 
@@ -43,7 +42,7 @@ def validate(
     Raises:
         ZooError: see `load` and `load_dataset`; or the classes of network and data set differ in number.
     """
-    model = load(name).to(device)
+    model = load(name).to(pick_device(device))
     data = load_dataset(dataset, data_dir)
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
@@ -77,7 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda where there is one"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:

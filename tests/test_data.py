@@ -145,7 +145,6 @@ def test_values_from_yaml_and_command_line(tmp_path):
         ("amp: fp8", "fp8"),
         ("label_smoothing: 2", "label_smoothing"),
         ("hflip: 1", "hflip"),
-        ("mixup: 0.5\nbatch_size: 33", "even"),
         ("- a\n- b", "key: value"),
         ("a: [", "YAML"),
         ("tag: a/b", "tag"),

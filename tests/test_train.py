@@ -255,6 +255,10 @@ def test_two_processes_finish_an_ordinary_run(tmp_path):
         (["sresnet19_w16_gs.t2_cifar10", "--data-dir", "/nowhere"], ["/nowhere", "cifar-10-batches-py"]),
         (["sresnet19_w16_gs.t2_cifar10", "--timesteps", "0"], ["timesteps", "0"]),
         (["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--batch-size", "5000"], ["5000"]),
+        (
+            ["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--batch-size", "33", "--mixup", "1"],
+            ["33", "multiple of 2"],
+        ),
         (["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--out", "/proc/nothing"], ["/proc/nothing"]),
     ],
 )
