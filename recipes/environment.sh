@@ -4,7 +4,7 @@
 make_environment() {  # make_environment REQUIREMENT: sets $python
     local base=${SNNZOO_PYTHON:-} candidate
     for candidate in python3 python3.13 python3.12 python3.11; do
-        if [ -z "$base" ] && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if [ -z "$base" ] && "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             base=$candidate
         fi
     done
