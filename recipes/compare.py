@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import read_json
+
+_NEEDED = {"model": str, "tag": str, "top1": float, "spikes_per_image": float, "train_seconds": float}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -15,7 +18,7 @@ def table(results: list[dict[str, Any]]) -> str:
         top1, spikes = f"{result['top1']:.2f}", f"{result['spikes_per_image']:,.0f}"
         if result is not first:
             top1 += f" ({result['top1'] - first['top1']:+.2f})"
-            spikes += f" ({100 * (result['spikes_per_image'] / first['spikes_per_image'] - 1):+.1f} %)"
+            spikes += f" ({100 * (result['spikes_per_image'] / (first['spikes_per_image'] or math.nan) - 1):+.1f} %)"
         name, seconds = f"{result['model']}.{result['tag']}", result["train_seconds"]
         lines.append(f"{name:<28} {result['seed']:>4} {top1:>16} {spikes:>20} {seconds:>8.0f}")
     return "\n".join(lines)
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
     results = [read_json(path) for path in parser.parse_args(argv).results]
     for result in results:
-        if not isinstance(result, dict) or result.get("kind") != "accuracy" or result.get("train_seconds") is None:
+        if not isinstance(result, dict) or any(not isinstance(result.get(key), kind) for key, kind in _NEEDED.items()):
             raise ZooError("compare takes the result.json files that recipes.train writes")
     print(table(results))
 

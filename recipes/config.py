@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import yaml
 
 from zoo.errors import CommandParser, ZooError, one_of
+
+from .augment import AUTO_AUGMENTS
 
 _HERE = Path(__file__).resolve().parent
 Spec = str | dict[str, Any] | None
@@ -37,7 +40,7 @@ class Recipe:
     neuron: Spec = _key("lif", "name or {name: lif, decay: 0.5, threshold: 1.0, reset: hard, ...}")
     surrogate: Spec = _key("triangle", "name or {name: triangle, width: 1.0}")
     scaling: Spec = _key(
-        "model", "gradient scaling: 'model' (as the architecture says), null, or {name: ..., alpha: ...}"
+        "model", "gradient scaling: 'model' (as the architecture says), none, or {name: ..., alpha: ...}"
     )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
@@ -87,6 +90,8 @@ class Recipe:
         for name in ("label_smoothing", "ema", "erasing", "mix_prob", "tet_lambda"):
             if getattr(self, name) > 1:
                 raise ZooError(f"recipe key {name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.randaugment_magnitude > 30:
+            raise ZooError(f"recipe key randaugment_magnitude must lie in [0, 30], not {self.randaugment_magnitude}")
         for name, known in _ONE_OF.items():
             if getattr(self, name) not in known:
                 raise one_of(f"value of recipe key {name}", getattr(self, name), known)
@@ -133,7 +138,7 @@ _AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1
 _ONE_OF = {
     "optimizer": ["sgd", "adamw"],
     "loss": ["ce", "tet"],
-    "auto_augment": ["none", "autoaugment", "randaugment"],
+    "auto_augment": AUTO_AUGMENTS,
     "amp": ["auto", "off", "bf16", "fp16"],
     "device": ["auto", "cpu", "cuda"],
 }
@@ -152,7 +157,7 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         value = float(value)
     if wanted == "str" and isinstance(value, bool):  # ... and off as false
         value = "on" if value else "off"
-    if type(value).__name__ != wanted or value != value:
+    if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
         meaning = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"}[wanted]
         raise ZooError(f"recipe key {name} takes {meaning}, not {value!r}")
     return value

@@ -37,7 +37,7 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
             image = Image.open(path).convert("RGB")
         except FileNotFoundError:
             raise ZooError(f"no such file: {path}") from None
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ZooError(f"{path} is not an image that Pillow can read: {error}") from error
         if image.size != (width, height) and not resize:
             size = f"{image.width} x {image.height}"

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError, run_command
-from zoo.files import atomic_write, write_json
+from zoo.files import atomic_write, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.registry import check_name
@@ -80,6 +80,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     images, labels = data.train_images.to(device), data.train_labels.to(device)
 
     # Model, optimiser, schedule.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
     saved = _open_run(out, recipe, rank)
@@ -93,7 +94,6 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         sched="cosine",
         num_epochs=recipe.epochs,
         warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
-        warmup_prefix=True,
         warmup_lr=recipe.lr / 100,
         min_lr=recipe.min_lr,
         updates_per_epoch=steps_per_epoch,
@@ -109,8 +109,15 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     num_classes=len(data.classes))  # fmt: skip
 
     # Resume: all randomness of a step is seeded from (seed, rank, step), so the step number is the whole position.
+    total = recipe.epochs * steps_per_epoch
     step, seconds, rows, running = 0, 0.0, [], torch.zeros(3, dtype=torch.float64, device=device)
     if saved:
+        if saved["world"] != world:
+            raise ZooError(f"{out} was started with {saved['world']} process(es), not {world}: cannot resume")
+        if saved["step"] == total and (out / "result.json").exists():
+            print(f"nothing left to do in {out}: the run is complete", flush=True)
+            return dict(read_json(out / "result.json"))
+        origin = saved["origin"]
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
@@ -121,14 +128,14 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     def save() -> None:
         if rank == 0:
             state = {
-                **{"recipe": recipe.to_dict(), "step": step, "rows": rows, "running": running},
+                **{"recipe": recipe.to_dict(), "origin": origin, "world": world},
+                **{"step": step, "rows": rows, "running": running},  # running: of this process alone
                 "seconds": seconds + time.perf_counter() - started,
                 **{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()},
                 "ema": ema.module.state_dict() if ema else None,
             }
             save_state(out / STATE, state)
 
-    total = recipe.epochs * steps_per_epoch
     if rank == 0:
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
         print(f"{what}: {device}, amp {_amp_name(amp)}, {world} process(es), {total} steps -> {out}", flush=True)
@@ -144,10 +151,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     with bar:  # on an error, too, the bar ends its line
         while step < total:
             epoch = step // steps_per_epoch
-            order = torch.randperm(
-                len(train_index), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-            )
-            order = train_index[order]
+            _seed(recipe.seed, epoch)
+            order = train_index[torch.randperm(len(train_index))]
             network.train()
             while step // steps_per_epoch == epoch:
                 _seed(recipe.seed, rank, step)
@@ -208,6 +213,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             if writer:
                 for key, value in row.items():
                     writer.add_scalar(key, value, epoch + 1)
+    if writer:
+        writer.close()
     if rank != 0:
         return {}
 
@@ -229,7 +236,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     rule = resolve_scaling(kept.model_args["scaling"])
     result = {
         "schema": 1, "kind": "accuracy", "model": recipe.model, "tag": recipe.tag, "dataset": recipe.dataset,
-        "split": "test" if recipe.test else "validation",
+        "split": "test" if recipe.test else "validation", "train_images": len(train_index),
         **{k: scores[k] for k in ("images", "top1", "top5", "spikes_per_image", "spikes_per_layer", "spikes_per_step")},
         "timesteps": recipe.timesteps, "params": sum(p.numel() for p in kept.parameters()), "epochs": recipe.epochs,
         "seed": recipe.seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
@@ -304,7 +311,10 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 
 def _amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else None
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 

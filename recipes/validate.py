@@ -54,7 +54,7 @@ def validate(
     trained: dict[str, Any] = model.training_args or {}
     return {
         "schema": 1, "kind": "accuracy", "model": cfg["architecture"], "tag": cfg.get("tag") or "", "dataset": dataset,
-        "split": "test", **{k: v for k, v in scores.items() if k != "loss"},
+        "split": "test", "train_images": None, **{k: v for k, v in scores.items() if k != "loss"},
         "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()),
         "epochs": trained.get("epochs"), "seed": trained.get("seed"), "scaling": rule and rule._asdict(),
         "precision": "fp32", "train_seconds": None,

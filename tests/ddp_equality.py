@@ -1,6 +1,7 @@
 """Five training steps in float64 with normalisation in evaluation mode; started alone or by torchrun, same numbers.
 
-Saves the five losses and the last step's gradients to the path given.
+Saves the five losses and the last step's gradients to the path given; then three ordinary steps, after which the ranks
+must hold equal weights.
 """
 
 from __future__ import annotations
@@ -33,6 +34,18 @@ for _ in range(5):
     loss.backward()
     losses.append(float(mean_over_processes(loss.detach())))
     optimizer.step()
+gradients = {key: p.grad.clone() for key, p in model.named_parameters()}
+
+# Ordinary training, with normalisation over each process's own batch: the weights stay equal.
+network.train()
+for _ in range(3):
+    x, y = torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(10, (8,))
+    optimizer.zero_grad()
+    cross_entropy(network(x[rank::world]), y[rank::world]).backward()
+    optimizer.step()
+for p in model.parameters():
+    torch.testing.assert_close(mean_over_processes(p.detach()), p.detach(), rtol=0, atol=0)
+
 if rank == 0:
-    save_state(sys.argv[1], {"losses": losses, "gradients": {key: p.grad for key, p in model.named_parameters()}})
+    save_state(sys.argv[1], {"losses": losses, "gradients": gradients})
 stop_processes()

@@ -64,6 +64,8 @@ def test_another_class_count_channels_or_timesteps(folder):
     model = zoo.load_checkpoint(folder, num_classes=7, in_chans=1, timesteps=3)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
     assert model.timesteps == 3
+    assert model.weights_sha256 is None  # the checksum names weights that it no longer has all of
+    assert zoo.load_checkpoint(folder, timesteps=3).weights_sha256
     original = safetensors.torch.load_file(folder / "model.safetensors")
     assert torch.equal(model.fc_hidden.weight, original["fc_hidden.weight"])
     assert torch.allclose(model.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
@@ -77,6 +79,11 @@ def rewrite(folder, change):
     (folder / "model.safetensors").write_bytes(data)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
 
 
 def truncate(folder):
@@ -117,7 +124,11 @@ def huge_header(folder):
         (lambda f: (f / "model.safetensors").unlink(), "no checkpoint at"),
         (lambda f: (f / "config.json").unlink(), "no such file"),
         (lambda f: (f / "config.json").write_text("{"), "JSON"),
-        (lambda f: (f / "config.json").write_text("[]"), "pretrained_cfg"),
+        (lambda f: (f / "config.json").write_text("[]"), "architecture"),
+        (lambda f: edit(f, architecture="resnet18"), "resnet18"),
+        (lambda f: edit(f, architecture=["sresnet19"]), "architecture"),
+        (lambda f: edit(f, model_args=None), "model_args"),
+        (lambda f: edit(f, pretrained_cfg={"mean": "x"}), "input_size"),
         (lambda f: rewrite(f, lambda t: t["fc.weight"].fill_(float("nan"))), "fc.weight.*NaN"),
         (lambda f: rewrite(f, lambda t: t.update({"fc.weight": torch.zeros(6, 32)})), "does not fit"),
         (lambda f: rewrite(f, lambda t: t.pop("bn1.weight")), "does not fit.*bn1.weight"),
@@ -135,6 +146,24 @@ def test_a_pickle_is_never_opened(tmp_path):
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ZooError, match="pickle"):
         zoo.load_checkpoint(path)
+
+
+def test_no_other_source_of_weights_is_followed(model, folder, tmp_path):
+    """config.json may name further sources, as timm's do; only the verified file beside it counts."""
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    cfg = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    for source in ({"source": "local-dir", "file": str(tmp_path / "evil")}, {"source": "hf-hub", "hf_hub_id": "a/b"}):
+        edit(folder, pretrained_cfg=cfg | source)
+        x = torch.randn(1, 3, 32, 32)
+        assert torch.equal(zoo.load_checkpoint(folder)(x), model(x))
+
+
+def test_weights_that_are_not_finite_are_not_saved(model, tmp_path):
+    model.fc.weight.data[0, 0] = float("inf")
+    with pytest.raises(ZooError, match=r"fc\.weight"):
+        zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG)
+    assert not (tmp_path / "x").exists()
 
 
 def test_missing_folder(tmp_path):
@@ -162,6 +191,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 
 def test_every_bundled_checkpoint_loads_and_pins_its_weights():
+    assert "sresnet19_w16_gs.t2_cifar10" in zoo.list_pretrained()
     for name in zoo.list_pretrained():
         model = zoo.create_model(name, pretrained=True)
         again = timm.create_model(name, pretrained=True).eval()

@@ -140,6 +140,8 @@ def test_values_from_yaml_and_command_line(tmp_path):
         ("epochs: 0", "epochs must be 1 or more"),
         ("timesteps: 0", "timesteps must be 1 or more"),
         ("lr: -1", "lr must be 0 or more"),
+        ("lr: .inf", "lr"),
+        ("randaugment_magnitude: 40", "40"),
         ("lr: .nan", "lr"),
         ("optimizer: lamb", "lamb"),
         ("amp: fp8", "fp8"),

@@ -69,7 +69,7 @@ def test_twins_share_keys_and_logits(name):
     scaled.load_state_dict(plain.state_dict())
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(plain(x), scaled(x))
-    assert plain.model_args["scaling"] is None
+    assert plain.model_args["scaling"] == "none"
     assert scaled.model_args["scaling"] == "causal_trace"
 
 
@@ -87,9 +87,16 @@ def test_forward(name, batch, timesteps):
     assert torch.equal(per_step.mean(0), y)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("off", [None, "none"])
+def test_scaling_can_be_switched_off(off):
+    model = zoo.create_model("sresnet19_w16_gs", scaling=off)
+    assert model.model_args["scaling"] == "none"
+    assert not [m for m in model.modules() if getattr(m, "scaling", None)]
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.list_models() if not n.endswith("_gs")] + SMALL)
 def test_every_convolution_but_the_stem_receives_only_spikes(name):
-    model, seen = zoo.create_model(name, timesteps=3), []
+    model, seen = zoo.create_model(name, timesteps=2), []
 
     def check(key):
         def hook(module, inputs):
@@ -171,6 +178,9 @@ def test_timm_makes_the_same_network():
     x = torch.randn(2, 1, 32, 32)
     assert torch.equal(ours(x), timms(x))
     assert ours(x).shape == (2, 7)
+    assert ours.pretrained_cfg["input_size"] == (1, 32, 32)
+    assert len(ours.pretrained_cfg["mean"]) == 1
+    assert "label_names" not in ours.pretrained_cfg
 
 
 def test_classifier_contract():
@@ -227,6 +237,9 @@ def test_spike_counter_counts_what_neurons_emit():
         ("sresnet19", {"scaling": "causal"}, "causal_trace"),
         ("sresnet19", {"dropout": 1.0}, "dropout"),
         ("sresnet19", {"num_classes": -1}, "num_classes"),
+        ("sresnet19", {"in_chans": 2.5}, "in_chans"),
+        ("sresnet19", {"neuron": 5}, "neuron takes"),
+        ("sresnet19", {"surrogate": ["triangle"]}, "surrogate takes"),
         ("sresnet19", {"pretrained": True}, "no published weights"),
     ],
 )

@@ -147,11 +147,16 @@ def test_tau_is_another_way_to_say_decay():
         ({"name": "lif", "decay": 1.5}, "1.5"),
         ({"name": "lif", "decay": float("nan")}, "nan"),
         ({"name": "lif", "decay": 0.5, "tau": 2}, "not both"),
-        ({"name": "lif", "tau": 0.5}, "tau = 0.5"),
+        ({"name": "lif", "tau": 0.5}, "tau.*0.5"),
         ({"name": "lif", "threshold": 0}, "threshold"),
         ({"name": "lif", "reset": "none"}, "hard"),
         ({"name": "if", "decay": 0.5}, "no leak"),
         ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
+        ({"name": "lif", "decay": 10**400}, "decay"),
+        ({"name": "lif", "detach_reset": 1}, "detach_reset"),
+        ({"name": ["lif"]}, "unknown neuron"),
+        (5, "neuron takes"),
+        (["lif"], "neuron takes"),
     ],
 )
 def test_bad_neurons_are_named(spec, word):

@@ -140,6 +140,17 @@ def test_bfloat16_autocast_matches_within_its_error():
     assert ((half - exact).norm() / exact.norm()) < 0.02
 
 
+def test_float16_coincidences_do_not_overflow():
+    conv, post = SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("causal_trace", 0.5)), PostSpikes()
+    x = torch.ones(2 * 128, 2, 32, 32)
+    with torch.autocast("cpu", torch.float16):
+        y = conv(x, post)
+    post.record(torch.ones_like(x))
+    y.float().mean().backward()
+    assert torch.isfinite(conv.weight.grad).all()
+    assert conv.weight.grad.abs().max() > 0
+
+
 def test_traces():
     spikes = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     expected = [[1, 0], [K, 0], [K * K + 1, 1]]

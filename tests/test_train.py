@@ -199,6 +199,28 @@ def test_a_run_directory_is_never_mixed_up(run):
         train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
 
 
+def test_a_complete_run_is_not_measured_again(run, capsys):
+    out, result = run
+    recipe = json.loads((out / "config.json").read_text())["recipe"] | {"out": str(out), "resume": True}
+    assert train(Recipe(**recipe)) == result
+    assert "the run is complete" in capsys.readouterr().out
+
+
+def test_the_learning_rate_ends_near_its_minimum(run):
+    out, _ = run
+    last = (out / "summary.csv").read_text().splitlines()[-1]
+    assert float(last.split(",")[1]) < 0.15 * 1e-3  # ten steps in all: one before the end of the cosine
+
+
+def test_a_full_disk_ends_in_one_error(tmp_path):
+    """A file-size limit below the size of a training state stands in for a full disk."""
+    command = f"ulimit -f 500; exec {sys.executable} -m recipes.train sresnet19_w16_gs.t2_cifar10 "
+    command += " ".join(flags(tmp_path / "x", epochs=1))
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert_one_error(done, "cannot write", "state.safetensors")
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["recipe.yaml"]
+
+
 def test_same_seed_same_weights_other_seed_others(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(Recipe(**SHORT | {"out": str(tmp_path / name), "seed": seed, "epochs": 1, "test": False}))

@@ -23,7 +23,7 @@ from .network import SpikingNetwork
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"}
-_WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
+_WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 
 
 class Checkpoint(NamedTuple):
@@ -52,7 +52,11 @@ def save_checkpoint(
 
     Returns:
         The sha256 of the weights file.
+
+    Raises:
+        ZooError: the weights hold NaN or infinite values, or the directory cannot be written.
     """
+    _check_finite("the model", model.state_dict())
     tensors = {
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
         .detach()
@@ -90,8 +94,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not weights.is_file():
         raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS} and {CONFIG}")
     config = read_json(weights.parent / CONFIG)
-    if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg"), dict):
-        raise ZooError(f"{weights.parent / CONFIG} is not the config of a checkpoint: it has no 'pretrained_cfg'")
+    _check_config(weights.parent / CONFIG, config)
     data = weights.read_bytes()
     if data[:2] == b"PK" or data[:1] == b"\x80":
         raise ZooError(f"{weights} is a pickle under another name; only safetensors is read")
@@ -104,10 +107,28 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise ZooError(f"{weights} is not a valid safetensors file: {error}") from error
-    for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ZooError(f"{weights}: tensor {name!r} holds NaN or infinite values")
-    return Checkpoint(config, tensors)
+    _check_finite(str(weights), tensors)
+    # These weights and no others: what else the file names as their source would be loaded unchecked.
+    cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in _WEIGHT_SOURCES}
+    return Checkpoint(config | {"pretrained_cfg": cfg}, tensors)
+
+
+def _check_config(path: Path, config: Any) -> None:
+    kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict, "weights_sha256": str}
+    for key, kind in kinds.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            raise ZooError(f"{path} is not the config of a checkpoint: {key!r} is missing or no {kind.__name__}")
+    if not timm.is_model(config["architecture"]):
+        raise ZooError(f"{path} names an unknown architecture: {config['architecture']!r}")
+    numbers = {
+        "input_size": 3,
+        "mean": config["model_args"].get("in_chans"),
+        "std": config["model_args"].get("in_chans"),
+    }
+    for key, count in numbers.items():
+        values = config["pretrained_cfg"].get(key)
+        if not isinstance(values, list) or len(values) != count or not all(isinstance(v, int | float) for v in values):
+            raise ZooError(f"{path}: pretrained_cfg {key!r} must be {count} numbers, not {values!r}")
 
 
 def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -120,22 +141,39 @@ def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwo
     Raises:
         ZooError: a broken checkpoint (see `read_checkpoint`), or one whose tensors do not fit its architecture.
     """
-    config, state = read_checkpoint(path)
-    cfg = config["pretrained_cfg"] | {"state_dict": state}
-    arguments = {**config.get("model_args", {}), **kwargs}
+    checkpoint = read_checkpoint(path)
+    architecture = checkpoint.config["architecture"]
+    cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     try:
-        model = timm.create_model(config.get("architecture", ""), pretrained=True, pretrained_cfg=cfg, **arguments)
+        model = timm.create_model(
+            architecture, pretrained=True, pretrained_cfg=cfg, **checkpoint.config["model_args"] | kwargs
+        )
     except ZooError:
         raise
     except (RuntimeError, TypeError) as error:
-        raise ZooError(f"{path} does not fit {config.get('architecture')!r}: {_one_line(error)}") from error
-    model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
+        raise ZooError(f"{path} does not fit {architecture!r}: {_one_line(error)}") from error
+    if not isinstance(model, SpikingNetwork):
+        raise ZooError(f"{path} holds {architecture!r}, which is not a network of the zoo")
+    record_origin(model, checkpoint)
     return model.eval()
+
+
+def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
+    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some."""
+    config = checkpoint.config
+    if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
+        model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
 
 
 def is_checkpoint(path: str) -> bool:
     """Whether `path` points at something on this disk, rather than naming a model."""
     return os.path.sep in path or Path(path).exists()
+
+
+def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")
 
 
 def _one_line(error: Exception) -> str:

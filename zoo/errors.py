@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,7 +18,7 @@ def one_of(kind: str, value: object, known: list[str]) -> ZooError:
     from difflib import get_close_matches
 
     near = get_close_matches(str(value), known, n=3)
-    listing = ", ".join(known) if len(known) <= 16 else f"{len(known)} names"
+    listing = (", ".join(known) or "none") if len(known) <= 16 else f"{len(known)} names"
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return ZooError(f"unknown {kind} {value!r}{hint} (known: {listing})")
 
@@ -46,5 +47,6 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
 
 
 def _report(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(f"error: {message}", file=sys.stderr)
     return 2

@@ -27,7 +27,7 @@ class SpikingConv2d(nn.Conv2d):
     Args:
         timesteps: T, folded time-major into the batch.
         scaling: the rule, or None for the plain STBP gradient.
-        Others as in `torch.nn.Conv2d`; there is no bias unless asked for.
+        Others as in `torch.nn.Conv2d`; there is no bias.
     """
 
     def __init__(
@@ -38,11 +38,10 @@ class SpikingConv2d(nn.Conv2d):
         stride: int = 1,
         padding: int = 0,
         *,
-        bias: bool = False,
         timesteps: int,
         scaling: Scaling | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.timesteps, self.scaling = timesteps, scaling
 
     def forward(self, x: Tensor, post: PostSpikes | None = None) -> Tensor:
@@ -60,13 +59,12 @@ class SpikingConv2d(nn.Conv2d):
             return super().forward(x)
         if post is None:
             raise ZooError("a convolution with scaling needs `post`, the spikes of the neurons behind it")
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):
+        weight = self.weight
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias if bias is None else bias.to(dtype)
-        y = _ScaledConv2d.apply(x, weight, post, self)
-        return y if bias is None else y + bias[:, None, None]
+            x, weight = x.to(dtype), weight.to(dtype)
+        return _ScaledConv2d.apply(x, weight, post, self)
 
 
 class _ScaledConv2d(torch.autograd.Function):
@@ -93,6 +91,8 @@ class _ScaledConv2d(torch.autograd.Function):
             return gradient(input, error, [False, True, False])[1]
 
         grad_x = gradient(x, grad, [True, False, False])[0] if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None, None, None
         steps = layer.timesteps
         scaled = layer.scaling.weight_gradient(
             unfold_steps(x, steps), unfold_steps(spikes, steps), unfold_steps(grad, steps), operator

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import ZooError
 from .neuron import LIF
 
 
@@ -52,6 +53,8 @@ class SpikeCounter:
 
     def summary(self) -> dict[str, Any]:
         """Mean spikes per image: `spikes_per_image`, `spikes_per_layer` {name: n}, `spikes_per_step` [T]."""
+        if not self._counts:
+            raise ZooError("no spikes were counted: run the network inside the `with` block first")
         per_layer = {name: counts / max(self.images, 1) for name, counts in self._counts.items()}
         per_step = torch.stack(list(per_layer.values())).sum(0)
         return {

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .errors import ZooError, one_of
 from .scaling import PostSpikes
+from .specs import check_flag, check_integer, check_number, check_positive, split_spec
 from .surrogate import Surrogate, resolve_surrogate
 
 _RESETS = ["hard", "soft"]
@@ -54,15 +55,13 @@ class LIF(nn.Module):
         surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
     ) -> None:
         super().__init__()
-        if isinstance(timesteps, bool) or not isinstance(timesteps, int) or timesteps < 1:
-            raise ZooError(f"timesteps must be an integer of 1 or more, not {timesteps!r}")
         if reset not in _RESETS:
             raise one_of("reset", reset, _RESETS)
-        self.timesteps = timesteps
-        self.threshold = _number("threshold", threshold, above=0)
+        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.threshold = check_positive("threshold", threshold)
         self.soft_reset = reset == "soft"
-        self.decay_input = decay_input
-        self.detach_reset = detach_reset
+        self.decay_input = check_flag("decay_input", decay_input)
+        self.detach_reset = check_flag("detach_reset", detach_reset)
         self.surrogate = resolve_surrogate(surrogate)
         self._init_decay(_decay(decay, tau))
 
@@ -146,6 +145,7 @@ class PLIF(LIF):
 
 
 _NEURONS: dict[str, type[LIF]] = {"lif": LIF, "if": IF, "plif": PLIF}
+_KEYS = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
 
 
 def list_neurons() -> list[str]:
@@ -161,14 +161,7 @@ def create_neuron(
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    given = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = given.pop("name", None)
-    if name not in _NEURONS:
-        raise one_of("neuron", name, list_neurons())
-    known = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
-    for key in given:
-        if key not in known:
-            raise one_of(f"keyword of neuron {name}", key, known)
+    name, given = split_spec("neuron", spec, list_neurons(), _KEYS)
     return _NEURONS[name](timesteps, surrogate=surrogate, **given)
 
 
@@ -176,16 +169,5 @@ def _decay(decay: float | None, tau: float | None) -> float:
     if decay is not None and tau is not None:
         raise ZooError(f"give decay or tau, not both (decay = 1 - 1 / tau): got {decay!r} and {tau!r}")
     if tau is not None:
-        decay = 1 - 1 / _number("tau", tau, above=0)
-    decay = 0.5 if decay is None else _number("decay", decay)
-    if not 0 <= decay <= 1:
-        raise ZooError(f"decay must lie in [0, 1], not {decay:g}" + ("" if tau is None else f" (tau = {tau:g})"))
-    return decay
-
-
-def _number(name: str, value: object, above: float | None = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ZooError(f"{name} must be a finite number, not {value!r}")
-    if above is not None and value <= above:
-        raise ZooError(f"{name} must be greater than {above:g}, not {value!r}")
-    return float(value)
+        return 1 - 1 / check_number("tau", tau, low=1)
+    return 0.5 if decay is None else check_number("decay", decay, 0, 1)

@@ -34,7 +34,10 @@ def command() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None:
         return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
+    start = ["python"]
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
+    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
 
 
 def commit() -> str | None:

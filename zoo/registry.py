@@ -12,6 +12,7 @@ from timm.models import register_model as _timm_register_model
 from .checkpoint import load_checkpoint
 from .errors import ZooError, one_of
 from .network import SpikingNetwork
+from .scaling import NONE
 
 _OWN: set[str] = set()
 
@@ -61,6 +62,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     if name.startswith("local-dir:"):
         return load_checkpoint(name.removeprefix("local-dir:"), **kwargs)
     check_name(name)
+    if "scaling" in kwargs and kwargs["scaling"] is None:
+        kwargs["scaling"] = NONE
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:

@@ -25,12 +25,14 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from .errors import ZooError, one_of
+from .specs import check_number, split_spec
 
 WeightGradient = Callable[[Tensor, Tensor], Tensor]
 """K: (layer input [B, ...], gradient at the layer's output [B, ...]) -> gradient in the shape of the weight."""
 
 TRACE_DECAY = math.exp(-1)
+NONE = "none"
+"""How model arguments spell None: timm drops keywords that are None, and a `_gs` model would fall back to its rule."""
 
 
 class PostSpikes:
@@ -74,23 +76,15 @@ def list_scalings() -> list[str]:
 
 
 def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
-    """Turn None, a preset's name or `{"name": ..., "alpha": ...}` into a `Scaling`; alpha is 0.5 unless said.
+    """Turn None or "none", a preset's name or `{"name": ..., "alpha": ...}` into a `Scaling`; alpha is 0.5 unless said.
 
     Raises:
         ZooError: unknown preset or key, or alpha outside [0, 1].
     """
-    if spec is None or isinstance(spec, Scaling):
-        return spec
-    given = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = given.pop("name", None)
-    if name not in _PRESETS:
-        raise one_of("scaling", name, list_scalings())
-    alpha = given.pop("alpha", 0.5)
-    if given:
-        raise one_of("scaling key", next(iter(given)), ["name", "alpha"])
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ZooError(f"scaling alpha must lie in [0, 1], not {alpha!r}")
-    return Scaling(name, float(alpha))
+    if spec is None or spec == NONE or isinstance(spec, Scaling):
+        return spec if isinstance(spec, Scaling) else None
+    name, given = split_spec("scaling", spec, [*list_scalings(), NONE], ["alpha"])
+    return Scaling(name, check_number("scaling alpha", given.get("alpha", 0.5), 0, 1))
 
 
 def trace(spikes: Tensor) -> Tensor:
@@ -103,13 +97,17 @@ def trace(spikes: Tensor) -> Tensor:
 
 
 def _causal_trace(alpha: float, pre: Tensor, post: Tensor, error: Tensor, operator: WeightGradient) -> Tensor:
-    x_pre, x_post = trace(pre).to(error.dtype), trace(post).to(error.dtype)
+    # Sums over batch and positions overflow float16 at 65,504. G does not depend on the traces' scale, and a power of
+    # two changes no digit: bring the largest possible sum near 1.
+    scale = 2.0 ** -round(math.log2(post[0].numel() / post.shape[2]) / 2)
+    x_pre, x_post = ((trace(spikes) * scale).to(error.dtype) for spikes in (pre, post))
     steps = range(len(error))
     evidence = _sum_over_ranks(torch.stack([_wide(operator(x_pre[t], x_post[t])) for t in steps]))
-    largest = evidence.flatten(1).amax(1)
-    # No coincidence, no information: G = 1. The quotient is 1 there, too, so that (1 - alpha) + alpha * 1 is.
-    relative = [evidence[t] / largest[t] if largest[t] > 0 else torch.ones_like(evidence[t]) for t in steps]
-    return torch.stack([(1 - alpha + alpha * relative[t]) * _wide(operator(pre[t], error[t])) for t in steps]).sum(0)
+    largest = evidence.flatten(1).amax(1).view(-1, *[1] * (evidence.dim() - 1))
+    # No coincidence, no information: G = 1.
+    relative = torch.where(largest > 0, evidence / largest, 1)
+    gradients = torch.stack([_wide(operator(pre[t], error[t])) for t in steps])
+    return ((1 - alpha + alpha * relative) * gradients).sum(0)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .errors import ZooError, one_of
+from .specs import check_positive, split_spec
 
 Derivative = Callable[[Tensor, float], Tensor]
 
@@ -36,12 +36,12 @@ def arctan(x: Tensor, width: float) -> Tensor:
 
 
 def sigmoid(x: Tensor, width: float) -> Tensor:
-    """s (1 - s) / width with s = sigmoid(x / width); width = 1 / alpha. Zenke and Ganguli 2018 (arXiv 1705.11146)."""
+    """s (1 - s) / width, s = sigmoid(x / width); width = 1 / alpha. STBP's h3, Wu et al. 2018 (arXiv 1706.02609)."""
     s = torch.sigmoid(x / width)
     return s * (1 - s) / width
 
 
-# name -> (derivative, default width). The defaults are those under which the sources above report their results.
+# name -> (derivative, default width): TET's, STBP's, PLIF's (alpha 2), and SpikingJelly's (alpha 4).
 _SURROGATES: dict[str, tuple[Derivative, float]] = {
     "triangle": (triangle, 1.0),
     "rectangle": (rectangle, 1.0),
@@ -78,16 +78,8 @@ def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate) -> Surrogate:
     """
     if isinstance(spec, Surrogate):
         return spec
-    given = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = given.pop("name", None)
-    if name not in _SURROGATES:
-        raise one_of("surrogate", name, list_surrogates())
-    width = given.pop("width", _SURROGATES[name][1])
-    if given:
-        raise one_of("surrogate key", next(iter(given)), ["name", "width"])
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < math.inf:
-        raise ZooError(f"surrogate width must be a positive number, not {width!r}")
-    return Surrogate(name, float(width))
+    name, given = split_spec("surrogate", spec, list_surrogates(), ["width"])
+    return Surrogate(name, check_positive("surrogate width", given.get("width", _SURROGATES[name][1])))
 
 
 class _Spike(torch.autograd.Function):

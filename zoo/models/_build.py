@@ -9,7 +9,7 @@ from typing import Any
 import timm.models
 from timm.models import build_model_with_cfg, generate_default_cfgs
 
-from ..checkpoint import CONFIG, WEIGHTS, read_checkpoint
+from ..checkpoint import CONFIG, WEIGHTS, read_checkpoint, record_origin
 from ..errors import ZooError
 from ..files import read_json
 from ..network import SpikingNetwork
@@ -47,8 +47,7 @@ def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **
     Raises:
         ZooError: `pretrained`, and no weights are published under the name and tag.
     """
-    cfg = kwargs.pop("pretrained_cfg", None)
-    checksum = training = None
+    cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
     # A whole configuration (a directory's, a Hub repository's, an overlay) names its own source of weights, for timm.
     if pretrained and (cfg is None or isinstance(cfg, str)) and not kwargs.get("pretrained_cfg_overlay"):
         tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
@@ -58,16 +57,30 @@ def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **
         checkpoint = read_checkpoint(folder)
         kwargs = checkpoint.config["model_args"] | kwargs
         cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-        checksum, training = checkpoint.config["weights_sha256"], checkpoint.config.get("recipe")
     model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, **kwargs)
-    model.pretrained_cfg.pop("state_dict", None)
-    model.weights_sha256, model.training_args = checksum, training
+    if isinstance(model, SpikingNetwork):
+        _describe(model)
+        if checkpoint is not None:
+            record_origin(model, checkpoint)
     return model
+
+
+def _describe(model: SpikingNetwork) -> None:
+    """Make pretrained_cfg speak of the network that was built, where keywords changed channels or classes."""
+    cfg = model.pretrained_cfg
+    cfg.pop("state_dict", None)
+    cfg["num_classes"] = model.num_classes
+    if len(cfg.get("label_names") or ()) != model.num_classes:
+        cfg.pop("label_names", None)
+    if cfg["input_size"][0] != model.in_chans:
+        cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
+        for key in ("mean", "std"):
+            cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
 
 
 def no_weights(architecture: str) -> str:
     """What to tell somebody who asks for weights that nobody has published."""
-    bundled = ", ".join(sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir()))
+    bundled = ", ".join(sorted(folder.name for folder in BUNDLED.glob("*.*")))
     return (
         f"{architecture} has no published weights. `bash recipes/cifar10.sh --model {architecture}` trains it; "
         f"pretrained models: {bundled or 'none yet'}"

@@ -18,7 +18,8 @@ from ..layers import SpikingConv2d, repeat_steps
 from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
 from ..registry import register_model
-from ..scaling import PostSpikes, resolve_scaling
+from ..scaling import NONE, PostSpikes, resolve_scaling
+from ..specs import check_integer, check_number
 from ._build import build, make_cfgs
 
 _WIDTHS = ("", "_w32", "_w16")
@@ -86,12 +87,11 @@ class SResNet(SpikingNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ZooError(f"dropout must lie in [0, 1), not {dropout!r}")
-        if num_classes < 0 or in_chans < 1:
-            raise ZooError(f"num_classes must be 0 or more and in_chans 1 or more, not {num_classes} and {in_chans}")
+        check_number("dropout", dropout, 0, 0.99)
+        check_integer("num_classes", num_classes, 0)
+        check_integer("in_chans", in_chans, 1)
         self.model_args = {
-            **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling},
+            **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling or NONE},
             **{"dropout": dropout, "in_chans": in_chans},
         }
         self.timesteps, self.num_classes, self.in_chans = timesteps, num_classes, in_chans
