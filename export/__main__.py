@@ -17,8 +17,10 @@ from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
 from zoo.registry import check_name
 
-from .images import load_images, normalise
+from .graph import input_size
+from .images import check_images, load_images, normalise
 from .to_onnx import to_onnx
+from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
 _EXAMPLE = """
 examples:
@@ -54,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     images = None
     if args.data:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        images = normalise(load_images(args.data, args.data_dir, args.limit)[0], cfg["mean"], cfg["std"])
+        images = load_images(args.data, args.data_dir, args.limit).images
+        check_images(images, input_size(model))
+        images = normalise(images, cfg["mean"], cfg["std"])
     report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
     if args.json:
         write_json(args.json, report)
@@ -84,6 +88,11 @@ def summary(report: dict[str, Any], path: str) -> str:
         f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
         f"float64: {real['rounding_flip_rate']:.2e}",
     ]
+    if not real["within_fixed_bounds"]:
+        lines.append(
+            f"caution:      beyond the fixed bounds ({MAX_FLIP_RATE:.0e} of the spikes, {100 * MIN_AGREEMENT:.1f} % "
+            f"agreement): accepted only because {ROUNDING} times PyTorch's own rounding, or a single image, is allowed"
+        )
     if real["silent_layers"]:
         lines.append(
             f"caution:      {len(real['silent_layers'])} of {dyadic['layers']} neuron layers never spike on these "

@@ -42,12 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     args = parser.parse_args(argv)
-    images, labels, dataset = load_images(args.data, args.data_dir, args.limit) if args.data else (None, None, None)
+    data = load_images(args.data, args.data_dir, args.limit)._asdict() if args.data else {}
     result = benchmark(
         args.model,
-        images,
-        labels,
-        dataset=dataset,
+        **data,
         batch_sizes=args.batch,
         threads=args.threads,
         runs=args.runs,

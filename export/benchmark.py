@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -20,14 +19,15 @@ from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.provenance import provenance
 
+from .about import About, read_about
 from .counts import PREFIX, add_spike_counts
-from .graph import SPIKE_VALUES
-from .images import check_images, normalise
-from .session import CPU, create_session
+from .images import check_images, check_labels, normalise
+from .session import CPU, create_session, run_session
 
 WARM_UP = 10
+MAX_BATCH = 4096
+MAX_THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 64
-_NEEDED = ("architecture", "tag", "timesteps", "mean", "std", "input_size", "weights_sha256", SPIKE_VALUES)
 
 
 def benchmark(
@@ -36,6 +36,7 @@ def benchmark(
     labels: NDArray[Any] | torch.Tensor | None = None,
     *,
     dataset: str | None = None,
+    classes: int | None = None,
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int] = (1,),
     runs: int = 50,
@@ -49,36 +50,43 @@ def benchmark(
         images: uint8 pixels [N, C, H, W], normalised as the file's metadata says, or float32 ones that are normalised.
             Without images there is no accuracy and no spike count, and latency is measured on noise.
         labels: classes [N].
-        dataset: the name under which the result files the images.
-        batch_sizes, threads: latency is measured for every pair; threads are those within an operator.
+        dataset: the name of the data set whose test images these are.
+        classes: how many classes that data set has; the network must have as many.
+        batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
+            and four threads a processor.
         runs: timed runs a pair, after 10 that are not timed.
         provider: CPUExecutionProvider unless said otherwise; it runs there or not at all.
         optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
 
     Returns:
-        A measurement of kind "onnx", JSON values: model, tag, dataset, images, top1 (percent), spikes_per_image,
-        spikes_per_layer, spikes_per_step, timesteps, latency (ms), provider, optimization, checksums, provenance. What
-        was not measured is None.
+        A measurement of kind "onnx", JSON values: model, tag, dataset, split ("test" of a data set), images, top1
+        (percent), spikes_per_image, spikes_per_layer, spikes_per_step, timesteps, latency (ms), provider, optimization,
+        epochs, seed and test_reads of the training, checksums, provenance. What is not known is None.
 
     Raises:
         ZooError: a file that is broken or not from `to_onnx`, images or labels that do not fit, a provider that does
             not work here.
     """
-    for name, values in (("batch size", batch_sizes), ("threads", threads), ("runs", [runs])):
-        if not values or min(values) < 1:
-            raise ZooError(f"{name} must be 1 or more, not {list(values)}")
+    limits = (("batch size", batch_sizes, MAX_BATCH), ("threads", threads, MAX_THREADS), ("runs", [runs], 10**6))
+    for name, values, most in limits:
+        if not values or min(values) < 1 or max(values) > most:
+            raise ZooError(f"{name} must lie in 1..{most}, not {list(values)}")
     data, proto, about = _read(path)
-    size = json.loads(about["input_size"])
+    size, mean, std = about.input_size, about.mean, about.std
     provider = provider or CPU
-    mean, std = json.loads(about["mean"]), json.loads(about["std"])
+    if classes is not None and classes != about.num_classes:
+        raise ZooError(f"model has {about.num_classes} classes, {dataset or 'the data set'} has {classes}")
     pixels = None if images is None else np.asarray(images)
+    truth = None if labels is None else np.asarray(labels)
     if pixels is not None:
         check_images(pixels, size)
+        if truth is not None:
+            check_labels(truth, len(pixels), about.num_classes)
     measured: dict[str, Any] = dict.fromkeys(("top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
     if pixels is not None:
         counted = add_spike_counts(proto).SerializeToString()
         session = create_session(counted, provider=provider, optimization=optimization)
-        measured = _count(session, pixels, None if labels is None else np.asarray(labels), mean, std)
+        measured = _count(session, pixels, truth, mean, std)
     if pixels is None:
         sample = np.random.default_rng(0).standard_normal((max(batch_sizes), *size), dtype=np.float32)
     else:
@@ -91,23 +99,27 @@ def benchmark(
     return {
         "schema": 1,
         "kind": "onnx",
-        "model": about["architecture"],
-        "tag": about["tag"],
+        "model": about.architecture,
+        "tag": about.tag,
         "dataset": dataset,
+        "split": None if dataset is None or pixels is None else "test",
         "images": None if pixels is None else len(pixels),
         **measured,
-        "timesteps": int(about["timesteps"]),
+        "timesteps": about.timesteps,
         "latency": latency,
         "provider": provider,
         "optimization": optimization,
-        "weights_sha256": about["weights_sha256"],
+        "epochs": about.epochs,
+        "seed": about.seed,
+        "test_reads": about.test_reads,
+        "weights_sha256": about.weights_sha256,
         "onnx_sha256": sha256_of(data),
         "onnx_bytes": len(data),
         **provenance(),
     }
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, dict[str, str]]:
+def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -118,32 +130,22 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, dict[st
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
     except DecodeError as error:
         raise ZooError(f"{path} is not an ONNX file, or was cut short: export it again") from error
-    about = {p.key: p.value for p in proto.metadata_props}
-    if missing := [key for key in _NEEDED if key not in about]:
-        raise ZooError(
-            f"{path} lacks the metadata of a file from `python -m export` ({', '.join(missing)}): it comes from "
-            "elsewhere or was cut short; export it again"
-        )
-    return data, proto, about
+    return data, proto, read_about(proto, path)
 
 
 def _count(
     session: Any, pixels: NDArray[Any], labels: NDArray[Any] | None, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
     """Accuracy and mean spikes over all images."""
-    if labels is not None and labels.shape != pixels.shape[:1]:
-        raise ZooError(f"{len(pixels)} images need labels [{len(pixels)}], got {list(labels.shape)}")
     names = [output.name for output in session.get_outputs() if output.name.startswith(PREFIX)]
     counts = np.zeros((len(names), 1))  # [layers, timesteps] from the first chunk on
     correct = 0
     with tqdm(total=len(pixels), desc="spikes", unit="img", leave=False, disable=None) as bar:
         for i in range(0, len(pixels), _CHUNK):
             chunk = normalise(pixels[i : i + _CHUNK], mean, std)
-            logits, *spikes = session.run(["logits", *names], {"input": chunk})
+            logits, *spikes = run_session(session, ["logits", *names], chunk)
             counts = counts + np.stack(spikes).sum(1, dtype=np.float64)
             if labels is not None:
-                if not 0 <= labels[i : i + _CHUNK].min() <= labels[i : i + _CHUNK].max() < logits.shape[1]:
-                    raise ZooError(f"labels must lie in 0..{logits.shape[1] - 1}, the classes of this network")
                 correct += int((logits.argmax(1) == labels[i : i + _CHUNK]).sum())
             bar.update(len(chunk))
     means = counts / len(pixels)
@@ -157,13 +159,13 @@ def _count(
 
 def _time(session: Any, x: NDArray[np.float32], runs: int) -> dict[str, Any]:
     """Milliseconds a run, input and output in NumPy arrays."""
-    feed = {"input": np.ascontiguousarray(x)}
+    x = np.ascontiguousarray(x)
     for _ in range(WARM_UP):
-        session.run(["logits"], feed)
+        run_session(session, ["logits"], x)
     times = []
     for _ in tqdm(range(runs), desc=f"latency, batch {len(x)}", leave=False, disable=None):
         begin = time.perf_counter()
-        session.run(["logits"], feed)
+        run_session(session, ["logits"], x)
         times.append(1000 * (time.perf_counter() - begin))
     p50, p95 = np.percentile(times, (50, 95))
     return {"p50_ms": float(p50), "p95_ms": float(p95), "runs": runs}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ def read_images(path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any
     """Images [N, C, H, W] and labels [N], if there are any, from an .npz ("images", "labels") or an .npy (images).
 
     Raises:
-        ZooError: no such file, not one of NumPy's, or without "images".
+        ZooError: no such file, not one of NumPy's, without "images", or with a single number in place of an array.
     """
     path = Path(path)
     try:
@@ -25,15 +27,27 @@ def read_images(path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any
         arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"images": content}
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ZooError(f"cannot read {path} as .npz or .npy: {error}") from error
     if "images" not in arrays:
         raise ZooError(f'{path} has no array "images", only {", ".join(arrays) or "nothing"}')
+    for name in ("images", "labels"):
+        if name in arrays and not arrays[name].ndim:
+            raise ZooError(f'"{name}" in {path} is a single value, expected an array with one entry an image')
     return arrays["images"], arrays.get("labels")
 
 
-def load_images(data: str, root: str | None = None, limit: int | None = None) -> tuple[Any, Any, str | None]:
-    """Images, labels (or None) and data-set name (or None) for what a command line calls data.
+class Loaded(NamedTuple):
+    """Images to measure on; name and number of classes are those of a named data set."""
+
+    images: NDArray[Any]
+    labels: NDArray[Any] | None
+    dataset: str | None
+    classes: int | None
+
+
+def load_images(data: str, root: str | None = None, limit: int | None = None) -> Loaded:
+    """What a command line calls data.
 
     The one place where export looks into recipes.
 
@@ -49,11 +63,12 @@ def load_images(data: str, root: str | None = None, limit: int | None = None) ->
         raise ZooError(f"--limit must be 1 or more, not {limit}")
     if Path(data).suffix in (".npz", ".npy"):
         images, labels = read_images(data)
-        return images[:limit], None if labels is None else labels[:limit], None
+        return Loaded(images[:limit], None if labels is None else labels[:limit], None, None)
     from recipes.data import load_dataset
 
-    loaded = load_dataset(data, root)
-    return loaded.test_images[:limit].numpy(), loaded.test_labels[:limit].numpy(), loaded.name
+    found = load_dataset(data, root)
+    images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
+    return Loaded(images, labels, found.name, len(found.classes))
 
 
 def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
@@ -64,6 +79,18 @@ def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
         raise ZooError(f"expected uint8 images, or normalised float32 ones, not {images.dtype}")
     if images.dtype == np.float32 and not np.isfinite(images).all():
         raise ZooError("the images hold NaN or infinite values")
+
+
+def check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
+    """Raise ZooError unless `labels` are `count` integers in 0 .. classes - 1."""
+    if labels.shape != (count,):
+        raise ZooError(f"{count} images need labels [{count}], got {list(labels.shape)}")
+    if labels.dtype.kind not in "iu":
+        raise ZooError(f"labels must be integers, not {labels.dtype}")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ZooError(
+            f"labels must lie in 0..{classes - 1}, the classes of this network, not {labels.min()}..{labels.max()}"
+        )
 
 
 def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from zoo.errors import ZooError, one_of
 
@@ -52,8 +57,20 @@ def create_session(
     try:
         session = ort.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors have no common class
-        raise ZooError(f"ONNX Runtime cannot load the model: {' '.join(str(error).split())[:300]}") from error
+        raise ZooError(f"ONNX Runtime cannot load the model: {_one_line(error)}") from error
     # Asked for a provider that it cannot start, ONNX Runtime falls back to the CPU without an error.
     if session.get_providers()[0] != provider:
         raise ZooError(unavailable)
     return session
+
+
+def run_session(session: ort.InferenceSession, outputs: Sequence[str], x: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """The named outputs for an input; whatever ONNX Runtime raises becomes a ZooError."""
+    try:
+        return session.run(list(outputs), {"input": x})
+    except Exception as error:  # as above
+        raise ZooError(f"ONNX Runtime cannot run the model on {list(x.shape)}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

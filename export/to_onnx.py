@@ -20,6 +20,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.files import atomic_write, sha256_of
 
+from .about import TRAINING
 from .counts import add_spike_counts
 from .functions import numbers_of
 from .graph import SPIKE_VALUES, build_graph, check_graph, input_size, neuron_layers, spike_values
@@ -111,6 +112,9 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
         "input_size": json.dumps(input_size(model)),
         "weights_sha256": weights_sha256(model),
     }
+    # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
+    trained: dict[str, Any] = getattr(model, "training_args", None) or {}
+    described |= {key: json.dumps(trained[key]) for key in TRAINING if isinstance(trained.get(key), int)}
     if cfg.get("label_names"):
         described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
     return described

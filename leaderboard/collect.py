@@ -19,9 +19,9 @@ Result = dict[str, Any]
 Results = Mapping[str, Result]  # from the path below the results folder to the content
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
-_TRAINING = ("epochs", "seed", "scaling", "train_seconds", "test_reads")
+_TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds", "test_reads")
 # A mean over runs that differ in one of these would mean nothing.
-_ALIKE = ("timesteps", "params", "epochs", "images", "scaling")
+_ALIKE = ("timesteps", "params", "train_images", "epochs", "images", "scaling")
 _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 
@@ -42,7 +42,7 @@ class Row:
     epochs: int | None
     scaling: str | None  # gradient-scaling rule
     train_seconds: float | None  # median over runs
-    test_reads: int | None  # runs of the comparison that read the test set
+    test_reads: int  # runs of the comparison that read the test set: as stated, or as counted where that is more
     commits: tuple[str, ...]
     onnx_latency_ms: float | None  # p50, batch 1, one CPU thread
     onnx_bytes: int | None
@@ -108,23 +108,26 @@ def rows(results: Results) -> list[Row]:
     that disagree, a seed that was trained twice and an ONNX measurement without a row are told on stderr.
 
     Raises:
-        ZooError: runs that would share a row differ in timesteps, parameters, epochs, images or scaling.
+        ZooError: runs that would share a row differ in timesteps, parameters, training images, epochs, images or
+            scaling.
     """
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
+    reads: dict[str, set[str]] = defaultdict(set)  # from comparison to the weights that read the test set
     for origin, result in results.items():
         if result["kind"] == "onnx":
             graphs[origin] = result
         elif result["split"] == "test":
             groups[result["dataset"], result["model"], result["tag"]][origin] = result
-    table = [_row(group, graphs) for group in groups.values()]
+            reads[result["comparison"]].add(result["weights_sha256"])
+    table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
     for origin in sorted(graphs.keys() - shown):
         _warn(f"{origin} is in no row: no test result in the table has its weights, dataset and timesteps")
     return sorted(table, key=lambda row: (row.dataset, -row.top1, row.name))
 
 
-def _row(group: dict[str, Result], all_graphs: Results) -> Row:
+def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[str]]) -> Row:
     runs = _one_per_seed(_one_per_weights(group))
     _check_alike(runs)
     first = next(iter(runs.values()))
@@ -156,7 +159,9 @@ def _row(group: dict[str, Result], all_graphs: Results) -> Row:
         epochs=_reduce(max, runs, "epochs"),
         scaling=next((_trait(run, "scaling") for run in runs.values() if run["scaling"]), None),
         train_seconds=_reduce(median, runs, "train_seconds"),
-        test_reads=_reduce(max, runs, "test_reads"),
+        test_reads=max(
+            _reduce(max, runs, "test_reads") or 0, *(len(reads[result["comparison"]]) for result in files.values())
+        ),
         commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
         onnx_latency_ms=latency,
         onnx_bytes=graph.get("onnx_bytes"),

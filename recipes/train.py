@@ -146,7 +146,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         total=total, initial=step, desc="train", unit="step", disable=rank != 0, mininterval=every, maxinterval=every
     )
     started = last_save = time.perf_counter()
-    first_step = step
+    first_step, estimated = step, False
 
     with bar:  # on an error, too, the bar ends its line
         while step < total:
@@ -184,8 +184,10 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
                 step += 1
                 bar.update()
-                if step == first_step + 3 and rank == 0:
-                    _warn_if_long(recipe, device, (time.perf_counter() - started) / 3 * (total - step))
+                done, elapsed = step - first_step, time.perf_counter() - started
+                if not estimated and rank == 0 and (done == 3 or elapsed > 15):
+                    _warn_if_long(device, elapsed / done * (total - step))
+                    estimated = True
                 if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
                     save()
                     last_save = time.perf_counter()
@@ -323,7 +325,7 @@ def _amp_name(amp: torch.dtype | None) -> str:
     return "off" if amp is None else str(amp).removeprefix("torch.")
 
 
-def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
+def _warn_if_long(device: torch.device, seconds: float) -> None:
     hours = seconds / 3600
     if device.type == "cpu" and hours > _LONG_HOURS:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"

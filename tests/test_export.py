@@ -17,7 +17,7 @@ import zoo
 from export import bench_ort, functions, graph
 from export.counts import add_spike_counts
 from export.dyadic import dyadic_copy, dyadic_images
-from export.images import normalise
+from export.images import load_images, normalise
 from export.session import CPU, OPTIMIZATIONS, create_session
 from export.to_onnx import describe
 from export.verify import compare_logits
@@ -110,6 +110,11 @@ def test_summary_warns_of_layers_that_never_spike(sresnet):
     assert "2 of 18 neuron layers never spike" in command.summary(report, "x.onnx")
     real["silent_layers"] = []
     assert "never spike" not in command.summary(report, "x.onnx")
+    assert real["within_fixed_bounds"]
+    assert "caution" not in command.summary(report, "x.onnx")
+    real["within_fixed_bounds"] = False
+    assert "caution:      beyond the fixed bounds (1e-03 of the spikes, 99.5 %" in command.summary(report, "x.onnx")
+    real["within_fixed_bounds"] = True
 
 
 def test_graph_is_flat_and_portable(sresnet):
@@ -316,8 +321,9 @@ def test_command_names_a_bad_model_in_one_line(tmp_path):
 
 
 KEYS = (
-    "schema kind model tag dataset images top1 spikes_per_image spikes_per_layer spikes_per_step timesteps latency "
-    "provider optimization weights_sha256 onnx_sha256 onnx_bytes command commit date versions machine"
+    "schema kind model tag dataset split images top1 spikes_per_image spikes_per_layer spikes_per_step timesteps "
+    "latency provider optimization epochs seed test_reads weights_sha256 onnx_sha256 onnx_bytes command commit date "
+    "versions machine"
 )
 
 
@@ -338,6 +344,7 @@ def test_benchmark_measures_what_pytorch_does(exact):
     assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in result["latency"])
     assert result["provider"] == CPU
     assert (result["model"], result["tag"], result["images"]) == ("tiny", "t3_test", 70)
+    assert (result["split"], result["epochs"], result["seed"], result["test_reads"]) == ("test", None, None, None)
 
 
 def test_benchmark_command_reads_pixels(exact, tmp_path, capsys):
@@ -367,7 +374,7 @@ def test_benchmark_command_knows_the_data_sets(sresnet, tmp_path):
 def test_benchmark_without_images(exact):
     result = export.benchmark(exact[1], runs=1)
     validate(result, "this test")
-    assert result["images"] is result["top1"] is result["spikes_per_image"] is None
+    assert result["images"] is result["top1"] is result["spikes_per_image"] is result["split"] is None
 
 
 def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
@@ -387,12 +394,84 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
     for bad in (images[:0], images[:, :1], images.double()):
         with pytest.raises(ZooError, match="expected"):
             export.benchmark(path, bad)
-    for labels in (torch.tensor([0]), torch.tensor([0, 10])):
+    for labels in (torch.tensor([0]), torch.tensor([0, 10]), torch.tensor(0), torch.zeros(2), np.array(["a", "b"])):
         with pytest.raises(ZooError, match="labels"):
             export.benchmark(path, images, labels)
-    for wrong in ({"runs": 0}, {"threads": ()}, {"batch_sizes": (0,)}, {"provider": "X"}, {"optimization": "some"}):
+    with pytest.raises(ZooError, match="model has 10 classes, digits has 100"):
+        export.benchmark(path, images, dataset="digits", classes=100)
+    for wrong in (
+        {"batch_sizes": (10**9,)},
+        {"threads": (100_000,)},
+        {"runs": 0},
+        {"threads": ()},
+        {"batch_sizes": (0,)},
+        {"provider": "X"},
+        {"optimization": "some"},
+    ):
         with pytest.raises(ZooError):
             export.benchmark(path, **wrong)
+
+
+EDITS = {
+    "mean": ("oops", "[0.5]", "[0.5, 0.5, NaN]", "[" * 100_000),
+    "std": ("[0.2, 0.2, 0]", "{}"),
+    "timesteps": ("x", "true", "2", "6", "99999999999999999999"),
+    "num_classes": ("100", "null"),
+    "input_size": ("[3, 8, 8]", "[3]"),
+    "spike_values": ("{}", "[]", '{"lif1": 1}', '{"lif1": "absent"}', '{"lif1": "logits"}'),
+    "seed": ('"0"',),
+    "epochs": ("-1",),
+}
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key, texts in EDITS.items() for text in texts])
+def test_benchmark_refuses_edited_metadata(key, text, exact, tmp_path):
+    proto = onnx.load(exact[1])
+    about = {p.key: p.value for p in proto.metadata_props}
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, about | {key: text})
+    onnx.save(proto, tmp_path / "edited.onnx")
+    with pytest.raises(ZooError, match=r"edited\.onnx: metadata .* expected "):
+        export.benchmark(tmp_path / "edited.onnx", dyadic_images(exact[0], 2), runs=1)
+
+
+def test_training_facts_travel_with_the_file(tmp_path):
+    net = network()
+    net.training_args = {"epochs": 90, "seed": 3, "lr": 0.1}
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    result = export.benchmark(tmp_path / "x.onnx", runs=1)
+    assert (result["epochs"], result["seed"], result["test_reads"]) == (90, 3, None)
+
+
+def test_files_of_images_that_are_none(tmp_path):
+    np.savez(tmp_path / "whole.npz", images=np.zeros((2, 3, 16, 16), np.uint8), labels=np.zeros(2, int))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-40])
+    np.save(tmp_path / "number.npy", np.float32(1))
+    np.savez(tmp_path / "label.npz", images=np.zeros((2, 3, 16, 16), np.uint8), labels=np.int64(1))
+    for name in ("cut.npz", "number.npy", "label.npz"):
+        with pytest.raises(ZooError, match=name):
+            load_images(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_command_checks_pixels_before_it_normalises_them(channels, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, channels, 32, 32), np.uint8))
+    with pytest.raises(ZooError, match=rf"expected images .* got \[2, {channels}, 32, 32\]"):
+        command.main(["sresnet19_w16", "-o", str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npy")])
+
+
+@pytest.mark.data
+def test_trained_weights_on_real_images(data_root, tmp_path):
+    model = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True)
+    cfg = model.pretrained_cfg
+    images = normalise(load_images("cifar10", data_root, 1000).images, cfg["mean"], cfg["std"])
+    real = export.to_onnx(model, tmp_path / "x.onnx", images=images)["verification"]["real"]
+    assert real["images"] == 1000
+    assert real["top1_agreement"] >= 99.5
+    assert len(real["disagreements"]) == round(10 * (100 - real["top1_agreement"]))
+    assert all(entry["margin"] >= 0 for entry in real["disagreements"])
+    assert len(real["flip_rate_per_layer"]) == 18
+    assert real["within_fixed_bounds"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")

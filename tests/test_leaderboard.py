@@ -47,6 +47,7 @@ def accuracy(**changes: Any) -> dict[str, Any]:
         "split": "test",
         "top5": None,
         "params": 12_600_000,
+        "train_images": 50_000,
         "epochs": 100,
         "seed": 0,
         "scaling": None,
@@ -62,6 +63,10 @@ def accuracy(**changes: Any) -> dict[str, Any]:
 def onnx(**changes: Any) -> dict[str, Any]:
     own = {
         "kind": "onnx",
+        "split": "test",
+        "epochs": 100,
+        "seed": 0,
+        "test_reads": 1,
         "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
         "provider": "CPUExecutionProvider",
         "optimization": "all",
@@ -113,7 +118,8 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
         accuracy(tag="", scaling={"name": "count", "power": 0.5}, seed=None, commit=None, note="warm-up run"),
         accuracy(spikes_per_image=None, spikes_per_layer=None, spikes_per_step=None, test_reads=None),
         accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}, energy_nj=1.5),
-        onnx(dataset=None, images=None, top1=None, latency=[], synaptic_operations={"total": 1e9}, size_bytes=1),
+        onnx(dataset=None, split=None, images=None, top1=None, latency=[], epochs=None, seed=None, test_reads=None),
+        onnx(synaptic_operations={"total": 1e9}, size_bytes=1),
     ],
 )
 def test_schema_accepts(result: dict[str, Any]) -> None:
@@ -167,6 +173,8 @@ NAN, INF = float("nan"), float("inf")
         ("spikes_per_step", [1.0, INF]),
         ("timesteps", 0),
         ("params", -1),
+        ("train_images", 0),
+        ("train_images", 5e4),
         ("epochs", 1.5),
         ("seed", "0"),
         ("scaling", "count"),
@@ -204,6 +212,9 @@ def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any)
         ("latency", [latency(1, 1, NAN)]),
         ("latency", [latency(1, 1, 5.0) | {"p95_ms": 4.0}]),
         ("onnx_bytes", 0),
+        ("split", "validation"),
+        ("seed", "0"),
+        ("test_reads", -1),
         ("provider", ""),
         ("onnx_sha256", "e"),
     ],
@@ -278,7 +289,8 @@ def test_rows_are_sorted_and_validation_splits_are_not_ranked() -> None:
 
 def test_a_later_validation_is_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
     trained = accuracy(scaling={"name": "count"})
-    later = accuracy(top1=90.3, date="2026-02-01", epochs=None, seed=None, train_seconds=None, test_reads=None)
+    later = accuracy(top1=90.3, date="2026-02-01", train_images=None, epochs=None, seed=None, train_seconds=None)
+    later["test_reads"] = None
     (row,) = rows({"t.json": trained, "v.json": later})
     assert (row.runs, row.top1, row.top1_std) == (1, 90.3, None)
     assert (row.epochs, row.train_seconds, row.test_reads, row.scaling) == (100, 600.0, 6, "count")
@@ -288,6 +300,26 @@ def test_a_later_validation_is_the_same_run(capsys: pytest.CaptureFixture[str]) 
     (row,) = rows({"t.json": trained, "v.json": later | {"top1": 90.6}})
     assert row.top1 == 90.6
     assert re.search("warning: t.json and v.json .*90.0 and 90.6", capsys.readouterr().err)
+
+
+def test_test_reads_are_at_least_the_runs_that_are_here() -> None:
+    results = seeds(90.0, 91.0, 92.0)
+    for result in results.values():
+        result["test_reads"] = 1
+    results["again.json"] = results["2.json"] | {"date": "2026-02-01"}  # the same weights: the same run
+    results["twin.json"] = accuracy(model="sresnet19_gs", weights_sha256="b" * 64, test_reads=None)
+    results["other.json"] = accuracy(model="svgg9", weights_sha256="c" * 64, test_reads=1, comparison="another")
+    results["split.json"] = accuracy(weights_sha256="e" * 64, split="validation", test_reads=None)
+    reads = {row.model: row.test_reads for row in rows(results)}
+    assert reads == {"sresnet19": 4, "sresnet19_gs": 4, "svgg9": 1}
+
+
+def test_training_images_must_agree_also_with_a_later_validation() -> None:
+    results = seeds(90.0, 91.0)
+    results["0.json"]["train_images"] = 45_000
+    results["9.json"] = results["0.json"] | {"train_images": None, "date": "2026-02-01"}
+    with pytest.raises(ZooError, match=r"must agree in train_images: 50000 in 1\.json, 45000 in 9\.json"):
+        rows(results)
 
 
 def test_a_validation_on_fewer_images_does_not_win() -> None:
@@ -303,7 +335,8 @@ def test_a_seed_trained_twice_counts_once(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    "change", [{"timesteps": 1}, {"params": 1}, {"epochs": 99}, {"images": 9}, {"scaling": {"name": "x"}}]
+    "change",
+    [{"timesteps": 1}, {"params": 1}, {"train_images": 1}, {"epochs": 99}, {"images": 9}, {"scaling": {"name": "x"}}],
 )
 def test_runs_that_differ_cannot_share_a_row(change: dict[str, Any]) -> None:
     results = seeds(90.0, 91.0)
@@ -502,7 +535,7 @@ def test_add_keeps_two_measurements_of_the_same_weights(board: Path) -> None:
     one = put(board / "runs/1.json", onnx(latency=[latency(1, 1, 7.0)]))
     two = put(board / "runs/2.json", onnx(latency=[latency(1, 2, 4.0)]))
     main([*options(board), "--add", str(one), str(two)])
-    assert len(list((board / "results/cifar10/sresnet19.t2_cifar10").glob("onnx_aaaaaaaa_*.json"))) == 2
+    assert len(list((board / "results/cifar10/sresnet19.t2_cifar10").glob("onnx_seed0_aaaaaaaa_*.json"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -535,3 +568,9 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
     assert re.fullmatch(r"error: cannot read \S*b\.json as JSON: .*\n", done.stderr)
     assert done.stdout == ""
     assert snapshot(board) == before
+
+
+def test_the_committed_leaderboard_is_current() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "leaderboard", "--check"], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,121 @@
+"""What an exported file says about its network, read back and checked."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from zoo.errors import ZooError
+
+from .counts import add_spike_outputs
+from .graph import SPIKE_VALUES
+from .session import create_session, run_session
+
+TRAINING = ("epochs", "seed", "test_reads")
+"""Metadata keys that a file has only if its checkpoint tells them."""
+
+
+class About(NamedTuple):
+    """The metadata of a file from `to_onnx`."""
+
+    architecture: str
+    tag: str
+    weights_sha256: str
+    timesteps: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    input_size: list[int]
+    spike_values: dict[str, str]
+    epochs: int | None
+    seed: int | None
+    test_reads: int | None
+
+
+def _is_int(low: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
+
+
+def _are_numbers(low: float) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list)
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= 1e30 for x in value)
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_int(1), value))
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
+
+
+_JSON: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "timesteps": ("an integer, 1 or more", _is_int(1)),
+    "num_classes": ("an integer, 1 or more", _is_int(1)),
+    "mean": ("a list of numbers", _are_numbers(-1e30)),
+    "std": ("a list of numbers above 0", _are_numbers(1e-30)),
+    "input_size": ("[channels, height, width]", _is_size),
+    SPIKE_VALUES: ("an object from layer to value, not empty", _is_map),
+    "epochs": ("an integer, 0 or more", _is_int(0)),
+    "seed": ("an integer", _is_int(-(2**63))),
+    "test_reads": ("an integer, 0 or more", _is_int(0)),
+}
+
+
+def read_about(proto: onnx.ModelProto, path: Path) -> About:
+    """The metadata of a graph, each entry checked by itself and against the graph.
+
+    Raises:
+        ZooError: an entry is missing, malformed or does not fit the graph.
+    """
+    texts = {p.key: p.value for p in proto.metadata_props}
+    if missing := [key for key in About._fields if key not in texts and key not in TRAINING]:
+        raise ZooError(
+            f"{path} lacks the metadata of a file from `python -m export` ({', '.join(missing)}): it comes from "
+            "elsewhere or was cut short; export it again"
+        )
+    values: dict[str, Any] = {key: texts.get(key) for key in About._fields}
+    for key, (expected, test) in _JSON.items():
+        if key in texts:
+            try:
+                values[key] = json.loads(texts[key])
+            except (ValueError, RecursionError):
+                raise _bad(path, key, texts[key], expected) from None
+            if not test(values[key]):
+                raise _bad(path, key, texts[key], expected)
+    about = About(**values)
+    channels = about.input_size[0]
+    for key in ("mean", "std"):
+        if len(values[key]) != channels:
+            raise _bad(path, key, texts[key], f"{channels} numbers, one a channel of input_size")
+    size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
+    if size != about.input_size:
+        raise _bad(path, "input_size", texts["input_size"], f"{size} as in the graph")
+    if classes != [about.num_classes]:
+        raise _bad(path, "num_classes", texts["num_classes"], f"{classes} as in the graph")
+    values_in_graph = {output for node in proto.graph.node for output in node.output}
+    if lost := [value for value in about.spike_values.values() if value not in values_in_graph]:
+        raise _bad(path, SPIKE_VALUES, lost[0], "a value in the graph")
+    session = create_session(add_spike_outputs(proto).SerializeToString(), threads=1)
+    spikes = run_session(session, list(about.spike_values.values()), np.zeros((1, *size), np.float32))
+    for array in spikes:  # [T*B, ...] at B = 1
+        if array.shape[:1] != (about.timesteps,):
+            raise _bad(path, "timesteps", texts["timesteps"], f"{array.shape[:1]} as in the graph")
+    return about
+
+
+def _shape(infos: Any, name: str) -> list[int]:
+    """The shape of an input or output, 0 where it is dynamic; [] if there is none of that name."""
+    return next(([d.dim_value for d in info.type.tensor_type.shape.dim] for info in infos if info.name == name), [])
+
+
+def _bad(path: Path, key: str, value: Any, expected: str) -> ZooError:
+    return ZooError(f"{path}: metadata {key} is {reprlib.repr(value)}, expected {expected}; export it again")
