@@ -15,6 +15,7 @@ import zoo
 from zoo.checkpoint import is_checkpoint
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
+from zoo.provenance import provenance
 from zoo.registry import check_name
 
 from .graph import input_size
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         images = normalise(images, cfg["mean"], cfg["std"])
     report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
     if args.json:
-        write_json(args.json, report)
+        write_json(args.json, report | provenance())
     print(summary(report, args.output))
 
 
