@@ -30,14 +30,18 @@ def provenance() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, as it can be typed again: `python -m recipes.train ...`."""
+    """The command line of this process, to be typed again: `python -m recipes.train ...`.
+
+    Absolute paths are cut to their last part: where somebody keeps files is no part of a result.
+    """
+    arguments = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None:
-        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return shlex.join([Path(sys.argv[0]).name, *arguments])
     start = ["python"]
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
-    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
+    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments])
 
 
 def commit() -> str | None:
