@@ -13,7 +13,7 @@ for ((i = 1; i <= $#; i++)); do
 done
 recipe=sresnet19_gs.t4_$dataset
 for file in "$here/$model".t*_"$dataset".yaml "$here/${model}_gs".t*_"$dataset".yaml; do
-    if [ -f "$file" ]; then recipe=$(basename "$file" .yaml) && break; fi
+    if [ -f "$file" ]; then recipe=${file##*/} recipe=${recipe%.yaml} && break; fi
 done
 python=${PYTHON:-$([ -x "$here/../.venv/bin/python" ] && echo "$here/../.venv/bin/python" || command -v python3)}
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
