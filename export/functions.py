@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from zoo.layers import input_current
 from zoo.neuron import LIF
 from zoo.scaling import PostSpikes
 
@@ -62,9 +63,11 @@ class LIFPlaceholder(nn.Module):
         super().__init__()
         self.function = f"{DOMAIN}::{kind_of(layer).name}"
         self.attributes: dict[str, Any] = {LAYER: name, **numbers_of(layer)._asdict()}
+        self.timesteps = layer.timesteps
 
-    def forward(self, x: Tensor, post: PostSpikes | None = None) -> Tensor:
-        """Currents [T*B, ...] to a placeholder for spikes of the same shape; `post` is for training and ignored."""
+    def forward(self, x: Tensor, post: PostSpikes | None = None, **current: Any) -> Tensor:
+        """As `LIF.forward`, to a placeholder for the spikes; `post` is for training and ignored."""
+        x = input_current(x, self.timesteps, **current)
         return torch.onnx.ops.symbolic(self.function, (x,), self.attributes, dtype=x.dtype, shape=x.shape, version=1)
 
 

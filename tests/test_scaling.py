@@ -59,10 +59,11 @@ def test_causal_trace_equals_brute_force(alpha, timesteps, batch, kernel, paddin
     post = PostSpikes()
     y = conv(x, post)
     y.retain_grad()
-    (lif(y, post) * weight).sum().backward()
+    spikes = lif(y, post)
+    (spikes * weight).sum().backward()
 
     fold = lambda z: z.detach().unflatten(0, (timesteps, batch))  # noqa: E731
-    expected = brute_force(fold(x), fold(post.spikes), fold(y.grad), alpha, kernel, padding)
+    expected = brute_force(fold(x), fold(spikes), fold(y.grad), alpha, kernel, padding)
     torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-10, atol=1e-10)
     # The error passed down is the plain one.
     torch.testing.assert_close(x.grad, F.conv_transpose2d(y.grad, conv.weight, padding=padding), rtol=1e-10, atol=1e-10)
@@ -82,9 +83,9 @@ def test_silent_and_saturated_layers(fill, threshold):
     gradients, notes = [], []
     for conv in (plain, scaled):
         post = PostSpikes()
-        lif(conv(x, post), post).sum().backward()
+        notes.append(lif(conv(x, post), post))
+        notes[-1].sum().backward()
         gradients.append(conv.weight.grad)
-        notes.append(post.spikes)
     silent = fill == 0 or not notes[1].any()
     assert torch.equal(gradients[0], gradients[1]) == silent
     assert torch.isfinite(gradients[1]).all()
@@ -132,8 +133,8 @@ def test_bfloat16_autocast_matches_within_its_error():
         x = (torch.rand(16, 8, 8, 8) < 0.3).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
             y = conv(x, post)
-        post.record((torch.rand(16, 8, 8, 8) < 0.3).float())
-        (y.float() * torch.randn_like(y.float())).sum().backward()
+        spikes = post.tie((torch.rand(16, 8, 8, 8) < 0.3).float())
+        (y.float() * torch.randn_like(y.float()) + 0 * spikes).sum().backward()
         gradients.append(conv.weight.grad)
     exact, half = gradients
     assert half.dtype == torch.float32
@@ -145,8 +146,7 @@ def test_float16_coincidences_do_not_overflow():
     x = torch.ones(2 * 128, 2, 32, 32)
     with torch.autocast("cpu", torch.float16):
         y = conv(x, post)
-    post.record(torch.ones_like(x))
-    y.float().mean().backward()
+    (y.float() + 0 * post.tie(torch.ones_like(x))).mean().backward()
     assert torch.isfinite(conv.weight.grad).all()
     assert conv.weight.grad.abs().max() > 0
 
@@ -156,6 +156,15 @@ def test_traces():
     expected = [[1, 0], [K, 0], [K * K + 1, 1]]
     torch.testing.assert_close(trace(spikes), torch.tensor(expected))
     assert spikes[1].tolist() == [0, 0]  # the spikes themselves stay
+
+
+def test_spikes_that_do_not_fit_or_never_came():
+    conv, post = SpikingConv2d(2, 2, 3, 1, 1, timesteps=1, scaling=Scaling("causal_trace", 0.5)), PostSpikes()
+    y = conv(torch.ones(1, 2, 4, 4), post)
+    with pytest.raises(ZooError, match="do not match"):
+        post.tie(torch.ones(1, 2, 4, 5))
+    with pytest.raises(ZooError, match="no neuron"):
+        y.sum().backward()
 
 
 def test_inference_and_missing_post():

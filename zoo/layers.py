@@ -16,6 +16,23 @@ def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
     return torch.cat([x] * timesteps)  # unlike repeat, keeps a channels_last layout
 
 
+def input_current(
+    x: Tensor,
+    timesteps: int,
+    norm: nn.Module | None = None,
+    shortcut: Tensor | None = None,
+    shortcut_norm: nn.Module | None = None,
+    repeat: bool = False,
+) -> Tensor:
+    """norm(x) + shortcut_norm(shortcut) in plain PyTorch; with `repeat`, norm(x) at every time step."""
+    current = x if norm is None else norm(x)
+    if repeat:
+        current = repeat_steps(current, timesteps)
+    if shortcut is None:
+        return current
+    return current + (shortcut if shortcut_norm is None else shortcut_norm(shortcut))
+
+
 def unfold_steps(x: Tensor, timesteps: int) -> Tensor:
     """[T*B, ...] to [T, B, ...], a view."""
     return x.unflatten(0, (timesteps, -1))
@@ -64,27 +81,35 @@ class SpikingConv2d(nn.Conv2d):
             # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
-        return _ScaledConv2d.apply(x, weight, post, self)
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        y, post.token = _ScaledConv2d.apply(x, weight, geometry, self.scaling, self.timesteps)
+        return y
 
 
 class _ScaledConv2d(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, post: PostSpikes, layer: SpikingConv2d) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.post, ctx.layer = post, layer
-        return torch.nn.functional.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    """A convolution, and a token in the shape of its output whose gradient is the post-synaptic spikes (PostSpikes)."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
-        layer, spikes = ctx.layer, ctx.post.spikes
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], scaling: Scaling, timesteps: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)  # spikes that never came are None, not zeros
+        ctx.geometry, ctx.scaling, ctx.timesteps = geometry, scaling, timesteps
+        y = torch.nn.functional.conv2d(x, weight, None, *geometry)
+        return y, y.new_zeros(()).expand(y.shape)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: Tensor, spikes: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         if spikes is None:
-            raise ZooError("no neuron recorded its spikes for a convolution with scaling")
-        if spikes.shape != grad.shape:
-            raise ZooError(f"post-synaptic spikes {tuple(spikes.shape)} do not match the output {tuple(grad.shape)}")
+            raise ZooError("no neuron tied its spikes to a convolution with scaling (PostSpikes.tie)")
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
 
         def gradient(input: Tensor, error: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-            geometry = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups)
+            geometry = (stride, padding, dilation, False, [0, 0], groups)
             return torch.ops.aten.convolution_backward(error, input, weight, None, *geometry, mask)
 
         def operator(input: Tensor, error: Tensor) -> Tensor:
@@ -92,9 +117,7 @@ class _ScaledConv2d(torch.autograd.Function):
 
         grad_x = gradient(x, grad, [True, False, False])[0] if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None
-        steps = layer.timesteps
-        scaled = layer.scaling.weight_gradient(
-            unfold_steps(x, steps), unfold_steps(spikes, steps), unfold_steps(grad, steps), operator
-        )
-        return grad_x, scaled.to(weight.dtype), None, None
+            return grad_x, None, None, None, None
+        pre, post, error = (unfold_steps(z, ctx.timesteps) for z in (x, spikes, grad))
+        scaled = ctx.scaling.weight_gradient(pre, post, error, operator)
+        return grad_x, scaled.to(weight.dtype), None, None, None

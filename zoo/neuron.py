@@ -7,8 +7,8 @@ One time step, with input current x, membrane potential u before and v after the
     v[t] = u[t] * (1 - s[t])                        hard reset, to 0
     v[t] = u[t] - threshold * s[t]                  soft reset, by subtraction
 
-(Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.) This plain
-PyTorch form is the reference for every faster kernel.
+(Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.) `step` is
+that in plain PyTorch, the reference for every faster kernel; `zoo.kernels` says which one runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ZooError, one_of
+from .kernels import Neuron, fused_lif, list_kernels, pick_kernel
+from .layers import input_current
+from .norm import branch, can_fuse, update_statistics
 from .scaling import PostSpikes
 from .specs import check_flag, check_integer, check_number, check_positive, split_spec
 from .surrogate import Surrogate, resolve_surrogate
@@ -40,6 +43,7 @@ class LIF(nn.Module):
         decay_input: scale the input current by 1 - decay.
         detach_reset: no gradient through the reset's spike.
         surrogate: name or {"name": ..., "width": ...}; see `zoo.surrogate`.
+        kernel: which code runs, "auto", "fused" or "reference"; see `zoo.kernels`.
     """
 
     def __init__(
@@ -53,10 +57,14 @@ class LIF(nn.Module):
         decay_input: bool = False,
         detach_reset: bool = True,
         surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
         if reset not in _RESETS:
             raise one_of("reset", reset, _RESETS)
+        if kernel not in list_kernels():
+            raise one_of("kernel", kernel, list_kernels())
+        self.kernel = kernel
         self.timesteps = check_integer("timesteps", timesteps, 1)
         self.threshold = check_positive("threshold", threshold)
         self.soft_reset = reset == "soft"
@@ -68,25 +76,81 @@ class LIF(nn.Module):
     def _init_decay(self, decay: float) -> None:
         self.decay: float | Tensor = decay
 
-    def forward(self, x: Tensor, post: PostSpikes | None = None) -> Tensor:
-        """Currents [T*B, ...], time-major, to spikes of the same shape and dtype.
+    def forward(
+        self,
+        x: Tensor,
+        post: PostSpikes | None = None,
+        *,
+        norm: nn.Module | None = None,
+        shortcut: Tensor | None = None,
+        shortcut_norm: nn.Module | None = None,
+        repeat: bool = False,
+    ) -> Tensor:
+        """Spikes [T*B, ...], time-major, of the input current norm(x) + shortcut_norm(shortcut).
+
+        Normalisation and sum are arguments because a fused kernel computes them with the neurons in one pass over the
+        data.
 
         Args:
-            x: input currents; the arithmetic runs in float32 at least, whatever the dtype.
-            post: the spikes are also recorded here, for the layer that these neurons are the post-synaptic side of.
+            x: [T*B, ...], or [B, ...] with `repeat`; membranes are float32 at least, whatever its dtype.
+            post: ties the spikes to the scaled layer that these neurons are the post-synaptic side of.
+            norm: normalisation of `x`, None for none.
+            shortcut: a second summand, [T*B, ...].
+            shortcut_norm: its normalisation, None for none.
+            repeat: the current is given once and the same at every time step (direct encoding).
 
         Raises:
             ZooError: the first axis is not a multiple of the time steps.
         """
-        if x.shape[0] % self.timesteps:
+        if not repeat and x.shape[0] % self.timesteps:
             raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
-        v, spikes = None, []
-        for current in x.unflatten(0, (self.timesteps, -1)).unbind(0):
-            s, v = self.step(current, v)
-            spikes.append(s)
-        out = torch.cat(spikes)
-        if post is not None:
-            post.record(out)
+        kernel = self.kernel_for(x.device.type, x.dtype)
+        if kernel == "reference":
+            current = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat)
+            v, spikes = None, []
+            for x_t in current.unflatten(0, (self.timesteps, -1)).unbind(0):
+                s, v = self.step(x_t, v)
+                spikes.append(s)
+            out = torch.cat(spikes)
+        else:
+            out = self._fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
+        return out if post is None else post.tie(out)
+
+    def kernel_for(self, device: str, dtype: torch.dtype) -> str:
+        """The name of the code that runs for currents of that type on that device: "reference", "cpp" or "triton"."""
+        if type(self).step is not LIF.step:
+            return "reference"
+        return pick_kernel(self.kernel, device, dtype, self._numbers())
+
+    def _numbers(self) -> Neuron:
+        decay = 0.0 if isinstance(self.decay, Tensor) else self.decay  # a tensor goes beside the numbers
+        gain = 1 - decay if self.decay_input else 1.0
+        reset = self.soft_reset, self.detach_reset
+        return Neuron(self.timesteps, False, decay, gain, self.threshold, *reset, *self.surrogate)
+
+    def _fused(
+        self,
+        kernel: str,
+        x: Tensor,
+        norm: nn.Module | None,
+        shortcut: Tensor | None,
+        shortcut_norm: nn.Module | None,
+        repeat: bool,
+    ) -> Tensor:
+        if kernel != "cpp" or not (can_fuse(norm) and can_fuse(shortcut_norm)):
+            x = input_current(x, 1, norm, shortcut, shortcut_norm)
+            norm = shortcut = shortcut_norm = None
+        r = None
+        if shortcut is not None:
+            dtype = torch.promote_types(x.dtype, shortcut.dtype)
+            x, r = x.to(dtype), branch(shortcut.to(dtype), shortcut_norm)
+        leak = None
+        if isinstance(self.decay, Tensor):
+            leak = torch.stack([self.decay, 1 - self.decay if self.decay_input else torch.ones_like(self.decay)])
+        neuron = self._numbers()._replace(repeat=repeat)
+        out, stats = fused_lif(branch(x, norm), r, leak, neuron)
+        for i, part in enumerate((norm, shortcut_norm)):
+            update_statistics(part, stats[2 * i], stats[2 * i + 1], x.numel() // x.shape[1])
         return out
 
     def step(self, x_t: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -110,7 +174,7 @@ class LIF(nn.Module):
         return (
             f"timesteps={self.timesteps}, decay={decay:g}, threshold={self.threshold:g}, reset={reset}, "
             f"decay_input={self.decay_input}, detach_reset={self.detach_reset}, "
-            f"surrogate={self.surrogate.name}({self.surrogate.width:g})"
+            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
         )
 
 
@@ -154,7 +218,10 @@ def list_neurons() -> list[str]:
 
 
 def create_neuron(
-    spec: str | Mapping[str, Any], timesteps: int, surrogate: str | Mapping[str, Any] | Surrogate = "triangle"
+    spec: str | Mapping[str, Any],
+    timesteps: int,
+    surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+    kernel: str = "auto",
 ) -> LIF:
     """A neuron layer from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class).
 
@@ -162,7 +229,7 @@ def create_neuron(
         ZooError: unknown name, keyword or value.
     """
     name, given = split_spec("neuron", spec, list_neurons(), _KEYS)
-    return _NEURONS[name](timesteps, surrogate=surrogate, **given)
+    return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
 
 
 def _decay(decay: float | None, tau: float | None) -> float:

@@ -25,6 +25,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from .errors import ZooError
 from .specs import check_number, split_spec
 
 WeightGradient = Callable[[Tensor, Tensor], Tensor]
@@ -36,20 +37,42 @@ NONE = "none"
 
 
 class PostSpikes:
-    """A note that one forward pass leaves for its backward: the spikes of the neurons that a layer drives.
+    """How a layer's backward learns of the spikes of the neurons that it drives, which its forward does not know yet.
 
-    A block creates one, hands it to the layer and then to the neuron. The layer's backward reads it; it lives as long
-    as that forward's graph, so several forwards in flight do not mix.
+    A block creates one, hands it to the layer and then to the neurons. The layer leaves a token, a second output in the
+    shape of the first; the neurons tie their spikes to it: `tie` passes the spikes on, and in the backward pass sends
+    them to the layer as "the gradient of the token". So they travel along autograd's graph like everything else, which
+    holds for torch.compile, checkpointing and several forwards in flight alike.
     """
 
-    __slots__ = ("spikes",)
+    __slots__ = ("token",)
 
     def __init__(self) -> None:
-        self.spikes: Tensor | None = None
+        self.token: Tensor | None = None
 
-    def record(self, spikes: Tensor) -> None:
-        """Remember `spikes` [T*B, ...], without their graph."""
-        self.spikes = spikes.detach()
+    def tie(self, spikes: Tensor) -> Tensor:
+        """`spikes` [T*B, ...] themselves, tied to the layer if it left a token.
+
+        Raises:
+            ZooError: they are not in the shape of the layer's output.
+        """
+        if self.token is None:
+            return spikes
+        if spikes.shape != self.token.shape:
+            shapes = f"{tuple(spikes.shape)} do not match the output {tuple(self.token.shape)}"
+            raise ZooError(f"post-synaptic spikes {shapes} of a layer with scaling")
+        return _Tie.apply(spikes, self.token)
+
+
+class _Tie(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, spikes: Tensor, token: Tensor) -> Tensor:
+        ctx.save_for_backward(spikes)
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, *ctx.saved_tensors
 
 
 class Scaling(NamedTuple):

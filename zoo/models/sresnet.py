@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import SpikingConv2d, repeat_steps
+from ..layers import SpikingConv2d
 from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
 from ..registry import register_model
@@ -51,9 +51,12 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2 = PostSpikes(), PostSpikes()
-        y = self.lif1(self.bn1(self.conv1(x, post1)), post1)
-        y = self.bn2(self.conv2(y, post2)) + self.shortcut(x)
-        return self.lif2(y, post2)
+        y = self.lif1(self.conv1(x, post1), post1, norm=self.bn1)
+        y = self.conv2(y, post2)
+        if not len(self.shortcut):
+            return self.lif2(y, post2, norm=self.bn2, shortcut=x)
+        conv, norm = self.shortcut
+        return self.lif2(y, post2, norm=self.bn2, shortcut=conv(x), shortcut_norm=norm)
 
 
 class SResNet(SpikingNetwork):
@@ -66,6 +69,7 @@ class SResNet(SpikingNetwork):
         timesteps: T, with direct encoding: the stem runs once, its current is repeated.
         neuron, surrogate, scaling: a name or an object with its numbers; see `zoo.neuron`, `.surrogate`, `.scaling`.
         dropout: probability of dropping a pooled feature before the head.
+        kernel: which code runs the neurons; see `zoo.kernels`. No part of what the network is, so not in model_args.
 
     Raises:
         ZooError: a value that is out of range or not known.
@@ -85,6 +89,7 @@ class SResNet(SpikingNetwork):
         surrogate: str | Mapping[str, Any] = "triangle",
         scaling: str | Mapping[str, Any] | None = None,
         dropout: float = 0.0,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
         check_number("dropout", dropout, 0, 0.99)
@@ -97,7 +102,7 @@ class SResNet(SpikingNetwork):
         self.timesteps, self.num_classes, self.in_chans = timesteps, num_classes, in_chans
 
         def make_neuron() -> LIF:
-            return create_neuron(neuron, timesteps, surrogate)
+            return create_neuron(neuron, timesteps, surrogate, kernel)
 
         conv = {"timesteps": timesteps, "scaling": resolve_scaling(scaling)}
         self.conv1 = nn.Conv2d(in_chans, stem, 3, 1, 1, bias=False)
@@ -145,7 +150,7 @@ class SResNet(SpikingNetwork):
         """
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ZooError(f"expected images [B, {self.in_chans}, H, W], got {list(x.shape)}")
-        x = self.lif1(repeat_steps(self.bn1(self.conv1(x)), self.timesteps))
+        x = self.lif1(self.conv1(x), norm=self.bn1, repeat=True)
         for stage in self.stages:
             x = stage(x)
         return x

@@ -1,0 +1,87 @@
+"""Which code runs a layer of neurons: the plain reference in `zoo.neuron`, or a fused kernel that equals it.
+
+The keyword `kernel` of a neuron or network decides, or, where that is "auto", the environment variable SNNZOO_KERNEL:
+
+    auto        the fused kernel where there is one for the device and the type of data, else the reference
+    fused       the fused kernel; an error where there is none
+    reference   plain PyTorch
+
+Fused kernels: "cpp" on a CPU (built on first use by the machine's C++ compiler, then cached), "triton" on CUDA.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from typing import Any
+
+import torch
+
+from ..errors import ZooError, one_of
+from . import cpu, gpu
+from .ops import fused_lif
+from .spec import Branch, Neuron
+
+__all__ = ["Branch", "Neuron", "fused_lif", "list_kernels", "pick_kernel"]
+
+REFERENCE = "reference"
+VARIABLE = "SNNZOO_KERNEL"
+_FUSED: dict[str, tuple[str, Any]] = {"cpu": ("cpp", cpu), "cuda": ("triton", gpu)}
+
+
+def list_kernels() -> list[str]:
+    """The values that the `kernel` keyword takes."""
+    return ["auto", "fused", REFERENCE]
+
+
+def pick_kernel(kernel: str, device: str, dtype: torch.dtype, neuron: Neuron) -> str:
+    """The name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
+
+    Args:
+        kernel: as in `list_kernels`.
+        device: "cpu", "cuda" ...
+        dtype: of the input currents.
+        neuron: the dynamics.
+
+    Raises:
+        ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
+    """
+    return _pick(kernel, device, dtype, *neuron)
+
+
+@torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
+def _pick(kernel: str, device: str, dtype: torch.dtype, *neuron: Any) -> str:
+    if kernel not in list_kernels():
+        raise one_of("kernel", kernel, list_kernels())
+    if kernel == "auto":
+        kernel = os.environ.get(VARIABLE) or "auto"
+        if kernel not in list_kernels():
+            raise one_of(f"value of {VARIABLE}", kernel, list_kernels())
+    if kernel == REFERENCE:
+        return REFERENCE
+    name, obstacle = _fused(device, dtype, Neuron(*neuron))
+    if obstacle is None:
+        return name
+    if kernel == "fused":
+        raise ZooError(f"no fused neuron kernel runs here: {obstacle}; kernel 'auto' or 'reference' runs without one")
+    _announce(obstacle)
+    return REFERENCE
+
+
+@functools.cache
+def _fused(device: str, dtype: torch.dtype, neuron: Neuron) -> tuple[str, str | None]:
+    """The fused kernel for a device, and what keeps it from running there."""
+    if device not in _FUSED:
+        return REFERENCE, f"there is none for device {device}"
+    name, module = _FUSED[device]
+    return name, module.obstacle(dtype, neuron)
+
+
+@functools.cache
+def _announce(obstacle: str) -> None:
+    warnings.warn(
+        f"spiking neurons run in plain PyTorch, slower and with more memory: {obstacle}. "
+        f"{VARIABLE}={REFERENCE} asks for that and hides this message.",
+        stacklevel=2,
+    )

@@ -1,0 +1,138 @@
+"""The CPU kernel: PyTorch tensors to the C++ of lif.cpp and back."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ZooError
+from ..surrogate import list_surrogates
+from .build import load_library
+from .spec import Branch, Neuron, layout_of, like, wide
+
+_SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "BF16"}
+_MOST_STEPS = 16
+_PARALLEL = 1 << 15  # elements from which a second thread pays
+_Pointer = ctypes.c_void_p
+
+
+class _Branch(ctypes.Structure):
+    _fields_ = [
+        *((name, _Pointer) for name in ("x", "weight", "bias", "mean", "var", "grad", "grad_weight", "grad_bias")),
+        ("eps", ctypes.c_double),
+        ("batch_stats", ctypes.c_int32),
+    ]
+
+
+class _Args(ctypes.Structure):
+    _fields_ = [
+        *(("x", _Branch), ("r", _Branch)),
+        *((name, _Pointer) for name in ("spikes", "grad", "current", "leak")),
+        *((name, ctypes.c_int64) for name in ("step", "channels", "inner")),
+        *((name, ctypes.c_int32) for name in ("repeat", "threads")),
+        *((name, ctypes.c_double) for name in ("decay", "gain", "threshold", "width")),
+    ]
+
+
+def obstacle(dtype: torch.dtype, neuron: Neuron) -> str | None:
+    """Why the kernel cannot run for this type of data and these neurons, None if it can; builds it the first time."""
+    if dtype not in _SCALARS:
+        return f"the cpp kernel does not take {str(dtype).removeprefix('torch.')}"
+    if neuron.steps > _MOST_STEPS:
+        return f"the cpp kernel unrolls at most {_MOST_STEPS} time steps, not {neuron.steps}"
+    try:
+        library = _library(dtype, neuron, leak=False)
+    except ZooError as error:
+        return str(error)
+    assert library.lif_args_size() == ctypes.sizeof(_Args)
+    return None
+
+
+def _library(dtype: torch.dtype, neuron: Neuron, leak: bool) -> ctypes.CDLL:
+    return load_library(
+        SCALAR=_SCALARS[dtype],
+        STEPS=neuron.steps,
+        SURROGATE=list_surrogates().index(neuron.surrogate),
+        SOFT=int(neuron.soft),
+        DETACH=int(neuron.detach),
+        LEAK=int(leak),
+    )
+
+
+def forward(x: Branch, r: Branch | None, leak: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
+    """Spikes [T*B, ...], and the statistics used, [4, C]: mean and biased variance of x, then of r."""
+    shape = (len(x.data) * neuron.steps if neuron.repeat else len(x.data), *x.data.shape[1:])
+    spikes = like(x.data, shape)
+    stats = _stats(x, r)
+    args = _arguments(x, r, stats, leak, neuron)
+    args.spikes = spikes.data_ptr()
+    _call(_library(x.data.dtype, neuron, leak is not None).lif_forward, args)
+    return spikes, stats
+
+
+def backward(
+    grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, neuron: Neuron
+) -> list[Tensor]:
+    """Gradients of x, its weight and bias, r, its weight and bias, leak; empty where there is no such input."""
+    args = _arguments(x, r, stats, leak, neuron)
+    none = x.data.new_empty(0)
+    current = torch.empty_like(x.data)
+    normalised = [b is not None and b.eps is not None for b in (x, r)]
+    # The current's gradient is that of every branch without normalisation; x's may overwrite it in its last use.
+    grad_x = torch.empty_like(current) if normalised[0] and r is not None and not normalised[1] else current
+    grad_r = none if r is None else torch.empty_like(current) if normalised[1] else current
+    affine = torch.empty(4, stats.shape[1], dtype=stats.dtype)
+    sums = torch.zeros(2, dtype=torch.float64)
+    args.grad, args.current = grad.data_ptr(), current.data_ptr()
+    args.leak = sums.data_ptr() if leak is not None else None
+    for i, (branch, out) in enumerate(((args.x, grad_x), (args.r, grad_r))):
+        branch.grad = out.data_ptr()
+        branch.grad_weight, branch.grad_bias = affine[2 * i].data_ptr(), affine[2 * i + 1].data_ptr()
+    _call(_library(x.data.dtype, neuron, leak is not None).lif_backward, args)
+    if grad_r is grad_x:
+        grad_r = grad_x.clone()
+    return [grad_x, affine[0], affine[1], grad_r, affine[2], affine[3], none if leak is None else sums.to(leak.dtype)]
+
+
+def _stats(x: Branch, r: Branch | None) -> Tensor:
+    branches = [b for b in (x, r) if b is not None and b.eps is not None]
+    channels = x.data.shape[1] if branches else 0
+    stats = torch.empty(4, channels, dtype=wide(x.data.dtype))
+    for i, branch in enumerate((x, r)):
+        if branch is not None and branch.mean is not None and branch.var is not None:
+            stats[2 * i], stats[2 * i + 1] = branch.mean, branch.var
+    return stats
+
+
+def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, neuron: Neuron) -> _Args:
+    size = x.data.numel() if neuron.repeat else x.data.numel() // neuron.steps
+    channels_last = x.data.dim() == 2 or layout_of(x.data) is torch.channels_last
+    args = _Args(
+        step=size,
+        channels=stats.shape[1],
+        inner=1 if channels_last else x.data[0, 0].numel() if x.data.dim() > 1 else 1,
+        repeat=neuron.repeat,
+        threads=torch.get_num_threads() if size * neuron.steps >= _PARALLEL else 1,
+        threshold=neuron.threshold,
+        width=neuron.width,
+    )
+    args.decay, args.gain = (neuron.decay, neuron.gain) if leak is None else leak.tolist()
+    for i, (branch, to) in enumerate(((x, args.x), (r, args.r))):
+        if branch is None:
+            continue
+        to.x = branch.data.data_ptr()
+        if branch.eps is not None:
+            to.mean, to.var = stats[2 * i].data_ptr(), stats[2 * i + 1].data_ptr()
+            to.eps, to.batch_stats = branch.eps, branch.mean is None
+            to.weight = None if branch.weight is None else branch.weight.data_ptr()
+            to.bias = None if branch.bias is None else branch.bias.data_ptr()
+    return args
+
+
+def _call(function: Callable[[Any], None], args: _Args) -> None:
+    if args.step:
+        function(ctypes.byref(args))

@@ -1,0 +1,106 @@
+"""The fused neuron as PyTorch operators, `snnzoo::lif` and its backward: what autograd and torch.compile see.
+
+An operator is one node to them, whatever runs inside; its outputs keep the layout of its input. Autograd joins the two
+by a Function, which torch.compile traces and which costs a quarter of torch.library.register_autograd for each call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cpu
+from .spec import Branch, Neuron, dense, layout_of, like, wide
+
+_INPUTS = (
+    "Tensor x, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? var, float? eps, "
+    "Tensor? r, Tensor? r_weight, Tensor? r_bias, Tensor? r_mean, Tensor? r_var, float? r_eps, Tensor? leak, "
+    "int steps, bool repeat, float decay, float gain, float threshold, bool soft, bool detach, str surrogate, "
+    "float width"
+)
+_LIBRARY = torch.library.Library("snnzoo", "DEF")
+_LIBRARY.define(f"lif({_INPUTS}) -> (Tensor spikes, Tensor stats)")
+_LIBRARY.define(f"lif_backward(Tensor grad, Tensor stats, {_INPUTS}) -> Tensor[]")
+_NUMBERS = 13  # where the numbers of a neuron begin among the inputs
+
+
+def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
+    """LIF neurons over the sum of one or two branches, in one pass over the data.
+
+    Args:
+        x: currents [T*B, C, ...] ([B, C, ...] with `neuron.repeat`), float32, float64 or bfloat16; its layout is kept.
+        r: a second summand of the same shape and type.
+        leak: decay and gain [2] as a tensor that wants gradients, in place of the neuron's numbers.
+        neuron: the dynamics.
+
+    Returns:
+        The spikes [T*B, C, ...], and the statistics of the batch [4, C]: mean and biased variance of x, then of r
+        (without normalisation [4, 0]).
+    """
+    return _LIF.apply(*x, *(r or (None,) * 6), leak, *neuron)
+
+
+def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | None, Neuron]:
+    layout = layout_of(inputs[0])
+    x, r = (Branch(*inputs[i : i + 6]) if inputs[i] is not None else None for i in (0, 6))
+    assert x is not None
+    x = x._replace(data=dense(x.data, layout))
+    r = r and r._replace(data=dense(r.data, layout))
+    return x, r, inputs[12], Neuron(*inputs[_NUMBERS:])
+
+
+def _forward_cpu(*inputs: Any) -> tuple[Tensor, Tensor]:
+    return cpu.forward(*_unpack(inputs))
+
+
+def _backward_cpu(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
+    x, r, leak, neuron = _unpack(inputs)
+    return cpu.backward(dense(grad, layout_of(x.data)), x, r, leak, stats, neuron)
+
+
+def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
+    x, r, _, neuron = _unpack(inputs)
+    rows = x.data.shape[0] * (neuron.steps if neuron.repeat else 1)
+    normalised = x.eps is not None or (r is not None and r.eps is not None)
+    stats = x.data.new_empty((4, x.data.shape[1] if normalised else 0), dtype=wide(x.data.dtype))
+    return like(x.data, (rows, *x.data.shape[1:])), stats
+
+
+def _backward_shapes(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
+    x, r, leak, _ = _unpack(inputs)
+    none, rows = x.data.new_empty(0), [stats.new_empty(stats.shape[1]) for _ in range(4)]
+    grad_r = none if r is None else torch.empty_like(r.data)
+    grad_leak = none if leak is None else torch.empty_like(leak)
+    return [torch.empty_like(x.data), rows[0], rows[1], grad_r, rows[2], rows[3], grad_leak]
+
+
+class _LIF(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        spikes, stats = torch.ops.snnzoo.lif(*inputs)
+        ctx.numbers = inputs[5], inputs[11], inputs[_NUMBERS:]
+        ctx.save_for_backward(stats, *inputs[:5], *inputs[6:11], inputs[12])
+        ctx.mark_non_differentiable(stats)
+        return spikes, stats
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        stats, *tensors = ctx.saved_tensors
+        eps, r_eps, neuron = ctx.numbers
+        inputs = (*tensors[:5], eps, *tensors[5:10], r_eps, tensors[10], *neuron)
+        g = torch.ops.snnzoo.lif_backward(grad.to(tensors[0].dtype), stats, *inputs)
+
+        def given(i: int, grad: Tensor) -> Tensor | None:
+            return None if inputs[i] is None else grad
+
+        x = (g[0], given(1, g[1]), given(2, g[2]), None, None, None)
+        r = (given(6, g[3]), given(7, g[4]), given(8, g[5]), None, None, None)
+        return (*x, *r, given(12, g[6]), *[None] * len(neuron))
+
+
+_LIBRARY.impl("lif", _forward_cpu, "CPU")
+_LIBRARY.impl("lif_backward", _backward_cpu, "CPU")
+torch.library.register_fake("snnzoo::lif", _forward_shapes, lib=_LIBRARY)
+torch.library.register_fake("snnzoo::lif_backward", _backward_shapes, lib=_LIBRARY)

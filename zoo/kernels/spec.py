@@ -1,0 +1,57 @@
+"""What a kernel is told: the numbers of a neuron, the branches of its input current, and how they lie in memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Neuron(NamedTuple):
+    """A LIF layer in numbers: u = decay v + gain i, and what follows from u (see `zoo.neuron`)."""
+
+    steps: int
+    repeat: bool
+    """The current is given once, [B, ...], and the same at every step."""
+    decay: float
+    gain: float
+    threshold: float
+    soft: bool
+    detach: bool
+    surrogate: str
+    width: float
+
+
+class Branch(NamedTuple):
+    """One summand of the current, [T*B, C, ...], with the batch normalisation in front of it."""
+
+    data: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    mean: Tensor | None = None
+    """Frozen statistics [C]; None to take the batch's."""
+    var: Tensor | None = None
+    eps: float | None = None
+    """None where nothing is normalised."""
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type of membranes and statistics: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """channels_last if `x` lies so and not also contiguously, else contiguous."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def dense(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """`x` itself if it lies densely in that layout, else a copy that does."""
+    return x.contiguous(memory_format=layout)
+
+
+def like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An empty tensor of another shape in the layout of `x`."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))

@@ -1,0 +1,50 @@
+"""Batch normalisation as the fused kernels see it: its numbers, and what a training step does to its statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .kernels import Branch
+from .kernels.spec import wide
+
+
+def can_fuse(norm: nn.Module | None) -> bool:
+    """Whether a kernel can stand in for `norm`: none, or PyTorch's own batch normalisation that nobody watches."""
+    return norm is None or (
+        type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not norm._forward_hooks and not norm._forward_pre_hooks
+    )
+
+
+def branch(x: Tensor, norm: nn.Module | None) -> Branch:
+    """A summand of the current with the normalisation in front of it."""
+    if norm is None:
+        return Branch(x)
+
+    def values(value: Any) -> Tensor | None:
+        return None if value is None else value.to(wide(x.dtype))
+
+    frozen = not norm.training and norm.running_mean is not None
+    mean, var = (norm.running_mean, norm.running_var) if frozen else (None, None)
+    eps: Any = norm.eps
+    return Branch(x, values(norm.weight), values(norm.bias), values(mean), values(var), eps)
+
+
+@torch.no_grad()
+def update_statistics(norm: nn.Module | None, mean: Tensor, var: Tensor, count: int) -> None:
+    """What a forward in training mode does to the running statistics.
+
+    Args:
+        norm: the normalisation; None, evaluation mode and absent statistics change nothing.
+        mean, var: of the batch [C], `var` biased.
+        count: values behind each of them.
+    """
+    if norm is None or not norm.training or norm.running_mean is None:
+        return
+    batches: Any = norm.num_batches_tracked
+    batches.add_(1)
+    factor: Any = norm.momentum if norm.momentum is not None else 1 / float(batches)
+    for running, value in ((norm.running_mean, mean), (norm.running_var, var * (count / max(count - 1, 1)))):
+        running.mul_(1 - factor).add_(value, alpha=factor)  # type: ignore[operator]
