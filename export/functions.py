@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from zoo.layers import input_current
 from zoo.neuron import LIF
-from zoo.scaling import PostSpikes
 
 DOMAIN = "snnzoo"
 OPSET = 20
@@ -65,8 +64,8 @@ class LIFPlaceholder(nn.Module):
         self.attributes: dict[str, Any] = {LAYER: name, **numbers_of(layer)._asdict()}
         self.timesteps = layer.timesteps
 
-    def forward(self, x: Tensor, post: PostSpikes | None = None, **current: Any) -> Tensor:
-        """As `LIF.forward`, to a placeholder for the spikes; `post` is for training and ignored."""
+    def forward(self, x: Tensor, **current: Any) -> Tensor:
+        """As `LIF.forward`, to a placeholder for the spikes."""
         x = input_current(x, self.timesteps, **current)
         return torch.onnx.ops.symbolic(self.function, (x,), self.attributes, dtype=x.dtype, shape=x.shape, version=1)
 

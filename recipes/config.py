@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import CommandParser, ZooError, one_of
+from zoo.kernels import list_kernels
 
 from .augment import AUTO_AUGMENTS
 
@@ -71,6 +72,8 @@ class Recipe:
 
     amp: str = _key("auto", "off, bf16, fp16, or auto: bf16 where the processor computes in it, else off")
     channels_last: bool = _key(True, "memory layout")
+    kernel: str = _key("auto", "which code runs the neurons: auto, fused or reference; see zoo/kernels")
+    grad_checkpointing: bool = _key(False, "keep the spikes between stages only and compute the rest twice")
     device: str = _key("auto", "auto (cuda where there is one), cpu, cuda")
     seed: int = _key(0, "of initialisation, data order, augmentation and dropout")
 
@@ -140,6 +143,7 @@ _ONE_OF = {
     "loss": ["ce", "tet"],
     "auto_augment": AUTO_AUGMENTS,
     "amp": ["auto", "off", "bf16", "fp16"],
+    "kernel": list_kernels(),
     "device": ["auto", "cpu", "cuda"],
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 
 import torch
@@ -48,3 +50,15 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def keep_memory() -> None:
+    """Have glibc keep the memory of freed tensors for the next ones, in this process.
+
+    By default it returns every large block to the system, and each step of training on a CPU faults all its pages in
+    again, which costs a tenth of the step.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tell it
+        tell = ctypes.CDLL("libc.so.6").mallopt
+        tell(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        tell(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

@@ -38,7 +38,8 @@ from . import augment
 from .config import Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
-from .processes import mean_over_processes, start_processes, stop_processes
+from .precision import amp_dtype, amp_name
+from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import load_state, save_state
 
 STATE = "state.safetensors"
@@ -54,6 +55,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         ZooError: bad recipe or data, or a run directory that holds another run.
     """
     rank, world, device = start_processes(recipe.device)
+    keep_memory()
     try:
         return _train(recipe, rank, world, device)
     finally:
@@ -83,6 +85,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
+    model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -100,7 +103,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         step_on_epochs=False,
     )
     ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    amp = _amp_dtype(recipe.amp, device)
+    amp = amp_dtype(recipe.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     network: nn.Module = DistributedDataParallel(model) if world > 1 else model
     mix = None
@@ -138,7 +141,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 
     if rank == 0:
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
-        print(f"{what}: {device}, amp {_amp_name(amp)}, {world} process(es), {total} steps -> {out}", flush=True)
+        how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
+        print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
     writer = _tensorboard(out) if recipe.tensorboard and rank == 0 else None
     # In a log file, where every update is a line of its own, one in ten seconds is enough.
     every = 0.1 if sys.stderr.isatty() else 10.0
@@ -276,7 +280,7 @@ def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
     scaling: dict[str, Any] = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, neuron=recipe.neuron,
-        surrogate=recipe.surrogate, dropout=recipe.dropout, **scaling,
+        surrogate=recipe.surrogate, dropout=recipe.dropout, kernel=recipe.kernel, **scaling,
     )  # fmt: skip
 
 
@@ -309,20 +313,6 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
         return F.cross_entropy(logits.mean(0), target)
     per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
     return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
-
-
-def _amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    if amp == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if fast else None
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-
-
-def _amp_name(amp: torch.dtype | None) -> str:
-    return "off" if amp is None else str(amp).removeprefix("torch.")
 
 
 def _warn_if_long(device: torch.device, seconds: float) -> None:

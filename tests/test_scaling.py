@@ -59,7 +59,7 @@ def test_causal_trace_equals_brute_force(alpha, timesteps, batch, kernel, paddin
     post = PostSpikes()
     y = conv(x, post)
     y.retain_grad()
-    spikes = lif(y, post)
+    spikes = post.tie(lif(y))
     (spikes * weight).sum().backward()
 
     fold = lambda z: z.detach().unflatten(0, (timesteps, batch))  # noqa: E731
@@ -83,7 +83,7 @@ def test_silent_and_saturated_layers(fill, threshold):
     gradients, notes = [], []
     for conv in (plain, scaled):
         post = PostSpikes()
-        notes.append(lif(conv(x, post), post))
+        notes.append(post.tie(lif(conv(x, post))))
         notes[-1].sum().backward()
         gradients.append(conv.weight.grad)
     silent = fill == 0 or not notes[1].any()
@@ -96,7 +96,7 @@ def test_alpha_zero_is_plain_bit_for_bit():
     for rule in (None, Scaling("causal_trace", 0.0)):
         torch.manual_seed(3)
         conv, lif, post = SpikingConv2d(4, 4, 3, 1, 1, timesteps=2, scaling=rule), LIF(2, threshold=0.3), PostSpikes()
-        lif(conv((torch.rand(8, 4, 6, 6) < 0.5).float(), post), post).sum().backward()
+        post.tie(lif(conv((torch.rand(8, 4, 6, 6) < 0.5).float(), post))).sum().backward()
         gradients.append(conv.weight.grad)
     assert torch.equal(*gradients)
 
@@ -110,7 +110,7 @@ def test_two_forwards_in_flight_do_not_mix():
 
     def loss(x):
         post = PostSpikes()
-        return lif(conv(x, post), post).sum()
+        return post.tie(lif(conv(x, post))).sum()
 
     one_by_one = []
     for x in inputs:

@@ -61,20 +61,21 @@ class SpikingConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.timesteps, self.scaling = timesteps, scaling
 
-    def forward(self, x: Tensor, post: PostSpikes | None = None) -> Tensor:
+    def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W'].
 
         Args:
             x: input spikes.
-            post: where the neurons behind this layer record their spikes; needed for a scaled gradient.
+            post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
+            kept: what to keep of `x` for the backward pass, `compact(x)`; itself unless said.
 
         Raises:
             ZooError: the layer has a scaling rule and nobody says which neurons it drives.
         """
-        scaled = self.scaling is not None and self.scaling.alpha > 0
-        if not (scaled and self.training and torch.is_grad_enabled()):
+        scaled = self.training and self.scaling is not None and self.scaling.alpha > 0
+        if not torch.is_grad_enabled() or not (scaled or kept is not None):
             return super().forward(x)
-        if post is None:
+        if scaled and post is None:
             raise ZooError("a convolution with scaling needs `post`, the spikes of the neurons behind it")
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
@@ -82,30 +83,41 @@ class SpikingConv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        y, post.token = _ScaledConv2d.apply(x, weight, geometry, self.scaling, self.timesteps)
+        rule = self.scaling if scaled else None
+        y, token = _SpikingConv2d.apply(x, weight, x.detach() if kept is None else kept, geometry, rule, self.timesteps)
+        if scaled and post is not None:
+            post.token = token
         return y
 
 
-class _ScaledConv2d(torch.autograd.Function):
+def compact(spikes: Tensor) -> Tensor | None:
+    """What backward needs of spikes, in one byte each (int8), where a backward may come; else None."""
+    return spikes.detach().to(torch.int8) if torch.is_grad_enabled() else None
+
+
+class _SpikingConv2d(torch.autograd.Function):
     """A convolution, and a token in the shape of its output whose gradient is the post-synaptic spikes (PostSpikes)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], scaling: Scaling, timesteps: int
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        kept: Tensor,
+        geometry: tuple[Any, ...],
+        scaling: Scaling | None,
+        timesteps: int,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(kept, weight)
         ctx.set_materialize_grads(False)  # spikes that never came are None, not zeros
         ctx.geometry, ctx.scaling, ctx.timesteps = geometry, scaling, timesteps
         y = torch.nn.functional.conv2d(x, weight, None, *geometry)
         return y, y.new_zeros(()).expand(y.shape)
 
     @staticmethod
-    def backward(
-        ctx: Any, grad: Tensor, spikes: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        if spikes is None:
-            raise ZooError("no neuron tied its spikes to a convolution with scaling (PostSpikes.tie)")
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, spikes: Tensor | None) -> tuple[Tensor | None, ...]:
+        kept, weight = ctx.saved_tensors
+        x = kept.to(grad.dtype)
         stride, padding, dilation, groups = ctx.geometry
 
         def gradient(input: Tensor, error: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,9 +127,14 @@ class _ScaledConv2d(torch.autograd.Function):
         def operator(input: Tensor, error: Tensor) -> Tensor:
             return gradient(input, error, [False, True, False])[1]
 
-        grad_x = gradient(x, grad, [True, False, False])[0] if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None, None
+        for_x, for_weight, *_ = ctx.needs_input_grad
+        if ctx.scaling is None:
+            return *gradient(x, grad, [for_x, for_weight, False])[:2], None, None, None, None
+        if spikes is None:
+            raise ZooError("no neuron tied its spikes to a convolution with scaling (PostSpikes.tie)")
+        grad_x = gradient(x, grad, [True, False, False])[0] if for_x else None
+        if not for_weight:
+            return grad_x, None, None, None, None, None
         pre, post, error = (unfold_steps(z, ctx.timesteps) for z in (x, spikes, grad))
         scaled = ctx.scaling.weight_gradient(pre, post, error, operator)
-        return grad_x, scaled.to(weight.dtype), None, None, None
+        return grad_x, scaled.to(weight.dtype), None, None, None, None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .layers import unfold_steps
+from .neuron import LIF
+from .norm import statistics_kept
 
 
 class SpikingNetwork(nn.Module):
@@ -28,6 +33,7 @@ class SpikingNetwork(nn.Module):
     """Of the weights file that was loaded."""
     training_args: dict[str, Any] | None = None
     """The recipe behind the weights that were loaded."""
+    grad_checkpointing = False
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`."""
@@ -41,3 +47,23 @@ class SpikingNetwork(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
         raise NotImplementedError
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: keep the spikes between stages only, and run each stage again in backward.
+
+        Gradients and running statistics are those of a network without it.
+        """
+        self.grad_checkpointing = enable
+
+    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """stage(x), checkpointed if that is on."""
+        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
+            return stage(x)
+        contexts = lambda: (contextlib.nullcontext(), statistics_kept(stage))  # noqa: E731
+        out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
+        return out
+
+    def kernel_for(self, device: str, dtype: torch.dtype) -> str:
+        """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
+        names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, LIF))
+        return ", ".join(names)

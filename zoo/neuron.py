@@ -24,7 +24,6 @@ from .errors import ZooError, one_of
 from .kernels import Neuron, fused_lif, list_kernels, pick_kernel
 from .layers import input_current
 from .norm import branch, can_fuse, update_statistics
-from .scaling import PostSpikes
 from .specs import check_flag, check_integer, check_number, check_positive, split_spec
 from .surrogate import Surrogate, resolve_surrogate
 
@@ -79,7 +78,6 @@ class LIF(nn.Module):
     def forward(
         self,
         x: Tensor,
-        post: PostSpikes | None = None,
         *,
         norm: nn.Module | None = None,
         shortcut: Tensor | None = None,
@@ -93,7 +91,6 @@ class LIF(nn.Module):
 
         Args:
             x: [T*B, ...], or [B, ...] with `repeat`; membranes are float32 at least, whatever its dtype.
-            post: ties the spikes to the scaled layer that these neurons are the post-synaptic side of.
             norm: normalisation of `x`, None for none.
             shortcut: a second summand, [T*B, ...].
             shortcut_norm: its normalisation, None for none.
@@ -111,10 +108,8 @@ class LIF(nn.Module):
             for x_t in current.unflatten(0, (self.timesteps, -1)).unbind(0):
                 s, v = self.step(x_t, v)
                 spikes.append(s)
-            out = torch.cat(spikes)
-        else:
-            out = self._fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
-        return out if post is None else post.tie(out)
+            return torch.cat(spikes)
+        return self._fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         """The name of the code that runs for currents of that type on that device: "reference", "cpp" or "triton"."""
@@ -150,7 +145,8 @@ class LIF(nn.Module):
         neuron = self._numbers()._replace(repeat=repeat)
         out, stats = fused_lif(branch(x, norm), r, leak, neuron)
         for i, part in enumerate((norm, shortcut_norm)):
-            update_statistics(part, stats[2 * i], stats[2 * i + 1], x.numel() // x.shape[1])
+            if part is not None:
+                update_statistics(part, stats[2 * i], stats[2 * i + 1], x.numel() // x.shape[1])
         return out
 
     def step(self, x_t: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

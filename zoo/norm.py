@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .kernels import Branch
 from .kernels.spec import wide
@@ -32,16 +35,29 @@ def branch(x: Tensor, norm: nn.Module | None) -> Branch:
     return Branch(x, values(norm.weight), values(norm.bias), values(mean), values(var), eps)
 
 
+@contextlib.contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Running statistics stay as they are: for a forward in training mode that only repeats one."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
 @torch.no_grad()
-def update_statistics(norm: nn.Module | None, mean: Tensor, var: Tensor, count: int) -> None:
+def update_statistics(norm: nn.Module, mean: Tensor, var: Tensor, count: int) -> None:
     """What a forward in training mode does to the running statistics.
 
     Args:
-        norm: the normalisation; None, evaluation mode and absent statistics change nothing.
+        norm: the normalisation; in evaluation mode and without statistics, nothing changes.
         mean, var: of the batch [C], `var` biased.
         count: values behind each of them.
     """
-    if norm is None or not norm.training or norm.running_mean is None:
+    if not norm.training or norm.running_mean is None or not norm.track_running_stats:
         return
     batches: Any = norm.num_batches_tracked
     batches.add_(1)

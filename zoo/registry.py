@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import timm
+import torch
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
@@ -54,7 +55,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         name: an architecture ("sresnet19_gs"), one with its tag ("sresnet19_gs.t4_cifar10"), or a directory with a
             checkpoint ("local-dir:runs/x"), which always loads its weights and comes in evaluation mode.
         pretrained: load trained weights.
-        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout; all JSON values.
+        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values.
 
     Raises:
         ZooError: unknown name, tag, keyword or value; no published weights; a broken checkpoint.
@@ -80,7 +81,8 @@ def check_name(name: str) -> None:
 
 
 def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
-    """What the zoo knows of one architecture without its weights: parameters, time steps, rule, tags with weights.
+    """What the zoo knows of one architecture without its weights: parameters, time steps, rule, the code that runs its
+    neurons on this machine's devices, tags with weights.
 
     Args:
         name: an architecture, with or without tag.
@@ -95,8 +97,13 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "input_size": list(model.pretrained_cfg["input_size"]),
         **{key: model.model_args[key] for key in ("timesteps", "neuron", "surrogate", "scaling")},
+        "kernel": {device: model.kernel_for(device, torch.float32) for device in _devices()},
         "pretrained": list_pretrained(f"{architecture}.*"),
     }
+
+
+def _devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def _tags(architecture: str) -> list[str]:

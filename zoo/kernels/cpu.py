@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -110,11 +111,10 @@ def _stats(x: Branch, r: Branch | None) -> Tensor:
 
 def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, neuron: Neuron) -> _Args:
     size = x.data.numel() if neuron.repeat else x.data.numel() // neuron.steps
-    channels_last = x.data.dim() == 2 or layout_of(x.data) is torch.channels_last
     args = _Args(
         step=size,
         channels=stats.shape[1],
-        inner=1 if channels_last else x.data[0, 0].numel() if x.data.dim() > 1 else 1,
+        inner=1 if layout_of(x.data) is torch.channels_last else math.prod(x.data.shape[2:]),
         repeat=neuron.repeat,
         threads=torch.get_num_threads() if size * neuron.steps >= _PARALLEL else 1,
         threshold=neuron.threshold,

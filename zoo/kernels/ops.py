@@ -6,12 +6,13 @@ by a Function, which torch.compile traces and which costs a quarter of torch.lib
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import cpu, gpu
 from .spec import Branch, Neuron, dense, layout_of, like, wide
 
 _INPUTS = (
@@ -30,7 +31,8 @@ def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, neuron: Neuron) 
     """LIF neurons over the sum of one or two branches, in one pass over the data.
 
     Args:
-        x: currents [T*B, C, ...] ([B, C, ...] with `neuron.repeat`), float32, float64 or bfloat16; its layout is kept.
+        x: currents [T*B, ...] ([B, ...] with `neuron.repeat`), of a type that the device's kernel takes; its layout is
+            kept. With normalisation the second axis is the channels, and only the CPU's kernel takes it, or r.
         r: a second summand of the same shape and type.
         leak: decay and gain [2] as a tensor that wants gradients, in place of the neuron's numbers.
         neuron: the dynamics.
@@ -51,13 +53,16 @@ def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | No
     return x, r, inputs[12], Neuron(*inputs[_NUMBERS:])
 
 
-def _forward_cpu(*inputs: Any) -> tuple[Tensor, Tensor]:
-    return cpu.forward(*_unpack(inputs))
+def _forward(kernel: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    return lambda *inputs: kernel.forward(*_unpack(inputs))
 
 
-def _backward_cpu(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
-    x, r, leak, neuron = _unpack(inputs)
-    return cpu.backward(dense(grad, layout_of(x.data)), x, r, leak, stats, neuron)
+def _backward(kernel: Any) -> Callable[..., list[Tensor]]:
+    def backward(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
+        x, r, leak, neuron = _unpack(inputs)
+        return kernel.backward(dense(grad, layout_of(x.data)), x, r, leak, stats, neuron)
+
+    return backward
 
 
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -100,7 +105,8 @@ class _LIF(torch.autograd.Function):
         return (*x, *r, given(12, g[6]), *[None] * len(neuron))
 
 
-_LIBRARY.impl("lif", _forward_cpu, "CPU")
-_LIBRARY.impl("lif_backward", _backward_cpu, "CPU")
+for device, module in (("CPU", cpu), ("CUDA", gpu)):
+    _LIBRARY.impl("lif", _forward(module), device)
+    _LIBRARY.impl("lif_backward", _backward(module), device)
 torch.library.register_fake("snnzoo::lif", _forward_shapes, lib=_LIBRARY)
 torch.library.register_fake("snnzoo::lif_backward", _backward_shapes, lib=_LIBRARY)

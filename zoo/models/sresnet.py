@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import SpikingConv2d
+from ..layers import SpikingConv2d, compact
 from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
 from ..registry import register_model
@@ -51,12 +51,15 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2 = PostSpikes(), PostSpikes()
-        y = self.lif1(self.conv1(x, post1), post1, norm=self.bn1)
-        y = self.conv2(y, post2)
-        if not len(self.shortcut):
-            return self.lif2(y, post2, norm=self.bn2, shortcut=x)
-        conv, norm = self.shortcut
-        return self.lif2(y, post2, norm=self.bn2, shortcut=conv(x), shortcut_norm=norm)
+        y = self.lif1(self.conv1(x, post1), norm=self.bn1)
+        kept = compact(y)
+        y = self.conv2(post1.tie(y, kept), post2, kept)
+        if len(self.shortcut):
+            conv, norm = self.shortcut
+            y = self.lif2(y, norm=self.bn2, shortcut=conv(x), shortcut_norm=norm)
+        else:
+            y = self.lif2(y, norm=self.bn2, shortcut=x)
+        return post2.tie(y)
 
 
 class SResNet(SpikingNetwork):
@@ -152,7 +155,7 @@ class SResNet(SpikingNetwork):
             raise ZooError(f"expected images [B, {self.in_chans}, H, W], got {list(x.shape)}")
         x = self.lif1(self.conv1(x), norm=self.bn1, repeat=True)
         for stage in self.stages:
-            x = stage(x)
+            x = self.run_stage(stage, x)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -1,0 +1,24 @@
+"""Mixed precision: what the recipe key `amp` means on a device."""
+
+from __future__ import annotations
+
+import torch
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the processor has bfloat16 arithmetic of its own; without it, bfloat16 is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """The type that convolutions and linear layers compute in, None for float32; "auto" is bf16 where it is native."""
+    if amp == "auto":
+        return torch.bfloat16 if computes_in_bf16(device) else None
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+
+def amp_name(dtype: torch.dtype | None) -> str:
+    """Its short name: fp32, bf16 or fp16."""
+    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
