@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("SNNZOO_CACHE", str(ROOT / ".cache"))  # kernels built once for all processes of the tests
 
 import pytest
 import torch

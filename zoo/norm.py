@@ -38,14 +38,16 @@ def branch(x: Tensor, norm: nn.Module | None) -> Branch:
 @contextlib.contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Running statistics stay as they are: for a forward in training mode that only repeats one."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 @torch.no_grad()
@@ -57,10 +59,11 @@ def update_statistics(norm: nn.Module, mean: Tensor, var: Tensor, count: int) ->
         mean, var: of the batch [C], `var` biased.
         count: values behind each of them.
     """
-    if not norm.training or norm.running_mean is None or not norm.track_running_stats:
+    if not norm.training or norm.running_mean is None:
         return
     batches: Any = norm.num_batches_tracked
     batches.add_(1)
     factor: Any = norm.momentum if norm.momentum is not None else 1 / float(batches)
-    for running, value in ((norm.running_mean, mean), (norm.running_var, var * (count / max(count - 1, 1)))):
-        running.mul_(1 - factor).add_(value, alpha=factor)  # type: ignore[operator]
+    unbiased = count / max(count - 1, 1)
+    for running, value, alpha in ((norm.running_mean, mean, factor), (norm.running_var, var, factor * unbiased)):
+        running.mul_(1 - factor).add_(value, alpha=alpha)  # type: ignore[operator]

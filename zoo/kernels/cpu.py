@@ -87,16 +87,17 @@ def backward(
     grad_x = torch.empty_like(current) if normalised[0] and r is not None and not normalised[1] else current
     grad_r = none if r is None else torch.empty_like(current) if normalised[1] else current
     affine = torch.empty(4, stats.shape[1], dtype=stats.dtype)
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = none if leak is None else torch.zeros(2, dtype=torch.float64)
     args.grad, args.current = grad.data_ptr(), current.data_ptr()
-    args.leak = sums.data_ptr() if leak is not None else None
+    args.leak = sums.data_ptr()
     for i, (branch, out) in enumerate(((args.x, grad_x), (args.r, grad_r))):
         branch.grad = out.data_ptr()
-        branch.grad_weight, branch.grad_bias = affine[2 * i].data_ptr(), affine[2 * i + 1].data_ptr()
+        branch.grad_weight, branch.grad_bias = _rows(affine)[2 * i : 2 * i + 2]
     _call(_library(x.data.dtype, neuron, leak is not None).lif_backward, args)
     if grad_r is grad_x:
         grad_r = grad_x.clone()
-    return [grad_x, affine[0], affine[1], grad_r, affine[2], affine[3], none if leak is None else sums.to(leak.dtype)]
+    rows = affine.unbind()
+    return [grad_x, *rows[:2], grad_r, *rows[2:], none if leak is None else sums.to(leak.dtype)]
 
 
 def _stats(x: Branch, r: Branch | None) -> Tensor:
@@ -126,11 +127,16 @@ def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, 
             continue
         to.x = branch.data.data_ptr()
         if branch.eps is not None:
-            to.mean, to.var = stats[2 * i].data_ptr(), stats[2 * i + 1].data_ptr()
+            to.mean, to.var = _rows(stats)[2 * i : 2 * i + 2]
             to.eps, to.batch_stats = branch.eps, branch.mean is None
             to.weight = None if branch.weight is None else branch.weight.data_ptr()
             to.bias = None if branch.bias is None else branch.bias.data_ptr()
     return args
+
+
+def _rows(x: Tensor) -> list[int]:
+    """Addresses of the rows of [4, C]."""
+    return [x.data_ptr() + i * x.shape[1] * x.element_size() for i in range(len(x))]
 
 
 def _call(function: Callable[[Any], None], args: _Args) -> None:

@@ -1,7 +1,8 @@
 """The fused neuron as PyTorch operators, `snnzoo::lif` and its backward: what autograd and torch.compile see.
 
 An operator is one node to them, whatever runs inside; its outputs keep the layout of its input. Autograd joins the two
-by a Function, which torch.compile traces and which costs a quarter of torch.library.register_autograd for each call.
+by a Function, which torch.compile traces; an eager call goes straight to the kernel, because PyTorch's dispatcher takes
+longer over these many arguments than a small layer takes to compute.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _INPUTS = (
 _LIBRARY = torch.library.Library("snnzoo", "DEF")
 _LIBRARY.define(f"lif({_INPUTS}) -> (Tensor spikes, Tensor stats)")
 _LIBRARY.define(f"lif_backward(Tensor grad, Tensor stats, {_INPUTS}) -> Tensor[]")
+_KERNELS: dict[str, Any] = {"cpu": cpu, "cuda": gpu}
 _NUMBERS = 13  # where the numbers of a neuron begin among the inputs
 
 
@@ -81,10 +83,16 @@ def _backward_shapes(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
     return [torch.empty_like(x.data), rows[0], rows[1], grad_r, rows[2], rows[3], grad_leak]
 
 
+def _eager_kernel(x: Tensor) -> Any:
+    """The kernel to call as it is; None where PyTorch traces, with tensors that hold no data."""
+    return None if torch.compiler.is_compiling() or type(x) is not Tensor else _KERNELS[x.device.type]
+
+
 class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        spikes, stats = torch.ops.snnzoo.lif(*inputs)
+        kernel = _eager_kernel(inputs[0])
+        spikes, stats = _forward(kernel)(*inputs) if kernel else torch.ops.snnzoo.lif(*inputs)
         ctx.numbers = inputs[5], inputs[11], inputs[_NUMBERS:]
         ctx.save_for_backward(stats, *inputs[:5], *inputs[6:11], inputs[12])
         ctx.mark_non_differentiable(stats)
@@ -95,7 +103,9 @@ class _LIF(torch.autograd.Function):
         stats, *tensors = ctx.saved_tensors
         eps, r_eps, neuron = ctx.numbers
         inputs = (*tensors[:5], eps, *tensors[5:10], r_eps, tensors[10], *neuron)
-        g = torch.ops.snnzoo.lif_backward(grad.to(tensors[0].dtype), stats, *inputs)
+        kernel = _eager_kernel(grad)
+        run = _backward(kernel) if kernel else torch.ops.snnzoo.lif_backward
+        g = run(grad.to(tensors[0].dtype), stats, *inputs)
 
         def given(i: int, grad: Tensor) -> Tensor | None:
             return None if inputs[i] is None else grad
@@ -105,8 +115,8 @@ class _LIF(torch.autograd.Function):
         return (*x, *r, given(12, g[6]), *[None] * len(neuron))
 
 
-for device, module in (("CPU", cpu), ("CUDA", gpu)):
-    _LIBRARY.impl("lif", _forward(module), device)
-    _LIBRARY.impl("lif_backward", _backward(module), device)
+for device, module in _KERNELS.items():
+    _LIBRARY.impl("lif", _forward(module), device.upper())
+    _LIBRARY.impl("lif_backward", _backward(module), device.upper())
 torch.library.register_fake("snnzoo::lif", _forward_shapes, lib=_LIBRARY)
 torch.library.register_fake("snnzoo::lif_backward", _backward_shapes, lib=_LIBRARY)

@@ -1,0 +1,122 @@
+"""python -m recipes.bench: what is timed, counted and written, and that it says no to what it cannot time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import assert_one_error, run_module, tiny
+from torch import nn
+
+from recipes.bench import IdentityNeuron, bench, without_neurons
+from recipes.measure import alternate, operations, peak_bytes, saved_bytes
+from zoo.errors import ZooError
+from zoo.neuron import LIF
+
+SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
+
+
+def test_command_writes_a_measurement(tmp_path):
+    file = tmp_path / "speed.json"
+    shape = ["--batch", "2", "--timesteps", "2", "--runs", "3", "--warmup", "1"]
+    arms = ["--against", "identity", "reference", "plain", "--json", str(file)]
+    done = run_module("recipes.bench", "step", "--model", "sresnet19_w16_gs", *shape, *arms)
+    assert done.returncode == 0, done.stderr
+    assert "identity floor" in done.stdout
+    result = json.loads(file.read_text())
+    assert result["kind"] == "speed"
+    assert result["kernel"] in ("cpp", "reference")
+    assert result["command"].startswith("python -m recipes.bench step --model sresnet19_w16_gs")
+    assert result["machine"]["cpu"]
+    arms = [result, result["reference"], result["plain"], *result["identity"]["all"].values()]
+    for arm in arms:
+        assert 0 < arm["p10_ms"] <= arm["median_ms"] <= arm["p90_ms"]
+        assert arm["median_ms"] == pytest.approx(sorted(arm["ms"])[1], abs=1e-3)
+        assert arm["images_per_second"] == pytest.approx(2e3 / arm["median_ms"])
+        assert arm["peak_bytes"] > arm["saved_bytes_per_image"] > 1e5
+    assert set(result["identity"]["all"]) == {"identity contiguous", "identity channels_last"}
+    assert result["identity"]["median_ms"] == min(a["median_ms"] for a in result["identity"]["all"].values())
+    assert result["times_identity"] == pytest.approx(result["median_ms"] / result["identity"]["median_ms"])
+    if result["kernel"] == "cpp":
+        assert result["saved_bytes_per_image"] < result["reference"]["saved_bytes_per_image"]
+
+
+def test_inference_and_checkpointing():
+    result = bench("inference", "sresnet19_w16", **SMALL)
+    assert "saved_bytes_per_image" not in result
+    kept = [
+        bench("step", "sresnet19_w16", grad_checkpointing=on, **SMALL)["saved_bytes_per_image"] for on in (False, True)
+    ]
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["step", "--model", "resnet19"], ["resnet19"]),
+        (["step", "--model", "sresnet19_w16", "--batch", "0"], ["--batch", "0"]),
+        (["walk", "--model", "sresnet19_w16"], ["walk"]),
+        (["step", "--model", "sresnet19_w16", "--kernel", "fused", "--timesteps", "40"], ["40"]),
+        (["step", "--model", "sresnet19_w16", "--device", "cuda"], ["GPU"]),
+    ],
+)
+def test_bad_requests_end_in_one_error(arguments, words):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert_one_error(run_module("recipes.bench", *arguments), *words)
+
+
+def test_the_floor_has_no_neurons_and_no_rule():
+    model = tiny(scaling="causal_trace")
+    floor = without_neurons(model)
+    assert any(isinstance(m, LIF) for m in model.modules())
+    assert not any(isinstance(m, LIF) for m in floor.modules())
+    assert sum(isinstance(m, IdentityNeuron) for m in floor.modules()) == 8
+    assert {n: p.shape for n, p in floor.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+    floor(torch.randn(2, 3, 16, 16)).sum().backward()  # without a rule nobody asks for post-synaptic spikes
+
+
+def test_alternating_runs_take_turns():
+    order = []
+    steps = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    result = alternate(steps, runs=3, warmup=1, device=torch.device("cpu"))
+    assert order == list("abababab")
+    assert len(result["a"]["ms"]) == 3
+
+
+def test_saved_bytes_count_each_memory_once_and_no_weights():
+    linear = nn.Linear(10, 10)
+    x = torch.randn(5, 10, requires_grad=True)
+
+    def forward():
+        y = linear(x)  # saves x
+        return (y.exp() * x).sum()  # saves exp(y), once for both, and x again
+
+    assert saved_bytes(forward, list(linear.parameters())) == 2 * 5 * 10 * 4
+
+
+def test_peak_bytes_and_operations():
+    def step():
+        a = torch.ones(1000, 1000)
+        b = a + 1  # two at once, then three
+        c = b @ a
+        del a, b
+        return c.sum()
+
+    assert peak_bytes(step, torch.device("cpu")) == pytest.approx(3 * 4e6, rel=0.1)
+    assert operations(step) == 2 * 1000**3
+
+
+@pytest.mark.parametrize("neuron", ["lif", {"name": "lif", "reset": "soft", "decay": 0.75, "decay_input": True}])
+@pytest.mark.parametrize("surrogate", ["triangle", "rectangle", "arctan", "sigmoid"])
+def test_spikingjelly_computes_the_same(neuron, surrogate):
+    pytest.importorskip("spikingjelly")
+    from recipes.peers import SpikingJellyResNet, check_equal
+
+    model = tiny(neuron=neuron, surrogate=surrogate)
+    assert check_equal(model, SpikingJellyResNet(model), (3, 16, 16)) < 1e-9
+    other = SpikingJellyResNet(model)
+    other.fc.bias.data += 1e-6
+    with pytest.raises(ZooError, match="differ"):
+        check_equal(model, other, (3, 16, 16))

@@ -1,0 +1,442 @@
+"""The fused CPU kernel against the plain reference: spikes bit for bit, gradients to rounding; and who chooses it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import warnings
+
+import pytest
+import torch
+from conftest import run_module, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo import kernels
+from zoo.errors import ZooError
+from zoo.kernels.build import find_compiler
+from zoo.layers import input_current
+from zoo.neuron import LIF, create_neuron
+from zoo.surrogate import list_surrogates
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+KINDS = [  # every surrogate, both resets, with and without gradient through the reset, learnable leak
+    ({"name": "lif"}, "triangle", 4),
+    ({"name": "lif", "reset": "soft", "decay_input": True}, "rectangle", 2),
+    ({"name": "lif", "detach_reset": False}, "arctan", 1),
+    ({"name": "if", "reset": "soft", "detach_reset": False}, {"name": "sigmoid", "width": 0.5}, 4),
+    ({"name": "plif"}, "triangle", 2),
+]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+def pair(neuron, surrogate, timesteps):
+    return [create_neuron(neuron, timesteps, surrogate, kernel) for kernel in ("reference", "fused")]
+
+
+def run(lif, x, weight, **current):
+    """Spikes, and the gradients of everything that has one."""
+    leaves = [x, *[p for part in (lif, *current.values()) if isinstance(part, nn.Module) for p in part.parameters()]]
+    if isinstance(current.get("shortcut"), torch.Tensor):
+        leaves.append(current["shortcut"])
+    spikes = lif(x, **current)
+    return spikes.detach(), torch.autograd.grad((spikes * weight).sum(), leaves)
+
+
+def close(got, expected, tolerance):
+    """Equal to `tolerance` of the largest finite value, and NaN at the same places."""
+    scale = max(1.0, float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 1.0)
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    1.0 - 2**-24,
+    1.0 + 2**-23,
+    0.5,
+    2.0,
+    -1.0,
+    1e30,
+    -1e30,
+    1e-40,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from(DTYPES),
+    shape=st.sampled_from([(1,), (3, 1), (2, 7), (1, 5, 3, 3), (2, 16, 4, 4), (1, 300, 1, 2), (2, 3, 17, 17)]),
+    channels_last=st.booleans(),
+    repeat=st.booleans(),
+    threshold=st.sampled_from([1.0, 0.3, 7.5]),
+    special=st.lists(st.sampled_from(SPECIAL), max_size=12),
+    seed=st.integers(0, 10**6),
+)
+def test_neurons_equal_the_reference(kind, dtype, shape, channels_last, repeat, threshold, special, seed):
+    spec, surrogate, timesteps = kind
+    generator = torch.Generator().manual_seed(seed)
+    rows = shape[0] * (1 if repeat else timesteps)
+    x = (1.5 * threshold * torch.randn(rows, *shape[1:], generator=generator)).to(dtype)
+    places = torch.randint(x.numel(), (len(special),), generator=generator)
+    x.view(-1)[places] = torch.tensor(special, dtype=dtype) * threshold  # ties, infinities, NaN
+    if channels_last and x.dim() == 4:
+        x = x.to(memory_format=torch.channels_last)
+    weight = torch.randn(shape[0] * timesteps, *shape[1:], generator=generator).to(dtype)
+    outcomes = [
+        run(lif, x.clone().requires_grad_(), weight, repeat=repeat)
+        for lif in pair(spec | {"threshold": threshold}, surrogate, timesteps)
+    ]
+    (expected, expected_grads), (spikes, grads) = outcomes
+    assert torch.equal(spikes, expected)
+    assert spikes.dtype == dtype
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 2**-8}[dtype]
+    close(grads[0], expected_grads[0], tolerance * (1 if dtype is torch.float64 or not repeat else timesteps))
+    if len(grads) > 1 and torch.isfinite(x).all():  # PLIF's leak: one sum over everything
+        close(grads[1], expected_grads[1], max(tolerance, 1e-5))
+
+
+def norm_for(channels, dtype, training, seed):
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm2d(channels).to(dtype).train(training)
+    norm.weight.data.uniform_(0.5, 2), norm.bias.data.uniform_(-0.2, 0.6)
+    norm.running_mean.normal_(0, 0.3), norm.running_var.uniform_(0.3, 2)
+    return norm
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from([KINDS[0], KINDS[1], KINDS[3]]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    shape=st.sampled_from([(2, 1, 3, 3), (3, 16, 4, 4), (2, 48, 5, 3), (1, 300, 2, 2), (2, 3, 20, 20)]),
+    channels_last=st.booleans(),
+    shortcut=st.sampled_from(["none", "plain", "normed", "only"]),
+    training=st.booleans(),
+    repeat=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_normalised_sums_equal_the_reference(kind, dtype, shape, channels_last, shortcut, training, repeat, seed):
+    spec, surrogate, timesteps = kind
+    repeat = repeat and shortcut == "none"
+    torch.manual_seed(seed)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    rows = shape[0] * (1 if repeat else timesteps)
+    x, r = (2 * torch.randn(rows, *shape[1:], dtype=dtype).to(memory_format=layout) for _ in range(2))
+    weight = torch.randn(shape[0] * timesteps, *shape[1:], dtype=dtype)
+    outcomes = []
+    for lif in pair(spec, surrogate, timesteps):
+        norm, r_norm = (norm_for(shape[1], dtype, training, seed + i) for i in range(2))
+        current = {"norm": None if shortcut == "only" else norm, "repeat": repeat}
+        if shortcut != "none":
+            current |= {
+                "shortcut": r.clone().requires_grad_(),
+                "shortcut_norm": None if shortcut == "plain" else r_norm,
+            }
+        spikes, grads = run(lif, x.clone().requires_grad_(), weight, **current)
+        outcomes.append((spikes, grads, [*norm.buffers(), *r_norm.buffers()]))
+    (expected, expected_grads, expected_buffers), (spikes, grads, buffers) = outcomes
+    assert spikes.is_contiguous(memory_format=layout)
+    tight = 1e-11 if dtype is torch.float64 else 2e-6 if training else 1e-6
+    for a, b in zip(buffers, expected_buffers, strict=True):
+        close(a, b, tight)
+    differ = (spikes != expected).double().mean()
+    if training and dtype is torch.float32:
+        # Statistics are sums in another order: a current within rounding of the threshold may fall on its other side.
+        assert differ <= 1e-3
+    else:
+        assert differ == 0
+    if differ == 0:
+        for a, b in zip(grads, expected_grads, strict=True):
+            close(a, b, 1e-9 if dtype is torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_bfloat16_is_as_near_the_exact_network_as_the_reference_is(shortcut):
+    torch.manual_seed(0)
+    exact_x, exact_r = (torch.randn(4 * 8, 16, 8, 8).bfloat16().double() for _ in range(2))
+    weight, errors = torch.randn(4 * 8, 16, 8, 8), []
+    results = []
+    for kernel, dtype in (("reference", torch.float64), ("reference", torch.bfloat16), ("fused", torch.bfloat16)):
+        norm = norm_for(16, torch.float32, True, 1)
+        if dtype is torch.float64:
+            norm.double()
+        x, r = (v.to(dtype).requires_grad_() for v in (exact_x, exact_r))
+        current = {"norm": norm, "shortcut": r} if shortcut else {"norm": norm}
+        results.append(run(LIF(4, kernel=kernel), x, weight.to(dtype), **current))
+    for spikes, grads in results[1:]:
+        wrong = (spikes.double() != results[0][0]).double().mean()
+        gradient = (grads[0].double() - results[0][1][0]).norm() / results[0][1][0].norm()
+        errors.append((float(wrong), float(gradient)))
+    assert errors[0][0] > 0  # or the comparison says nothing
+    assert errors[1][0] <= errors[0][0]
+    assert errors[1][1] <= errors[0][1] * 1.02
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+def test_evaluation_is_bit_equal_to_batch_norm(layout):
+    torch.manual_seed(0)
+    norm, x = norm_for(24, torch.float32, False, 0), torch.randn(8, 24, 9, 9).to(memory_format=layout)
+    assert torch.equal(LIF(4, kernel="fused")(x, norm=norm), LIF(4, kernel="reference")(x, norm=norm))
+
+
+def test_every_layout_of_the_input_is_taken():
+    lif, plain = LIF(2, kernel="fused"), LIF(2, kernel="reference")
+    x = torch.randn(4, 6, 5, 7)
+    for view in (x.transpose(2, 3), x[:, ::2], x.expand(4, 6, 5, 7)[:, :, 1:], x.flip(1), x[:0], x[:, :0]):
+        assert torch.equal(lif(view), plain(view))
+    spikes = lif(x.to(memory_format=torch.channels_last).requires_grad_())
+    assert spikes.is_contiguous(memory_format=torch.channels_last)
+    spikes.mean().backward()  # an expanded gradient
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surrogate", list_surrogates())
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("timesteps", [1, 3, 8, 16])
+def test_every_kind_of_neuron(surrogate, reset, detach, timesteps):
+    x, weight = torch.randn(timesteps * 2, 5, 6, 6), torch.randn(timesteps * 2, 5, 6, 6)
+    spec = {"name": "lif", "reset": reset, "detach_reset": detach, "decay": 0.7}
+    (a, da), (b, db) = (run(lif, x.clone().requires_grad_(), weight) for lif in pair(spec, surrogate, timesteps))
+    assert torch.equal(a, b)
+    close(db[0], da[0], 1e-6)
+
+
+def loss_and_gradients(model, x, amp=False):
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        logits = model(x)
+    F.cross_entropy(logits.float(), torch.arange(len(x)) % 10).backward()
+    return logits.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("scaling", ["none", "causal_trace"])
+@pytest.mark.parametrize("neuron", ["lif", "plif"])
+def test_whole_networks_agree_in_float64(scaling, neuron):
+    models = [tiny(scaling=scaling, neuron=neuron, kernel=k).double() for k in ("reference", "fused")]
+    models[1].load_state_dict(models[0].state_dict())
+    x = torch.randn(3, 3, 12, 12, dtype=torch.float64)
+    for mode in (True, False):
+        (a, da), (b, db) = (loss_and_gradients(model.train(mode), x) for model in models)
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        for p, q in zip(da, db, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
+    for a, b in zip(models[0].buffers(), models[1].buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(compiled):
+    """bf16, fused kernel, channels_last, with and without torch.compile: each scaled layer against the rule."""
+    from zoo.layers import SpikingConv2d
+    from zoo.scaling import Scaling
+
+    model = tiny(scaling={"name": "causal_trace", "alpha": 0.9}, timesteps=2, kernel="fused")
+    model.to(memory_format=torch.channels_last)
+    seen = {}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, SpikingConv2d) and m.scaling}
+    assert layers
+    x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+
+    def watch(name, layer):  # an eager forward and backward tells what the layers saw
+        def hook(_, inputs, output):
+            seen[name] = [inputs[0].detach()]
+            output.register_hook(lambda grad: seen[name].append(grad))
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(name, layer) for name, layer in layers.items()]
+    posts = {}
+    for name in layers:
+        block, which = name.rsplit(".conv", 1)
+        neuron = model.get_submodule(f"{block}.lif{which}")
+        handles.append(neuron.register_forward_hook(lambda _, __, s, name=name: posts.__setitem__(name, s.detach())))
+    loss_and_gradients(model, x, amp=True)
+    for handle in handles:
+        handle.remove()
+    network = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(x)
+    F.cross_entropy(logits.float(), torch.arange(8)).backward()
+    for name, layer in layers.items():
+
+        def operator(a, b, layer=layer):
+            return torch.nn.grad.conv2d_weight(a.double(), layer.weight.shape, b.double(), padding=layer.padding)
+
+        pre, error = seen[name]
+        fold = lambda z: z.unflatten(0, (2, -1))  # noqa: E731
+        rule = Scaling("causal_trace", 0.9)
+        args = (fold(pre.double()), fold(posts[name].double()), fold(error.double()), operator)
+        expected, plain = rule.weight_gradient(*args), rule._replace(alpha=0.0).weight_gradient(*args)
+        got = layer.weight.grad.double()
+        assert (got - expected).norm() < 0.02 * expected.norm(), name
+        assert (got - plain).norm() > 0.1 * plain.norm(), name
+
+
+@pytest.mark.parametrize("name", ["sresnet19_w16", "sresnet19_w16_gs"])
+@pytest.mark.parametrize("kernel", ["fused", "reference"])
+def test_compiles_into_one_graph(name, kernel):
+    torch._dynamo.reset()
+    model = zoo.create_model(name, timesteps=2, kernel=kernel).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    _, expected = loss_and_gradients(model, x)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model.zero_grad()
+    F.cross_entropy(compiled(x), torch.arange(2)).backward()
+    for p, q in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, q, rtol=1e-5, atol=1e-7)
+
+
+def test_channels_last_is_kept_through_network_and_compiler():
+    model = tiny(kernel="fused").to(memory_format=torch.channels_last)
+    x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    layouts = []
+    for layer in model.modules():
+        if isinstance(layer, LIF):
+            layer.register_forward_hook(
+                lambda _, __, s: layouts.append(s.dim() == 2 or s.is_contiguous(memory_format=torch.channels_last))
+            )
+    model(x)
+    assert len(layouts) == 8
+    assert all(layouts)
+    compiled = torch.compile(model.forward_features, fullgraph=True, backend="aot_eager")
+    assert compiled(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_the_whole_network():
+    model = zoo.create_model("sresnet19_w16_gs", timesteps=2).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    _, expected = loss_and_gradients(model, x)
+    compiled = torch.compile(model, fullgraph=True)
+    model.zero_grad()
+    F.cross_entropy(compiled(x), torch.arange(4)).backward()
+    for p, q in zip(model.parameters(), expected, strict=True):
+        assert (p.grad - q).norm() <= 0.02 * q.norm() + 1e-6
+    assert torch.compile(model.forward_features, fullgraph=True)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "reference"])
+def test_checkpointed_stages_change_memory_only(kernel):
+    from recipes.measure import saved_bytes
+
+    kept, results = [], []
+    for on in (False, True):
+        torch.manual_seed(0)
+        model = tiny(scaling="causal_trace", kernel=kernel)
+        model.set_grad_checkpointing(on)
+        x = torch.randn(4, 3, 16, 16)
+        kept.append(saved_bytes(lambda model=model, x=x: model(x), list(model.parameters())))
+        results.append([*loss_and_gradients(model, x)[1], *model.buffers()])
+    assert kept[1] < 0.7 * kept[0]
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_kept_for_backward():
+    """Convolution outputs, block spikes, and one byte for each spike inside a block; never a membrane."""
+    from recipes.measure import saved_bytes
+
+    model = zoo.create_model("sresnet19_w16", timesteps=4, kernel="fused")
+    x = torch.randn(2, 3, 32, 32)
+    outputs = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (LIF, nn.Conv2d)):
+            module.register_forward_hook(lambda _, __, y, name=name: outputs.__setitem__(name, y.numel()))
+    kept = saved_bytes(lambda: model(x), list(model.parameters()))
+    inside = sum(n for name, n in outputs.items() if ".lif1" in name)
+    rest = sum(outputs.values()) - inside
+    assert kept <= 1.02 * (4 * rest + inside)
+
+
+def test_who_chooses(monkeypatch):
+    currents = torch.ones(4, 3)
+    assert LIF(2).kernel_for("cpu", torch.float32) == "cpp"
+    assert LIF(2, kernel="reference").kernel_for("cpu", torch.float32) == "reference"
+    monkeypatch.setenv("SNNZOO_KERNEL", "reference")
+    assert LIF(2).kernel_for("cpu", torch.float32) == "reference"
+    assert LIF(2, kernel="fused").kernel_for("cpu", torch.float32) == "cpp"  # a keyword is nearer than a variable
+    assert zoo.model_info("sresnet19_w16")["kernel"]["cpu"] == "reference"
+    monkeypatch.setenv("SNNZOO_KERNEL", "fast")
+    with pytest.raises(ZooError, match=r"SNNZOO_KERNEL.*fast"):
+        LIF(2)(currents)
+    monkeypatch.delenv("SNNZOO_KERNEL")
+    with pytest.raises(ZooError, match="fast"):
+        LIF(2, kernel="fast")
+    with pytest.raises(ZooError, match="float16"):
+        LIF(2, kernel="fused")(currents.half())
+    with pytest.raises(ZooError, match="17"):
+        LIF(17, kernel="fused")(torch.ones(17, 1))
+    assert zoo.model_info("sresnet19_w16")["kernel"]["cpu"] == "cpp"
+    assert "kernel" not in zoo.create_model("sresnet19_w16", kernel="reference").model_args
+
+
+def test_a_fallback_is_announced_once():
+    kernels._announce.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            LIF(2)(torch.ones(4, 3).half())
+    assert len(caught) == 1
+    assert "float16" in str(caught[0].message)
+
+
+WITHOUT_COMPILER = """
+import torch, warnings
+from zoo.neuron import LIF
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    x = torch.randn(4, 3)
+    assert torch.equal(LIF(2)(x), LIF(2, kernel="reference")(x))
+    LIF(2)(x)
+print(len(caught), LIF(2).kernel_for("cpu", torch.float32), caught[0].message)
+LIF(2, kernel="fused")(x)
+"""
+
+
+@pytest.mark.parametrize(("compiler", "word"), [(None, "no C++ compiler"), ("false", "cannot build")])
+def test_without_a_working_compiler_the_reference_runs(tmp_path, compiler, word):
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_COMPILER)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    if compiler:
+        (folder / "c++").symlink_to(shutil.which(compiler))
+    done = run_module("script", cwd=tmp_path, PATH=str(folder), SNNZOO_CACHE=str(tmp_path / "cache"), CXX="")
+    assert done.stdout.startswith("1 reference"), done.stdout + done.stderr
+    assert word in done.stdout
+    assert done.returncode != 0
+    assert word in done.stderr  # "fused" asked for what there is not
+    assert not list((tmp_path / "cache").rglob("*.so*"))
+
+
+def test_the_built_kernel_is_kept(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import torch; from zoo.neuron import LIF; print(LIF(2)(torch.ones(2, 1)).tolist())")
+    for _ in range(2):
+        assert "1.0" in run_module("script", cwd=tmp_path, SNNZOO_CACHE=str(tmp_path)).stdout
+    assert len(list(tmp_path.rglob("*"))) == 4  # script, two folders, one library
+
+
+def test_norms_that_a_kernel_cannot_stand_in_for_are_called():
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x, calls = torch.randn(4, 3, 5, 5), []
+    watched = nn.BatchNorm2d(3)
+    watched.register_forward_hook(lambda *_: calls.append(1))
+    for norm in (Doubled(3), nn.GroupNorm(1, 3), watched, nn.BatchNorm2d(3, affine=False, momentum=None)):
+        a = LIF(2, kernel="fused")(x, norm=norm, shortcut=x)
+        b = LIF(2, kernel="reference")(input_current(x, 2, norm, x))
+        assert torch.equal(a, b), norm
+    assert len(calls) == 2
