@@ -101,7 +101,6 @@ def bench(
     origin = provenance()
     here = pick_device(device)
     dtype = amp_dtype(amp, here)
-    keep_memory()
     torch.manual_seed(0)
     build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate)
     network = build(kernel=kernel).to(here)
@@ -161,8 +160,12 @@ def bench(
 class _Arm:
     """One network ready to be timed: `step` runs all of it, `forward` up to the loss."""
 
-    def __init__(self, network: nn.Module, forward: Step, step: Step) -> None:
-        self.network, self.forward, self.step = network, forward, step
+    def __init__(self, network: nn.Module, forward: Step, step: Step, keep: bool) -> None:
+        self.network, self.forward, self._step, self._keep = network, forward, step, keep
+
+    def step(self) -> None:
+        keep_memory(self._keep)
+        self._step()
 
 
 def _arm(
@@ -200,7 +203,8 @@ def _arm(
         scaler.step(optimizer)
         scaler.update()
 
-    return _Arm(network, forward, train if mode == "step" else torch.no_grad()(forward))
+    # A peer runs as its users run it, with glibc's memory handling as it is.
+    return _Arm(network, forward, train if mode == "step" else torch.no_grad()(forward), keep=clear is None)
 
 
 def _same(network: SpikingNetwork, other: SpikingNetwork) -> SpikingNetwork:
