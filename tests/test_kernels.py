@@ -440,3 +440,21 @@ def test_norms_that_a_kernel_cannot_stand_in_for_are_called():
         b = LIF(2, kernel="reference")(input_current(x, 2, norm, x))
         assert torch.equal(a, b), norm
     assert len(calls) == 2
+
+
+def test_shapes_that_do_not_fit_are_refused_before_any_kernel_runs():
+    lif, x = LIF(2, kernel="fused"), torch.randn(4, 3, 5, 5)
+    for wrong in (x[:, :, :4], x[:2], x[:, :1], x.flatten(2)):
+        with pytest.raises(ZooError, match="shortcut"):
+            lif(x, shortcut=wrong)
+    for norm in (nn.BatchNorm2d(4), nn.BatchNorm1d(3)):
+        with pytest.raises((RuntimeError, ValueError)):
+            lif(x, norm=norm)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        LIF(1, kernel="fused")(torch.randn(1, 3, 1, 1), norm=nn.BatchNorm2d(3))
+
+
+def test_a_shortcut_beside_a_repeated_current():
+    x, r, norm = torch.randn(3, 4, 5, 5), torch.randn(6, 4, 5, 5), nn.BatchNorm2d(4)
+    a, b = (LIF(2, kernel=kernel)(x, norm=norm, shortcut=r, repeat=True) for kernel in ("fused", "reference"))
+    assert torch.equal(a, b)

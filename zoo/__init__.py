@@ -8,6 +8,7 @@
 from . import models as models
 from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from .errors import ZooError
+from .kernels import list_kernels
 from .metrics import SpikeCounter
 from .neuron import create_neuron, list_neurons
 from .registry import create_model, is_model, list_models, list_pretrained, model_info, register_model
@@ -21,6 +22,7 @@ __all__ = [
     "create_model",
     "create_neuron",
     "is_model",
+    "list_kernels",
     "list_models",
     "list_neurons",
     "list_pretrained",

@@ -92,15 +92,18 @@ class LIF(nn.Module):
         Args:
             x: [T*B, ...], or [B, ...] with `repeat`; membranes are float32 at least, whatever its dtype.
             norm: normalisation of `x`, None for none.
-            shortcut: a second summand, [T*B, ...].
+            shortcut: a second summand [T*B, ...], in the shape of the spikes.
             shortcut_norm: its normalisation, None for none.
             repeat: the current is given once and the same at every time step (direct encoding).
 
         Raises:
-            ZooError: the first axis is not a multiple of the time steps.
+            ZooError: the first axis is not a multiple of the time steps, or the shortcut has another shape.
         """
         if not repeat and x.shape[0] % self.timesteps:
             raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
+        rows = x.shape[0] * (self.timesteps if repeat else 1)
+        if shortcut is not None and shortcut.shape != (rows, *x.shape[1:]):
+            raise ZooError(f"shortcut {list(shortcut.shape)} is not in the shape of the spikes {[rows, *x.shape[1:]]}")
         kernel = self.kernel_for(x.device.type, x.dtype)
         if kernel == "reference":
             current = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat)
@@ -132,9 +135,11 @@ class LIF(nn.Module):
         shortcut_norm: nn.Module | None,
         repeat: bool,
     ) -> Tensor:
-        if kernel != "cpp" or not (can_fuse(norm) and can_fuse(shortcut_norm)):
-            x = input_current(x, 1, norm, shortcut, shortcut_norm)
+        together = repeat and shortcut is not None  # no kernel for that: nobody adds to a repeated current
+        if kernel != "cpp" or together or not (can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
+            x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, together)
             norm = shortcut = shortcut_norm = None
+            repeat = repeat and not together
         r = None
         if shortcut is not None:
             dtype = torch.promote_types(x.dtype, shortcut.dtype)

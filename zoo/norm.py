@@ -14,11 +14,17 @@ from .kernels import Branch
 from .kernels.spec import wide
 
 
-def can_fuse(norm: nn.Module | None) -> bool:
-    """Whether a kernel can stand in for `norm`: none, or PyTorch's own batch normalisation that nobody watches."""
-    return norm is None or (
-        type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not norm._forward_hooks and not norm._forward_pre_hooks
-    )
+def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
+    """Whether a kernel can stand in for `norm` on `x` [B, C, ...].
+
+    It can for none, and for PyTorch's own batch normalisation that nobody watches, on data that it takes.
+    """
+    if norm is None:
+        return True
+    dims = (2, 3) if type(norm) is nn.BatchNorm1d else (4,) if type(norm) is nn.BatchNorm2d else ()
+    watched = norm._forward_hooks or norm._forward_pre_hooks
+    fits = x.dim() in dims and x.shape[1] == norm.num_features
+    return bool(fits and not watched and (x.numel() > x.shape[1] or not norm.training))
 
 
 def branch(x: Tensor, norm: nn.Module | None) -> Branch:

@@ -1,0 +1,67 @@
+"""Render recipes/speed/README.md from the measurements beside it: `python -m recipes.speed_table [--check]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import atomic_write, read_json
+
+FOLDER = Path(__file__).resolve().parent / "speed"
+_INTRO = """# Speed of a training step
+
+Rendered by `python -m recipes.speed_table` from the JSON files beside it, each with its command, commit, versions,
+machine and every single timing. Medians of alternating runs in one process. The floor is the same network with identity
+in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step, contiguous),
+after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
+
+"""
+_COLUMNS = (
+    "Model", "T", "Batch", "Precision", "Surrogate", "Kernel", "ms", "x floor", "Reference kernel",
+    "SpikingJelly fp32", "SpikingJelly same precision", "Kept MB/image", "of SpikingJelly's fp32", "Peak MB",
+    "Processor",
+)  # fmt: skip
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    """The page, Markdown: a row a measurement, sorted by model, time steps, precision and surrogate."""
+    lines = [_INTRO + "| " + " | ".join(_COLUMNS) + " |", "|" + " :--- |" + " ---: |" * (len(_COLUMNS) - 1)]
+    for result in sorted(
+        results, key=lambda r: (r["machine"]["cpu"], r["model"], r["amp"], r["timesteps"], r["surrogate"])
+    ):
+        lines.append("| " + " | ".join(_row(result)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(r: dict[str, Any]) -> list[str]:
+    def times(arm: str) -> str:
+        return f"{r[arm]['median_ms'] / r['median_ms']:.2f} x" if arm in r else "—"
+
+    peer = r.get("spikingjelly_fp32")
+    kept = r.get("saved_bytes_per_image")
+    return [
+        r["model"], str(r["timesteps"]), str(r["batch"]), r["amp"] + ("" if r["amp"] != "bf16" or r["native_bf16"] else
+        " (emulated)"), r["surrogate"], r["kernel"], f"{r['median_ms']:.1f}",
+        f"{r['times_identity']:.3f}" if "times_identity" in r else "—", times("reference"), times("spikingjelly_fp32"),
+        times(f"spikingjelly_{r['amp']}"), f"{kept / 1e6:.2f}" if kept else "—",
+        f"{kept / peer['saved_bytes_per_image']:.2f}" if kept and peer else "—", f"{r['peak_bytes'] / 1e6:.0f}",
+        r["machine"]["gpu"] or f"{r['machine']['cpu']}, {r['machine']['threads']} threads",
+    ]  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(prog="python -m recipes.speed_table", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is not up to date")
+    options = parser.parse_args(argv)
+    page, file = render([read_json(path) for path in sorted(FOLDER.glob("*.json"))]), FOLDER / "README.md"
+    if not options.check:
+        atomic_write(file, page)
+        print(f"{page.count(chr(10)) - 9} measurements -> {file.relative_to(FOLDER.parent.parent)}")
+    elif not file.exists() or file.read_text() != page:
+        raise ZooError("recipes/speed/README.md is not what its files say: python -m recipes.speed_table renders it")
+
+
+if __name__ == "__main__":
+    run_command(main)
