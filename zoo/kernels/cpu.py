@@ -60,6 +60,7 @@ def _library(dtype: torch.dtype, neuron: Neuron, leak: bool) -> ctypes.CDLL:
         SURROGATE=list_surrogates().index(neuron.surrogate),
         SOFT=int(neuron.soft),
         DETACH=int(neuron.detach),
+        GAIN=int(leak or neuron.gain != 1),
         LEAK=int(leak),
     )
 

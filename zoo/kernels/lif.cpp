@@ -8,7 +8,8 @@
 // Built for one kind of neuron at a time, so that the compiler can unroll time and vectorise over neurons:
 //   SCALAR      type of the data: float, double or BF16       STEPS    time steps
 //   SURROGATE   0 triangle, 1 rectangle, 2 arctan, 3 sigmoid (zoo/surrogate.py)
-//   SOFT        soft reset        DETACH   no gradient through the reset        LEAK   decay and gain want gradients
+//   SOFT        soft reset        DETACH   no gradient through the reset
+//   GAIN        the current has a factor (decay_input)        LEAK   decay and gain want gradients
 
 #include <algorithm>
 #include <cmath>
@@ -40,7 +41,7 @@ inline void store(BF16& to, float v) {  // to nearest, ties to even; any NaN bec
   uint32_t wide;
   std::memcpy(&wide, &v, 4);
   uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
-  to.bits = uint16_t((wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+  to.bits = uint16_t(v != v ? 0x7fc0 : rounded);
 }
 
 template <class S>
@@ -330,6 +331,8 @@ INLINE A current(const Segment& p, int64_t l, A x, A r) {
   return i;
 }
 
+INLINE A charge(const Segment& p, A v, A i) { return v * p.decay + (GAIN ? i * p.gain : i); }
+
 INLINE A reset(A u, A s, A threshold) { return SOFT ? u - threshold * s : u * (1 - s); }
 
 // Neuron l from step t on; v is its membrane after the step before.
@@ -338,7 +341,7 @@ INLINE void fire(const Segment& p, int64_t l, A v) {
   if constexpr (t < kSteps) {
     const int64_t at = F::repeat ? l : t * p.step + l;
     const A i = current<F>(p, l, load(p.x[at]), F::shortcut != kNone ? load(p.r[at]) : A(0));
-    const A u = v * p.decay + i * p.gain;
+    const A u = charge(p, v, i);
     const A s = u - p.threshold >= 0 ? A(1) : A(0);
     store(p.out[t * p.step + l], s);
     fire<F, t + 1>(p, l, reset(u, s, p.threshold));
@@ -356,7 +359,7 @@ INLINE A back(const Segment& p, int64_t l, A v, Totals& total) {
     const int64_t at = F::repeat ? l : t * p.step + l;
     const A x = load(p.x[at]), r = F::shortcut != kNone ? load(p.r[at]) : A(0);
     const A i = current<F>(p, l, x, r);
-    const A u = v * p.decay + i * p.gain;
+    const A u = charge(p, v, i);
     const A s = u - p.threshold >= 0 ? A(1) : A(0);
     const A carry = back<F, t + 1>(p, l, reset(u, s, p.threshold), total);
 
@@ -366,7 +369,7 @@ INLINE A back(const Segment& p, int64_t l, A v, Totals& total) {
     if (!last && !DETACH) by_spike = by_spike - carry * (SOFT ? p.threshold : u);
     A g = by_spike * surrogate(u - p.threshold, p.width, p.inverse);
     if (!last) g = g + (SOFT ? carry : carry * (1 - s));
-    const A d = g * p.gain;
+    const A d = GAIN ? g * p.gain : g;
     if (!F::repeat) store(p.out[at], d);
     total.g += d;
     if (F::norm && !F::repeat) total.x += d * (x - p.mean[l]);
@@ -432,40 +435,43 @@ void forward(const Args& a) {
   });
 }
 
-// dx = scale (g - mean g - (x - mean x) inv^2 mean(g (x - mean x))) at every step of one segment; out may be g.
+// dx = a g + b x + c at every step of one segment; out may be g.
 template <int kCount>
-void normalise_back(const S* g, const S* __restrict x, int64_t step, const A* __restrict scale,
-                    const A* __restrict mean, const A* __restrict offset, const A* __restrict slope, int64_t size,
-                    S* out) {
+void combine(const S* g, const S* __restrict x, int64_t step, const A* __restrict by_g, const A* __restrict by_x,
+             const A* __restrict constant, int64_t size, S* out) {
 #pragma omp simd
   for (int64_t l = 0; l < size; ++l) {
-    const A f = scale[l], m = mean[l], o = offset[l], k = slope[l];
+    const A a = by_g[l], b = by_x[l], c = constant[l];
 #pragma GCC unroll 16
     for (int t = 0; t < kCount; ++t) {
       const int64_t at = t * step + l;
-      store(out[at], f * (load(g[at]) - o - (load(x[at]) - m) * k));
+      store(out[at], a * load(g[at]) + (b * load(x[at]) + c));
     }
   }
 }
 
-// The second pass, with the sums known: the gradient of the current through the normalisation of a branch.
+// The second pass, with the sums known: the gradient g of the current through the normalisation of a branch,
+// dx = scale (g - mean g - (x - mean x) inv^2 mean(g (x - mean x))); without the means where statistics are frozen.
 void through_norm(const Args& a, const Branch& b, const Part& part, const Sums& sum, const Sums& product) {
   const Cut cut(a);
   const double n = double(a.step) / a.channels * (a.repeat ? 1 : kSteps);
-  std::vector<A> offset(a.channels), slope(a.channels);
+  std::vector<A> by_x(a.channels), constant(a.channels);
   for (int64_t c = 0; c < a.channels; ++c) {
-    const double by_x = product.of(c), by_1 = sum.of(c);
-    static_cast<A*>(b.grad_weight)[c] = A(by_x * part.inv[c]);
-    static_cast<A*>(b.grad_bias)[c] = A(by_1);
-    if (b.batch_stats) offset[c] = A(by_1 / n), slope[c] = A(by_x / n * part.inv[c] * part.inv[c]);
+    const double sum_x = product.of(c), sum_1 = sum.of(c), inv = part.inv[c];
+    static_cast<A*>(b.grad_weight)[c] = A(sum_x * inv);
+    static_cast<A*>(b.grad_bias)[c] = A(sum_1);
+    if (!b.batch_stats) continue;
+    const double slope = -part.scale[c] * inv * inv * sum_x / n;
+    by_x[c] = A(slope);
+    constant[c] = A(-part.scale[c] * sum_1 / n - slope * part.mean[c]);
   }
   parallel(a, cut.count, [&](int, int64_t begin, int64_t end) {
-    Tiled scales(cut, part.scale), means(cut, part.mean), offsets(cut, offset), slopes(cut, slope);
+    Tiled scales(cut, part.scale), slopes(cut, by_x), constants(cut, constant);
     for (int64_t i = begin; i < end; ++i) {
-      const auto map = a.repeat ? normalise_back<1> : normalise_back<kSteps>;
+      const auto map = a.repeat ? combine<1> : combine<kSteps>;
       const int64_t at = cut.start(i);
-      map(static_cast<const S*>(a.current) + at, part.x + at, a.step, scales.at(i), means.at(i), offsets.at(i),
-          slopes.at(i), cut.size(i), static_cast<S*>(b.grad) + at);
+      map(static_cast<const S*>(a.current) + at, part.x + at, a.step, scales.at(i), slopes.at(i), constants.at(i),
+          cut.size(i), static_cast<S*>(b.grad) + at);
     }
   });
 }
