@@ -11,7 +11,9 @@ from torch import nn
 
 from recipes.bench import IdentityNeuron, bench, without_neurons
 from recipes.measure import alternate, operations, peak_bytes, saved_bytes
+from recipes.speed_table import FOLDER, render
 from zoo.errors import ZooError
+from zoo.files import read_json
 from zoo.neuron import LIF
 
 SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
@@ -120,3 +122,9 @@ def test_spikingjelly_computes_the_same(neuron, surrogate):
     other.fc.bias.data += 1e-6
     with pytest.raises(ZooError, match="differ"):
         check_equal(model, other, (3, 16, 16))
+
+
+def test_the_speed_page_says_what_its_files_say(tmp_path):
+    assert run_module("recipes.speed_table", "--check").returncode == 0
+    page = render([read_json(file) for file in FOLDER.glob("*.json")])
+    assert page.count("\n| sresnet19") == len(list(FOLDER.glob("*.json"))) > 0
