@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d
 from zoo.neuron import LIF
-from zoo.scaling import PostSpikes, Scaling, resolve_scaling, trace
+from zoo.post import PostSpikes
+from zoo.scaling import Scaling, resolve_scaling, trace
 
 K = math.exp(-1)
 

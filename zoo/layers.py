@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ZooError
-from .scaling import PostSpikes, Scaling
+from .post import PostSpikes
+from .scaling import Scaling
 
 
 def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
@@ -55,10 +56,12 @@ class SpikingConv2d(nn.Conv2d):
         stride: int = 1,
         padding: int = 0,
         *,
+        dilation: int = 1,
+        groups: int = 1,
         timesteps: int,
         scaling: Scaling | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.timesteps, self.scaling = timesteps, scaling
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
@@ -128,13 +131,12 @@ class _SpikingConv2d(torch.autograd.Function):
             return gradient(input, error, [False, True, False])[1]
 
         for_x, for_weight, *_ = ctx.needs_input_grad
-        if ctx.scaling is None:
+        if ctx.scaling is None or not for_weight:
             return *gradient(x, grad, [for_x, for_weight, False])[:2], None, None, None, None
         if spikes is None:
             raise ZooError("no neuron tied its spikes to a convolution with scaling (PostSpikes.tie)")
-        grad_x = gradient(x, grad, [True, False, False])[0] if for_x else None
-        if not for_weight:
-            return grad_x, None, None, None, None, None
         pre, post, error = (unfold_steps(z, ctx.timesteps) for z in (x, spikes, grad))
-        scaled = ctx.scaling.weight_gradient(pre, post, error, operator)
-        return grad_x, scaled.to(weight.dtype), None, None, None, None
+        by_weight, down = ctx.scaling.gradients(pre, post, error, operator)
+        passed = grad if down is None else down.flatten(0, 1)
+        grad_x = gradient(x, passed, [True, False, False])[0] if for_x else None
+        return grad_x, by_weight.to(weight.dtype), None, None, None, None

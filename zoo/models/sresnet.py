@@ -17,8 +17,9 @@ from ..errors import ZooError
 from ..layers import SpikingConv2d, compact
 from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
+from ..post import PostSpikes
 from ..registry import register_model
-from ..scaling import NONE, PostSpikes, resolve_scaling
+from ..scaling import NONE, resolve_scaling
 from ..specs import check_integer, check_number
 from ._build import build, make_cfgs
 

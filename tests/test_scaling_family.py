@@ -1,0 +1,235 @@
+"""Every preset and control on every kind of convolution, against loops over synapses and time steps in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.layers import SpikingConv2d
+from zoo.post import PostSpikes
+from zoo.scaling import Scaling, list_scalings, register_scaling, resolve_scaling
+
+K = math.exp(-1)
+PRESETS = [name for name in list_scalings() if name not in ("mean_scale", "permuted", "shuffled")]
+KINDS = {  # in, out, kernel, stride, padding, dilation, groups
+    "3x3": (2, 3, 3, 1, 1, 1, 1),
+    "1x1": (3, 2, 1, 1, 0, 1, 1),
+    "strided": (2, 2, 3, 2, 1, 1, 1),
+    "dilated": (2, 2, 3, 1, 2, 2, 1),
+    "grouped": (4, 4, 3, 1, 1, 1, 2),
+}
+
+
+def synapse_sums(a, b, kind):
+    """K(a, b), one synapse at a time: a [B, in, H, W], b [B, out, H', W']."""
+    c_in, c_out, size, stride, padding, dilation, groups = kind
+    out = torch.zeros(c_out, c_in // groups, size, size, dtype=a.dtype)
+    per_group_in, per_group_out = c_in // groups, c_out // groups
+    for o in range(c_out):
+        for i in range(per_group_in):
+            source = o // per_group_out * per_group_in + i
+            for ky in range(size):
+                for kx in range(size):
+                    for y in range(b.shape[2]):
+                        for x in range(b.shape[3]):
+                            yy, xx = y * stride + ky * dilation - padding, x * stride + kx * dilation - padding
+                            if 0 <= yy < a.shape[2] and 0 <= xx < a.shape[3]:
+                                out[o, i, ky, kx] += (a[:, source, yy, xx] * b[:, o, y, x]).sum()
+    return out
+
+
+def traces(spikes):
+    out = []
+    for t in range(len(spikes)):
+        out.append(sum(K ** (t - s) * spikes[s] for s in range(t + 1)))
+    return out
+
+
+def soon(post):
+    """y[t] by its definition: k to the power of the steps until the next spike, 0 if none comes."""
+    y = torch.zeros_like(post)
+    for index in torch.cartesian_prod(*[torch.arange(n) for n in post.shape[1:]]):
+        at = tuple(index.tolist())
+        for t in range(len(post)):
+            later = [s for s in range(t, len(post)) if post[(s, *at)] == 1]
+            y[(t, *at)] = K ** (later[0] - t) if later else 0
+    return y
+
+
+def by_hand(name, pre, post, error, alpha, kind):
+    """(weight gradient, error that is passed down)."""
+    steps = range(len(pre))
+    g = [synapse_sums(pre[t], error[t], kind) for t in steps]
+    x_pre, x_post = traces(pre), traces(post)
+    if name in ("local", "local_error"):
+        scaled = error * (1 - alpha + alpha * soon(post))
+        gradient = sum(synapse_sums(pre[t], scaled[t], kind) for t in steps)
+        return gradient, scaled if name == "local_error" else error
+    if name in ("window", "mean_preserving", "channel"):
+        evidence = sum(synapse_sums(x_pre[t], x_post[t], kind) for t in steps)
+        factor = torch.ones_like(evidence)
+        for o in range(len(evidence)):
+            reference = {
+                "window": evidence.max(), "mean_preserving": evidence.mean(), "channel": evidence[o].mean()
+            }[name]  # fmt: skip
+            if reference > 0:
+                factor[o] = 1 - alpha + alpha * evidence[o] / reference
+        return factor * sum(g), error
+    total = 0
+    for t in steps:
+        if name == "ltp_ltd":
+            before = K * x_post[t - 1] if t else torch.zeros_like(post[0])
+            d = synapse_sums(x_pre[t], post[t], kind) - synapse_sums(pre[t], before, kind)
+            factor = 1 + alpha * d / d.abs().max() if d.abs().max() > 0 else torch.ones_like(d)
+        else:
+            a, b = {"causal_trace": (x_pre, x_post), "coincidence": (pre, post), "causal_only": (x_pre, post)}[name]
+            evidence = synapse_sums(a[t], b[t], kind)
+            largest = evidence.max()
+            factor = 1 - alpha + alpha * evidence / largest if largest > 0 else torch.ones_like(evidence)
+        total = total + factor * g[t]
+    return total, error
+
+
+def run(rule, kind, pre, post, error):
+    """Weight and input gradient of a scaled layer, with given spikes on both sides and a given error at its output."""
+    c_in, c_out, size, stride, padding, dilation, groups = kind
+    torch.manual_seed(1)
+    conv = SpikingConv2d(
+        c_in, c_out, size, stride, padding, dilation=dilation, groups=groups, timesteps=len(pre), scaling=rule
+    ).to(pre.dtype)
+    x, link = pre.flatten(0, 1).clone().requires_grad_(), PostSpikes()
+    y = conv(x, link)
+    (y * error.flatten(0, 1) + 0 * link.tie(post.flatten(0, 1))).sum().backward()
+    return conv, x
+
+
+def example(kind, steps, batch, rate=(0.4, 0.4)):
+    c_in, c_out, size, *_, groups = kind
+    torch.manual_seed(0)
+    pre = (torch.rand(steps, batch, c_in, 4, 5) < rate[0]).double()
+    shape = F.conv2d(pre[0], torch.zeros(c_out, c_in // groups, size, size).double(), None, *kind[3:]).shape
+    return pre, (torch.rand(steps, *shape) < rate[1]).double(), torch.randn(steps, *shape, dtype=torch.float64)
+
+
+def check(name, kind, steps, batch, rate=(0.4, 0.4), alpha=0.7):
+    pre, post, error = example(kind, steps, batch, rate)
+    conv, x = run(Scaling(name, alpha), kind, pre, post, error)
+    gradient, passed = by_hand(name, pre, post, error, alpha, kind)
+    torch.testing.assert_close(conv.weight.grad, gradient, rtol=1e-10, atol=1e-10)
+    reference = x.detach().clone().requires_grad_()
+    y = F.conv2d(reference, conv.weight.detach(), None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    (y * passed.flatten(0, 1)).sum().backward()
+    torch.testing.assert_close(x.grad, reference.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_presets_equal_brute_force(name, kind):
+    check(name, kind, 3, 2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (1, 2), (4, 1)])
+def test_one_step_and_one_image(name, steps, batch):
+    check(name, KINDS["3x3"], steps, batch)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("rate", [(0, 0.5), (0.5, 0), (0, 0), (1, 1), (1, 0.5)], ids=str)
+def test_silent_and_saturated_layers(name, rate):
+    check(name, KINDS["3x3"], 2, 2, rate)
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if not n.startswith("local")])
+def test_no_evidence_is_plain(name):
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 2, 2, (0.5, 0))
+    plain, _ = run(Scaling(name, 0.0), kind, pre, post, error)
+    scaled, _ = run(Scaling(name, 1.0), kind, pre, post, error)
+    torch.testing.assert_close(scaled.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("of", PRESETS)
+def test_controls_keep_the_shrink_and_drop_the_information(of):
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 3, 4)
+    factors = {}
+    for name in (of, "mean_scale", "permuted"):
+        seen = []
+        rule = Scaling(name, 0.7, of=None if name == of else of)
+
+        class Watched(Scaling):
+            def factor(self, spikes, seen=seen):
+                seen.append(super().factor(spikes))
+                return seen[-1]
+
+        run(Watched(*rule), kind, pre, post, error)
+        factors[name], locality = seen[0]
+        assert locality == ("weight" if not of.startswith("local") else {"local": "error"}.get(of, "error_down"))
+    exact, mean, permuted = factors[of], factors["mean_scale"], factors["permuted"]
+    for t in range(len(exact)):
+        torch.testing.assert_close(mean[t], torch.full_like(mean[t], float(exact[t].mean())), rtol=1e-12, atol=0)
+        assert torch.equal(permuted[t].flatten().sort().values, exact[t].flatten().sort().values)
+    assert not torch.equal(permuted, exact)
+
+
+def test_shuffled_takes_another_images_post_spikes():
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 2, 1)
+    one, _ = run(Scaling("shuffled", 0.7, of="causal_trace"), kind, pre, post, error)
+    exact, _ = run(Scaling("causal_trace", 0.7), kind, pre, post, error)
+    assert torch.equal(one.weight.grad, exact.weight.grad)  # of one image there is no other
+    pre, post, error = example(kind, 2, 6)
+    several, _ = run(Scaling("shuffled", 0.7, of="causal_trace"), kind, pre, post, error)
+    exact, _ = run(Scaling("causal_trace", 0.7), kind, pre, post, error)
+    assert not torch.allclose(several.weight.grad, exact.weight.grad)
+
+
+@pytest.mark.parametrize("name", list_scalings())
+def test_alpha_zero_is_plain_bit_for_bit(name):
+    kind = KINDS["3x3"]
+    pre, post, error = (z.float() for z in example(kind, 3, 2))
+    plain, x = run(None, kind, pre, post, error)
+    scaled, y = run(resolve_scaling({"name": name, "alpha": 0}), kind, pre, post, error)
+    assert torch.equal(plain.weight.grad, scaled.weight.grad)
+    assert torch.equal(x.grad, y.grad)
+
+
+def test_a_rule_of_ones_own():
+    from zoo import scaling
+
+    @register_scaling("half")
+    def half(spikes, alpha):
+        return spikes.pre.new_full((1, *spikes.operator(spikes.pre[0], spikes.post[0]).shape), 1 - alpha / 2)
+
+    try:
+        kind = KINDS["3x3"]
+        pre, post, error = example(kind, 2, 2)
+        plain, _ = run(None, kind, pre, post, error)
+        scaled, _ = run(resolve_scaling({"name": "half", "alpha": 1.0}), kind, pre, post, error)
+        torch.testing.assert_close(scaled.weight.grad, plain.weight.grad / 2, rtol=1e-12, atol=1e-12)
+        assert resolve_scaling({"name": "permuted", "of": "half"}).of == "half"
+        with pytest.raises(ZooError, match="half"):
+            register_scaling("half")
+        with pytest.raises(ZooError, match="everywhere"):
+            register_scaling("other", "everywhere")
+    finally:
+        del scaling._PRESETS["half"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"name": "window", "of": "channel"}, "of"),
+        ({"name": "permuted", "of": "permuted"}, "permuted"),
+        ({"name": "window", "k": 2}, "2"),
+        ({"name": "windw"}, "window"),
+    ],
+)
+def test_bad_specs_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        resolve_scaling(spec)
