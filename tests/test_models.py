@@ -164,7 +164,8 @@ def test_scaling_changes_just_those_gradients():
 @pytest.mark.parametrize("neuron", ["lif", "if", "plif", {"name": "lif", "decay": 0.25, "reset": "soft"}])
 @pytest.mark.parametrize("surrogate", ["triangle", "rectangle", {"name": "arctan", "width": 0.5}, "sigmoid"])
 def test_neurons_and_surrogates_by_name(neuron, surrogate):
-    model = tiny(neuron=neuron, surrogate=surrogate, scaling="causal_trace", dropout=0.1).train()
+    names = {"neuron": neuron, "surrogate": surrogate, "scaling": "causal_trace", "dropout": 0.1}
+    model = tiny(**names, kernel="reference").train()  # fused kernels: test_kernels.py
     F.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     assert json.loads(json.dumps(model.model_args)) == model.model_args

@@ -44,10 +44,10 @@ def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_step_equals_forward_bit_for_bit(name, reset, dtype):
-    neuron = create_neuron({"name": name, "reset": reset}, timesteps=5)
-    x = torch.randn(5 * 3, 4, 7).to(dtype)
+    neuron = create_neuron({"name": name, "reset": reset}, timesteps=4)
+    x = torch.randn(4 * 3, 4, 7).to(dtype)
     state, spikes = None, []
-    for x_t in x.unflatten(0, (5, 3)):
+    for x_t in x.unflatten(0, (4, 3)):
         s, state = neuron.step(x_t, state)
         assert state.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
         spikes.append(s)
