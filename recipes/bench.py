@@ -146,8 +146,8 @@ def bench(
         **{"grad_checkpointing": grad_checkpointing, "runs": runs},
         **timed.pop("model"),
     }
-    flops = operations(arms["model"].step)
     if here.type == "cuda":
+        flops = operations(arms["model"].step)
         peak = matrix_peak(dtype or torch.float32, here)
         result |= {"step_flops": flops, "matrix_peak_flops_per_second": peak}
         result["fraction_of_peak"] = flops / result["median_ms"] * 1e3 / peak

@@ -253,7 +253,7 @@ void statistics(const Args& a, const Branch& b) {
 }
 
 inline double exponential(double x) { return std::exp(x); }
-inline float exponential(float x) {  // in a form that vectorises; to 2 units in the last place
+inline float exponential(float x) {  // in a form that vectorises without -ffast-math
   const float y = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
   const float k = std::nearbyint(y * 1.44269504f);
   const float f = (y - k * 0.693359375f) + k * 2.12194440e-4f;  // log 2 in two parts
