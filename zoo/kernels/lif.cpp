@@ -402,14 +402,19 @@ void back_segment(const Segment p, double* leak) {
   leak[0] += decay, leak[1] += gain;
 }
 
-// The tiles of both branches, for one thread.
-struct Tiles {
+// Both branches as one thread reads them, segment by segment.
+struct Reader {
+  const Cut& cut;
+  const Part &x, &r;
   Tiled scale, shift, mean, r_scale, r_shift, r_mean;
-  Tiles(const Cut& cut, const Part& x, const Part& r)
-      : scale(cut, x.scale), shift(cut, x.shift), mean(cut, x.mean), r_scale(cut, r.scale), r_shift(cut, r.shift),
+  Reader(const Cut& cut, const Part& x, const Part& r)
+      : cut(cut), x(x), r(r), scale(cut, x.scale), shift(cut, x.shift), mean(cut, x.mean), r_scale(cut, r.scale), r_shift(cut, r.shift),
         r_mean(cut, r.mean) {}
   template <class F>
-  void fill(Segment& p, int64_t segment) {
+  void open(Segment& p, int64_t segment) {
+    p.size = cut.size(segment);
+    p.x = x.x + cut.start(segment);
+    if (F::shortcut != kNone) p.r = r.x + cut.start(segment);
     if (F::norm) p.scale = scale.at(segment), p.shift = shift.at(segment), p.mean = mean.at(segment);
     if (F::shortcut == kNormed)
       p.r_scale = r_scale.at(segment), p.r_shift = r_shift.at(segment), p.r_mean = r_mean.at(segment);
@@ -421,15 +426,11 @@ void forward(const Args& a) {
   const Cut cut(a);
   const Part x(a, a.x), r(a, a.r);
   parallel(a, cut.count, [&](int, int64_t begin, int64_t end) {
-    Tiles tiles(cut, x, r);
+    Reader reader(cut, x, r);
     Segment p(a);
     for (int64_t segment = begin; segment < end; ++segment) {
-      const int64_t start = cut.start(segment);
-      tiles.fill<F>(p, segment);
-      p.size = cut.size(segment);
-      p.x = x.x + start;
-      if (F::shortcut != kNone) p.r = r.x + start;
-      p.out = static_cast<S*>(a.spikes) + start;
+      reader.open<F>(p, segment);
+      p.out = static_cast<S*>(a.spikes) + cut.start(segment);
       fire_segment<F>(p);
     }
   });
@@ -483,17 +484,13 @@ void backward(const Args& a) {
   Sums sum(cut, a.threads), sum_x(cut, a.threads), sum_r(cut, a.threads);
   std::vector<double> leak(2 * a.threads);
   parallel(a, cut.count, [&](int thread, int64_t begin, int64_t end) {
-    Tiles tiles(cut, x, r);
+    Reader reader(cut, x, r);
     Sums::Local sums(sum, thread), sums_x(sum_x, thread), sums_r(sum_r, thread);
     Segment p(a);
     for (int64_t segment = begin; segment < end; ++segment) {
-      const int64_t start = cut.start(segment);
-      tiles.fill<F>(p, segment);
-      p.size = cut.size(segment);
-      p.x = x.x + start;
-      if (F::shortcut != kNone) p.r = r.x + start;
-      p.grad = static_cast<const S*>(a.grad) + start;
-      p.out = static_cast<S*>(a.current) + start;
+      reader.open<F>(p, segment);
+      p.grad = static_cast<const S*>(a.grad) + cut.start(segment);
+      p.out = static_cast<S*>(a.current) + cut.start(segment);
       if (F::sums) p.sum = sums.at(segment);
       if (F::norm) p.sum_x = sums_x.at(segment);
       if (F::shortcut == kNormed) p.sum_r = sums_r.at(segment);
