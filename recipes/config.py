@@ -43,6 +43,8 @@ class Recipe:
     scaling: Spec = _key(
         "model", "gradient scaling: 'model' (as the architecture says), none, or {name: ..., alpha: ...}"
     )
+    model_args: dict[str, Any] | None = _key(None, "further keywords of the architecture, {stem_stride: 2, ...}")
+    plugin: str | None = _key(None, "Python file to run first, which registers scaling rules or models of yours")
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
     epochs: int = _key(100, "passes over the training images")
@@ -148,10 +150,16 @@ _ONE_OF = {
 }
 
 
+_MEANING = {
+    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"},
+    "dict": "an object {keyword: value, ...}",
+}
+
+
 def _checked(name: str, kind: str, value: Any) -> Any:
     if kind == "Spec" or (kind.endswith("| None") and value is None):
         return value
-    wanted = kind.removesuffix(" | None")
+    wanted = kind.removesuffix(" | None").split("[")[0]
     if wanted == "float" and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
         try:
             value = float(value)
@@ -162,7 +170,7 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     if wanted == "str" and isinstance(value, bool):  # ... and off as false
         value = "on" if value else "off"
     if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
-        meaning = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"}[wanted]
+        meaning = _MEANING[wanted]
         raise ZooError(f"recipe key {name} takes {meaning}, not {value!r}")
     return value
 
@@ -184,11 +192,16 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
             raise ZooError(f"cannot read {file} as YAML: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
+    check_keys(values)
+    return Recipe(**{**values, **(overrides or {})})
+
+
+def check_keys(values: dict[str, Any]) -> None:
+    """Raise ZooError for a key that is none of a recipe's."""
     known = [f.name for f in dataclasses.fields(Recipe)]
     for key in values:
         if key not in known:
             raise one_of("recipe key", key, known)
-    return Recipe(**{**values, **(overrides or {})})
 
 
 def parse_command_line(argv: list[str] | None) -> Recipe:

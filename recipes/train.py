@@ -30,6 +30,7 @@ import zoo
 from zoo.errors import ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.network import SpikingNetwork
+from zoo.plugin import load_plugin
 from zoo.provenance import provenance
 from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
@@ -63,6 +64,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 
 def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
+    if recipe.plugin:
+        load_plugin(recipe.plugin)
     check_name(recipe.model)
     out = Path(recipe.out or "")
     unit = 2 * world if recipe.mixup or recipe.cutmix else world
@@ -280,7 +283,7 @@ def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
     scaling: dict[str, Any] = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, neuron=recipe.neuron,
-        surrogate=recipe.surrogate, dropout=recipe.dropout, kernel=recipe.kernel, **scaling,
+        surrogate=recipe.surrogate, dropout=recipe.dropout, kernel=recipe.kernel, **scaling, **recipe.model_args or {},
     )  # fmt: skip
 
 

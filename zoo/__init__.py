@@ -11,8 +11,9 @@ from .errors import ZooError
 from .kernels import list_kernels
 from .metrics import SpikeCounter
 from .neuron import create_neuron, list_neurons
+from .plugin import load_plugin
 from .registry import create_model, is_model, list_models, list_pretrained, model_info, register_model
-from .scaling import list_scalings
+from .scaling import list_scalings, register_scaling
 from .surrogate import list_surrogates
 
 __version__ = "0.1.0"
@@ -29,8 +30,10 @@ __all__ = [
     "list_scalings",
     "list_surrogates",
     "load_checkpoint",
+    "load_plugin",
     "model_info",
     "read_checkpoint",
     "register_model",
+    "register_scaling",
     "save_checkpoint",
 ]

@@ -17,6 +17,12 @@ def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
     return torch.cat([x] * timesteps)  # unlike repeat, keeps a channels_last layout
 
 
+def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    """The first convolution, over images: 3 x 3, or wide enough that neighbours overlap at a larger stride."""
+    width = max(3, 2 * stride - 1)
+    return nn.Conv2d(in_chans, channels, width, stride, width // 2, bias=False)
+
+
 def input_current(
     x: Tensor,
     timesteps: int,

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import SpikingConv2d, compact
+from ..layers import SpikingConv2d, compact, stem_conv
 from ..network import SpikingNetwork
 from ..neuron import LIF, create_neuron
 from ..post import PostSpikes
@@ -73,6 +73,7 @@ class SResNet(SpikingNetwork):
         timesteps: T, with direct encoding: the stem runs once, its current is repeated.
         neuron, surrogate, scaling: a name or an object with its numbers; see `zoo.neuron`, `.surrogate`, `.scaling`.
         dropout: probability of dropping a pooled feature before the head.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
         kernel: which code runs the neurons; see `zoo.kernels`. No part of what the network is, so not in model_args.
 
     Raises:
@@ -93,15 +94,17 @@ class SResNet(SpikingNetwork):
         surrogate: str | Mapping[str, Any] = "triangle",
         scaling: str | Mapping[str, Any] | None = None,
         dropout: float = 0.0,
+        stem_stride: int = 1,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
         check_number("dropout", dropout, 0, 0.99)
+        check_integer("stem_stride", stem_stride, 1)
         check_integer("num_classes", num_classes, 0)
         check_integer("in_chans", in_chans, 1)
         self.model_args = {
             **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling or NONE},
-            **{"dropout": dropout, "in_chans": in_chans},
+            **{"dropout": dropout, "stem_stride": stem_stride, "in_chans": in_chans},
         }
         self.timesteps, self.num_classes, self.in_chans = timesteps, num_classes, in_chans
 
@@ -109,7 +112,7 @@ class SResNet(SpikingNetwork):
             return create_neuron(neuron, timesteps, surrogate, kernel)
 
         conv = {"timesteps": timesteps, "scaling": resolve_scaling(scaling)}
-        self.conv1 = nn.Conv2d(in_chans, stem, 3, 1, 1, bias=False)
+        self.conv1 = stem_conv(in_chans, stem, stem_stride)
         self.bn1 = nn.BatchNorm2d(stem)
         self.lif1 = make_neuron()
         self.stages = nn.ModuleList()

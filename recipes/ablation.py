@@ -1,0 +1,136 @@
+"""The plan of an ablation, and the results that it has so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from zoo.errors import ZooError, one_of
+from zoo.files import read_json
+from zoo.plugin import load_plugin
+from zoo.registry import check_name
+from zoo.scaling import resolve_scaling
+
+from .config import Recipe, check_keys
+
+_KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
+# Where and how a run happens: no part of what it computes.
+PLACE = ("data_dir", "download", "out", "resume", "checkpoint_minutes", "tensorboard")
+
+
+class Run(NamedTuple):
+    """One training run of a plan."""
+
+    arm: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.arm}.seed{self.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run computes."""
+        return {key: value for key, value in self.recipe.to_dict().items() if key not in PLACE}
+
+
+class Plan(NamedTuple):
+    """Arms and seeds; the first arm is the baseline."""
+
+    name: str
+    question: str
+    arms: list[str]
+    seeds: list[int]
+    contrasts: list[tuple[str, str]]
+    """Pairs (arm, arm it is compared to)."""
+    runs: list[Run]
+    """Seed by seed, so that an unfinished ablation has whole pairs."""
+    folder: Path
+    """Where its results are."""
+
+    def result_of(self, run: Run) -> dict[str, Any] | None:
+        """The result of a run, None if it has none yet.
+
+        Raises:
+            ZooError: the file is the result of another recipe.
+        """
+        file = self.folder / f"{run.name}.json"
+        if not file.exists():
+            return None
+        result = read_json(file)
+        for key, value in run.settings.items():
+            if result["recipe"].get(key) != value:
+                was = f"{key} = {result['recipe'].get(key)!r}, the plan says {value!r}"
+                raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
+        return dict(result)
+
+    def results(self, arm: str) -> dict[int, dict[str, Any]]:
+        """The results of an arm so far, by seed."""
+        found = {run.seed: self.result_of(run) for run in self.runs if run.arm == arm}
+        return {seed: result for seed, result in found.items() if result}
+
+
+def load_plan(path: str) -> Plan:
+    """Read a plan: `question`, `seeds`, `recipe` (keys of a recipe), `arms` (name: keys that differ), `contrasts`.
+
+    Raises:
+        ZooError: no such file, an unknown key, or a run that could not be started.
+    """
+    file = Path(path)
+    try:
+        given = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZooError(f"cannot read {file} as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ZooError(f"cannot read the plan {file}: {error.strerror}") from error
+    if not isinstance(given, dict):
+        raise ZooError(f"{file} is not a plan: expected the keys {', '.join(_KEYS)}")
+    for key, value in given.items():
+        if key not in _KEYS:
+            raise one_of("key of a plan", key, list(_KEYS))
+        if not isinstance(value, _KEYS[key]) or not value:
+            raise ZooError(f"key {key} of {file} takes a non-empty {_KEYS[key].__name__}, not {value!r}")
+    for key in ("seeds", "recipe", "arms"):
+        if key not in given:
+            raise ZooError(f"{file} says no {key}")
+    arms, seeds = list(given["arms"]), given["seeds"]
+    for i, seed in enumerate(seeds):
+        if type(seed) is not int or seed < 0 or seed in seeds[:i]:
+            raise ZooError(f"seeds of {file} must be different whole numbers from 0, not {seed!r}")
+    contrasts = [tuple(pair) if isinstance(pair, list) else () for pair in given.get("contrasts", [])]
+    for pair in contrasts:
+        if len(pair) != 2 or any(arm not in arms for arm in pair):
+            raise ZooError(f"a contrast of {file} is a pair of arms ({', '.join(arms)}), not {list(pair)}")
+    runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
+    name = file.stem
+    return Plan(
+        name, given.get("question", ""), arms, seeds,
+        contrasts or [(arm, arms[0]) for arm in arms[1:]], runs, file.parent / name,
+    )  # fmt: skip
+
+
+def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
+    changes = given["arms"][arm]
+    if not isinstance(changes, dict) or "/" in str(arm):
+        raise ZooError(f"arm {arm!r} of {file} takes the recipe keys that it changes, not {changes!r}")
+    values = given["recipe"] | changes
+    if "seed" in values:
+        raise ZooError(f"the plan {file} lists its seeds under 'seeds', not as a recipe key")
+    check_keys(values)
+    reads = len(given["arms"]) * len(given["seeds"])
+    recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
+    _check(recipe)
+    return Run(arm, seed, recipe)
+
+
+def _check(recipe: Recipe) -> None:
+    # What only shows when a run starts is better found before the first one does.
+    if recipe.plugin:
+        load_plugin(recipe.plugin)
+    check_name(recipe.model)
+    if recipe.scaling != "model":
+        resolve_scaling(recipe.scaling)
