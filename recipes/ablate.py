@@ -8,6 +8,7 @@ evidence; the page and plot beside them are rendered from these files alone.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
     Raises:
         ZooError: some run failed, or a result file is of another recipe than the plan says.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
     todo = [run for run in plan.runs if not plan.result_of(run)]
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = os.environ | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)})
@@ -57,7 +59,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
                     else:
                         failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
     finally:
-        for process in active:  # on Ctrl-C: they have saved their states, and go on from there next time
+        for process in active:  # on Ctrl-C: next time they go on from the last state that they saved
             process.terminate()
     if failed:
         raise ZooError(f"{len(failed)} of {len(plan.runs)} runs failed: {'; '.join(failed)}")

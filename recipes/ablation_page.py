@@ -75,8 +75,8 @@ def _page(plan: Plan) -> str:
     results = [result for arm in plan.arms for result in plan.results(arm).values()]
     lines = [f"# Ablation {plan.name}", *(["", plan.question] if plan.question else []), ""]
     lines += [
-        f"Rendered by `python -m recipes.ablate recipes/ablations/{plan.name}.yaml --render` from the JSON files beside "
-        f"it: {len(results)} of {len(plan.runs)} runs. {_setting(results)}",
+        f"Rendered by `python -m recipes.ablate recipes/ablations/{plan.name}.yaml --render` from the JSON files here: "
+        f"{len(results)} of {len(plan.runs)} runs. {_setting(results)}",
         "",
     ]
     lines += ["| arm | runs | top-1 % | spikes an image | training loss | minutes a run |", "|:--|--:|--:|--:|--:|--:|"]

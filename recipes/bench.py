@@ -23,7 +23,7 @@ import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.kernels import list_kernels
-from zoo.layers import input_current
+from zoo.layers import SpikingConv2d, SpikingLinear, input_current
 from zoo.models.sresnet import SResNet
 from zoo.network import SpikingNetwork
 from zoo.neuron import LIF
@@ -56,8 +56,8 @@ def without_neurons(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, LIF):
             model.set_submodule(name, IdentityNeuron(module.timesteps))
-        elif getattr(module, "scaling", None) is not None:
-            module.scaling = None
+        elif isinstance(module, SpikingConv2d | SpikingLinear):
+            module.scale_by(None)
     return model
 
 

@@ -129,6 +129,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         scaler.load_state_dict(saved["scaler"])
         if ema:
             ema.module.load_state_dict(saved["ema"])
+        model.load_scaling_state(saved["scaling"])
         step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
 
     def save() -> None:
@@ -139,6 +140,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 "seconds": seconds + time.perf_counter() - started,
                 **{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()},
                 "ema": ema.module.state_dict() if ema else None,
+                "scaling": model.scaling_state(),
             }
             save_state(out / STATE, state)
 

@@ -18,8 +18,10 @@ import zoo
 from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels.build import find_compiler
-from zoo.layers import input_current
+from zoo.layers import SpikingConv2d, input_current
 from zoo.neuron import LIF, create_neuron
+from zoo.rules import PRESETS
+from zoo.scaling import Scaling
 from zoo.surrogate import list_surrogates
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -233,13 +235,14 @@ def test_whole_networks_agree_in_float64(scaling, neuron):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(compiled):
+@pytest.mark.parametrize(
+    ("preset", "compiled"),
+    [(name, False) for name in PRESETS] + [(name, True) for name in ("causal_trace", "window", "local_error")],
+)
+def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(preset, compiled):
     """bf16, fused kernel, channels_last, with and without torch.compile: each scaled layer against the rule."""
-    from zoo.layers import SpikingConv2d
-    from zoo.scaling import Scaling
-
-    model = tiny(scaling={"name": "causal_trace", "alpha": 0.9}, timesteps=2, kernel="fused")
+    rule = Scaling(preset, 0.9)
+    model = tiny(scaling={"name": preset, "alpha": 0.9}, timesteps=2, kernel="fused")
     model.to(memory_format=torch.channels_last)
     seen = {}
     layers = {n: m for n, m in model.named_modules() if isinstance(m, SpikingConv2d) and m.scaling}
@@ -274,9 +277,10 @@ def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(compi
 
         pre, error = seen[name]
         fold = lambda z: z.unflatten(0, (2, -1))  # noqa: E731
-        rule = Scaling("causal_trace", 0.9)
-        args = (fold(pre.double()), fold(posts[name].double()), fold(error.double()), operator)
-        (expected, _), (plain, _) = rule.gradients(*args), rule._replace(alpha=0.0).gradients(*args)
+        pre, post, error = fold(pre.double()), fold(posts[name].double()), fold(error.double())
+        told = rule.factor(pre, post, operator) if rule.locality == "weight" else post
+        expected, _ = rule.gradients(pre, told, error, operator)
+        plain = operator(pre.flatten(0, 1), error.flatten(0, 1))
         got = layer.weight.grad.double()
         assert (got - expected).norm() < 0.02 * expected.norm(), name
         assert (got - plain).norm() > 0.1 * plain.norm(), name

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.errors import ZooError
-from zoo.neuron import IF, LIF, PLIF, create_neuron, list_neurons
+from zoo.neuron import IF, LIF, PLIF, create_neuron
 from zoo.surrogate import Surrogate, list_surrogates, resolve_surrogate
 
 
@@ -40,7 +40,7 @@ def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_
     assert lif(x).T.tolist() == expected
 
 
-@pytest.mark.parametrize("name", list_neurons())
+@pytest.mark.parametrize("name", ["lif", "if", "plif"])
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_step_equals_forward_bit_for_bit(name, reset, dtype):

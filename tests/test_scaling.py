@@ -12,7 +12,8 @@ from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d
 from zoo.neuron import LIF
 from zoo.post import PostSpikes
-from zoo.scaling import Scaling, resolve_scaling, trace
+from zoo.rules import trace
+from zoo.scaling import Scaling, resolve_scaling
 
 K = math.exp(-1)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d
 from zoo.post import PostSpikes
+from zoo.rules import PRESETS as RULES
 from zoo.scaling import Scaling, list_scalings, register_scaling, resolve_scaling
 
 K = math.exp(-1)
@@ -163,13 +164,13 @@ def test_controls_keep_the_shrink_and_drop_the_information(of):
         rule = Scaling(name, 0.7, of=None if name == of else of)
 
         class Watched(Scaling):
-            def factor(self, spikes, seen=seen):
-                seen.append(super().factor(spikes))
+            def factor(self, *spikes, seen=seen):
+                seen.append(super().factor(*spikes))
                 return seen[-1]
 
         run(Watched(*rule), kind, pre, post, error)
-        factors[name], locality = seen[0]
-        assert locality == ("weight" if not of.startswith("local") else {"local": "error"}.get(of, "error_down"))
+        factors[name] = seen[0]
+        assert rule.locality == ("weight" if not of.startswith("local") else {"local": "error"}.get(of, "error_down"))
     exact, mean, permuted = factors[of], factors["mean_scale"], factors["permuted"]
     for t in range(len(exact)):
         torch.testing.assert_close(mean[t], torch.full_like(mean[t], float(exact[t].mean())), rtol=1e-12, atol=0)
@@ -200,9 +201,7 @@ def test_alpha_zero_is_plain_bit_for_bit(name):
 
 
 def test_a_rule_of_ones_own():
-    from zoo import scaling
-
-    @register_scaling("half")
+    @register_scaling("half", window=True)
     def half(spikes, alpha):
         return spikes.pre.new_full((1, *spikes.operator(spikes.pre[0], spikes.post[0]).shape), 1 - alpha / 2)
 
@@ -218,7 +217,7 @@ def test_a_rule_of_ones_own():
         with pytest.raises(ZooError, match="everywhere"):
             register_scaling("other", "everywhere")
     finally:
-        del scaling._PRESETS["half"]
+        del RULES["half"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from conftest import ROOT, assert_one_error, run_module
 from PIL import Image
+from tqdm import tqdm
 
 import zoo
 from leaderboard.schema import validate as check_schema
@@ -254,9 +255,69 @@ def test_two_processes_compute_what_one_does(tmp_path):
     two = torchrun(str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     first, second = (load_state(tmp_path / name) for name in ("one", "two"))
-    assert len(first["losses"]) == 5
-    assert first["losses"][-1] != first["losses"][0]
+    assert len(first) == 8
+    for rule in first.values():
+        assert rule["losses"][-1] != rule["losses"][0]
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
+
+
+RULE = """
+import torch
+import zoo
+
+@zoo.register_scaling("by_rate", window=True)
+def by_rate(spikes, alpha):
+    weight = spikes.operator(spikes.pre[0], spikes.post[0])
+    return (1 - alpha * spikes.post.mean()) * torch.ones_like(weight)[None]
+"""
+
+
+def test_a_rule_in_a_file_of_ones_own_trains(tmp_path):
+    (tmp_path / "rule.py").write_text(RULE)
+    extra = flags(tmp_path / "x", epochs=1, scaling="by_rate", plugin=str(tmp_path / "rule.py"))
+    done = run_module("recipes.train", "sresnet19_w16_gs.t2_cifar10", *extra)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "x" / "result.json").read_text())["scaling"]["name"] == "by_rate"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("1 / 0", ["ZeroDivisionError"]), ("import zoo; zoo.register_scaling('window')", ["window"])]
+)
+def test_a_broken_plugin_is_one_error(tmp_path, text, words):
+    (tmp_path / "rule.py").write_text(text)
+    with pytest.raises(ZooError, match=words[0]):
+        zoo.load_plugin(tmp_path / "rule.py")
+    with pytest.raises(ZooError, match="no such plugin"):
+        zoo.load_plugin(tmp_path / "nothing.py")
+
+
+def test_resuming_with_a_kept_factor_is_bit_for_bit(tmp_path):
+    """Factors that are computed in every third step only are part of the training state."""
+    settings = SHORT | {"scaling": {"name": "window", "every": 3, "average": 0.5}, "train_images": 128}
+    train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
+    state = load_state(tmp_path / "whole" / "state.safetensors")
+    assert int(state["scaling"]["stages.0.0.conv2.kept.calls"]) == 8
+    assert state["scaling"]["stages.0.0.conv2.kept.factor"].min() < 1
+    # Back to the end of the first epoch, four steps in, where a factor is one step old.
+    half = tmp_path / "half"
+    _stop_after_one_epoch(settings | {"out": str(half)})
+    train(Recipe(**settings | {"out": str(half), "resume": True}))
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(half)[key]), key
+
+
+def _stop_after_one_epoch(settings):
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    class Bar(tqdm):
+        def set_postfix(self, *_, **__):
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.train.tqdm", Bar)
+        with pytest.raises(Stopped):
+            train(Recipe(**settings))
 
 
 def test_two_processes_finish_an_ordinary_run(tmp_path):

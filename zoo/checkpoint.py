@@ -1,7 +1,8 @@
 """Checkpoints: a directory with `model.safetensors` and `config.json`, in the form that timm's `local-dir:` reads.
 
 config.json rebuilds the network (architecture, model_args), says how to prepare its input (pretrained_cfg: mean, std,
-size, labels) and pins the weights by their sha256. Pickles are never loaded.
+size, labels) and pins the weights by their sha256. Pickles are never loaded. A checkpoint may come from anybody: what
+it claims is checked, on a network without memory, before anything of that size is read or built.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import timm
 import torch
 from torch import Tensor
 
+from .config_file import WEIGHT_SOURCES, read_config
 from .errors import ZooError
-from .files import atomic_write, read_json, sha256_of, write_json
+from .files import atomic_write, sha256_of, write_json
 from .network import SpikingNetwork
+from .skeleton import WithoutMemory
+from .weights_file import check_start, misfit, read_header
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"}
-_WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 
 
 class Checkpoint(NamedTuple):
@@ -65,7 +68,7 @@ def save_checkpoint(
         for name, value in model.state_dict().items()
     }
     weights = safetensors.torch.save(tensors, {"format": "pt"})
-    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in _WEIGHT_SOURCES} | data_cfg
+    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
     architecture = cfg.pop("architecture")
     config = {
         "architecture": architecture,
@@ -85,50 +88,46 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint directory, or the .safetensors file in one.
 
     Raises:
-        ZooError: missing files, a pickle, weights that were cut short or changed, values that are not finite.
+        ZooError: missing files, a pickle, weights that were cut short or changed, that do not fit the architecture or
+            are not finite. Nothing in the files is executed, and no more is read than the architecture needs.
     """
     path = Path(path)
     weights = path / WEIGHTS if path.is_dir() else path
-    if weights.suffix in _PICKLE_SUFFIXES:
+    if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")
     if not weights.is_file():
         raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS} and {CONFIG}")
-    config = read_json(weights.parent / CONFIG)
-    _check_config(weights.parent / CONFIG, config)
-    data = weights.read_bytes()
-    if data[:2] == b"PK" or data[:1] == b"\x80":
-        raise ZooError(f"{weights} is a pickle under another name; only safetensors is read")
-    if sha256_of(data) != config.get("weights_sha256"):
+    config = read_config(weights.parent / CONFIG)
+    check_start(weights)
+    digest = sha256_of(weights)
+    if digest != config.setdefault("weights_sha256", digest):  # timm writes none
         raise ZooError(
-            f"{weights} is not the file that {CONFIG} describes (sha256 {sha256_of(data)[:12]}..., expected "
-            f"{str(config.get('weights_sha256'))[:12]}...): it was cut short or changed; fetch it again"
+            f"{weights} is not the file that {CONFIG} describes (sha256 {digest[:12]}..., expected "
+            f"{config['weights_sha256'][:12]}...): it was cut short or changed; fetch it again"
         )
+    _check_fits(weights, config)
     try:
-        tensors = safetensors.torch.load(data)
+        tensors = safetensors.torch.load_file(weights)
     except safetensors.SafetensorError as error:
         raise ZooError(f"{weights} is not a valid safetensors file: {error}") from error
     _check_finite(str(weights), tensors)
-    # These weights and no others: what else the file names as their source would be loaded unchecked.
-    cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in _WEIGHT_SOURCES}
-    return Checkpoint(config | {"pretrained_cfg": cfg}, tensors)
+    return Checkpoint(config, tensors)
 
 
-def _check_config(path: Path, config: Any) -> None:
-    kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict, "weights_sha256": str}
-    for key, kind in kinds.items():
-        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
-            raise ZooError(f"{path} is not the config of a checkpoint: {key!r} is missing or no {kind.__name__}")
-    if not timm.is_model(config["architecture"]):
-        raise ZooError(f"{path} names an unknown architecture: {config['architecture']!r}")
-    numbers = {
-        "input_size": 3,
-        "mean": config["model_args"].get("in_chans"),
-        "std": config["model_args"].get("in_chans"),
-    }
-    for key, count in numbers.items():
-        values = config["pretrained_cfg"].get(key)
-        if not isinstance(values, list) or len(values) != count or not all(isinstance(v, int | float) for v in values):
-            raise ZooError(f"{path}: pretrained_cfg {key!r} must be {count} numbers, not {values!r}")
+def _check_fits(weights: Path, config: dict[str, Any]) -> None:
+    """Compare the header of the weights with the network that the config describes, built without memory."""
+    architecture = config["architecture"]
+    entries = read_header(weights)
+    try:
+        with WithoutMemory():
+            model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])
+    # Whatever a constructor makes of values that nobody has checked.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ZooError(f"{weights.parent} does not fit {architecture!r}: {one_line(error)}") from error
+    if not isinstance(model, SpikingNetwork):
+        raise ZooError(f"{weights.parent} holds {architecture!r}, which is not a network of the zoo")
+    if difference := misfit(entries, model.state_dict()):
+        raise ZooError(f"{weights} does not fit {architecture!r}: {difference}")
 
 
 def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -151,11 +150,11 @@ def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwo
     except ZooError:
         raise
     except (RuntimeError, TypeError) as error:
-        raise ZooError(f"{path} does not fit {architecture!r}: {_one_line(error)}") from error
-    if not isinstance(model, SpikingNetwork):
-        raise ZooError(f"{path} holds {architecture!r}, which is not a network of the zoo")
-    record_origin(model, checkpoint)
-    return model.eval()
+        raise ZooError(f"{path} does not fit {architecture!r}: {one_line(error)}") from error
+    if isinstance(model, SpikingNetwork):  # and not, say, timm's features of one
+        record_origin(model, checkpoint)
+    network: SpikingNetwork = model.eval()
+    return network
 
 
 def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
@@ -165,8 +164,15 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
         model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
 
 
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name would be a pickle, to be left alone."""
+    return Path(name).suffix in _PICKLE_SUFFIXES
+
+
 def is_checkpoint(path: str) -> bool:
     """Whether `path` points at something on this disk, rather than naming a model."""
+    if path.startswith(("hf-hub:", "local-dir:")):
+        return False
     return os.path.sep in path or Path(path).exists()
 
 
@@ -176,6 +182,7 @@ def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
             raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of an error that is not ours, short enough for ours."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:300] + " ..."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ZooError
+from .kept import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
 from .post import PostSpikes
+from .rules import wide
 from .scaling import Scaling
 
 
@@ -45,13 +48,70 @@ def unfold_steps(x: Tensor, timesteps: int) -> Tensor:
     return x.unflatten(0, (timesteps, -1))
 
 
-class SpikingConv2d(nn.Conv2d):
+class _Spiking(nn.Module):
+    """What scaled layers share: the rule, and the factor that some rules keep between forward passes."""
+
+    timesteps: int
+    scaling: Scaling | None
+    by_default: bool
+    weight: Tensor
+
+    def _init_spiking(self, timesteps: int, scaling: Scaling | None, by_default: bool) -> None:
+        self.timesteps, self.by_default = timesteps, by_default
+        self.scale_by(scaling)
+
+    def scale_by(self, scaling: Scaling | None) -> None:
+        """Set the rule, None for the plain STBP gradient."""
+        self.scaling = scaling
+        self.kept = None
+        if scaling is not None and scaling.stateful:
+            shape = scaling.steps(self.timesteps), *self.weight.shape
+            # Beside the weights, not among them: a scaled network's state_dict is that of its plain twin.
+            self.kept = KeptFactor(scaling, self.weight.detach().new_zeros(shape))
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, geometry: Geometry, post: PostSpikes | None, kept: Tensor | None
+    ) -> Tensor:
+        rule = self.scaling if self.training and self.weight.requires_grad else None
+        rule = rule if rule is not None and rule.alpha > 0 else None
+        if not torch.is_grad_enabled() or (rule is None and kept is None):
+            return nn.functional.conv2d(x, weight, None, *geometry)
+        if rule is not None and post is None:
+            raise ZooError("a layer with scaling needs `post`, the spikes of the neurons behind it")
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+            # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        kept = x.detach() if kept is None else kept
+        y, token = _Convolution.apply(x, weight, kept, geometry, rule, self.timesteps)
+        if rule is not None and post is not None:
+            post.token, post.output = token, y.shape
+            if rule.locality == "weight":
+                post.factor = self._factor(rule, kept, weight.detach(), geometry, y.shape)
+        return y
+
+    def _factor(
+        self, rule: Scaling, kept: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size
+    ) -> Callable[[Tensor], Tensor]:
+        def factor(spikes: Tensor) -> Tensor:
+            spikes = spikes.view(shape)
+            pre, post = (unfold_steps(z.to(weight.dtype), self.timesteps) for z in (kept, spikes))
+            if self.kept is not None:
+                return self.kept(pre, post, weight, geometry)
+            return rule.factor(pre, post, weight_gradient(weight, geometry))
+
+        return factor
+
+
+class SpikingConv2d(_Spiking, nn.Conv2d):
     """A 2-d convolution over spikes, time folded into the batch, whose weight gradient can be scaled while training.
 
     Args:
         timesteps: T, folded time-major into the batch.
         scaling: the rule, or None for the plain STBP gradient.
-        Others as in `torch.nn.Conv2d`; there is no bias.
+        by_default: whether a network scales it where nobody says which layers; it is 3 x 3 inside a block, with equal
+            channels and stride 1, or maps spikes to spikes inside attention.
+        Others as in `torch.nn.Conv2d`; there is no bias unless said.
     """
 
     def __init__(
@@ -64,11 +124,13 @@ class SpikingConv2d(nn.Conv2d):
         *,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = False,
         timesteps: int,
         scaling: Scaling | None = None,
+        by_default: bool = False,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
-        self.timesteps, self.scaling = timesteps, scaling
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
+        self._init_spiking(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W'].
@@ -81,22 +143,34 @@ class SpikingConv2d(nn.Conv2d):
         Raises:
             ZooError: the layer has a scaling rule and nobody says which neurons it drives.
         """
-        scaled = self.training and self.scaling is not None and self.scaling.alpha > 0
-        if not torch.is_grad_enabled() or not (scaled or kept is not None):
-            return super().forward(x)
-        if scaled and post is None:
-            raise ZooError("a convolution with scaling needs `post`, the spikes of the neurons behind it")
-        weight = self.weight
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-            # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        rule = self.scaling if scaled else None
-        y, token = _SpikingConv2d.apply(x, weight, x.detach() if kept is None else kept, geometry, rule, self.timesteps)
-        if scaled and post is not None:
-            post.token = token
-        return y
+        y = self._convolve(x, self.weight, Geometry.of(self), post, kept)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+
+
+class SpikingLinear(_Spiking, nn.Linear):
+    """A linear layer over spikes [T*B, C], time folded into the batch, whose weight gradient can be scaled as that of
+    `SpikingConv2d` is: it computes a 1 x 1 convolution over a single position."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        timesteps: int,
+        scaling: Scaling | None = None,
+        by_default: bool = False,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self._init_spiking(timesteps, scaling, by_default)
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
+        """[T*B, C] to [T*B, C']; arguments and errors as in `SpikingConv2d.forward`."""
+        kept = None if kept is None else kept[..., None, None]
+        y = self._convolve(x[..., None, None], self.weight[..., None, None], POINT, post, kept)[..., 0, 0]
+        if post is not None:
+            post.output = y.shape
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 def compact(spikes: Tensor) -> Tensor | None:
@@ -104,8 +178,8 @@ def compact(spikes: Tensor) -> Tensor | None:
     return spikes.detach().to(torch.int8) if torch.is_grad_enabled() else None
 
 
-class _SpikingConv2d(torch.autograd.Function):
-    """A convolution, and a token in the shape of its output whose gradient is the post-synaptic spikes (PostSpikes)."""
+class _Convolution(torch.autograd.Function):
+    """A convolution, and a token whose gradient is what the neurons behind tell its backward pass (PostSpikes)."""
 
     @staticmethod
     def forward(
@@ -113,36 +187,33 @@ class _SpikingConv2d(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         kept: Tensor,
-        geometry: tuple[Any, ...],
+        geometry: Geometry,
         scaling: Scaling | None,
         timesteps: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(kept, weight)
-        ctx.set_materialize_grads(False)  # spikes that never came are None, not zeros
+        ctx.set_materialize_grads(False)  # what never came is None, not zeros
         ctx.geometry, ctx.scaling, ctx.timesteps = geometry, scaling, timesteps
-        y = torch.nn.functional.conv2d(x, weight, None, *geometry)
-        return y, y.new_zeros(()).expand(y.shape)
+        y = nn.functional.conv2d(x, weight, None, *geometry)
+        shape = y.shape
+        if scaling is not None and scaling.locality == "weight":
+            shape = torch.Size((scaling.steps(timesteps), *weight.shape))
+        return y, torch.zeros((), dtype=wide(y.new_zeros(())).dtype, device=y.device).expand(shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, spikes: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, told: Tensor | None) -> tuple[Tensor | None, ...]:
         kept, weight = ctx.saved_tensors
         x = kept.to(grad.dtype)
-        stride, padding, dilation, groups = ctx.geometry
-
-        def gradient(input: Tensor, error: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-            geometry = (stride, padding, dilation, False, [0, 0], groups)
-            return torch.ops.aten.convolution_backward(error, input, weight, None, *geometry, mask)
-
-        def operator(input: Tensor, error: Tensor) -> Tensor:
-            return gradient(input, error, [False, True, False])[1]
-
         for_x, for_weight, *_ = ctx.needs_input_grad
         if ctx.scaling is None or not for_weight:
-            return *gradient(x, grad, [for_x, for_weight, False])[:2], None, None, None, None
-        if spikes is None:
-            raise ZooError("no neuron tied its spikes to a convolution with scaling (PostSpikes.tie)")
-        pre, post, error = (unfold_steps(z, ctx.timesteps) for z in (x, spikes, grad))
-        by_weight, down = ctx.scaling.gradients(pre, post, error, operator)
+            both = convolution_backward(x, grad, weight, ctx.geometry, [for_x, for_weight, False])
+            return *both, None, None, None, None
+        if told is None:
+            raise ZooError("no neuron tied its spikes to a layer with scaling (PostSpikes.tie)")
+        if ctx.scaling.locality != "weight":
+            told = unfold_steps(told.to(grad.dtype), ctx.timesteps)
+        pre, error = (unfold_steps(z, ctx.timesteps) for z in (x, grad))
+        by_weight, down = ctx.scaling.gradients(pre, told, error, weight_gradient(weight, ctx.geometry))
         passed = grad if down is None else down.flatten(0, 1)
-        grad_x = gradient(x, passed, [True, False, False])[0] if for_x else None
+        grad_x = convolution_backward(x, passed, weight, ctx.geometry, [True, False, False])[0] if for_x else None
         return grad_x, by_weight.to(weight.dtype), None, None, None, None

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers import unfold_steps
+from .encoding import encode, resolve_encoding
+from .errors import ZooError, one_of
+from .kept import KeptFactor
+from .layers import SpikingConv2d, SpikingLinear, unfold_steps
 from .neuron import LIF
 from .norm import statistics_kept
+from .parts import Parts
+from .scaling import NONE, resolve_scaling
+from .specs import check_integer, check_number
 
 
 class SpikingNetwork(nn.Module):
     """Base of the zoo's networks: a pure function from images to logits, time folded into the batch inside.
 
-    A subclass sets timesteps, num_classes, num_features, in_chans and model_args, and defines `forward_features` and
-    `forward_head`; the registry sets the rest.
+    A subclass builds its layers from `self.parts`, sets `stages` (a ModuleList of what runs one after the other),
+    `feature_info`, `num_features` and `fc`, calls `wire`, and defines `forward_stem`; often `forward_final`,
+    `forward_head`. The registry sets the rest.
+
+    Args:
+        own: the keywords of the subclass that are part of what the network is, JSON values.
+        num_classes: 0 for none: the network ends in its features.
+        in_chans: channels of the images.
+        timesteps: T.
+        neuron, surrogate, norm, scaling: a name or an object with its numbers; see the modules of these names.
+        encoding: how images become input over time; see `zoo.encoding`.
+        dropout: probability of dropping a pooled feature before the head.
+        kernel: which code runs the neurons; see `zoo.kernels`. No part of what the network is, so not in model_args.
+
+    Raises:
+        ZooError: a value that is out of range or not known.
     """
 
-    timesteps: int
-    num_classes: int
+    stages: nn.ModuleList
+    fc: nn.Module
     num_features: int
-    in_chans: int
+    head_hidden_size: int
+    feature_info: list[dict[str, Any]]
+    """timm's: channels (num_chs), reduction and name (module) of the output of every stage."""
     model_args: dict[str, Any]
     """The keywords that rebuild this network, JSON values."""
     pretrained_cfg: dict[str, Any]
@@ -35,18 +58,138 @@ class SpikingNetwork(nn.Module):
     """The recipe behind the weights that were loaded."""
     grad_checkpointing = False
 
+    def __init__(
+        self,
+        own: Mapping[str, Any] | None = None,
+        *,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        timesteps: int = 4,
+        neuron: str | Mapping[str, Any] = "lif",
+        surrogate: str | Mapping[str, Any] = "triangle",
+        norm: str | Mapping[str, Any] = "bn",
+        encoding: str = "direct",
+        scaling: str | Mapping[str, Any] | None = None,
+        dropout: float = 0.0,
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.parts = Parts(timesteps, neuron, surrogate, norm, kernel)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
+        self.num_classes = check_integer("num_classes", num_classes, 0)
+        self.in_chans = check_integer("in_chans", in_chans, 1)
+        self.timesteps, self.encoding = timesteps, resolve_encoding(encoding)
+        self._scaling = resolve_scaling(scaling)
+        self.model_args = {
+            **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling or NONE},
+            **{"norm": norm, "encoding": encoding, "dropout": dropout, "in_chans": in_chans},
+            **(own or {}),
+        }
+
+    def wire(self) -> None:
+        """Give the rule of gradient scaling to the layers that it reaches.
+
+        Raises:
+            ZooError: it reaches none.
+        """
+        layers = {n: m for n, m in self.named_modules() if isinstance(m, SpikingConv2d | SpikingLinear)}
+        rule = self._scaling
+        reached = [name for name, layer in layers.items() if rule and rule.reaches(name, layer.by_default)]
+        for name, layer in layers.items():
+            layer.scale_by(rule if name in reached else None)
+        if rule and not reached:
+            raise one_of("layers of scaling", rule.layers, list(layers))
+
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
-        """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`."""
+        """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`.
+
+        Raises:
+            ZooError: the input is not in the shape that the encoding takes.
+        """
         logits = unfold_steps(self.forward_head(self.forward_features(x)), self.timesteps)
         return logits if per_step else logits.mean(0)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] to the spikes [T*B, C', H', W'] in front of the head."""
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to [T*B, C, H, W]; with `repeat`, it is [B, C, H, W], the same at every time step."""
         raise NotImplementedError
 
+    def forward_final(self, x: Tensor) -> Tensor:
+        """What comes between the last stage and the head."""
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] to what the head sees, [T*B, C', H', W']."""
+        x = self.forward_stem(*encode(x, self.encoding, self.timesteps, self.in_chans))
+        for stage in self.stages:
+            x = self.run_stage(stage, x)
+        return self.forward_final(x)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
-        raise NotImplementedError
+        """Features [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
+        x = self.dropout(self.pool(x).flatten(1))
+        return x if pre_logits else self.fc(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features [T*B, ...] and the outputs of stages, as timm's networks give them.
+
+        Args:
+            x: images [B, C, H, W].
+            indices: which stages, negative from the end; an integer n for the last n, None for all.
+            norm: also apply what follows the last stage to its output.
+            stop_early: leave out the stages behind the last index.
+            output_fmt: "NCHW", mean over time [B, C, H, W]: firing rates, where a stage ends in spikes; or "TNCHW".
+            intermediates_only: return the list alone.
+
+        Raises:
+            ZooError: an index or a format that there is not.
+        """
+        if output_fmt not in ("NCHW", "TNCHW"):
+            raise one_of("output_fmt", output_fmt, ["NCHW", "TNCHW"])
+        count = len(self.stages)
+        if indices is None or isinstance(indices, int):
+            indices = range(-(count if indices is None else indices), 0)
+        if not all(-count <= index < count for index in indices):
+            raise ZooError(f"stages {list(indices)} are not all among the {count} of this network")
+        take = [index % count for index in indices]
+        x = self.forward_stem(*encode(x, self.encoding, self.timesteps, self.in_chans))
+        outputs = {}
+        for i, stage in enumerate(self.stages):
+            if stop_early and i > max(take):
+                break
+            x = self.run_stage(stage, x)
+            if i in take:
+                outputs[i] = unfold_steps(self.forward_final(x) if norm and i == count - 1 else x, self.timesteps)
+        intermediates = [outputs[i] if output_fmt == "TNCHW" else outputs[i].mean(0) for i in take]
+        return intermediates if intermediates_only else (self.forward_final(x), intermediates)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last linear layer by a new one for `num_classes` classes (0: none)."""
+        self.num_classes = num_classes
+        device = next(self.parameters()).device
+        self.fc = self.make_classifier(self.head_hidden_size).to(device)
+
+    def make_classifier(self, features: int) -> nn.Module:
+        """A linear layer from features to classes, or nothing where there are none."""
+        self.head_hidden_size = features
+        return nn.Linear(features, self.num_classes) if self.num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks."""
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return {"stem": r"^(?!stages|fc|final)", "blocks": [(blocks, None), (r"^final|^fc", (99999,))]}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep the spikes between stages only, and run each stage again in backward.
@@ -59,11 +202,35 @@ class SpikingNetwork(nn.Module):
         """stage(x), checkpointed if that is on."""
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
-        contexts = lambda: (contextlib.nullcontext(), statistics_kept(stage))  # noqa: E731
+        contexts = lambda: (contextlib.nullcontext(), _repeating(stage))  # noqa: E731
         out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
         return out
+
+    def scaling_state(self) -> dict[str, Tensor]:
+        """What scaled layers keep between steps, to go on from later; no part of state_dict."""
+        kept = {name: module for name, module in self.named_modules() if isinstance(module, KeptFactor)}
+        return {f"{name}.{part}": getattr(kept[name], part) for name in kept for part in ("factor", "calls")}
+
+    def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `scaling_state` gave."""
+        for name, value in self.scaling_state().items():
+            value.copy_(state[name])
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
         names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, LIF))
         return ", ".join(names)
+
+
+@contextlib.contextmanager
+def _repeating(stage: nn.Module) -> Iterator[None]:
+    """A forward pass that only repeats one: nothing that is kept between passes changes."""
+    kept = [module for module in stage.modules() if isinstance(module, KeptFactor)]
+    for module in kept:
+        module.replays = True
+    try:
+        with statistics_kept(stage):
+            yield
+    finally:
+        for module in kept:
+            module.replays = False

@@ -8,22 +8,24 @@ One time step, with input current x, membrane potential u before and v after the
     v[t] = u[t] - threshold * s[t]                  soft reset, by subtraction
 
 (Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.) `step` is
-that in plain PyTorch, the reference for every faster kernel; `zoo.kernels` says which one runs.
+that in plain PyTorch, the reference for every faster kernel; `zoo.kernels` says which one runs. Neurons with other
+dynamics have a file each, `clif.py`, `glif.py`, `psn.py`; `create_neuron` knows them all.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ZooError, one_of
 from .kernels import Neuron, fused_lif, list_kernels, pick_kernel
-from .layers import input_current
-from .norm import branch, can_fuse, update_statistics
+from .layers import input_current, repeat_steps
+from .norm import branch, can_fuse, is_per_step, update_statistics
 from .specs import check_flag, check_integer, check_number, check_positive, split_spec
 from .surrogate import Surrogate, resolve_surrogate
 
@@ -44,6 +46,9 @@ class LIF(nn.Module):
         surrogate: name or {"name": ..., "width": ...}; see `zoo.surrogate`.
         kernel: which code runs, "auto", "fused" or "reference"; see `zoo.kernels`.
     """
+
+    spec_keys: ClassVar = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
+    """The keywords that `create_neuron` takes beside the name."""
 
     def __init__(
         self,
@@ -70,7 +75,7 @@ class LIF(nn.Module):
         self.decay_input = check_flag("decay_input", decay_input)
         self.detach_reset = check_flag("detach_reset", detach_reset)
         self.surrogate = resolve_surrogate(surrogate)
-        self._init_decay(_decay(decay, tau))
+        self._init_decay(resolve_decay(decay, tau))
 
     def _init_decay(self, decay: float) -> None:
         self.decay: float | Tensor = decay
@@ -104,19 +109,32 @@ class LIF(nn.Module):
         rows = x.shape[0] * (self.timesteps if repeat else 1)
         if shortcut is not None and shortcut.shape != (rows, *x.shape[1:]):
             raise ZooError(f"shortcut {list(shortcut.shape)} is not in the shape of the spikes {[rows, *x.shape[1:]]}")
+        if repeat and is_per_step(norm):
+            x, repeat = repeat_steps(x, self.timesteps), False
         kernel = self.kernel_for(x.device.type, x.dtype)
         if kernel == "reference":
-            current = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat)
-            v, spikes = None, []
-            for x_t in current.unflatten(0, (self.timesteps, -1)).unbind(0):
-                s, v = self.step(x_t, v)
-                spikes.append(s)
-            return torch.cat(spikes)
+            return self._run(input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat))
         return self._fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
 
+    def _run(self, currents: Tensor) -> Tensor:
+        """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch."""
+        state, spikes = None, []
+        for x_t in currents.unflatten(0, (self.timesteps, -1)).unbind(0):
+            s, state = self.step(x_t, state)
+            spikes.append(s)
+        return torch.cat(spikes)
+
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
-        """The name of the code that runs for currents of that type on that device: "reference", "cpp" or "triton"."""
+        """The name of the code that runs for currents of that type on that device: "reference", "cpp" or "triton".
+
+        Raises:
+            ZooError: the kernel must be fused, and none runs there or none knows the dynamics.
+        """
         if type(self).step is not LIF.step:
+            if self.kernel == "fused":
+                raise ZooError(
+                    f"no fused kernel has the dynamics of {type(self).__name__}: ask for 'auto' or 'reference'"
+                )
             return "reference"
         return pick_kernel(self.kernel, device, dtype, self._numbers())
 
@@ -209,13 +227,19 @@ class PLIF(LIF):
         return 1 - torch.sigmoid(self.w)
 
 
-_NEURONS: dict[str, type[LIF]] = {"lif": LIF, "if": IF, "plif": PLIF}
-_KEYS = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
+@functools.cache
+def _neurons() -> dict[str, type[LIF]]:
+    # Not at the top of the file: these build on LIF.
+    from .clif import CLIF
+    from .glif import GLIF
+    from .psn import PSN
+
+    return {"lif": LIF, "if": IF, "plif": PLIF, "clif": CLIF, "glif": GLIF, "psn": PSN}
 
 
 def list_neurons() -> list[str]:
     """The names that the `neuron` keyword takes."""
-    return list(_NEURONS)
+    return list(_neurons())
 
 
 def create_neuron(
@@ -229,11 +253,18 @@ def create_neuron(
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    name, given = split_spec("neuron", spec, list_neurons(), _KEYS)
-    return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
+    asked = spec.get("name") if isinstance(spec, Mapping) else spec
+    keys = next((neuron.spec_keys for name, neuron in _neurons().items() if name == asked), [])
+    name, given = split_spec("neuron", spec, list_neurons(), keys)
+    return _neurons()[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
 
 
-def _decay(decay: float | None, tau: float | None) -> float:
+def resolve_decay(decay: float | None, tau: float | None) -> float:
+    """The decay that either keyword says, 0.5 where neither does.
+
+    Raises:
+        ZooError: both are given, or a value that is out of range.
+    """
     if decay is not None and tau is not None:
         raise ZooError(f"give decay or tau, not both (decay = 1 - 1 / tau): got {decay!r} and {tau!r}")
     if tau is not None:

@@ -1,17 +1,102 @@
-"""Batch normalisation as the fused kernels see it: its numbers, and what a training step does to its statistics."""
+"""Normalisations by name, and batch normalisation as the fused kernels see it.
+
+Time is folded into the batch, so plain batch normalisation already takes its statistics over all time steps:
+
+    bn     weight * (x - mean) / sqrt(var + eps) + bias
+    tdbn   the same, with the weight starting at alpha * threshold (Zheng et al. 2021, arXiv 2011.05280, eq. 5 to 7)
+    tebn   the same, times a learnable factor for each time step (Duan et al. 2022, NeurIPS, TEBN)
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .errors import ZooError
 from .kernels import Branch
 from .kernels.spec import wide
+from .specs import check_integer, check_positive, split_spec
+
+_KEYS = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
+
+
+def list_norms() -> list[str]:
+    """The names that the `norm` keyword takes."""
+    return list(_KEYS)
+
+
+def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, threshold: float) -> nn.Module:
+    """A normalisation of currents [T*B, C, H, W] from a name or `{"name": "tdbn", "alpha": 0.7}`.
+
+    Args:
+        spec: "bn" and "tdbn" are PyTorch's BatchNorm2d, which the fused kernels take. `alpha` (1 unless said) is for
+            "tdbn": the paper takes 1 / sqrt(2) where two normalised branches are summed. Its weight is the paper's
+            lambda * alpha * threshold: the same function; under SGD, steps of it are not scaled by that factor.
+        channels: C.
+        timesteps: T.
+        threshold: of the neurons behind it, > 0.
+
+    Raises:
+        ZooError: unknown name, keyword or value.
+    """
+    asked = spec.get("name") if isinstance(spec, Mapping) else spec
+    keys = next((keys for name, keys in _KEYS.items() if name == asked), [])
+    name, given = split_spec("norm", spec, list_norms(), keys)
+    check_integer("channels", channels, 1)
+    if name == "tebn":
+        return TEBN(channels, timesteps)
+    norm = nn.BatchNorm2d(channels)
+    if name == "tdbn":
+        scale = check_positive("alpha of tdbn", given.get("alpha", 1.0)) * check_positive("threshold", threshold)
+        nn.init.constant_(norm.weight, scale)
+    return norm
+
+
+class TEBN(nn.Module):
+    """Temporal effective batch normalisation: bn(x) times p[t], `p` [T] starting at 1.
+
+    It holds a BatchNorm2d instead of being one, so that nothing takes it for a plain one and drops the factor.
+    """
+
+    def __init__(self, channels: int, timesteps: int) -> None:
+        super().__init__()
+        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.bn = nn.BatchNorm2d(channels)
+        self.p = nn.Parameter(torch.ones(timesteps))
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the batch normalisation [C]."""
+        return self.bn.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the batch normalisation [C]."""
+        return self.bn.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, C, H, W], time-major, to the same shape and dtype.
+
+        Raises:
+            ZooError: the first axis is not a multiple of the time steps.
+        """
+        if x.shape[0] % self.timesteps:
+            raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
+        y = self.bn(x).unflatten(0, (self.timesteps, -1))
+        return (y * self.p.to(y.dtype).view(-1, 1, 1, 1, 1)).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"timesteps={self.timesteps}"
+
+
+def is_per_step(norm: nn.Module | None) -> bool:
+    """Whether `norm` treats time steps differently, so that a current given once must be repeated in front of it."""
+    return isinstance(norm, TEBN)
 
 
 def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:

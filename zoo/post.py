@@ -1,7 +1,8 @@
-"""How the spikes of the neurons behind a layer reach the layer's backward pass."""
+"""How a layer's backward pass learns of the spikes of the neurons behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,15 +15,19 @@ class PostSpikes:
     """How a layer's backward learns of the spikes of the neurons that it drives, which its forward does not know yet.
 
     A block creates one, hands it to the layer, and ties the neurons' spikes to it. The layer leaves a token, a second
-    output in the shape of the first; `tie` passes the spikes on, and in the backward pass sends them to the layer as
-    "the gradient of the token". So they travel along autograd's graph like everything else, which holds for
-    torch.compile, checkpointing and several forwards in flight alike.
+    output; `tie` passes the spikes on, and in the backward pass sends what the layer wants to know of them (the factor
+    of its weight gradient, or the spikes themselves) as "the gradient of the token". So it travels along autograd's
+    graph like everything else, which holds for torch.compile, checkpointing and several forwards in flight alike.
     """
 
-    __slots__ = ("token",)
+    __slots__ = ("factor", "output", "token")
 
     def __init__(self) -> None:
         self.token: Tensor | None = None
+        self.output: torch.Size | None = None
+        """Shape of the layer's output, and so of the spikes."""
+        self.factor: Callable[[Tensor], Tensor] | None = None
+        """What to send of the spikes; None for themselves."""
 
     def tie(self, spikes: Tensor, kept: Tensor | None = None) -> Tensor:
         """`spikes` [T*B, ...] themselves, tied to the layer if it left a token.
@@ -36,17 +41,23 @@ class PostSpikes:
         """
         if self.token is None:
             return spikes
-        if spikes.shape != self.token.shape:
-            shapes = f"{tuple(spikes.shape)} do not match the output {tuple(self.token.shape)}"
+        if spikes.shape != self.output:
+            shapes = f"{tuple(spikes.shape)} do not match the output {tuple(self.output or ())}"
             raise ZooError(f"post-synaptic spikes {shapes} of a layer with scaling")
-        return _Tie.apply(spikes, self.token, spikes.detach() if kept is None else kept)
+        told = spikes.detach() if kept is None else kept
+        if self.factor is None:
+            told = told.view(self.token.shape)
+        else:
+            with torch.no_grad():
+                told = self.factor(told).to(self.token.dtype)
+        return _Tie.apply(spikes, self.token, told)
 
 
 class _Tie(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spikes: Tensor, token: Tensor, kept: Tensor) -> Tensor:
-        ctx.save_for_backward(kept)
-        ctx.dtype = spikes.dtype
+    def forward(ctx: Any, spikes: Tensor, token: Tensor, told: Tensor) -> Tensor:
+        ctx.save_for_backward(told)
+        ctx.dtype = token.dtype
         return spikes.view_as(spikes)
 
     @staticmethod

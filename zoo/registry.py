@@ -10,7 +10,7 @@ import torch
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
-from .checkpoint import load_checkpoint
+from .checkpoint import load_checkpoint, one_line
 from .errors import ZooError, one_of
 from .network import SpikingNetwork
 from .scaling import NONE
@@ -52,23 +52,34 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     """Build a network of the zoo.
 
     Args:
-        name: an architecture ("sresnet19_gs"), one with its tag ("sresnet19_gs.t4_cifar10"), or a directory with a
-            checkpoint ("local-dir:runs/x"), which always loads its weights and comes in evaluation mode.
-        pretrained: load trained weights.
+        name: an architecture ("sresnet19_gs"), one with its tag ("sresnet19_gs.t4_cifar10"); a directory with a
+            checkpoint ("local-dir:runs/x") or a repository of the Hub ("hf-hub:ORG/NAME", "hf-hub:ORG/NAME@REVISION"),
+            which always load their weights and come in evaluation mode.
+        pretrained: load trained weights: those bundled with the zoo, or else the published ones, from the cache or the
+            Hub. HF_HUB_OFFLINE=1 keeps it off the network.
         kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values.
 
     Raises:
-        ZooError: unknown name, tag, keyword or value; no published weights; a broken checkpoint.
+        ZooError: unknown name, tag, keyword or value; no published weights, or out of reach; a broken checkpoint.
     """
-    if name.startswith("local-dir:"):
-        return load_checkpoint(name.removeprefix("local-dir:"), **kwargs)
-    check_name(name)
     if "scaling" in kwargs and kwargs["scaling"] is None:
         kwargs["scaling"] = NONE
+    if name.startswith("local-dir:"):
+        return load_checkpoint(name.removeprefix("local-dir:"), **kwargs)
+    if name.startswith("hf-hub:"):
+        from .hub_fetch import fetch_checkpoint  # only where a Hub is needed
+
+        folder = fetch_checkpoint(name.removeprefix("hf-hub:"), cache_dir=kwargs.pop("cache_dir", None))
+        return load_checkpoint(folder, **kwargs)
+    check_name(name)
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise ZooError(f"{name}: {error}") from error
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        raise ZooError(f"the weights of {name} do not fit {kwargs}: {one_line(error)}") from error
 
 
 def check_name(name: str) -> None:

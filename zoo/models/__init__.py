@@ -1,3 +1,12 @@
 """The architectures, one file a family. Importing this package registers them with timm and the zoo."""
 
+from . import max_resnet as max_resnet
+from . import maxformer as maxformer
+from . import ms_resnet as ms_resnet
+from . import plif_net as plif_net
+from . import qkformer as qkformer
+from . import sdt as sdt
+from . import sew_resnet as sew_resnet
+from . import spikformer as spikformer
 from . import sresnet as sresnet
+from . import svgg as svgg

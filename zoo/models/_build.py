@@ -1,21 +1,26 @@
-"""From a registered name to a network: default configurations, bundled weights, timm's builder."""
+"""From a registered name to a network: default configurations, where weights come from, timm's builder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm.models
 from timm.models import build_model_with_cfg, generate_default_cfgs
+from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 
-from ..checkpoint import CONFIG, WEIGHTS, read_checkpoint, record_origin
+from ..checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, record_origin
 from ..errors import ZooError
 from ..files import read_json
+from ..hub_published import published
 from ..network import SpikingNetwork
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
+
+GS = "causal_trace"
+"""The rule of `_gs` models."""
 
 # CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
 _DEFAULT = {
@@ -29,40 +34,88 @@ _DEFAULT = {
 
 
 def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
-    """timm's `default_cfgs` for some architectures: one entry a bundled checkpoint, or one without weights."""
+    """timm's `default_cfgs`: one entry a bundled or published checkpoint, or one without weights."""
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
     for architecture in architectures:
-        folders = sorted(BUNDLED.glob(f"{architecture}.*"))
-        for folder in folders:
-            cfgs[folder.name] = common | read_json(folder / CONFIG)["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
-        if not folders:
-            cfgs[architecture] = dict(common)
+        found: dict[str, Any] = {}
+        for folder in sorted(BUNDLED.glob(f"{architecture}.*")):
+            found[folder.name] = common | read_json(folder / CONFIG)["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
+        for name, where in published().items():
+            if name.startswith(f"{architecture}."):
+                found.setdefault(name, common | {"hf_hub_id": where.hub_id})
+        cfgs |= found or {architecture: dict(common)}
     return generate_default_cfgs(cfgs)
 
 
 def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **kwargs: Any) -> SpikingNetwork:
-    """Build `network` as timm's entrypoints do, with the weights and model arguments of a bundled checkpoint if asked.
+    """Build `network` as timm's entrypoints do, with the weights and model arguments of a checkpoint if asked.
 
     Raises:
-        ZooError: `pretrained`, and no weights are published under the name and tag.
+        ZooError: `pretrained`, and no weights are published under the name and tag, or they cannot be had; a broken
+            checkpoint.
     """
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
-    # A whole configuration (a directory's, a Hub repository's, an overlay) names its own source of weights, for timm.
-    if pretrained and (cfg is None or isinstance(cfg, str)) and not kwargs.get("pretrained_cfg_overlay"):
-        tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
-        folder = BUNDLED / f"{architecture}.{tag}"
-        if not folder.is_dir():
-            raise ZooError(no_weights(architecture))
-        checkpoint = read_checkpoint(folder)
-        kwargs = checkpoint.config["model_args"] | kwargs
-        cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, **kwargs)
+    # Any other whole configuration, and an overlay, name their own source of weights, for timm.
+    if pretrained and not kwargs.get("pretrained_cfg_overlay"):
+        if cfg is None or isinstance(cfg, str):
+            tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
+            checkpoint = _find(architecture, tag, kwargs.get("cache_dir"))
+            kwargs = checkpoint.config["model_args"] | kwargs
+        elif isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):
+            checkpoint = _read_source(architecture, cfg, kwargs.get("cache_dir"))
+        if checkpoint is not None:
+            cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    features = {"feature_cls": StageFeatures}  # for `features_only`
+    model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs)
     if isinstance(model, SpikingNetwork):
         _describe(model)
         if checkpoint is not None:
             record_origin(model, checkpoint)
     return model
+
+
+def _find(architecture: str, tag: str, cache_dir: Any) -> Checkpoint:
+    """The checkpoint of a name and tag: bundled, or else published, from the cache or the Hub."""
+    name = f"{architecture}.{tag}"
+    if (BUNDLED / name).is_dir():
+        return _of(architecture, read_checkpoint(BUNDLED / name), name)
+    where = published().get(name)
+    if where is None:
+        raise ZooError(no_weights(architecture))
+    checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
+    if checkpoint.config["weights_sha256"] != where.sha256:
+        raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
+    return _of(architecture, checkpoint, where.hub_id)
+
+
+def _read_source(architecture: str, cfg: dict[str, Any], cache_dir: Any) -> Checkpoint:
+    """The checkpoint that timm found the configuration `cfg` in, read with our checks instead of timm's loaders."""
+    if cfg["source"] == "local-dir":
+        return _of(architecture, read_checkpoint(cfg["file"]), cfg["file"])
+    return _of(architecture, read_checkpoint(_from_hub(cfg["hf_hub_id"], cache_dir)), cfg["hf_hub_id"])
+
+
+def _of(architecture: str, checkpoint: Checkpoint, origin: str) -> Checkpoint:
+    """`checkpoint`, if it is one of that architecture."""
+    if (held := checkpoint.config["architecture"]) != architecture:
+        raise ZooError(f"{origin} holds a checkpoint of {held!r}, not of {architecture!r}")
+    return checkpoint
+
+
+def _from_hub(name: str, cache_dir: Any) -> Path:
+    from ..hub_fetch import fetch_checkpoint  # only where a Hub is needed
+
+    return fetch_checkpoint(name, cache_dir=cache_dir)
+
+
+class StageFeatures(FeatureGetterNet):
+    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one a stage."""
+
+    def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int], **kwargs: Any) -> None:
+        if tuple(out_indices if not isinstance(out_indices, int) else ()) == (0, 1, 2, 3, 4):  # timm's default
+            out_indices = tuple(range(len(model.stages)))
+        super().__init__(model, out_indices, **kwargs)
 
 
 def _describe(model: SpikingNetwork) -> None:
@@ -80,8 +133,9 @@ def _describe(model: SpikingNetwork) -> None:
 
 def no_weights(architecture: str) -> str:
     """What to tell somebody who asks for weights that nobody has published."""
-    bundled = ", ".join(sorted(folder.name for folder in BUNDLED.glob("*.*")))
+    bundled = {folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()}
+    available = ", ".join(sorted(bundled | published().keys()))
     return (
         f"{architecture} has no published weights. `bash recipes/cifar10.sh --model {architecture}` trains it; "
-        f"pretrained models: {bundled or 'none yet'}"
+        f"pretrained models: {available or 'none yet'}"
     )

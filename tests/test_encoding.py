@@ -1,0 +1,138 @@
+"""Encodings against loops over pixels and steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zoo.encoding import encode, list_encodings, resolve_encoding
+from zoo.errors import ZooError
+
+
+def images(*shape, dtype=torch.float32):
+    return torch.rand(*shape or (2, 3, 4, 5), dtype=dtype)
+
+
+def test_names():
+    assert list_encodings() == ["direct", "rate", "latency", "frames"]
+    assert [resolve_encoding(name) for name in list_encodings()] == list_encodings()
+
+
+@pytest.mark.parametrize("name", ["dircet", 5, None, ["rate"]])
+def test_unknown_encodings_are_named(name):
+    with pytest.raises(ZooError, match=r"unknown encoding.*latency"):
+        resolve_encoding(name)
+    with pytest.raises(ZooError, match="unknown encoding"):
+        encode(images(), name, 4, 3)
+
+
+def test_direct_is_the_images_themselves():
+    x = images().requires_grad_()
+    out, repeat = encode(x, "direct", 4, 3)
+    assert out is x
+    assert repeat
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("timesteps", [1, 2, 4])
+@pytest.mark.parametrize("name", ["rate", "latency"])
+def test_spikes_are_0_or_1_and_time_comes_first(name, dtype, timesteps):
+    x = images(dtype=dtype).requires_grad_()
+    out, repeat = encode(x, name, timesteps, 3)
+    assert not repeat
+    assert out.shape == (timesteps * 2, 3, 4, 5)
+    assert out.dtype == dtype
+    assert set(out.unique().tolist()) <= {0.0, 1.0}
+    assert not out.requires_grad
+
+
+def test_rate_spikes_with_the_probability_of_the_pixel():
+    n = 4000
+    x = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0, -0.5, 1.5]).view(1, 1, 1, -1)
+    out, _ = encode(x, "rate", n, 1)
+    rates = out.mean((0, 1, 2))
+    p = x.flatten().clamp(0, 1)
+    assert ((rates - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all()  # 0 and 1 exactly
+    steps = out[:, 0, 0, 2] - 0.5
+    assert (steps[1:] * steps[:-1]).mean().abs() < 0.25 * 5 / n**0.5  # one step tells nothing of the next
+
+
+def test_rate_draws_each_image_and_pixel_apart():
+    out, _ = encode(torch.full((2, 2, 8, 8), 0.5), "rate", 8, 2)
+    flat = out.flatten(1).unflatten(0, (8, 2)).flatten(1, 2)
+    assert len({tuple(row) for row in flat.T.tolist()}) > 0.5 * flat.shape[1]
+
+
+def test_a_seed_fixes_the_draws():
+    x, outs = images(), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outs.append(encode(x, "rate", 4, 3)[0])
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 4, 5])
+def test_latency_puts_one_spike_where_the_rule_says(timesteps):
+    x = images(2, 3, 4, 5, dtype=torch.float64)
+    x[0, 0, 0] = torch.tensor([0.0, 1.0, 1e-9, -1.0, 2.0])
+    out, _ = encode(x, "latency", timesteps, 3)
+    out = out.unflatten(0, (timesteps, 2))
+    for i, value in enumerate(x.flatten().tolist()):
+        value = min(max(value, 0.0), 1.0)
+        expected = [0.0] * timesteps
+        if value > 0:
+            expected[round((timesteps - 1) * (1 - value))] = 1.0
+        assert out.flatten(1)[:, i].tolist() == expected
+
+
+def test_latency_brighter_is_earlier():
+    out, _ = encode(torch.linspace(0.01, 1, 50).view(1, 1, 1, -1), "latency", 8, 1)
+    first = out[:, 0, 0].argmax(0)
+    assert (first.diff() <= 0).all()
+    assert first[0] == 7
+    assert first[-1] == 0
+
+
+def test_frames_are_folded_time_major():
+    x = torch.randn(2, 4, 3, 5, 6, requires_grad=True)
+    out, repeat = encode(x, "frames", 4, 3)
+    assert not repeat
+    for t in range(4):
+        for b in range(2):
+            assert torch.equal(out[t * 2 + b], x[b, t])
+    out.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("name", ["direct", "rate", "latency"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32), (2, 4, 3, 32, 32)])
+def test_bad_images_are_named(name, shape):
+    with pytest.raises(ZooError) as error:
+        encode(torch.zeros(shape), name, 4, 3)
+    assert str(error.value) == f"expected images [B, 3, H, W], got {list(shape)}"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 5, 3, 32, 32), (2, 4, 2, 32, 32), (4, 2, 3, 32, 32)])
+def test_bad_frames_are_named(shape):
+    with pytest.raises(ZooError) as error:
+        encode(torch.zeros(shape), "frames", 4, 3)
+    assert str(error.value) == f"expected event frames [B, 4, 3, H, W], got {list(shape)}"
+
+
+@pytest.mark.parametrize("name", ["rate", "latency"])
+def test_integers_are_no_brightness(name):
+    with pytest.raises(ZooError, match="uint8"):
+        encode(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), name, 4, 3)
+
+
+@pytest.mark.parametrize("name", list_encodings())
+def test_compiles_without_a_break(name):
+    x = images(2, 4, 3, 5, 6) if name == "frames" else images()
+    compiled = torch.compile(encode, fullgraph=True, backend="eager")
+    torch.manual_seed(1)
+    expected = encode(x, name, 4, 3)
+    torch.manual_seed(1)
+    out = compiled(x, name, 4, 3)
+    assert torch.equal(out[0], expected[0])
+    assert out[1] is expected[1]

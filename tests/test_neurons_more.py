@@ -1,0 +1,391 @@
+"""CLIF, GLIF and PSN against their equations, written again here: plain floats, and an autograd formulation apart."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from conftest import tiny
+from torch import nn
+from torch.nn import functional as F
+
+from zoo.clif import CLIF
+from zoo.errors import ZooError
+from zoo.glif import GLIF
+from zoo.neuron import create_neuron, list_neurons
+from zoo.psn import PSN
+
+NAMES = ["clif", "glif", "psn"]
+STEPS = [1, 2, 4]
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def clif_by_hand(x, decay, threshold, gain):
+    """One neuron over a list of currents, in Python floats (float64)."""
+    v = m = 0.0
+    spikes = []
+    for current in x:
+        u = decay * v + gain * current
+        s = 1.0 if u - threshold >= 0 else 0.0
+        m = m * sigmoid((1 - decay) * u) + s
+        v = u - s * (threshold + sigmoid(m))
+        spikes.append(s)
+    return spikes
+
+
+def glif_by_hand(x, c):
+    u = s = 0.0
+    spikes = []
+    for t, current in enumerate(x):
+        exponential, linear = c["decay"] * u, u - c["leak"]
+        leaked = c["alpha"] * exponential + (1 - c["alpha"]) * linear  # the paper's way to say it
+        u_kept = (1 - c["alpha"] * (1 - c["decay"])) * u
+        assert leaked == pytest.approx(u_kept - (1 - c["alpha"]) * c["leak"])
+        cut = c["gamma"] * s * u_kept + (1 - c["gamma"]) * s * c["reset"]
+        weighed = c["beta"] * c["conductance"][t] * current + (1 - c["beta"]) * current
+        u = leaked - cut + weighed
+        s = 1.0 if u >= c["threshold"] else 0.0
+        spikes.append(s)
+    return spikes
+
+
+def psn_by_hand(x, weight, threshold):
+    rows = range(len(x))
+    return [1.0 if sum(weight[t][k] * x[k] for k in rows) - threshold[t] >= 0 else 0.0 for t in rows]
+
+
+def draw(neuron):
+    """Parameters away from their start, each of its own."""
+    with torch.no_grad():
+        for parameter in neuron.parameters():
+            parameter.copy_(parameter + torch.randn_like(parameter))
+    return neuron
+
+
+def make(name, timesteps, **spec):
+    return draw(create_neuron({"name": name} | spec, timesteps).double())
+
+
+def by_hand(neuron, x):
+    if isinstance(neuron, CLIF):
+        return clif_by_hand(x, neuron.decay, neuron.threshold, 1 - neuron.decay if neuron.decay_input else 1.0)
+    if isinstance(neuron, GLIF):
+        return glif_by_hand(x, {key: value.tolist() for key, value in neuron.constants().items()})
+    return psn_by_hand(x, neuron.weight.tolist(), (-neuron.bias[:, 0]).tolist())
+
+
+SPECS = {
+    "clif": [{}, {"decay": 0.9, "threshold": 0.6}, {"tau": 4, "decay_input": True}],
+    "glif": [{}, {"decay": 0.8, "threshold": 0.3}],
+    "psn": [{}, {"threshold": 0.2}],
+}
+CASES = [(name, spec) for name, specs in SPECS.items() for spec in specs]
+
+
+@pytest.mark.parametrize(("name", "spec"), CASES)
+@pytest.mark.parametrize("timesteps", STEPS)
+def test_forward_follows_the_equations(name, spec, timesteps):
+    neuron = make(name, timesteps, **spec)
+    x = 2 * torch.randn(timesteps, 200, dtype=torch.float64)
+    out = neuron(x)
+    assert out.T.tolist() == [by_hand(neuron, x[:, i].tolist()) for i in range(200)]
+    assert 0 < out.mean() < 1
+
+
+class Apart:
+    """The same dynamics with autograd throughout: a spike is a constant plus phi (u - u), phi the triangle."""
+
+    def __init__(self, neuron):
+        self.neuron = neuron
+
+    def spike(self, distance):
+        phi = torch.clamp(1 - distance.abs(), min=0).detach()
+        return (distance >= 0).double() + phi * (distance - distance.detach())
+
+    def clif(self, x):
+        n, out = self.neuron, []
+        v = m = torch.zeros_like(x[0])
+        for current in x:
+            u = n.decay * v + current * (1 - n.decay if n.decay_input else 1)
+            s = self.spike(u - n.threshold)
+            m = s + torch.sigmoid(u * (1 - n.decay)) * m
+            cut = n.threshold + torch.sigmoid(m)
+            v = u - cut * (s.detach() if n.detach_reset else s)
+            out.append(s)
+        return torch.stack(out)
+
+    def glif(self, x):
+        n, out = self.neuron, []
+        value = {key: torch.sigmoid(w) for key, w in n.named_parameters()}
+        a, b, g = (value[f"w_{gate}"] for gate in ("alpha", "beta", "gamma"))
+        u = s = torch.zeros_like(x[0])
+        for t, current in enumerate(x):
+            r = s.detach() if n.detach_reset else s
+            kept = u - a * u + a * value["w_decay"] * u
+            kept = kept - g * r * kept - (1 - g) * r * value["w_reset"] - (1 - a) * value["w_leak"]
+            u = kept + (1 - b) * current + b * value["w_conductance"][t] * current
+            s = self.spike(u - value["w_threshold"])
+            out.append(s)
+        return torch.stack(out)
+
+    def psn(self, x):
+        n = self.neuron
+        return self.spike(torch.einsum("tk,kn->tn", n.weight, x) + n.bias)
+
+
+@pytest.mark.parametrize(("name", "spec"), [*CASES, ("clif", {"detach_reset": True}), ("glif", {"detach_reset": True})])
+@pytest.mark.parametrize("timesteps", STEPS)
+def test_gradients_are_those_of_a_formulation_apart(name, spec, timesteps):
+    neuron = make(name, timesteps, **spec)
+    x = torch.randn(timesteps, 100, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(timesteps, 100, dtype=torch.float64)
+    inputs = [x, *neuron.parameters()]
+    out = neuron(x)
+    expected_out = getattr(Apart(neuron), name)(x)
+    assert torch.equal(out, expected_out.round())
+    # At T = 1 nothing was reset before, and nothing leaks but the linear leak: those parameters get no gradient.
+    grads, expected = (
+        torch.autograd.grad((y * weight).sum(), inputs, allow_unused=True, materialize_grads=True)
+        for y in (out, expected_out)
+    )
+    for a, b in zip(grads, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    if timesteps > 1:
+        assert all(grad.any() for grad in grads)
+
+
+def test_clif_by_the_chain_rule():
+    """dL/dx over three steps, the two recursions through v and m written out by hand."""
+    decay, threshold = 0.6, 0.8
+    clif = CLIF(3, decay=decay, threshold=threshold)
+    x = torch.randn(3, 80, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 80, dtype=torch.float64)
+    (clif(x) * weight).sum().backward()
+    v = m = torch.zeros(80, dtype=torch.float64)
+    trace = []
+    for t in range(3):
+        u, before = decay * v + x.detach()[t], m
+        s = (u >= threshold).double()
+        m = before * torch.sigmoid((1 - decay) * u) + s
+        v = u - s * (threshold + torch.sigmoid(m))
+        trace.append((u, s, before, m))
+    dv = dm = torch.zeros(80, dtype=torch.float64)
+    expected = []
+    for t in (2, 1, 0):
+        u, s, before, m = trace[t]
+        gate, set_back = torch.sigmoid((1 - decay) * u), torch.sigmoid(m)
+        dm = dm - dv * s * set_back * (1 - set_back)
+        ds = weight[t] + dm - dv * (threshold + set_back)
+        du = ds * torch.clamp(1 - (u - threshold).abs(), min=0) + dv + dm * before * gate * (1 - gate) * (1 - decay)
+        expected.append(du)
+        dv, dm = decay * du, dm * gate
+    torch.testing.assert_close(x.grad, torch.stack(expected[::-1]), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["clif", "glif"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_step_equals_forward_bit_for_bit(name, dtype):
+    neuron = draw(create_neuron(name, 4))
+    x = torch.randn(4 * 3, 4, 7).to(dtype)
+    state, spikes = None, []
+    for x_t in x.unflatten(0, (4, 3)):
+        s, state = neuron.step(x_t, state)
+        assert s.dtype == dtype
+        assert state[0].dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
+        spikes.append(s)
+    assert torch.equal(neuron(x), torch.cat(spikes))
+
+
+def test_no_step_where_there_is_none():
+    with pytest.raises(ZooError, match="later inputs"):
+        PSN(4).step(torch.zeros(2, 3))
+    glif, state = GLIF(2), None
+    for _ in range(2):
+        _, state = glif.step(torch.zeros(2, 3), state)
+    with pytest.raises(ZooError, match="2 time steps and none for step 3"):
+        glif.step(torch.zeros(2, 3), state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("timesteps", STEPS)
+def test_the_contract_of_lif(name, timesteps):
+    """Norm, shortcut and repetition are the plain sum; spikes are 0 or 1, whatever the dtype; no state stays."""
+    neuron, norm, short = draw(create_neuron(name, timesteps)), nn.BatchNorm2d(5).train(), nn.BatchNorm2d(5).train()
+    x, r = torch.randn(timesteps * 3, 5, 4, 4), torch.randn(timesteps * 3, 5, 4, 4)
+    expected = neuron(copy.deepcopy(norm)(x) + copy.deepcopy(short)(r))
+    assert torch.equal(neuron(x, norm=norm, shortcut=r, shortcut_norm=short), expected)
+    assert torch.equal(neuron(x[:3], repeat=True), neuron(torch.cat([x[:3]] * timesteps)))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        out = neuron((3 * x).to(dtype))
+        assert out.dtype == dtype
+        assert out.shape == x.shape
+        assert set(out.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(out, neuron((3 * x).to(dtype)))
+    assert set(neuron.state_dict()) == {key for key, _ in neuron.named_parameters()}
+    assert neuron.kernel_for("cpu", torch.float32) == "reference"
+    assert neuron.threshold == (0.5 if name == "glif" else 1.0)
+    with pytest.raises(ZooError, match="not a multiple"):
+        create_neuron(name, 4)(torch.zeros(7, 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_currents_are_integrated_in_float32(name):
+    neuron = draw(create_neuron(name, 4))
+    x = torch.randn(4 * 50, 20).bfloat16()
+    assert torch.equal(neuron(x), neuron(x.float()).bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(neuron(x.float()), neuron(x.float()))
+        assert torch.equal(neuron(x), neuron(x.float()).bfloat16())
+    assert torch.equal(copy.deepcopy(neuron).bfloat16()(x), copy.deepcopy(neuron).bfloat16().float()(x))
+
+
+def test_autocast_does_not_reach_the_product_over_time():
+    psn = PSN(8)
+    x = torch.randn(8 * 100, 50)
+    plain = psn(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(psn(x), plain)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layout_is_kept(name):
+    neuron = draw(create_neuron(name, 2))
+    x = torch.randn(4, 6, 5, 5)
+    last = neuron(x.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, neuron(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_without_a_break(name):
+    neuron = draw(create_neuron(name, 3))
+    x = torch.randn(6, 4, 3, 3)
+    assert torch.equal(torch.compile(neuron, fullgraph=True, backend="eager")(x, repeat=True), neuron(x, repeat=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_network(name):
+    """JSON arguments, one training step over every parameter, the same one with checkpointing, a copy by state_dict."""
+    spec = {"name": name, "threshold": 0.4}
+    model = tiny(neuron=spec, scaling="causal_trace").double().train()
+    twin = copy.deepcopy(model)
+    twin.set_grad_checkpointing()
+    x = torch.randn(8, 3, 8, 8, dtype=torch.float64)
+    for network in (model, twin):
+        F.cross_entropy(network(x), torch.arange(8) % 4).backward()
+    for (key, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert a.grad is not None, key
+        assert torch.isfinite(a.grad).all(), key
+        assert torch.equal(a.grad, b.grad), key
+    assert json.loads(json.dumps(model.model_args)) == model.model_args
+    again = tiny(**model.model_args).double()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+def test_defaults_are_those_of_the_papers():
+    glif = GLIF(6)
+    values = {key: value.tolist() for key, value in glif.constants().items()}
+    assert values.pop("conductance") == pytest.approx([0.5] * 6)
+    expected = {"alpha": 0.55, "beta": 0.65, "gamma": 0.55, "decay": 0.25, "leak": 0.5 / 12, "threshold": 0.5}
+    assert values == pytest.approx(expected | {"reset": 0.5})
+    assert glif.decay.item() == pytest.approx(0.25)
+    assert "conductance=0.5" in repr(glif)
+    psn = PSN(9)
+    assert psn.bias.tolist() == [[-1.0]] * 9
+    assert 0.3 < psn.weight.abs().max() <= 1 / 3
+    assert "threshold=1" in repr(psn)
+    assert CLIF(4).detach_reset is GLIF(4).detach_reset is False
+    assert CLIF(4).decay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"name": "clif", "reset": "hard"}, "key of neuron clif 'reset'"),
+        ({"name": "clif", "decay": 1.5}, "1.5"),
+        ({"name": "clif", "decay": 0.5, "tau": 2}, "not both"),
+        ({"name": "clif", "detach_reset": 1}, "detach_reset"),
+        ({"name": "glif", "reset": "soft"}, "key of neuron glif 'reset'"),
+        ({"name": "glif", "decay_input": True}, "key of neuron glif 'decay_input'"),
+        ({"name": "glif", "threshold": 1.0}, "threshold of glif must start between 0 and 1, not at 1"),
+        ({"name": "glif", "threshold": 1.5}, "threshold of glif"),
+        ({"name": "glif", "threshold": 0}, "threshold"),
+        ({"name": "glif", "decay": 0.0}, "decay of glif must start between 0 and 1, not at 0"),
+        ({"name": "glif", "tau": 1}, "decay of glif"),
+        ({"name": "psn", "decay": 0.5}, "key of neuron psn 'decay'.*threshold"),
+        ({"name": "psn", "threshold": -1}, "threshold"),
+        ({"name": "clif", "dcay": 0.5}, "decay"),
+        ("clyf", "clif"),
+    ],
+)
+def test_bad_neurons_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        create_neuron(spec, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fused_kernel_is_not_promised(name):
+    assert name in list_neurons()
+    neuron = create_neuron(name, 2, kernel="fused")
+    with pytest.raises(ZooError, match="no fused kernel"):
+        neuron(torch.zeros(4, 3))
+    with pytest.raises(ZooError, match="timesteps"):
+        create_neuron(name, 0)
+
+
+@pytest.fixture(scope="module")
+def peer():
+    return pytest.importorskip("spikingjelly.activation_based.neuron", reason="needs the extra 'peers'")
+
+
+def assert_same_as_peer(ours, theirs, x):
+    theirs, weight = theirs.double(), torch.randn_like(x)
+    outs = ours(x.flatten(0, 1)).view(x.shape), theirs(x)
+    assert torch.equal(*outs)
+    assert 0 < outs[0].mean() < 1
+    grads, expected = (
+        torch.autograd.grad((out * weight).sum(), [x, *module.parameters()])
+        for out, module in zip(outs, (ours, theirs), strict=True)
+    )
+    torch.testing.assert_close(grads[0], expected[0], rtol=1e-9, atol=1e-12)
+    assert {round(g.sum().item(), 8) for g in grads[1:]} == {round(g.sum().item(), 8) for g in expected[1:]}
+
+
+def randn(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("timesteps", STEPS)
+def test_spikingjelly_has_the_same_psn(peer, timesteps):
+    from spikingjelly.activation_based import surrogate
+
+    ours = draw(create_neuron("psn", timesteps, "arctan").double())
+    ours.bias.data.fill_(-0.2)
+    theirs = peer.PSN(timesteps, surrogate.ATan(alpha=2.0)).double()
+    theirs.load_state_dict(ours.state_dict())
+    assert_same_as_peer(ours, theirs, randn(timesteps, 3, 5, 4, 4))
+
+
+def test_spikingjelly_has_the_same_clif(peer):
+    if not hasattr(peer, "ComplementaryLIFNode"):
+        pytest.skip("this SpikingJelly has no CLIF")
+    theirs = peer.ComplementaryLIFNode(tau=4.0, v_threshold=0.8, step_mode="m")
+    ours = create_neuron({"name": "clif", "tau": 4, "threshold": 0.8}, 5, "rectangle")
+    assert_same_as_peer(ours, theirs, randn(5, 3, 7))
+
+
+def test_spikingjelly_has_the_same_glif(peer):
+    if not hasattr(peer, "GatedLIFNode"):
+        pytest.skip("this SpikingJelly has no GLIF")
+    ours, theirs = draw(create_neuron("glif", 4, "sigmoid").double()), peer.GatedLIFNode(4)
+    names = {"tau": "decay", "v_threshold": "threshold", "linear_decay": "leak", "v_subreset": "reset"}
+    names |= {"conduct": "conductance", "alpha": "alpha", "beta": "beta", "gamma": "gamma"}
+    theirs.double().load_state_dict({key: getattr(ours, f"w_{name}") for key, name in names.items()})
+    assert_same_as_peer(ours, theirs, randn(4, 3, 5, 2, 2))

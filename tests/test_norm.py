@@ -1,0 +1,170 @@
+"""Normalisations by name against their formulas, and with the neurons, kernels and checkpointing around them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.errors import ZooError
+from zoo.neuron import LIF
+from zoo.norm import TEBN, can_fuse, create_norm, is_per_step, list_norms, statistics_kept
+
+T, B, C = 3, 4, 5
+
+
+def currents(dtype=torch.float32):
+    """Currents [T*B, C, H, W] whose mean and spread differ between channels and time steps."""
+    scale = torch.arange(1.0, T + 1).repeat_interleave(B).view(-1, 1, 1, 1)
+    return (torch.randn(T * B, C, 6, 6) * scale + torch.arange(C).view(1, -1, 1, 1)).to(dtype)
+
+
+def test_names():
+    assert list_norms() == ["bn", "tdbn", "tebn"]
+    assert type(create_norm("bn", C, T, 1.0)) is nn.BatchNorm2d
+    assert torch.equal(create_norm("bn", C, T, 0.3).weight, torch.ones(C))
+
+
+@pytest.mark.parametrize(("alpha", "threshold"), [(None, 1.0), (None, 0.5), (1 / math.sqrt(2), 0.8)])
+def test_tdbn_normalises_over_time_to_alpha_times_the_threshold(alpha, threshold):
+    spec = "tdbn" if alpha is None else {"name": "tdbn", "alpha": alpha}
+    norm, x = create_norm(spec, C, T, threshold).double(), currents(torch.float64)
+    scale = (alpha or 1.0) * threshold
+    steps = x.unflatten(0, (T, B))  # eq. 5 to 7: one mean and variance a channel, over steps, images and positions
+    mean = steps.mean((0, 1, 3, 4)).view(1, -1, 1, 1)
+    var = (x - mean).square().mean((0, 2, 3)).view(1, -1, 1, 1)
+    y = norm(x)
+    torch.testing.assert_close(y, scale * (x - mean) / (var + norm.eps).sqrt(), rtol=1e-6, atol=1e-6)
+    assert y.std().item() == pytest.approx(scale, rel=1e-3)
+    assert type(norm) is nn.BatchNorm2d
+    assert can_fuse(norm, x)
+
+
+def test_tebn_is_batch_normalisation_times_a_factor_for_each_step():
+    norm, x = create_norm("tebn", C, T, 1.0).double(), currents(torch.float64)
+    plain = nn.BatchNorm2d(C).double()
+    assert torch.equal(norm(x), plain(x))
+    with torch.no_grad():
+        norm.p.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    for mode in (True, False):
+        y, reference = norm.train(mode)(x), plain.train(mode)(x).unflatten(0, (T, B))
+        for t, factor in enumerate([0.5, -1.0, 2.0]):
+            assert torch.equal(y.unflatten(0, (T, B))[t], reference[t] * factor)
+    norm(x).sum().backward()
+    torch.testing.assert_close(norm.p.grad, reference.sum((1, 2, 3, 4)))
+    assert norm.weight is norm.bn.weight
+    assert norm.bias is norm.bn.bias
+
+
+def test_tebn_is_never_mistaken_for_plain_batch_normalisation():
+    norm, x = create_norm("tebn", C, T, 1.0), currents()
+    assert not can_fuse(norm, x)
+    assert not isinstance(norm, nn.BatchNorm2d)
+    assert is_per_step(norm)
+    assert not is_per_step(nn.BatchNorm2d(C))
+    assert not is_per_step(None)
+    assert sorted(norm.state_dict()) == sorted(["p", *(f"bn.{key}" for key in nn.BatchNorm2d(C).state_dict())])
+
+
+def test_tebn_keeps_dtype_and_layout():
+    norm = create_norm("tebn", C, T, 1.0)
+    x = currents().contiguous(memory_format=torch.channels_last)
+    assert norm(x).is_contiguous(memory_format=torch.channels_last)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(torch.compile(norm.eval(), fullgraph=True, backend="eager")(x), norm(x))
+
+
+@pytest.mark.parametrize("name", list_norms())
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
+def test_neurons_take_every_norm_and_shortcut_norm(name, kernel):
+    """Whatever code runs: the fused kernel takes bn and tdbn, and gets what tebn made."""
+    norms = [create_norm(name, C, T, 0.7) for _ in range(2)]
+    with torch.no_grad():
+        for parameter in (p for norm in norms for p in norm.parameters()):
+            parameter.copy_(torch.rand_like(parameter) + 0.5)
+    lif, before = LIF(T, threshold=0.7, kernel=kernel), copy.deepcopy(norms)
+    x, r = currents(), currents().flip(0)
+    expected = LIF(T, threshold=0.7, kernel="reference")(before[0](x) + before[1](r))
+    out = lif(x, norm=norms[0], shortcut=r, shortcut_norm=norms[1])
+    assert (out != expected).float().mean() < 1e-3  # sums in another order
+    for ours, theirs in zip(norms, before, strict=True):
+        for key, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [T, 2])
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
+def test_tebn_on_a_repeated_current_scales_steps_not_images(batch, kernel):
+    norm = create_norm("tebn", C, T, 1.0)
+    with torch.no_grad():
+        norm.p.copy_(torch.tensor([0.5, 1.0, 3.0]))
+    x, lif = torch.randn(batch, C, 6, 6), LIF(T, kernel=kernel)
+    expected = lif(copy.deepcopy(norm)(torch.cat([x] * T)))
+    assert torch.equal(lif(x, norm=norm, repeat=True), expected)
+
+
+@pytest.mark.parametrize("name", list_norms())
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_are_kept_where_a_stage_runs_twice(name, momentum):
+    stage = nn.Sequential(nn.Conv2d(C, C, 1), create_norm(name, C, T, 0.5)).train()
+    for module in stage.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
+    once = copy.deepcopy(stage)
+    x = currents().requires_grad_()
+    contexts = lambda: (torch.enable_grad(), statistics_kept(stage))  # noqa: E731
+    once(x).square().sum().backward()
+    expected, x.grad = x.grad, None
+    checkpoint(stage, x, use_reentrant=False, context_fn=contexts).square().sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+    for key, value in once.state_dict().items():
+        assert torch.equal(stage.state_dict()[key], value), key
+    for (key, a), b in zip(stage.named_parameters(), once.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ("tbn", "tdbn"),
+        (5, "norm takes"),
+        ({"name": "tdbn", "alhpa": 1}, "alpha"),
+        ({"name": "tdbn", "alpha": 0}, "alpha of tdbn must be greater than 0"),
+        ({"name": "tdbn", "alpha": True}, "alpha"),
+        ({"name": "bn", "alpha": 1.0}, "key of norm bn 'alpha'"),
+        ({"name": "tebn", "alpha": 1.0}, "key of norm tebn 'alpha'"),
+        ({"name": ["bn"]}, "unknown norm"),
+    ],
+)
+def test_bad_norms_are_named(spec, word):
+    with pytest.raises(ZooError, match=word):
+        create_norm(spec, C, T, 1.0)
+
+
+def test_bad_shapes_are_named():
+    with pytest.raises(ZooError, match="channels"):
+        create_norm("bn", 0, T, 1.0)
+    with pytest.raises(ZooError, match="timesteps"):
+        create_norm("tebn", C, 0, 1.0)
+    with pytest.raises(ZooError, match="threshold"):
+        create_norm("tdbn", C, T, 0.0)
+    with pytest.raises(ZooError, match="7 is not a multiple of 3"):
+        TEBN(C, T)(torch.zeros(7, C, 2, 2))
+
+
+def test_spikingjelly_has_the_same_norms():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer", reason="needs the extra 'peers'")
+    x = currents().unflatten(0, (T, B))
+    theirs = layer.ThresholdDependentBatchNorm2d(0.7, 0.5, C)
+    torch.testing.assert_close(
+        create_norm({"name": "tdbn", "alpha": 0.7}, C, T, 0.5)(x.flatten(0, 1)), theirs(x).flatten(0, 1)
+    )
+    theirs, ours = layer.TemporalEffectiveBatchNorm2d(T, C), create_norm("tebn", C, T, 1.0)
+    with torch.no_grad():
+        theirs.scale.copy_(torch.rand(T))
+        ours.p.copy_(theirs.scale)
+    torch.testing.assert_close(ours(x.flatten(0, 1)), theirs(x).flatten(0, 1))

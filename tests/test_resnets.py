@@ -1,0 +1,312 @@
+"""The residual families: published sizes, equality with SpikingJelly's networks, which layers are scaled and tied."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.errors import ZooError
+from zoo.layers import SpikingConv2d
+from zoo.models.max_resnet import MaxResNet
+from zoo.models.ms_resnet import MSResNet
+from zoo.models.sew_resnet import CONNECTS, SEWBlock, SEWResNet
+from zoo.models.sresnet import SResNet
+from zoo.neuron import LIF
+from zoo.parts import Parts
+
+FAMILIES = {"sresnet": SResNet, "sew": SEWResNet, "ms": MSResNet, "max": MaxResNet}
+VARIANTS = [("sresnet", {}), *(("sew", {"connect": c}) for c in CONNECTS), ("ms", {}), ("max", {})]
+
+
+def small(family, **kwargs):
+    """Three blocks that have every kind of layer: an entry of stride 1, one of stride 2, and a block behind a block."""
+    return FAMILIES[family]((2, 1), (8, 16), 4, **{"timesteps": 2, "kernel": "reference"} | kwargs)
+
+
+def gradients(model, x):
+    F.cross_entropy(model(x), torch.arange(len(x))).backward()
+    return {key: p.grad for key, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("sresnet18", 11.2),
+        ("sresnet34", 21.28),
+        ("sresnet32", 7.43),
+        ("sew_resnet18", 11.2),
+        ("sew_resnet19", 12.50),
+        ("sew_resnet34", 21.28),
+        ("ms_resnet18", 11.2),
+        ("ms_resnet19", 12.50),
+        ("ms_resnet34", 21.28),
+        ("max_resnet18", 12.50),
+        ("max_resnet18_2222", 11.22),
+    ],
+)
+def test_parameter_counts(name, millions):
+    """Published for the 18 and 19 layers; the others follow from the same blocks."""
+    for variant in (name, f"{name}_w16"):
+        with torch.device("meta"):
+            info = zoo.model_info(variant)
+        assert f"{info['params'] / 1e6:.2f} M" in info["description"]
+        if variant == name:
+            assert info["params"] == pytest.approx(millions * 1e6, rel=0.005)
+
+
+def _jelly_neuron():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    numbers = {"tau": 2.0, "decay_input": False, "detach_reset": True}
+    return {"spiking_neuron": neuron.LIFNode, **numbers, "surrogate_function": surrogate.PiecewiseQuadratic(alpha=1.0)}
+
+
+def _jelly_torchvision(module, name, **kwargs):
+    """One of SpikingJelly's networks of ImageNet's shape, with a stem for small images."""
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    module = pytest.importorskip(f"spikingjelly.activation_based.model.{module}")
+    peer = getattr(module, name)(module.BasicBlock, [2, 1, 1, 1], num_classes=10, **_jelly_neuron(), **kwargs)
+    peer.conv1, peer.maxpool = layer.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    pytest.importorskip("spikingjelly.activation_based.functional").set_step_mode(peer, "m")
+    return peer
+
+
+def _jelly_membrane(name):
+    """SpikingJelly's MSResNet or MaxResNet, with a stem and a first stage for small images."""
+    ms_resnet = pytest.importorskip("spikingjelly.activation_based.model.ms_resnet")
+    small_images = type(name, (getattr(ms_resnet, name),), {"_first_stage_stride": 1})
+    shape = {"layers": (2, 1, 2), "base_channels": 4, "stage_channels": (8, 16, 32)}
+    return small_images(2, num_classes=10, stem_kernel_size=3, stem_stride=1, **shape, **_jelly_neuron())
+
+
+def _pair(family, connect):
+    """One of our networks, and SpikingJelly's of the same shape."""
+    membrane = {"depths": (2, 1, 2), "widths": (8, 16, 32), "stem": 4}
+    imagenet = {"depths": (2, 1, 1, 1), "widths": (64, 128, 256, 512), "stem": 64}
+    if family == "sresnet":
+        peer = _jelly_torchvision("spiking_resnet", "SpikingResNet")
+        return SResNet(**imagenet, timesteps=2, kernel="reference"), peer
+    if family == "sew":
+        peer = _jelly_torchvision("sew_resnet", "SEWResNet", cnf=connect)
+        return SEWResNet(**imagenet, timesteps=2, kernel="reference", connect=connect), peer
+    name = {"ms": "MSResNet", "max": "MaxResNet"}[family]
+    return FAMILIES[family](**membrane, timesteps=2, kernel="reference"), _jelly_membrane(name)
+
+
+@pytest.mark.parametrize(("family", "variant"), VARIANTS)
+def test_equals_spikingjelly(family, variant):
+    """Logits and gradients of the input and of every parameter, in float64 and evaluation mode."""
+    model, peer = (m.double().eval() for m in _pair(family, variant.get("connect")))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.6)
+            nn.init.uniform_(module.bias, 0.0, 0.6)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.0)
+    ours, theirs = model.state_dict(), peer.state_dict()
+    assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
+    peer.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64).mul(2).requires_grad_()
+    y = model(x)
+    own = torch.autograd.grad(F.cross_entropy(y, torch.arange(2)), [x, *model.parameters()])
+    z = peer(x.expand(2, *x.shape)).mean(0) if family in ("sresnet", "sew") else peer(x)
+    other = torch.autograd.grad(F.cross_entropy(z, torch.arange(2)), [x, *peer.parameters()])
+    torch.testing.assert_close(y, z, rtol=1e-9, atol=1e-9)
+    for a, b in zip(own, other, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layers", [18, 19, 20, 32, 34])
+def test_scaled_layers_of_post_activation(layers):
+    """3 x 3, equal channels, stride 1; sew_resnet likewise."""
+    for name in (f"sresnet{layers}", f"sew_resnet{layers}"):
+        if not zoo.is_model(name):
+            continue
+        model = zoo.create_model(f"{name}_w16_gs")
+        scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
+        expected = {
+            key
+            for key, m in model.named_modules()
+            if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.stride == (1, 1)
+            if m.in_channels == m.out_channels
+        }
+        assert scaled == expected
+        depths = [len(stage) for stage in model.stages]
+        assert len(scaled) == 2 * sum(depths) - len(depths) + (layers != 19)  # only 19 enters its first stage anew
+
+
+@pytest.mark.parametrize("family", ["ms", "max"])
+@pytest.mark.parametrize("layers", ["default", "all"])
+def test_scaled_layers_of_pre_activation(family, layers):
+    """The second convolution that ends a stage, but for the last stage, is out of reach."""
+    model = FAMILIES[family]((2, 3, 1), (8, 16, 32), 4, scaling={"name": "causal_trace", "layers": layers})
+    scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
+    equal = {"stages.0.0.conv2", "stages.0.1.conv1", "stages.1.1.conv1", "stages.1.2.conv1"}
+    equal |= {"stages.1.0.conv2", "stages.1.1.conv2", "stages.2.0.conv2"}
+    entries = {"stages.0.0.conv1"} | ({"stages.1.0.conv1", "stages.2.0.conv1"} if family == "ms" else set())
+    assert scaled == (equal | entries if layers == "all" else equal)
+
+
+@pytest.mark.parametrize(("family", "variant"), VARIANTS)
+@pytest.mark.parametrize("layers", ["default", "all"])
+def test_scaling_changes_just_those_gradients(family, variant, layers):
+    """So every layer that it reaches was told of its neurons: backward refuses one that was not."""
+    found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for alpha in (None, 0.0, 0.7):
+        torch.manual_seed(0)
+        rule = None if alpha is None else {"name": "causal_trace", "alpha": alpha, "layers": layers}
+        model = small(family, scaling=rule, **variant).double().train()
+        found.append(gradients(model, x))
+    plain, zero, scaled = found
+    for key, grad in plain.items():
+        torch.testing.assert_close(zero[key], grad, rtol=1e-9, atol=1e-12)
+    changed = {key for key in plain if not torch.allclose(plain[key], scaled[key], rtol=1e-6, atol=1e-12)}
+    reached = {f"{key}.weight" for key, m in model.named_modules() if getattr(m, "scaling", None)}
+    assert changed == reached
+    if layers == "all":
+        assert reached == {f"{key}.weight" for key, m in model.named_modules() if isinstance(m, SpikingConv2d)}
+
+
+def test_a_membrane_convolution_is_scaled_by_the_next_neurons_on_the_stream():
+    """The factor by hand, of the convolution that ends a block and of the one that ends the network."""
+    torch.manual_seed(0)
+    model = small("ms", scaling={"name": "causal_trace", "alpha": 1.0, "layers": "*conv2"}).double().train()
+    seen = {}
+
+    def record(name, *, grad=False):
+        def hook(module, inputs, output):
+            seen[name] = output
+            if grad:
+                output.retain_grad()
+
+        model.get_submodule(name).register_forward_hook(hook)
+
+    behind = {"stages.0.0": "stages.0.1.lif1", "stages.1.0": "stages.1.1.lif"}
+    for block, neurons in behind.items():
+        record(f"{block}.lif2")
+        record(neurons)
+        record(f"{block}.conv2", grad=True)
+    gradients(model, torch.randn(3, 3, 8, 8, dtype=torch.float64))
+    k = torch.exp(torch.tensor(-1.0, dtype=torch.float64))
+    for block, neurons in behind.items():
+        conv = model.get_submodule(f"{block}.conv2")
+        pre, post, error = (
+            z.detach().unflatten(0, (2, -1))
+            for z in (seen[f"{block}.lif2"], seen[neurons], seen[f"{block}.conv2"].grad)
+        )
+        expected, traces = torch.zeros_like(conv.weight), (torch.zeros_like(pre[0]), torch.zeros_like(post[0]))
+        for t in range(2):
+            traces = (k * traces[0] + pre[t], k * traces[1] + post[t])
+            evidence = nn.grad.conv2d_weight(traces[0], conv.weight.shape, traces[1], padding=1)
+            step = nn.grad.conv2d_weight(pre[t], conv.weight.shape, error[t], padding=1)
+            expected += evidence / evidence.max() * step
+        torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("family", "variant"), [*VARIANTS, ("sresnet", {"hidden": 16})])
+def test_real_inputs_names_just_the_layers_whose_input_is_not_binary(family, variant):
+    model, real = FAMILIES[family]((3, 2, 1), (16, 16, 32), 8, timesteps=3, kernel="reference", **variant), set()
+
+    def look(key):
+        def hook(module, inputs):
+            if not set(inputs[0].unique().tolist()) <= {0.0, 1.0}:
+                real.add(key)
+
+        return hook
+
+    layers = {key: m for key, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    for key, module in layers.items():
+        module.register_forward_pre_hook(look(key))
+    model(torch.randn(4, 3, 32, 32))
+    assert real == {key for key in layers if any(fnmatchcase(key, name) for name in model.real_inputs)}
+
+
+@pytest.mark.parametrize(
+    ("connect", "table"), [("ADD", [0, 1, 1, 2]), ("AND", [0, 0, 0, 1]), ("IAND", [0, 0, 1, 0])], ids=CONNECTS
+)
+def test_connect(connect, table):
+    """The four cases of (shortcut, convolutions), in their order as binary numbers."""
+    block = SEWBlock(1, 1, 1, Parts(1, "lif", "triangle", "bn", "reference"), connect).eval()
+    shortcut = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1)
+    block.lif2.register_forward_hook(lambda m, i, o: torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1))
+    assert block(shortcut).flatten().tolist() == table
+
+
+def test_connect_is_part_of_the_network():
+    model = zoo.create_model("sew_resnet18_w16_gs", connect="IAND")
+    assert model.model_args["connect"] == "IAND"
+    assert zoo.create_model("sew_resnet18_w16").model_args["connect"] == "ADD"
+    for wrong in ("add", None, ["ADD"]):
+        with pytest.raises(ZooError, match="ADD, AND, IAND"):
+            SEWResNet((1,), (4,), 4, connect=wrong)
+    with pytest.raises(ZooError, match="stem_stride must be an integer of 1 or more, not 0"):
+        zoo.create_model("ms_resnet18_w16", stem_stride=0)
+
+
+@pytest.mark.parametrize("connect", ["AND", "IAND"])
+def test_other_connects_are_alive_after_initialisation(connect):
+    model, rates = zoo.create_model("sew_resnet34_w16", timesteps=2, connect=connect).train(), {}
+    for key, module in model.named_modules():
+        if isinstance(module, LIF | SEWBlock):
+            module.register_forward_hook(lambda m, i, o, key=key: rates.update({key: o.mean().item()}))
+    model(torch.randn(4, 3, 32, 32))
+    assert all(0.005 < rate < 0.9 for rate in rates.values()), rates
+
+
+@pytest.mark.parametrize("family", ["ms", "max"])
+def test_checkpointed_stages_of_currents(family):
+    """With neurons that are tied across blocks, also where a layer keeps its factor between steps."""
+    found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for enable in (False, True):
+        torch.manual_seed(0)
+        rule = {"name": "causal_trace", "every": 2, "average": 0.5, "layers": "all"}
+        model = small(family, scaling=rule).double().train()
+        model.set_grad_checkpointing(enable)
+        for _ in range(3):
+            model.zero_grad()
+            grads = gradients(model, x)
+        found.append((grads, model.scaling_state(), dict(model.named_buffers())))
+    for plain, checkpointed in zip(*found, strict=True):
+        assert plain.keys() == checkpointed.keys()
+        for key, value in plain.items():
+            torch.testing.assert_close(checkpointed[key], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["bn", "tebn"])
+def test_a_stem_without_neurons_repeats_its_current(norm):
+    """Images are the same as frames that are all that image, also where the norm treats the steps differently."""
+    torch.manual_seed(0)
+    model = small("max", norm=norm).double().eval()
+    if norm == "tebn":
+        model.bn1.p.data = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    frames = small("max", norm=norm, encoding="frames").double().eval()
+    frames.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(model(x), frames(x.unsqueeze(1).expand(2, 2, 3, 8, 8)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("family", "neurons"), [("sew", 9), ("ms", 7), ("max", 7)])
+def test_stages_and_features(family, neurons):
+    model = small(family)
+    assert [info["num_chs"] for info in model.feature_info] == [8, 16]
+    x, (first, last) = model.forward_intermediates(torch.randn(2, 3, 8, 8))
+    assert x.shape == (4, 16, 4, 4)
+    assert (first.shape, last.shape) == ((2, 8, 8, 8), (2, 16, 4, 4))
+    assert len([m for m in model.modules() if isinstance(m, LIF)]) == neurons
+    assert (x == x.round()).all()  # spikes, or their sums, reach the head
+
+
+def test_a_stage_that_hands_neurons_down_compiles_as_one_graph():
+    model = small("ms", timesteps=1, scaling="causal_trace").train()
+    x = torch.randn(2, 3, 8, 8)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+    F.cross_entropy(compiled(x), torch.arange(2)).backward()
+    assert all(p.grad is not None for p in model.parameters())

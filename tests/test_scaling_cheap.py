@@ -1,0 +1,200 @@
+"""Which layers a rule reaches, linear layers, and the cheap forms of a rule against the exact one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny
+from test_scaling_family import PRESETS, by_hand, example
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.layers import SpikingConv2d, SpikingLinear
+from zoo.post import PostSpikes
+from zoo.scaling import Scaling, resolve_scaling
+
+KIND = (3, 4, 3, 1, 1, 1, 1)
+POINT = (3, 4, 1, 1, 0, 1, 1)
+
+
+def gradient(layer, pre, post, error):
+    layer.weight.grad = None
+    link = PostSpikes()
+    y = layer(pre.flatten(0, 1), link)
+    (y * error.flatten(0, 1) + 0 * link.tie(post.flatten(0, 1))).sum().backward()
+    return layer.weight.grad
+
+
+def convolution(rule, steps=2):
+    torch.manual_seed(1)
+    return SpikingConv2d(3, 4, 3, 1, 1, timesteps=steps, scaling=rule).double()
+
+
+def examples(count, batch=4):
+    out = []
+    for i in range(count):
+        pre, post, error = example(KIND, 2, batch, (0.2 + 0.2 * i, 0.3))
+        out.append((pre, post, error))
+    return out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(("steps", "batch"), [(3, 2), (1, 1)])
+def test_a_linear_layer_equals_brute_force(name, steps, batch):
+    pre, post, error = (z[..., :1, :1] for z in example(POINT, steps, batch, (0.6, 0.6)))
+    layer = SpikingLinear(3, 4, timesteps=steps, scaling=Scaling(name, 0.7)).double()
+    flat = [z[..., 0, 0] for z in (pre, post, error)]
+    x = flat[0].flatten(0, 1).requires_grad_()
+    link = PostSpikes()
+    y = layer(x, link)
+    torch.testing.assert_close(y, F.linear(x, layer.weight, layer.bias), rtol=1e-12, atol=1e-12)
+    (y * flat[2].flatten(0, 1) + 0 * link.tie(flat[1].flatten(0, 1))).sum().backward()
+    expected, passed = by_hand(name, pre, post, error, 0.7, POINT)
+    torch.testing.assert_close(layer.weight.grad, expected[..., 0, 0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(x.grad, passed.flatten(0, 1)[..., 0, 0] @ layer.weight, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(layer.bias.grad, flat[2].sum((0, 1)), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["causal_trace", "window"])
+def test_a_factor_is_used_until_the_next_one(name):
+    data = examples(3)
+    kept = convolution(Scaling(name, 0.7, every=2))
+    exact = convolution(Scaling(name, 0.7))
+    got = [gradient(kept, *one) for one in data]
+    torch.testing.assert_close(got[0], gradient(exact, *data[0]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(got[2], gradient(exact, *data[2]), rtol=1e-12, atol=1e-12)
+    # The second step: the first one's factor on its own gradient.
+    pre, post, error = data[0]
+    shape = exact.weight.shape
+
+    def operator(a, b):
+        return torch.nn.grad.conv2d_weight(a, shape, b, padding=1)
+
+    factor = Scaling(name, 0.7).factor(pre, post, operator)
+    pre, _, error = data[1]
+    expected = sum(factor[min(t, len(factor) - 1)] * operator(pre[t], error[t]) for t in range(2))
+    torch.testing.assert_close(got[1], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_factors_are_averaged():
+    data = examples(3)
+    layer = convolution(Scaling("window", 0.7, average=0.75))
+    factors = []
+    for one in data:
+        gradient(layer, *one)
+        factors.append(layer.kept.factor.clone())
+    exact = []
+    for one in data:
+        fresh = convolution(Scaling("window", 0.7, every=9))
+        gradient(fresh, *one)
+        exact.append(fresh.kept.factor)
+    torch.testing.assert_close(factors[0], exact[0])
+    torch.testing.assert_close(factors[1], 0.75 * factors[0] + 0.25 * exact[1])
+    torch.testing.assert_close(factors[2], 0.75 * factors[1] + 0.25 * exact[2])
+
+
+def test_evidence_from_a_part_of_the_batch():
+    pre, post, error = example(KIND, 2, 5)
+    seen = []
+
+    class Watched(Scaling):
+        def factor(self, *spikes):
+            seen.append(super().factor(*spikes))
+            return seen[-1]
+
+    gradient(convolution(Watched(*Scaling("causal_trace", 0.7, batch=0.4))), pre, post, error)
+    gradient(convolution(Watched(*Scaling("causal_trace", 0.7))), pre[:, :2], post[:, :2], error[:, :2])
+    gradient(convolution(Watched(*Scaling("causal_trace", 0.7))), pre, post, error)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+
+
+def test_evidence_in_bfloat16():
+    pre, post, error = (z.float() for z in example(KIND, 2, 4))
+    exact, half = (
+        gradient(convolution(Scaling("causal_trace", 0.7, precision=p)).float(), pre, post, error)
+        for p in ("same", "bf16")
+    )
+    assert not torch.equal(exact, half)
+    assert (exact - half).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_kept_factors_under_checkpointing_and_compiler(checkpointing, compiled):
+    if checkpointing and compiled:
+        pytest.skip("torch.compile does not trace through a checkpoint with a context of its own")
+    rule = {"name": "causal_trace", "every": 2, "average": 0.5}
+    gradients = []
+    for changed in (False, True):
+        torch.manual_seed(0)
+        model = tiny(scaling=rule).double().train()
+        network = model
+        if changed:
+            model.set_grad_checkpointing(checkpointing)
+            network = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(4):
+            x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), torch.arange(4)).backward()
+            optimizer.step()
+        gradients.append([p.grad for p in model.parameters()])
+        state = model.scaling_state()
+        assert state
+        assert all(int(value) == 4 for key, value in state.items() if key.endswith("calls"))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_a_kept_factor_is_no_part_of_the_weights():
+    plain, scaled = tiny(), tiny(scaling={"name": "window", "every": 4})
+    assert plain.state_dict().keys() == scaled.state_dict().keys()
+    F.cross_entropy(scaled(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+    other = tiny(scaling={"name": "window", "every": 4})
+    other.load_scaling_state(scaled.scaling_state())
+    for key, value in scaled.scaling_state().items():
+        assert torch.equal(other.scaling_state()[key], value)
+
+
+def reached(layers):
+    model = tiny(scaling={"name": "window", "layers": layers})
+    return {n for n, m in model.named_modules() if isinstance(m, SpikingConv2d) and m.scaling}
+
+
+def test_a_keyword_widens_and_narrows_what_is_scaled():
+    inner = {"stages.0.0.conv2", "stages.0.1.conv1", "stages.0.1.conv2", "stages.1.0.conv2"}
+    entries = {"stages.0.0.conv1", "stages.1.0.conv1", "stages.0.0.shortcut.0", "stages.1.0.shortcut.0"}
+    assert reached("default") == inner
+    assert reached("all") == inner | entries
+    assert reached("stages.1.*") == {"stages.1.0.conv1", "stages.1.0.conv2", "stages.1.0.shortcut.0"}
+    with pytest.raises(ZooError, match=r"stages\.0\.0\.conv1"):
+        reached("stage.1")
+
+
+def test_all_layers_are_scaled_by_the_neurons_behind_them():
+    """With every layer scaled, entries and shortcuts too, just their gradients change."""
+    gradients = []
+    for scaling in (None, {"name": "causal_trace", "layers": "all"}):
+        torch.manual_seed(0)
+        model = tiny(scaling=scaling).double().train()
+        F.cross_entropy(model(torch.randn(4, 3, 8, 8).double()), torch.arange(4)).backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    changed = {key for key in gradients[0] if not torch.equal(gradients[0][key], gradients[1][key])}
+    assert changed == {key + ".weight" for key in reached("all")}
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"every": 0}, "every"),
+        ({"average": 1}, "average"),
+        ({"batch": 0}, "batch"),
+        ({"precision": "int8"}, "int8"),
+        ({"layers": 3}, "layers"),
+        ({"name": "local", "every": 2}, "local"),
+    ],
+)
+def test_bad_numbers_are_named(keys, word):
+    with pytest.raises(ZooError, match=word):
+        resolve_scaling({"name": "window"} | keys)

@@ -1,0 +1,206 @@
+"""What is in the zoo: `python -m zoo list`, `python -m zoo info sresnet19_gs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from timm.models import split_model_name_tag
+
+from .catalogue import describe, summary
+from .encoding import list_encodings
+from .errors import CommandParser, one_of, run_command
+from .neuron import list_neurons
+from .norm import list_norms
+from .plugin import load_plugin
+from .registry import is_model, list_models
+from .scaling import list_scalings
+from .surrogate import list_surrogates
+
+_LIST = """\
+examples:
+  python -m zoo list                      everything
+  python -m zoo list 'sresnet19*'         some of it; quote the wildcards
+  python -m zoo list --plugin mine.py     with the models and rules that your file registers
+  python -m zoo list --json | jq '.models[] | select(.params < 1e6) | .model'
+
+columns:
+  params (M)         trainable parameters with the default number of classes
+  dense (M)          multiply-accumulates of convolutions and linear layers for one image and one time step, were
+                     nothing sparse; a spiking network does a share of them
+  T                  time steps unless you say timesteps=...
+  published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; below
+                     the table, each with its citation. Methods and recipes differ, and nothing there was measured here
+  checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads
+
+A name that ends in _gs is the same network, trained with gradient scaling; _wN has N channels in its first stage.
+"""
+_INFO = """\
+examples:
+  python -m zoo info svgg11
+  python -m zoo info sresnet19_w16_gs --json
+  python -m zoo info causal_trace                    a rule of gradient scaling
+  python -m zoo info my_model --plugin mine.py       of your own
+
+dense_operations are the multiply-accumulates of convolutions and linear layers for one image and one time step, were
+nothing sparse; kernel says which code runs the neurons on this machine.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, see `python -m zoo --help`."""
+    parser = CommandParser(prog="python -m zoo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    listing = commands.add_parser(
+        "list",
+        help="a table of models, what others published of them, and the names that keywords take",
+        description="The models of the zoo, what others published of them, and the names that keywords take.",
+        epilog=_LIST,
+        formatter_class=raw,
+    )
+    listing.add_argument("patterns", metavar="PATTERN", nargs="*", help="wildcards over names of models (default: all)")
+    info = commands.add_parser(
+        "info",
+        help="one model, or one rule of gradient scaling, in detail",
+        description="One model, or one rule of gradient scaling, in detail.",
+        epilog=_INFO,
+        formatter_class=raw,
+    )
+    info.add_argument("name", metavar="NAME", help="a model, with or without .tag, or a rule")
+    for command in (listing, info):
+        command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
+        command.add_argument(
+            "--plugin",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="a Python file to run first, which registers models or rules of yours (repeatable)",
+        )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    arguments = parse(argv)
+    for file in arguments.plugin:
+        load_plugin(file)
+    if arguments.command == "info":
+        found = _info(arguments.name)
+    else:
+        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": _keywords()}
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print(_about(found) if arguments.command == "info" else _listing(**found))
+
+
+def _matching(patterns: list[str]) -> list[str]:
+    for pattern in patterns:
+        if not list_models(pattern):
+            raise one_of("model", pattern, list_models())
+    return list_models(patterns or "")
+
+
+def _info(name: str) -> dict[str, Any]:
+    if name not in list_scalings() and not is_model(name):
+        raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
+    return describe(name)
+
+
+def _keywords() -> dict[str, list[str]]:
+    return {
+        "scaling": list_scalings(),
+        "neuron": list_neurons(),
+        "surrogate": list_surrogates(),
+        "norm": list_norms(),
+        "encoding": list_encodings(),
+    }
+
+
+def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> str:
+    head = ["model", "params (M)", "dense (M)", "T", "published", "checkpoints"]
+    rows = [
+        [
+            row["model"],
+            f"{row['params'] / 1e6:.2f}",
+            f"{row['dense_operations'] / 1e6:,.1f}",
+            str(row["timesteps"]),
+            _range(row["references"]),
+            ", ".join(split_model_name_tag(name)[1] for name in row["pretrained"]) or "-",
+        ]
+        for row in models
+    ]
+    # A twin has the references of its plain twin: say each once.
+    references = {id(reference): reference for row in models for reference in row["references"]}
+    parts = [_table(head, rows, right={1, 2, 3}), *_published(references.values())]
+    parts.append("\n".join(f"{keyword}: {', '.join(names)}" for keyword, names in keywords.items()))
+    return "\n\n".join(parts)
+
+
+def _range(references: list[dict[str, Any]]) -> str:
+    """Lowest to highest published top-1 of both data sets."""
+    ranges = []
+    for dataset in ("cifar10", "cifar100"):
+        values = [row[dataset] for row in references if row[dataset] is not None]
+        ends = dict.fromkeys((min(values), max(values))) if values else []
+        ranges.append("-".join(f"{value:.1f}" for value in ends) or "-")
+    return " / ".join(ranges) if references else "-"
+
+
+def _published(references: Iterable[dict[str, Any]]) -> list[str]:
+    """A table of published results with its heading, or nothing where there is none."""
+    head = ["model", "method", "network", "T", "CIFAR-10", "CIFAR-100", "citation (read in)"]
+    rows = [
+        [
+            *(row[key] for key in ("model", "method", "network")),
+            str(row["T"] or "?"),
+            *(_accuracy(row, dataset) for dataset in ("cifar10", "cifar100")),
+            f"{row['citation']} ({row['read_in']})",
+        ]
+        for row in references
+    ]
+    if not rows:
+        return []
+    heading = (
+        "Published by others, top-1 in %, not measured here; * = known to use AutoAugment, Cutout, CutMix or Mixup:"
+    )
+    return [f"{heading}\n\n{_table(head, rows, right={3})}"]
+
+
+def _accuracy(row: dict[str, Any], dataset: str) -> str:
+    if row[dataset] is None:
+        return "-"
+    return f"{row[dataset]:.2f}{'*' if dataset in row['strong_augmentation'] else ''}"
+
+
+def _about(found: dict[str, Any]) -> str:
+    """Everything but the published results as "key: value" lines, then those."""
+    lines = []
+    for key, value in found.items():
+        if key == "references":
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, dict):
+            value = json.dumps(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = f"{value:,}"
+        lines.append(f"{key + ':':18}{value if value != '' else '-'}")
+    return "\n\n".join(["\n".join(lines), *_published(found.get("references", []))])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(n) if i in right else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [head, *rows]
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,130 @@
+"""What the zoo tells of its models and rules: sizes, what an image costs, what others published of the same network."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import split_model_name_tag
+from torch import Tensor, nn
+
+from .errors import ZooError
+from .files import read_json
+from .network import SpikingNetwork
+from .neuron import LIF
+from .registry import create_model, list_pretrained, model_info
+from .rules import CONTROLS, PRESETS
+
+_REFERENCES = Path(__file__).resolve().parent / "models" / "references.json"
+_SCALES = {
+    "weight": "the weight gradient of each time step",
+    "window": "the weight gradient of the whole window",
+    "error": "the error that the weight gradient is computed from",
+    "error_down": "the error, for the weight gradient and as it is passed down",
+}
+
+
+def references(architecture: str) -> list[dict[str, Any]]:
+    """Published results of a network, which others measured: model, network, method, T, cifar10, cifar100 (top-1, %),
+    strong_augmentation, citation, read_in; see models/references.json.
+
+    Args:
+        architecture: without tag. A `_gs` twin is the same network and has those of its plain twin; a width variant is
+            another network and has none.
+    """
+    return [row for row in _rows() if row["model"] == architecture.removesuffix("_gs")]
+
+
+@cache
+def _rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_json(_REFERENCES)["rows"]
+    return rows
+
+
+def summary(name: str) -> dict[str, Any]:
+    """The row of an architecture in a list, without its weights.
+
+    Args:
+        name: an architecture, without tag.
+
+    Returns:
+        JSON values: model, params; dense_operations, the multiply-accumulates of convolutions and linear layers for one
+        image and one time step, were nothing sparse; timesteps (unless said otherwise), input_size, pretrained,
+        references.
+
+        Normalisation, neurons and products inside attention are not counted. A spiking network does a share of the
+        operations, additions where the input is spikes, and with direct encoding those of the stem once, not at every
+        time step.
+
+    Raises:
+        ZooError: an unknown name, or the network does not run.
+    """
+    # On the meta device nothing is allocated or computed; a network that looks at values needs the CPU.
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                model = create_model(name, kernel="reference")
+                once = model if model.timesteps == 1 else create_model(name, timesteps=1, kernel="reference")
+                operations = _dense_operations(once)
+        except RuntimeError as error:
+            failure = error
+            continue
+        return {
+            "model": name,
+            "params": sum(p.numel() for p in model.parameters()),
+            "dense_operations": operations,
+            "timesteps": model.timesteps,
+            "input_size": list(model.pretrained_cfg["input_size"]),
+            "pretrained": list_pretrained(f"{name}.*"),
+            "references": references(name),
+        }
+    raise ZooError(f"{name} does not run on an image of its input size: {failure}") from failure
+
+
+def _dense_operations(model: SpikingNetwork) -> int:
+    total = 0
+
+    def add(layer: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        weight: Any = layer.weight
+        total += output.numel() * weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            module.register_forward_hook(add)
+        elif isinstance(module, LIF | nn.BatchNorm2d):
+            # Neither is counted nor changes a shape in one time step, and both are slow on the meta device.
+            module.forward = _pass_on  # type: ignore[method-assign]
+    image = torch.zeros(1, *model.pretrained_cfg["input_size"])
+    with torch.no_grad():
+        model.eval()(image[:, None] if model.encoding == "frames" else image)
+    return total
+
+
+def _pass_on(x: Tensor, **_: Any) -> Tensor:
+    return x
+
+
+def describe(name: str) -> dict[str, Any]:
+    """All that the zoo knows of a model (`zoo.model_info` and `summary`) or of a rule of gradient scaling.
+
+    Args:
+        name: an architecture, with or without tag, or one of `zoo.list_scalings`.
+
+    Raises:
+        ZooError: an unknown name, or the network does not run.
+    """
+    if name in PRESETS or name in CONTROLS:
+        return _rule(name)
+    return model_info(name) | summary(split_model_name_tag(name)[0])
+
+
+def _rule(name: str) -> dict[str, Any]:
+    rule = PRESETS.get(name)
+    text = (CONTROLS[name] if rule is None else rule.factor).__doc__
+    scales = "what the rule scales that it is the control of, 'of'"
+    if rule is not None:
+        scales = _SCALES["window" if rule.window else rule.locality]
+    return {"scaling": name, "description": (text or "").strip(), "scales": scales, "control": rule is None}

@@ -1,0 +1,94 @@
+"""A config.json that may come from anybody: checked before anything is made of it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg
+
+from .errors import ZooError
+from .files import read_json
+
+WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
+"""Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
+# What the architecture knows better than a file does: which layers timm may adapt, and how.
+_LAYERS = ("first_conv", "classifier", "label_offset")
+# Keywords with which timm's factories would load or build something else: never a network's own.
+_FACTORY = {
+    *inspect.signature(timm.create_model).parameters,
+    *inspect.signature(build_model_with_cfg).parameters,
+    *("features_only", "out_indices", "pretrained_model_args"),
+}
+_CONFIG_LIMIT = 16 * 2**20
+# Of channels, time steps, layers ...: beyond any network, and little enough to count to.
+_COUNT_LIMIT = 10_000
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json in the form of `save_checkpoint`; timm's own, which leaves out what is at its default, is completed.
+
+    Raises:
+        ZooError: a key is missing or holds what no checkpoint can have.
+    """
+    if path.is_file() and path.stat().st_size > _CONFIG_LIMIT:
+        raise ZooError(f"{path} has {path.stat().st_size:,} bytes: no config of a checkpoint is that large")
+    config = read_json(path)
+    if isinstance(config, dict) and isinstance(config.setdefault("model_args", {}), dict):
+        config["model_args"].pop("num_classes", None)  # timm says it twice
+    kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict}
+    for key, kind in kinds.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            raise ZooError(f"{path} is not the config of a checkpoint: {key!r} is missing or no {kind.__name__}")
+    if not isinstance(config.get("weights_sha256", ""), str):
+        raise ZooError(f"{path}: 'weights_sha256' is no string")
+    architecture, cfg = config["architecture"], config["pretrained_cfg"]
+    if not timm.is_model(architecture):
+        raise ZooError(f"{path} names an unknown architecture: {reprlib.repr(architecture)}")
+    for key in config["model_args"]:
+        if key in _FACTORY:
+            raise ZooError(f"{path}: model_args holds {key!r}, which is no keyword of a network")
+    if _largest(config["model_args"]) > _COUNT_LIMIT:
+        raise ZooError(f"{path}: model_args holds a number beyond {_COUNT_LIMIT}, to which no network counts")
+    size = cfg.get("input_size")
+    if not _numbers(size, 3) or not all(isinstance(v, int) and v > 0 for v in size):
+        raise ZooError(f"{path}: pretrained_cfg 'input_size' must be 3 numbers above 0, not {reprlib.repr(size)}")
+    channels = config["model_args"].setdefault("in_chans", size[0])
+    for key in ("mean", "std"):
+        if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
+            raise ZooError(
+                f"{path}: pretrained_cfg {key!r} must be {channels} numbers, not {reprlib.repr(cfg.get(key))}"
+            )
+    labels = config.get("label_names", cfg.get("label_names")) or []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ZooError(f"{path}: 'label_names' must be a list of names")
+    # These weights and no others: what else the file names as their source would be loaded unchecked.
+    cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
+    known = timm.models.get_pretrained_cfg(architecture)
+    cfg |= {key: value for key in _LAYERS if (value := getattr(known, key, None))}
+    cfg["num_classes"] = config["num_classes"]
+    return config | {"pretrained_cfg": cfg | ({"label_names": labels} if labels else {})}
+
+
+def _largest(value: Any) -> int:
+    """The largest integer, by its magnitude, in a JSON value."""
+    largest, rest = 0, [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list):
+            rest += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int):
+            largest = max(largest, abs(value))
+    return largest
+
+
+def _numbers(values: Any, count: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    )

@@ -1,0 +1,170 @@
+"""Publish a trained network on a Hugging Face Hub, and get it back.
+
+    python -m zoo.hub push RUN_DIR --repo ORG/NAME [--private] [--onnx FILE ...] [--result FILE ...]
+    python -m zoo.hub pull ORG/NAME[@REVISION] [-o DIR]
+
+Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import ModelInfo
+
+from .checkpoint import WEIGHTS
+from .errors import CommandParser, ZooError, run_command
+from .hub_card import card, eval_results
+from .hub_errors import ask, check_repo
+from .hub_fetch import fetch_repository, split_revision
+from .hub_release import EVAL_RESULTS, RESULT, RESULTS, collect
+
+ORGANISATION = "snn-zoo"
+"""Where the zoo's own checkpoints are published, each as ORGANISATION/architecture.tag."""
+
+
+class Pushed(NamedTuple):
+    """What `push` did: the repository, its commit, whether that commit is new, and the entry of published.json."""
+
+    repo: str
+    commit: str
+    changed: bool
+    published: dict[str, dict[str, str]]
+
+
+class Pulled(NamedTuple):
+    """What `pull` did: the directory, the commit it holds, and the pickles of the repository that it left there."""
+
+    directory: Path
+    commit: str
+    left_out: list[str]
+
+
+def push(
+    run: str | os.PathLike[str],
+    repo: str | None = None,
+    *,
+    private: bool = False,
+    onnx: Sequence[str | os.PathLike[str]] = (),
+    results: Sequence[str | os.PathLike[str]] = (),
+) -> Pushed:
+    """Publish a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
+
+    The commit is made of all files or of none, on top of the commit that was looked at; what has not changed is not
+    sent again, and if nothing has, there is no commit. ONNX and result files of earlier, other weights leave with it.
+
+    Args:
+        run: see `zoo.hub_release.collect`.
+        repo: ORG/NAME; ORGANISATION/architecture.tag unless said. Made if it is not there.
+        private: make it private; an existing public one is refused.
+        onnx, results: further files, see `zoo.hub_release.collect`.
+
+    Raises:
+        ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
+    """
+    release = collect(Path(run), [Path(path) for path in onnx], [Path(path) for path in results])
+    repo = check_repo(repo or f"{ORGANISATION}/{release.name}")
+    files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
+    files["README.md"] = card(release, repo).encode()
+    api = HfApi(library_name="snn-zoo")
+    before = ask(repo, lambda: _look(api, repo, private))
+
+    def commit() -> str:
+        now = api.model_info(repo, files_metadata=True)
+        # Made anew for each try: the client notes in them what it has already sent.
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, data) for name, data in sorted(files.items())
+        ]
+        operations += [CommitOperationDelete(name) for name in _outdated(now, files, release.config["weights_sha256"])]
+        done = api.create_commit(repo, operations, commit_message=f"{release.name}", parent_commit=now.sha)
+        return str(done.oid)
+
+    oid = ask(repo, commit)
+    entry = {"repo": repo, "revision": oid, "sha256": release.config["weights_sha256"]}
+    return Pushed(repo, oid, oid != before.sha, {release.name: entry})
+
+
+def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision: str | None = None) -> Pulled:
+    """Copy a published checkpoint with all its files into a directory, which is whole or absent afterwards.
+
+    Args:
+        name: ORG/NAME[@REVISION].
+        directory: must not exist, or be empty; NAME in the working directory unless said.
+        revision: a branch, a tag or a commit, if `name` has none.
+
+    Raises:
+        ZooError: see `zoo.hub_fetch.fetch_repository`.
+    """
+    repo, revision = split_revision(name, revision)
+    out = Path(directory) if directory is not None else Path(repo.split("/")[1])
+    commit, left_out = fetch_repository(repo, out, revision=revision)
+    return Pulled(out, commit, left_out)
+
+
+def _look(api: HfApi, repo: str, private: bool) -> ModelInfo:
+    """The repository as it is, made first if it is not there."""
+    try:
+        info = api.model_info(repo)
+    except RepositoryNotFoundError:
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        info = api.model_info(repo)
+    if private and not info.private:
+        raise ZooError(f"{repo} exists and is public: make it private in its settings, or push without --private")
+    return info
+
+
+def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> list[str]:
+    """Files of a repository that speak of the weights that it holds now, if these are about to be replaced."""
+    siblings = info.siblings or []
+    if any(s.rfilename == WEIGHTS and s.lfs and s.lfs.sha256 == weights_sha256 for s in siblings):
+        return []
+    about_weights = [
+        s.rfilename
+        for s in siblings
+        if s.rfilename.endswith(".onnx") or s.rfilename == RESULT or s.rfilename.startswith((RESULTS, EVAL_RESULTS))
+    ]
+    return [name for name in about_weights if name not in files]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m zoo.hub",
+        description="Publish trained networks on a Hugging Face Hub, and get them back.",
+        epilog="HF_TOKEN or `hf auth login` gives the token, HF_ENDPOINT another Hub than the public one.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="push|pull")
+    sub = commands.add_parser("push", help="publish a run directory", description="Publish a run as one commit.")
+    sub.add_argument("run", metavar="RUN_DIR", help="a finished run of recipes.train")
+    sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
+    sub.add_argument("--private", action="store_true", help="in a private repository")
+    sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
+    sub.add_argument(
+        "--result", metavar="FILE", nargs="+", default=[], help="of python -m recipes.validate, export.bench_ort"
+    )
+    sub = commands.add_parser("pull", help="get a published checkpoint", description="Copy a repository's files here.")
+    sub.add_argument("name", metavar="ORG/NAME[@REVISION]", help="the repository")
+    sub.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
+    sub.add_argument("-o", dest="directory", metavar="DIR", help="a new directory (default: NAME)")
+    a = parser.parse_args(argv)
+    if a.command == "push":
+        done = push(a.run, a.repo, private=a.private, onnx=a.onnx, results=a.result)
+        print(
+            f"{done.repo}: {'commit' if done.changed else 'nothing to do, all of it is there as commit'} {done.commit}"
+        )
+        print(f"for zoo/weights/published.json: {json.dumps(done.published)}")
+    else:
+        got = pull(a.name, a.directory, revision=a.revision)
+        for name in got.left_out:
+            print(f"left out, a pickle can run code when loaded: {name}")
+        print(f"{a.name} -> {got.directory}, commit {got.commit}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,262 @@
+"""The model card of a release: README.md with its metadata, and the results in the form of `.eval_results`.
+
+Made from the release alone, so that the same release gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import timm
+import yaml
+
+from .hub_release import Release
+
+# Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
+_DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
+_TASK = "image-classification"
+_GRADIENT_SCALING = """\
+@misc{park2023gradient,
+  title = {Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information},
+  author = {Park, Seongsik and others},
+  year = {2023},
+  eprint = {2308.00558},
+  archivePrefix = {arXiv}
+}
+"""
+
+
+def card(release: Release, repo: str) -> str:
+    """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
+    sections = [
+        f"# {release.name}\n\n{_summary(release)}",
+        _usage(release, repo),
+        _training(release),
+        _results(release),
+        _latency(release),
+        _files(release),
+        _citation(release),
+    ]
+    return f"---\n{_dump(_metadata(release))}---\n\n" + "\n".join(section for section in sections if section)
+
+
+def eval_results(release: Release) -> dict[str, str]:
+    """`.eval_results/*.yaml`: a file for each data set of the Hub that has a test result, from its name to its text."""
+    files = {}
+    for result in _accuracies(release):
+        dataset = _DATASETS.get(result["dataset"])
+        if dataset and result["split"] == "test":
+            entry = {
+                "dataset": {"id": dataset[0], "task_id": _TASK},
+                "value": round(result["top1"], 4),
+                "date": result.get("date"),
+                "notes": f"top-1 %, {result['images']} test images, T = {result['timesteps']}",
+            }
+            files[f"{result['dataset']}.yaml"] = _dump([{k: v for k, v in entry.items() if v is not None}])
+    return files
+
+
+def _metadata(release: Release) -> dict[str, Any]:
+    results = _accuracies(release)
+    dataset = _DATASETS.get(str(release.recipe.get("dataset")))
+    metadata = {
+        "license": "apache-2.0",
+        "library_name": "snn-zoo",
+        "pipeline_tag": _TASK,
+        "tags": [_TASK, "spiking-neural-network", "snn-zoo", "timm"] + (["onnx"] if _onnx_files(release) else []),
+        "datasets": [dataset[0]] if dataset else None,
+        "metrics": ["accuracy"] if results else None,
+        "model-index": [{"name": release.name, "results": [_index_entry(result) for result in results]}]
+        if results
+        else None,
+    }
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
+    kind, title = _DATASETS.get(result["dataset"], (result["dataset"], result["dataset"]))
+    metrics = [{"type": "accuracy", "name": "Top-1 accuracy (%)", "value": round(result["top1"], 4)}]
+    if result.get("top5") is not None:
+        metrics.append({"type": "accuracy", "name": "Top-5 accuracy (%)", "value": round(result["top5"], 4)})
+    if result.get("spikes_per_image") is not None:
+        metrics.append({"type": "spikes", "name": "Spikes per image", "value": round(result["spikes_per_image"])})
+    return {
+        "task": {"type": _TASK, "name": "Image Classification"},
+        "dataset": {"type": kind, "name": title, "split": result["split"]},
+        "metrics": metrics,
+    }
+
+
+def _summary(release: Release) -> str:
+    config, recipe = release.config, release.recipe
+    what = (timm.models.model_entrypoint(config["architecture"]).__doc__ or "").strip()
+    dataset = str(recipe.get("dataset") or "an unknown data set")
+    lines = [
+        f"A spiking neural network for images of {'x'.join(map(str, config['pretrained_cfg']['input_size']))} values "
+        f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', dataset))[1]} with "
+        f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}",
+    ]
+    tests = [result for result in _accuracies(release) if result["split"] == "test"]
+    if tests:
+        lines.append(f"Top-1 on the test set: **{tests[0]['top1']:.2f} %**{_spikes(tests[0])}.")
+    return "\n".join(lines) + "\n"
+
+
+def _usage(release: Release, repo: str) -> str:
+    cfg = release.config["pretrained_cfg"]
+    shape = ", ".join(map(str, cfg["input_size"]))
+    return f"""## Use
+
+With snn-zoo installed:
+
+```python
+import timm
+import torch
+import zoo  # registers the architectures with timm
+
+model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()  # or zoo.create_model("hf-hub:{repo}")
+images = torch.rand(1, {shape})  # pixels from 0 to 1
+mean, std = torch.tensor({list(cfg["mean"])}), torch.tensor({list(cfg["std"])})
+logits = model((images - mean[:, None, None]) / std[:, None, None])  # [1, {release.config["num_classes"]}]
+label = logits.argmax(1).item()
+print(model.pretrained_cfg.get("label_names", range({release.config["num_classes"]}))[label])
+```
+"""
+
+
+def _training(release: Release) -> str:
+    source = next((r for r in release.results if r["kind"] == "accuracy" and r.get("train_seconds")), {})
+    recipe = release.recipe
+    rows = {
+        "command": f"`{source['command']}`" if source.get("command") else None,
+        "seed": recipe.get("seed"),
+        "epochs": recipe.get("epochs"),
+        "commit": source.get("commit"),
+        "data": f"{recipe.get('dataset')}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
+        "training images": source.get("train_images"),
+        "seconds": source.get("train_seconds"),
+        "machine": _machine(source),
+        "date": source.get("date"),
+        "weights": f"sha256 {release.config['weights_sha256']}",
+    }
+    table = _table(["", ""], [[key, value] for key, value in rows.items() if value is not None])
+    return f"## How it was trained\n\nrecipe.yaml holds every setting, summary.csv a row for each epoch.\n\n{table}"
+
+
+def _results(release: Release) -> str:
+    rows = [
+        [
+            _DATASETS.get(result["dataset"], ("", result["dataset"]))[1],
+            result["split"],
+            result["images"],
+            f"{result['top1']:.2f}",
+            _number(result.get("top5"), 2),
+            _number(result.get("spikes_per_image"), 0),
+            _operations(result),
+            _number(result.get("energy_nj"), 0),
+        ]
+        for result in _accuracies(release)
+    ]
+    if not rows:
+        return "## Results\n\nNo accuracy was published with these weights.\n"
+    head = [
+        "data set",
+        "split",
+        "images",
+        "top-1 (%)",
+        "top-5 (%)",
+        "spikes per image",
+        "synaptic operations per image",
+    ]
+    if all(row[-1] == "" for row in rows):
+        rows = [row[:-1] for row in rows]
+    else:
+        head = [*head, "energy (nJ, estimated)"]
+    if all(row[6] == "" for row in rows):
+        rows, head = [row[:6] + row[7:] for row in rows], head[:6] + head[7:]
+    return f"## Results\n\n{_table(head, rows)}"
+
+
+def _latency(release: Release) -> str:
+    rows = [
+        [row.get("batch"), row.get("threads"), _number(row["p50_ms"], 2), _number(row.get("p95_ms"), 2), *where]
+        for result in release.results
+        if result["kind"] == "onnx"
+        for where in [[result.get("provider"), _machine(result)]]
+        for row in result.get("latency") or []
+    ]
+    if not rows:
+        return ""
+    head = ["batch", "threads", "p50 (ms)", "p95 (ms)", "provider", "machine"]
+    return f"## Latency in ONNX Runtime\n\n{_table(head, rows)}"
+
+
+def _files(release: Release) -> str:
+    what = {
+        "model.safetensors": "the weights",
+        "config.json": "what timm and snn-zoo rebuild the network from",
+        "recipe.yaml": "the settings of the training",
+        "summary.csv": "its log",
+        "result.json": "its result",
+    } | dict.fromkeys(_onnx_files(release), "the network as an ONNX graph, unrolled over time")
+    rows = [[f"`{name}`", what.get(name, "a measurement")] for name in sorted(release.files)]
+    return f"## Files\n\n{_table(['file', 'what it is'], rows)}"
+
+
+def _citation(release: Release) -> str:
+    if not release.config["architecture"].endswith("_gs"):
+        return ""
+    return (
+        "## Citation\n\nTrained with gradient scaling by local spike information (arXiv:2308.00558); the rule is "
+        f"snn-zoo's reading of it.\n\n```bibtex\n{_GRADIENT_SCALING}```\n"
+    )
+
+
+def _accuracies(release: Release) -> list[dict[str, Any]]:
+    """One result for each data set and split: the one on most images, of these the newest."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in sorted(release.results, key=lambda r: (r.get("images") or 0, str(r.get("date")))):
+        if result["kind"] == "accuracy":
+            best[str(result.get("dataset")), str(result.get("split"))] = result
+    return [best[key] for key in sorted(best)]
+
+
+def _onnx_files(release: Release) -> list[str]:
+    return [name for name in release.files if name.endswith(".onnx")]
+
+
+def _spikes(result: dict[str, Any]) -> str:
+    count = result.get("spikes_per_image")
+    return "" if count is None else f", with {count:,.0f} spikes an image"
+
+
+def _operations(result: dict[str, Any]) -> str:
+    """Synaptic operations as the result states them, its kinds side by side."""
+    stated = result.get("synaptic_operations") or {}
+    numbers = {k: v for k, v in stated.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return ", ".join(f"{value:,.0f} {key.replace('_', ' ')}" for key, value in numbers.items())
+
+
+def _machine(result: dict[str, Any]) -> str | None:
+    machine = result.get("machine")
+    if not isinstance(machine, dict):
+        return None
+    return str(machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('cores')} cores")
+
+
+def _number(value: Any, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str("" if value is None else value).split()).replace("|", "\\|")
+
+
+def _dump(value: Any) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))

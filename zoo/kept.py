@@ -1,0 +1,107 @@
+"""A factor that is computed now and then and kept between, as an operator that torch.compile leaves whole."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .rules import WeightGradient
+from .scaling import Scaling
+
+
+class Geometry(NamedTuple):
+    """Of a 2-d convolution, in the order of `torch.nn.functional.conv2d`."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Geometry:
+        """That of a layer."""
+        return cls(list(conv.stride), [int(side) for side in conv.padding], list(conv.dilation), conv.groups)
+
+
+POINT = Geometry([1, 1], [0, 0], [1, 1], 1)
+"""Of a 1 x 1 convolution."""
+
+
+def convolution_backward(
+    input: Tensor, error: Tensor, weight: Tensor, geometry: Geometry, mask: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of input and weight; `mask` says which of (input, weight, bias) are wanted."""
+    stride, padding, dilation, groups = geometry
+    arguments = (stride, padding, dilation, False, [0, 0], groups, mask)
+    by_input, by_weight, _ = torch.ops.aten.convolution_backward(error, input, weight, None, *arguments)
+    return by_input, by_weight
+
+
+def weight_gradient(weight: Tensor, geometry: Geometry) -> WeightGradient:
+    """The weight-gradient operator K of a convolution; `weight` gives its shape, dtype follows the operands."""
+
+    def operator(input: Tensor, error: Tensor) -> Tensor:
+        return convolution_backward(input, error, weight.to(input.dtype), geometry, [False, True, False])[1]
+
+    return operator
+
+
+class KeptFactor(nn.Module):
+    """The factor of one layer, computed in every `every`-th call and averaged over them; no part of state_dict."""
+
+    factor: Tensor
+
+    def __init__(self, rule: Scaling, factor: Tensor) -> None:
+        super().__init__()
+        self.rule = json.dumps(rule)  # an operator takes no objects
+        self.register_buffer("factor", factor, persistent=False)
+        # On the host whatever the device: asking for its value must not wait for a GPU.
+        self.calls = torch.zeros((), dtype=torch.int64)
+        self.replays = False
+        """Whether this forward pass only repeats one (gradient checkpointing), and must find what that one used."""
+
+    def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
+        if self.replays:
+            return self.factor.clone()
+        return kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
+
+
+@torch.library.custom_op("zoo::kept_factor", mutates_args=("factor", "calls"))
+def kept_factor(
+    pre: Tensor,
+    post: Tensor,
+    weight: Tensor,
+    factor: Tensor,
+    calls: Tensor,
+    rule: str,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    scaling, count = Scaling(*json.loads(rule)), int(calls)
+    if count % scaling.every == 0:
+        new = scaling.factor(pre, post, weight_gradient(weight, Geometry(stride, padding, dilation, groups)))
+        factor.copy_(new if count == 0 else factor.lerp(new.to(factor.dtype), 1 - scaling.average))
+    calls.add_(1)
+    return factor.clone()
+
+
+@kept_factor.register_fake
+def _(
+    pre: Tensor,
+    post: Tensor,
+    weight: Tensor,
+    factor: Tensor,
+    calls: Tensor,
+    rule: str,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    return torch.empty_like(factor)

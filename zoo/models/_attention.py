@@ -1,0 +1,197 @@
+"""What the spiking transformers share: maps that end in neurons, attention, MLP and blocks, on maps [T*B, C, H, W].
+
+Two families of residual streams, and so two of MLPs and blocks:
+
+    counts      blocks add spikes to spikes (SEW ADD), the stream counts them: Spikformer, QKFormer
+    membranes   blocks add currents, neurons stand at the start of each branch: spike-driven transformer, Max-Former
+
+Linear maps over tokens are 1 x 1 convolutions and tokens stay where they are in the image, so that every network here
+is fully convolutional and takes any image size. The papers' code gives most of these maps a bias, which the
+normalisation behind takes out again; there is none here. Products of spikes in attention are whole numbers, no
+convolution receives them: a layer of neurons comes first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError
+from ..layers import compact
+from ..neuron import LIF
+from ..parts import Parts
+from ..post import PostSpikes
+from ..specs import check_integer
+
+PAPER_NEURON: dict[str, Any] = {"name": "lif", "tau": 2.0, "decay_input": True}
+"""The neurons of all four papers. Those of attention have half the threshold."""
+MLP_RATIO = 4
+"""Hidden channels of an MLP over channels of the stream, in all four papers."""
+ATTENTION_SCALE = 0.125
+"""Of the product q kT v, whatever the channels of a head, in all papers that have that product."""
+
+
+class ConvNeuron(nn.Module):
+    """Convolution - norm - neurons: spikes or their counts in, spikes out.
+
+    Args:
+        in_channels, channels: of input and output.
+        parts: what to build from.
+        kernel_size, stride: of the convolution.
+        counts: the input counts spikes instead of being spikes, and may not fit in the byte that backward keeps.
+        by_default: as in `Parts.conv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        parts: Parts,
+        kernel_size: int = 1,
+        stride: int = 1,
+        *,
+        counts: bool = False,
+        by_default: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.counts = counts
+        self.conv = parts.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
+        self.bn = parts.norm(channels)
+        self.lif = parts.neuron()
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[T*B, C, H, W] to spikes [T*B, C', H', W'].
+
+        Args:
+            x: spikes, or their counts.
+            kept: `compact(x)`, where the caller has it already.
+        """
+        post = PostSpikes()
+        if kept is None and not self.counts:
+            kept = compact(x)
+        return post.tie(self.lif(self.conv(x, post, kept), norm=self.bn))
+
+
+class QKV(nn.Module):
+    """Spiking self-attention up to its projection: neurons fed by q kT v / 8 (Zhou et al. 2023, arXiv 2209.15425).
+
+    Args:
+        channels, heads: a head sees channels / heads of q, k and v.
+        parts: what to build from.
+        counts: as in `ConvNeuron`; the maps are scaled by default where it is not so.
+
+    Raises:
+        ZooError: the heads do not divide the channels.
+    """
+
+    def __init__(self, channels: int, heads: int, parts: Parts, *, counts: bool) -> None:
+        super().__init__()
+        self.heads = check_heads(heads, channels)
+        self.q, self.k, self.v = (
+            ConvNeuron(channels, channels, parts, counts=counts, by_default=not counts) for _ in range(3)
+        )
+        self.lif = parts.neuron(threshold=parts.threshold / 2)
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Spikes or counts [T*B, C, H, W] to spikes of the same shape; `kept` as in `ConvNeuron`."""
+        # Channels of a head by tokens, so that nothing is transposed; whole numbers, so that any order is exact.
+        q, k, v = (m(x, kept).flatten(2).unflatten(1, (self.heads, -1)) for m in (self.q, self.k, self.v))
+        product = (v @ k.transpose(-2, -1)) @ q
+        return self.lif((product * ATTENTION_SCALE).reshape(x.shape))
+
+
+def check_heads(heads: int, channels: int) -> int:
+    """`heads` themselves, if they divide the channels.
+
+    Raises:
+        ZooError: they do not.
+    """
+    if channels % check_integer("heads", heads, 1):
+        raise ZooError(f"{heads} heads cannot share {channels} channels: give a number that divides them")
+    return heads
+
+
+class SpikingSelfAttention(nn.Module):
+    """Spiking self-attention with its projection, on a stream of counts."""
+
+    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+        super().__init__()
+        self.qkv = QKV(channels, heads, parts, counts=True)
+        self.proj = ConvNeuron(channels, channels, parts, by_default=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Counts [T*B, C, H, W] to spikes of the same shape."""
+        return self.proj(self.qkv(x))
+
+
+class CountBlock(nn.Module):
+    """x + attention(x), and to that its MLP: counts of spikes in, counts out, up to two more.
+
+    Scaled by default: maps from spikes to spikes, which are the attention's projection and the MLP's second.
+    """
+
+    def __init__(self, attn: nn.Module, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.attn = attn
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, parts, counts=True)
+        self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, parts, by_default=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Counts [T*B, C, H, W] to counts of the same shape."""
+        x = x + self.attn(x)
+        return x + self.fc2(self.fc1(x))
+
+
+class MembraneBlock(nn.Module):
+    """x + mixer(x), and to that its MLP, neurons - conv - norm - neurons - conv - norm: currents in, currents out.
+
+    Scaled by default: the MLP's first map, and in the mixer what `post` is handed to, since the MLP's first neurons are
+    the next on the stream. The neurons behind the MLP's second map are in another block, so scaling cannot reach it.
+
+    Args:
+        mixer: a module called with the stream and a `PostSpikes` for the layer that drives the next neurons on it,
+            and giving what to add; None for none.
+        channels: of the stream.
+        parts: what to build from.
+    """
+
+    def __init__(self, mixer: nn.Module | None, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.lif1 = parts.neuron()
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, parts, by_default=True)
+        self.fc2 = nn.Conv2d(MLP_RATIO * channels, channels, 1, bias=False)
+        self.bn2 = parts.norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Currents [T*B, C, H, W] to currents of the same shape."""
+        post = PostSpikes()
+        if self.mixer is not None:
+            x = x + self.mixer(x, post)
+        return x + self.bn2(self.fc2(self.fc1(post.tie(self.lif1(x)))))
+
+
+@torch.no_grad()
+def init_weights(network: nn.Module) -> None:
+    """Weights as in the papers' code, normal of standard deviation 0.02, and attention that is neither dumb nor deaf.
+
+    A spike of attention takes some eight coincidences of q, k and v over channels and tokens: normalised currents of
+    mean 0 give almost none of them to these papers' neurons, and a multitude to more excitable ones. The mean is moved
+    to where the neurons of q, k and v spike alike, whatever they are.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, QKV):
+            for part in (module.q, module.k, module.v):
+                bias: Any = part.bn.bias
+                bias.fill_(_first_spike(part.lif) - 1.5)
+
+
+def _first_spike(neuron: LIF) -> float | Tensor:
+    """The current from which a LIF neuron or its kin spikes in its first time step."""
+    return neuron.threshold / (1 - neuron.decay if neuron.decay_input else 1.0)

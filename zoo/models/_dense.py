@@ -1,0 +1,92 @@
+"""Fully connected spiking layers behind the convolutions, as VGG-like networks have them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError
+from ..layers import repeat_steps
+from ..parts import Parts
+from ..post import PostSpikes
+
+
+class StepDropout(nn.Dropout):
+    """Dropout that drops the same features at every time step, as in DIET-SNN (Rathi & Roy 2021, arXiv 2008.03658) and
+    PLIF (Fang et al. 2021, arXiv 2007.05785): what is dropped is a neuron, not a spike."""
+
+    def __init__(self, p: float, timesteps: int) -> None:
+        super().__init__(p)
+        self.timesteps = timesteps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, ...], time-major, to the same shape."""
+        if not self.training or self.p == 0:
+            return x
+        return x * repeat_steps(super().forward(torch.ones_like(x[: x.shape[0] // self.timesteps])), self.timesteps)
+
+
+class DenseLayer(nn.Module):
+    """Dropout - linear - norm - LIF, or with a bias and no norm: spikes [T*B, C] in, spikes [T*B, C'] out."""
+
+    def __init__(self, in_features: int, out_features: int, parts: Parts, *, norm: bool, dropout: float) -> None:
+        super().__init__()
+        self.dropout = StepDropout(dropout, parts.timesteps)
+        self.linear = parts.linear(in_features, out_features, bias=not norm)
+        self.bn = parts.norm(out_features) if norm else None
+        self.lif = parts.neuron()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C] to spikes [T*B, C']."""
+        post = PostSpikes()
+        y = self.linear(self.dropout(x), post)
+        # Normalisations of the zoo are over maps; a feature is a map of one position.
+        y = self.lif(y) if self.bn is None else self.lif(y[..., None, None], norm=self.bn)[..., 0, 0]
+        # Told in the shape of the 1 x 1 convolution that the linear layer computes.
+        return post.tie(y, y.detach()[..., None, None])
+
+
+class DenseLayers(nn.Sequential):
+    """Hidden fully connected layers over every channel and position of a map.
+
+    Args:
+        channels, side: of the map, [T*B, channels, side, side].
+        widths: features of each layer.
+        norm: normalise the current of each layer, instead of a bias.
+        dropout: probability of dropping an input of each layer.
+    """
+
+    def __init__(
+        self, channels: int, side: int, widths: tuple[int, ...], parts: Parts, *, norm: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.expected = channels, side, side
+        features = channels * side * side
+        for width in widths:
+            self.append(DenseLayer(features, width, parts, norm=norm, dropout=dropout))
+            features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] to spikes [T*B, C'].
+
+        Raises:
+            ZooError: the map is not of the size that the layers are made for.
+        """
+        if x.shape[1:] != self.expected:
+            got, side = list(x.shape[-2:]), self.expected[-1]
+            raise ZooError(f"the last map is {got}, not {[side, side]}: build the network with img_size=...")
+        return super().forward(x.flatten(1))
+
+
+def map_side(img_size: int, stem_stride: int, pools: int) -> int:
+    """Side of the map that a stem and 2 x 2 pools leave of an image.
+
+    Raises:
+        ZooError: nothing is left of it.
+    """
+    side = -(-img_size // stem_stride) >> pools
+    if side < 1:
+        raise ZooError(
+            f"img_size={img_size} with stem_stride={stem_stride} is too small for {pools} pools: nothing is left"
+        )
+    return side

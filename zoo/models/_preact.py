@@ -1,0 +1,134 @@
+"""Pre-activation spiking ResNets: blocks add to a stream of membrane currents, which neurons read (membrane shortcut).
+
+Hu et al. 2021 (MS-ResNet, arXiv 2112.08954). A convolution inside a block sees spikes; what it adds to the stream makes
+the next neurons on the stream spike, those at the start of the next block. A stage hands them down from block to block,
+for gradient scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers import compact, input_current, repeat_steps
+from ..norm import is_per_step
+from ..parts import Parts
+from ..post import PostSpikes
+from ._resnet import ResNet
+
+
+class UntiedConv2d(nn.Conv2d):
+    """A convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
+        return super().forward(x)
+
+
+class PreactBlock(nn.Module):
+    """LIF - conv - norm - LIF - conv - norm, plus the shortcut: currents in, currents out.
+
+    The shortcut's 1 x 1 convolution reads currents, not spikes, so it is no `SpikingConv2d`.
+
+    Args:
+        in_channels, channels, stride: of the block.
+        parts: makes its layers.
+        pooled: the stride is that of a 3 x 3 max-pooling behind the first normalisation, not of the convolution. No
+            neurons then have the shape of that convolution's output, and gradient scaling does not reach it.
+        tied: the neurons behind the second convolution are at hand (see `PreactStage`); otherwise gradient scaling
+            does not reach it.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, parts: Parts, *, pooled: bool = False, tied: bool = True
+    ) -> None:
+        super().__init__()
+        self.lif1 = parts.neuron()
+        if pooled:
+            self.conv1: nn.Conv2d = UntiedConv2d(in_channels, channels, 3, 1, 1, bias=False)
+        else:
+            self.conv1 = parts.conv(in_channels, channels, 3, stride)
+        self.pool = nn.MaxPool2d(3, stride, 1) if pooled else None
+        self.bn1 = parts.norm(channels)
+        self.lif2 = parts.neuron()
+        self.conv2 = parts.conv(channels, channels) if tied else UntiedConv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = parts.norm(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut.extend([nn.Conv2d(in_channels, channels, 1, stride, bias=False), parts.norm(channels)])
+
+    def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
+        """Currents [T*B, C, H, W] to currents [T*B, C', H', W'].
+
+        Args:
+            x: the stream.
+            before: of the layer that added to the stream last; this block's first neurons are those behind it.
+
+        Returns:
+            The stream, and what the neurons that read it next are to be tied to.
+        """
+        post1, post2 = PostSpikes(), PostSpikes()
+        y = self.lif1(x)
+        kept = compact(y)
+        y = self.conv1(before.tie(y, kept), post1, kept)
+        y = self.lif2(y, norm=self.bn1) if self.pool is None else self.lif2(self.pool(self.bn1(y)))
+        kept = compact(y)
+        y = self.conv2(post1.tie(y, kept), post2, kept)
+        return self.bn2(y) + self.shortcut(x), post2
+
+
+class FinalNeurons(nn.Module):
+    """The neurons that read the stream at its end, called as a block is: currents in, spikes out."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.lif = parts.neuron()
+
+    def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
+        """Currents [T*B, C, H, W] to spikes of the same shape; arguments and results as in `PreactBlock.forward`."""
+        y = self.lif(x)
+        return before.tie(y, compact(y)), PostSpikes()
+
+
+class PreactStage(nn.Sequential):
+    """Blocks, each of which ties its first neurons to the last convolution of the block before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Currents [T*B, C, H, W] to currents [T*B, C', H', W'], or to spikes where the stage ends in neurons."""
+        behind = PostSpikes()
+        for block in self:
+            x, behind = block(x, behind)
+        return x
+
+
+class PreactResNet(ResNet):
+    """Pre-activation spiking ResNet: a stem without neurons, `PreactStage`s, neurons, pooling, one linear layer.
+
+    Not binary are the inputs of the stem, of the 1 x 1 shortcuts (currents) and of the classifier (pooled rates).
+    Gradient scaling reaches the 3 x 3 convolutions but for those whose neurons are out of reach: the last one of every
+    stage except the last stage, whose neurons belong to the next stage, and those in front of a max-pooling.
+
+    Arguments as for `ResNet`; stages but the last end in currents, the last one in spikes.
+    """
+
+    real_inputs: tuple[str, ...] = ("conv1", "fc", "stages.*.shortcut.0")
+    spiking_stem = False
+
+    def make_stage(
+        self, block: Callable[..., nn.Module], in_channels: int, channels: int, depth: int, stride: int, last: bool
+    ) -> nn.Sequential:
+        """As in `ResNet`; the last stage ends in neurons."""
+        stage = PreactStage()
+        for j in range(depth):
+            shape: tuple[Any, ...] = (channels, channels, 1) if j else (in_channels, channels, stride)
+            stage.append(block(*shape, self.parts, tied=last or j < depth - 1))
+        return stage.append(FinalNeurons(self.parts)) if last else stage
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to currents [T*B, C, H, W]."""
+        x = self.conv1(x)
+        if repeat and is_per_step(self.bn1):
+            x, repeat = repeat_steps(x, self.timesteps), False
+        return input_current(x, self.timesteps, self.bn1, repeat=repeat)

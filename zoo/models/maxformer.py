@@ -1,0 +1,182 @@
+"""Max-Former (Fang et al. 2025, NeurIPS, arXiv 2505.18608): high frequencies kept by max-pooling and depth-wise
+convolutions in front of spiking self-attention, for 32 x 32 images.
+
+`maxformer` is the paper's CIFAR network: 1, 1 and 2 blocks of 96, 192 and 384 channels, at 1/1, 1/2 and 1/4 of the
+resolution; 6,562,042 parameters for 10 classes. The published 6.57 M count another 6,240 biases in front of batch
+normalisations, which change nothing. `_3_64` names depth, of all stages together, and width of the last; `_gs` switches
+gradient scaling on in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers import compact, stem_conv
+from ..network import SpikingNetwork
+from ..parts import Parts
+from ..post import PostSpikes
+from ..registry import register_model
+from ..specs import check_integer
+from ._attention import PAPER_NEURON, QKV, MembraneBlock, init_weights
+from ._build import GS, build, make_cfgs
+
+_NAMES = ["maxformer", "maxformer_3_64"]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+
+class DepthwiseMixer(nn.Module):
+    """Neurons - depth-wise 3 x 3 convolution - norm. Scaled by default."""
+
+    def __init__(self, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.lif = parts.neuron()
+        self.conv = parts.conv(channels, channels, groups=channels)
+        self.bn = parts.norm(channels)
+
+    def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
+        """Currents [T*B, C, H, W] to what is added to them; `post` is that of the convolution."""
+        x = self.lif(x)
+        return self.bn(self.conv(x, post, compact(x)))
+
+
+class AttentionMixer(nn.Module):
+    """Neurons - spiking self-attention - projection - norm. Scaled by default: q, k, v and the projection."""
+
+    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+        super().__init__()
+        self.lif = parts.neuron()
+        self.qkv = QKV(channels, heads, parts, counts=False)
+        self.proj = parts.conv(channels, channels, 1, by_default=True)
+        self.bn = parts.norm(channels)
+
+    def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
+        """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
+        x = self.lif(x)
+        x = self.qkv(x, compact(x))
+        return self.bn(self.proj(x, post, compact(x)))
+
+
+class Embedding(nn.Module):
+    """Between stages, to half the resolution: currents in, currents out, max-pooled in the branch and the shortcut.
+
+    Scaling cannot reach its convolutions: they have a pooling, or the end of the module, before their neurons.
+    """
+
+    def __init__(self, in_channels: int, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.lif1 = parts.neuron()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = parts.norm(channels)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.lif2 = parts.neuron()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = parts.norm(channels)
+        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), parts.norm(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
+        x = self.lif1(x)
+        y = self.lif2(self.pool(self.bn1(self.conv1(x))))
+        return self.bn2(self.conv2(y)) + self.pool(self.shortcut(x))
+
+
+class MaxFormer(SpikingNetwork):
+    """Max-Former: blocks without a mixer in the first stage, depth-wise ones in those between, attention in the last.
+
+    The stream holds membrane currents, and every convolution but that of the image receives spikes. The paper's code
+    has two layers of neurons of the same current behind the first convolution; they spike alike, and are one here.
+
+    Args:
+        depths: blocks of each stage.
+        channels: of the last stage, a multiple of 8; stage by stage half of it going up.
+        heads: of attention; they divide the channels of the last stage.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+            img_size: nothing here depends on it.
+        neuron: LIF with tau 2 unless said, as in the paper.
+        kwargs: as for `SpikingNetwork`.
+
+    Raises:
+        ZooError: a value that is out of range or not known.
+    """
+
+    real_inputs: tuple[str, ...] = ("conv1",)
+    """Layers whose input is not binary: the image."""
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        channels: int,
+        heads: int,
+        *,
+        stem_stride: int = 1,
+        neuron: str | Mapping[str, Any] = PAPER_NEURON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+        parts, last = self.parts, len(depths) - 1
+        widths = [channels >> (last - i) for i in range(len(depths))]
+        self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
+        self.bn1 = parts.norm(widths[0] // 2)
+        self.lif1 = parts.neuron()
+        self.stem, self.stem_shortcut = (
+            nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), parts.norm(widths[0]))
+            for k in (3, 1)
+        )
+        self.stages, self.feature_info = nn.ModuleList(), []
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            stage = nn.Sequential(*([Embedding(widths[i - 1], width, parts)] if i else []))
+            for _ in range(depth):
+                mixer: nn.Module | None = DepthwiseMixer(width, parts) if i else None
+                if i == last:
+                    mixer = AttentionMixer(width, heads, parts)
+                stage.append(MembraneBlock(mixer, width, parts))
+            self.stages.append(stage)
+            self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
+        self.final_lif = parts.neuron()
+        self.num_features = channels
+        self.fc = self.make_classifier(channels)
+        init_weights(self)
+        self.wire()
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to membrane currents [T*B, C, H, W]."""
+        x = self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
+        return self.stem(x) + self.stem_shortcut(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Membrane currents [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
+        x = self.dropout(self.final_lif(self.pool(x).flatten(1)))
+        return x if pre_logits else self.fc(x)
+
+
+def _maxformer(
+    architecture: str, pretrained: bool, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any
+) -> SpikingNetwork:
+    return build(MaxFormer, architecture, pretrained, depths=depths, channels=channels, heads=heads, **kwargs)
+
+
+@register_model
+def maxformer(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """Max-Former, 1-1-2 blocks of up to 384 channels, 6.56 M parameters."""
+    return _maxformer("maxformer", pretrained, (1, 1, 2), 384, 8, **kwargs)
+
+
+@register_model
+def maxformer_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`maxformer` trained with gradient scaling."""
+    return _maxformer("maxformer_gs", pretrained, (1, 1, 2), 384, 8, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def maxformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """Max-Former, 1-1-1 blocks of up to 64 channels, 0.14 M parameters."""
+    return _maxformer("maxformer_3_64", pretrained, (1, 1, 1), 64, 2, **kwargs)
+
+
+@register_model
+def maxformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`maxformer_3_64` trained with gradient scaling."""
+    return _maxformer("maxformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **{"scaling": GS} | kwargs)

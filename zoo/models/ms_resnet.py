@@ -1,0 +1,123 @@
+"""MS-ResNets for 32 x 32 images: spiking ResNets with a membrane shortcut (Hu et al. 2021, arXiv 2112.08954).
+
+A block is LIF - conv - norm - LIF - conv - norm, added to a stream of real-valued membrane currents, which the next
+block's neurons read; so the shortcut carries no spikes and its 1 x 1 convolutions see real numbers. `ms_resnet18` and
+`ms_resnet34` have the published blocks, and a stem and a first stage of stride 1 in place of those for ImageNet;
+`ms_resnet19` has 3-3-2 blocks of 128-256-512, stem 64, as in the CIFAR comparison of Max-Former (arXiv 2505.18608).
+`_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..network import SpikingNetwork
+from ..registry import register_model
+from ._build import GS, build, make_cfgs
+from ._preact import PreactBlock, PreactResNet
+from ._resnet import resnet_shape
+
+_NAMES = [f"ms_resnet{layers}{width}" for layers in (18, 19, 34) for width in ("", "_w16")]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+
+class MSResNet(PreactResNet):
+    """Spiking ResNet with a membrane shortcut.
+
+    Inputs that are not binary, and which convolutions gradient scaling reaches: as in `PreactResNet`.
+
+    Args:
+        depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
+        stem: channels of the stem convolution.
+        kwargs: stem_stride, and as for `SpikingNetwork`.
+    """
+
+    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, **kwargs: Any) -> None:
+        super().__init__(PreactBlock, depths, widths, stem, **kwargs)
+        self.fc = self.make_classifier(self.num_features)
+        self.init_convolutions()
+        for module in self.modules():
+            if isinstance(module, PreactBlock):
+                # Near the identity, so that the currents keep their variance over the depth. The paper's code starts
+                # at 0, where the convolution in front would get no gradient.
+                norm: Any = module.bn2
+                nn.init.constant_(norm.weight, 0.2)
+        self.wire()
+
+
+def _ms_resnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
+    return build(MSResNet, architecture, pretrained, **resnet_shape(layers, width), **kwargs)
+
+
+@register_model
+def ms_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-18, first stage 64 channels, 11.17 M parameters."""
+    return _ms_resnet("ms_resnet18", pretrained, 18, 64, **kwargs)
+
+
+@register_model
+def ms_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet18` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet18_gs", pretrained, 18, 64, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def ms_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-18, first stage 16 channels, 0.70 M parameters."""
+    return _ms_resnet("ms_resnet18_w16", pretrained, 18, 16, **kwargs)
+
+
+@register_model
+def ms_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet18_w16` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet18_w16_gs", pretrained, 18, 16, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def ms_resnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-19, first stage 128 channels, 12.50 M parameters."""
+    return _ms_resnet("ms_resnet19", pretrained, 19, 128, **kwargs)
+
+
+@register_model
+def ms_resnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet19` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet19_gs", pretrained, 19, 128, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def ms_resnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-19, first stage 16 channels, 0.20 M parameters."""
+    return _ms_resnet("ms_resnet19_w16", pretrained, 19, 16, **kwargs)
+
+
+@register_model
+def ms_resnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet19_w16` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet19_w16_gs", pretrained, 19, 16, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def ms_resnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-34, first stage 64 channels, 21.28 M parameters."""
+    return _ms_resnet("ms_resnet34", pretrained, 34, 64, **kwargs)
+
+
+@register_model
+def ms_resnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet34` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet34_gs", pretrained, 34, 64, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def ms_resnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """MS-ResNet-34, first stage 16 channels, 1.33 M parameters."""
+    return _ms_resnet("ms_resnet34_w16", pretrained, 34, 16, **kwargs)
+
+
+@register_model
+def ms_resnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`ms_resnet34_w16` trained with gradient scaling."""
+    return _ms_resnet("ms_resnet34_w16_gs", pretrained, 34, 16, **{"scaling": GS} | kwargs)

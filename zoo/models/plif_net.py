@@ -1,0 +1,160 @@
+"""The CIFAR-10 network of PLIF (Fang et al. 2021, arXiv 2007.05785), max-pooled.
+
+Six 3 x 3 convolutions of 256 channels with batch normalisation, a 2 x 2 max pool behind every third, a fully connected
+layer of 2048, one of 10 neurons a class, and voting: the logit of a class is the share of its 10 neurons that spike,
+averaged over time, so it lies in [0, 1]. (So does its target in the paper, which trains with a squared error and
+dropout 0.5; a cross-entropy of such logits cannot fall below 1.46 with 10 classes.) 36,720,492 parameters for 10
+classes, eight of which are time constants: neurons are parametric LIF with the arctan surrogate unless said. The same
+network, in the same order of operations, as SpikingJelly's `parametric_lif_net.CIFAR10Net`.
+
+The maximum of spikes is a spike, so pooling is behind the neurons here. `_wN` names the channels N of the convolutions,
+the hidden layer in proportion; `_gs` switches gradient scaling on in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers import SpikingLinear, stem_conv
+from ..network import SpikingNetwork
+from ..registry import register_model
+from ..specs import check_integer
+from ._build import GS, build, make_cfgs
+from ._dense import DenseLayers, StepDropout, map_side
+from .svgg import ConvLayer
+
+_NAMES = ["plif_net", "plif_net_w32", "plif_net_w16"]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+_VOTES = 10
+_POOLS = 2
+
+
+class PLIFNet(SpikingNetwork):
+    """The PLIF network for CIFAR-10.
+
+    Real-valued inputs, all others being spikes: those of the stem `conv1`; with `dropout`, while training, those of the
+    fully connected layers.
+
+    By default gradient scaling reaches the five convolutions behind the stem; `layers` widens it to the hidden layer.
+
+    Args:
+        width: channels of each convolution.
+        hidden: width of the hidden fully connected layer.
+        img_size: side of the images, on which the size of the hidden layer depends.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
+        neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected layers.
+
+    The classifier `fc` has 10 outputs a class, each the current of a neuron that votes for it.
+    """
+
+    real_inputs: tuple[str, ...] = ("conv1",)
+
+    def __init__(
+        self,
+        width: int = 256,
+        hidden: int = 2048,
+        *,
+        img_size: int = 32,
+        stem_stride: int = 1,
+        neuron: str | Mapping[str, Any] = "plif",
+        surrogate: str | Mapping[str, Any] = "arctan",
+        **kwargs: Any,
+    ) -> None:
+        own = {"img_size": img_size, "stem_stride": stem_stride}
+        super().__init__(own, neuron=neuron, surrogate=surrogate, **kwargs)
+        check_integer("img_size", img_size, 1)
+        check_integer("stem_stride", stem_stride, 1)
+        parts = self.parts
+        self.conv1 = stem_conv(self.in_chans, width, stem_stride)
+        self.bn1 = parts.norm(width)
+        self.lif1 = parts.neuron()
+        self.stages, self.feature_info = nn.ModuleList(), []
+        for i, depth in enumerate((2, 3)):
+            layers: list[nn.Module] = [ConvLayer(width, width, parts) for _ in range(depth)]
+            self.stages.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
+            reduction = stem_stride * 2 ** (i + 1)
+            self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"stages.{i}"})
+        self.num_features = width
+        side, p = map_side(img_size, stem_stride, _POOLS), self.dropout.p
+        self.fc_hidden = DenseLayers(width, side, (hidden,), parts, norm=False, dropout=p)
+        self.dropout = StepDropout(p, self.timesteps)
+        self.fc = self.make_classifier(hidden)
+        self.fc_lif = parts.neuron()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, SpikingLinear):
+                _spread(module)
+        self.wire()
+
+    def make_classifier(self, features: int) -> nn.Module:
+        """A linear layer from features to 10 neurons a class, or nothing where there are no classes."""
+        self.head_hidden_size = features
+        return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to spikes [T*B, C, H, W]."""
+        return self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Spikes [T*B, C, H, W] to logits in [0, 1] [T*B, classes], or to the classifier's inputs if `pre_logits`.
+
+        Raises:
+            ZooError: the images were not of `img_size`.
+        """
+        x = self.dropout(self.fc_hidden(x))
+        if pre_logits or not self.num_classes:
+            return x
+        return self.fc_lif(self.fc(x)).unflatten(1, (-1, _VOTES)).mean(-1)
+
+
+def _spread(linear: nn.Linear) -> nn.Linear:
+    # No normalisation scales these currents. Of the n inputs some tenth spikes: with PyTorch's default, a standard
+    # deviation of 0.6 / sqrt(n), hardly a sum reaches a threshold of 1.
+    nn.init.normal_(linear.weight, std=4 / linear.in_features**0.5)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _plif_net(architecture: str, pretrained: bool, width: int = 256, **kwargs: Any) -> SpikingNetwork:
+    return build(PLIFNet, architecture, pretrained, width=width, hidden=8 * width, **kwargs)
+
+
+@register_model
+def plif_net(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """PLIF network, 256 channels, 36.72 M parameters."""
+    return _plif_net("plif_net", pretrained, **kwargs)
+
+
+@register_model
+def plif_net_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`plif_net` trained with gradient scaling."""
+    return _plif_net("plif_net_gs", pretrained, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def plif_net_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """PLIF network, 32 channels, 0.60 M parameters."""
+    return _plif_net("plif_net_w32", pretrained, 32, **kwargs)
+
+
+@register_model
+def plif_net_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`plif_net_w32` trained with gradient scaling."""
+    return _plif_net("plif_net_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def plif_net_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """PLIF network, 16 channels, 0.16 M parameters."""
+    return _plif_net("plif_net_w16", pretrained, 16, **kwargs)
+
+
+@register_model
+def plif_net_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`plif_net_w16` trained with gradient scaling."""
+    return _plif_net("plif_net_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)

@@ -1,0 +1,169 @@
+"""QKFormer (Zhou et al. 2024, NeurIPS, arXiv 2403.16552): a hierarchical spiking transformer, for 32 x 32 images.
+
+Names tell depth, of all stages together, and width of the last: `qkformer_4_384` has 1, 1 and 2 blocks of 96, 192 and
+384 channels with 8 heads, at 1/1, 1/2 and 1/4 of the resolution. With 100 classes it has 6,734,548 parameters, and the
+published 6.74 M are those and another 6,336 biases in front of batch normalisations, which change nothing; with 10
+classes it has 6,699,898. `_gs` switches gradient scaling on in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers import stem_conv
+from ..network import SpikingNetwork
+from ..parts import Parts
+from ..registry import register_model
+from ..specs import check_integer
+from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, check_heads, init_weights
+from ._build import GS, build, make_cfgs
+
+_NAMES = ["qkformer_4_384", "qkformer_3_64"]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+
+class TokenAttention(nn.Module):
+    """Q-K token attention, linear in the tokens: the k of a head, at positions where neurons fed by the number of its
+    q spikes say so.
+
+    Args:
+        channels, heads: a head sees channels / heads of q and k.
+        parts: what to build from.
+
+    Raises:
+        ZooError: the heads do not divide the channels.
+    """
+
+    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+        super().__init__()
+        self.heads = check_heads(heads, channels)
+        self.q, self.k = (ConvNeuron(channels, channels, parts, counts=True) for _ in range(2))
+        self.lif = parts.neuron(threshold=parts.threshold / 2)
+        self.proj = ConvNeuron(channels, channels, parts, by_default=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Counts [T*B, C, H, W] to spikes of the same shape."""
+        q, k = (m(x).unflatten(1, (self.heads, -1)) for m in (self.q, self.k))
+        mask = self.lif(q.sum(2))
+        return self.proj((mask[:, :, None] * k).flatten(1, 2))
+
+
+class Embedding(nn.Module):
+    """Between stages, to half the resolution: the spikes of a branch and those of a 1 x 1 shortcut, added.
+
+    Counts in, counts of 0 to 2 out. Scaling cannot reach the branch's second convolution: it has a pooling between
+    itself and its neurons.
+    """
+
+    def __init__(self, in_channels: int, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.conv_neuron = ConvNeuron(in_channels, channels, parts, 3, counts=True)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn = parts.norm(channels)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.lif = parts.neuron()
+        self.shortcut = ConvNeuron(in_channels, channels, parts, 1, 2, counts=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
+        return self.lif(self.pool(self.bn(self.conv(self.conv_neuron(x))))) + self.shortcut(x)
+
+
+class QKFormer(SpikingNetwork):
+    """QKFormer: token attention in all stages but the last, spiking self-attention there.
+
+    Blocks and embeddings add spikes to a stream that counts them (SEW ADD), so what reads it receives counts: an
+    embedding's first convolution and shortcut, q, k, v, the first map of an MLP. All others receive spikes.
+
+    Args:
+        depths: blocks of each stage.
+        channels: of the last stage, a multiple of 8; stage by stage half of it going up.
+        heads: of attention; they divide the channels of every stage.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+            img_size: nothing here depends on it.
+        neuron: LIF with tau 2 unless said, as in the paper.
+        kwargs: as for `SpikingNetwork`.
+
+    Raises:
+        ZooError: a value that is out of range or not known.
+    """
+
+    real_inputs: tuple[str, ...] = (
+        "conv1",
+        "stages.*.0.conv_neuron.conv",
+        "stages.*.0.shortcut.conv",
+        "stages.*.attn.?.conv",
+        "stages.*.qkv.?.conv",
+        "stages.*.fc1.conv",
+        "fc",
+    )
+    """Layers whose input is not binary: the image, counts of spikes, their mean over the image."""
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        channels: int,
+        heads: int,
+        *,
+        stem_stride: int = 1,
+        neuron: str | Mapping[str, Any] = PAPER_NEURON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+        parts, last = self.parts, len(depths) - 1
+        widths = [channels >> (last - i) for i in range(len(depths))]
+        self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
+        self.bn1 = parts.norm(widths[0] // 2)
+        self.lif1 = parts.neuron()
+        self.stem = ConvNeuron(widths[0] // 2, widths[0], parts, 3)
+        self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], parts)
+        self.stages, self.feature_info = nn.ModuleList(), []
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            stage = nn.Sequential(*([Embedding(widths[i - 1], width, parts)] if i else []))
+            for _ in range(depth):
+                attn = (SpikingSelfAttention if i == last else TokenAttention)(width, heads, parts)
+                stage.append(CountBlock(attn, width, parts))
+            self.stages.append(stage)
+            self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
+        self.num_features = channels
+        self.fc = self.make_classifier(channels)
+        init_weights(self)
+        self.wire()
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to counts of spikes [T*B, C, H, W], 0 to 2."""
+        x = self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
+        return self.stem(x) + self.stem_shortcut(x)
+
+
+def _qkformer(
+    architecture: str, pretrained: bool, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any
+) -> SpikingNetwork:
+    return build(QKFormer, architecture, pretrained, depths=depths, channels=channels, heads=heads, **kwargs)
+
+
+@register_model
+def qkformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """QKFormer, 1-1-2 blocks of up to 384 channels, 6.70 M parameters."""
+    return _qkformer("qkformer_4_384", pretrained, (1, 1, 2), 384, 8, **kwargs)
+
+
+@register_model
+def qkformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`qkformer_4_384` trained with gradient scaling."""
+    return _qkformer("qkformer_4_384_gs", pretrained, (1, 1, 2), 384, 8, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def qkformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """QKFormer, 1-1-1 blocks of up to 64 channels, 0.14 M parameters."""
+    return _qkformer("qkformer_3_64", pretrained, (1, 1, 1), 64, 2, **kwargs)
+
+
+@register_model
+def qkformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`qkformer_3_64` trained with gradient scaling."""
+    return _qkformer("qkformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **{"scaling": GS} | kwargs)

@@ -1,0 +1,113 @@
+"""Spikformer (Zhou et al. 2023, ICLR, arXiv 2209.15425): self-attention of spikes, for 32 x 32 images.
+
+Names tell depth and width: `spikformer_4_384` has 4 blocks of 384 channels and 12 heads behind a stem that patches the
+image 4 x 4; 9,310,906 parameters for 10 classes. The published 9.32 M count another 13,824 biases in front of batch
+normalisations, which change nothing. `_gs` switches gradient scaling on in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers import stem_conv
+from ..network import SpikingNetwork
+from ..registry import register_model
+from ..specs import check_integer
+from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, init_weights
+from ._build import GS, build, make_cfgs
+
+_NAMES = ["spikformer_4_384", "spikformer_2_64"]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+
+class Spikformer(SpikingNetwork):
+    """Spikformer: one stage a block, all of one resolution.
+
+    Blocks add spikes to a stream that counts them (SEW ADD), so q, k, v and the first map of an MLP receive counts.
+    Everything behind them receives spikes: the neurons are before the pooling, as in the paper and its code.
+
+    Args:
+        depth: blocks.
+        channels: of the blocks, a multiple of 8.
+        heads: of attention; they divide the channels.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+            img_size: positions are encoded by a convolution.
+        neuron: LIF with tau 2 unless said, as in the paper.
+        kwargs: as for `SpikingNetwork`.
+
+    Raises:
+        ZooError: a value that is out of range or not known.
+    """
+
+    real_inputs: tuple[str, ...] = ("conv1", "stages.*.qkv.?.conv", "stages.*.fc1.conv", "fc")
+    """Layers whose input is not binary: the image, counts of spikes, their mean over the image."""
+
+    def __init__(
+        self,
+        depth: int,
+        channels: int,
+        heads: int,
+        *,
+        stem_stride: int = 1,
+        neuron: str | Mapping[str, Any] = PAPER_NEURON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+        parts = self.parts
+        eighth, quarter, half = channels // 8, channels // 4, channels // 2
+        self.conv1 = stem_conv(self.in_chans, eighth, stem_stride)
+        self.bn1 = parts.norm(eighth)
+        self.lif1 = parts.neuron()
+        self.stem = nn.Sequential(
+            ConvNeuron(eighth, quarter, parts, 3),
+            ConvNeuron(quarter, half, parts, 3),
+            nn.MaxPool2d(3, 2, 1),
+            ConvNeuron(half, channels, parts, 3),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        self.position = ConvNeuron(channels, channels, parts, 3)
+        self.stages, self.feature_info = nn.ModuleList(), []
+        for i in range(depth):
+            self.stages.append(nn.Sequential(CountBlock(SpikingSelfAttention(channels, heads, parts), channels, parts)))
+            self.feature_info.append({"num_chs": channels, "reduction": 4 * stem_stride, "module": f"stages.{i}"})
+        self.num_features = channels
+        self.fc = self.make_classifier(channels)
+        init_weights(self)
+        self.wire()
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to counts of spikes [T*B, C, H/4, W/4], 0 to 2."""
+        x = self.stem(self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat))
+        return x + self.position(x)
+
+
+def _spikformer(architecture: str, pretrained: bool, shape: tuple[int, int, int], **kwargs: Any) -> SpikingNetwork:
+    depth, channels, heads = shape
+    return build(Spikformer, architecture, pretrained, depth=depth, channels=channels, heads=heads, **kwargs)
+
+
+@register_model
+def spikformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """Spikformer, 4 blocks of 384 channels, 9.31 M parameters."""
+    return _spikformer("spikformer_4_384", pretrained, (4, 384, 12), **kwargs)
+
+
+@register_model
+def spikformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`spikformer_4_384` trained with gradient scaling."""
+    return _spikformer("spikformer_4_384_gs", pretrained, (4, 384, 12), **{"scaling": GS} | kwargs)
+
+
+@register_model
+def spikformer_2_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """Spikformer, 2 blocks of 64 channels, 0.16 M parameters."""
+    return _spikformer("spikformer_2_64", pretrained, (2, 64, 2), **kwargs)
+
+
+@register_model
+def spikformer_2_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`spikformer_2_64` trained with gradient scaling."""
+    return _spikformer("spikformer_2_64_gs", pretrained, (2, 64, 2), **{"scaling": GS} | kwargs)

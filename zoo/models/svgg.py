@@ -1,0 +1,303 @@
+"""Spiking VGG networks for 32 x 32 images, average-pooled, with batch normalisation.
+
+    svgg5   64 A 128 128 A                                    FC 4096, 4096   50,612,554 parameters for 10 classes
+    svgg9   64 A 128 256 A 256 512 A 512 A 512                FC 4096, 4096   32,086,090
+    svgg11  64 A 128 A 256 256 A 512 512 A 512 512            GAP              9,228,362
+    svgg13  64 64 A 128 128 A 256 256 A 512 512 A 512 512     GAP              9,413,066
+    svgg16  64 64 A 128 128 A 256 x 3 A 512 x 3 A 512 x 3     GAP             14,724,042
+
+where numbers are 3 x 3 convolutions of that many channels, A is average pooling 2 x 2 and GAP global average pooling;
+one linear classifier ends each. `svgg5` and `svgg9` are the VGG5 and VGG9 of DIET-SNN's public code (Rathi & Roy 2021,
+arXiv 2008.03658), whose names count the layers of neurons; most of their weights are in the fully connected layers.
+There is batch normalisation here and none there, a difference of less than 0.1 % of the parameters. The others are the
+convolutions of VGG A, B and D (Simonyan & Zisserman 2015, arXiv 1409.1556), with GAP and one layer in place of the last
+pool and the fully connected layers, the usual form at 32 pixels: 9.2, 9.4 and 14.7 M parameters as everywhere (others
+add a bias to each convolution, 0.03 %). `svgg11` has the eight convolutions of TET's VGGSNN (Deng et al. 2022, arXiv
+2202.11946), pooled once more; `svgg16` is the average-pooled VGG16 of Park et al. 2023 (arXiv 2308.00558).
+
+Published networks pool spikes, so that the next convolution's input is a multiple of 1/4. Here the current is pooled,
+conv - pool - norm - LIF: every convolution receives spikes, and there are a quarter of the neurons to compute.
+`_wN` names the channels N of the first convolution, all else in proportion; `_gs` switches gradient scaling on in
+training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ZooError
+from ..layers import compact, stem_conv
+from ..network import SpikingNetwork
+from ..parts import Parts
+from ..post import PostSpikes
+from ..registry import register_model
+from ..specs import check_integer
+from ._build import GS, build, make_cfgs
+from ._dense import DenseLayers, StepDropout, map_side
+
+_WIDTHS = ("", "_w32", "_w16")
+_NAMES = ["svgg5", *(f"{name}{width}" for name in ("svgg9", "svgg11") for width in _WIDTHS), "svgg13", "svgg16"]
+default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
+
+POOL = "A"
+_LAYERS: dict[str, tuple[int | str, ...]] = {
+    "svgg5": (64, "A", 128, 128, "A"),
+    "svgg9": (64, "A", 128, 256, "A", 256, 512, "A", 512, "A", 512),
+    "svgg11": (64, "A", 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
+    "svgg13": (64, 64, "A", 128, 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
+    "svgg16": (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512),
+}
+_HIDDEN = {"svgg5": (4096, 4096), "svgg9": (4096, 4096)}
+_FIRST = 64
+
+
+class ConvLayer(nn.Module):
+    """conv - 2 x 2 average pool, if `pool` - norm - LIF: spikes in, spikes out."""
+
+    def __init__(self, in_channels: int, channels: int, parts: Parts, pool: bool = False) -> None:
+        super().__init__()
+        self.conv = parts.conv(in_channels, channels)
+        self.bn = parts.norm(channels)
+        self.lif = parts.neuron()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] to spikes [T*B, C', H, W], or half of H and W if pooled."""
+        post = PostSpikes()
+        y = self.conv(x, post, compact(x))
+        spikes = self.lif(pool_current(y) if self.pool else y, norm=self.bn)
+        return tie_pooled(post, spikes, y.shape) if self.pool else post.tie(spikes)
+
+    def extra_repr(self) -> str:
+        return f"pool={self.pool}"
+
+
+def pool_current(y: Tensor) -> Tensor:
+    """Average over 2 x 2 positions; an odd last row or column is left out.
+
+    Raises:
+        ZooError: there are no 2 x 2 positions.
+    """
+    if min(y.shape[-2:]) < 2:
+        raise ZooError(f"a map of {list(y.shape[-2:])} cannot be pooled: give larger images, or a smaller stem_stride")
+    return F.avg_pool2d(y, 2)
+
+
+def tie_pooled(post: PostSpikes, spikes: Tensor, shape: torch.Size) -> Tensor:
+    """`spikes` [T*B, C, H, W], tied to a convolution whose current [T*B, C, 2 H, 2 W] was pooled in front of them.
+
+    Each of the four positions that a neuron averages over drives it alike, so each has its spikes for post-synaptic
+    ones; a position that no pool covers drives nothing. `shape` is that of the current.
+    """
+    if post.token is None:
+        return spikes
+    n, c, h, w = spikes.shape
+    kept = spikes.detach().to(torch.int8)[..., :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+    if kept.shape != shape:
+        kept = F.pad(kept, (0, shape[-1] - 2 * w, 0, shape[-2] - 2 * h))
+    post.output = spikes.shape
+    return post.tie(spikes, kept)
+
+
+class SVGG(SpikingNetwork):
+    """Spiking VGG network.
+
+    Real-valued inputs, all others being spikes: those of the stem `conv1`; those of the classifier `fc` behind global
+    average pooling, which are firing rates; with `dropout`, while training, those of the fully connected layers.
+
+    By default gradient scaling reaches the 3 x 3 convolutions with equal channels; `layers` widens it to all but the
+    stem and the classifier. The post-synaptic spikes of a pooled convolution are those of the neuron that averages over
+    a position.
+
+    Args:
+        layers: channels of each convolution, and "A" behind those whose current is pooled. The first one is the stem.
+            A stage ends at a pool.
+        hidden: widths of hidden fully connected layers over the whole last map; without any, it is averaged.
+        img_size: side of the images, on which the size of the first hidden layer depends. Without hidden layers, images
+            of any size will do.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
+        kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the head.
+    """
+
+    real_inputs: tuple[str, ...] = ("conv1", "fc")
+
+    def __init__(
+        self,
+        layers: tuple[int | str, ...],
+        hidden: tuple[int, ...] = (),
+        *,
+        img_size: int = 32,
+        stem_stride: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({"img_size": img_size, "stem_stride": stem_stride}, **kwargs)
+        check_integer("img_size", img_size, 1)
+        check_integer("stem_stride", stem_stride, 1)
+        parts = self.parts
+        convolutions = [
+            (channels, layers[i + 1 : i + 2] == (POOL,))
+            for i, channels in enumerate(layers)
+            if isinstance(channels, int)
+        ]
+        (channels, self.stem_pool), *rest = convolutions
+        self.conv1 = stem_conv(self.in_chans, channels, stem_stride)
+        self.bn1 = parts.norm(channels)
+        self.lif1 = parts.neuron()
+        self.stages, self.feature_info = nn.ModuleList(), []
+        reduction, stage = stem_stride * (2 if self.stem_pool else 1), nn.Sequential()
+        for i, (width, pool) in enumerate(rest):
+            stage.append(ConvLayer(channels, width, parts, pool))
+            channels = width
+            reduction *= 2 if pool else 1
+            if pool or i == len(rest) - 1:
+                info = {"num_chs": channels, "reduction": reduction, "module": f"stages.{len(self.stages)}"}
+                self.feature_info.append(info)
+                self.stages.append(stage)
+                stage = nn.Sequential()
+        self.num_features = channels
+        self.fc_hidden: DenseLayers | None = None
+        if hidden:
+            side = map_side(img_size, stem_stride, layers.count(POOL))
+            self.fc_hidden = DenseLayers(channels, side, hidden, parts, norm=True, dropout=self.dropout.p)
+            self.dropout = StepDropout(self.dropout.p, self.timesteps)
+            self.real_inputs = ("conv1",)
+        self.fc = self.make_classifier(hidden[-1] if hidden else channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.wire()
+
+    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
+        """Encoded input to spikes [T*B, C, H, W]."""
+        current = self.conv1(x)
+        return self.lif1(pool_current(current) if self.stem_pool else current, norm=self.bn1, repeat=repeat)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`.
+
+        Raises:
+            ZooError: there are hidden layers, and the images were not of `img_size`.
+        """
+        if self.fc_hidden is None:
+            return super().forward_head(x, pre_logits)
+        x = self.dropout(self.fc_hidden(x))
+        return x if pre_logits else self.fc(x)
+
+
+def _svgg(architecture: str, pretrained: bool, width: int = _FIRST, **kwargs: Any) -> SpikingNetwork:
+    name = architecture.split("_")[0]
+    layers = tuple(n * width // _FIRST if isinstance(n, int) else n for n in _LAYERS[name])
+    hidden = tuple(n * width // _FIRST for n in _HIDDEN.get(name, ()))
+    return build(SVGG, architecture, pretrained, layers=layers, hidden=hidden, **kwargs)
+
+
+@register_model
+def svgg5(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-5 of DIET-SNN, first convolution 64 channels, 50.61 M parameters."""
+    return _svgg("svgg5", pretrained, **kwargs)
+
+
+@register_model
+def svgg5_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg5` trained with gradient scaling."""
+    return _svgg("svgg5_gs", pretrained, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg9(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-9 of DIET-SNN, first convolution 64 channels, 32.09 M parameters."""
+    return _svgg("svgg9", pretrained, **kwargs)
+
+
+@register_model
+def svgg9_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg9` trained with gradient scaling."""
+    return _svgg("svgg9_gs", pretrained, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg9_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-9 of DIET-SNN, first convolution 32 channels, 8.04 M parameters."""
+    return _svgg("svgg9_w32", pretrained, 32, **kwargs)
+
+
+@register_model
+def svgg9_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg9_w32` trained with gradient scaling."""
+    return _svgg("svgg9_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg9_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-9 of DIET-SNN, first convolution 16 channels, 2.02 M parameters."""
+    return _svgg("svgg9_w16", pretrained, 16, **kwargs)
+
+
+@register_model
+def svgg9_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg9_w16` trained with gradient scaling."""
+    return _svgg("svgg9_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg11(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-11, first convolution 64 channels, 9.23 M parameters."""
+    return _svgg("svgg11", pretrained, **kwargs)
+
+
+@register_model
+def svgg11_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg11` trained with gradient scaling."""
+    return _svgg("svgg11_gs", pretrained, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg11_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-11, first convolution 32 channels, 2.31 M parameters."""
+    return _svgg("svgg11_w32", pretrained, 32, **kwargs)
+
+
+@register_model
+def svgg11_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg11_w32` trained with gradient scaling."""
+    return _svgg("svgg11_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg11_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-11, first convolution 16 channels, 0.58 M parameters."""
+    return _svgg("svgg11_w16", pretrained, 16, **kwargs)
+
+
+@register_model
+def svgg11_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg11_w16` trained with gradient scaling."""
+    return _svgg("svgg11_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg13(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-13, first convolution 64 channels, 9.41 M parameters."""
+    return _svgg("svgg13", pretrained, **kwargs)
+
+
+@register_model
+def svgg13_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg13` trained with gradient scaling."""
+    return _svgg("svgg13_gs", pretrained, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-16, first convolution 64 channels, 14.72 M parameters."""
+    return _svgg("svgg16", pretrained, **kwargs)
+
+
+@register_model
+def svgg16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg16` trained with gradient scaling."""
+    return _svgg("svgg16_gs", pretrained, **{"scaling": GS} | kwargs)

@@ -1,0 +1,76 @@
+"""The layers of a network, made to its keywords: one object that every architecture builds from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .layers import SpikingConv2d, SpikingLinear
+from .neuron import LIF, create_neuron
+from .norm import create_norm
+from .specs import check_integer
+
+
+class Parts:
+    """Neurons, normalisations, convolutions and linear layers that agree on time steps, surrogate and kernel.
+
+    Args:
+        timesteps: T.
+        neuron, surrogate, norm: a name or an object with its numbers; see `zoo.neuron`, `.surrogate`, `.norm`.
+        kernel: which code runs the neurons; see `zoo.kernels`.
+
+    Raises:
+        ZooError: a value that is out of range or not known.
+    """
+
+    def __init__(
+        self,
+        timesteps: int,
+        neuron: str | Mapping[str, Any],
+        surrogate: str | Mapping[str, Any],
+        norm: str | Mapping[str, Any],
+        kernel: str,
+    ) -> None:
+        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self._neuron, self._surrogate, self._norm, self._kernel = neuron, surrogate, norm, kernel
+        self.threshold = self.neuron().threshold
+
+    def neuron(self, **changes: Any) -> LIF:
+        """A layer of neurons, some of its numbers changed."""
+        spec = {"name": self._neuron} if isinstance(self._neuron, str) else dict(self._neuron)
+        return create_neuron(spec | changes, self.timesteps, self._surrogate, self._kernel)
+
+    def norm(self, channels: int) -> nn.Module:
+        """Normalisation of currents [T*B, C, H, W]."""
+        return create_norm(self._norm, channels, self.timesteps, self.threshold)
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        by_default: bool | None = None,
+        **others: Any,
+    ) -> SpikingConv2d:
+        """A convolution over spikes that keeps the resolution but for its stride.
+
+        Args:
+            by_default: whether its gradient is scaled where nobody says which layers; unless said, where it is 3 x 3
+                with equal channels and stride 1.
+            others: dilation, groups, bias, as in `SpikingConv2d`.
+        """
+        if by_default is None:
+            by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels
+        padding = others.get("dilation", 1) * (kernel_size // 2)
+        settings = {"timesteps": self.timesteps, "by_default": by_default} | others
+        return SpikingConv2d(in_channels, out_channels, kernel_size, stride, padding, **settings)
+
+    def linear(
+        self, in_features: int, out_features: int, *, bias: bool = True, by_default: bool = False
+    ) -> SpikingLinear:
+        """A linear layer over spikes [T*B, C]."""
+        return SpikingLinear(in_features, out_features, bias, timesteps=self.timesteps, by_default=by_default)

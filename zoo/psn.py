@@ -1,0 +1,82 @@
+"""PSN, the parallel spiking neuron (Fang et al. 2023, NeurIPS, arXiv 2304.12760).
+
+A neuron without reset is linear in its inputs up to the spike. PSN learns that linear map over time instead of a decay:
+
+    H = W X            W [T, T], X the input currents [T, N]
+    S = Theta(H - B)   B [T], a threshold for each time step; Theta(0) = 1
+
+W is not triangular: a spike may depend on later inputs, so all time steps are needed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
+
+from .errors import ZooError
+from .kernels.spec import layout_of, wide
+from .neuron import LIF
+from .surrogate import Surrogate
+
+
+class PSN(LIF):
+    """Parallel spiking neurons: learnable `weight` W [T, T] and `bias` -B [T, 1], one of each a layer.
+
+    As in the authors' code (SpikingJelly's PSN), W starts uniform in +-1 / sqrt(T) (Kaiming's rule with a = sqrt(5))
+    and every threshold at 1.
+
+    Args:
+        threshold: where the thresholds start, > 0; the attribute stays there while `bias` learns.
+        timesteps, surrogate, kernel: as in LIF; there is no fused kernel.
+    """
+
+    spec_keys: ClassVar = ["threshold"]
+
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        threshold: float = 1.0,
+        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        self.weight = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(timesteps, timesteps), a=math.sqrt(5)))
+        self.bias = nn.Parameter(torch.full((timesteps, 1), -self.threshold))
+
+    def _run(self, currents: Tensor) -> Tensor:
+        x = currents.to(wide(currents.dtype))
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        last = layout_of(x) is torch.channels_last
+        if last:
+            x = x.movedim(1, -1)  # dense in this order: no copy, and the spikes keep the layout
+        with _full_precision(x.device.type):
+            h = torch.addmm(bias, weight, x.reshape(self.timesteps, -1)).view(x.shape)
+        return self.surrogate.spike(h.movedim(-1, 1) if last else h).to(currents.dtype)
+
+    def step(self, x_t: Tensor, state: Tensor | None = None) -> NoReturn:
+        """Not possible.
+
+        Raises:
+            ZooError: always.
+        """
+        raise ZooError(
+            "psn neurons take no single steps, their spikes depend on later inputs: stream with another neuron"
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"timesteps={self.timesteps}, threshold={self.threshold:g}, "
+            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
+        )
+
+
+def _full_precision(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Autocast would take the product, and with it the membrane, to bfloat16."""
+    return torch.autocast(device, enabled=False) if is_autocast_available(device) else contextlib.nullcontext()

@@ -1,0 +1,215 @@
+"""The family of gradient scaling rules: what each computes from the spikes before and behind a layer.
+
+With spikes s, traces x[t] = k x[t-1] + s[t], x[-1] = 0, and the layer's weight-gradient operator K(a, b) for input a
+and output gradient b, summed over batch and positions. A rule is four choices and a strength alpha:
+
+    evidence       E[t] = K(a[t], b[t]) of spikes or traces, in the shape of the weight; or of the post spikes alone
+    time           a factor for each step, or one for the whole window from sum_t E[t]
+    normalisation  by the largest entry of the layer, by its mean, by the mean of each output channel
+    locality       the factor multiplies the weight gradient g[t] of each step; the error that it is computed from; or
+                   that error and the one passed down as well
+
+Sources: Park et al. 2023 (arXiv 2308.00558) for `causal_trace`, see `zoo.scaling`; the others are variations of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+WeightGradient = Callable[[Tensor, Tensor], Tensor]
+"""K: (layer input [N, ...], gradient at the layer's output [N, ...]) -> gradient in the shape of the weight."""
+
+TRACE_DECAY = math.exp(-1)
+LOCALITIES = ["weight", "error", "error_down"]
+
+
+class Spikes(NamedTuple):
+    """What a rule sees of one layer."""
+
+    pre: Tensor
+    """The layer's input spikes [T, B, ...]."""
+    post: Tensor
+    """The spikes [T, B, ...] of the neurons that it drives, in the shape of its output."""
+    k: float
+    """Decay of a trace from one step to the next."""
+    operator: WeightGradient
+    """The layer's weight-gradient operator K."""
+
+
+class Rule(NamedTuple):
+    """A way to scale: `factor(spikes, alpha)` multiplies what `locality` names.
+
+    locality is one of
+        "weight"     the weight gradient: the factor G is [T, ...], or [1, ...] if `window`, then in the shape of the
+                     weight
+        "error"      the error [T, B, ...] that the weight gradient is computed from: the factor is in its shape
+        "error_down" the same, and the error passed down as well
+    """
+
+    factor: Callable[[Spikes, float], Tensor]
+    locality: str = "weight"
+    window: bool = False
+
+
+def trace(spikes: Tensor, k: float = TRACE_DECAY) -> Tensor:
+    """Spike traces x[t] = k x[t-1] + s[t] of spikes [T, ...]; same shape, float32 at least."""
+    steps = [wide(spikes[0])]
+    for s in spikes[1:]:
+        steps.append(s + k * steps[-1])
+    return torch.stack(steps)
+
+
+def time_to_spike(post: Tensor, k: float = TRACE_DECAY) -> Tensor:
+    """How soon a neuron fires from step t on: y[t] = s[t] + k (1 - s[t]) y[t+1], y[T] = 0; [T, ...], as `trace`."""
+    steps = [wide(post[-1])]
+    for s in reversed(post[:-1].unbind()):
+        steps.append(s + k * (1 - s) * steps[-1])
+    return torch.stack(steps[::-1])
+
+
+# Evidence, [T, ...] or [1, ...] in the shape of the weight, summed over batch, positions and processes.
+
+
+def each_step(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([wide(operator(x, y)) for x, y in zip(a, b, strict=True)])
+
+
+def folded(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
+    return operator(a.flatten(0, 1), b.flatten(0, 1))
+
+
+def _traces(s: Spikes) -> tuple[Tensor, Tensor]:
+    return _small(s, trace(s.pre, s.k)), _small(s, trace(s.post, s.k))
+
+
+def _small(s: Spikes, x: Tensor) -> Tensor:
+    # Sums over batch and positions overflow float16 at 65,504. G does not depend on the evidence's scale, and a power
+    # of two changes no digit: bring the largest possible sum over one step near 1.
+    return (x * 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)).to(s.post.dtype)
+
+
+def _coincidence(s: Spikes) -> Tensor:
+    return each_step(s.operator, *_traces(s))
+
+
+def _coincidence_of_window(s: Spikes) -> Tensor:
+    return wide(folded(s.operator, *_traces(s)))[None]
+
+
+def _spike_coincidence(s: Spikes) -> Tensor:
+    return each_step(s.operator, _small(s, s.pre), _small(s, s.post))
+
+
+def _pre_before_post(s: Spikes) -> Tensor:
+    return each_step(s.operator, _small(s, trace(s.pre, s.k)), _small(s, s.post))
+
+
+def _pre_before_minus_after_post(s: Spikes) -> Tensor:
+    earlier = s.k * trace(s.post, s.k)
+    earlier = torch.cat([torch.zeros_like(earlier[:1]), earlier[:-1]])
+    return _pre_before_post(s) - each_step(s.operator, _small(s, s.pre), _small(s, earlier))
+
+
+# Normalisations: evidence to G. Where there is no evidence there is no information, and G is 1.
+
+
+def _by(reference: Tensor, evidence: Tensor) -> Tensor:
+    return torch.where(reference > 0, evidence / reference, torch.ones_like(evidence))
+
+
+def _over(reduce: Callable[..., Tensor], evidence: Tensor, first: int = 1) -> Tensor:
+    """A reduction over all axes from `first` on, which are kept."""
+    return reduce(evidence.flatten(first), -1).view(*evidence.shape[:first], *[1] * (evidence.dim() - first))
+
+
+def _by_max(evidence: Tensor, alpha: float) -> Tensor:
+    evidence = _sum_over_ranks(evidence)
+    return 1 - alpha + alpha * _by(_over(torch.amax, evidence), evidence)
+
+
+def _by_mean(evidence: Tensor, alpha: float) -> Tensor:
+    evidence = _sum_over_ranks(evidence)
+    return 1 - alpha + alpha * _by(_over(torch.mean, evidence), evidence)
+
+
+def _by_channel_mean(evidence: Tensor, alpha: float) -> Tensor:
+    evidence = _sum_over_ranks(evidence)
+    return 1 - alpha + alpha * _by(_over(torch.mean, evidence, 2), evidence)
+
+
+def _signed(evidence: Tensor, alpha: float) -> Tensor:
+    evidence = _sum_over_ranks(evidence)
+    largest = _over(torch.amax, evidence.abs())
+    return 1 + alpha * torch.where(largest > 0, evidence / largest, torch.zeros_like(evidence))
+
+
+def _local(s: Spikes, alpha: float) -> Tensor:
+    return 1 - alpha + alpha * time_to_spike(s.post, s.k)
+
+
+# Controls: what a rule does, without its information.
+
+
+def _mean_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    factor = rule.factor(s, alpha)
+    return _mean_over_ranks(_over(torch.mean, factor)).expand(factor.shape)
+
+
+def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    factor = rule.factor(s, alpha)
+    order = _same_on_all_ranks(torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor]))
+    return factor.flatten(1).gather(1, order).view(factor.shape)
+
+
+def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
+
+
+def wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _sum_over_ranks(evidence: Tensor) -> Tensor:
+    # Coincidences are sums over the batch: the ranks of a data-parallel run add theirs before anything is divided, so
+    # that N processes compute what one would.
+    if _distributed():
+        torch.distributed.all_reduce(evidence)
+    return evidence
+
+
+def _mean_over_ranks(x: Tensor) -> Tensor:
+    return _sum_over_ranks(x) / torch.distributed.get_world_size() if _distributed() else x
+
+
+def _same_on_all_ranks(x: Tensor) -> Tensor:
+    if _distributed():
+        torch.distributed.broadcast(x, 0)
+    return x
+
+
+PRESETS: dict[str, Rule] = {
+    "causal_trace": Rule(lambda s, alpha: _by_max(_coincidence(s), alpha)),
+    "window": Rule(lambda s, alpha: _by_max(_coincidence_of_window(s), alpha), window=True),
+    "mean_preserving": Rule(lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True),
+    "channel": Rule(lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True),
+    "coincidence": Rule(lambda s, alpha: _by_max(_spike_coincidence(s), alpha)),
+    "causal_only": Rule(lambda s, alpha: _by_max(_pre_before_post(s), alpha)),
+    "ltp_ltd": Rule(lambda s, alpha: _signed(_pre_before_minus_after_post(s), alpha)),
+    "local": Rule(_local, "error"),
+    "local_error": Rule(_local, "error_down"),
+}
+CONTROLS: dict[str, Callable[[Rule, Spikes, float], Tensor]] = {
+    "mean_scale": _mean_scale,
+    "permuted": _permuted,
+    "shuffled": _shuffled,
+}

@@ -1,0 +1,31 @@
+"""A network without memory: its layers, names and shapes, whatever sizes its keywords ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+# What makes a tensor of a given size. Those made of given numbers (torch.tensor, as_tensor) stay as they are: a
+# constructor may need their values, and they are as small as what they are made of.
+_SIZED = {
+    *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace),
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
+}
+
+
+class WithoutMemory(TorchFunctionMode):
+    """Inside this context, tensors that are made by their size have no memory, as on PyTorch's "meta" device.
+
+    `torch.device("meta")` would also take the values of small constants, which constructors compute with.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _SIZED and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

@@ -1,0 +1,79 @@
+"""A weights file that may come from anybody: what its header claims is read and bounded before its tensors are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .errors import ZooError
+
+# safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
+_FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")
+_HEADER_LIMIT = 16 * 2**20
+_STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
+
+
+class Entry(NamedTuple):
+    """What the header of a safetensors file says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def check_start(path: Path) -> int:
+    """The length of the header of a safetensors file, from its first bytes alone.
+
+    Raises:
+        ZooError: a pickle, or a header that cannot be: longer than the file or than any network needs.
+    """
+    with open(path, "rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if len(start) == 9 and 2 <= length <= min(path.stat().st_size - 8, _HEADER_LIMIT) and start[8:] == b"{":
+        return length
+    # Only now: the length of a good header may start with such a byte, too.
+    if start.startswith(_STARTS_OF_PICKLES):
+        raise ZooError(f"{path} is a pickle, which can run code when loaded; only safetensors is read")
+    raise ZooError(f"{path} is not a valid safetensors file: it states a header of {length:,} bytes")
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """What a safetensors file says that it holds; reads no tensor.
+
+    Raises:
+        ZooError: see `check_start`; or the header is malformed, or holds a type that no network has.
+    """
+    length = check_start(path)
+    with open(path, "rb") as file:
+        file.seek(8)
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        entries = {name: Entry(str(e["dtype"]), tuple(map(int, e["shape"]))) for name, e in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ZooError(f"{path} is not a valid safetensors file: {type(error).__name__} in its header") from error
+    for name, entry in entries.items():
+        if entry.dtype not in _FLOATS + _INTEGERS:
+            raise ZooError(f"{path}: tensor {name!r} is of type {entry.dtype}, expected {', '.join(_FLOATS)}")
+    return entries
+
+
+def misfit(entries: Mapping[str, Entry], expected: Mapping[str, Tensor]) -> str | None:
+    """The first difference between what a file holds and what a network needs, in words; None without one."""
+    for name, tensor in expected.items():
+        if name not in entries:
+            return f"it lacks the tensor {name!r}"
+        entry = entries[name]
+        if entry.shape != tuple(tensor.shape):
+            return f"its tensor {name!r} has shape {list(entry.shape)}, the network's has {list(tensor.shape)}"
+        if (entry.dtype in _FLOATS) != tensor.is_floating_point():
+            return f"its tensor {name!r} is of type {entry.dtype}, the network's is {tensor.dtype}"
+    for name in entries:
+        if name not in expected:
+            return f"the network has no tensor {name!r}"
+    return None
