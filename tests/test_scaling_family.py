@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d
 from zoo.post import PostSpikes
+from zoo.rules import CONTROLS, window_terms
 from zoo.rules import PRESETS as RULES
 from zoo.scaling import Scaling, list_scalings, register_scaling, resolve_scaling
 
 K = math.exp(-1)
-PRESETS = [name for name in list_scalings() if name not in ("mean_scale", "permuted", "shuffled")]
+PRESETS = [name for name in list_scalings() if name not in CONTROLS]
 KINDS = {  # in, out, kernel, stride, padding, dilation, groups
     "3x3": (2, 3, 3, 1, 1, 1, 1),
     "1x1": (3, 2, 1, 1, 0, 1, 1),
@@ -178,6 +179,40 @@ def test_controls_keep_the_shrink_and_drop_the_information(of):
     assert not torch.equal(permuted, exact)
 
 
+@pytest.mark.parametrize("of", ["causal_trace", "channel"])
+def test_norm_scale_keeps_the_size_of_the_step_and_the_plain_direction(of):
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 3, 4)
+    plain, exact, control = (
+        run(rule, kind, pre, post, error)[0].weight.grad
+        for rule in (None, Scaling(of, 0.7), Scaling("norm_scale", 0.7, of=of))
+    )
+    torch.testing.assert_close(control.norm(), exact.norm(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(control / control.norm(), plain / plain.norm(), rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(exact / exact.norm(), plain / plain.norm())
+
+
+@pytest.mark.parametrize("name", ["window", "mean_preserving", "channel"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_evidence_in_few_terms(name, steps):
+    """All terms are the exact evidence; one term is K of two weighted sums over time."""
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, steps, 4)
+    exact, all_terms, one = (
+        run(Scaling(name, 0.7, rank=rank), kind, pre, post, error)[0].weight.grad for rank in (None, steps, 1)
+    )
+    torch.testing.assert_close(all_terms, exact, rtol=1e-10, atol=1e-10)
+    terms = window_terms(steps, K).double()
+    response = torch.tensor([[K ** (t - i) if t >= i else 0.0 for i in range(steps)] for t in range(steps)]).double()
+    torch.testing.assert_close(terms.T @ terms, response.T @ response, rtol=1e-6, atol=1e-6)
+    assert (terms.norm(dim=1).diff() <= 0).all()
+    if steps > 1 and name != "window":
+        evidence = synapse_sums(*(sum(w * x for w, x in zip(terms[0], z, strict=True)) for z in (pre, post)), kind)
+        mean = evidence.flatten(1).mean(1)[:, None, None, None] if name == "channel" else evidence.mean()
+        plain = run(None, kind, pre, post, error)[0].weight.grad
+        torch.testing.assert_close(one, (0.3 + 0.7 * evidence / mean) * plain, rtol=1e-6, atol=1e-6)
+
+
 def test_shuffled_takes_another_images_post_spikes():
     kind = KINDS["3x3"]
     pre, post, error = example(kind, 2, 1)
@@ -227,6 +262,9 @@ def test_a_rule_of_ones_own():
         ({"name": "permuted", "of": "permuted"}, "permuted"),
         ({"name": "window", "k": 2}, "2"),
         ({"name": "windw"}, "window"),
+        ({"name": "causal_trace", "rank": 1}, "rank"),
+        ({"name": "window", "rank": 0}, "rank"),
+        ({"name": "norm_scale", "of": "local"}, "local"),
     ],
 )
 def test_bad_specs_are_named(spec, word):

@@ -14,6 +14,7 @@ Sources: Park et al. 2023 (arXiv 2308.00558) for `causal_trace`, see `zoo.scalin
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,6 +27,7 @@ WeightGradient = Callable[[Tensor, Tensor], Tensor]
 """K: (layer input [N, ...], gradient at the layer's output [N, ...]) -> gradient in the shape of the weight."""
 
 TRACE_DECAY = math.exp(-1)
+NORM_SCALE = "norm_scale"
 LOCALITIES = ["weight", "error", "error_down"]
 
 
@@ -40,6 +42,8 @@ class Spikes(NamedTuple):
     """Decay of a trace from one step to the next."""
     operator: WeightGradient
     """The layer's weight-gradient operator K."""
+    rank: int | None = None
+    """How many terms approximate the evidence of a whole window, see `window_terms`; None for all, which is exact."""
 
 
 class Rule(NamedTuple):
@@ -99,7 +103,26 @@ def _coincidence(s: Spikes) -> Tensor:
 
 
 def _coincidence_of_window(s: Spikes) -> Tensor:
-    return wide(folded(s.operator, *_traces(s)))[None]
+    if s.rank is None or s.rank >= len(s.pre):
+        return wide(folded(s.operator, *_traces(s)))[None]
+    pre, post = wide(s.pre), wide(s.post)
+    terms = window_terms(len(pre), s.k)[: s.rank].to(pre)
+    a, b = (_small(s, torch.tensordot(terms, x, 1)) for x in (pre, post))
+    return wide(folded(s.operator, a, b))[None]
+
+
+@functools.cache
+def window_terms(timesteps: int, k: float) -> Tensor:
+    """Weights [T, T] of time steps, a row a term, the most important first, for coincidences over a whole window.
+
+    sum_t K(x_pre[t], x_post[t]) is bilinear in the spikes: sum_ij M_ij K(s_pre[i], s_post[j]) with M_ij = sum_t
+    k^(2t-i-j) over t >= max(i, j). With M = sum_r v_r v_r', each term is K of the two sums over time, weighted by v_r:
+    one evaluation of K instead of T. The first term alone takes coincidences of weighted firing rates.
+    """
+    steps = torch.arange(timesteps)
+    response = torch.where(steps[:, None] >= steps, k ** (steps[:, None] - steps).clamp(min=0).double(), 0.0)
+    values, vectors = torch.linalg.eigh(response.T @ response)
+    return (vectors * values.sqrt()).T.flip(0)
 
 
 def _spike_coincidence(s: Spikes) -> Tensor:
@@ -167,6 +190,15 @@ def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     return factor.flatten(1).gather(1, order).view(factor.shape)
 
 
+def _norm_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    return rule.factor(s, alpha)  # and `same_norm` in its place, where the gradient is known
+
+
+def same_norm(gradient: Tensor, scaled: Tensor) -> Tensor:
+    """`gradient` in the norm of `scaled`: the step that a rule would take, in the plain direction."""
+    return gradient * (scaled.norm() / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny))
+
+
 def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
 
@@ -212,4 +244,5 @@ CONTROLS: dict[str, Callable[[Rule, Spikes, float], Tensor]] = {
     "mean_scale": _mean_scale,
     "permuted": _permuted,
     "shuffled": _shuffled,
+    NORM_SCALE: _norm_scale,
 }

@@ -26,7 +26,20 @@ import torch
 from torch import Tensor
 
 from .errors import ZooError, one_of
-from .rules import CONTROLS, LOCALITIES, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, each_step, folded, wide
+from .rules import (
+    CONTROLS,
+    LOCALITIES,
+    NORM_SCALE,
+    PRESETS,
+    TRACE_DECAY,
+    Rule,
+    Spikes,
+    WeightGradient,
+    each_step,
+    folded,
+    same_norm,
+    wide,
+)
 from .specs import check_integer, check_number, split_spec
 
 NONE = "none"
@@ -54,6 +67,8 @@ class Scaling(NamedTuple):
     """What a new factor keeps of the one before, 0 to below 1."""
     batch: float = 1.0
     """Share of the batch that the evidence is taken from."""
+    rank: int | None = None
+    """Terms of the evidence of a whole window, 1 to T; None for all (see `zoo.rules.window_terms`)."""
     precision: str = "same"
     """What the evidence is computed in: "same" as the layer, or "bf16"."""
 
@@ -93,7 +108,7 @@ class Scaling(NamedTuple):
         if part < pre.shape[1]:
             pre, post = pre[:, :part], post[:, :part]
         dtype = _PRECISIONS[self.precision]
-        spikes = Spikes(pre.to(dtype or pre.dtype), post.to(dtype or post.dtype), self.k, operator)
+        spikes = Spikes(pre.to(dtype or pre.dtype), post.to(dtype or post.dtype), self.k, operator, self.rank)
         if self.of is None:
             return self._rule.factor(spikes, self.alpha)
         return CONTROLS[self.name](self._rule, spikes, self.alpha)
@@ -110,9 +125,9 @@ class Scaling(NamedTuple):
             operator: the layer's weight-gradient operator K.
         """
         if self.locality == "weight":
-            if len(told) == 1:
-                return told[0] * wide(folded(operator, pre, error)), None
-            return (told * each_step(operator, pre, error)).sum(0), None
+            plain = folded(operator, pre, error)[None] if len(told) == 1 else each_step(operator, pre, error)
+            scaled = (told * wide(plain)).sum(0)
+            return same_norm(wide(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
         scaled = (error * self.factor(pre, told, operator)).to(error.dtype)
         return wide(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
 
@@ -145,8 +160,8 @@ def list_scalings() -> list[str]:
 def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
     """Turn None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
 
-    alpha is 0.5 and k is exp(-1) unless said; a control (mean_scale, permuted, shuffled) says with `of` which preset it
-    is the control of, "causal_trace" unless said.
+    alpha is 0.5 and k is exp(-1) unless said; a control (mean_scale, norm_scale, permuted, shuffled) says with `of`
+    which preset it is the control of, "causal_trace" unless said.
 
     Raises:
         ZooError: unknown preset or key, or a number out of range.
@@ -171,6 +186,12 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
         raise ZooError(f"scaling {key} cannot be {getattr(scaling, key)!r}: {_HINTS[key]}")
     if scaling.precision not in list(_PRECISIONS):
         raise one_of("scaling precision", scaling.precision, list(_PRECISIONS))
+    if scaling.rank is not None:
+        check_integer("scaling rank", scaling.rank, 1)
+        if not PRESETS[of or name].window:
+            raise ZooError(f"scaling {of or name} has a factor for each step: only rules of whole windows take a rank")
+    if name == NORM_SCALE and scaling.locality != "weight":
+        raise ZooError(f"scaling {name} is a control of rules that scale weight gradients, {of} is none")
     if scaling.locality != "weight" and (scaling.stateful or scaling.batch < 1):
         raise ZooError(f"scaling {of or name} scales each error by itself: it takes no every, average or batch")
     return scaling
