@@ -7,7 +7,7 @@ import math
 
 import pytest
 import yaml
-from conftest import assert_one_error, run_module
+from conftest import ROOT, assert_one_error, run_module
 from scipy import stats
 
 from recipes.ablation import load_plan
@@ -154,3 +154,11 @@ def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path):
     assert_one_error(done, "huge.seed3", "4096")
     assert (tmp_path / "plan" / "plain.seed3.json").exists()
     assert not (tmp_path / "plan" / "huge.seed3.json").exists()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_plans_and_pages_of_the_project(file):
+    plan = load_plan(str(file))
+    if plan.folder.exists():
+        render(plan, check=True)
+        assert all("-dirty" not in r["commit"] for arm in plan.arms for r in plan.results(arm).values())

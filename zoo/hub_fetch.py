@@ -112,7 +112,7 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
 def check_name(file: str, repo: str) -> None:
     """Raise ZooError if the name of a file in a repository would lead anywhere but below the repository's folder."""
     parts = file.split("/")
-    if not all(_PART.fullmatch(part) for part in parts) or {".", "..", ".git"} & set(parts):
+    if not all(_PART.fullmatch(part) for part in parts) or {".", "..", ".git"} & {p.lower() for p in parts}:
         raise ZooError(f"{repo} holds a file with a forbidden name: {file!r}; nothing of it was written")
 
 
@@ -158,14 +158,15 @@ def _verified(path: Path, what: str) -> Path:
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         digest = sha256_of(blob)
     elif _COMMIT.fullmatch(blob.name):
-        data = blob.read_bytes()
-        digest = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        start = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
+        with open(blob, "rb") as content:
+            digest = hashlib.file_digest(content, lambda: start).hexdigest()
     else:
         return path
     if digest == blob.name:
         return path
-    path.unlink()
-    blob.unlink()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
     raise BrokenDownloadError(
         f"{what} is not what {constants.ENDPOINT} announces: its hash is {digest[:12]}..., announced was "
         f"{blob.name[:12]}...; nothing of it was kept"

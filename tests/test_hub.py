@@ -1,0 +1,540 @@
+"""Publishing and loading through a Hub: a loopback one, spoken to by the unmodified huggingface_hub client.
+
+Every command runs in a process of its own, see hub_client; no test reaches a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+
+import onnx
+import pytest
+import timm
+import torch
+import yaml
+from conftest import ROOT, assert_one_error
+from hub_client import loopback
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from minihub import TOKEN
+
+import zoo
+from zoo import hub as zoo_hub
+from zoo.errors import ZooError
+from zoo.files import sha256_of
+from zoo.hub_card import card, eval_results
+from zoo.hub_fetch import split_revision
+from zoo.hub_published import PUBLISHED, published
+from zoo.hub_release import collect
+from zoo.models._build import BUNDLED
+
+NAME = sorted(folder.name for folder in BUNDLED.glob("*_w16_gs.*"))[0]
+
+# In front of code that runs in the client: what came of each attempt, a line each.
+TRY = """
+import os, timm, torch, zoo
+
+def attempt(action):
+    try:
+        model = action()
+        print("ok", getattr(model, "weights_sha256", None))
+    except zoo.ZooError as error:
+        print("error:", error)
+
+def logits(model):
+    torch.manual_seed(0)
+    return model.eval()(torch.randn(2, 3, 32, 32))
+"""
+
+
+@pytest.fixture
+def server():
+    """The Hub, without faults of an earlier test."""
+    hub, _ = loopback()
+    hub.faults.clear()
+    yield hub
+    hub.faults.clear()
+
+
+@pytest.fixture
+def client(server):
+    return loopback()[1]
+
+
+@pytest.fixture
+def repo(request):
+    """A repository of this test alone."""
+    return "org/" + re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
+
+
+def make_run(folder, seed=None):
+    """A run directory as recipes.train leaves it: a bundled checkpoint, or random weights of a seed."""
+    if seed is None:
+        shutil.copytree(BUNDLED / NAME, folder)
+    else:
+        torch.manual_seed(seed)
+        model = zoo.create_model(NAME.split(".")[0], timesteps=2)
+        data_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+        zoo.save_checkpoint(folder, model, tag=NAME.split(".")[1], data_cfg=data_cfg)
+    recipe = {"model": NAME.split(".")[0], "dataset": "cifar10", "seed": 7, "out": "/somewhere", "data_dir": "/data"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "summary.csv").write_text("epoch,lr\n1,0.1\n")
+    (folder / "result.json").write_text(json.dumps(result(folder)))
+    return folder
+
+
+def result(folder, **changes):
+    return {
+        **{"kind": "accuracy", "dataset": "cifar10", "split": "test", "images": 10000, "top1": 65.32, "top5": 97.19},
+        **{"spikes_per_image": 69518.3, "synaptic_operations": {"accumulates": 1234567.0}, "timesteps": 2},
+        **{"train_images": 50000, "train_seconds": 1388.2, "command": "python -m recipes.train x --epochs 3"},
+        **{"commit": "c" * 40, "date": "2026-01-31T12:00:00Z", "data_sha256": "d" * 64},
+        **{"machine": {"system": "s", "cpu": "a | b", "cores": 2, "threads": 1, "gpu": None}},
+        "weights_sha256": sha256_of(folder / "model.safetensors"),
+    } | changes
+
+
+def add_graph(folder, run):
+    """An ONNX file and its latency, as `python -m export` and `export.bench_ort` leave them."""
+    folder.mkdir(exist_ok=True)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [other])
+    proto = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(proto, {"weights_sha256": sha256_of(run / "model.safetensors")})
+    onnx.save(proto, folder / "net.onnx")
+    latency = [{"batch": 1, "threads": 1, "p50_ms": 1.634, "p95_ms": 1.72, "runs": 200}]
+    measured = result(run, kind="onnx", provider="CPUExecutionProvider", latency=latency)
+    (folder / "speed.json").write_text(json.dumps(measured))
+    return folder / "net.onnx", folder / "speed.json"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def push(server, repo, folder, **more):
+    """What `push` would leave in a repository, without the client's round trip."""
+    return server.add(repo, collect(folder).files | more)
+
+
+def outcomes(done):
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+# -- push and pull
+
+
+def test_push_then_pull(server, client, repo, run, tmp_path):
+    graph, speed = add_graph(tmp_path / "more", run)
+    arguments = ["push", run, "--repo", repo, "--onnx", graph, "--result", speed]
+    done = client.hub(*arguments, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    files, head = server.files(repo), server.repos[repo].refs["main"]
+    for name in ("model.safetensors", "config.json", "summary.csv", "result.json"):
+        assert files[name] == (run / name).read_bytes()
+    assert files["net.onnx"] == graph.read_bytes()
+    assert files["results/speed.json"] == speed.read_bytes()
+    assert yaml.safe_load(files["recipe.yaml"]) == {"model": NAME.split(".")[0], "dataset": "cifar10", "seed": 7}
+    assert set(files) == {
+        *("model.safetensors", "config.json", "summary.csv", "result.json", "recipe.yaml", "net.onnx"),
+        *("README.md", "results/speed.json", ".eval_results/cifar10.yaml"),
+    }
+    assert len(server.repos[repo].commits) == 2  # the empty one that every repository starts with, and ours
+
+    again = client.hub(*arguments, token=TOKEN)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    assert (len(server.repos[repo].commits), server.repos[repo].refs["main"]) == (2, head)
+
+    done = client.hub("pull", repo, "-o", tmp_path / "got")
+    assert done.returncode == 0, done.stderr
+    got = {str(p.relative_to(tmp_path / "got")): p.read_bytes() for p in (tmp_path / "got").rglob("*") if p.is_file()}
+    assert got == files
+    assert not list(tmp_path.glob(".*"))
+    snippet = re.search("```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
+    done = client.run(snippet)
+    assert done.stdout.strip() in json.loads(files["config.json"])["pretrained_cfg"]["label_names"], done.stderr
+
+
+def test_new_weights_take_the_old_ones_results_with_them(server, client, repo, run, tmp_path):
+    other = push(server, repo, run, **{"old.onnx": b"x", "results/old.json": b"{}", "notes.txt": b"kept"})
+    done = client.hub("push", make_run(tmp_path / "new", seed=1), "--repo", repo, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert {"old.onnx", "results/old.json"} & set(server.files(repo)) == set()
+    assert server.files(repo)["notes.txt"] == b"kept"
+    assert "old.onnx" in server.files(repo, other)
+
+
+def test_the_card(run, tmp_path):
+    graph, speed = add_graph(tmp_path / "more", run)
+    release = collect(run, [graph], [speed])
+    text = card(release, "org/net")
+    assert text == card(collect(run, [graph], [speed]), "org/net")
+    parsed = ModelCard(text)
+    values = {r.metric_name: (r.dataset_type, r.dataset_split, r.metric_value) for r in parsed.data.eval_results}
+    assert values["Top-1 accuracy (%)"] == ("uoft-cs/cifar10", "test", 65.32)
+    assert values["Spikes per image"][2] == 69518
+    assert (parsed.data.license, parsed.data.pipeline_tag) == ("apache-2.0", "image-classification")
+    for fact in (
+        *("python -m recipes.train x --epochs 3", "| seed | 7 |", "c" * 40, "d" * 64, "69,518 spikes", "2308.00558"),
+        *("1,234,567 accumulates", "| 1 | 1 | 1.63 | 1.72 | CPUExecutionProvider | a \\| b, 2 cores |", "`net.onnx`"),
+    ):
+        assert fact in text, fact
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(release)["cifar10.yaml"]))
+    assert (entry.dataset_id, entry.value, entry.date) == ("uoft-cs/cifar10", 65.32, "2026-01-31T12:00:00Z")
+    assert "/somewhere" not in text
+
+
+def test_a_card_without_results_says_so(run):
+    (run / "result.json").unlink()
+    release = collect(run)
+    assert "No accuracy was published" in card(release, "org/net")
+    assert eval_results(release) == {}
+    assert "model-index" not in card(release, "org/net")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: shutil.rmtree(run), "no run directory"),
+        (lambda run: (run / "summary.csv").unlink(), r"no finished run: it lacks summary\.csv"),
+        (lambda run: (run / "model.safetensors").unlink(), r"lacks model\.safetensors"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "not a valid safetensors file"),
+        (lambda run: (run / "recipe.yaml").write_text("a: ["), r"cannot read .*recipe\.yaml"),
+        (lambda run: (run / "result.json").write_text("[]"), "no result"),
+        (lambda run: (run / "result.json").write_text(json.dumps(result(run, top1=None))), "top1"),
+        (lambda run: (run / "result.json").write_text(json.dumps(result(run, weights_sha256="0"))), "other weights"),
+    ],
+)
+def test_runs_that_cannot_be_published(run, damage, words):
+    damage(run)
+    with pytest.raises(ZooError, match=words):
+        zoo_hub.main(["push", str(run), "--repo", "org/net"])
+
+
+def test_files_that_cannot_be_published(run, tmp_path):
+    graph, speed = add_graph(tmp_path / "more", make_run(tmp_path / "other", seed=1))
+    for option, path, words in (
+        ("--onnx", graph, "exported from other weights"),
+        ("--onnx", speed, "cannot read .* as ONNX"),
+        ("--result", speed, "measured on other weights"),
+        ("--result", tmp_path / "absent.json", "no such file"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            zoo_hub.main(["push", str(run), option, str(path)])
+    graph, speed = add_graph(tmp_path / "more", run)
+    with pytest.raises(ZooError, match="two files would be published"):
+        zoo_hub.push(run, onnx=[graph, graph])
+    with pytest.raises(ZooError, match="under its name"):
+        zoo_hub.push(run, results=[speed.rename(speed.with_name("a b.json"))])
+
+
+def test_names_of_repositories():
+    assert split_revision("org/net@v1") == ("org/net", "v1")
+    assert split_revision("org/net", "v1") == split_revision("org/net@v1", "v1")
+    for name in ("net", "a/b/c", "org/ne t", "org/..", "org/net@", "../net", "org/a--b", ""):
+        with pytest.raises(ZooError, match=re.escape(repr(name))):
+            split_revision(name)
+    with pytest.raises(ZooError, match="one revision"):
+        split_revision("org/net@v1", "v2")
+
+
+# -- loading
+
+
+def test_the_same_network_through_every_door(server, client, repo, run):
+    commit = push(server, repo, run)
+    code = f"""
+import sys
+want = zoo.create_model({NAME!r}, pretrained=True)
+hub = "hf-hub:{repo}"
+for model in (
+    timm.create_model(hub, pretrained=True),
+    zoo.create_model(hub),
+    zoo.create_model(hub + "@{commit}"),
+    zoo.create_model("local-dir:" + {str(run)!r}),
+    zoo.create_model(hub, pretrained=True, num_classes=10),
+):
+    assert torch.equal(logits(model), logits(want))
+    assert model.weights_sha256 == want.weights_sha256, model.weights_sha256
+    assert model.timesteps == 2 and list(model.pretrained_cfg["label_names"]) == want.pretrained_cfg["label_names"]
+for create in (zoo.create_model, lambda *a, **k: timm.create_model(*a, pretrained=True, **k)):
+    other = create(hub, num_classes=7, in_chans=1, timesteps=3)
+    assert other(torch.zeros(1, 1, 32, 32)).shape == (1, 7) and other.timesteps == 3
+    assert other.weights_sha256 is None
+    assert torch.equal(other.fc_hidden.weight, want.fc_hidden.weight)
+    assert torch.allclose(other.conv1.weight, want.conv1.weight.sum(1, keepdim=True))
+from recipes.validate import load
+assert torch.equal(logits(load(hub)), logits(want))
+attempt(lambda: zoo.create_model(hub, timestep=3))
+features = zoo.create_model(hub, features_only=True)
+assert isinstance(features(torch.zeros(1, 3, 32, 32)), list)
+"""
+    (line,) = outcomes(client.run(TRY + code))
+    assert "timestep" in line
+
+
+def test_revisions(server, client, repo, run, tmp_path):
+    first = push(server, repo, run)
+    server.repos[repo].refs["v1"] = first
+    push(server, repo, make_run(tmp_path / "new", seed=1))
+    old, new = (sha256_of(folder / "model.safetensors") for folder in (run, tmp_path / "new"))
+    revisions = ["", "@v1", f"@{first}", "@v2", f"@{'0' * 40}"]
+    code = f"for name in {revisions!r}: attempt(lambda: zoo.create_model('hf-hub:{repo}' + name))"
+    lines = outcomes(client.run(TRY + code))
+    assert lines[:3] == [f"ok {new}", f"ok {old}", f"ok {old}"]
+    assert "has no revision 'v2'" in lines[3]
+    assert f"has no revision '{'0' * 40}'" in lines[4]
+    assert client.hub("pull", f"{repo}@v1", "-o", tmp_path / "v1").returncode == 0
+    assert sha256_of(tmp_path / "v1" / "model.safetensors") == old
+    assert_one_error(client.hub("pull", repo, "--revision", "v2", "-o", tmp_path / "v2"), repo, "no revision 'v2'")
+    assert not (tmp_path / "v2").exists()
+    assert_one_error(client.hub("pull", repo, "-o", tmp_path / "v1"), "exists already")
+
+
+def test_private_repositories(server, client, repo, run, tmp_path):
+    done = client.hub("push", run, "--repo", repo, "--private", token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert server.repos[repo].private
+    code = f"""
+for token in (None, "hf_wrong", {TOKEN!r}):
+    os.environ.pop("HF_TOKEN", None) if token is None else os.environ.update(HF_TOKEN=token)
+    attempt(lambda: zoo.create_model("hf-hub:{repo}"))
+os.environ["HF_TOKEN"] = {TOKEN!r}
+attempt(lambda: zoo.create_model("hf-hub:org/absent"))
+"""
+    lines = outcomes(client.run(TRY + code))
+    assert "or it takes a token: set HF_TOKEN" in lines[0]
+    assert "does not accept the token in use" in lines[1]
+    assert lines[2].startswith("ok ")
+    assert "org/absent is not on http" in lines[3]
+    assert_one_error(client.hub("pull", repo, "-o", tmp_path / "got"), repo, "HF_TOKEN")
+    assert not (tmp_path / "got").exists()
+    assert not any("hf_wrong" in line or TOKEN in line for line in lines)
+
+    server.repos[repo].private = False
+    assert_one_error(client.hub("push", run, "--repo", repo, "--private", token=TOKEN), repo, "is public")
+
+
+def test_publishing_without_the_right_to(server, client, repo, run):
+    assert_one_error(client.hub("push", run, "--repo", repo), repo, "HF_TOKEN")
+    assert_one_error(client.hub("push", run, "--repo", "others/net", token=TOKEN), "others/net", "lacks the right")
+    assert_one_error(client.hub("push", run, "--repo", repo, offline=True), repo, "HF_HUB_OFFLINE")
+    assert repo not in server.repos
+
+
+def test_published_checkpoints_are_pinned(server, client, repo, run, tmp_path):
+    """A plain name that is not bundled: known, fetched, checked, cached; here in a zoo that has published some."""
+    commit = push(server, repo, run)
+    push(server, repo, make_run(tmp_path / "new", seed=1))  # moves main, which no pin notices
+    shutil.copytree(ROOT / "zoo", tmp_path / "site" / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    architecture = NAME.split(".")[0]
+    digest = sha256_of(run / "model.safetensors")
+    pins = {"good": digest, "bad": "0" * 64}
+    entries = {f"{architecture}.{t}": {"repo": repo, "revision": commit, "sha256": sha} for t, sha in pins.items()}
+    entries["sresnet20.only"] = entries[f"{architecture}.good"]
+    (tmp_path / "site" / "zoo" / "weights" / "published.json").write_text(json.dumps(entries))
+    code = f"""
+print([name for name in zoo.list_pretrained() if name.endswith((".good", ".bad", ".only"))])
+attempt(lambda: zoo.create_model("{architecture}.good", pretrained=True))
+attempt(lambda: timm.create_model("{architecture}.good", pretrained=True))
+attempt(lambda: zoo.create_model("{architecture}.bad", pretrained=True))
+attempt(lambda: zoo.create_model("sresnet20", pretrained=True))
+attempt(lambda: zoo.create_model("sresnet19", pretrained=True))
+attempt(lambda: zoo.create_model("{architecture}", pretrained=True))
+"""
+    here = {"zoo": tmp_path / "site"}
+    lines = outcomes(client.run(TRY + code, **here))
+    assert lines[0] == str(sorted(entries))
+    assert lines[1:3] == [f"ok {digest}"] * 2
+    assert "not those that this zoo was released with" in lines[3]
+    assert f"holds a checkpoint of '{architecture}', not of 'sresnet20'" in lines[4]
+    assert "sresnet19 has no published weights" in lines[5]
+    assert f"{architecture}.good" in lines[5]
+    assert lines[6].startswith("ok ")  # bundled, and so the default
+    server.fault("/", 500)
+    assert outcomes(client.run(TRY + code, offline=True, **here))[:2] == lines[:2]
+
+
+def test_the_list_of_published_checkpoints():
+    assert json.loads(PUBLISHED.read_text()).keys() == published().keys()
+
+
+def test_checkpoints_that_timm_wrote(tmp_path):
+    """timm's config.json leaves out defaults and the checksum."""
+    model = zoo.create_model("sresnet19_w16", timesteps=2, num_classes=5).eval()
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    x = torch.randn(1, 3, 32, 32)
+    for again in (zoo.load_checkpoint(tmp_path), timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()):
+        assert torch.equal(again(x), model(x))
+        assert again.timesteps == 2
+        assert again.weights_sha256 == sha256_of(tmp_path / "model.safetensors")
+
+
+# -- what goes wrong on the way
+
+
+def test_failures_that_pass(server, client, repo, run, tmp_path):
+    server.blobs.pop(sha256_of(run / "model.safetensors"), None)  # an earlier test's
+    server.fault(r"GET /api/models/", 503, times=1)
+    server.fault(r"POST .*/preupload/", 500, times=1)
+    server.fault(r"PUT /_lfs/", 502, times=1)
+    server.fault(r"POST .*/commit/", 504, times=1)
+    server.fault(r"POST .*/commit/", "drop", times=1)
+    done = client.hub("push", run, "--repo", repo, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert len(server.repos[repo].commits) == 2
+    assert not any(fault.times for fault in server.faults)
+    server.fault(r"HEAD .*/config\.json", 503, times=1)
+    server.fault(r"GET .*/config\.json", 503, times=1)
+    server.fault(r"GET /_store/.*/model\.safetensors", "truncate", times=2)
+    server.fault(r"GET /_store/.*/model\.safetensors", "short", times=1)
+    server.fault(r"GET .*/summary\.csv", "garble", times=1)
+    done = client.hub("pull", repo, "-o", tmp_path / "got")
+    assert done.returncode == 0, done.stderr
+    assert not any(fault.times for fault in server.faults)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "got").glob("*.*") if p.is_file()}.items() <= server.files(
+        repo
+    ).items()
+
+
+@pytest.mark.parametrize("request_", ["GET /api/models/", "POST .*/preupload/", "PUT /_lfs/", "POST .*/commit/"])
+def test_uploads_that_fail_leave_the_repository_as_it_was(server, client, repo, run, tmp_path, request_):
+    before = push(server, repo, make_run(tmp_path / "old", seed=1))
+    # What both runs would send is on the Hub already; the weights are not.
+    server.blobs.pop(sha256_of(run / "model.safetensors"), None)
+    server.fault(request_, 503)
+    assert_one_error(client.hub("push", run, "--repo", repo, token=TOKEN), repo, "503")
+    assert server.repos[repo].refs["main"] == before
+
+
+def test_a_killed_upload_leaves_the_repository_as_it_was(server, client, repo, run, tmp_path):
+    before = push(server, repo, make_run(tmp_path / "old", seed=1))
+    server.blobs.pop(sha256_of(run / "model.safetensors"), None)
+    server.fault("PUT /_lfs/", lambda: os.kill(client.pid, signal.SIGKILL), times=1)
+    assert client.hub("push", run, "--repo", repo, token=TOKEN).returncode == -signal.SIGKILL
+    assert server.repos[repo].refs["main"] == before
+    done = client.hub("push", run, "--repo", repo, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert server.files(repo)["model.safetensors"] == (run / "model.safetensors").read_bytes()
+
+
+def test_somebody_else_commits_meanwhile(server, client, repo, run):
+    push(server, repo, run)
+    files = server.files(repo)
+    server.fault(r"POST .*/commit/", lambda: server.add(repo, files | {"theirs.txt": b"theirs"}), times=1)
+    done = client.hub("push", run, "--repo", repo, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert {"theirs.txt", "README.md"} <= set(server.files(repo))
+
+
+def test_downloads_that_fail_leave_the_cache_as_it_was(server, client, repo, run, tmp_path):
+    """Each way to fail, with an empty cache and with an older version in it, which then still loads offline."""
+    push(server, repo, run)
+    old = sha256_of(run / "model.safetensors")
+    load = f"attempt(lambda: zoo.create_model('hf-hub:{repo}'))"
+    assert outcomes(client.run(TRY + load)) == [f"ok {old}"]
+    push(server, repo, make_run(tmp_path / "new", seed=1))
+    for request_, way, words in (
+        (r"GET .*/config\.json", "garble", "is not what http"),
+        (r"GET /_store/", "truncate", "cannot reach http"),
+        (r"GET /_store/", "garble", "is not what http"),
+        (r"GET /_store/", 503, "answers 503"),
+    ):
+        server.faults.clear()
+        server.fault(request_, way)
+        if way == "truncate":  # so that trying to go on where it ended brings nothing new
+            server.fault(request_, "drop")
+            server.faults[0].times = 1
+        for cache in ("cache", "other"):
+            (line,) = outcomes(client.run(TRY + load, cache=cache))
+            assert line.startswith("error: "), (way, cache, line)
+            assert words in line, (way, cache, line)
+        broken = [
+            path for path in (client.home / "cold").rglob("*") if path.name.endswith((".incomplete", "safetensors"))
+        ]
+        assert not broken, (way, broken)
+    assert_one_error(client.hub("pull", repo, "-o", tmp_path / "got", cache="other"), "503")
+    assert not list(tmp_path.glob("*got*"))
+    assert outcomes(client.run(TRY + load, offline=True)) == [f"ok {old}"]
+    server.faults.clear()
+    new = sha256_of(tmp_path / "new" / "model.safetensors")
+    assert outcomes(client.run(TRY + load + "\n" + load, cache="other")) == [f"ok {new}"] * 2
+
+
+def test_offline(server, client, repo, run, tmp_path):
+    push(server, repo, run)
+    code = f"""
+for create in (zoo.create_model, lambda name: timm.create_model(name, pretrained=True)):
+    attempt(lambda: create("hf-hub:{repo}"))
+"""
+    lines = outcomes(client.run(TRY + code))
+    assert lines[0].startswith("ok ")
+    seen = len(server.log)
+    assert outcomes(client.run(TRY + code, offline=True)) == lines
+    assert len(server.log) == seen
+    cold = client.run(
+        TRY + code.replace(", lambda name: timm.create_model(name, pretrained=True)", ","), offline=True, cache="other"
+    )
+    (line,) = outcomes(cold)
+    assert "offline (HF_HUB_OFFLINE is set)" in line
+    assert repo in line
+    assert_one_error(
+        client.hub("pull", repo, "-o", tmp_path / "got", offline=True, cache="other"), repo, "HF_HUB_OFFLINE"
+    )
+
+
+def test_a_hub_that_is_down(server, client, repo, run):
+    """Without the cache an error, with it the network."""
+    push(server, repo, run)
+    code = f"attempt(lambda: zoo.create_model('hf-hub:{repo}'))"
+    assert outcomes(client.run(TRY + code))[0].startswith("ok ")
+    for way in (500, "drop"):
+        server.faults.clear()
+        server.fault("/", way)
+        assert outcomes(client.run(TRY + code))[0].startswith("ok ")
+        (line,) = outcomes(client.run(TRY + code, cache="other"))
+        assert "answers 500" in line or "cannot reach http" in line
+
+
+def test_a_damaged_cache_is_mended(server, client, repo, run):
+    push(server, repo, run)
+    code = f"attempt(lambda: zoo.create_model('hf-hub:{repo}'))"
+    lines = outcomes(client.run(TRY + code))
+    (weights,) = (client.home / "cache" / "hub" / f"models--{repo.replace('/', '--')}").rglob("model.safetensors")
+    data = weights.read_bytes()
+    weights.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert outcomes(client.run(TRY + code)) == lines
+    assert weights.read_bytes() == data
+
+
+def test_two_processes_at_once(server, client, repo, run):
+    """Both fetch the same checkpoint into one empty cache."""
+    push(server, repo, run)
+    server.fault("GET /_store/", lambda: time.sleep(0.2), times=2)
+    code = f"""
+import os
+pid = os.fork()
+from zoo.hub_fetch import fetch_checkpoint
+zoo.read_checkpoint(fetch_checkpoint("{repo}"))
+if pid == 0:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    done = client.run(TRY + code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_network_in_these_tests():
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert loopback()[1].environment["HF_ENDPOINT"].startswith("http://127.0.0.1:")
+    assert threading.active_count() < 50
