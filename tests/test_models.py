@@ -1,11 +1,9 @@
-"""Every registered architecture, through zoo and timm; small shapes."""
+"""The spiking ResNet, by zoo and timm: keywords, scaling, counting, bad requests."""
 
 from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,24 +18,14 @@ from zoo.errors import ZooError
 from zoo.neuron import LIF
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = [name for name in zoo.list_models() if "_w16" in name]
 
 
 def test_names():
     assert {"sresnet19", "sresnet20", "sresnet19_w16", "sresnet19_w32"} <= set(zoo.list_models())
     for name in zoo.list_models():
         assert name.endswith("_gs") or f"{name}_gs" in zoo.list_models()
-    assert zoo.list_models("*_w16*") == SMALL
     assert zoo.is_model("sresnet19_gs.some_tag")
     assert not zoo.is_model("resnet18")
-
-
-def test_no_name_shadows_one_of_timms():
-    """Against timm's list in a process that never imported zoo."""
-    code = "import timm; print(*timm.list_models())"
-    timms = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert len(timms) > 500
-    assert not set(timms) & set(zoo.list_models())
 
 
 def test_registering_a_timm_name_is_refused():
@@ -48,13 +36,6 @@ def test_registering_a_timm_name_is_refused():
         zoo.register_model(resnet18)
 
 
-@pytest.mark.parametrize(
-    ("name", "params"), [("sresnet19", 12_630_858), ("sresnet20", 4_327_754), ("sresnet19_w32", 792_282)]
-)
-def test_parameter_counts(name, params):
-    assert zoo.model_info(name)["params"] == params
-
-
 def test_golden_state_dict_keys():
     """Renaming a key breaks every published checkpoint: change tests/golden only on purpose."""
     for name in ("sresnet19", "sresnet20"):
@@ -62,79 +43,11 @@ def test_golden_state_dict_keys():
         assert shapes == json.loads((GOLDEN / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["sresnet19_w16", "sresnet19_w32", "sresnet20", "sresnet19"])
-def test_twins_share_keys_and_logits(name):
-    plain, scaled = zoo.create_model(name).eval(), zoo.create_model(f"{name}_gs").eval()
-    assert plain.state_dict().keys() == scaled.state_dict().keys()
-    scaled.load_state_dict(plain.state_dict())
-    x = torch.randn(1, 3, 32, 32)
-    assert torch.equal(plain(x), scaled(x))
-    assert plain.model_args["scaling"] == "none"
-    assert scaled.model_args["scaling"] == "causal_trace"
-
-
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("batch", [1, 2, 3])
-@pytest.mark.parametrize("timesteps", [1, 2, 4])
-def test_forward(name, batch, timesteps):
-    model = zoo.create_model(name, timesteps=timesteps).eval()
-    x = torch.randn(batch, 3, 32, 32)
-    y = model(x)
-    assert y.shape == (batch, 10)
-    assert torch.equal(y, model(x))  # no state stays behind
-    per_step = model(x, per_step=True)
-    assert per_step.shape == (timesteps, batch, 10)
-    assert torch.equal(per_step.mean(0), y)
-
-
 @pytest.mark.parametrize("off", [None, "none"])
 def test_scaling_can_be_switched_off(off):
     model = zoo.create_model("sresnet19_w16_gs", scaling=off)
     assert model.model_args["scaling"] == "none"
     assert not [m for m in model.modules() if getattr(m, "scaling", None)]
-
-
-@pytest.mark.parametrize("name", [n for n in zoo.list_models() if not n.endswith("_gs")] + SMALL)
-def test_every_convolution_but_the_stem_receives_only_spikes(name):
-    model, seen = zoo.create_model(name, timesteps=2), []
-
-    def check(key):
-        def hook(module, inputs):
-            values = inputs[0].unique().tolist()
-            assert set(values) <= {0.0, 1.0}, (key, values[:5])
-            seen.append(key)
-
-        return hook
-
-    convolutions = {key: m for key, m in model.named_modules() if isinstance(m, nn.Conv2d) and key != "conv1"}
-    for key, module in convolutions.items():
-        module.register_forward_pre_hook(check(key))
-    for mode in (True, False):
-        seen.clear()
-        model.train(mode)(torch.randn(2, 3, 32, 32))
-        assert sorted(seen) == sorted(convolutions)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_training_step_changes_every_parameter(name):
-    model = zoo.create_model(name, timesteps=2).train()
-    before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    F.cross_entropy(model(torch.randn(8, 3, 32, 32)), torch.randint(10, (8,))).backward()
-    optimizer.step()
-    for key, value in model.named_parameters():
-        assert not torch.equal(value, before[key]), key
-
-
-@pytest.mark.parametrize("name", [n for n in zoo.list_models() if not n.endswith("_gs")])
-def test_all_layers_are_alive_after_initialisation(name):
-    model = zoo.create_model(name, timesteps=2).train()
-    rates = {}
-    for key, module in model.named_modules():
-        if isinstance(module, LIF):
-            module.register_forward_hook(lambda m, i, o, key=key: rates.update({key: o.mean().item()}))
-    model(torch.randn(4, 3, 32, 32))
-    assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
 
 
 def test_scaling_applies_to_equal_stride_1_convolutions_only():

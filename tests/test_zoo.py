@@ -1,0 +1,336 @@
+"""Every architecture of the registry: one test a property, parametrised over `zoo.list_models`.
+
+Small networks are run through everything. Of the full-size ones, which have the same code, every number of images and
+of time steps is seen once, and a training step.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import ROOT
+from timm.optim import param_groups_layer_decay
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.errors import ZooError
+from zoo.layers import SpikingConv2d, SpikingLinear
+from zoo.neuron import LIF
+
+PLAIN = [name for name in zoo.list_models() if not name.endswith("_gs")]
+GOLDEN = Path(__file__).parent / "golden" / "models.json"
+
+
+@functools.cache
+def params(name):
+    with torch.device("meta"):
+        return sum(p.numel() for p in zoo.create_model(name).parameters())
+
+
+SMALL = [name for name in PLAIN if params(name) < 3e5]  # at least one a family, see test_families
+BIG = [name for name in PLAIN if name not in SMALL]
+FAMILIES = {type(zoo.create_model(name)).__name__: name for name in SMALL}
+PUBLISHED = {  # millions, for 10 classes unless said
+    **{"sresnet18": 11.2, "sresnet19": 12.63, "sresnet34": 21.28, "ms_resnet19": 12.50, "max_resnet18": 12.50},
+    **{"spikformer_4_384": 9.32, "sdt_2_512": 10.28, "qkformer_4_384": 6.74, "maxformer": 6.57},
+    **{"max_resnet18_2222": 11.22, "svgg11": 9.23, "svgg16": 14.72},
+}
+LISTED = [
+    *(f"sresnet{depth}" for depth in (18, 19, 20, 32, 34)),
+    *(f"{kind}_resnet{depth}" for kind in ("sew", "ms") for depth in (18, 19, 34)),
+    *("max_resnet18", "max_resnet18_2222", *(f"svgg{depth}" for depth in (5, 9, 11, 13, 16)), "plif_net"),
+    *("spikformer_4_384", "sdt_2_512", "qkformer_4_384", "maxformer"),
+]
+
+
+def images(batch=2):
+    return torch.randn(batch, 3, 32, 32)
+
+
+def loss(model, x):
+    return F.cross_entropy(model(x), torch.arange(len(x)))
+
+
+def test_the_whole_list_is_there():
+    assert set(LISTED) <= set(PLAIN)
+    for name in PLAIN:
+        assert f"{name}_gs" in zoo.list_models()
+        assert timm.is_model(name)
+    assert len(FAMILIES) == len({type(zoo.create_model(name)).__name__ for name in ("sresnet19_w16", *SMALL)})
+    with torch.device("meta"):
+        assert {type(zoo.create_model(name)).__name__ for name in LISTED} == set(FAMILIES)
+
+
+def test_no_name_shadows_one_of_timms():
+    """Against timm's list in a process that never imported zoo."""
+    code = "import timm; print(*timm.list_models())"
+    timms = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert len(timms) > 500
+    assert not set(timms) & set(zoo.list_models())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_the_published_ones(name):
+    """Within half a percent; with 100 classes where that is what was published."""
+    counts = [params(name)]
+    with torch.device("meta"):
+        counts.append(sum(p.numel() for p in zoo.create_model(name, num_classes=100).parameters()))
+    assert min(abs(count / 1e6 / PUBLISHED[name] - 1) for count in counts) < 0.005, counts
+
+
+def test_golden_keys_and_shapes():
+    """Renaming a key breaks every published checkpoint: write tests/golden/models.json anew only on purpose."""
+    digests = {}
+    for name in PLAIN:
+        with torch.device("meta"):
+            state = zoo.create_model(name).state_dict()
+        text = json.dumps({key: list(value.shape) for key, value in state.items()}, sort_keys=True)
+        digests[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(digests, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert {name: digest for name, digest in digests.items() if golden.get(name) != digest} == {}
+    assert golden.keys() == digests.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "timesteps"),
+    [(name, batch, steps) for name in SMALL for batch in (1, 2, 3) for steps in (1, 2, 4)]
+    + [(name, *pair) for name in BIG for pair in ((1, 4), (2, 1), (3, 2))],
+)
+def test_forward(name, batch, timesteps):
+    model = zoo.create_model(name, timesteps=timesteps).eval()
+    x = images(batch)
+    with torch.no_grad():
+        y, per_step = model(x), model(x, per_step=True)
+    assert y.shape == (batch, 10)
+    assert per_step.shape == (timesteps, batch, 10)
+    assert torch.equal(per_step.mean(0), y)  # deterministic, and no state stays behind
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_layers_receive_only_spikes_but_for_the_listed_and_all_are_alive(name):
+    model, binary, rates = zoo.create_model(name, timesteps=2).train(), {}, {}
+    kinds = nn.Conv2d | nn.Linear
+    for key, module in model.named_modules():
+        if isinstance(module, kinds):
+            look = lambda m, i, key=key: binary.update({key: bool(((i[0] == 0) | (i[0] == 1)).all())})  # noqa: E731
+            module.register_forward_pre_hook(look)
+        if isinstance(module, LIF):
+            note = lambda m, i, o, key=key: rates.update({key: o.mean().item()})  # noqa: E731
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        model(images(4))
+    assert set(binary) == {key for key, m in model.named_modules() if isinstance(m, kinds)}
+    real = {key for key in binary if any(fnmatchcase(key, pattern) for pattern in model.real_inputs)}
+    assert {key for key in binary if not binary[key]} <= real
+    assert all(0.001 < rate < 0.95 for rate in rates.values()), rates
+
+
+@pytest.mark.parametrize("name", PLAIN + [f"{name}_gs" for name in SMALL])
+def test_a_training_step_changes_every_parameter(name):
+    model = zoo.create_model(name, timesteps=2 if name in BIG else 4).train()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    loss(model, images(4 if name in BIG else 8)).backward()
+    optimizer.step()
+    same = [key for key, value in model.named_parameters() if torch.equal(value, before[key])]
+    assert not same
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_twins_share_weights_logits_and_differ_in_scaled_gradients_only(name):
+    plain, scaled = zoo.create_model(name, timesteps=2), zoo.create_model(f"{name}_gs", timesteps=2)
+    scaled.load_state_dict(plain.state_dict(), strict=True)
+    x = images(4)
+    assert torch.equal(plain.eval()(x), scaled.eval()(x))
+    assert plain.model_args["scaling"] == "none"
+    rules = {key: m.scaling for key, m in scaled.named_modules() if isinstance(m, SpikingConv2d | SpikingLinear)}
+    assert any(rules.values())
+    gradients = []
+    for model in (plain.double().train(), scaled.double().train()):
+        loss(model, x.double()).backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    changed = {key for key in gradients[0] if not torch.equal(gradients[0][key], gradients[1][key])}
+    assert changed == {f"{key}.weight" for key, rule in rules.items() if rule}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_state_dict_round_trip_in_another_layout_and_precision(name):
+    model = zoo.create_model(name, timesteps=2).double().eval()
+    other = zoo.create_model(name, timesteps=2).double().eval()
+    x = images().double()
+    assert not torch.equal(model(x), other(x))
+    other.load_state_dict(model.state_dict())
+    y = model(x)
+    assert torch.equal(other(x), y)
+    last = other.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, y, rtol=1e-9, atol=1e-9)
+    rebuilt = zoo.create_model(name, **json.loads(json.dumps(model.model_args))).double().eval()
+    rebuilt.load_state_dict(model.state_dict())
+    assert torch.equal(rebuilt(x), y)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_autocast(name):
+    model = zoo.create_model(f"{name}_gs", timesteps=2).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(model, images(4))
+    value.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_timms_contract(name):
+    model = zoo.create_model(name, timesteps=2).eval()
+    x = images()
+    features = model.forward_features(x)
+    assert features.shape[:2] == (4, model.num_features)
+    hidden = model.forward_head(features, pre_logits=True)
+    assert hidden.shape == (4, model.head_hidden_size)
+    final, maps = model.forward_intermediates(x)
+    assert torch.equal(final, features)
+    assert len(maps) == len(model.stages) == len(model.feature_info)
+    for info, rates in zip(model.feature_info, maps, strict=True):
+        assert rates.shape == (2, info["num_chs"], 32 // info["reduction"], 32 // info["reduction"])
+    steps = model.forward_intermediates(x, indices=[-1], output_fmt="TNCHW", intermediates_only=True, stop_early=True)
+    assert torch.equal(steps[0].mean(0), maps[-1])
+    only = timm.create_model(name, features_only=True, timesteps=2).eval()
+    only.model.load_state_dict(model.state_dict(), strict=False)
+    for a, b in zip(only(x), maps, strict=True):
+        assert torch.equal(a, b)
+    assert only.feature_info.channels() == [info["num_chs"] for info in model.feature_info]
+    for bad in ({"indices": [len(maps)]}, {"output_fmt": "NLC"}):
+        with pytest.raises(ZooError):
+            model.forward_intermediates(x, **bad)
+
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    scales = {p: group["lr_scale"] for group in groups for p in group["params"]}
+    assert scales[model.conv1.weight] < scales[next(p for k, p in model.named_parameters() if k.startswith("fc"))]
+    assert len(set(scales.values())) > len(model.stages)
+
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7)
+    model.reset_classifier(0)
+    assert model(x).shape == (2, model.head_hidden_size)
+    other = timm.create_model(name, num_classes=0, in_chans=1, timesteps=1).eval()
+    assert other(torch.randn(2, 1, 32, 32)).shape == (2, other.head_hidden_size)
+    assert other.pretrained_cfg["input_size"][0] == 1
+    with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
+        model(torch.zeros(3, 32, 32))
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_checkpointed_gradients_are_the_same(name):
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = zoo.create_model(f"{name}_gs", timesteps=2).double().train()
+        model.set_grad_checkpointing(checkpointing)
+        loss(model, torch.randn(2, 3, 32, 32, dtype=torch.float64)).backward()
+        gradients.append([*(p.grad for p in model.parameters()), *model.buffers()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_compiles_into_one_graph(name):
+    torch._dynamo.reset()
+    model = zoo.create_model(f"{name}_gs", timesteps=2).train()
+    x = images()
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_inductor(name):
+    torch._dynamo.reset()
+    model = zoo.create_model(f"{name}_gs", timesteps=2).train()
+    x = images()
+    reference = copy.deepcopy(model)
+    loss(torch.compile(model), x).backward()
+    loss(reference, x).backward()
+    for (key, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert (p.grad - q.grad).norm() <= 1e-3 * q.grad.norm() + 1e-6, key
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [name for name in PLAIN if name not in FAMILIES.values()])
+def test_the_others_compile_into_one_graph(name):
+    test_compiles_into_one_graph(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize("neuron", ["if", "plif", "clif", "glif", "psn"])
+def test_other_neurons(name, neuron):
+    model = zoo.create_model(f"{name}_gs", timesteps=2, neuron=neuron).train()
+    loss(model, images()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize("norm", ["tdbn", "tebn"])
+def test_other_norms(name, norm):
+    model = zoo.create_model(f"{name}_gs", timesteps=2, norm=norm).train()
+    loss(model, images()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize("encoding", ["rate", "latency", "frames"])
+def test_other_encodings(name, encoding):
+    model = zoo.create_model(name, timesteps=3, encoding=encoding).eval()
+    shape = (2, 3, 3, 32, 32) if encoding == "frames" else (2, 3, 32, 32)
+    assert model(torch.rand(shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_larger_images(name):
+    model = zoo.create_model(name, timesteps=1, stem_stride=2).eval()
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+
+
+OWN = """
+from torch import nn
+import zoo
+from zoo.models.sresnet import SResNet
+from zoo.models._build import build, make_cfgs
+
+default_cfgs = make_cfgs(["my_snn"], first_conv="conv1", classifier="fc")
+
+@zoo.register_model
+def my_snn(pretrained=False, **kwargs):
+    "Mine."
+    return build(SResNet, "my_snn", pretrained, depths=(1,), widths=(8,), stem=8, **kwargs)
+"""
+
+
+def test_a_model_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    code = (
+        "import zoo, timm, torch; zoo.load_plugin('mine.py'); "
+        "print(zoo.create_model('my_snn', timesteps=2)(torch.randn(2, 3, 32, 32)).shape, zoo.list_models('my_*')); "
+        "print(timm.create_model('my_snn', scaling='window').model_args['scaling'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["torch.Size([2, 10]) ['my_snn']", "window"]
