@@ -66,8 +66,8 @@ class _Watch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rule, name)
 
-    def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient) -> Tensor:
-        exact = self.rule.factor(pre, post, operator)
+    def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient, dtype: torch.dtype) -> Tensor:
+        exact = self.rule.factor(pre, post, operator, dtype)
         weight, geometry = self.layer.weight.detach(), Geometry.of(self.layer)
         for name, kept in self.kept.items():
             near = kept(pre, post, weight, geometry)

@@ -202,7 +202,7 @@ def test_evidence_in_few_terms(name, steps):
         run(Scaling(name, 0.7, rank=rank), kind, pre, post, error)[0].weight.grad for rank in (None, steps, 1)
     )
     torch.testing.assert_close(all_terms, exact, rtol=1e-10, atol=1e-10)
-    terms = window_terms(steps, K).double()
+    terms = torch.tensor(window_terms(steps, K)).double()
     response = torch.tensor([[K ** (t - i) if t >= i else 0.0 for i in range(steps)] for t in range(steps)]).double()
     torch.testing.assert_close(terms.T @ terms, response.T @ response, rtol=1e-6, atol=1e-6)
     assert (terms.norm(dim=1).diff() <= 0).all()

@@ -41,9 +41,13 @@ def convolution_backward(
 
 
 def weight_gradient(weight: Tensor, geometry: Geometry) -> WeightGradient:
-    """The weight-gradient operator K of a convolution; `weight` gives its shape, dtype follows the operands."""
+    """The weight-gradient operator K of a convolution, in the precision of its operands; `weight` gives the shape.
+
+    Spikes in one byte each are taken to the weight's precision.
+    """
 
     def operator(input: Tensor, error: Tensor) -> Tensor:
+        input, error = (z if z.is_floating_point() else z.to(weight.dtype) for z in (input, error))
         return convolution_backward(input, error, weight.to(input.dtype), geometry, [False, True, False])[1]
 
     return operator
@@ -84,8 +88,9 @@ def kept_factor(
     groups: int,
 ) -> Tensor:
     scaling, count = Scaling(*json.loads(rule)), int(calls)
+    geometry = Geometry(stride, padding, dilation, groups)
     if count % scaling.every == 0:
-        new = scaling.factor(pre, post, weight_gradient(weight, Geometry(stride, padding, dilation, groups)))
+        new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
         factor.copy_(new if count == 0 else factor.lerp(new.to(factor.dtype), 1 - scaling.average))
     calls.add_(1)
     return factor.clone()

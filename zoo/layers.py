@@ -95,10 +95,10 @@ class _Spiking(nn.Module):
     ) -> Callable[[Tensor], Tensor]:
         def factor(spikes: Tensor) -> Tensor:
             spikes = spikes.view(shape)
-            pre, post = (unfold_steps(z.to(weight.dtype), self.timesteps) for z in (kept, spikes))
+            pre, post = (unfold_steps(z, self.timesteps) for z in (kept, spikes))
             if self.kept is not None:
                 return self.kept(pre, post, weight, geometry)
-            return rule.factor(pre, post, weight_gradient(weight, geometry))
+            return rule.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
 
         return factor
 

@@ -42,6 +42,8 @@ class Spikes(NamedTuple):
     """Decay of a trace from one step to the next."""
     operator: WeightGradient
     """The layer's weight-gradient operator K."""
+    dtype: torch.dtype
+    """What K is to compute in; spikes may come in one byte each."""
     rank: int | None = None
     """How many terms approximate the evidence of a whole window, see `window_terms`; None for all, which is exact."""
 
@@ -66,7 +68,7 @@ def trace(spikes: Tensor, k: float = TRACE_DECAY) -> Tensor:
     steps = [wide(spikes[0])]
     for s in spikes[1:]:
         steps.append(s + k * steps[-1])
-    return torch.stack(steps)
+    return _unfolded(steps)
 
 
 def time_to_spike(post: Tensor, k: float = TRACE_DECAY) -> Tensor:
@@ -74,7 +76,11 @@ def time_to_spike(post: Tensor, k: float = TRACE_DECAY) -> Tensor:
     steps = [wide(post[-1])]
     for s in reversed(post[:-1].unbind()):
         steps.append(s + k * (1 - s) * steps[-1])
-    return torch.stack(steps[::-1])
+    return _unfolded(steps[::-1])
+
+
+def _unfolded(steps: list[Tensor]) -> Tensor:
+    return torch.cat(steps).unflatten(0, (len(steps), -1))  # unlike stack, keeps a channels_last layout
 
 
 # Evidence, [T, ...] or [1, ...] in the shape of the weight, summed over batch, positions and processes.
@@ -95,7 +101,7 @@ def _traces(s: Spikes) -> tuple[Tensor, Tensor]:
 def _small(s: Spikes, x: Tensor) -> Tensor:
     # Sums over batch and positions overflow float16 at 65,504. G does not depend on the evidence's scale, and a power
     # of two changes no digit: bring the largest possible sum over one step near 1.
-    return (x * 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)).to(s.post.dtype)
+    return (x * 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)).to(s.dtype)
 
 
 def _coincidence(s: Spikes) -> Tensor:
@@ -105,24 +111,35 @@ def _coincidence(s: Spikes) -> Tensor:
 def _coincidence_of_window(s: Spikes) -> Tensor:
     if s.rank is None or s.rank >= len(s.pre):
         return wide(folded(s.operator, *_traces(s)))[None]
-    pre, post = wide(s.pre), wide(s.post)
-    terms = window_terms(len(pre), s.k)[: s.rank].to(pre)
-    a, b = (_small(s, torch.tensordot(terms, x, 1)) for x in (pre, post))
+    terms = window_terms(len(s.pre), s.k)[: s.rank]
+    a, b = (_small(s, _unfolded([_weighted_sum(x, term) for term in terms])) for x in (s.pre, s.post))
     return wide(folded(s.operator, a, b))[None]
 
 
-@functools.cache
-def window_terms(timesteps: int, k: float) -> Tensor:
-    """Weights [T, T] of time steps, a row a term, the most important first, for coincidences over a whole window.
+def _weighted_sum(x: Tensor, weights: tuple[float, ...]) -> Tensor:
+    total = wide(x[0]) * weights[0]
+    for step, weight in zip(x[1:], weights[1:], strict=True):
+        total.add_(step, alpha=weight)
+    return total
+
+
+@torch.compiler.assume_constant_result
+def window_terms(timesteps: int, k: float) -> tuple[tuple[float, ...], ...]:
+    """Weights of the T time steps in each of T terms, the most important first, for coincidences over a whole window.
 
     sum_t K(x_pre[t], x_post[t]) is bilinear in the spikes: sum_ij M_ij K(s_pre[i], s_post[j]) with M_ij = sum_t
     k^(2t-i-j) over t >= max(i, j). With M = sum_r v_r v_r', each term is K of the two sums over time, weighted by v_r:
     one evaluation of K instead of T. The first term alone takes coincidences of weighted firing rates.
     """
+    return _window_terms(timesteps, k)
+
+
+@functools.cache
+def _window_terms(timesteps: int, k: float) -> tuple[tuple[float, ...], ...]:
     steps = torch.arange(timesteps)
     response = torch.where(steps[:, None] >= steps, k ** (steps[:, None] - steps).clamp(min=0).double(), 0.0)
     values, vectors = torch.linalg.eigh(response.T @ response)
-    return (vectors * values.sqrt()).T.flip(0)
+    return tuple(tuple(term) for term in (vectors * values.clamp(min=0).sqrt()).T.flip(0).tolist())
 
 
 def _spike_coincidence(s: Spikes) -> Tensor:

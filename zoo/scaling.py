@@ -96,19 +96,19 @@ class Scaling(NamedTuple):
             return by_default or self.layers == ALL_LAYERS
         return fnmatchcase(name, self.layers)
 
-    def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient) -> Tensor:
+    def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient, dtype: torch.dtype) -> Tensor:
         """The factor, of this forward pass alone.
 
         Args:
             pre: the layer's input spikes [T, B, ...].
             post: the spikes [T, B, ...] of the neurons that it drives, in the shape of the layer's output.
             operator: the layer's weight-gradient operator K.
+            dtype: what it computes in.
         """
         part = math.ceil(self.batch * pre.shape[1])
         if part < pre.shape[1]:
             pre, post = pre[:, :part], post[:, :part]
-        dtype = _PRECISIONS[self.precision]
-        spikes = Spikes(pre.to(dtype or pre.dtype), post.to(dtype or post.dtype), self.k, operator, self.rank)
+        spikes = Spikes(pre, post, self.k, operator, _PRECISIONS[self.precision] or dtype, self.rank)
         if self.of is None:
             return self._rule.factor(spikes, self.alpha)
         return CONTROLS[self.name](self._rule, spikes, self.alpha)
@@ -128,7 +128,7 @@ class Scaling(NamedTuple):
             plain = folded(operator, pre, error)[None] if len(told) == 1 else each_step(operator, pre, error)
             scaled = (told * wide(plain)).sum(0)
             return same_norm(wide(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
-        scaled = (error * self.factor(pre, told, operator)).to(error.dtype)
+        scaled = (error * self.factor(pre, told, operator, error.dtype)).to(error.dtype)
         return wide(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
 
 
