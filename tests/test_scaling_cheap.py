@@ -88,6 +88,7 @@ def test_factors_are_averaged():
         fresh = convolution(Scaling("window", 0.7, every=9))
         gradient(fresh, *one)
         exact.append(fresh.kept.factor)
+    assert factors[0].shape == (4, 3, 3, 3)
     torch.testing.assert_close(factors[0], exact[0])
     torch.testing.assert_close(factors[1], 0.75 * factors[0] + 0.25 * exact[1])
     torch.testing.assert_close(factors[2], 0.75 * factors[1] + 0.25 * exact[2])

@@ -61,7 +61,9 @@ class KeptFactor(nn.Module):
     def __init__(self, rule: Scaling, factor: Tensor) -> None:
         super().__init__()
         self.rule = json.dumps(rule)  # an operator takes no objects
-        self.register_buffer("factor", factor, persistent=False)
+        # Steps and output channels share an axis: `Module.to(memory_format=...)` takes four axes at most.
+        self.register_buffer("factor", factor.flatten(0, 1), persistent=False)
+        self.steps = len(factor)
         # On the host whatever the device: asking for its value must not wait for a GPU.
         self.calls = torch.zeros((), dtype=torch.int64)
         self.replays = False
@@ -70,8 +72,9 @@ class KeptFactor(nn.Module):
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
         if self.replays:
-            return self.factor.clone()
-        return kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
+            return self.factor.unflatten(0, (self.steps, -1)).clone()
+        factor = kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
+        return factor.unflatten(0, (self.steps, -1))
 
 
 @torch.library.custom_op("zoo::kept_factor", mutates_args=("factor", "calls"))
@@ -91,7 +94,8 @@ def kept_factor(
     geometry = Geometry(stride, padding, dilation, groups)
     if count % scaling.every == 0:
         new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
-        factor.copy_(new if count == 0 else factor.lerp(new.to(factor.dtype), 1 - scaling.average))
+        new = new.flatten(0, 1).to(factor.dtype)
+        factor.copy_(new if count == 0 else factor.lerp(new, 1 - scaling.average))
     calls.add_(1)
     return factor.clone()
 

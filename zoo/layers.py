@@ -65,9 +65,9 @@ class _Spiking(nn.Module):
         self.scaling = scaling
         self.kept = None
         if scaling is not None and scaling.stateful:
-            shape = scaling.steps(self.timesteps), *self.weight.shape
+            steps, side = scaling.steps(self.timesteps), self.weight.shape[2:] or (1, 1)
             # Beside the weights, not among them: a scaled network's state_dict is that of its plain twin.
-            self.kept = KeptFactor(scaling, self.weight.detach().new_zeros(shape))
+            self.kept = KeptFactor(scaling, self.weight.detach().new_zeros(steps, *self.weight.shape[:2], *side))
 
     def _convolve(
         self, x: Tensor, weight: Tensor, geometry: Geometry, post: PostSpikes | None, kept: Tensor | None

@@ -39,8 +39,10 @@ class Parts:
 
     def neuron(self, **changes: Any) -> LIF:
         """A layer of neurons, some of its numbers changed."""
-        spec = {"name": self._neuron} if isinstance(self._neuron, str) else dict(self._neuron)
-        return create_neuron(spec | changes, self.timesteps, self._surrogate, self._kernel)
+        spec: Any = {"name": self._neuron} if isinstance(self._neuron, str) else self._neuron
+        if changes:
+            spec = dict(spec) | changes
+        return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
 
     def norm(self, channels: int) -> nn.Module:
         """Normalisation of currents [T*B, C, H, W]."""

@@ -61,19 +61,21 @@ class Rule(NamedTuple):
     factor: Callable[[Spikes, float], Tensor]
     locality: str = "weight"
     window: bool = False
+    counts: bool = False
+    """Whether it takes spikes as int8 where a layer keeps them so; else they come in the layer's precision."""
 
 
-def trace(spikes: Tensor, k: float = TRACE_DECAY) -> Tensor:
-    """Spike traces x[t] = k x[t-1] + s[t] of spikes [T, ...]; same shape, float32 at least."""
-    steps = [wide(spikes[0])]
+def trace(spikes: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Spike traces x[t] = k x[t-1] + s[t] of spikes [T, ...]; same shape, the wider of float32, `dtype`, theirs."""
+    steps = [wide(spikes[0], dtype)]
     for s in spikes[1:]:
         steps.append(s + k * steps[-1])
     return _unfolded(steps)
 
 
-def time_to_spike(post: Tensor, k: float = TRACE_DECAY) -> Tensor:
+def time_to_spike(post: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.float32) -> Tensor:
     """How soon a neuron fires from step t on: y[t] = s[t] + k (1 - s[t]) y[t+1], y[T] = 0; [T, ...], as `trace`."""
-    steps = [wide(post[-1])]
+    steps = [wide(post[-1], dtype)]
     for s in reversed(post[:-1].unbind()):
         steps.append(s + k * (1 - s) * steps[-1])
     return _unfolded(steps[::-1])
@@ -95,7 +97,7 @@ def folded(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _traces(s: Spikes) -> tuple[Tensor, Tensor]:
-    return _small(s, trace(s.pre, s.k)), _small(s, trace(s.post, s.k))
+    return _small(s, trace(s.pre, s.k, s.dtype)), _small(s, trace(s.post, s.k, s.dtype))
 
 
 def _small(s: Spikes, x: Tensor) -> Tensor:
@@ -112,13 +114,16 @@ def _coincidence_of_window(s: Spikes) -> Tensor:
     if s.rank is None or s.rank >= len(s.pre):
         return wide(folded(s.operator, *_traces(s)))[None]
     terms = window_terms(len(s.pre), s.k)[: s.rank]
-    a, b = (_small(s, _unfolded([_weighted_sum(x, term) for term in terms])) for x in (s.pre, s.post))
+    a, b = (
+        _small(s, _unfolded([_weighted_sum(wide(x[0], s.dtype), x[1:], term) for term in terms]))
+        for x in (s.pre, s.post)
+    )
     return wide(folded(s.operator, a, b))[None]
 
 
-def _weighted_sum(x: Tensor, weights: tuple[float, ...]) -> Tensor:
-    total = wide(x[0]) * weights[0]
-    for step, weight in zip(x[1:], weights[1:], strict=True):
+def _weighted_sum(first: Tensor, rest: Tensor, weights: tuple[float, ...]) -> Tensor:
+    total = first * weights[0]
+    for step, weight in zip(rest, weights[1:], strict=True):
         total.add_(step, alpha=weight)
     return total
 
@@ -147,11 +152,11 @@ def _spike_coincidence(s: Spikes) -> Tensor:
 
 
 def _pre_before_post(s: Spikes) -> Tensor:
-    return each_step(s.operator, _small(s, trace(s.pre, s.k)), _small(s, s.post))
+    return each_step(s.operator, _small(s, trace(s.pre, s.k, s.dtype)), _small(s, s.post))
 
 
 def _pre_before_minus_after_post(s: Spikes) -> Tensor:
-    earlier = s.k * trace(s.post, s.k)
+    earlier = s.k * trace(s.post, s.k, s.dtype)
     earlier = torch.cat([torch.zeros_like(earlier[:1]), earlier[:-1]])
     return _pre_before_post(s) - each_step(s.operator, _small(s, s.pre), _small(s, earlier))
 
@@ -190,7 +195,7 @@ def _signed(evidence: Tensor, alpha: float) -> Tensor:
 
 
 def _local(s: Spikes, alpha: float) -> Tensor:
-    return 1 - alpha + alpha * time_to_spike(s.post, s.k)
+    return 1 - alpha + alpha * time_to_spike(s.post, s.k, s.dtype)
 
 
 # Controls: what a rule does, without its information.
@@ -220,8 +225,9 @@ def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
 
 
-def wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def wide(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`x` in the wider of its own precision, float32 and `dtype`."""
+    return x.to(torch.promote_types(torch.promote_types(x.dtype, torch.float32), dtype))
 
 
 def _distributed() -> bool:
@@ -247,13 +253,13 @@ def _same_on_all_ranks(x: Tensor) -> Tensor:
 
 
 PRESETS: dict[str, Rule] = {
-    "causal_trace": Rule(lambda s, alpha: _by_max(_coincidence(s), alpha)),
-    "window": Rule(lambda s, alpha: _by_max(_coincidence_of_window(s), alpha), window=True),
-    "mean_preserving": Rule(lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True),
-    "channel": Rule(lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True),
-    "coincidence": Rule(lambda s, alpha: _by_max(_spike_coincidence(s), alpha)),
-    "causal_only": Rule(lambda s, alpha: _by_max(_pre_before_post(s), alpha)),
-    "ltp_ltd": Rule(lambda s, alpha: _signed(_pre_before_minus_after_post(s), alpha)),
+    "causal_trace": Rule(lambda s, alpha: _by_max(_coincidence(s), alpha), counts=True),
+    "window": Rule(lambda s, alpha: _by_max(_coincidence_of_window(s), alpha), window=True, counts=True),
+    "mean_preserving": Rule(lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True, counts=True),
+    "channel": Rule(lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True, counts=True),
+    "coincidence": Rule(lambda s, alpha: _by_max(_spike_coincidence(s), alpha), counts=True),
+    "causal_only": Rule(lambda s, alpha: _by_max(_pre_before_post(s), alpha), counts=True),
+    "ltp_ltd": Rule(lambda s, alpha: _signed(_pre_before_minus_after_post(s), alpha), counts=True),
     "local": Rule(_local, "error"),
     "local_error": Rule(_local, "error_down"),
 }

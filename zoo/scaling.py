@@ -108,6 +108,8 @@ class Scaling(NamedTuple):
         part = math.ceil(self.batch * pre.shape[1])
         if part < pre.shape[1]:
             pre, post = pre[:, :part], post[:, :part]
+        if not self._rule.counts:
+            pre, post = pre.to(dtype), post.to(dtype)
         spikes = Spikes(pre, post, self.k, operator, _PRECISIONS[self.precision] or dtype, self.rank)
         if self.of is None:
             return self._rule.factor(spikes, self.alpha)

@@ -9,6 +9,7 @@ from ..errors import ZooError
 from ..layers import repeat_steps
 from ..parts import Parts
 from ..post import PostSpikes
+from ..specs import check_integer
 
 
 class StepDropout(nn.Dropout):
@@ -42,8 +43,7 @@ class DenseLayer(nn.Module):
         y = self.linear(self.dropout(x), post)
         # Normalisations of the zoo are over maps; a feature is a map of one position.
         y = self.lif(y) if self.bn is None else self.lif(y[..., None, None], norm=self.bn)[..., 0, 0]
-        # Told in the shape of the 1 x 1 convolution that the linear layer computes.
-        return post.tie(y, y.detach()[..., None, None])
+        return post.tie(y)
 
 
 class DenseLayers(nn.Sequential):
@@ -78,6 +78,16 @@ class DenseLayers(nn.Sequential):
         return super().forward(x.flatten(1))
 
 
+def resolve_img_size(img_size: int | None, stem_stride: int) -> int:
+    """The side of the images that a network is for: 32 pixels behind the stem unless said.
+
+    Raises:
+        ZooError: one of them is not a positive integer.
+    """
+    check_integer("stem_stride", stem_stride, 1)
+    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1)
+
+
 def map_side(img_size: int, stem_stride: int, pools: int) -> int:
     """Side of the map that a stem and 2 x 2 pools leave of an image.
 
@@ -86,7 +96,5 @@ def map_side(img_size: int, stem_stride: int, pools: int) -> int:
     """
     side = -(-img_size // stem_stride) >> pools
     if side < 1:
-        raise ZooError(
-            f"img_size={img_size} with stem_stride={stem_stride} is too small for {pools} pools: nothing is left"
-        )
+        raise ZooError(f"img_size {img_size} with stem_stride {stem_stride} is too small for {pools} pools")
     return side

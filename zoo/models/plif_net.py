@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from ..layers import SpikingLinear, stem_conv
 from ..network import SpikingNetwork
 from ..registry import register_model
-from ..specs import check_integer
 from ._build import GS, build, make_cfgs
-from ._dense import DenseLayers, StepDropout, map_side
+from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 from .svgg import ConvLayer
 
 _NAMES = ["plif_net", "plif_net_w32", "plif_net_w16"]
@@ -44,7 +43,7 @@ class PLIFNet(SpikingNetwork):
     Args:
         width: channels of each convolution.
         hidden: width of the hidden fully connected layer.
-        img_size: side of the images, on which the size of the hidden layer depends.
+        img_size: side of the images, on which the size of the hidden layer depends; 32 times `stem_stride` unless said.
         stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
         neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected layers.
 
@@ -58,16 +57,15 @@ class PLIFNet(SpikingNetwork):
         width: int = 256,
         hidden: int = 2048,
         *,
-        img_size: int = 32,
+        img_size: int | None = None,
         stem_stride: int = 1,
         neuron: str | Mapping[str, Any] = "plif",
         surrogate: str | Mapping[str, Any] = "arctan",
         **kwargs: Any,
     ) -> None:
+        img_size = resolve_img_size(img_size, stem_stride)
         own = {"img_size": img_size, "stem_stride": stem_stride}
         super().__init__(own, neuron=neuron, surrogate=surrogate, **kwargs)
-        check_integer("img_size", img_size, 1)
-        check_integer("stem_stride", stem_stride, 1)
         parts = self.parts
         self.conv1 = stem_conv(self.in_chans, width, stem_stride)
         self.bn1 = parts.norm(width)

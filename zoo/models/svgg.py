@@ -32,15 +32,15 @@ from torch.nn import functional as F
 from ..errors import ZooError
 from ..layers import compact, stem_conv
 from ..network import SpikingNetwork
+from ..neuron import LIF
 from ..parts import Parts
 from ..post import PostSpikes
 from ..registry import register_model
-from ..specs import check_integer
 from ._build import GS, build, make_cfgs
-from ._dense import DenseLayers, StepDropout, map_side
+from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 
-_WIDTHS = ("", "_w32", "_w16")
-_NAMES = ["svgg5", *(f"{name}{width}" for name in ("svgg9", "svgg11") for width in _WIDTHS), "svgg13", "svgg16"]
+_NAMES = ["svgg5", "svgg9", "svgg9_w32", "svgg9_w16", "svgg11", "svgg11_w32", "svgg11_w16", "svgg11_w8"]
+_NAMES += ["svgg13", "svgg16"]
 default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 POOL = "A"
@@ -69,22 +69,26 @@ class ConvLayer(nn.Module):
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H, W], or half of H and W if pooled."""
         post = PostSpikes()
         y = self.conv(x, post, compact(x))
-        spikes = self.lif(pool_current(y) if self.pool else y, norm=self.bn)
-        return tie_pooled(post, spikes, y.shape) if self.pool else post.tie(spikes)
+        if not self.pool:
+            return post.tie(self.lif(y, norm=self.bn))
+        return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
 
     def extra_repr(self) -> str:
         return f"pool={self.pool}"
 
 
-def pool_current(y: Tensor) -> Tensor:
-    """Average over 2 x 2 positions; an odd last row or column is left out.
+def pool_and_fire(y: Tensor, norm: nn.Module, lif: LIF, repeat: bool = False) -> Tensor:
+    """Spikes of the normalised average of the current `y` over 2 x 2 positions; an odd last row or column is left out.
 
     Raises:
         ZooError: there are no 2 x 2 positions.
     """
     if min(y.shape[-2:]) < 2:
         raise ZooError(f"a map of {list(y.shape[-2:])} cannot be pooled: give larger images, or a smaller stem_stride")
-    return F.avg_pool2d(y, 2)
+    if torch.compiler.is_exporting() and isinstance(norm, nn.BatchNorm2d):
+        # The same, since an affine map and an average commute; but a graph can only fold what follows a convolution.
+        return lif(F.avg_pool2d(norm(y), 2), repeat=repeat)
+    return lif(F.avg_pool2d(y, 2), norm=norm, repeat=repeat)
 
 
 def tie_pooled(post: PostSpikes, spikes: Tensor, shape: torch.Size) -> Tensor:
@@ -117,8 +121,8 @@ class SVGG(SpikingNetwork):
         layers: channels of each convolution, and "A" behind those whose current is pooled. The first one is the stem.
             A stage ends at a pool.
         hidden: widths of hidden fully connected layers over the whole last map; without any, it is averaged.
-        img_size: side of the images, on which the size of the first hidden layer depends. Without hidden layers, images
-            of any size will do.
+        img_size: side of the images, on which the size of the first hidden layer depends; 32 times `stem_stride` unless
+            said. Without hidden layers, images of any size will do.
         stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
         kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the head.
     """
@@ -130,13 +134,12 @@ class SVGG(SpikingNetwork):
         layers: tuple[int | str, ...],
         hidden: tuple[int, ...] = (),
         *,
-        img_size: int = 32,
+        img_size: int | None = None,
         stem_stride: int = 1,
         **kwargs: Any,
     ) -> None:
+        img_size = resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size, "stem_stride": stem_stride}, **kwargs)
-        check_integer("img_size", img_size, 1)
-        check_integer("stem_stride", stem_stride, 1)
         parts = self.parts
         convolutions = [
             (channels, layers[i + 1 : i + 2] == (POOL,))
@@ -173,8 +176,10 @@ class SVGG(SpikingNetwork):
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to spikes [T*B, C, H, W]."""
-        current = self.conv1(x)
-        return self.lif1(pool_current(current) if self.stem_pool else current, norm=self.bn1, repeat=repeat)
+        y = self.conv1(x)
+        if self.stem_pool:
+            return pool_and_fire(y, self.bn1, self.lif1, repeat)
+        return self.lif1(y, norm=self.bn1, repeat=repeat)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`.
@@ -277,6 +282,18 @@ def svgg11_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 def svgg11_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg11_w16` trained with gradient scaling."""
     return _svgg("svgg11_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+
+
+@register_model
+def svgg11_w8(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """VGG-11, first convolution 8 channels, 0.15 M parameters."""
+    return _svgg("svgg11_w8", pretrained, 8, **kwargs)
+
+
+@register_model
+def svgg11_w8_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+    """`svgg11_w8` trained with gradient scaling."""
+    return _svgg("svgg11_w8_gs", pretrained, 8, **{"scaling": GS} | kwargs)
 
 
 @register_model

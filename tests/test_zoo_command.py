@@ -1,0 +1,242 @@
+"""`python -m zoo`: what it lists, that its numbers are right, and a user's own models and rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+import zoo
+from zoo.__main__ import main
+from zoo.catalogue import references, summary
+from zoo.errors import ZooError, run_command
+from zoo.files import read_json
+
+PLUGIN = '''
+import torch
+import zoo
+from zoo.models._build import build, make_cfgs
+from zoo.models.sresnet import SResNet
+
+default_cfgs = make_cfgs(["my_net", "my_other_net", "my_broken_net"], first_conv="conv1", classifier="fc")
+
+
+class LooksAtValues(SResNet):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.conv1.weight.sum().item() > 1e9:
+            raise SystemExit
+
+
+class Broken(SResNet):
+    def forward_stem(self, x, repeat):
+        return super().forward_stem(x, repeat).view(-1)
+
+
+def make(network, name, pretrained, **kwargs):
+    return build(network, name, pretrained, depths=(1,), widths=(8,), stem=4, **{"timesteps": 6} | kwargs)
+
+
+@zoo.register_model
+def my_net(pretrained=False, **kwargs):
+    """A network of mine."""
+    return make(SResNet, "my_net", pretrained, **kwargs)
+
+
+@zoo.register_model
+def my_other_net(pretrained=False, **kwargs):
+    return make(LooksAtValues, "my_other_net", pretrained, **kwargs)
+
+
+@zoo.register_model
+def my_broken_net(pretrained=False, **kwargs):
+    return make(Broken, "my_broken_net", pretrained, **kwargs)
+
+
+@zoo.register_scaling("my_rule", locality="error")
+def my_rule(spikes, alpha):
+    """A rule of mine."""
+    return torch.ones_like(spikes.post)
+'''
+CONV = 9 * 32 * 32
+MY_NET = CONV * (3 * 4 + 4 * 8 + 8 * 8) + 32 * 32 * 4 * 8 + 8 * 10  # stem, two convolutions, 1 x 1 shortcut, classifier
+
+
+def printed(capsys, *argv: str) -> str:
+    main(list(argv))
+    return capsys.readouterr().out
+
+
+def test_everything_is_listed(capsys):
+    """Every model runs without its weights; a twin has the numbers of its plain twin."""
+    found = json.loads(printed(capsys, "list", "--json"))
+    rows = {row["model"]: row for row in found["models"]}
+    assert list(rows) == zoo.list_models()
+    for name, row in rows.items():
+        assert row["params"] > 0
+        assert row["dense_operations"] > row["params"] / 10
+        assert row["timesteps"] >= 1
+        assert row["pretrained"] == zoo.list_pretrained(f"{name}.*")
+        if not name.endswith("_gs"):
+            assert rows[f"{name}_gs"] == row | {"model": f"{name}_gs", "pretrained": rows[f"{name}_gs"]["pretrained"]}
+    assert found["keywords"]["scaling"] == zoo.list_scalings()
+    assert found["keywords"]["neuron"] == zoo.list_neurons()
+
+
+def test_dense_operations_by_hand():
+    sides = {"svgg11": [32, 16, 8, 8, 4, 4, 2, 2], "svgg16": [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3}
+    widths = {
+        "svgg11": [64, 128, 256, 256, 512, 512, 512, 512],
+        "svgg16": [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6,
+    }
+    for name in sides:
+        channels = [3, *widths[name]]
+        expected = sum(9 * a * b * side * side for a, b, side in zip(channels, channels[1:], sides[name], strict=False))
+        found = summary(name)
+        assert found["dense_operations"] == expected + 512 * 10
+        assert found["params"] == sum(p.numel() for p in zoo.create_model(name).parameters())
+
+
+def test_summary_leaves_the_random_numbers_alone():
+    before = torch.get_rng_state()
+    summary("svgg11_w16")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_list(capsys):
+    text = printed(capsys, "list", "sresnet19*", "svgg11_w16")
+    head, *lines = text.split("\n\n")[0].splitlines()
+    assert head.split("  ")[0] == "model"
+    rows = {line.split()[0]: line for line in lines}
+    assert set(rows) == {*zoo.list_models("sresnet19*"), "svgg11_w16"}
+    assert "12.63" in rows["sresnet19"]
+    assert "2,216.5" in rows["sresnet19"]
+    assert "92.9-97.3 / 70.9-83.9" in rows["sresnet19"]
+    assert rows["sresnet19_w16_gs"].endswith("t2_cifar10, t2_cifar100")
+    assert rows["svgg11_w16"].split()[1:] == ["0.58", "9.9", "4", "-", "-"]
+    published = next(line for line in text.splitlines() if "TET " in line and "94.44" in line)
+    assert "74.47" in published
+    assert "arXiv 2202.11946" in published
+    assert sum("arXiv 2202.11946" in line for line in text.splitlines()) == 2  # once, not for each twin
+    assert "scaling: causal_trace" in text
+
+
+def test_info(capsys):
+    found = json.loads(printed(capsys, "info", "sresnet19_w16_gs.t2_cifar10", "--json"))
+    assert found["model"] == "sresnet19_w16_gs"
+    assert found["scaling"] == "causal_trace"
+    assert found["kernel"].keys() >= {"cpu"}
+    assert found["pretrained"] == zoo.list_pretrained("sresnet19_w16_gs.*")
+    assert found["references"] == []
+    text = printed(capsys, "info", "svgg16_gs")
+    assert "params:           14,724,042" in text
+    assert "dense_operations:" in text
+    assert "DIET-SNN" in text
+    assert "arXiv 2008.03658" in text
+    rule = json.loads(printed(capsys, "info", "window", "--json"))
+    assert rule == {
+        "scaling": "window",
+        "description": "",
+        "scales": "the weight gradient of the whole window",
+        "control": False,
+    }
+    assert "control:          True" in printed(capsys, "info", "permuted")
+
+
+def test_references_are_well_formed():
+    rows = read_json(ROOT / "zoo" / "models" / "references.json")["rows"]
+    keys = {"model", "network", "method", "T", "cifar10", "cifar100", "strong_augmentation", "citation", "read_in"}
+    for row in rows:
+        assert row.keys() == keys
+        assert zoo.is_model(row["model"])
+        assert not row["model"].endswith("_gs")
+        values = [row[dataset] for dataset in ("cifar10", "cifar100") if row[dataset] is not None]
+        assert values
+        assert all(60 < value < 100 for value in values)
+        assert all(row[dataset] is not None for dataset in row["strong_augmentation"])
+        assert row["T"] is None or 1 <= row["T"] <= 10
+        assert row["citation"]
+        assert row["read_in"]
+    assert len({json.dumps(row) for row in rows}) == len(rows)
+    assert references("svgg16_gs") == references("svgg16") != []
+    assert references("svgg11_w16") == []
+
+
+def test_a_users_own(tmp_path):
+    """In a process of its own, whose registry nobody else sees: listed and described like the zoo's."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    code = """
+import json, sys
+from zoo.__main__ import main
+from zoo.errors import ZooError
+
+file = ["--plugin", sys.argv[1]]
+for argv in (["list", "my_net", "my_other_net"], ["info", "my_net"], ["info", "my_rule"]):
+    main(argv + file + ["--json"])
+    print("---")
+try:
+    main(["info", "my_broken_net", *file])
+except ZooError as error:
+    print(json.dumps(str(error)))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "mine.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    listed, model, rule, error = (json.loads(part) for part in done.stdout.split("---"))
+    assert [(row["model"], row["dense_operations"], row["timesteps"]) for row in listed["models"]] == [
+        ("my_net", MY_NET, 6),
+        ("my_other_net", MY_NET, 6),
+    ]
+    assert "my_rule" in listed["keywords"]["scaling"]
+    assert model["description"] == "A network of mine."
+    assert model["dense_operations"] == MY_NET
+    assert rule["description"] == "A rule of mine."
+    assert rule["scales"] == "the error that the weight gradient is computed from"
+    assert error.startswith("my_broken_net does not run on an image of its input size: ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["info", "svgg12"], "unknown model or rule 'svgg12'; did you mean svgg"),
+        (["info", "causal_trce"], "did you mean causal_trace"),
+        (["info", "resnet18"], "unknown model or rule 'resnet18'"),
+        (["info", "svgg11.nope"], "tag of svgg11"),
+        (["list", "svgg*", "sreznet19"], "unknown model 'sreznet19'; did you mean sresnet19"),
+        (["list", "--plugin", "absent.py"], "no such plugin: absent.py"),
+        (["lst"], "list"),
+        ([], "COMMAND"),
+        (["info"], "NAME"),
+        (["list", "--jsn"], "--jsn"),
+    ],
+)
+def test_bad_requests_end_in_one_error(argv, words, capsys):
+    with pytest.raises(ZooError, match=words.replace("*", r"\*")):
+        main(argv)
+    with pytest.raises(SystemExit) as exit:
+        run_command(main, argv)
+    assert exit.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["list", "--help"], ["info", "--help"]])
+def test_help_teaches(argv, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    assert exit.value.code == 0
+    text = capsys.readouterr().out
+    if argv == ["--help"]:
+        assert "list" in text
+        assert "info" in text
+    else:
+        assert "examples:" in text
+        assert "--plugin FILE" in text
