@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import write_json
+from zoo.files import atomic_write, read_json, write_json
 from zoo.kept import Geometry, KeptFactor
 from zoo.layers import SpikingConv2d
 from zoo.network import SpikingNetwork
@@ -37,6 +37,15 @@ from .data import DataSet, load_dataset
 from .measure import alternate
 from .processes import keep_memory
 
+FOLDER = Path(__file__).resolve().parent / "scaling_cost_results"
+_INTRO = """# What gradient scaling costs
+
+Rendered by `python -m recipes.scaling_cost --render` from the JSON files here, each with its command, commit, machine
+and every timing. Times are medians of alternating training steps in one process, relative to plain STBP. Correlations
+are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer, the smallest
+of all time steps: of the worst layer at the worst of the steps looked at, and on average.
+"""
+_HEAD = "| form | ms a step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"
 CHEAP: list[dict[str, Any]] = [
     {"batch": 0.5},
     {"batch": 0.25},
@@ -183,6 +192,25 @@ def _timed(network: SpikingNetwork, rule: Scaling | None, data: DataSet, batch: 
     return run
 
 
+def _render(check: bool) -> None:
+    lines = [_INTRO]
+    for file in sorted(FOLDER.glob("*.json")):
+        r = read_json(file)
+        what = f"{r['model']}, T = {r['timesteps']}, batch {r['batch']}, {r['dataset']}, after {r['train_steps']} steps"
+        lines += [f"## {r['rule']['name']}, alpha {r['rule']['alpha']:g}", "", f"{what}; {r['machine']['cpu']}, "
+                  f"{r['machine']['threads']} threads ([{file.name}]({file.name})).", "", _HEAD]  # fmt: skip
+        for name, row in r["forms"].items():
+            time = [f"{row['ms_a_step']:.0f}", f"{row['times_plain']:.3f}"] if "ms_a_step" in row else ["—", "—"]
+            near = [f"{row['worst']:.3f}", row["worst_layer"], f"{row['mean']:.3f}"] if "worst" in row else ["—"] * 3
+            lines.append("| " + " | ".join([name, *time, *near]) + " |")
+        lines.append("")
+    page, readme = "\n".join(lines), FOLDER / "README.md"
+    if not check:
+        atomic_write(readme, page)
+    elif not readme.exists() or readme.read_text() != page:
+        raise ZooError(f"recipes/{FOLDER.name}/README.md is out of date: python -m recipes.scaling_cost --render")
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(prog="python -m recipes.scaling_cost", description=__doc__)
@@ -197,7 +225,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checks", type=int, default=12, help="random steps at which factors are compared (12)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, 0 for none (5)")
     parser.add_argument("--json", metavar="FILE", help="write the measurement here")
+    parser.add_argument("--render", action="store_true", help=f"measure nothing: render {FOLDER.name}/README.md")
+    parser.add_argument("--check", action="store_true", help="measure and write nothing: fail if that is out of date")
     options = parser.parse_args(argv)
+    if options.render or options.check:
+        _render(options.check)
+        return
     rule = resolve_scaling(yaml.safe_load(options.rule))
     if rule is None or rule.locality != "weight" or rule.stateful:
         raise ZooError(f"--rule takes an exact rule that scales weight gradients, not {options.rule}")

@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT, assert_one_error, run_module
 from scipy import stats
 
+from recipes import scaling_cost
 from recipes.ablation import load_plan
 from recipes.ablation_page import interval, paired, render
 from zoo.errors import ZooError
@@ -162,3 +163,32 @@ def test_the_plans_and_pages_of_the_project(file):
     if plan.folder.exists():
         render(plan, check=True)
         assert all("-dirty" not in r["commit"] for arm in plan.arms for r in plan.results(arm).values())
+
+
+def test_the_page_of_what_scaling_costs():
+    scaling_cost.main(["--check"])
+
+
+def test_what_scaling_costs(tmp_path, capsys):
+    """End to end on few steps: the exact rule against a form in two terms, which at T = 2 is the exact one."""
+    options = [
+        "--model",
+        "sresnet19_w16",
+        "--dataset",
+        "digits",
+        "--timesteps",
+        "2",
+        "--batch",
+        "8",
+        "--train-steps",
+        "2",
+    ]
+    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}]", "--checks", "2", "--rounds", "1"]
+    scaling_cost.main([*options, *forms, "--json", str(tmp_path / "x.json")])
+    assert "rank 2" in capsys.readouterr().out
+    found = json.loads((tmp_path / "x.json").read_text())["forms"]
+    assert found["rank 2"]["worst"] > 0.9999
+    assert found["every 2"]["worst"] < 0.9999
+    assert found["plain"]["times_plain"] == 1
+    with pytest.raises(ZooError, match="exact"):
+        scaling_cost.main(["--rule", "local"])

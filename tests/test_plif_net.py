@@ -122,6 +122,10 @@ def test_spikes_in_and_alive():
     assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
     assert len(rates) == 8
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    rates.clear()
+    model.load_state_dict(PLIFNet(16, 128, timesteps=2).state_dict())  # untrained, in evaluation mode
+    model.eval()(torch.randn(4, 3, 32, 32))
+    assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
 
 
 def test_scaled_layers():

@@ -28,22 +28,30 @@ class StepDropout(nn.Dropout):
 
 
 class DenseLayer(nn.Module):
-    """Dropout - linear - norm - LIF, or with a bias and no norm: spikes [T*B, C] in, spikes [T*B, C'] out."""
+    """Dropout - linear - norm - LIF, or with a bias and no norm: spikes [T*B, C] in, spikes [T*B, C'] out.
+
+    In front of a normalisation the linear layer is a 1 x 1 convolution over one position: normalisations are over maps,
+    and an exported graph can fold them into a convolution.
+    """
 
     def __init__(self, in_features: int, out_features: int, parts: Parts, *, norm: bool, dropout: float) -> None:
         super().__init__()
         self.dropout = StepDropout(dropout, parts.timesteps)
-        self.linear = parts.linear(in_features, out_features, bias=not norm)
+        self.linear: nn.Module
+        if norm:
+            self.linear = parts.conv(in_features, out_features, 1)
+        else:
+            self.linear = parts.linear(in_features, out_features)
         self.bn = parts.norm(out_features) if norm else None
         self.lif = parts.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C] to spikes [T*B, C']."""
         post = PostSpikes()
-        y = self.linear(self.dropout(x), post)
-        # Normalisations of the zoo are over maps; a feature is a map of one position.
-        y = self.lif(y) if self.bn is None else self.lif(y[..., None, None], norm=self.bn)[..., 0, 0]
-        return post.tie(y)
+        x = self.dropout(x)
+        if self.bn is None:
+            return post.tie(self.lif(self.linear(x, post)))
+        return post.tie(self.lif(self.linear(x[..., None, None], post), norm=self.bn))[..., 0, 0]
 
 
 class DenseLayers(nn.Sequential):

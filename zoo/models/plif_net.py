@@ -82,12 +82,21 @@ class PLIFNet(SpikingNetwork):
         self.dropout = StepDropout(p, self.timesteps)
         self.fc = self.make_classifier(hidden)
         self.fc_lif = parts.neuron()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, SpikingLinear):
-                _spread(module)
+        self._init_weights()
         self.wire()
+
+    def _init_weights(self) -> None:
+        pairs = [(self.conv1, self.bn1), *((m.conv, m.bn) for m in self.modules() if isinstance(m, ConvLayer))]
+        for i, (conv, norm) in enumerate(pairs):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            # Running statistics start at the variance of currents from images of unit variance, or from inputs of which
+            # one in twenty spikes; at PyTorch's 1, nothing spikes in an untrained network in evaluation mode.
+            variance = conv.weight.detach().square().sum((1, 2, 3)) * (0.05 if i else 1)
+            for bn in (m for m in norm.modules() if isinstance(m, nn.BatchNorm2d)):
+                bn.running_var.copy_(variance)  # type: ignore[union-attr]
+        for layer in self.modules():
+            if isinstance(layer, SpikingLinear):
+                _spread(layer)
 
     def make_classifier(self, features: int) -> nn.Module:
         """A linear layer from features to 10 neurons a class, or nothing where there are no classes."""
