@@ -13,6 +13,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d, unfold_steps
 from zoo.models._attention import QKV
+from zoo.models._build import GS
 from zoo.models.maxformer import MaxFormer
 from zoo.models.qkformer import QKFormer
 from zoo.models.sdt import SpikeDrivenTransformer
@@ -78,7 +79,7 @@ def test_small_forms(name):
     model = zoo.create_model(name)
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M" in zoo.model_info(name)["description"]
     assert model.model_args["neuron"] == {"name": "lif", "tau": 2.0, "decay_input": True}
-    assert zoo.create_model(f"{name}_gs").model_args["scaling"] == "causal_trace"
+    assert zoo.create_model(f"{name}_gs").model_args["scaling"] == GS
     assert zoo.create_model(name, neuron="if").model_args["neuron"] == "if"
 
 

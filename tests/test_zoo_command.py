@@ -16,6 +16,7 @@ from zoo.__main__ import main
 from zoo.catalogue import references, summary
 from zoo.errors import ZooError, run_command
 from zoo.files import read_json
+from zoo.models._build import GS
 
 PLUGIN = '''
 import torch
@@ -129,7 +130,7 @@ def test_list(capsys):
 def test_info(capsys):
     found = json.loads(printed(capsys, "info", "sresnet19_w16_gs.t2_cifar10", "--json"))
     assert found["model"] == "sresnet19_w16_gs"
-    assert found["scaling"] == "causal_trace"
+    assert found["scaling"] == GS
     assert found["kernel"].keys() >= {"cpu"}
     assert found["pretrained"] == zoo.list_pretrained("sresnet19_w16_gs.*")
     assert found["references"] == []
