@@ -34,7 +34,6 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
     Raises:
         ZooError: some run failed, or a result file is of another recipe than the plan says.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
     todo = [run for run in plan.runs if not plan.result_of(run)]
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = os.environ | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)})
@@ -86,7 +85,7 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
     rows = (folder / "summary.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), map(float, rows[-1].split(",")), strict=True))
     result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
-    result |= {"command": command(), "train_loss": last["train_loss"], "recipe": run.settings}
+    result |= {"command": command(), "train_loss": last["train_loss"], "recipe": run.recipe.settings}
     write_json(plan.folder / f"{run.name}.json", result)
     return result
 
@@ -117,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.render or options.check:
         render(plan, check=options.check)
     else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
         ablate(plan, options.workers, Path(options.work_dir) / plan.name)
 
 

@@ -16,8 +16,6 @@ from zoo.scaling import resolve_scaling
 from .config import Recipe, check_keys
 
 _KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
-# Where and how a run happens: no part of what it computes.
-PLACE = ("data_dir", "download", "out", "resume", "checkpoint_minutes", "tensorboard")
 
 
 class Run(NamedTuple):
@@ -31,11 +29,6 @@ class Run(NamedTuple):
     def name(self) -> str:
         """Of its files."""
         return f"{self.arm}.seed{self.seed}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the run computes."""
-        return {key: value for key, value in self.recipe.to_dict().items() if key not in PLACE}
 
 
 class Plan(NamedTuple):
@@ -62,7 +55,7 @@ class Plan(NamedTuple):
         if not file.exists():
             return None
         result = read_json(file)
-        for key, value in run.settings.items():
+        for key, value in run.recipe.settings.items():
             if result["recipe"].get(key) != value:
                 was = f"{key} = {result['recipe'].get(key)!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")

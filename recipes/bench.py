@@ -141,6 +141,7 @@ def bench(
             timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / batch
     result: dict[str, Any] = {
         **{"schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps},
+        "scaling": network.model_args["scaling"],
         **{"amp": amp_name(dtype), "native_bf16": computes_in_bf16(here), "surrogate": surrogate, "layout": layout},
         **{"kernel": kernel_name, "kernel_build_ms": build_ms, "compile": compile},
         **{"grad_checkpointing": grad_checkpointing, "runs": runs},

@@ -16,6 +16,8 @@ from zoo.kernels import list_kernels
 
 from .augment import AUTO_AUGMENTS
 
+PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out", "plugin"}
+"""Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 _HERE = Path(__file__).resolve().parent
 Spec = str | dict[str, Any] | None
 
@@ -38,8 +40,10 @@ class Recipe:
     test: bool = _key(True, "read the test set, once, after the last epoch")
 
     timesteps: int = _key(4, "time steps T")
-    neuron: Spec = _key("lif", "name or {name: lif, decay: 0.5, threshold: 1.0, reset: hard, ...}")
-    surrogate: Spec = _key("triangle", "name or {name: triangle, width: 1.0}")
+    neuron: Spec = _key(
+        "model", "'model' (as the architecture says), name or {name: lif, decay: 0.5, reset: hard, ...}"
+    )
+    surrogate: Spec = _key("model", "'model', name or {name: triangle, width: 1.0}")
     scaling: Spec = _key(
         "model", "gradient scaling: 'model' (as the architecture says), none, or {name: ..., alpha: ...}"
     )
@@ -109,6 +113,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, keys in the order of this file."""
         return dataclasses.asdict(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part of it that says what a run computes, not where and how it happens."""
+        return {key: value for key, value in self.to_dict().items() if key not in PLACE}
 
 
 _AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1) | dict.fromkeys(

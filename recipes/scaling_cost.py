@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import zoo
+from zoo.convolution import Geometry
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
-from zoo.kept import Geometry, KeptFactor
+from zoo.kept import KeptFactor
 from zoo.layers import SpikingConv2d
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
@@ -126,9 +127,10 @@ def measure(
     for name, layer in layers.items():
         layer.scaling = cast(Scaling, watches[name])
     round_length = max(form.every for form in rules.values())
-    # Two rounds first: averages settle. Then random steps out of four rounds.
-    look_at = set(random.Random(0).sample(range(2 * round_length, 6 * round_length), min(checks, 4 * round_length)))
-    for i in tqdm(range(6 * round_length), desc="compare", unit="step"):
+    # Two rounds first: averages settle. Then random steps out of four rounds, or forty steps.
+    first, steps_seen = 2 * round_length, max(4 * round_length, 40)
+    look_at = set(random.Random(0).sample(range(first, first + steps_seen), min(checks, steps_seen)))
+    for i in tqdm(range(max(look_at) + 1), desc="compare", unit="step"):
         for watch in watches.values():
             watch.recording = i in look_at
         step(train_steps + i)

@@ -44,8 +44,6 @@ from .processes import keep_memory, mean_over_processes, start_processes, stop_p
 from .state import load_state, save_state
 
 STATE = "state.safetensors"
-# Keys that say where and how a run happens, not what it computes: free to change on --resume, left out of checkpoints.
-_PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out"}
 _LONG_HOURS = 3.0
 
 
@@ -232,9 +230,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # The end: what is kept, measured once on the test set.
     kept = ema.module if ema else model
     train_seconds = rows[-1]["seconds"]
-    settings = {key: value for key, value in recipe.to_dict().items() if key not in _PLACE}
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg, recipe=settings)
+    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg, recipe=recipe.settings)
     part = (
         (data.test_images, data.test_labels)
         if recipe.test
@@ -275,17 +272,18 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
             atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         return None
     saved = load_state(state)
-    for key, value in recipe.to_dict().items():
-        if key not in _PLACE and saved["recipe"].get(key) != value:
+    for key, value in recipe.settings.items():
+        if saved["recipe"].get(key) != value:
             raise ZooError(f"{out} was started with {key} = {saved['recipe'].get(key)!r}, not {value!r}: cannot resume")
     return saved
 
 
 def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
-    scaling: dict[str, Any] = {} if recipe.scaling == "model" else {"scaling": recipe.scaling}
+    said = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
     return zoo.create_model(
-        recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, neuron=recipe.neuron,
-        surrogate=recipe.surrogate, dropout=recipe.dropout, kernel=recipe.kernel, **scaling, **recipe.model_args or {},
+        recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
+        kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
+        **recipe.model_args or {},
     )  # fmt: skip
 
 

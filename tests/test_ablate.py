@@ -35,7 +35,7 @@ def fill(plan, top1, spikes):
         if run.seed not in top1.get(run.arm, {}):
             continue
         result = {
-            "arm": run.arm, "seed": run.seed, "recipe": run.settings, "top1": top1[run.arm][run.seed],
+            "arm": run.arm, "seed": run.seed, "recipe": run.recipe.settings, "top1": top1[run.arm][run.seed],
             "spikes_per_image": spikes[run.arm][run.seed], "train_loss": 1.0, "train_seconds": 60.0, "model": "m",
             "timesteps": 2, "train_images": 10, "dataset": "digits", "epochs": 1, "images": 5, "split": "test",
             "machine": {"gpu": None, "cpu": "c"},
@@ -50,7 +50,7 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
     assert len(plan.runs) == 6
     assert plan.contrasts == [("window", "plain")]
     first, second = plan.runs[:2]
-    assert {k for k in first.settings if first.settings[k] != second.settings[k]} == {"scaling"}
+    assert {k for k in first.recipe.settings if first.recipe.settings[k] != second.recipe.settings[k]} == {"scaling"}
     assert first.recipe.test_reads == 6
 
 
@@ -183,7 +183,7 @@ def test_what_scaling_costs(tmp_path, capsys):
         "--train-steps",
         "2",
     ]
-    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}]", "--checks", "2", "--rounds", "1"]
+    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}]", "--checks", "8", "--rounds", "1"]
     scaling_cost.main([*options, *forms, "--json", str(tmp_path / "x.json")])
     assert "rank 2" in capsys.readouterr().out
     found = json.loads((tmp_path / "x.json").read_text())["forms"]

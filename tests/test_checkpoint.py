@@ -199,3 +199,12 @@ def test_every_bundled_checkpoint_loads_and_pins_its_weights():
         assert torch.equal(model.eval()(x), again(x))
         assert model.timesteps == again.timesteps
         assert len(model.weights_sha256) == 64
+
+
+def test_a_checkpoint_keeps_the_rule_that_it_was_trained_with():
+    """Not the default of its architecture, which may have changed since."""
+    model = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True)
+    assert model.model_args["scaling"] == "causal_trace"
+    assert model.model_args["scaling"] != zoo.create_model("sresnet19_w16_gs").model_args["scaling"]
+    fresh = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True, scaling="window")
+    assert fresh.model_args["scaling"] == "window"

@@ -11,6 +11,7 @@ from torchvision.transforms import functional as reference
 from recipes import augment
 from recipes.config import Recipe, load_recipe, parse_command_line
 from recipes.data import load_dataset, split
+from recipes.train import _create
 from zoo.errors import ZooError
 
 
@@ -169,3 +170,11 @@ def test_unknown_recipe_and_option():
 def test_defaults_follow_from_the_rest():
     recipe = Recipe(model="sresnet19_w16", dataset="digits", timesteps=3, seed=5)
     assert (recipe.tag, recipe.out) == ("t3_digits", "runs/sresnet19_w16.t3_digits-seed5")
+
+
+def test_a_network_keeps_its_own_neurons_unless_the_recipe_says():
+    data = load_dataset("digits")
+    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data)
+    assert own.model_args["neuron"]["tau"] == 2.0
+    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data)
+    assert (said.model_args["neuron"], said.model_args["surrogate"]) == ("if", "arctan")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .convolution import POINT, Geometry, convolution_backward, weight_gradient
 from .errors import ZooError
-from .kept import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
+from .kept import KeptFactor
 from .post import PostSpikes
 from .rules import wide
 from .scaling import Scaling
@@ -111,7 +112,7 @@ class SpikingConv2d(_Spiking, nn.Conv2d):
         scaling: the rule, or None for the plain STBP gradient.
         by_default: whether a network scales it where nobody says which layers; it is 3 x 3 inside a block, with equal
             channels and stride 1, or maps spikes to spikes inside attention.
-        Others as in `torch.nn.Conv2d`; there is no bias unless said.
+        Others as in `torch.nn.Conv2d`; there is no bias.
     """
 
     def __init__(
@@ -124,12 +125,11 @@ class SpikingConv2d(_Spiking, nn.Conv2d):
         *,
         dilation: int = 1,
         groups: int = 1,
-        bias: bool = False,
         timesteps: int,
         scaling: Scaling | None = None,
         by_default: bool = False,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self._init_spiking(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
@@ -143,8 +143,7 @@ class SpikingConv2d(_Spiking, nn.Conv2d):
         Raises:
             ZooError: the layer has a scaling rule and nobody says which neurons it drives.
         """
-        y = self._convolve(x, self.weight, Geometry.of(self), post, kept)
-        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+        return self._convolve(x, self.weight, Geometry.of(self), post, kept)
 
 
 class SpikingLinear(_Spiking, nn.Linear):

@@ -63,7 +63,7 @@ class Parts:
         Args:
             by_default: whether its gradient is scaled where nobody says which layers; unless said, where it is 3 x 3
                 with equal channels and stride 1.
-            others: dilation, groups, bias, as in `SpikingConv2d`.
+            others: dilation, groups, as in `SpikingConv2d`.
         """
         if by_default is None:
             by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels

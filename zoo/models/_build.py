@@ -66,6 +66,8 @@ def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **
             checkpoint = _read_source(architecture, cfg, kwargs.get("cache_dir"))
         if checkpoint is not None:
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    if "gs" in architecture.split("_"):
+        kwargs = {"scaling": GS} | kwargs
     features = {"feature_cls": StageFeatures}  # for `features_only`
     model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs)
     if isinstance(model, SpikingNetwork):

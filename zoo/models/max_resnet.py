@@ -13,7 +13,7 @@ from typing import Any
 
 from ..network import SpikingNetwork
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._preact import PreactBlock, PreactResNet
 from ._resnet import resnet_shape
 
@@ -56,7 +56,7 @@ def max_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def max_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`max_resnet18` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_gs", pretrained, 19, 128, **{"scaling": GS} | kwargs)
+    return _max_resnet("max_resnet18_gs", pretrained, 19, 128, **kwargs)
 
 
 @register_model
@@ -68,7 +68,7 @@ def max_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def max_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`max_resnet18_w16` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_w16_gs", pretrained, 19, 16, **{"scaling": GS} | kwargs)
+    return _max_resnet("max_resnet18_w16_gs", pretrained, 19, 16, **kwargs)
 
 
 @register_model
@@ -80,7 +80,7 @@ def max_resnet18_2222(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork
 @register_model
 def max_resnet18_2222_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`max_resnet18_2222` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_2222_gs", pretrained, 18, 64, **{"scaling": GS} | kwargs)
+    return _max_resnet("max_resnet18_2222_gs", pretrained, 18, 64, **kwargs)
 
 
 @register_model
@@ -92,4 +92,4 @@ def max_resnet18_2222_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNet
 @register_model
 def max_resnet18_2222_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`max_resnet18_2222_w16` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_2222_w16_gs", pretrained, 18, 16, **{"scaling": GS} | kwargs)
+    return _max_resnet("max_resnet18_2222_w16_gs", pretrained, 18, 16, **kwargs)

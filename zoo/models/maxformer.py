@@ -21,7 +21,7 @@ from ..post import PostSpikes
 from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, QKV, MembraneBlock, init_weights
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 
 _NAMES = ["maxformer", "maxformer_3_64"]
 default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
@@ -167,7 +167,7 @@ def maxformer(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def maxformer_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`maxformer` trained with gradient scaling."""
-    return _maxformer("maxformer_gs", pretrained, (1, 1, 2), 384, 8, **{"scaling": GS} | kwargs)
+    return _maxformer("maxformer_gs", pretrained, (1, 1, 2), 384, 8, **kwargs)
 
 
 @register_model
@@ -179,4 +179,4 @@ def maxformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def maxformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`maxformer_3_64` trained with gradient scaling."""
-    return _maxformer("maxformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **{"scaling": GS} | kwargs)
+    return _maxformer("maxformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **kwargs)

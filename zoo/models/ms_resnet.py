@@ -15,7 +15,7 @@ from torch import nn
 
 from ..network import SpikingNetwork
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._preact import PreactBlock, PreactResNet
 from ._resnet import resnet_shape
 
@@ -60,7 +60,7 @@ def ms_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet18` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet18_gs", pretrained, 18, 64, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet18_gs", pretrained, 18, 64, **kwargs)
 
 
 @register_model
@@ -72,7 +72,7 @@ def ms_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet18_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet18_w16_gs", pretrained, 18, 16, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet18_w16_gs", pretrained, 18, 16, **kwargs)
 
 
 @register_model
@@ -84,7 +84,7 @@ def ms_resnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet19` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet19_gs", pretrained, 19, 128, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet19_gs", pretrained, 19, 128, **kwargs)
 
 
 @register_model
@@ -96,7 +96,7 @@ def ms_resnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet19_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet19_w16_gs", pretrained, 19, 16, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet19_w16_gs", pretrained, 19, 16, **kwargs)
 
 
 @register_model
@@ -108,7 +108,7 @@ def ms_resnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet34` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet34_gs", pretrained, 34, 64, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet34_gs", pretrained, 34, 64, **kwargs)
 
 
 @register_model
@@ -120,4 +120,4 @@ def ms_resnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def ms_resnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`ms_resnet34_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet34_w16_gs", pretrained, 34, 16, **{"scaling": GS} | kwargs)
+    return _ms_resnet("ms_resnet34_w16_gs", pretrained, 34, 16, **kwargs)

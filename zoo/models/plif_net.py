@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..layers import SpikingLinear, stem_conv
 from ..network import SpikingNetwork
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 from .svgg import ConvLayer
 
@@ -140,7 +140,7 @@ def plif_net(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def plif_net_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`plif_net` trained with gradient scaling."""
-    return _plif_net("plif_net_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _plif_net("plif_net_gs", pretrained, **kwargs)
 
 
 @register_model
@@ -152,7 +152,7 @@ def plif_net_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def plif_net_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`plif_net_w32` trained with gradient scaling."""
-    return _plif_net("plif_net_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+    return _plif_net("plif_net_w32_gs", pretrained, 32, **kwargs)
 
 
 @register_model
@@ -164,4 +164,4 @@ def plif_net_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def plif_net_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`plif_net_w16` trained with gradient scaling."""
-    return _plif_net("plif_net_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+    return _plif_net("plif_net_w16_gs", pretrained, 16, **kwargs)

@@ -19,7 +19,7 @@ from ..parts import Parts
 from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, check_heads, init_weights
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 
 _NAMES = ["qkformer_4_384", "qkformer_3_64"]
 default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
@@ -154,7 +154,7 @@ def qkformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def qkformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`qkformer_4_384` trained with gradient scaling."""
-    return _qkformer("qkformer_4_384_gs", pretrained, (1, 1, 2), 384, 8, **{"scaling": GS} | kwargs)
+    return _qkformer("qkformer_4_384_gs", pretrained, (1, 1, 2), 384, 8, **kwargs)
 
 
 @register_model
@@ -166,4 +166,4 @@ def qkformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def qkformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`qkformer_3_64` trained with gradient scaling."""
-    return _qkformer("qkformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **{"scaling": GS} | kwargs)
+    return _qkformer("qkformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **kwargs)

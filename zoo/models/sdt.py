@@ -19,7 +19,7 @@ from ..post import PostSpikes
 from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, MembraneBlock, init_weights
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 
 _NAMES = ["sdt_2_512", "sdt_2_64"]
 default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
@@ -131,7 +131,7 @@ def sdt_2_512(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sdt_2_512_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sdt_2_512` trained with gradient scaling."""
-    return _sdt("sdt_2_512_gs", pretrained, 2, 512, **{"scaling": GS} | kwargs)
+    return _sdt("sdt_2_512_gs", pretrained, 2, 512, **kwargs)
 
 
 @register_model
@@ -143,4 +143,4 @@ def sdt_2_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sdt_2_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sdt_2_64` trained with gradient scaling."""
-    return _sdt("sdt_2_64_gs", pretrained, 2, 64, **{"scaling": GS} | kwargs)
+    return _sdt("sdt_2_64_gs", pretrained, 2, 64, **kwargs)

@@ -19,7 +19,7 @@ from ..network import SpikingNetwork
 from ..parts import Parts
 from ..post import PostSpikes
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._resnet import ResNet, resnet_shape
 
 _NAMES = [f"sew_resnet{layers}{width}" for layers in (18, 19, 34) for width in ("", "_w16")]
@@ -118,7 +118,7 @@ def sew_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet18` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet18_gs", pretrained, 18, 64, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet18_gs", pretrained, 18, 64, **kwargs)
 
 
 @register_model
@@ -130,7 +130,7 @@ def sew_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet18_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet18_w16_gs", pretrained, 18, 16, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet18_w16_gs", pretrained, 18, 16, **kwargs)
 
 
 @register_model
@@ -142,7 +142,7 @@ def sew_resnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet19` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet19_gs", pretrained, 19, 128, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet19_gs", pretrained, 19, 128, **kwargs)
 
 
 @register_model
@@ -154,7 +154,7 @@ def sew_resnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet19_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet19_w16_gs", pretrained, 19, 16, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet19_w16_gs", pretrained, 19, 16, **kwargs)
 
 
 @register_model
@@ -166,7 +166,7 @@ def sew_resnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet34` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet34_gs", pretrained, 34, 64, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet34_gs", pretrained, 34, 64, **kwargs)
 
 
 @register_model
@@ -178,4 +178,4 @@ def sew_resnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sew_resnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sew_resnet34_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet34_w16_gs", pretrained, 34, 16, **{"scaling": GS} | kwargs)
+    return _sew_resnet("sew_resnet34_w16_gs", pretrained, 34, 16, **kwargs)

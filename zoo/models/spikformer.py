@@ -17,7 +17,7 @@ from ..network import SpikingNetwork
 from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, init_weights
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 
 _NAMES = ["spikformer_4_384", "spikformer_2_64"]
 default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
@@ -98,7 +98,7 @@ def spikformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def spikformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`spikformer_4_384` trained with gradient scaling."""
-    return _spikformer("spikformer_4_384_gs", pretrained, (4, 384, 12), **{"scaling": GS} | kwargs)
+    return _spikformer("spikformer_4_384_gs", pretrained, (4, 384, 12), **kwargs)
 
 
 @register_model
@@ -110,4 +110,4 @@ def spikformer_2_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def spikformer_2_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`spikformer_2_64` trained with gradient scaling."""
-    return _spikformer("spikformer_2_64_gs", pretrained, (2, 64, 2), **{"scaling": GS} | kwargs)
+    return _spikformer("spikformer_2_64_gs", pretrained, (2, 64, 2), **kwargs)

@@ -19,7 +19,7 @@ from ..network import SpikingNetwork
 from ..parts import Parts
 from ..post import PostSpikes
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._resnet import ResNet, resnet_shape
 
 _NAMES = [f"sresnet{layers}{width}" for layers in (18, 19, 20, 32, 34) for width in ("", "_w16")] + ["sresnet19_w32"]
@@ -118,7 +118,7 @@ def sresnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet18` trained with gradient scaling."""
-    return _sresnet("sresnet18_gs", pretrained, 18, 64, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet18_gs", pretrained, 18, 64, **kwargs)
 
 
 @register_model
@@ -130,7 +130,7 @@ def sresnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet18_w16` trained with gradient scaling."""
-    return _sresnet("sresnet18_w16_gs", pretrained, 18, 16, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet18_w16_gs", pretrained, 18, 16, **kwargs)
 
 
 @register_model
@@ -142,7 +142,7 @@ def sresnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19` trained with gradient scaling."""
-    return _sresnet("sresnet19_gs", pretrained, 19, 128, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet19_gs", pretrained, 19, 128, **kwargs)
 
 
 @register_model
@@ -154,7 +154,7 @@ def sresnet19_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet19_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19_w32` trained with gradient scaling."""
-    return _sresnet("sresnet19_w32_gs", pretrained, 19, 32, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet19_w32_gs", pretrained, 19, 32, **kwargs)
 
 
 @register_model
@@ -166,7 +166,7 @@ def sresnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet19_w16` trained with gradient scaling."""
-    return _sresnet("sresnet19_w16_gs", pretrained, 19, 16, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet19_w16_gs", pretrained, 19, 16, **kwargs)
 
 
 @register_model
@@ -178,7 +178,7 @@ def sresnet20(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet20_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet20` trained with gradient scaling."""
-    return _sresnet("sresnet20_gs", pretrained, 20, 64, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet20_gs", pretrained, 20, 64, **kwargs)
 
 
 @register_model
@@ -190,7 +190,7 @@ def sresnet20_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet20_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet20_w16` trained with gradient scaling."""
-    return _sresnet("sresnet20_w16_gs", pretrained, 20, 16, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet20_w16_gs", pretrained, 20, 16, **kwargs)
 
 
 @register_model
@@ -202,7 +202,7 @@ def sresnet32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet32` trained with gradient scaling."""
-    return _sresnet("sresnet32_gs", pretrained, 32, 64, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet32_gs", pretrained, 32, 64, **kwargs)
 
 
 @register_model
@@ -214,7 +214,7 @@ def sresnet32_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet32_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet32_w16` trained with gradient scaling."""
-    return _sresnet("sresnet32_w16_gs", pretrained, 32, 16, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet32_w16_gs", pretrained, 32, 16, **kwargs)
 
 
 @register_model
@@ -226,7 +226,7 @@ def sresnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet34` trained with gradient scaling."""
-    return _sresnet("sresnet34_gs", pretrained, 34, 64, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet34_gs", pretrained, 34, 64, **kwargs)
 
 
 @register_model
@@ -238,4 +238,4 @@ def sresnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def sresnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`sresnet34_w16` trained with gradient scaling."""
-    return _sresnet("sresnet34_w16_gs", pretrained, 34, 16, **{"scaling": GS} | kwargs)
+    return _sresnet("sresnet34_w16_gs", pretrained, 34, 16, **kwargs)

@@ -36,7 +36,7 @@ from ..neuron import LIF
 from ..parts import Parts
 from ..post import PostSpikes
 from ..registry import register_model
-from ._build import GS, build, make_cfgs
+from ._build import build, make_cfgs
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 
 _NAMES = ["svgg5", "svgg9", "svgg9_w32", "svgg9_w16", "svgg11", "svgg11_w32", "svgg11_w16", "svgg11_w8"]
@@ -209,7 +209,7 @@ def svgg5(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg5_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg5` trained with gradient scaling."""
-    return _svgg("svgg5_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _svgg("svgg5_gs", pretrained, **kwargs)
 
 
 @register_model
@@ -221,7 +221,7 @@ def svgg9(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg9_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg9` trained with gradient scaling."""
-    return _svgg("svgg9_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _svgg("svgg9_gs", pretrained, **kwargs)
 
 
 @register_model
@@ -233,7 +233,7 @@ def svgg9_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg9_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg9_w32` trained with gradient scaling."""
-    return _svgg("svgg9_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+    return _svgg("svgg9_w32_gs", pretrained, 32, **kwargs)
 
 
 @register_model
@@ -245,7 +245,7 @@ def svgg9_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg9_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg9_w16` trained with gradient scaling."""
-    return _svgg("svgg9_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+    return _svgg("svgg9_w16_gs", pretrained, 16, **kwargs)
 
 
 @register_model
@@ -257,7 +257,7 @@ def svgg11(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg11_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg11` trained with gradient scaling."""
-    return _svgg("svgg11_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _svgg("svgg11_gs", pretrained, **kwargs)
 
 
 @register_model
@@ -269,7 +269,7 @@ def svgg11_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg11_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg11_w32` trained with gradient scaling."""
-    return _svgg("svgg11_w32_gs", pretrained, 32, **{"scaling": GS} | kwargs)
+    return _svgg("svgg11_w32_gs", pretrained, 32, **kwargs)
 
 
 @register_model
@@ -281,7 +281,7 @@ def svgg11_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg11_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg11_w16` trained with gradient scaling."""
-    return _svgg("svgg11_w16_gs", pretrained, 16, **{"scaling": GS} | kwargs)
+    return _svgg("svgg11_w16_gs", pretrained, 16, **kwargs)
 
 
 @register_model
@@ -293,7 +293,7 @@ def svgg11_w8(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg11_w8_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg11_w8` trained with gradient scaling."""
-    return _svgg("svgg11_w8_gs", pretrained, 8, **{"scaling": GS} | kwargs)
+    return _svgg("svgg11_w8_gs", pretrained, 8, **kwargs)
 
 
 @register_model
@@ -305,7 +305,7 @@ def svgg13(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg13_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg13` trained with gradient scaling."""
-    return _svgg("svgg13_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _svgg("svgg13_gs", pretrained, **kwargs)
 
 
 @register_model
@@ -317,4 +317,4 @@ def svgg16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
 @register_model
 def svgg16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
     """`svgg16` trained with gradient scaling."""
-    return _svgg("svgg16_gs", pretrained, **{"scaling": GS} | kwargs)
+    return _svgg("svgg16_gs", pretrained, **kwargs)
