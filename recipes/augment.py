@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as tv
 
@@ -38,6 +38,13 @@ def random_flip(images: Tensor) -> Tensor:
     """Mirror each image left to right with probability one half."""
     chosen = torch.rand(len(images)).to(images.device) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Float images [B, C, H, W] at `size` x `size` pixels, bilinear and without aliasing."""
+    if images.shape[2:] == (size, size):
+        return images
+    return interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def cutout(images: Tensor, size: int) -> Tensor:

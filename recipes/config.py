@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from zoo.errors import CommandParser, ZooError, one_of
@@ -16,6 +17,9 @@ from zoo.kernels import list_kernels
 
 from .augment import AUTO_AUGMENTS
 
+SIZE = 32
+"""Pixels a side of every data set's images."""
+WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out", "plugin"}
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 _HERE = Path(__file__).resolve().parent
@@ -52,8 +56,13 @@ class Recipe:
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
     epochs: int = _key(100, "passes over the training images")
+    phases: list[dict[str, Any]] | None = _key(
+        None,
+        "cheap epochs first: a list of {epochs: E, size: pixels, timesteps: T}, in order, the last two as in the full "
+        "setting unless said; the epochs that they leave run at the full setting",
+    )
     batch_size: int = _key(128, "images a step, over all processes")
-    optimizer: str = _key("sgd", "sgd (Nesterov momentum) or adamw")
+    optimizer: str = _key("sgd", "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)")
     lr: float = _key(0.1, "peak learning rate for this batch size")
     momentum: float = _key(0.9, "of sgd")
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
@@ -76,6 +85,9 @@ class Recipe:
     cutmix: float = _key(0.0, "alpha of cutmix, 0 for none")
     mix_prob: float = _key(1.0, "probability of mixing a batch")
 
+    weights: str = _key(
+        "fp32", "what the checkpoint stores and the result is measured with: fp32, or fp16, half as large"
+    )
     amp: str = _key("auto", "off, bf16, fp16, or auto: bf16 where the processor computes in it, else off")
     channels_last: bool = _key(True, "memory layout")
     kernel: str = _key("auto", "which code runs the neurons: auto, fused or reference; see zoo/kernels")
@@ -106,6 +118,10 @@ class Recipe:
                 raise one_of(f"value of recipe key {name}", getattr(self, name), known)
         if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
             raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
+        for phase in self.phases or []:
+            _check_phase(phase)
+        if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
+            raise ZooError(f"recipe key phases must leave some of the {self.epochs} epochs to the full setting")
         self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
         self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
@@ -113,6 +129,14 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, keys in the order of this file."""
         return dataclasses.asdict(self)
+
+    def setting(self, epoch: int) -> tuple[int, int]:
+        """Image size in pixels, and time steps, of an epoch (counted from 0); see `phases`."""
+        for phase in self.phases or []:
+            if epoch < phase["epochs"]:
+                return phase.get("size", SIZE), phase.get("timesteps", self.timesteps)
+            epoch -= phase["epochs"]
+        return SIZE, self.timesteps
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,18 +174,33 @@ _AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1
     0,
 )
 _ONE_OF = {
-    "optimizer": ["sgd", "adamw"],
+    "optimizer": ["sgd", "adamw", "muon"],
     "loss": ["ce", "tet"],
     "auto_augment": AUTO_AUGMENTS,
+    "weights": list(WEIGHT_TYPES),
     "amp": ["auto", "off", "bf16", "fp16"],
     "kernel": list_kernels(),
     "device": ["auto", "cpu", "cuda"],
 }
 
 
+def _check_phase(phase: Any) -> None:
+    if not isinstance(phase, dict):
+        raise ZooError(f"recipe key phases takes objects {{epochs: E, size: pixels, timesteps: T}}, not {phase!r}")
+    for key in ("epochs", *phase):
+        if key not in _PHASE:
+            raise one_of("key of a phase", key, list(_PHASE))
+        low, high = _PHASE[key]
+        value = phase.get(key)
+        if type(value) is not int or not low <= value <= high:
+            raise ZooError(f"{key} of a phase must be a whole number from {low} to {high}, not {value!r}")
+
+
+_PHASE = {"epochs": (1, 100_000), "size": (8, SIZE), "timesteps": (1, 1024)}  # key: smallest and largest value
 _MEANING = {
     **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"},
     "dict": "an object {keyword: value, ...}",
+    "list": "a list [{keyword: value, ...}, ...]",
 }
 
 

@@ -7,6 +7,7 @@ checkpoint (model.safetensors, config.json) and result.json, in the schema of th
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import random
 import sys
@@ -36,7 +37,7 @@ from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
 from . import augment
-from .config import Recipe, parse_command_line
+from .config import WEIGHT_TYPES, Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
@@ -127,6 +128,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         scaler.load_state_dict(saved["scaler"])
         if ema:
             ema.module.load_state_dict(saved["ema"])
+        model.set_timesteps(recipe.setting((saved["step"] - 1) // steps_per_epoch)[1])  # as when it was saved
         model.load_scaling_state(saved["scaling"])
         step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
 
@@ -158,6 +160,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     with bar:  # on an error, too, the bar ends its line
         while step < total:
             epoch = step // steps_per_epoch
+            size, timesteps = recipe.setting(epoch)
+            model.set_timesteps(timesteps)
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
@@ -166,7 +170,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 scheduler.step_update(step)
                 start = step % steps_per_epoch * batch_size
                 index = order[start : start + batch_size][rank::world].to(device)
-                x, y = _augmented(images[index], recipe, data), labels[index]
+                x, y = augment.resize(_augmented(images[index], recipe, data), size), labels[index]
                 if mix:
                     x, target = mix(x, y)
                 else:
@@ -206,7 +210,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             if not math.isfinite(row["train_loss"]):
                 raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
             if len(val_index) and rank == 0:
-                kept = ema.module if ema else model
+                kept = copy.deepcopy(ema.module if ema else model)
+                kept.set_timesteps(recipe.timesteps)
                 val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
                 scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
@@ -230,8 +235,10 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # The end: what is kept, measured once on the test set.
     kept = ema.module if ema else model
     train_seconds = rows[-1]["seconds"]
+    _round(kept, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg, recipe=recipe.settings)
+    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg,
+                                         dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings)  # fmt: skip
     part = (
         (data.test_images, data.test_labels)
         if recipe.test
@@ -304,6 +311,12 @@ def _augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
     if recipe.cutout:
         x = augment.cutout(x, recipe.cutout)
     return augment.erase(x, recipe.erasing) if recipe.erasing else x
+
+
+def _round(model: nn.Module, dtype: torch.dtype) -> None:
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.to(dtype))
 
 
 def _one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:

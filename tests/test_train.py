@@ -17,6 +17,7 @@ from conftest import ROOT, assert_one_error, run_module
 from PIL import Image
 from tqdm import tqdm
 
+import recipes.augment
 import zoo
 from leaderboard.schema import validate as check_schema
 from recipes.config import Recipe
@@ -24,6 +25,7 @@ from recipes.state import load_state, save_state
 from recipes.train import train
 from zoo.errors import ZooError
 from zoo.files import sha256_of
+from zoo.network import SpikingNetwork
 
 SHORT = {
     "model": "sresnet19_w16_gs",
@@ -300,19 +302,23 @@ def test_resuming_with_a_kept_factor_is_bit_for_bit(tmp_path):
     assert state["scaling"]["stages.0.0.conv2.kept.factor"].min() < 1
     # Back to the end of the first epoch, four steps in, where a factor is one step old.
     half = tmp_path / "half"
-    _stop_after_one_epoch(settings | {"out": str(half)})
+    _stop_after(settings | {"out": str(half)}, 1)
     train(Recipe(**settings | {"out": str(half), "resume": True}))
     for key, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(half)[key]), key
 
 
-def _stop_after_one_epoch(settings):
+def _stop_after(settings, epochs):
     class Stopped(Exception):  # noqa: N818
         pass
 
     class Bar(tqdm):
+        done = 0
+
         def set_postfix(self, *_, **__):
-            raise Stopped
+            Bar.done += 1
+            if Bar.done == epochs:
+                raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recipes.train.tqdm", Bar)
@@ -374,3 +380,70 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
     assert recipe["model"] == "sresnet19_w16"
     assert recipe["weight_decay"] == 5e-4
     assert recipe["timesteps"] == 2
+
+
+CHEAP_FIRST = {
+    "phases": [{"epochs": 1, "size": 16, "timesteps": 1}, {"epochs": 1, "size": 24}],
+    "epochs": 3,
+    "timesteps": 2,
+    "train_images": 64,
+}
+
+
+def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatch):
+    seen = []
+    resize = recipes.augment.resize
+    monkeypatch.setattr("recipes.augment.resize", lambda x, size: seen.append(size) or resize(x, size))
+    steps = []
+    forward = SpikingNetwork.forward
+    monkeypatch.setattr(
+        SpikingNetwork,
+        "forward",
+        lambda self, x, **k: steps.append((self.timesteps, x.shape[3])) or forward(self, x, **k),
+    )
+    result = train(Recipe(**SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x"), "val_images": 10}))
+    assert seen == [16, 16, 24, 24, 32, 32]
+    validation, test = [(2, 32)], [(2, 32)] * 2
+    assert steps == [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation + test
+    assert result["timesteps"] == 2
+    assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
+    """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
+    settings = SHORT | CHEAP_FIRST | {"scaling": {"name": "causal_trace", "every": 3, "average": 0.5}}
+    train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
+    half = tmp_path / "half"
+    _stop_after(settings | {"out": str(half)}, stop_at)
+    train(Recipe(**settings | {"out": str(half), "resume": True}))
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(half)[key]), key
+
+
+@pytest.mark.parametrize(
+    ("phases", "words"),
+    [
+        ([{"size": 16}], "epochs of a phase"),
+        ([{"epochs": 1, "size": 33}], "from 8 to 32, not 33"),
+        ([{"epochs": 1, "timesteps": 0}], "from 1 to"),
+        ([{"epochs": 1, "sizes": 16}], "sizes"),
+        ([{"epochs": 2}], "leave some of the 2 epochs"),
+        (["16"], "takes objects"),
+        ("16", "a list"),
+    ],
+)
+def test_bad_phases_are_one_error(phases, words):
+    with pytest.raises(ZooError, match=words):
+        Recipe(**SHORT | {"phases": phases})
+
+
+def test_half_precision_weights_are_what_is_measured(tmp_path):
+    result = train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "epochs": 1, "weights": "fp16", "optimizer": "muon"}))
+    stored = weights(tmp_path / "x")
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+    done = run_module(
+        "recipes.validate", str(tmp_path / "x"), "--dataset", "digits", "--json", str(tmp_path / "v.json")
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "v.json").read_text())["spikes_per_image"] == result["spikes_per_image"]

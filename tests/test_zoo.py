@@ -83,6 +83,39 @@ def test_the_whole_list_is_there():
         assert {type(zoo.create_model(name)).__name__ for name in LISTED} == set(FAMILIES)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_another_number_of_time_steps(name):
+    """`set_timesteps` gives the network that `timesteps` creates."""
+    model, other = (seen_data(zoo.create_model(name, timesteps=t)) for t in (1, 3))
+    other.load_state_dict(model.state_dict())
+    x = images()
+    before = model(x)
+    model.set_timesteps(3)
+    assert torch.equal(model(x), other(x))
+    assert model.model_args == other.model_args
+    model.reset_classifier(3)
+    assert model(x, per_step=True).shape == (3, 2, 3)
+    other.set_timesteps(1)
+    assert torch.equal(other(x), before)
+
+
+@pytest.mark.parametrize("learnt", [{"norm": "tebn"}, {"neuron": "glif"}, {"neuron": "psn"}])
+def test_a_learnt_number_of_time_steps_is_fixed(learnt):
+    model = zoo.create_model("sresnet19_w16", timesteps=2, **learnt)
+    model.set_timesteps(2)
+    with pytest.raises(ZooError, match="each of 2 time steps: cannot run 3"):
+        model.set_timesteps(3)
+
+
+def test_sresnet19_without_hidden_neurons():
+    model = zoo.create_model("sresnet19_w16", hidden=0, num_classes=100)
+    assert model.model_args["hidden"] == 0
+    assert {name for name in model.state_dict() if name.startswith("fc")} == {"fc.weight", "fc.bias"}
+    assert zoo.create_model("sresnet19_w16").fc_hidden.out_features == 32
+    with pytest.raises(ZooError, match="hidden"):
+        zoo.create_model("sresnet19_w16", hidden=-1)
+
+
 def test_no_name_shadows_one_of_timms():
     """Against timm's list in a process that never imported zoo."""
     code = "import timm; print(*timm.list_models())"

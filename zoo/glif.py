@@ -60,6 +60,7 @@ class GLIF(LIF):
     """
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "detach_reset"]
+    learns_per_step = True
 
     def __init__(
         self,

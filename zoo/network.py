@@ -191,6 +191,30 @@ class SpikingNetwork(nn.Module):
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^(?!stages|fc|final)", "blocks": [(blocks, None), (r"^final|^fc", (99999,))]}
 
+    def set_timesteps(self, timesteps: int) -> None:
+        """Run with another number of time steps from now on, with the same parameters.
+
+        Factors of gradient scaling that are kept between training steps start anew.
+
+        Raises:
+            ZooError: the network learns something for each time step (tebn, glif, psn).
+        """
+        if check_integer("timesteps", timesteps, 1) == self.timesteps:
+            return
+        fixed = [name for name, module in self.named_modules() if getattr(module, "learns_per_step", False)]
+        if fixed:
+            raise ZooError(
+                f"{fixed[0]} has parameters for each of {self.timesteps} time steps: cannot run {timesteps}; create "
+                "another network"
+            )
+        for module in self.modules():
+            if "timesteps" in vars(module):
+                vars(module)["timesteps"] = timesteps
+            if isinstance(module, SpikingConv2d | SpikingLinear):
+                module.scale_by(module.scaling)
+        self.parts.timesteps = timesteps
+        self.model_args = self.model_args | {"timesteps": timesteps}
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep the spikes between stages only, and run each stage again in backward.
 

@@ -49,6 +49,8 @@ class LIF(nn.Module):
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
     """The keywords that `create_neuron` takes beside the name."""
+    learns_per_step = False
+    """Whether parameters belong to single time steps, whose number is then fixed."""
 
     def __init__(
         self,

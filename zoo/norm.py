@@ -63,6 +63,9 @@ class TEBN(nn.Module):
     It holds a BatchNorm2d instead of being one, so that nothing takes it for a plain one and drops the factor.
     """
 
+    learns_per_step = True
+    """Whether parameters belong to single time steps, whose number is then fixed."""
+
     def __init__(self, channels: int, timesteps: int) -> None:
         super().__init__()
         self.timesteps = check_integer("timesteps", timesteps, 1)

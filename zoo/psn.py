@@ -37,6 +37,7 @@ class PSN(LIF):
     """
 
     spec_keys: ClassVar = ["threshold"]
+    learns_per_step = True
 
     def __init__(
         self,

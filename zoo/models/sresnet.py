@@ -19,6 +19,7 @@ from ..network import SpikingNetwork
 from ..parts import Parts
 from ..post import PostSpikes
 from ..registry import register_model
+from ..specs import check_integer
 from ._build import build, make_cfgs
 from ._resnet import ResNet, resnet_shape
 
@@ -63,14 +64,16 @@ class SResNet(ResNet):
     Args:
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
-        hidden: width of a hidden spiking layer in the head, 0 for none.
+        hidden: width of a hidden spiking layer in the head, 0 for none (GLIF, arXiv 2210.13768, and MPBN, arXiv
+            2308.08359, leave it out for CIFAR-100: fewer binary values than classes would carry the decision).
         kwargs: stem_stride, and as for `SpikingNetwork`.
     """
 
     def __init__(
         self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, hidden: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(BasicBlock, depths, widths, stem, **kwargs)
+        own = {"hidden": check_integer("hidden", hidden, 0)}
+        super().__init__(BasicBlock, depths, widths, stem, own, **kwargs)
         if hidden:
             self.real_inputs = ("conv1", "fc_hidden")
         self.fc_hidden = nn.Linear(self.num_features, hidden) if hidden else None
@@ -106,7 +109,7 @@ class SResNet(ResNet):
 
 def _sresnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
     hidden = {"hidden": 2 * width} if layers == 19 else {}
-    return build(SResNet, architecture, pretrained, **resnet_shape(layers, width), **hidden, **kwargs)
+    return build(SResNet, architecture, pretrained, **resnet_shape(layers, width), **hidden | kwargs)
 
 
 @register_model
