@@ -26,6 +26,7 @@ class SpikeCounter:
         self.layers = {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
         self.images = 0
         self._counts: dict[str, Tensor] = {}
+        self._places: dict[str, int] = {}  # where a spike could have been
         self._handles: list[Any] = []
 
     def __enter__(self) -> SpikeCounter:
@@ -48,8 +49,13 @@ class SpikeCounter:
             # float64 holds any count exactly; a sum of spikes in bfloat16 would not even hold 257.
             steps = spikes.detach().unflatten(0, (layer.timesteps, -1)).flatten(1).sum(1, dtype=torch.float64)
             self._counts[name] = self._counts.get(name, 0) + steps
+            self._places[name] = self._places.get(name, 0) + spikes.numel()
 
         return count
+
+    def firing_rates(self) -> dict[str, float]:
+        """Mean spikes per neuron and time step of every layer that ran, 0 to 1."""
+        return {name: float(counts.sum()) / self._places[name] for name, counts in self._counts.items()}
 
     def summary(self) -> dict[str, Any]:
         """Mean spikes per image: `spikes_per_image`, `spikes_per_layer` {name: n}, `spikes_per_step` [T]."""

@@ -72,7 +72,7 @@ class SResNet(ResNet):
     def __init__(
         self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, hidden: int = 0, **kwargs: Any
     ) -> None:
-        own = {"hidden": check_integer("hidden", hidden, 0)}
+        own = {"stem": check_integer("stem", stem, 1), "hidden": check_integer("hidden", hidden, 0)}
         super().__init__(BasicBlock, depths, widths, stem, own, **kwargs)
         if hidden:
             self.real_inputs = ("conv1", "fc_hidden")
@@ -109,7 +109,7 @@ class SResNet(ResNet):
 
 def _sresnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
     hidden = {"hidden": 2 * width} if layers == 19 else {}
-    return build(SResNet, architecture, pretrained, **resnet_shape(layers, width), **hidden | kwargs)
+    return build(SResNet, architecture, pretrained, **resnet_shape(layers, width) | hidden | kwargs)
 
 
 @register_model

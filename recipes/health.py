@@ -1,0 +1,172 @@
+"""Does a network train, and do all of its neurons take part? `python -m recipes.health [MODEL ...]`.
+
+One recipe for all: a few hundred steps on real images. A network is healthy if its training loss falls, and if no layer
+of neurons is silent, at the start or at the end. Firing rates are spikes per neuron and time step over held-out images:
+at the start with the statistics of that batch, as a training step sees them, at the end in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import zoo
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import atomic_write, read_json, write_json
+from zoo.network import SpikingNetwork
+from zoo.provenance import provenance
+
+from .augment import normalise
+from .config import Recipe
+from .data import load_dataset, split
+from .train import train
+
+SILENT = 0.001
+"""A layer with a lower firing rate is called silent."""
+FOLDER = Path(__file__).resolve().parent / "health"
+_EPOCHS = 4
+_HELD_OUT = 1000
+_SHOWN = 200  # images that rates are taken from
+_INTRO = f"""# Which networks train
+
+Rendered by `python -m recipes.health --render` from the JSON files here, each with its command, commit and machine.
+One recipe for all of them: SGD with momentum, a cosine from its peak to zero, crop and flip. Loss is the training loss
+of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
+per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
+
+| model | T | steps | images a step | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer |
+|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+"""
+
+
+def examine(model: str, *, steps: int, batch: int, timesteps: int, lr: float, data_dir: str | None) -> dict[str, Any]:
+    """Train a network of the zoo on CIFAR-10 for a few hundred steps and look at its layers.
+
+    Args:
+        model: an architecture.
+        steps: training steps, a multiple of 4.
+        batch: images a step.
+        lr: peak learning rate.
+
+    Returns:
+        A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
+        every layer of neurons at the start and at the end.
+
+    Raises:
+        ZooError: steps that four does not divide; see `recipes.train.train`.
+    """
+    if steps % _EPOCHS or steps < _EPOCHS:
+        raise ZooError(f"steps must be a multiple of {_EPOCHS}, not {steps}: the loss is read in quarters")
+    data = load_dataset("cifar10", data_dir)
+    _, held_out = split(data, 0, _HELD_OUT)
+    x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
+    with tempfile.TemporaryDirectory() as out:
+        recipe = Recipe(
+            model=model, dataset="cifar10", data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
+            train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, lr=lr, warmup_epochs=0.4, out=out,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))
+        start = firing_rates(fresh.train(), x)
+        result = train(recipe)
+        end = firing_rates(zoo.load_checkpoint(out), x)
+        with open(Path(out) / "summary.csv", newline="") as log:
+            loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
+    return {
+        **{"schema": 1, "kind": "health", "model": model, "dataset": "cifar10", "timesteps": timesteps, "lr": lr},
+        **{"steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"]},
+        **{"rates_start": start, "rates_end": end, "data_sha256": data.sha256},
+        **provenance(),
+    }
+
+
+@torch.no_grad()
+def firing_rates(model: SpikingNetwork, images: Tensor) -> dict[str, float]:
+    """Spikes per neuron and time step of every layer of neurons, over normalised images [B, C, H, W]."""
+    with zoo.SpikeCounter(model) as counter:
+        model(images)
+    return counter.firing_rates()
+
+
+def faults(result: dict[str, Any]) -> list[str]:
+    """What is wrong with a network, by its measurement: nothing, if it is healthy."""
+    found = []
+    if not result["train_loss"][-1] < result["train_loss"][0]:
+        found.append(f"the training loss does not fall ({', '.join(f'{x:.3f}' for x in result['train_loss'])})")
+    for when in ("start", "end"):
+        silent = [layer for layer, rate in result[f"rates_{when}"].items() if rate < SILENT]
+        if silent:
+            found.append(f"silent at the {when}: {', '.join(silent)}")
+    return found
+
+
+def small_forms() -> list[str]:
+    """The smallest network with gradient scaling of every family."""
+    smallest: dict[type, tuple[int, str]] = {}
+    for name in zoo.list_models("*_gs"):
+        with torch.device("meta"):
+            model = zoo.create_model(name)
+        size = sum(p.numel() for p in model.parameters()), name
+        smallest[type(model)] = min(size, smallest.get(type(model), size))
+    return sorted(name for _, name in smallest.values())
+
+
+def _render(check: bool) -> None:
+    lines = []
+    for file in sorted(FOLDER.glob("*.json")):
+        r = read_json(file)
+        start, end = r["rates_start"], r["rates_end"]
+        least = min(start, key=lambda layer: min(start[layer], end[layer]))
+        loss = r["train_loss"]
+        cells = [f"[{r['model']}]({file.name})", r["timesteps"], r["steps"], r["batch"], f"{loss[0]:.3f}"]
+        cells += [f"{loss[-1]:.3f}", f"{r['top1']:.1f}", f"{start[least]:.2%}", f"{end[least]:.2%}", least]
+        lines.append(f"| {' | '.join(map(str, cells))} |\n")
+    page, readme = _INTRO + "".join(lines), FOLDER / "README.md"
+    if not check:
+        atomic_write(readme, page)
+    elif not readme.exists() or readme.read_text() != page:
+        raise ZooError(f"recipes/{FOLDER.name}/README.md is out of date: python -m recipes.health --render")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.health",
+        description="Train networks for a few hundred steps of CIFAR-10: does the loss fall, does every layer spike?",
+        epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
+    parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
+    parser.add_argument("--lr", type=float, default=0.05, help="peak learning rate (0.05)")
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
+    parser.add_argument("--keep", action="store_true", help=f"write the measurements into recipes/{FOLDER.name}")
+    parser.add_argument("--render", action="store_true", help=f"train nothing: render recipes/{FOLDER.name}/README.md")
+    parser.add_argument("--check", action="store_true", help="train and write nothing: fail if that is out of date")
+    a = parser.parse_args(argv)
+    if a.render or a.check:
+        _render(a.check)
+        return
+    ill = []
+    for model in tqdm(a.models or small_forms(), desc="networks", unit="network"):
+        result = examine(model, steps=a.steps, batch=a.batch, timesteps=a.timesteps, lr=a.lr, data_dir=a.data_dir)
+        wrong = faults(result)
+        ill += [model] if wrong else []
+        loss = result["train_loss"]
+        tqdm.write(f"{model}: loss {loss[0]:.3f} to {loss[-1]:.3f}; {'; '.join(wrong) or 'every layer spikes'}")
+        if a.keep:
+            write_json(FOLDER / f"{model}.json", result)
+            _render(check=False)
+    if ill:
+        raise ZooError(f"not healthy: {', '.join(ill)}")
+
+
+if __name__ == "__main__":
+    run_command(main)
