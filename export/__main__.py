@@ -27,6 +27,7 @@ _EXAMPLE = """
 examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
+  python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
@@ -42,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="CHECKPOINT|MODEL", help="a checkpoint directory, or a model of the zoo")
+    parser.add_argument(
+        "source", metavar="CHECKPOINT|MODEL", help="a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
@@ -70,6 +73,8 @@ def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
     """The network that a command line names, and what its file must say about weights that nobody trained."""
     if is_checkpoint(source):
         return zoo.load_checkpoint(source, **kwargs), {}
+    if source.startswith(("hf-hub:", "local-dir:")):
+        return zoo.create_model(source, **kwargs), {}
     check_name(source)
     if zoo.list_pretrained(f"{split_model_name_tag(source)[0]}.*"):
         return zoo.create_model(source, pretrained=True, **kwargs), {}

@@ -13,7 +13,7 @@ from zoo.plugin import load_plugin
 from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
-from .config import Recipe, check_keys
+from .config import DEFAULTS, Recipe, check_keys
 
 _KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
 
@@ -56,8 +56,9 @@ class Plan(NamedTuple):
             return None
         result = read_json(file)
         for key, value in run.recipe.settings.items():
-            if result["recipe"].get(key) != value:
-                was = f"{key} = {result['recipe'].get(key)!r}, the plan says {value!r}"
+            before = result["recipe"].get(key, DEFAULTS[key])
+            if before != value:
+                was = f"{key} = {before!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
         return dict(result)
 

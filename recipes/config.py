@@ -144,6 +144,8 @@ class Recipe:
         return {key: value for key, value in self.to_dict().items() if key not in PLACE}
 
 
+DEFAULTS = {key.name: key.default for key in dataclasses.fields(Recipe)}
+"""What a key was in a recipe that is older than the key."""
 _AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1) | dict.fromkeys(
     (
         *(

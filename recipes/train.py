@@ -37,7 +37,7 @@ from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
 from . import augment
-from .config import WEIGHT_TYPES, Recipe, parse_command_line
+from .config import DEFAULTS, WEIGHT_TYPES, Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
@@ -280,8 +280,9 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
         return None
     saved = load_state(state)
     for key, value in recipe.settings.items():
-        if saved["recipe"].get(key) != value:
-            raise ZooError(f"{out} was started with {key} = {saved['recipe'].get(key)!r}, not {value!r}: cannot resume")
+        before = saved["recipe"].get(key, DEFAULTS[key])
+        if before != value:
+            raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 
 

@@ -275,6 +275,9 @@ for create in (zoo.create_model, lambda *a, **k: timm.create_model(*a, pretraine
     assert torch.allclose(other.conv1.weight, want.conv1.weight.sum(1, keepdim=True))
 from recipes.validate import load
 assert torch.equal(logits(load(hub)), logits(want))
+from export.__main__ import load as load_to_export
+network, untrained = load_to_export(hub, timesteps=2)
+assert torch.equal(logits(network), logits(want)) and not untrained
 attempt(lambda: zoo.create_model(hub, timestep=3))
 features = zoo.create_model(hub, features_only=True)
 assert isinstance(features(torch.zeros(1, 3, 32, 32)), list)
