@@ -19,6 +19,8 @@ from .augment import AUTO_AUGMENTS
 
 SIZE = 32
 """Pixels a side of every data set's images."""
+SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
+"""In timm's words."""
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out", "plugin"}
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
@@ -66,7 +68,8 @@ class Recipe:
     lr: float = _key(0.1, "peak learning rate for this batch size")
     momentum: float = _key(0.9, "of sgd")
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
-    warmup_epochs: float = _key(1.0, "linear warm-up, then cosine to min_lr")
+    warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr")
+    schedule: str = _key("cosine", "how the learning rate falls: cosine or linear")
     min_lr: float = _key(0.0, "learning rate at the end")
     clip_grad: float = _key(0.0, "largest gradient norm, 0 for no clipping")
     loss: str = _key("ce", "ce (cross-entropy of the mean logits) or tet (of every time step)")
@@ -177,6 +180,7 @@ _AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1
 )
 _ONE_OF = {
     "optimizer": ["sgd", "adamw", "muon"],
+    "schedule": list(SCHEDULES),
     "loss": ["ce", "tet"],
     "auto_augment": AUTO_AUGMENTS,
     "weights": list(WEIGHT_TYPES),

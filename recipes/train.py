@@ -37,7 +37,7 @@ from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
 from . import augment
-from .config import DEFAULTS, WEIGHT_TYPES, Recipe, parse_command_line
+from .config import DEFAULTS, SCHEDULES, WEIGHT_TYPES, Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
@@ -96,7 +96,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     )
     scheduler, _ = create_scheduler_v2(
         optimizer,
-        sched="cosine",
+        **SCHEDULES[recipe.schedule],
         num_epochs=recipe.epochs,
         warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
         warmup_lr=recipe.lr / 100,

@@ -215,6 +215,14 @@ def test_the_learning_rate_ends_near_its_minimum(run):
     assert float(last.split(",")[1]) < 0.15 * 1e-3  # ten steps in all: one before the end of the cosine
 
 
+def test_a_linear_schedule_falls_by_equal_steps(tmp_path):
+    settings = {"out": str(tmp_path / "x"), "epochs": 5, "schedule": "linear", "warmup_epochs": 1, "train_images": 64}
+    train(Recipe(**SHORT | settings | {"lr": 0.04, "test": False}))
+    rows = [row.split(",") for row in (tmp_path / "x" / "summary.csv").read_text().splitlines()[1:]]
+    # Two steps an epoch, the learning rate of the second; timm counts the fall from the start of the warm-up.
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx([0.04 * (10 - step) / 10 for step in (3, 5, 7, 9)])
+
+
 def test_a_full_disk_ends_in_one_error(tmp_path):
     """A file-size limit below the size of a training state stands in for a full disk."""
     command = f"ulimit -f 500; exec {sys.executable} -m recipes.train sresnet19_w16_gs.t2_cifar10 "
