@@ -24,15 +24,15 @@ from zoo.provenance import provenance
 
 from .augment import normalise
 from .config import Recipe
-from .data import load_dataset, split
+from .data import list_datasets, load_dataset, split
 from .train import train
 
 SILENT = 0.001
 """A layer with a lower firing rate is called silent."""
 FOLDER = Path(__file__).resolve().parent / "health"
 _EPOCHS = 4
-_HELD_OUT = 1000
-_SHOWN = 200  # images that rates are taken from
+_HELD_OUT = 400
+_SHOWN = 100  # images that rates are taken from
 _INTRO = f"""# Which networks train
 
 Rendered by `python -m recipes.health --render` from the JSON files here, each with its command, commit and machine.
@@ -40,19 +40,29 @@ One recipe for all of them: SGD with momentum, a cosine from its peak to zero, c
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
 per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
 
-| model | T | steps | images a step | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer |
-|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+| model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer |
+|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|
 """
 
 
-def examine(model: str, *, steps: int, batch: int, timesteps: int, lr: float, data_dir: str | None) -> dict[str, Any]:
-    """Train a network of the zoo on CIFAR-10 for a few hundred steps and look at its layers.
+def examine(
+    model: str,
+    *,
+    steps: int,
+    batch: int,
+    timesteps: int,
+    lr: float,
+    dataset: str = "cifar10",
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Train a network of the zoo for a few hundred steps and look at its layers.
 
     Args:
         model: an architecture.
         steps: training steps, a multiple of 4.
         batch: images a step.
         lr: peak learning rate.
+        dataset: its name; the held-out images are training images, too.
 
     Returns:
         A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
@@ -63,12 +73,12 @@ def examine(model: str, *, steps: int, batch: int, timesteps: int, lr: float, da
     """
     if steps % _EPOCHS or steps < _EPOCHS:
         raise ZooError(f"steps must be a multiple of {_EPOCHS}, not {steps}: the loss is read in quarters")
-    data = load_dataset("cifar10", data_dir)
+    data = load_dataset(dataset, data_dir)
     _, held_out = split(data, 0, _HELD_OUT)
     x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
-            model=model, dataset="cifar10", data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
+            model=model, dataset=dataset, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
             train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, lr=lr, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         torch.manual_seed(0)
@@ -79,7 +89,7 @@ def examine(model: str, *, steps: int, batch: int, timesteps: int, lr: float, da
         with open(Path(out) / "summary.csv", newline="") as log:
             loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
     return {
-        **{"schema": 1, "kind": "health", "model": model, "dataset": "cifar10", "timesteps": timesteps, "lr": lr},
+        **{"schema": 1, "kind": "health", "model": model, "dataset": dataset, "timesteps": timesteps, "lr": lr},
         **{"steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"]},
         **{"rates_start": start, "rates_end": end, "data_sha256": data.sha256},
         **provenance(),
@@ -124,7 +134,7 @@ def _render(check: bool) -> None:
         start, end = r["rates_start"], r["rates_end"]
         least = min(start, key=lambda layer: min(start[layer], end[layer]))
         loss = r["train_loss"]
-        cells = [f"[{r['model']}]({file.name})", r["timesteps"], r["steps"], r["batch"], f"{loss[0]:.3f}"]
+        cells = [f"[{r['model']}]({file.name})", r["dataset"], r["timesteps"], r["steps"], r["batch"], f"{loss[0]:.3f}"]
         cells += [f"{loss[-1]:.3f}", f"{r['top1']:.1f}", f"{start[least]:.2%}", f"{end[least]:.2%}", least]
         lines.append(f"| {' | '.join(map(str, cells))} |\n")
     page, readme = _INTRO + "".join(lines), FOLDER / "README.md"
@@ -138,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(
         prog="python -m recipes.health",
-        description="Train networks for a few hundred steps of CIFAR-10: does the loss fall, does every layer spike?",
+        description="Train networks for a few hundred steps: does the loss fall, does every layer spike?",
         epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
@@ -146,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
     parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
     parser.add_argument("--lr", type=float, default=0.05, help="peak learning rate (0.05)")
+    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())} (cifar10)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
     parser.add_argument("--keep", action="store_true", help=f"write the measurements into recipes/{FOLDER.name}")
     parser.add_argument("--render", action="store_true", help=f"train nothing: render recipes/{FOLDER.name}/README.md")
@@ -156,7 +167,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     ill = []
     for model in tqdm(a.models or small_forms(), desc="networks", unit="network"):
-        result = examine(model, steps=a.steps, batch=a.batch, timesteps=a.timesteps, lr=a.lr, data_dir=a.data_dir)
+        result = examine(
+            model, steps=a.steps, batch=a.batch, timesteps=a.timesteps, lr=a.lr, dataset=a.dataset, data_dir=a.data_dir
+        )
         wrong = faults(result)
         ill += [model] if wrong else []
         loss = result["train_loss"]
