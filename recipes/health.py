@@ -29,7 +29,7 @@ from .train import train
 
 SILENT = 0.001
 """A layer with a lower firing rate is called silent."""
-FOLDER = Path(__file__).resolve().parent / "health"
+FOLDER = Path(__file__).resolve().parent / "health_results"
 _EPOCHS = 4
 _HELD_OUT = 400
 _SHOWN = 100  # images that rates are taken from
