@@ -1,0 +1,105 @@
+"""The bundled checkpoints: small, with their evidence, and the same number through every door."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+import yaml
+from conftest import ROOT
+from hub_client import loopback
+
+import export
+import zoo
+from export.images import load_images
+from recipes.config import load_recipe
+from recipes.data import load_dataset
+from recipes.evaluate import evaluate
+from recipes.validate import validate
+from zoo.files import read_json, sha256_of
+from zoo.hub_release import collect
+from zoo.models._build import BUNDLED
+
+NAMES = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
+
+
+def config(name):
+    return read_json(BUNDLED / name / "config.json")
+
+
+def evidence(name):
+    """The result files of a checkpoint."""
+    dataset = config(name)["recipe"]["dataset"]
+    return [read_json(file) for file in sorted((ROOT / "leaderboard" / "results" / dataset / name).glob("*.json"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_small_and_has_its_evidence(name):
+    file = BUNDLED / name / "model.safetensors"
+    assert file.stat().st_size < 2_000_000
+    checksum = sha256_of(file)
+    assert config(name)["weights_sha256"] == checksum
+    results = {result["kind"]: result for result in evidence(name) if result["weights_sha256"] == checksum}
+    assert results.keys() == {"accuracy", "onnx"}
+    assert results["accuracy"]["split"] == results["onnx"]["split"] == "test"
+    assert results["accuracy"]["images"] == results["onnx"]["images"] == 10_000
+    assert abs(results["accuracy"]["top1"] - results["onnx"]["top1"]) <= 0.05
+    assert checksum[:8] in (ROOT / "recipes" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_recipe_is_there(name):
+    trained, recipe = config(name)["recipe"], load_recipe(name).to_dict()
+    keys = ("model", "tag", "dataset", "timesteps", "epochs", "phases", "batch_size", "optimizer", "lr", "weight_decay")
+    for key in keys:
+        assert trained.get(key) == recipe[key], key
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
+    """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set."""
+    (stated,) = {round(result["top1"], 2) for result in evidence(name) if result["kind"] == "accuracy"}
+    dataset = config(name)["recipe"]["dataset"]
+    top1 = validate(name, dataset, data_root)["top1"]
+    assert top1 == pytest.approx(stated, abs=0.02)  # another processor rounds differently
+
+    data = load_dataset(dataset, data_root)
+    model = timm.create_model(name, pretrained=True)
+    assert evaluate(model, data.test_images, data.test_labels, data.mean, data.std)["top1"] == top1
+
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in (BUNDLED / name).iterdir():
+        (run / file.name).write_bytes(file.read_bytes())
+    (run / "recipe.yaml").write_text(yaml.safe_dump(config(name)["recipe"]))
+    (run / "summary.csv").write_text("epoch\n1\n")
+    server, client = loopback()
+    repo = f"org/{name}"
+    server.add(repo, collect(run).files)
+    code = f"""
+import json
+from recipes.validate import validate
+print(json.dumps(validate("hf-hub:{repo}", {dataset!r}, {data_root!r})["top1"]))
+"""
+    done = client.run(code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == top1
+
+    export.to_onnx(zoo.create_model(name, pretrained=True), tmp_path / "x.onnx")
+    images = load_images(dataset, data_root)
+    measured = export.benchmark(tmp_path / "x.onnx", images.images, images.labels, dataset=dataset, runs=1)
+    assert measured["images"] == 10_000
+    assert measured["top1"] == pytest.approx(top1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_classes_channels_and_time_steps(name):
+    model = zoo.create_model(name, pretrained=True, num_classes=3, in_chans=1, timesteps=3).eval()
+    assert model(torch.randn(2, 1, 32, 32), per_step=True).shape == (3, 2, 3)
+    trained = zoo.create_model(name, pretrained=True)
+    assert torch.equal(model.stages[0][0].conv1.weight, trained.stages[0][0].conv1.weight)
