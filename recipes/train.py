@@ -197,7 +197,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 bar.update()
                 done, elapsed = step - first_step, time.perf_counter() - started
                 if not estimated and rank == 0 and (done == 3 or elapsed > 15):
-                    _warn_if_long(device, elapsed / done * (total - step))
+                    _warn_if_long(device, elapsed / done * _steps_left(recipe, step, steps_per_epoch))
                     estimated = True
                 if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
                     save()
@@ -330,6 +330,13 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
         return F.cross_entropy(logits.mean(0), target)
     per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
     return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
+
+
+def _steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The steps after the first `step` ones, in units of the last of these: an epoch costs pixels times time steps."""
+    costs = [size**2 * timesteps for size, timesteps in map(recipe.setting, range(recipe.epochs))]
+    epochs = [later // steps_per_epoch for later in range(step, recipe.epochs * steps_per_epoch)]
+    return sum(costs[epoch] for epoch in epochs) / costs[(step - 1) // steps_per_epoch]
 
 
 def _warn_if_long(device: torch.device, seconds: float) -> None:

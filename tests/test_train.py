@@ -22,7 +22,7 @@ import zoo
 from leaderboard.schema import validate as check_schema
 from recipes.config import Recipe
 from recipes.state import load_state, save_state
-from recipes.train import train
+from recipes.train import _steps_left, train
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
@@ -415,6 +415,14 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
     assert steps == [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation + test
     assert result["timesteps"] == 2
     assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
+
+
+def test_cheap_phases_do_not_hide_how_long_a_run_takes():
+    recipe = Recipe(**SHORT | CHEAP_FIRST)  # an epoch each of 16 pixels and T = 1, 24 and T = 2, 32 and T = 2
+    assert _steps_left(recipe, 3, 10) == 7 + 10 * (2 * 24**2 + 2 * 32**2) / 16**2
+    assert _steps_left(recipe, 10, 10) == 10 * (2 * 24**2 + 2 * 32**2) / 16**2
+    assert _steps_left(recipe, 29, 10) == 1
+    assert _steps_left(Recipe(**SHORT), 1, 10) == 19
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])
