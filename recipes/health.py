@@ -1,8 +1,9 @@
 """Does a network train, and do all of its neurons take part? `python -m recipes.health [MODEL ...]`.
 
 One recipe for all: a few hundred steps of AdamW on real images. A network is healthy if its training loss falls, and if
-no layer of neurons is silent, at the start or at the end. Firing rates are spikes per neuron and time step over held-out
-images: at the start with the statistics of that batch, as a training step sees them, at the end in evaluation mode.
+no layer of neurons is silent, at the start or at the end. Firing rates are spikes per neuron and time step over
+held-out images: at the start with the statistics of that batch, as a training step sees them, at the end in evaluation
+mode.
 """
 
 from __future__ import annotations
