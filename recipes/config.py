@@ -16,9 +16,8 @@ from zoo.errors import CommandParser, ZooError, one_of
 from zoo.kernels import list_kernels
 
 from .augment import AUTO_AUGMENTS
+from .data import SIZE
 
-SIZE = 32
-"""Pixels a side of every data set's images."""
 SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
 """In timm's words."""
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -66,7 +65,7 @@ class Recipe:
     batch_size: int = _key(128, "images a step, over all processes")
     optimizer: str = _key("sgd", "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)")
     lr: float = _key(0.1, "peak learning rate for this batch size")
-    momentum: float = _key(0.9, "of sgd")
+    momentum: float = _key(0.9, "of sgd and muon")
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
     warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr")
     schedule: str = _key("cosine", "how the learning rate falls: cosine or linear")
@@ -124,7 +123,10 @@ class Recipe:
         for phase in self.phases or []:
             _check_phase(phase)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
-            raise ZooError(f"recipe key phases must leave some of the {self.epochs} epochs to the full setting")
+            raise ZooError(
+                f"recipe key phases must leave some of the {self.epochs} epochs to the full setting: shorten them, or "
+                "train without them (--phases null)"
+            )
         self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
         self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
@@ -133,7 +135,7 @@ class Recipe:
         """The recipe as JSON values, keys in the order of this file."""
         return dataclasses.asdict(self)
 
-    def setting(self, epoch: int) -> tuple[int, int]:
+    def size_and_timesteps(self, epoch: int) -> tuple[int, int]:
         """Image size in pixels, and time steps, of an epoch (counted from 0); see `phases`."""
         for phase in self.phases or []:
             if epoch < phase["epochs"]:

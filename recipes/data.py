@@ -34,6 +34,8 @@ class DataSet(NamedTuple):
     """Over the bytes of all images and labels."""
 
 
+SIZE = 32
+"""Pixels a side of every data set's images."""
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 
@@ -79,7 +81,7 @@ def _digits() -> DataSet:
     digits = load_digits()
     # Values 0 to 16 become 0 to 255; nearest-neighbour keeps the 8 x 8 pixels visible.
     pixels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
-    images = interpolate(pixels[:, None], size=32, mode="nearest").repeat(1, 3, 1, 1)
+    images = interpolate(pixels[:, None], size=SIZE, mode="nearest").repeat(1, 3, 1, 1)
     labels = torch.from_numpy(digits.target).long()
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=digits.target, random_state=0)
     return _data_set(

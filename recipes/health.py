@@ -22,10 +22,11 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
+from zoo.registry import check_name
 
 from .augment import normalise
 from .config import Recipe
-from .data import list_datasets, load_dataset, split
+from .data import DataSet, list_datasets, load_dataset, split
 from .train import train
 
 SILENT = 0.001
@@ -49,39 +50,30 @@ per neuron and time step of the layer that fires least; below {SILENT:.1%} it wo
 
 
 def examine(
-    model: str,
-    *,
-    steps: int,
-    batch: int,
-    timesteps: int,
-    lr: float,
-    dataset: str = "cifar10",
-    data_dir: str | None = None,
+    model: str, data: DataSet, *, steps: int, batch: int, timesteps: int, lr: float, data_dir: str | None = None
 ) -> dict[str, Any]:
     """Train a network of the zoo for a few hundred steps and look at its layers.
 
     Args:
         model: an architecture.
+        data: what to train on; the held-out images are training images, too.
         steps: training steps, a multiple of 4.
         batch: images a step.
         lr: peak learning rate.
-        dataset: its name; the held-out images are training images, too.
+        data_dir: where the data is.
 
     Returns:
         A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
         every layer of neurons at the start and at the end.
 
     Raises:
-        ZooError: steps that four does not divide; see `recipes.train.train`.
+        ZooError: the loss is no number any more; see `recipes.train.train`.
     """
-    if steps % _EPOCHS or steps < _EPOCHS:
-        raise ZooError(f"steps must be a multiple of {_EPOCHS}, not {steps}: the loss is read in quarters")
-    data = load_dataset(dataset, data_dir)
     _, held_out = split(data, 0, _HELD_OUT)
     x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
-            model=model, dataset=dataset, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
+            model=model, dataset=data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
             train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, optimizer="adamw", lr=lr,
             weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
@@ -93,10 +85,9 @@ def examine(
         with open(Path(out) / "summary.csv", newline="") as log:
             loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
     return {
-        **{"schema": 1, "kind": "health", "model": model, "dataset": dataset, "timesteps": timesteps, "lr": lr},
+        **{"schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": timesteps, "lr": lr},
         **{"steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"]},
         **{"rates_start": start, "rates_end": end, "data_sha256": data.sha256},
-        **provenance(),
     }
 
 
@@ -169,11 +160,20 @@ def main(argv: list[str] | None = None) -> None:
     if a.render or a.check:
         _render(a.check)
         return
-    ill = []
-    for model in tqdm(a.models or small_forms(), desc="networks", unit="network"):
-        result = examine(
-            model, steps=a.steps, batch=a.batch, timesteps=a.timesteps, lr=a.lr, dataset=a.dataset, data_dir=a.data_dir
-        )
+    if a.steps % _EPOCHS or a.steps < _EPOCHS:
+        raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")
+    models = a.models or small_forms()
+    for model in models:
+        check_name(model)
+    numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "data_dir")}
+    data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(), []
+    for model in tqdm(models, desc="networks", unit="network"):
+        try:
+            result = examine(model, data, **numbers) | origin
+        except ZooError as error:  # of this network: the others are examined all the same
+            tqdm.write(f"{model}: {error}")
+            ill.append(model)
+            continue
         wrong = faults(result)
         ill += [model] if wrong else []
         loss = result["train_loss"]

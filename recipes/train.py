@@ -87,6 +87,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
+    if recipe.phases:
+        _check_phases(model, recipe, device)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
     if recipe.channels_last:
@@ -128,7 +130,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         scaler.load_state_dict(saved["scaler"])
         if ema:
             ema.module.load_state_dict(saved["ema"])
-        model.set_timesteps(recipe.setting((saved["step"] - 1) // steps_per_epoch)[1])  # as when it was saved
+        model.set_timesteps(
+            recipe.size_and_timesteps((saved["step"] - 1) // steps_per_epoch)[1]
+        )  # as when it was saved
         model.load_scaling_state(saved["scaling"])
         step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
 
@@ -160,7 +164,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     with bar:  # on an error, too, the bar ends its line
         while step < total:
             epoch = step // steps_per_epoch
-            size, timesteps = recipe.setting(epoch)
+            size, timesteps = recipe.size_and_timesteps(epoch)
             model.set_timesteps(timesteps)
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
@@ -210,8 +214,10 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             if not math.isfinite(row["train_loss"]):
                 raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
             if len(val_index) and rank == 0:
-                kept = copy.deepcopy(ema.module if ema else model)
-                kept.set_timesteps(recipe.timesteps)
+                kept = ema.module if ema else model
+                if kept.timesteps != recipe.timesteps:  # not the model itself: it would lose the factors that it keeps
+                    kept = copy.deepcopy(kept)
+                    kept.set_timesteps(recipe.timesteps)
                 val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
                 scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
@@ -281,7 +287,7 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     saved = load_state(state)
     for key, value in recipe.settings.items():
         before = saved["recipe"].get(key, DEFAULTS[key])
-        if before != value:
+        if before != value and key != "weights":  # which play no part before the end
             raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 
@@ -293,6 +299,16 @@ def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
         kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
         **recipe.model_args or {},
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -> None:
+    """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
+    model.eval()
+    for size, timesteps in dict.fromkeys(map(recipe.size_and_timesteps, range(recipe.epochs))):
+        model.set_timesteps(timesteps)
+        model(torch.zeros(1, 3, size, size, device=device))
+    model.train()
 
 
 def _seed(*key: int) -> None:
@@ -315,9 +331,12 @@ def _augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
 
 
 def _round(model: nn.Module, dtype: torch.dtype) -> None:
-    for value in model.state_dict().values():
+    for name, value in model.state_dict().items():
         if value.is_floating_point():
-            value.copy_(value.to(dtype))
+            rounded = value.to(dtype)
+            if torch.isinf(rounded).any():
+                raise ZooError(f"{name} is too large for {dtype}: go on with --resume --weights fp32")
+            value.copy_(rounded)
 
 
 def _one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -333,8 +352,9 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The steps after the first `step` ones, in units of the last of these: an epoch costs pixels times time steps."""
-    costs = [size**2 * timesteps for size, timesteps in map(recipe.setting, range(recipe.epochs))]
+    """The steps after the first `step` ones, in units of the last of these, if a step costs pixels times time steps (in
+    truth less: some of it costs the same in every phase)."""
+    costs = [size**2 * timesteps for size, timesteps in map(recipe.size_and_timesteps, range(recipe.epochs))]
     epochs = [later // steps_per_epoch for later in range(step, recipe.epochs * steps_per_epoch)]
     return sum(costs[epoch] for epoch in epochs) / costs[(step - 1) // steps_per_epoch]
 

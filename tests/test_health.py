@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import assert_one_error, run_module, tiny
+from conftest import tiny
 
 import zoo
 from recipes import health
+from recipes.data import load_dataset
 from zoo.errors import ZooError
 
 
@@ -39,27 +40,47 @@ def test_a_loss_that_does_not_fall_is_found(last, found):
 def test_the_small_forms_are_one_a_family():
     names = health.small_forms()
     assert all(name.endswith("_gs") for name in names)
-    kinds = [type(zoo.create_model(name)) for name in names]
-    assert set(kinds) == {type(zoo.create_model(name)) for name in zoo.list_models("*_gs")}
+    with torch.device("meta"):
+        kinds = [type(zoo.create_model(name)) for name in names]
+        assert set(kinds) == {type(zoo.create_model(name)) for name in zoo.list_models("*_gs")}
     assert len(kinds) == len(set(kinds)) == 10
 
 
 def test_a_network_is_examined():
-    result = health.examine("sresnet19_w16_gs", steps=32, batch=16, timesteps=1, lr=2e-3, dataset="digits")
+    numbers = {"steps": 32, "batch": 16, "timesteps": 1, "lr": 2e-3}
+    result = health.examine("sresnet19_w16_gs", load_dataset("digits"), **numbers)
     assert health.faults(result) == []
     assert len(result["train_loss"]) == 4
     assert result["rates_start"].keys() == result["rates_end"].keys()
     assert result["rates_start"] != result["rates_end"]
-    with pytest.raises(ZooError, match="multiple of 4, not 6"):
-        health.examine("sresnet19_w16_gs", steps=6, batch=16, timesteps=1, lr=2e-3, dataset="digits")
 
 
-def test_bad_requests_and_sick_networks_end_in_one_error(monkeypatch):
-    assert_one_error(run_module("recipes.health", "sresnet91", "--dataset", "digits"), "sresnet91")
-    result = {"model": "x", "train_loss": [1.0, 2.0], "rates_start": {"a": 0.0}, "rates_end": {"a": 0.2}}
-    monkeypatch.setattr(health, "examine", lambda model, **_: result)
-    with pytest.raises(ZooError, match="not healthy: x"):
-        health.main(["x"])
+def test_bad_requests_end_in_one_error(monkeypatch):
+    monkeypatch.setattr(health, "examine", lambda *_, **__: pytest.fail("trained"))
+    for bad, words in (
+        (["sresnet19_w16", "sresnet91"], "sresnet91"),
+        (["--steps", "6"], "multiple of 4, not 6"),
+        (["--data-dir", "/nowhere"], "/nowhere"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            health.main(bad)
+
+
+def test_sick_networks_do_not_stop_the_others(monkeypatch, capsys):
+    well = {"train_loss": [2.0, 1.0], "rates_start": {"a": 0.2}, "rates_end": {"a": 0.2}}
+    found = {"sresnet19": well, "sresnet18": well | {"train_loss": [2.0, 2.0]}, "sresnet20": well}
+
+    def examine(model, *_, **__):
+        if model == "sresnet34":
+            raise ZooError("the loss is nan in epoch 1")
+        return found[model]
+
+    monkeypatch.setattr(health, "examine", examine)
+    with pytest.raises(ZooError, match=r"not healthy: sresnet34, sresnet18$"):
+        health.main(["sresnet19", "sresnet34", "sresnet18", "sresnet20", "--dataset", "digits"])
+    lines = capsys.readouterr().out
+    assert "sresnet34: the loss is nan" in lines
+    assert "sresnet20: loss 2.000 to 1.000; every layer spikes" in lines
 
 
 def test_the_page_is_what_its_files_say():

@@ -411,8 +411,10 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
     )
     result = train(Recipe(**SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x"), "val_images": 10}))
     assert seen == [16, 16, 24, 24, 32, 32]
-    validation, test = [(2, 32)], [(2, 32)] * 2
-    assert steps == [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation + test
+    looked_at, validation, test = [(1, 16), (2, 24), (2, 32)], [(2, 32)], [(2, 32)] * 2
+    assert (
+        steps == looked_at + [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation + test
+    )
     assert result["timesteps"] == 2
     assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
 
@@ -428,7 +430,8 @@ def test_cheap_phases_do_not_hide_how_long_a_run_takes():
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
     """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
-    settings = SHORT | CHEAP_FIRST | {"scaling": {"name": "causal_trace", "every": 3, "average": 0.5}}
+    rule = {"name": "causal_trace", "every": 3, "average": 0.5}
+    settings = SHORT | CHEAP_FIRST | {"scaling": rule, "optimizer": "muon", "lr": 0.01}
     train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
     half = tmp_path / "half"
     _stop_after(settings | {"out": str(half)}, stop_at)
@@ -452,6 +455,30 @@ def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
 def test_bad_phases_are_one_error(phases, words):
     with pytest.raises(ZooError, match=words):
         Recipe(**SHORT | {"phases": phases})
+
+
+def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
+    settings = SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x")}
+    with pytest.raises(ZooError, match="each of 2 time steps: cannot run 1"):
+        train(Recipe(**settings | {"model_args": {"norm": "tebn"}}))
+    with pytest.raises(ZooError, match="img_size"):
+        train(Recipe(**settings | {"model": "plif_net_w16"}))
+    assert not list((tmp_path / "x").glob("*.safetensors"))
+
+
+def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkeypatch):
+    settings = SHORT | {"out": str(tmp_path / "x"), "epochs": 1, "train_images": 64, "test": False, "weights": "fp16"}
+
+    def save(path, state):
+        state["model"]["bn1.running_var"].fill_(1e5)
+        save_state(path, state)
+
+    monkeypatch.setattr("recipes.train.save_state", save)
+    with pytest.raises(ZooError, match=r"bn1\.running_var is too large .* --weights fp32"):
+        train(Recipe(**settings))
+    assert not (tmp_path / "x" / "model.safetensors").exists()
+    train(Recipe(**settings | {"weights": "fp32", "resume": True}))
+    assert weights(tmp_path / "x")["bn1.running_var"].max() == 1e5
 
 
 def test_half_precision_weights_are_what_is_measured(tmp_path):

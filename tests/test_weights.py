@@ -14,7 +14,7 @@ from hub_client import loopback
 import export
 import zoo
 from export.images import load_images
-from recipes.config import load_recipe
+from recipes.config import DEFAULTS, load_recipe
 from recipes.data import load_dataset
 from recipes.evaluate import evaluate
 from recipes.validate import validate
@@ -51,10 +51,11 @@ def test_it_is_small_and_has_its_evidence(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_recipe_is_there(name):
-    trained, recipe = config(name)["recipe"], load_recipe(name).to_dict()
-    keys = ("model", "tag", "dataset", "timesteps", "epochs", "phases", "batch_size", "optimizer", "lr", "weight_decay")
-    for key in keys:
-        assert trained.get(key) == recipe[key], key
+    trained, recipe = config(name)["recipe"], load_recipe(name).settings
+    if "w16" in name:  # older than the rule that a recipe leaves a network its own neurons
+        recipe |= {"neuron": "lif", "surrogate": "triangle"}
+    for key, value in recipe.items():
+        assert trained.get(key, DEFAULTS[key]) == value, key
 
 
 @pytest.mark.slow
@@ -63,13 +64,16 @@ def test_its_recipe_is_there(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set."""
-    (stated,) = {round(result["top1"], 2) for result in evidence(name) if result["kind"] == "accuracy"}
+    checksum = config(name)["weights_sha256"]
+    mine = [r for r in evidence(name) if r["kind"] == "accuracy" and r["weights_sha256"] == checksum]
+    stated = mine[0]["top1"]
     dataset = config(name)["recipe"]["dataset"]
     top1 = validate(name, dataset, data_root)["top1"]
     assert top1 == pytest.approx(stated, abs=0.02)  # another processor rounds differently
 
     data = load_dataset(dataset, data_root)
     model = timm.create_model(name, pretrained=True)
+    assert model.weights_sha256 == checksum
     assert evaluate(model, data.test_images, data.test_labels, data.mean, data.std)["top1"] == top1
 
     run = tmp_path / "run"

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_another_number_of_time_steps(name):
     x = images()
     before = model(x)
     model.set_timesteps(3)
+    assert all(vars(module).get("timesteps", 3) == 3 for module in model.modules())
     assert torch.equal(model(x), other(x))
     assert model.model_args == other.model_args
     model.reset_classifier(3)
@@ -112,8 +114,19 @@ def test_sresnet19_without_hidden_neurons():
     assert model.model_args["hidden"] == 0
     assert {name for name in model.state_dict() if name.startswith("fc")} == {"fc.weight", "fc.bias"}
     assert zoo.create_model("sresnet19_w16").fc_hidden.out_features == 32
-    with pytest.raises(ZooError, match="hidden"):
-        zoo.create_model("sresnet19_w16", hidden=-1)
+    for wrong in ({"hidden": -1}, {"stem": 0}, {"depths": [1, 1, 1]}, {"widths": [1, 1]}):
+        with pytest.raises(ZooError, match=next(iter(wrong))):
+            zoo.create_model("sresnet19_w16", **wrong)
+
+
+def test_a_checkpoint_with_another_stem_and_head_loads_by_its_name(tmp_path, monkeypatch):
+    model = zoo.create_model("sresnet19_w16", stem=16, hidden=0, timesteps=2)
+    zoo.save_checkpoint(tmp_path / "sresnet19_w16.t2_test", model, tag="t2_test", data_cfg={})
+    monkeypatch.setattr("zoo.models._build.BUNDLED", tmp_path)
+    monkeypatch.setattr("timm.models.get_pretrained_cfg", lambda name: types.SimpleNamespace(tag="t2_test"))
+    again = zoo.create_model("sresnet19_w16", pretrained=True)
+    assert torch.equal(again.conv1.weight, model.conv1.weight)
+    assert (again.model_args["stem"], again.model_args["hidden"], again.timesteps) == (16, 0, 2)
 
 
 def test_no_name_shadows_one_of_timms():

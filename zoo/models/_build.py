@@ -48,8 +48,18 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str)
     return generate_default_cfgs(cfgs)
 
 
-def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **kwargs: Any) -> SpikingNetwork:
+def build(
+    network: type[SpikingNetwork],
+    architecture: str,
+    pretrained: bool,
+    defaults: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> SpikingNetwork:
     """Build `network` as timm's entrypoints do, with the weights and model arguments of a checkpoint if asked.
+
+    Args:
+        defaults: keywords of the architecture that a checkpoint, and then the user, may change.
+        kwargs: those of the user, and those of the architecture that nobody may change.
 
     Raises:
         ZooError: `pretrained`, and no weights are published under the name and tag, or they cannot be had; a broken
@@ -68,6 +78,7 @@ def build(network: type[SpikingNetwork], architecture: str, pretrained: bool, **
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     if "gs" in architecture.split("_"):
         kwargs = {"scaling": GS} | kwargs
+    kwargs = dict(defaults or {}) | kwargs
     features = {"feature_cls": StageFeatures}  # for `features_only`
     model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs)
     if isinstance(model, SpikingNetwork):

@@ -108,8 +108,9 @@ class SResNet(ResNet):
 
 
 def _sresnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
-    hidden = {"hidden": 2 * width} if layers == 19 else {}
-    return build(SResNet, architecture, pretrained, **resnet_shape(layers, width) | hidden | kwargs)
+    shape = resnet_shape(layers, width)
+    defaults = {"stem": shape.pop("stem"), "hidden": 2 * width if layers == 19 else 0}
+    return build(SResNet, architecture, pretrained, defaults, **shape, **kwargs)
 
 
 @register_model
