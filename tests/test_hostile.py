@@ -206,6 +206,8 @@ def nested(depth):
         ({"model_args": {"checkpoint_path": "/tmp/evil.pth"}}, "checkpoint_path"),
         ({"model_args": {"pretrained_cfg_overlay": {"file": "/tmp/evil.pth"}}}, "pretrained_cfg_overlay"),
         ({"model_args": {"features_only": True}}, "features_only"),
+        ({"model_args": {"defaults": {"features_only": True}}}, "does not fit"),
+        ({"model_args": {"depths": [9999] * 3}}, "does not fit"),
         ({"weights_sha256": None}, "weights_sha256"),
         ({"label_names": 5}, "label_names"),
     ],

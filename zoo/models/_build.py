@@ -53,6 +53,7 @@ def build(
     architecture: str,
     pretrained: bool,
     defaults: Mapping[str, Any] | None = None,
+    /,  # no keyword of a checkpoint can pass for one of these
     **kwargs: Any,
 ) -> SpikingNetwork:
     """Build `network` as timm's entrypoints do, with the weights and model arguments of a checkpoint if asked.
