@@ -54,6 +54,9 @@ class Recipe:
     )
     model_args: dict[str, Any] | None = _key(None, "further keywords of the architecture, {stem_stride: 2, ...}")
     plugin: str | None = _key(None, "Python file to run first, which registers scaling rules or models of yours")
+    init: str | None = _key(
+        None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
+    )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
     epochs: int = _key(100, "passes over the training images")
@@ -120,6 +123,8 @@ class Recipe:
                 raise one_of(f"value of recipe key {name}", getattr(self, name), known)
         if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
             raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
+        if self.optimizer == "sgd" and self.momentum == 0:
+            raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
         for phase in self.phases or []:
             _check_phase(phase)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
@@ -146,7 +151,10 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
-        return {key: value for key, value in self.to_dict().items() if key not in PLACE}
+        values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
+        if self.init and Path(self.init).is_absolute():
+            values["init"] = Path(self.init).name  # where somebody keeps files is no part of a result
+        return values
 
 
 DEFAULTS = {key.name: key.default for key in dataclasses.fields(Recipe)}

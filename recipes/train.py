@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
+from zoo.checkpoint import one_line
 from zoo.errors import ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.network import SpikingNetwork
@@ -43,6 +44,7 @@ from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import load_state, save_state
+from .validate import load
 
 STATE = "state.safetensors"
 _LONG_HOURS = 3.0
@@ -91,6 +93,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         _check_phases(model, recipe, device)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
+    init_sha256 = _start_from(recipe.init, model) if recipe.init else None
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(
@@ -244,7 +247,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     _round(kept, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
     weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg,
-                                         dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings)  # fmt: skip
+                                         dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings,
+                                         **({"init_sha256": init_sha256} if recipe.init else {}))  # fmt: skip
     part = (
         (data.test_images, data.test_labels)
         if recipe.test
@@ -299,6 +303,21 @@ def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
         kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
         **recipe.model_args or {},
     )  # fmt: skip
+
+
+def _start_from(init: str, model: SpikingNetwork) -> str | None:
+    """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
+    source = load(init)
+    state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
+    if source.num_classes != model.num_classes:
+        state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # of another shape
+        raise ZooError(f"the weights of {init} do not fit {model.model_args}: {one_line(error)}") from error
+    if wrong := unexpected + [key for key in missing if not key.startswith(classifier)]:
+        raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+    return source.weights_sha256
 
 
 @torch.no_grad()

@@ -82,6 +82,7 @@ def make_run(folder, seed=None):
         data_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
         zoo.save_checkpoint(folder, model, tag=NAME.split(".")[1], data_cfg=data_cfg)
     recipe = {"model": NAME.split(".")[0], "dataset": "cifar10", "seed": 7, "out": "/somewhere", "data_dir": "/data"}
+    recipe |= {"init": "/somewhere/else", "plugin": "rules/mine.py"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (folder / "summary.csv").write_text("epoch,lr\n1,0.1\n")
     (folder / "result.json").write_text(json.dumps(result(folder)))
@@ -143,7 +144,8 @@ def test_push_then_pull(server, client, repo, run, tmp_path):
         assert files[name] == (run / name).read_bytes()
     assert files["net.onnx"] == graph.read_bytes()
     assert files["results/speed.json"] == speed.read_bytes()
-    assert yaml.safe_load(files["recipe.yaml"]) == {"model": NAME.split(".")[0], "dataset": "cifar10", "seed": 7}
+    recipe = {"model": NAME.split(".")[0], "dataset": "cifar10", "seed": 7, "init": "else", "plugin": "rules/mine.py"}
+    assert yaml.safe_load(files["recipe.yaml"]) == recipe
     assert set(files) == {
         *("model.safetensors", "config.json", "summary.csv", "result.json", "recipe.yaml", "net.onnx"),
         *("README.md", "results/speed.json", ".eval_results/cifar10.yaml"),

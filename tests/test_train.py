@@ -215,6 +215,40 @@ def test_the_learning_rate_ends_near_its_minimum(run):
     assert float(last.split(",")[1]) < 0.15 * 1e-3  # ten steps in all: one before the end of the cosine
 
 
+def test_fine_tuning_starts_from_trained_weights(run, tmp_path):
+    out, _ = run
+    trained = weights(out)
+    settings = SHORT | {"out": str(tmp_path / "x"), "init": str(out), "epochs": 1, "train_images": 32, "lr": 0.0}
+    train(Recipe(**settings | {"model": "sresnet19_w16", "test": False}))  # the plain twin
+    kept = weights(tmp_path / "x")
+    parameters = [key for key in kept if "running" not in key and "batches" not in key]
+    assert all(torch.equal(kept[key], trained[key]) for key in parameters)
+    config = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert config["init_sha256"] == sha256_of(out / "model.safetensors")
+    assert config["recipe"]["init"] == out.name  # no path of this machine
+    with pytest.raises(ZooError, match="momentum"):
+        Recipe(**settings | {"momentum": 0})
+
+
+def test_fine_tuning_to_other_classes(tmp_path):
+    model = zoo.create_model("sresnet19_w16_gs", num_classes=100, timesteps=4)
+    zoo.save_checkpoint(tmp_path / "a", model, tag="t4_cifar100", data_cfg={})
+    settings = SHORT | {"epochs": 1, "train_images": 32, "lr": 0.0, "test": False}
+    train(Recipe(**settings | {"out": str(tmp_path / "x"), "init": str(tmp_path / "a")}))
+    kept = weights(tmp_path / "x")
+    assert kept["fc.weight"].shape == (10, 32)
+    assert torch.equal(kept["fc_hidden.weight"], model.state_dict()["fc_hidden.weight"])
+    for wrong, words in (
+        ({"model_args": {"stem": 16}}, "do not fit"),
+        ({"model": "svgg11_w8"}, "another network"),
+        ({"init": "nothing/here"}, "nothing/here"),
+        ({"init": "sresnet19"}, "no published weights"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            train(Recipe(**settings | {"out": str(tmp_path / "y"), "init": str(tmp_path / "a")} | wrong))
+    assert not list((tmp_path / "y").glob("*.safetensors"))
+
+
 def test_a_linear_schedule_falls_by_equal_steps(tmp_path):
     settings = {"out": str(tmp_path / "x"), "epochs": 5, "schedule": "linear", "warmup_epochs": 1, "train_images": 64}
     train(Recipe(**SHORT | settings | {"lr": 0.04, "test": False}))

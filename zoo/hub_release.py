@@ -94,7 +94,9 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise ZooError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ZooError(f"{path} holds no recipe")
-    return {key: value for key, value in recipe.items() if key not in _PLACE}
+    kept = {key: value for key, value in recipe.items() if key not in _PLACE}
+    absolute = {key: Path(v).name for key, v in kept.items() if isinstance(v, str) and Path(v).is_absolute()}
+    return kept | absolute
 
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
