@@ -38,7 +38,7 @@ from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
 from . import augment
-from .config import DEFAULTS, SCHEDULES, WEIGHT_TYPES, Recipe, parse_command_line
+from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
@@ -133,9 +133,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         scaler.load_state_dict(saved["scaler"])
         if ema:
             ema.module.load_state_dict(saved["ema"])
-        model.set_timesteps(
-            recipe.size_and_timesteps((saved["step"] - 1) // steps_per_epoch)[1]
-        )  # as when it was saved
+        _, timesteps = recipe.size_and_timesteps((saved["step"] - 1) // steps_per_epoch)  # of when it was saved
+        model.set_timesteps(timesteps)
         model.load_scaling_state(saved["scaling"])
         step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
 
@@ -289,9 +288,9 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
             atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         return None
     saved = load_state(state)
-    for key, value in recipe.settings.items():
+    for key, value in recipe.to_dict().items():
         before = saved["recipe"].get(key, DEFAULTS[key])
-        if before != value and key != "weights":  # which play no part before the end
+        if before != value and key not in PLACE and key != "weights":  # which play no part before the end
             raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 

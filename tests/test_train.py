@@ -220,6 +220,7 @@ def test_fine_tuning_starts_from_trained_weights(run, tmp_path):
     trained = weights(out)
     settings = SHORT | {"out": str(tmp_path / "x"), "init": str(out), "epochs": 1, "train_images": 32, "lr": 0.0}
     train(Recipe(**settings | {"model": "sresnet19_w16", "test": False}))  # the plain twin
+    train(Recipe(**settings | {"model": "sresnet19_w16", "test": False, "resume": True}))  # finds that it is complete
     kept = weights(tmp_path / "x")
     parameters = [key for key in kept if "running" not in key and "batches" not in key]
     assert all(torch.equal(kept[key], trained[key]) for key in parameters)
