@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 
 import torch
@@ -38,8 +39,11 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
 
 
 def stop_processes() -> None:
-    """Leave the group."""
+    """Leave the group; the networks that it served must be out of use."""
     if dist.is_initialized():
+        # A DistributedDataParallel that outlives its group, as part of a reference cycle does until it is collected,
+        # now and then aborts the process at its very end ("terminate called without an active exception").
+        gc.collect()
         dist.destroy_process_group()
 
 

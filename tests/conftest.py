@@ -33,7 +33,7 @@ def data_root() -> str:
 
 def tiny(**kwargs) -> SResNet:
     """A spiking ResNet of two blocks that still has every kind of layer."""
-    return SResNet((2, 1), (8, 16), 4, 16, **{"timesteps": 2} | kwargs)
+    return SResNet((2, 1), (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
 
 
 def run_module(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

@@ -46,21 +46,25 @@ def train(rule):
     return losses, {key: p.grad.clone() for key, p in model.named_parameters()}, model, network, optimizer
 
 
-state = {}
-for rule in RULES:
-    losses, gradients, model, network, optimizer = train(rule)
-    state["-".join(map(str, rule.values()))] = {"losses": losses, "gradients": gradients}
+def main():
+    state = {}
+    for rule in RULES:
+        losses, gradients, model, network, optimizer = train(rule)
+        state["-".join(map(str, rule.values()))] = {"losses": losses, "gradients": gradients}
 
-# Ordinary training, with normalisation over each process's own batch: the weights stay equal.
-network.train()
-for _ in range(3):
-    x, y = torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(10, (8,))
-    optimizer.zero_grad()
-    cross_entropy(network(x[rank::world]), y[rank::world]).backward()
-    optimizer.step()
-for p in model.parameters():
-    torch.testing.assert_close(mean_over_processes(p.detach()), p.detach(), rtol=0, atol=0)
+    # Ordinary training, with normalisation over each process's own batch: the weights stay equal.
+    network.train()
+    for _ in range(3):
+        x, y = torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(10, (8,))
+        optimizer.zero_grad()
+        cross_entropy(network(x[rank::world]), y[rank::world]).backward()
+        optimizer.step()
+    for p in model.parameters():
+        torch.testing.assert_close(mean_over_processes(p.detach()), p.detach(), rtol=0, atol=0)
 
-if rank == 0:
-    save_state(sys.argv[1], state)
+    if rank == 0:
+        save_state(sys.argv[1], state)
+
+
+main()
 stop_processes()

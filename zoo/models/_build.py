@@ -19,7 +19,7 @@ from ..network import SpikingNetwork
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
 
-GS = {"name": "channel", "alpha": 0.5, "rank": 1}
+GS = {"name": "channel", "alpha": 0.5, "rank": 1, "every": 3}
 """The rule of `_gs` models: the best arm of the screening, in its cheap form (recipes/README.md says how it did)."""
 
 # CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
