@@ -80,8 +80,9 @@ def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     run.mkdir()
     for file in (BUNDLED / name).iterdir():
         (run / file.name).write_bytes(file.read_bytes())
-    (run / "recipe.yaml").write_text(yaml.safe_dump(config(name)["recipe"]))
-    (run / "summary.csv").write_text("epoch\n1\n")
+    if not (run / "recipe.yaml").exists():  # the first ones were bundled without
+        (run / "recipe.yaml").write_text(yaml.safe_dump(config(name)["recipe"]))
+        (run / "summary.csv").write_text("epoch\n1\n")
     server, client = loopback()
     repo = f"org/{name}"
     server.add(repo, collect(run).files)
