@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -186,7 +186,7 @@ def _arm(
     checkpointing: bool = False,
 ) -> _Arm:
     network = copy.deepcopy(network).train(mode == "step")
-    network.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    cast(Any, network).to(memory_format=LAYOUTS[layout])
     if checkpointing:
         network.set_grad_checkpointing()  # type: ignore[operator]
     images = images.contiguous(memory_format=LAYOUTS[layout])

@@ -116,7 +116,7 @@ def measure(
     rules = {_name(form): resolve_scaling(rule._asdict() | form) or rule for form in forms}
     torch.manual_seed(0)
     network = zoo.create_model(model, num_classes=len(data.classes), timesteps=timesteps, scaling=rule._asdict())
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    cast(Any, network).to(memory_format=torch.channels_last).train()
     step = _trainer(network, data, batch)
     for i in tqdm(range(train_steps), desc="train", unit="step"):
         step(i)

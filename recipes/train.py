@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     saved = _open_run(out, recipe, rank)
     init_sha256 = _start_from(recipe.init, model) if recipe.init else None
     if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )
