@@ -7,13 +7,14 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.kernels import list_kernels
+from zoo.specs import check_number
 
 from .augment import AUTO_AUGMENTS
 from .data import SIZE
@@ -29,6 +30,16 @@ Spec = str | dict[str, Any] | None
 
 def _key(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+class Phase(NamedTuple):
+    """What an epoch trains with."""
+
+    size: int
+    """Of its images, in pixels."""
+    timesteps: int
+    alpha: float | None
+    """Strength of gradient scaling, None for that of the rule."""
 
 
 @dataclass
@@ -62,8 +73,8 @@ class Recipe:
     epochs: int = _key(100, "passes over the training images")
     phases: list[dict[str, Any]] | None = _key(
         None,
-        "cheap epochs first: a list of {epochs: E, size: pixels, timesteps: T}, in order, the last two as in the full "
-        "setting unless said; the epochs that they leave run at the full setting",
+        "what comes before the full setting: a list of {epochs: E, size: pixels, timesteps: T, alpha: strength of "
+        "gradient scaling}, in order, each but epochs as in the full setting unless said; the last epochs are that",
     )
     batch_size: int = _key(128, "images a step, over all processes")
     optimizer: str = _key("sgd", "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)")
@@ -140,13 +151,13 @@ class Recipe:
         """The recipe as JSON values, keys in the order of this file."""
         return dataclasses.asdict(self)
 
-    def size_and_timesteps(self, epoch: int) -> tuple[int, int]:
-        """Image size in pixels, and time steps, of an epoch (counted from 0); see `phases`."""
+    def phase(self, epoch: int) -> Phase:
+        """The setting of an epoch (counted from 0); see `phases`."""
         for phase in self.phases or []:
             if epoch < phase["epochs"]:
-                return phase.get("size", SIZE), phase.get("timesteps", self.timesteps)
+                return Phase(phase.get("size", SIZE), phase.get("timesteps", self.timesteps), phase.get("alpha"))
             epoch -= phase["epochs"]
-        return SIZE, self.timesteps
+        return Phase(SIZE, self.timesteps, None)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -202,10 +213,15 @@ _ONE_OF = {
 
 def _check_phase(phase: Any) -> None:
     if not isinstance(phase, dict):
-        raise ZooError(f"recipe key phases takes objects {{epochs: E, size: pixels, timesteps: T}}, not {phase!r}")
+        raise ZooError(
+            f"recipe key phases takes objects {{epochs: E, size: pixels, timesteps: T, alpha: A}}, not {phase!r}"
+        )
     for key in ("epochs", *phase):
+        if key == "alpha":
+            check_number("alpha of a phase", phase[key], 0, 1)
+            continue
         if key not in _PHASE:
-            raise one_of("key of a phase", key, list(_PHASE))
+            raise one_of("key of a phase", key, [*_PHASE, "alpha"])
         low, high = _PHASE[key]
         value = phase.get(key)
         if type(value) is not int or not low <= value <= high:

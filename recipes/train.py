@@ -38,7 +38,7 @@ from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
 
 from . import augment
-from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Recipe, parse_command_line
+from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
@@ -133,8 +133,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         scaler.load_state_dict(saved["scaler"])
         if ema:
             ema.module.load_state_dict(saved["ema"])
-        _, timesteps = recipe.size_and_timesteps((saved["step"] - 1) // steps_per_epoch)  # of when it was saved
-        model.set_timesteps(timesteps)
+        _enter(model, recipe.phase((saved["step"] - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])
         step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
 
@@ -166,8 +165,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     with bar:  # on an error, too, the bar ends its line
         while step < total:
             epoch = step // steps_per_epoch
-            size, timesteps = recipe.size_and_timesteps(epoch)
-            model.set_timesteps(timesteps)
+            phase = recipe.phase(epoch)
+            _enter(model, phase)
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
@@ -176,7 +175,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 scheduler.step_update(step)
                 start = step % steps_per_epoch * batch_size
                 index = order[start : start + batch_size][rank::world].to(device)
-                x, y = augment.resize(_augmented(images[index], recipe, data), size), labels[index]
+                x, y = augment.resize(_augmented(images[index], recipe, data), phase.size), labels[index]
                 if mix:
                     x, target = mix(x, y)
                 else:
@@ -323,10 +322,15 @@ def _start_from(init: str, model: SpikingNetwork) -> str | None:
 def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -> None:
     """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
     model.eval()
-    for size, timesteps in dict.fromkeys(map(recipe.size_and_timesteps, range(recipe.epochs))):
-        model.set_timesteps(timesteps)
-        model(torch.zeros(1, 3, size, size, device=device))
+    for phase in dict.fromkeys(map(recipe.phase, range(recipe.epochs))):
+        _enter(model, phase)
+        model(torch.zeros(1, 3, phase.size, phase.size, device=device))
     model.train()
+
+
+def _enter(model: SpikingNetwork, phase: Phase) -> None:
+    model.set_timesteps(phase.timesteps)
+    model.set_alpha(phase.alpha)
 
 
 def _seed(*key: int) -> None:
@@ -372,7 +376,7 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 def _steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The steps after the first `step` ones, in units of the last of these, if a step costs pixels times time steps (in
     truth less: some of it costs the same in every phase)."""
-    costs = [size**2 * timesteps for size, timesteps in map(recipe.size_and_timesteps, range(recipe.epochs))]
+    costs = [phase.size**2 * phase.timesteps for phase in map(recipe.phase, range(recipe.epochs))]
     epochs = [later // steps_per_epoch for later in range(step, recipe.epochs * steps_per_epoch)]
     return sum(costs[epoch] for epoch in epochs) / costs[(step - 1) // steps_per_epoch]
 

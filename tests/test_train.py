@@ -412,16 +412,16 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         "bash",
         str(ROOT / "recipes" / "cifar10.sh"),
         "--model",
-        "sresnet19_w16",
-        *flags(tmp_path / "x", epochs=1)[2:],
+        "sresnet19_w32",  # has no recipe of its own: takes that of its twin
+        *flags(tmp_path / "x", epochs=1, phases="null")[2:],
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
     recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]
-    assert recipe["model"] == "sresnet19_w16"
-    assert recipe["weight_decay"] == 5e-4
+    assert recipe["model"] == "sresnet19_w32"
+    assert recipe["weight_decay"] == 0.05
     assert recipe["timesteps"] == 2
 
 
@@ -462,11 +462,39 @@ def test_cheap_phases_do_not_hide_how_long_a_run_takes():
     assert _steps_left(Recipe(**SHORT), 1, 10) == 19
 
 
+PLAIN_FIRST = {"phases": [{"epochs": 1, "alpha": 0}], "scaling": {"name": "causal_trace", "alpha": 0.5}}
+
+
+def test_phases_schedule_the_strength_of_gradient_scaling(tmp_path):
+    def epochs(name, **more):
+        train(Recipe(**SHORT | more | {"out": str(tmp_path / name)}))
+        rows = (tmp_path / name / "summary.csv").read_text().splitlines()[1:]
+        return [row.split(",")[2] for row in rows], weights(tmp_path / name)
+
+    plain, at_last = epochs("plain", scaling="none")
+    later, weights_later = epochs("later", **PLAIN_FIRST)
+    assert later[0] == plain[0]
+    assert not all(torch.equal(value, at_last[key]) for key, value in weights_later.items())
+    _, never = epochs("never", phases=[{"epochs": 1, "alpha": 0}], scaling={"name": "causal_trace", "alpha": 0})
+    assert all(torch.equal(value, at_last[key]) for key, value in never.items())
+    first, _ = epochs("first", phases=[{"epochs": 1, "alpha": 0.9}], scaling={"name": "causal_trace", "alpha": 0})
+    assert first[0] != plain[0]
+    assert zoo.load_checkpoint(tmp_path / "later").model_args["scaling"] == PLAIN_FIRST["scaling"]
+
+
+def test_a_schedule_of_a_plain_network_is_refused_at_the_start(tmp_path):
+    with pytest.raises(ZooError, match=r"alpha 0\.5 needs a network with gradient scaling"):
+        train(
+            Recipe(**SHORT | {"out": str(tmp_path / "x"), "scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]})
+        )
+
+
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
     """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
     rule = {"name": "causal_trace", "every": 3, "average": 0.5}
-    settings = SHORT | CHEAP_FIRST | {"scaling": rule, "optimizer": "muon", "lr": 0.01}
+    phases = [phase | {"alpha": 0.3} for phase in CHEAP_FIRST["phases"]]
+    settings = SHORT | CHEAP_FIRST | {"scaling": rule, "phases": phases, "optimizer": "muon", "lr": 0.01}
     train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
     half = tmp_path / "half"
     _stop_after(settings | {"out": str(half)}, stop_at)
@@ -482,6 +510,7 @@ def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
         ([{"epochs": 1, "size": 33}], "from 8 to 32, not 33"),
         ([{"epochs": 1, "timesteps": 0}], "from 1 to"),
         ([{"epochs": 1, "sizes": 16}], "sizes"),
+        ([{"epochs": 1, "alpha": 1.5}], r"alpha of a phase must be a number in \[0, 1\], not 1\.5"),
         ([{"epochs": 2}], "leave some of the 2 epochs"),
         (["16"], "takes objects"),
         ("16", "a list"),

@@ -215,6 +215,23 @@ class SpikingNetwork(nn.Module):
         self.parts.timesteps = timesteps
         self.model_args = self.model_args | {"timesteps": timesteps}
 
+    def set_alpha(self, alpha: float | None = None) -> None:
+        """Scale gradients with another strength from now on: 0 for plain STBP, None for the rule's own.
+
+        Factors that are kept between training steps start anew.
+
+        Raises:
+            ZooError: the network has no gradient scaling, or alpha is not from 0 to 1.
+        """
+        if self._scaling is None:
+            if alpha is None:
+                return
+            raise ZooError(f"alpha {alpha} needs a network with gradient scaling, and this one has none")
+        rule = self._scaling if alpha is None else self._scaling._replace(alpha=check_number("alpha", alpha, 0, 1))
+        for module in self.modules():
+            if isinstance(module, SpikingConv2d | SpikingLinear) and module.scaling not in (None, rule):
+                module.scale_by(rule)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep the spikes between stages only, and run each stage again in backward.
 
