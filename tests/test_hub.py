@@ -187,7 +187,8 @@ def test_the_card(run, tmp_path):
     assert values["Spikes per image"][2] == 69518
     assert (parsed.data.license, parsed.data.pipeline_tag) == ("apache-2.0", "image-classification")
     for fact in (
-        *("python -m recipes.train x --epochs 3", "| seed | 7 |", "c" * 40, "d" * 64, "69,518 spikes", "2308.00558"),
+        *("python -m recipes.train x --epochs 3", "| seed | 7 |", "| started from | else |"),
+        *("c" * 40, "d" * 64, "69,518 spikes", "2308.00558"),
         *("1,234,567 accumulates", "| 1 | 1 | 1.63 | 1.72 | CPUExecutionProvider | a \\| b, 2 cores |", "`net.onnx`"),
     ):
         assert fact in text, fact

@@ -131,6 +131,7 @@ def _training(release: Release) -> str:
     rows = {
         "command": f"`{source['command']}`" if source.get("command") else None,
         "seed": recipe.get("seed"),
+        "started from": recipe.get("init"),
         "epochs": recipe.get("epochs"),
         "commit": source.get("commit"),
         "data": f"{recipe.get('dataset')}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,

@@ -34,18 +34,27 @@ _DEFAULT = {
 
 
 def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
-    """timm's `default_cfgs`: one entry a bundled or published checkpoint, or one without weights."""
+    """timm's `default_cfgs`: one entry a bundled or published checkpoint, or one without weights.
+
+    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps.
+    """
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
     for architecture in architectures:
         found: dict[str, Any] = {}
-        for folder in sorted(BUNDLED.glob(f"{architecture}.*")):
-            found[folder.name] = common | read_json(folder / CONFIG)["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
+        configs = {folder: read_json(folder / CONFIG) for folder in sorted(BUNDLED.glob(f"{architecture}.*"))}
+        for folder, config in sorted(configs.items(), key=_place):
+            found[folder.name] = common | config["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
         for name, where in published().items():
             if name.startswith(f"{architecture}."):
                 found.setdefault(name, common | {"hf_hub_id": where.hub_id})
         cfgs |= found or {architecture: dict(common)}
     return generate_default_cfgs(cfgs)
+
+
+def _place(checkpoint: tuple[Path, Mapping[str, Any]]) -> tuple[str, int]:
+    _, config = checkpoint
+    return config["recipe"]["dataset"], -config["model_args"]["timesteps"]
 
 
 def build(
