@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/environment.sh
 make_environment .
 
-data=(--dataset digits --hflip false --crop 2 --epochs 6)
+data=(--dataset digits --hflip false --crop 2)
 if [ -n "${SNNZOO_DATA:-}" ]; then data=(--dataset cifar10 --train-images 5000 --epochs 2); fi
 out=quickstart
 rm -rf "$out" && mkdir "$out"
@@ -16,7 +16,7 @@ rm -rf "$out" && mkdir "$out"
 results=()
 for model in sresnet19_w16 sresnet19_w16_gs; do
     echo "== train $model"
-    "$python" -m recipes.train sresnet19_w16_gs.t2_cifar10 --model "$model" "${data[@]}" --out "$out/$model" \
+    "$python" -m recipes.train quickstart --model "$model" "${data[@]}" --out "$out/$model" \
         --comparison quickstart --test-reads 2 "$@"
     echo "== export $model, verified against PyTorch"
     "$python" -m export "$out/$model" -o "$out/$model.onnx" --data "${data[1]}" --limit 300 \
