@@ -114,6 +114,12 @@ def huge_header(folder):
     (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
 
 
+MEMORY_BOMB = {
+    "timesteps": 10_000,
+    "scaling": {"name": "causal_trace", "alpha": 0.5, "every": 2, "layers": "all"},  # keeps a factor for each step
+}
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -130,6 +136,11 @@ def huge_header(folder):
         (lambda f: edit(f, model_args=None), "model_args"),
         (lambda f: edit(f, pretrained_cfg={"mean": "x"}), "input_size"),
         (lambda f: rewrite(f, lambda t: t["fc.weight"].fill_(float("nan"))), "fc.weight.*NaN"),
+        (
+            lambda f: rewrite(f, lambda t: t.update({"fc.weight": t["fc.weight"].double().fill_(1e300)})),
+            "fc.weight.*infinite",
+        ),
+        (lambda f: edit(f, model_args=MEMORY_BOMB), "asks for a network that takes .* bytes beside its weights"),
         (lambda f: rewrite(f, lambda t: t.update({"fc.weight": torch.zeros(6, 32)})), "does not fit"),
         (lambda f: rewrite(f, lambda t: t.pop("bn1.weight")), "does not fit.*bn1.weight"),
         (lambda f: rewrite(f, lambda t: t.update(extra=torch.zeros(1))), "does not fit.*extra"),
@@ -144,8 +155,9 @@ def test_broken_checkpoints_are_refused(folder, damage, words):
 def test_a_pickle_is_never_opened(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ZooError, match="pickle"):
-        zoo.load_checkpoint(path)
+    for file in (path, path.rename(tmp_path / "weights.PTH")):
+        with pytest.raises(ZooError, match="looks like a pickle"):
+            zoo.load_checkpoint(file)
 
 
 def test_no_other_source_of_weights_is_followed(model, folder, tmp_path):
@@ -163,6 +175,9 @@ def test_weights_that_are_not_finite_are_not_saved(model, tmp_path):
     model.fc.weight.data[0, 0] = float("inf")
     with pytest.raises(ZooError, match=r"fc\.weight"):
         zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG)
+    model.fc.weight.data[0, 0] = 1e5
+    with pytest.raises(ZooError, match=r"float16: tensor 'fc\.weight'"):
+        zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG, dtype=torch.float16)
     assert not (tmp_path / "x").exists()
 
 

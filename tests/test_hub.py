@@ -21,7 +21,7 @@ import yaml
 from conftest import ROOT, assert_one_error
 from hub_client import loopback
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from minihub import TOKEN
+from minihub import TOKEN, Handler
 
 import zoo
 from zoo import hub as zoo_hub
@@ -197,6 +197,16 @@ def test_the_card(run, tmp_path):
     assert "/somewhere" not in text
 
 
+def test_the_card_names_the_rule_of_the_training_not_of_the_name(run, tmp_path):
+    plain = zoo.create_model(NAME.split(".")[0], timesteps=2, scaling=None)
+    make_run(tmp_path / "plain", seed=1)
+    zoo.save_checkpoint(tmp_path / "plain", plain, tag="t2", data_cfg={"mean": [0.1] * 3, "std": [0.1] * 3})
+    (tmp_path / "plain" / "result.json").unlink()
+    text = card(collect(tmp_path / "plain"), "org/net")
+    assert "2308.00558" not in text
+    assert "@software{snnzoo" in text
+
+
 def test_a_card_without_results_says_so(run):
     (run / "result.json").unlink()
     release = collect(run)
@@ -216,6 +226,20 @@ def test_a_card_without_results_says_so(run):
         (lambda run: (run / "result.json").write_text("[]"), "no result"),
         (lambda run: (run / "result.json").write_text(json.dumps(result(run, top1=None))), "top1"),
         (lambda run: (run / "result.json").write_text(json.dumps(result(run, weights_sha256="0"))), "other weights"),
+        *(
+            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(result(run, **bad))), next(iter(bad)))
+            for bad in (
+                *({"top5": "x"}, {"spikes_per_image": "many"}, {"energy_nj": True}, {"top1": 10**400}),
+                *({"top1": True}, {"synaptic_operations": [1]}),
+            )
+        ),
+        *(
+            (
+                lambda run, bad=bad: (run / "result.json").write_text(json.dumps(result(run, **bad))),
+                "cannot be published",
+            )
+            for bad in ({"top1": float("nan")}, {"date": "\ud800"})
+        ),
     ],
 )
 def test_runs_that_cannot_be_published(run, damage, words):
@@ -494,9 +518,49 @@ for create in (zoo.create_model, lambda name: timm.create_model(name, pretrained
     (line,) = outcomes(cold)
     assert "offline (HF_HUB_OFFLINE is set)" in line
     assert repo in line
-    assert_one_error(
-        client.hub("pull", repo, "-o", tmp_path / "got", offline=True, cache="other"), repo, "HF_HUB_OFFLINE"
+    for cache in ("cache", "other"):  # warm or cold, a copy of all that a repository holds takes the Hub
+        done = client.hub("pull", repo, "-o", tmp_path / "got", offline=True, cache=cache)
+        assert_one_error(done, repo, "HF_HUB_OFFLINE", "takes the Hub itself")
+
+    assert client.hub("pull", repo, "-o", tmp_path / "got", cache="third").returncode == 0
+    assert outcomes(client.run(TRY + code, offline=True, cache="third")) == lines
+
+
+def test_where_pull_writes(server, client, repo, run, tmp_path):
+    push(server, repo, run)
+    here, mine = tmp_path / "here", tmp_path / ".got.tmp"
+    for folder in (here, mine, tmp_path / "real"):
+        folder.mkdir()
+    (mine / "precious").write_text("kept")
+    (tmp_path / "link").symlink_to("real")
+    for target in (".", here):
+        assert_one_error(client.hub("pull", repo, "-o", target, cwd=here), "is the working directory")
+    for target in ("got", "link", "new/folder"):
+        done = client.hub("pull", repo, "-o", target, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / target / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.glob(".*")} == {".got.tmp"}
+    assert (mine / "precious").read_text() == "kept"
+
+
+INFO = {"id": "org/net", "sha": "0" * 40, "siblings": []}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, [], None, INFO | {"sha": None}, INFO | {"siblings": [{}]}, INFO | {"siblings": [{"rfilename": 5}]}],
+)
+def test_an_answer_that_no_hub_gives(server, client, repo, run, tmp_path, monkeypatch, answer):
+    push(server, repo, run)
+    send = Handler._send
+    other = lambda body: answer if isinstance(body, dict) and "siblings" in body else body  # noqa: E731
+    monkeypatch.setattr(
+        Handler, "_send", lambda self, status, body=b"", **more: send(self, status, other(body), **more)
     )
+    done = client.hub("pull", repo, "-o", tmp_path / "got")
+    assert_one_error(done, "does not answer as a Hub does")
+    assert not (tmp_path / "got").exists()
 
 
 def test_a_hub_that_is_down(server, client, repo, run):

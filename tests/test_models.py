@@ -155,6 +155,11 @@ def test_spike_counter_counts_what_neurons_emit():
         ("sresnet19", {"neuron": 5}, "neuron takes"),
         ("sresnet19", {"surrogate": ["triangle"]}, "surrogate takes"),
         ("sresnet19", {"pretrained": True}, "no published weights"),
+        (
+            "sresnet19_gs.t4_cifar10",
+            {"pretrained": True},
+            "no published weights.*recipes/cifar10.sh --model sresnet19_gs",
+        ),
     ],
 )
 def test_bad_requests_are_named(name, kwargs, words):

@@ -26,7 +26,8 @@ from .weights_file import check_start, misfit, read_header
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-_PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"}
+_PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt", ".tar"}
+_BUFFER_LIMIT = 4 * 2**30
 
 
 class Checkpoint(NamedTuple):
@@ -57,9 +58,8 @@ def save_checkpoint(
         The sha256 of the weights file.
 
     Raises:
-        ZooError: the weights hold NaN or infinite values, or the directory cannot be written.
+        ZooError: the weights hold NaN or infinite values, or do in `dtype`; or the directory cannot be written.
     """
-    _check_finite("the model", model.state_dict())
     tensors = {
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
         .detach()
@@ -67,6 +67,7 @@ def save_checkpoint(
         .contiguous()
         for name, value in model.state_dict().items()
     }
+    _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
     architecture = cfg.pop("architecture")
@@ -128,6 +129,9 @@ def _check_fits(weights: Path, config: dict[str, Any]) -> None:
         raise ZooError(f"{weights.parent} holds {architecture!r}, which is not a network of the zoo")
     if difference := misfit(entries, model.state_dict()):
         raise ZooError(f"{weights} does not fit {architecture!r}: {difference}")
+    # Besides the tensors of the file, those that its settings ask for: factors of scaling for each time step.
+    if (size := sum(buffer.nbytes for buffer in model.buffers())) > _BUFFER_LIMIT:
+        raise ZooError(f"{weights.parent} asks for a network that takes {size:,} bytes beside its weights")
 
 
 def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -166,7 +170,7 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
 
 def is_pickle(name: str) -> bool:
     """Whether a file of this name would be a pickle, to be left alone."""
-    return Path(name).suffix in _PICKLE_SUFFIXES
+    return Path(name).suffix.lower() in _PICKLE_SUFFIXES
 
 
 def is_checkpoint(path: str) -> bool:
@@ -178,7 +182,8 @@ def is_checkpoint(path: str) -> bool:
 
 def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        # In float32, as networks compute: float64 holds values that are infinite there.
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")
 
 

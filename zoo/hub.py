@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
@@ -73,10 +73,10 @@ def push(
     files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
     files["README.md"] = card(release, repo).encode()
     api = HfApi(library_name="snn-zoo")
-    before = ask(repo, lambda: _look(api, repo, private))
+    before = ask(repo, lambda: _look(api, repo, private), cached=False)
 
     def commit() -> str:
-        now = api.model_info(repo, files_metadata=True)
+        now = api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         # Made anew for each try: the client notes in them what it has already sent.
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, data) for name, data in sorted(files.items())
@@ -85,7 +85,7 @@ def push(
         done = api.create_commit(repo, operations, commit_message=f"{release.name}", parent_commit=now.sha)
         return str(done.oid)
 
-    oid = ask(repo, commit)
+    oid = ask(repo, commit, cached=False)
     entry = {"repo": repo, "revision": oid, "sha256": release.config["weights_sha256"]}
     return Pushed(repo, oid, oid != before.sha, {release.name: entry})
 
@@ -109,11 +109,12 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
 
 def _look(api: HfApi, repo: str, private: bool) -> ModelInfo:
     """The repository as it is, made first if it is not there."""
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
-        info = api.model_info(repo)
+        info = api.model_info(repo, timeout=timeout)
     except RepositoryNotFoundError:
         api.create_repo(repo, private=private or None, exist_ok=True)
-        info = api.model_info(repo)
+        info = api.model_info(repo, timeout=timeout)
     if private and not info.private:
         raise ZooError(f"{repo} exists and is public: make it private in its settings, or push without --private")
     return info

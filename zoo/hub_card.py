@@ -12,10 +12,17 @@ import timm
 import yaml
 
 from .hub_release import Release
+from .scaling import resolve_scaling
 
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
 _TASK = "image-classification"
+_SNN_ZOO = """\
+@software{snnzoo,
+  title = {snn-zoo: a model zoo of spiking neural networks},
+  author = {{The snn-zoo developers}}
+}
+"""
 _GRADIENT_SCALING = """\
 @misc{park2023gradient,
   title = {Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information},
@@ -104,7 +111,13 @@ def _summary(release: Release) -> str:
 
 
 def _usage(release: Release, repo: str) -> str:
-    cfg = release.config["pretrained_cfg"]
+    cfg, classes = release.config["pretrained_cfg"], release.config["num_classes"]
+    if not classes or release.config["model_args"].get("encoding", "direct") != "direct":
+        return f"""## Use
+
+With snn-zoo installed, `zoo.create_model("hf-hub:{repo}")` is the network, in evaluation mode; its input is what
+`zoo.network.SpikingNetwork.forward` says for its encoding.
+"""
     shape = ", ".join(map(str, cfg["input_size"]))
     return f"""## Use
 
@@ -118,9 +131,9 @@ import zoo  # registers the architectures with timm
 model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()  # or zoo.create_model("hf-hub:{repo}")
 images = torch.rand(1, {shape})  # pixels from 0 to 1
 mean, std = torch.tensor({list(cfg["mean"])}), torch.tensor({list(cfg["std"])})
-logits = model((images - mean[:, None, None]) / std[:, None, None])  # [1, {release.config["num_classes"]}]
+logits = model((images - mean[:, None, None]) / std[:, None, None])  # [1, {classes}]
 label = logits.argmax(1).item()
-print(model.pretrained_cfg.get("label_names", range({release.config["num_classes"]}))[label])
+print(model.pretrained_cfg.get("label_names", range({classes}))[label])
 ```
 """
 
@@ -206,12 +219,15 @@ def _files(release: Release) -> str:
 
 
 def _citation(release: Release) -> str:
-    if not release.config["architecture"].endswith("_gs"):
-        return ""
-    return (
-        "## Citation\n\nTrained with gradient scaling by local spike information (arXiv:2308.00558); the rule is "
-        f"snn-zoo's reading of it.\n\n```bibtex\n{_GRADIENT_SCALING}```\n"
-    )
+    text = "## Citation\n\nCite snn-zoo, and the paper of the architecture, which its file in zoo/models names."
+    sources = _SNN_ZOO
+    if resolve_scaling(release.config["model_args"].get("scaling")) is not None:
+        text += (
+            " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is snn-zoo's "
+            "reading of it."
+        )
+        sources += _GRADIENT_SCALING
+    return f"{text}\n\n```bibtex\n{sources}```\n"
 
 
 def _accuracies(release: Release) -> list[dict[str, Any]]:

@@ -54,8 +54,11 @@ def check_repo(repo: str) -> str:
     return repo
 
 
-def ask(repo: str, action: Callable[[], T], revision: str | None = None) -> T:
+def ask(repo: str, action: Callable[[], T], revision: str | None = None, *, cached: bool = True) -> T:
     """The result of `action`, which talks to the Hub about `repo`; tried again where the failure may pass.
+
+    Args:
+        cached: whether the cache could have spared the question.
 
     Raises:
         ZooError: it failed, with what to do about it.
@@ -65,6 +68,14 @@ def ask(repo: str, action: Callable[[], T], revision: str | None = None) -> T:
             return action()
         except ZooError:
             raise
+        except OfflineModeIsEnabled as error:
+            if cached:
+                raise ZooError(_explain(error, repo, revision).sentence) from error
+            raise ZooError(
+                f"offline (HF_HUB_OFFLINE is set), and this takes the Hub itself: unset it ({repo})"
+            ) from error
+        except (LookupError, TypeError, AttributeError) as error:  # what the client makes of an answer of another form
+            raise ZooError(f"{constants.ENDPOINT} does not answer as a Hub does: {one_line(error)} ({repo})") from error
         except (HTTPError, OSError, ValueError, RuntimeError, EntryNotFoundError, BrokenDownloadError) as error:
             problem = _explain(error, repo, revision)
             if wait is None or not problem.passing:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -84,29 +85,40 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
     repo, revision = split_revision(name, revision)
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ZooError(f"{directory} exists already: remove it, or name another directory with -o")
-    info = ask(repo, lambda: HfApi().model_info(repo, revision=revision), revision)
-    names = [sibling.rfilename for sibling in info.siblings or []]
+    if directory.resolve() == Path.cwd():
+        raise ZooError(f"{directory} is the working directory, and would be replaced: name a new one with -o")
+    commit, names = ask(repo, lambda: _look(repo, revision), revision, cached=False)
     for file in names:
         check_name(file, repo)
     pickles = [file for file in names if is_pickle(file)]
     if missing := {WEIGHTS, CONFIG} - set(names):
         raise ZooError(f"{repo} holds no checkpoint of the zoo: it lacks {' and '.join(sorted(missing))}")
-    directory = directory.absolute()
-    temporary = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    directory = directory.resolve()
     try:
-        for file in names:
-            if file not in pickles:
-                source = _fetch(repo, file, info.sha, None)
-                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, temporary / file)
-        _check(temporary, repo)
-        os.replace(temporary, directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+            whole = Path(temporary) / directory.name  # for itself: the folder around it is for its owner's eyes only
+            for file in names:
+                if file not in pickles:
+                    source = _fetch(repo, file, commit, None)
+                    (whole / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, whole / file)
+            _check(whole, repo)
+            os.replace(whole, directory)
     except OSError as error:
         raise ZooError(f"cannot write {directory}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return str(info.sha), pickles
+    if commit != revision:
+        _fetch(repo, CONFIG, revision, None)  # nothing to download; notes the branch for offline use
+    return commit, pickles
+
+
+def _look(repo: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit that a revision stands for now, and the names of its files."""
+    info = HfApi().model_info(repo, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    if not _COMMIT.fullmatch(info.sha or "") or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"commit {info.sha!r}")
+    return str(info.sha), names
 
 
 def check_name(file: str, repo: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -46,3 +47,11 @@ def published() -> dict[str, Published]:
         if not pinned or "." not in name:
             raise ZooError(f"{PUBLISHED}: {name!r} must give repo, revision (a full commit) and sha256, not {entry!r}")
     return found
+
+
+def no_weights(architecture: str, available: Sequence[str]) -> str:
+    """What to tell somebody who asks for weights that nobody has published, and what there is instead."""
+    return (
+        f"{architecture} has no published weights. `bash recipes/cifar10.sh --model {architecture}` trains it; "
+        f"pretrained models: {', '.join(available) or 'none yet'}"
+    )

@@ -5,6 +5,7 @@ Everything must speak of the same weights: a result or an ONNX file of others is
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ _NEEDED: dict[str, dict[str, type | UnionType]] = {
     "accuracy": {"dataset": str, "split": str, "images": int, "top1": int | float, "timesteps": int},
     "onnx": {"latency": list},
 }
+
+_NUMBERS = ("images", "top1", "top5", "spikes_per_image", "energy_nj", "timesteps", "train_seconds")
 
 
 class Release(NamedTuple):
@@ -113,9 +116,24 @@ def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
         if not isinstance(result.get(key), expected):
             raise ZooError(f"{path}: {key!r} is {reprlib.repr(result.get(key))}, not what {kind} results hold there")
     for row in result.get("latency") or []:
-        if not isinstance(row, dict) or not isinstance(row.get("p50_ms"), int | float):
+        if not isinstance(row, dict) or not all(
+            _is_number(row.get(key)) for key in ("p50_ms", *row.keys() & {"p95_ms"})
+        ):
             raise ZooError(f"{path}: 'latency' holds {reprlib.repr(row)}, which export.bench_ort does not write")
+    try:
+        json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise ZooError(f"{path} cannot be published: {error}") from error
+    for key in _NUMBERS:
+        if result.get(key) is not None and not _is_number(result[key]):
+            raise ZooError(f"{path}: {key!r} is {reprlib.repr(result[key])}, not a number")
+    if not isinstance(result.get("synaptic_operations") or {}, dict):
+        raise ZooError(f"{path}: 'synaptic_operations' must be an object, not {result['synaptic_operations']!r}")
     return dict(result)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # so is no NaN
 
 
 def _check_onnx(path: Path, weights_sha256: str) -> None:

@@ -12,6 +12,7 @@ from timm.models import register_model as _timm_register_model
 
 from .checkpoint import load_checkpoint, one_line
 from .errors import ZooError, one_of
+from .hub_published import no_weights
 from .network import SpikingNetwork
 from .scaling import NONE
 
@@ -88,6 +89,8 @@ def check_name(name: str) -> None:
     if architecture not in _OWN:
         raise one_of("model", architecture, sorted(_OWN))
     if tag and name not in get_arch_pretrained_cfgs(architecture):
+        if not any(_tags(architecture)):
+            raise ZooError(f"unknown tag {tag!r}: {no_weights(architecture, list_pretrained())}")
         raise one_of(f"tag of {architecture}", tag, [t for t in _tags(architecture) if t])
 
 

@@ -13,7 +13,7 @@ from timm.models._features import FeatureGetterNet  # timm exports no other way 
 from ..checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, record_origin
 from ..errors import ZooError
 from ..files import read_json
-from ..hub_published import published
+from ..hub_published import no_weights, published
 from ..network import SpikingNetwork
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
@@ -105,7 +105,8 @@ def _find(architecture: str, tag: str, cache_dir: Any) -> Checkpoint:
         return _of(architecture, read_checkpoint(BUNDLED / name), name)
     where = published().get(name)
     if where is None:
-        raise ZooError(no_weights(architecture))
+        bundled = {folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()}
+        raise ZooError(no_weights(architecture, sorted(bundled | published().keys())))
     checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
     if checkpoint.config["weights_sha256"] != where.sha256:
         raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
@@ -152,13 +153,3 @@ def _describe(model: SpikingNetwork) -> None:
         cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
         for key in ("mean", "std"):
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
-
-
-def no_weights(architecture: str) -> str:
-    """What to tell somebody who asks for weights that nobody has published."""
-    bundled = {folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()}
-    available = ", ".join(sorted(bundled | published().keys()))
-    return (
-        f"{architecture} has no published weights. `bash recipes/cifar10.sh --model {architecture}` trains it; "
-        f"pretrained models: {available or 'none yet'}"
-    )
