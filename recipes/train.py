@@ -387,7 +387,7 @@ def _warn_if_long(device: torch.device, seconds: float) -> None:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
         tqdm.write(
             f"This will take about {length} on this CPU: it is made for a GPU. A small alternative, in under half an "
-            "hour: stop with Ctrl-C and start again with --model sresnet19_w16_gs (0.2 M parameters, T = 2, 3 epochs)."
+            "hour: stop with Ctrl-C and start again with --model sresnet19_w16_gs (0.2 M parameters, T = 2, 5 epochs)."
         )
 
 
