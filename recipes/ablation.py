@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from zoo.errors import ZooError, one_of
 from zoo.files import read_json
 from zoo.plugin import load_plugin
 from zoo.registry import check_name
 from zoo.scaling import resolve_scaling
+from zoo.yaml_file import read_yaml
 
 from .config import DEFAULTS, Recipe, check_keys
 
@@ -49,12 +50,20 @@ class Plan(NamedTuple):
         """The result of a run, None if it has none yet.
 
         Raises:
-            ZooError: the file is the result of another recipe.
+            ZooError: the file is the result of another run or recipe, or none.
         """
         file = self.folder / f"{run.name}.json"
         if not file.exists():
             return None
         result = read_json(file)
+        if not isinstance(result, dict) or not isinstance(result.get("recipe"), dict):
+            raise ZooError(f"{file} is no result of an ablation: move it away")
+        for key, value in (("arm", run.arm), ("seed", run.seed)):
+            if result.get(key) != value:
+                raise ZooError(f"{file} is a result of {key} {result.get(key)!r}, not of {value!r}: move it away")
+        for key in ("top1", "spikes_per_image", "train_loss", "train_seconds"):
+            if not isinstance(result.get(key), int | float) or not math.isfinite(result[key]):
+                raise ZooError(f"{file}: {key} is {result.get(key)!r}, not a number: move the file away")
         for key, value in run.recipe.settings.items():
             before = result["recipe"].get(key, DEFAULTS[key])
             if before != value:
@@ -75,12 +84,9 @@ def load_plan(path: str) -> Plan:
         ZooError: no such file, an unknown key, or a run that could not be started.
     """
     file = Path(path)
-    try:
-        given = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ZooError(f"cannot read {file} as YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise ZooError(f"cannot read the plan {file}: {error.strerror}") from error
+    given = read_yaml(file)
+    if file.suffix not in (".yaml", ".yml"):
+        raise ZooError(f"a plan is called NAME.yaml, not {file.name}: its results go to the folder NAME beside it")
     if not isinstance(given, dict):
         raise ZooError(f"{file} is not a plan: expected the keys {', '.join(_KEYS)}")
     for key, value in given.items():
@@ -95,21 +101,31 @@ def load_plan(path: str) -> Plan:
     for i, seed in enumerate(seeds):
         if type(seed) is not int or seed < 0 or seed in seeds[:i]:
             raise ZooError(f"seeds of {file} must be different whole numbers from 0, not {seed!r}")
-    contrasts = [tuple(pair) if isinstance(pair, list) else () for pair in given.get("contrasts", [])]
-    for pair in contrasts:
-        if len(pair) != 2 or any(arm not in arms for arm in pair):
-            raise ZooError(f"a contrast of {file} is a pair of arms ({', '.join(arms)}), not {list(pair)}")
+    for arm in arms:
+        if not isinstance(arm, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", arm):
+            raise ZooError(
+                f"arm {arm!r} of {file} needs a name of letters, digits, '_', '-' and '.', in quotes if YAML would "
+                "read it as something else"
+            )
+    contrasts = given.get("contrasts", [])
+    for i, pair in enumerate(contrasts):
+        if not isinstance(pair, list) or len(pair) != 2 or any(arm not in arms for arm in pair) or pair[0] == pair[1]:
+            raise ZooError(f"a contrast of {file} is a pair of two arms ({', '.join(arms)}), not {pair!r}")
+        if pair in contrasts[:i]:
+            raise ZooError(f"the contrast {pair!r} of {file} stands twice")
     runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
+    if len({run.recipe.test for run in runs}) > 1:
+        raise ZooError(f"arms of {file} must all measure on the test set or none: set test in 'recipe' alone")
     name = file.stem
     return Plan(
         name, given.get("question", ""), arms, seeds,
-        contrasts or [(arm, arms[0]) for arm in arms[1:]], runs, file.parent / name,
+        [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]], runs, file.parent / name,
     )  # fmt: skip
 
 
 def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     changes = given["arms"][arm]
-    if not isinstance(changes, dict) or "/" in str(arm):
+    if not isinstance(changes, dict):
         raise ZooError(f"arm {arm!r} of {file} takes the recipe keys that it changes, not {changes!r}")
     values = given["recipe"] | changes
     if "seed" in values:
@@ -117,12 +133,14 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     check_keys(values)
     reads = len(given["arms"]) * len(given["seeds"])
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
-    _check(recipe)
+    _check(file, recipe)
     return Run(arm, seed, recipe)
 
 
-def _check(recipe: Recipe) -> None:
-    # What only shows when a run starts is better found before the first one does.
+def _check(file: Path, recipe: Recipe) -> None:
+    # What only shows when a run starts, or ends, is better found before the first one does.
+    if not recipe.test and not recipe.val_images:
+        raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
     if recipe.plugin:
         load_plugin(recipe.plugin)
     check_name(recipe.model)

@@ -44,13 +44,18 @@ def interval(values: list[float]) -> Interval:
     return Interval(statistics.mean(values), float(scale * statistics.stdev(values)))
 
 
-def paired(plan: Plan, arm: str, other: str) -> tuple[Interval, Interval, int] | None:
-    """Arm minus other over the seeds that both have: top-1 in points, spikes in percent of the other's, pairs."""
+def paired(plan: Plan, arm: str, other: str) -> tuple[Interval, Interval | None, int] | None:
+    """Arm minus other over the seeds that both have: top-1 in points, spikes in percent of the other's, pairs.
+
+    There is no percentage of a network that never spiked.
+    """
     a, b = plan.results(arm), plan.results(other)
     seeds = [seed for seed in a if seed in b]
     if not seeds:
         return None
     top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
+    if not all(b[s]["spikes_per_image"] for s in seeds):
+        return top1, None, len(seeds)
     spikes = interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
     return top1, spikes, len(seeds)
 
@@ -89,7 +94,7 @@ def _page(plan: Plan) -> str:
     for arm, other in plan.contrasts:
         pair = paired(plan, arm, other)
         if pair:
-            lines.append(f"| {arm} | {other} | {pair[2]} | {pair[0]} | {pair[0].verdict} | {pair[1]} |")
+            lines.append(f"| {arm} | {other} | {pair[2]} | {pair[0]} | {pair[0].verdict} | {pair[1] or '—'} |")
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.kernels import list_kernels
+from zoo.provenance import without_folders
 from zoo.specs import check_number
+from zoo.yaml_file import parse_yaml, read_yaml
 
 from .augment import AUTO_AUGMENTS
 from .data import SIZE
@@ -163,8 +164,8 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        if self.init and Path(self.init).is_absolute():
-            values["init"] = Path(self.init).name  # where somebody keeps files is no part of a result
+        if self.init:
+            values["init"] = without_folders(self.init)
         return values
 
 
@@ -266,10 +267,7 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
         file = next((f for f in (Path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
         if file is None:
             raise one_of("recipe", path, sorted(f.stem for f in _HERE.glob("*.yaml")))
-        try:
-            values = yaml.safe_load(file.read_text()) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ZooError(f"cannot read {file} as YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(file) or {}
         if not isinstance(values, dict):
             raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
     check_keys(values)
@@ -298,11 +296,7 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    return load_recipe(given.pop("recipe"), {key: _yaml_value(key, value) for key, value in given.items()})
-
-
-def _yaml_value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ZooError(f"cannot read the value of --{key}: {text!r}") from None
+    return load_recipe(
+        given.pop("recipe"),
+        {key: parse_yaml(value, f"the value of --{key}, {value!r},") for key, value in given.items()},
+    )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +31,8 @@ from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.rules import WeightGradient
 from zoo.scaling import Scaling, resolve_scaling
+from zoo.specs import check_integer
+from zoo.yaml_file import parse_yaml
 
 from .augment import normalise, random_crop, random_flip
 from .data import DataSet, load_dataset
@@ -233,10 +234,16 @@ def main(argv: list[str] | None = None) -> None:
     if options.render or options.check:
         _render(options.check)
         return
-    rule = resolve_scaling(yaml.safe_load(options.rule))
+    for key, low in {"timesteps": 1, "batch": 1, "train_steps": 0, "checks": 1, "rounds": 0}.items():
+        check_integer(f"--{key.replace('_', '-')}", getattr(options, key), low)
+    rule = resolve_scaling(parse_yaml(options.rule, "--rule"))
     if rule is None or rule.locality != "weight" or rule.stateful:
         raise ZooError(f"--rule takes an exact rule that scales weight gradients, not {options.rule}")
-    forms = yaml.safe_load(options.forms) if options.forms else CHEAP
+    forms = CHEAP if options.forms is None else parse_yaml(options.forms, "--forms")
+    if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) and form for form in forms):
+        raise ZooError(
+            f"--forms takes a list of the keys that differ, [{{batch: 0.5}}, {{every: 8}}], not {options.forms}"
+        )
     keep_memory()
     data = load_dataset(options.dataset, options.data_dir)
     numbers = {key: getattr(options, key) for key in ("timesteps", "batch", "train_steps", "checks", "rounds")}

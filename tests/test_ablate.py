@@ -68,6 +68,13 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
         ({"arms": {"a": 3}}, "3"),
         ({"recipe": {"epochs": 0}}, "epochs"),
         ({"contrasts": [["window", "plan"]]}, "plan"),
+        ({"contrasts": ["window - plain"]}, "window - plain"),
+        ({"contrasts": [["window", "window"]]}, "two arms"),
+        ({"contrasts": [["window", "plain"]] * 2}, "stands twice"),
+        ({"arms": {0.5: {}}}, "arm 0.5"),
+        ({"arms": {True: {}}}, "arm True"),
+        ({"recipe": {"test": False}}, "measure nothing"),
+        ({"arms": {"a": {}, "b": {"test": False, "val_images": 9}}}, "all measure"),
         ({"contrast": [1]}, "contrast"),
     ],
 )
@@ -76,13 +83,22 @@ def test_bad_plans_are_named(tmp_path, changes, words):
         load_plan(write(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "seeds: [1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[1, 2]", "a: [", "seeds: [1]", "question: 2020-13-45", "seeds: !!int abc", "seeds: !!bool x"),
+        *("seeds: [1]\nseeds: [2]", "question: " + 2000 * "["),
+    ],
+)
 def test_files_that_are_no_plans(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(ZooError, match=r"plan\.yaml"):
         load_plan(str(tmp_path / "plan.yaml"))
     with pytest.raises(ZooError, match="No such file"):
         load_plan(str(tmp_path / "nothing.yaml"))
+    (tmp_path / "plan").write_text(yaml.safe_dump(PLAN))
+    with pytest.raises(ZooError, match="its results go to the folder"):
+        load_plan(str(tmp_path / "plan"))
 
 
 def test_paired_differences(tmp_path):
@@ -129,6 +145,33 @@ def test_results_of_another_recipe_are_refused(tmp_path):
         changed.results("plain")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: [], "no result"),
+        (lambda r: {}, "no result"),
+        (lambda r: r | {"arm": "window"}, "arm 'window'"),
+        (lambda r: r | {"seed": 4}, "seed 4"),
+        (lambda r: r | {"top1": None}, "top1"),
+        (lambda r: r | {"top1": math.nan}, "top1"),
+    ],
+)
+def test_files_that_are_no_results(tmp_path, change, words):
+    plan = load_plan(write(tmp_path))
+    fill(plan, {"plain": {3: 50.0}}, {"plain": {3: 1.0}})
+    file = plan.folder / "plain.seed3.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(ZooError, match=words):
+        render(plan)
+
+
+def test_no_percentage_of_a_network_that_never_spiked(tmp_path):
+    plan = load_plan(write(tmp_path))
+    fill(plan, {"plain": {3: 50.0}, "window": {3: 51.0}}, {"plain": {3: 0.0}, "window": {3: 1.0}})
+    render(plan)
+    assert "| window | plain | 1 | +1.00 | one pair | — |" in (plan.folder / "README.md").read_text()
+
+
 def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     recipe = PLAN["recipe"] | {"train_images": 64, "batch_size": 32}
     file = write(tmp_path, seeds=[3], recipe=recipe)
@@ -167,6 +210,19 @@ def test_the_plans_and_pages_of_the_project(file):
 
 def test_the_page_of_what_scaling_costs():
     scaling_cost.main(["--check"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rule", "{name"], "--rule"),
+        *((["--forms", forms], "--forms") for forms in ("[{rank: 2}", "3", "[a]", "[]", "[{}]")),
+        *(([option, value], option) for option, value in (("--checks", "0"), ("--rounds", "-1"), ("--batch", "0"))),
+    ],
+)
+def test_what_scaling_cost_cannot_measure(arguments, words):
+    with pytest.raises(ZooError, match=words):
+        scaling_cost.main(["--dataset", "digits", *arguments])
 
 
 def test_what_scaling_costs(tmp_path, capsys):

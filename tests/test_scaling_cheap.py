@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.layers import SpikingConv2d, SpikingLinear
 from zoo.post import PostSpikes
+from zoo.rules import PRESETS as PRESETS_BEFORE
+from zoo.rules import Rule
 from zoo.scaling import Scaling, resolve_scaling
 
 KIND = (3, 4, 3, 1, 1, 1, 1)
@@ -199,3 +201,69 @@ def test_all_layers_are_scaled_by_the_neurons_behind_them():
 def test_bad_numbers_are_named(keys, word):
     with pytest.raises(ZooError, match=word):
         resolve_scaling({"name": "window"} | keys)
+
+
+def test_repeated_passes_use_the_factors_of_their_own_forward():
+    """Two forward passes before one backward, under checkpointing: the second one's factors are other ones."""
+    rule, gradients = {"name": "causal_trace", "every": 1, "average": 0.5}, []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = tiny(scaling=rule).double().train()
+        model.set_grad_checkpointing(checkpointing)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        images = [torch.randn(4, 3, 8, 8, dtype=torch.float64) for _ in range(2)]
+        sum(F.cross_entropy(model(x), torch.arange(4)) for x in images).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_frozen_layer_passes_down_the_same_error():
+    passed = []
+    for frozen in (False, True):
+        torch.manual_seed(0)
+        model = tiny(scaling="local_error").double().train()
+        for module in model.modules():
+            if isinstance(module, SpikingConv2d):
+                module.weight.requires_grad_(not frozen)
+        F.cross_entropy(model(torch.randn(4, 3, 8, 8, dtype=torch.float64)), torch.arange(4)).backward()
+        passed.append(model.conv1.weight.grad)
+    assert torch.equal(*passed)
+
+
+def test_evidence_in_few_terms_is_never_negative():
+    """Early input and late output spikes: what the left out terms would have made up for."""
+    pre, post = torch.zeros(2, 6, 1, 1, 1, 1, dtype=torch.float64)
+    pre[0], post[5] = 1, 1
+    factor = Scaling("window", 0.5, rank=2).factor(pre, post, lambda a, b: (a * b).sum(0), pre.dtype)
+    assert float(factor.min()) >= 0.5
+
+
+OWN = {
+    "no_first_axis": (lambda s, alpha: torch.ones(4, 3, 3, 3), "weight", True),
+    "steps_for_a_window": (lambda s, alpha: torch.ones(2, 4, 3, 3, 3), "weight", True),
+    "a_number": (lambda s, alpha: 0.5, "weight", True),
+    "nothing": (lambda s, alpha: None, "weight", False),
+    "an_error_without_time": (lambda s, alpha: torch.ones_like(s.post[0]), "error", False),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_rule_of_ones_own_in_the_wrong_shape_is_named(name, every, monkeypatch):
+    factor, locality, window = OWN[name]
+    monkeypatch.setattr("zoo.scaling.PRESETS", PRESETS_BEFORE | {name: Rule(factor, locality, window)})
+    spec = {"name": name} | ({"every": every} if every > 1 and locality == "weight" else {})
+    layer = convolution(resolve_scaling(spec))
+    with pytest.raises(ZooError, match=f"{name} gives .*not a factor of shape"):
+        gradient(layer, *examples(1)[0])
+
+
+def test_a_factor_of_channels_is_spread_over_the_weight(monkeypatch):
+    rule = Rule(lambda s, alpha: torch.full((1, 4, 1, 1, 1), 0.5, dtype=torch.float64), window=True)
+    monkeypatch.setattr("zoo.scaling.PRESETS", PRESETS_BEFORE | {"halves": rule})
+    for every in (1, 2):
+        scaled = gradient(convolution(resolve_scaling({"name": "halves", "every": every})), *examples(1)[0])
+        assert torch.allclose(scaled, gradient(convolution(None), *examples(1)[0]) / 2, rtol=1e-12)

@@ -251,6 +251,8 @@ def test_a_rule_of_ones_own():
             register_scaling("half")
         with pytest.raises(ZooError, match="everywhere"):
             register_scaling("other", "everywhere")
+        with pytest.raises(ZooError, match="takes a name first"):
+            register_scaling(half)
     finally:
         del RULES["half"]
 
@@ -265,8 +267,14 @@ def test_a_rule_of_ones_own():
         ({"name": "causal_trace", "rank": 1}, "rank"),
         ({"name": "window", "rank": 0}, "rank"),
         ({"name": "norm_scale", "of": "local"}, "local"),
+        ({"name": "none", "alpha": 0.5}, "alpha"),
     ],
 )
 def test_bad_specs_are_named(spec, word):
     with pytest.raises(ZooError, match=word):
         resolve_scaling(spec)
+
+
+def test_specs_that_leave_things_out():
+    assert resolve_scaling({"name": "none"}) is None
+    assert resolve_scaling({"name": "mean_scale", "of": None}).of == "causal_trace"

@@ -300,7 +300,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     two = torchrun(str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     first, second = (load_state(tmp_path / name) for name in ("one", "two"))
-    assert len(first) == 8
+    assert len(first) == 9
     for rule in first.values():
         assert rule["losses"][-1] != rule["losses"][0]
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)

@@ -18,6 +18,8 @@ import yaml
 from .checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from .errors import ZooError
 from .files import read_json
+from .provenance import without_folders
+from .yaml_file import read_yaml
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
 RESULTS, EVAL_RESULTS = "results/", ".eval_results/"
@@ -91,15 +93,18 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ZooError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    recipe = read_yaml(path)
     if not isinstance(recipe, dict):
         raise ZooError(f"{path} holds no recipe")
-    kept = {key: value for key, value in recipe.items() if key not in _PLACE}
-    absolute = {key: Path(v).name for key, v in kept.items() if isinstance(v, str) and Path(v).is_absolute()}
-    return kept | absolute
+    return {key: _nameless(value) for key, value in recipe.items() if key not in _PLACE}
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nameless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_nameless(inner) for inner in value]
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:

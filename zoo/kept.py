@@ -25,15 +25,19 @@ class KeptFactor(nn.Module):
         self.steps = len(factor)
         # On the host whatever the device: asking for its value must not wait for a GPU.
         self.calls = torch.zeros((), dtype=torch.int64)
-        self.replays = False
-        """Whether this forward pass only repeats one (gradient checkpointing), and must find what that one used."""
+        self.notes: dict[KeptFactor, Tensor] | None = None
+        """Where a forward pass that will be repeated (gradient checkpointing) writes down the factor that it used, and
+        the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
-        if self.replays:
-            return self.factor.unflatten(0, (self.steps, -1)).clone()
+        if self.notes is not None and self in self.notes:
+            return self.notes[self]
         factor = kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
-        return factor.unflatten(0, (self.steps, -1))
+        factor = factor.unflatten(0, (self.steps, -1))
+        if self.notes is not None:
+            self.notes[self] = factor
+        return factor
 
 
 @torch.library.custom_op("zoo::kept_factor", mutates_args=("factor", "calls"))
@@ -53,7 +57,7 @@ def kept_factor(
     geometry = Geometry(stride, padding, dilation, groups)
     if count % scaling.every == 0:
         new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
-        new = new.flatten(0, 1).to(factor.dtype)
+        new = scaling.shaped(new, [scaling.steps(len(pre)), *weight.shape]).flatten(0, 1).to(factor.dtype)
         factor.copy_(new if count == 0 else factor.lerp(new, 1 - scaling.average))
     calls.add_(1)
     return factor.clone()

@@ -73,8 +73,9 @@ class _Spiking(nn.Module):
     def _convolve(
         self, x: Tensor, weight: Tensor, geometry: Geometry, post: PostSpikes | None, kept: Tensor | None
     ) -> Tensor:
-        rule = self.scaling if self.training and self.weight.requires_grad else None
-        rule = rule if rule is not None and rule.alpha > 0 else None
+        rule = self.scaling if self.training else None
+        if rule is not None and (rule.alpha == 0 or not (self.weight.requires_grad or rule.locality == "error_down")):
+            rule = None
         if not torch.is_grad_enabled() or (rule is None and kept is None):
             return nn.functional.conv2d(x, weight, None, *geometry)
         if rule is not None and post is None:
@@ -99,7 +100,8 @@ class _Spiking(nn.Module):
             pre, post = (unfold_steps(z, self.timesteps) for z in (kept, spikes))
             if self.kept is not None:
                 return self.kept(pre, post, weight, geometry)
-            return rule.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
+            told = rule.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
+            return rule.shaped(told, [rule.steps(self.timesteps), *weight.shape])
 
         return factor
 
@@ -204,7 +206,7 @@ class _Convolution(torch.autograd.Function):
         kept, weight = ctx.saved_tensors
         x = kept.to(grad.dtype)
         for_x, for_weight, *_ = ctx.needs_input_grad
-        if ctx.scaling is None or not for_weight:
+        if ctx.scaling is None or not (for_weight or ctx.scaling.locality == "error_down"):
             both = convolution_backward(x, grad, weight, ctx.geometry, [for_x, for_weight, False])
             return *both, None, None, None, None
         if told is None:

@@ -99,7 +99,8 @@ class SpikingNetwork(nn.Module):
         for name, layer in layers.items():
             layer.scale_by(rule if name in reached else None)
         if rule and not reached:
-            raise one_of("layers of scaling", rule.layers, list(layers))
+            near = one_of("layers of scaling", rule.layers, list(layers))
+            raise ZooError(f"{near}; or 'default', 'all', or a wildcard, 'stages.2.*'")
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`.
@@ -243,7 +244,8 @@ class SpikingNetwork(nn.Module):
         """stage(x), checkpointed if that is on."""
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
-        contexts = lambda: (contextlib.nullcontext(), _repeating(stage))  # noqa: E731
+        notes: dict[KeptFactor, Tensor] = {}
+        contexts = lambda: (_noting(stage, notes), _repeating(stage, notes))  # noqa: E731
         out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
         return out
 
@@ -264,14 +266,20 @@ class SpikingNetwork(nn.Module):
 
 
 @contextlib.contextmanager
-def _repeating(stage: nn.Module) -> Iterator[None]:
-    """A forward pass that only repeats one: nothing that is kept between passes changes."""
+def _noting(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[None]:
+    """A forward pass that will be repeated, or is: each scaled layer uses the factor that it noted the first time."""
     kept = [module for module in stage.modules() if isinstance(module, KeptFactor)]
     for module in kept:
-        module.replays = True
+        module.notes = notes
     try:
-        with statistics_kept(stage):
-            yield
+        yield
     finally:
         for module in kept:
-            module.replays = False
+            module.notes = None
+
+
+@contextlib.contextmanager
+def _repeating(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[None]:
+    """A forward pass that only repeats one: nothing that is kept between passes changes."""
+    with statistics_kept(stage), _noting(stage, notes):
+        yield

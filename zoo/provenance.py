@@ -32,9 +32,9 @@ def provenance() -> dict[str, Any]:
 def command() -> str:
     """The command line of this process, to be typed again: `python -m recipes.train ...`.
 
-    Absolute paths are cut to their last part: where somebody keeps files is no part of a result.
+    Paths are as `without_folders` leaves them.
     """
-    arguments = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
+    arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None:
         return shlex.join([Path(sys.argv[0]).name, *arguments])
@@ -42,6 +42,16 @@ def command() -> str:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
     return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments])
+
+
+def without_folders(word: str) -> str:
+    """A path out of the working directory, also as --option=PATH, cut to its last part; other words as they are.
+
+    Where somebody keeps files is no part of a result.
+    """
+    option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    outside = os.path.isabs(value) or value.startswith(("~", ".."))
+    return f"{option}{sign}{Path(value).name}" if outside else word
 
 
 def commit() -> str | None:

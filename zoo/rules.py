@@ -118,7 +118,7 @@ def _coincidence_of_window(s: Spikes) -> Tensor:
         _small(s, _unfolded([_weighted_sum(wide(x[0], s.dtype), x[1:], term) for term in terms]))
         for x in (s.pre, s.post)
     )
-    return wide(folded(s.operator, a, b))[None]
+    return wide(folded(s.operator, a, b))[None].clamp(min=0)  # what was left out may have held up a small sum
 
 
 def _weighted_sum(first: Tensor, rest: Tensor, weights: tuple[float, ...]) -> Tensor:
@@ -217,8 +217,9 @@ def _norm_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
 
 
 def same_norm(gradient: Tensor, scaled: Tensor) -> Tensor:
-    """`gradient` in the norm of `scaled`: the step that a rule would take, in the plain direction."""
-    return gradient * (scaled.norm() / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny))
+    """`gradient` in the norm of `scaled`, both of all ranks: the step of a rule, in the plain direction."""
+    whole = _mean_over_ranks(gradient.clone()).norm()
+    return gradient * (_mean_over_ranks(scaled.clone()).norm() / whole.clamp(min=torch.finfo(gradient.dtype).tiny))
 
 
 def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:

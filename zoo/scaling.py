@@ -18,7 +18,7 @@ error passed down, but for `local_error`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -115,6 +115,20 @@ class Scaling(NamedTuple):
             return self._rule.factor(spikes, self.alpha)
         return CONTROLS[self.name](self._rule, spikes, self.alpha)
 
+    def shaped(self, factor: Tensor, shape: Sequence[int]) -> Tensor:
+        """A factor, as `factor` gives it, in the whole shape of what it multiplies.
+
+        Raises:
+            ZooError: a rule of somebody's own gives something else.
+        """
+        found = list(factor.shape) if isinstance(factor, Tensor) else []
+        if len(found) != len(shape) or not all(size in (1, whole) for size, whole in zip(found, shape, strict=True)):
+            raise ZooError(
+                f"scaling {self.of or self.name} gives {found or repr(factor)}, not a factor of shape {list(shape)} "
+                f"(it is registered with locality {self.locality!r} and window={self._rule.window}; see zoo.rules)"
+            )
+        return factor.expand(shape)
+
     def gradients(
         self, pre: Tensor, told: Tensor, error: Tensor, operator: WeightGradient
     ) -> tuple[Tensor, Tensor | None]:
@@ -130,7 +144,8 @@ class Scaling(NamedTuple):
             plain = folded(operator, pre, error)[None] if len(told) == 1 else each_step(operator, pre, error)
             scaled = (told * wide(plain)).sum(0)
             return same_norm(wide(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
-        scaled = (error * self.factor(pre, told, operator, error.dtype)).to(error.dtype)
+        factor = self.shaped(self.factor(pre, told, operator, error.dtype), error.shape)
+        scaled = (error * factor).to(error.dtype)
         return wide(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
 
 
@@ -140,8 +155,10 @@ def register_scaling(
     """Decorator: make `factor(spikes, alpha)` a preset under a name, to be used like the zoo's own; see `zoo.rules`.
 
     Raises:
-        ZooError: the name is taken, or an unknown locality.
+        ZooError: no name, one that is taken, or an unknown locality.
     """
+    if not isinstance(name, str) or not name:
+        raise ZooError(f'register_scaling takes a name first, @zoo.register_scaling("my_rule"), not {name!r}')
     if name in [*list_scalings(), NONE]:
         raise ZooError(f"scaling {name!r} is already registered: choose another name")
     if locality not in LOCALITIES:
@@ -159,6 +176,12 @@ def list_scalings() -> list[str]:
     return [*PRESETS, *CONTROLS]
 
 
+def unregistered_rule(spec: Any) -> str | None:
+    """The name in a spec that no rule is registered under, as that of a plugin that was not loaded; else None."""
+    names = [spec.get("name"), spec.get("of")] if isinstance(spec, Mapping) else [spec]
+    return next((name for name in names if isinstance(name, str) and name not in [*list_scalings(), NONE]), None)
+
+
 def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
     """Turn None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
 
@@ -172,7 +195,11 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
         return spec if isinstance(spec, Scaling) else None
     keys = [field for field in Scaling._fields if field != "name"]
     name, given = split_spec("scaling", spec, [*list_scalings(), NONE], keys)
-    of = given.get("of", "causal_trace" if name in CONTROLS else None)
+    if name == NONE:
+        if given:
+            raise ZooError(f"scaling {NONE} takes no {', '.join(given)}: name a rule")
+        return None
+    of = given.get("of") or ("causal_trace" if name in CONTROLS else None)
     if name in PRESETS and of is not None:
         raise ZooError(f"scaling {name} takes no 'of': only the controls {', '.join(CONTROLS)} do")
     if of is not None and of not in list(PRESETS):
