@@ -16,6 +16,7 @@ from conftest import ROOT
 import zoo
 from zoo.errors import ZooError
 from zoo.files import atomic_write, sha256_of
+from zoo.provenance import without_folders
 
 DATA_CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "label_names": list("abcde")}
 
@@ -73,7 +74,7 @@ def test_another_class_count_channels_or_timesteps(folder):
 
 def rewrite(folder, change):
     """Change the weights and pin the new hash, as somebody who tampers knowingly would."""
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors = safetensors.torch.load((folder / "model.safetensors").read_bytes())  # load_file maps what is rewritten
     change(tensors)
     data = safetensors.torch.save(tensors)
     (folder / "model.safetensors").write_bytes(data)
@@ -114,6 +115,23 @@ def huge_header(folder):
     (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
 
 
+def edit_cfg(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, pretrained_cfg=config["pretrained_cfg"] | changes)
+
+
+def special(folder, target):
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(target)
+
+
+def rewrite_header(folder, dtype):
+    header = json.dumps({"fc.weight": {"dtype": dtype, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / "model.safetensors").write_bytes(data)
+    edit(folder, weights_sha256=sha256_of(data))
+
+
 MEMORY_BOMB = {
     "timesteps": 10_000,
     "scaling": {"name": "causal_trace", "alpha": 0.5, "every": 2, "layers": "all"},  # keeps a factor for each step
@@ -131,7 +149,17 @@ MEMORY_BOMB = {
         (lambda f: (f / "config.json").unlink(), "no such file"),
         (lambda f: (f / "config.json").write_text("{"), "JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "architecture"),
-        (lambda f: edit(f, architecture="resnet18"), "resnet18"),
+        (
+            lambda f: edit(f, architecture="resnet18", model_args={"layers": [9000] * 4}),
+            "none of the zoo's: 'resnet18'",
+        ),
+        (lambda f: edit(f, model_args=MEMORY_BOMB | {"timesteps": 2000}), "beside its weights"),
+        (lambda f: special(f, "/dev/zero"), "no ordinary file"),
+        (lambda f: edit_cfg(f, interpolation="evil"), "interpolation"),
+        (lambda f: edit_cfg(f, crop_pct="x"), "crop_pct"),
+        (lambda f: edit_cfg(f, input_size=[3, 30_000, 30_000]), "input_size"),
+        (lambda f: edit_cfg(f, label_names=["\ud800"] * 5), "printable"),
+        (lambda f: rewrite_header(f, "\x1b[2J\nerror: forged"), r"type '\\x1b\[2J\\nerror"),
         (lambda f: edit(f, architecture=["sresnet19"]), "architecture"),
         (lambda f: edit(f, model_args=None), "model_args"),
         (lambda f: edit(f, pretrained_cfg={"mean": "x"}), "input_size"),
@@ -223,3 +251,45 @@ def test_a_checkpoint_keeps_the_rule_that_it_was_trained_with():
     assert model.model_args["scaling"] != zoo.create_model("sresnet19_w16_gs").model_args["scaling"]
     fresh = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True, scaling="window")
     assert fresh.model_args["scaling"] == "window"
+
+
+def test_a_rule_that_is_not_registered_here(model, folder):
+    """A plugin's: a warning, and the plain twin, through every door; a name of one's own is still an error."""
+    config = json.loads((folder / "config.json").read_text())
+    for scaling in ("my_rule", {"name": "permuted", "of": "my_rule"}):
+        edit(folder, model_args=config["model_args"] | {"scaling": scaling})
+        x = torch.randn(2, 3, 32, 32)
+        for load in (
+            lambda: zoo.load_checkpoint(folder),
+            lambda: zoo.create_model(f"local-dir:{folder}"),
+            lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
+        ):
+            with pytest.warns(UserWarning, match="my_rule.*not registered here"):
+                again = load()
+            assert torch.equal(again(x), model(x))
+            assert again.model_args["scaling"] == "none"
+    with pytest.raises(ZooError, match="unknown scaling 'other'"), pytest.warns(UserWarning, match="my_rule"):
+        zoo.load_checkpoint(folder, scaling="other")
+
+
+def test_an_overlay_changes_the_configuration_and_not_the_weights():
+    whole = zoo.create_model("sresnet19_w16", pretrained=True)
+    model = zoo.create_model("sresnet19_w16", pretrained=True, pretrained_cfg_overlay={"crop_pct": 0.9})
+    assert model.weights_sha256 == whole.weights_sha256
+    assert model.pretrained_cfg["crop_pct"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("--data-dir=/home/alice/data", "--data-dir=data"),
+        ("~/runs/x", "x"),
+        ("../alice/x", "x"),
+        ("/a/b", "b"),
+        ("runs/x", "runs/x"),
+        ("--lr=0.1", "--lr=0.1"),
+        ("{name: channel}", "{name: channel}"),
+    ],
+)
+def test_where_somebody_keeps_files_is_no_part_of_a_result(word, kept):
+    assert without_folders(word) == kept

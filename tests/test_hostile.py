@@ -61,7 +61,8 @@ def pin(folder, data, **changes):
 
 
 def tensors_of(folder):
-    return safetensors.torch.load_file(folder / "model.safetensors")
+    # Not load_file, which maps the file that tests overwrite into memory.
+    return safetensors.torch.load((folder / "model.safetensors").read_bytes())
 
 
 def refused(folder, words, timm_too=True):
@@ -131,7 +132,7 @@ def test_weights_that_do_not_fit(folder):
         ({"fc.weight": torch.zeros(11, 32)}, r"'fc\.weight' has shape \[11, 32\]"),
         ({"fc.weight": good["fc.weight"].T.contiguous()}, r"fc\.weight"),
         ({"fc.weight": good["fc.weight"].int()}, "type I32"),
-        ({"fc.weight": good["fc.weight"].to(torch.float8_e4m3fn)}, "type F8_E4M3"),
+        ({"fc.weight": good["fc.weight"].to(torch.float8_e4m3fn)}, "type 'F8_E4M3'"),
         ({"fc.weight": torch.full_like(good["fc.weight"], float("nan"))}, r"'fc\.weight' holds NaN"),
         ({"bn1.running_var": torch.full_like(good["bn1.running_var"], float("-inf"))}, "holds NaN or infinite"),
         ({"more": torch.zeros(1)}, "no tensor 'more'"),
@@ -379,7 +380,8 @@ def test_repositories_that_mean_harm(tmp_path, mark):
         server.add(f"org/harm-{name}", files)
     server.add(
         "org/harm-elsewhere",
-        vouched(good["model.safetensors"], pretrained_cfg=elsewhere) | {"pytorch_model.bin": evil},
+        vouched(good["model.safetensors"], pretrained_cfg=elsewhere)
+        | {"pytorch_model.bin": evil, "extra.safetensors": evil, "notes.npy": evil},
     )
     names = [*cases, "elsewhere"]
     code = f"""

@@ -208,7 +208,7 @@ except ZooError as error:
         (["info", "svgg12"], "unknown model or rule 'svgg12'; did you mean svgg"),
         (["info", "causal_trce"], "did you mean causal_trace"),
         (["info", "resnet18"], "unknown model or rule 'resnet18'"),
-        (["info", "svgg11.nope"], "tag of svgg11"),
+        (["info", "svgg11.nope"], "unknown tag 'nope': svgg11 has no"),
         (["list", "svgg*", "sreznet19"], "unknown model 'sreznet19'; did you mean sresnet19"),
         (["list", "--plugin", "absent.py"], "no such plugin: absent.py"),
         (["lst"], "list"),

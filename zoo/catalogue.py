@@ -14,7 +14,7 @@ from .errors import ZooError
 from .files import read_json
 from .network import SpikingNetwork
 from .neuron import LIF
-from .registry import create_model, list_pretrained, model_info
+from .registry import bundled_args, create_model, list_pretrained, model_info
 from .rules import CONTROLS, PRESETS
 
 _REFERENCES = Path(__file__).resolve().parent / "models" / "references.json"
@@ -43,11 +43,12 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-def summary(name: str) -> dict[str, Any]:
+def summary(name: str, **kwargs: Any) -> dict[str, Any]:
     """The row of an architecture in a list, without its weights.
 
     Args:
         name: an architecture, without tag.
+        kwargs: as for `create_model`.
 
     Returns:
         JSON values: model, params; dense_operations, the multiply-accumulates of convolutions and linear layers for one
@@ -65,8 +66,8 @@ def summary(name: str) -> dict[str, Any]:
     for device in ("meta", "cpu"):
         try:
             with torch.device(device):
-                model = create_model(name, kernel="reference")
-                once = model if model.timesteps == 1 else create_model(name, timesteps=1, kernel="reference")
+                model = create_model(name, kernel="reference", **kwargs)
+                once = create_model(name, kernel="reference", **kwargs | {"timesteps": 1})
                 operations = _dense_operations(once)
         except RuntimeError as error:
             failure = error
@@ -111,14 +112,15 @@ def describe(name: str) -> dict[str, Any]:
     """All that the zoo knows of a model (`zoo.model_info` and `summary`) or of a rule of gradient scaling.
 
     Args:
-        name: an architecture, with or without tag, or one of `zoo.list_scalings`.
+        name: an architecture, or with its tag, then as the bundled checkpoint was built; or one of
+            `zoo.list_scalings`.
 
     Raises:
         ZooError: an unknown name, or the network does not run.
     """
     if name in PRESETS or name in CONTROLS:
         return _rule(name)
-    return model_info(name) | summary(split_model_name_tag(name)[0])
+    return model_info(name) | summary(split_model_name_tag(name)[0], **bundled_args(name))
 
 
 def _rule(name: str) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from .weights_file import check_start, misfit, read_header
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt", ".tar"}
-_BUFFER_LIMIT = 4 * 2**30
+# Factors of scaling that are kept take the space of the weights, at most once for each time step.
+_BUFFER_LIMIT, _BUFFERS_FOR_ALL = 64, 64 * 2**20
 
 
 class Checkpoint(NamedTuple):
@@ -130,7 +131,8 @@ def _check_fits(weights: Path, config: dict[str, Any]) -> None:
     if difference := misfit(entries, model.state_dict()):
         raise ZooError(f"{weights} does not fit {architecture!r}: {difference}")
     # Besides the tensors of the file, those that its settings ask for: factors of scaling for each time step.
-    if (size := sum(buffer.nbytes for buffer in model.buffers())) > _BUFFER_LIMIT:
+    allowed = _BUFFERS_FOR_ALL + _BUFFER_LIMIT * sum(parameter.nbytes for parameter in model.parameters())
+    if (size := sum(buffer.nbytes for buffer in model.buffers())) > allowed:
         raise ZooError(f"{weights.parent} asks for a network that takes {size:,} bytes beside its weights")
 
 

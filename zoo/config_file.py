@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import reprlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from timm.models import build_model_with_cfg
 
 from .errors import ZooError
 from .files import read_json
+from .names import OWN
+from .scaling import NONE, unregistered_rule
 
 WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 """Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
@@ -27,14 +30,24 @@ _FACTORY = {
 _CONFIG_LIMIT = 16 * 2**20
 # Of channels, time steps, layers ...: beyond any network, and little enough to count to.
 _COUNT_LIMIT = 10_000
+_SIDE_LIMIT = 4096
+# What timm's transforms know; the first is what they take unless told.
+_CHOICES = {
+    "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
+    "crop_mode": ["center", "squash", "border"],
+}
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json in the form of `save_checkpoint`; timm's own, which leaves out what is at its default, is completed.
 
+    A scaling rule that is not registered here becomes "none", with a warning, and is kept under the key "unregistered".
+
     Raises:
         ZooError: a key is missing or holds what no checkpoint can have.
     """
+    if path.exists() and not path.is_file():
+        raise ZooError(f"{path} is no ordinary file")
     if path.is_file() and path.stat().st_size > _CONFIG_LIMIT:
         raise ZooError(f"{path} has {path.stat().st_size:,} bytes: no config of a checkpoint is that large")
     config = read_json(path)
@@ -47,16 +60,35 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config.get("weights_sha256", ""), str):
         raise ZooError(f"{path}: 'weights_sha256' is no string")
     architecture, cfg = config["architecture"], config["pretrained_cfg"]
-    if not timm.is_model(architecture):
-        raise ZooError(f"{path} names an unknown architecture: {reprlib.repr(architecture)}")
+    if architecture not in OWN:
+        raise ZooError(f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}")
     for key in config["model_args"]:
         if key in _FACTORY:
             raise ZooError(f"{path}: model_args holds {key!r}, which is no keyword of a network")
     if _largest(config["model_args"]) > _COUNT_LIMIT:
         raise ZooError(f"{path}: model_args holds a number beyond {_COUNT_LIMIT}, to which no network counts")
+    if rule := unregistered_rule(config["model_args"].get("scaling")):
+        warnings.warn(
+            f"{path} was trained with the scaling rule {reprlib.repr(rule)}, which is not registered here: it is "
+            "loaded as its plain twin, which infers the same. To train on with the rule, run its plugin first "
+            "(zoo.load_plugin)",
+            stacklevel=2,
+        )
+        config |= {"unregistered": config["model_args"]["scaling"]}
+        config["model_args"]["scaling"] = NONE
     size = cfg.get("input_size")
-    if not _numbers(size, 3) or not all(isinstance(v, int) and v > 0 for v in size):
-        raise ZooError(f"{path}: pretrained_cfg 'input_size' must be 3 numbers above 0, not {reprlib.repr(size)}")
+    if not _numbers(size, 3) or not all(isinstance(v, int) and 0 < v <= _SIDE_LIMIT for v in size):
+        raise ZooError(
+            f"{path}: pretrained_cfg 'input_size' must be 3 numbers from 1 to {_SIDE_LIMIT}, not {reprlib.repr(size)}"
+        )
+    for key, known in _CHOICES.items():
+        if cfg.get(key, known[0]) not in known:
+            raise ZooError(f"{path}: pretrained_cfg {key!r} is {reprlib.repr(cfg[key])}, not one of {', '.join(known)}")
+    share = cfg.get("crop_pct", 1.0)
+    if not _numbers([share], 1) or not 0 < share <= 1:
+        raise ZooError(
+            f"{path}: pretrained_cfg 'crop_pct' must be a number above 0, up to 1, not {reprlib.repr(share)}"
+        )
     channels = config["model_args"].setdefault("in_chans", size[0])
     for key in ("mean", "std"):
         if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
@@ -64,8 +96,8 @@ def read_config(path: Path) -> dict[str, Any]:
                 f"{path}: pretrained_cfg {key!r} must be {channels} numbers, not {reprlib.repr(cfg.get(key))}"
             )
     labels = config.get("label_names", cfg.get("label_names")) or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ZooError(f"{path}: 'label_names' must be a list of names")
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
+        raise ZooError(f"{path}: 'label_names' must be a list of printable names")
     # These weights and no others: what else the file names as their source would be loaded unchecked.
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)

@@ -221,7 +221,8 @@ def _files(release: Release) -> str:
 def _citation(release: Release) -> str:
     text = "## Citation\n\nCite snn-zoo, and the paper of the architecture, which its file in zoo/models names."
     sources = _SNN_ZOO
-    if resolve_scaling(release.config["model_args"].get("scaling")) is not None:
+    config = release.config
+    if "unregistered" in config or resolve_scaling(config["model_args"].get("scaling")) is not None:
         text += (
             " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is snn-zoo's "
             "reading of it."

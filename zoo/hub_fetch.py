@@ -6,6 +6,7 @@ a download that fails leaves the version that the cache already had.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -26,6 +27,7 @@ from .checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from .errors import ZooError
 from .files import sha256_of
 from .hub_errors import BrokenDownloadError, ask, check_repo
+from .weights_file import starts_as_pickle
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 # One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
@@ -62,8 +64,8 @@ def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
     commit = commit or _fetch(repo, CONFIG, revision, cache_dir).parent.name
     _fetch(repo, CONFIG, commit, cache_dir)
     folder = _fetch(repo, WEIGHTS, commit, cache_dir).parent
-    if answered and commit != revision:
-        _fetch(repo, CONFIG, revision, cache_dir)  # nothing to download; notes the branch for offline use
+    if answered:
+        _note(repo, revision, commit, cache_dir)
     return folder
 
 
@@ -99,17 +101,27 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
             whole = Path(temporary) / directory.name  # for itself: the folder around it is for its owner's eyes only
             for file in names:
-                if file not in pickles:
+                if not is_pickle(file):
                     source = _fetch(repo, file, commit, None)
                     (whole / file).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, whole / file)
+                    if file != WEIGHTS and starts_as_pickle(whole / file):
+                        (whole / file).unlink()
+                        pickles.append(file)
             _check(whole, repo)
             os.replace(whole, directory)
     except OSError as error:
         raise ZooError(f"cannot write {directory}: {error.strerror or error}") from error
-    if commit != revision:
-        _fetch(repo, CONFIG, revision, None)  # nothing to download; notes the branch for offline use
+    _note(repo, revision, commit, None)
     return commit, pickles
+
+
+def _note(repo: str, revision: str | None, commit: str, cache_dir: str | Path | None) -> None:
+    """Let the cache know, for offline use, that a branch or tag stands for `commit`, unless it has moved since."""
+    if commit != revision:
+        with contextlib.suppress(ZooError):  # the files are all there, whatever the Hub answers now
+            if ask(repo, lambda: _commit_of(repo, revision), revision) == commit:
+                _fetch(repo, CONFIG, revision, cache_dir)  # nothing to download
 
 
 def _look(repo: str, revision: str | None) -> tuple[str, list[str]]:

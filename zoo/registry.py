@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,13 +11,13 @@ import torch
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
-from .checkpoint import load_checkpoint, one_line
+from .checkpoint import CONFIG, load_checkpoint, one_line
+from .config_file import read_config
 from .errors import ZooError, one_of
 from .hub_published import no_weights
+from .names import OWN
 from .network import SpikingNetwork
 from .scaling import NONE
-
-_OWN: set[str] = set()
 
 
 def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., SpikingNetwork]:
@@ -28,15 +29,15 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
         ZooError: the name is already one of timm's.
     """
     name = entrypoint.__name__
-    if timm.is_model(name) and name not in _OWN:
+    if timm.is_model(name) and name not in OWN:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
-    _OWN.add(name)
+    OWN.add(name)
     return _timm_register_model(entrypoint)
 
 
 def is_model(name: str) -> bool:
     """Whether `name`, with or without `.tag`, is an architecture of the zoo."""
-    return split_model_name_tag(name)[0] in _OWN
+    return split_model_name_tag(name)[0] in OWN
 
 
 def list_models(filter: str | Iterable[str] = "", *, pretrained: bool = False) -> list[str]:
@@ -86,12 +87,21 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
 def check_name(name: str) -> None:
     """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
     architecture, tag = split_model_name_tag(name)
-    if architecture not in _OWN:
-        raise one_of("model", architecture, sorted(_OWN))
+    if architecture not in OWN:
+        raise one_of("model", architecture, sorted(OWN))
     if tag and name not in get_arch_pretrained_cfgs(architecture):
         if not any(_tags(architecture)):
             raise ZooError(f"unknown tag {tag!r}: {no_weights(architecture, list_pretrained())}")
         raise one_of(f"tag of {architecture}", tag, [t for t in _tags(architecture) if t])
+
+
+def bundled_args(name: str) -> dict[str, Any]:
+    """The keywords that a bundled checkpoint, `architecture.tag`, was built with; none for another name."""
+    cfg = get_arch_pretrained_cfgs(split_model_name_tag(name)[0]).get(name)
+    if cfg is None or not cfg.file:
+        return {}
+    config = read_config(Path(cfg.file).parent / CONFIG)
+    return config["model_args"] | {"num_classes": config["num_classes"]}
 
 
 def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
@@ -99,10 +109,10 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
     neurons on this machine's devices, tags with weights.
 
     Args:
-        name: an architecture, with or without tag.
+        name: an architecture; or with its tag, then as the bundled checkpoint was built.
         kwargs: as for `create_model`.
     """
-    model = create_model(name, **kwargs)
+    model = create_model(name, **bundled_args(name) | kwargs)
     architecture = split_model_name_tag(name)[0]
     return {
         "model": architecture,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from .errors import ZooError
 
 # safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
 _FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")
-_HEADER_LIMIT = 16 * 2**20
+_HEADER_LIMIT = 4 * 2**20
 _STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
 
 
@@ -59,7 +61,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         raise ZooError(f"{path} is not a valid safetensors file: {type(error).__name__} in its header") from error
     for name, entry in entries.items():
         if entry.dtype not in _FLOATS + _INTEGERS:
-            raise ZooError(f"{path}: tensor {name!r} is of type {entry.dtype}, expected {', '.join(_FLOATS)}")
+            what = f"tensor {reprlib.repr(name)} is of type {reprlib.repr(entry.dtype)}"
+            raise ZooError(f"{path}: {what}, expected {', '.join(_FLOATS)}")
     return entries
 
 
@@ -70,10 +73,21 @@ def misfit(entries: Mapping[str, Entry], expected: Mapping[str, Tensor]) -> str 
             return f"it lacks the tensor {name!r}"
         entry = entries[name]
         if entry.shape != tuple(tensor.shape):
-            return f"its tensor {name!r} has shape {list(entry.shape)}, the network's has {list(tensor.shape)}"
+            shape = reprlib.repr(list(entry.shape))
+            return f"its tensor {name!r} has shape {shape}, the network's has {list(tensor.shape)}"
         if (entry.dtype in _FLOATS) != tensor.is_floating_point():
             return f"its tensor {name!r} is of type {entry.dtype}, the network's is {tensor.dtype}"
     for name in entries:
         if name not in expected:
-            return f"the network has no tensor {name!r}"
+            return f"the network has no tensor {reprlib.repr(name)}"
     return None
+
+
+def starts_as_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle does, whatever its name."""
+    with contextlib.suppress(ZooError):
+        check_start(path)  # the length of a good safetensors header may begin so, too
+        return False
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start.startswith((b"PK\3\4", *(bytes([0x80, protocol]) for protocol in range(2, 6))))

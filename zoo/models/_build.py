@@ -11,10 +11,12 @@ from timm.models import build_model_with_cfg, generate_default_cfgs
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 
 from ..checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, record_origin
-from ..errors import ZooError
+from ..config_file import WEIGHT_SOURCES
+from ..errors import ZooError, one_of
 from ..files import read_json
 from ..hub_published import no_weights, published
 from ..network import SpikingNetwork
+from ..scaling import NONE
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
@@ -76,14 +78,17 @@ def build(
             checkpoint.
     """
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
-    # Any other whole configuration, and an overlay, name their own source of weights, for timm.
-    if pretrained and not kwargs.get("pretrained_cfg_overlay"):
+    # Any other whole configuration names its own source of weights, for timm, and an overlay may.
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if pretrained and not set(WEIGHT_SOURCES) & overlay.keys():
         if cfg is None or isinstance(cfg, str):
             tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
             checkpoint = _find(architecture, tag, kwargs.get("cache_dir"))
             kwargs = checkpoint.config["model_args"] | kwargs
         elif isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):
             checkpoint = _read_source(architecture, cfg, kwargs.get("cache_dir"))
+            if "scaling" in kwargs and kwargs["scaling"] == checkpoint.config.get("unregistered"):
+                kwargs["scaling"] = NONE  # timm gives what the file says
         if checkpoint is not None:
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     if "gs" in architecture.split("_"):
@@ -106,7 +111,10 @@ def _find(architecture: str, tag: str, cache_dir: Any) -> Checkpoint:
     where = published().get(name)
     if where is None:
         bundled = {folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()}
-        raise ZooError(no_weights(architecture, sorted(bundled | published().keys())))
+        available = sorted(bundled | published().keys())
+        if tags := [other.partition(".")[2] for other in available if other.startswith(f"{architecture}.")]:
+            raise one_of(f"tag of {architecture}", tag, tags)
+        raise ZooError(no_weights(architecture, available))
     checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
     if checkpoint.config["weights_sha256"] != where.sha256:
         raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
