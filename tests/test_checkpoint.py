@@ -246,10 +246,10 @@ def test_every_bundled_checkpoint_loads_and_pins_its_weights():
 
 def test_a_checkpoint_keeps_the_rule_that_it_was_trained_with():
     """Not the default of its architecture, which may have changed since."""
-    model = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True)
-    assert model.model_args["scaling"] == "causal_trace"
-    assert model.model_args["scaling"] != zoo.create_model("sresnet19_w16_gs").model_args["scaling"]
-    fresh = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True, scaling="window")
+    model = zoo.create_model("sresnet19_w32_gs.t2_cifar10", pretrained=True)
+    assert model.model_args["scaling"] == {"name": "channel", "alpha": 0.5, "rank": 1}
+    assert model.model_args["scaling"] != zoo.create_model("sresnet19_w32_gs").model_args["scaling"]
+    fresh = zoo.create_model("sresnet19_w32_gs.t2_cifar10", pretrained=True, scaling="window")
     assert fresh.model_args["scaling"] == "window"
 
 
