@@ -7,7 +7,6 @@ import json
 import pytest
 import timm
 import torch
-import yaml
 from conftest import ROOT
 from hub_client import loopback
 
@@ -52,8 +51,6 @@ def test_it_is_small_and_has_its_evidence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_recipe_is_there(name):
     trained, recipe = config(name)["recipe"], load_recipe(name).settings
-    if "w16" in name:  # older than the rule that a recipe leaves a network its own neurons
-        recipe |= {"neuron": "lif", "surrogate": "triangle"}
     for key, value in recipe.items():
         assert trained.get(key, DEFAULTS[key]) == value, key
 
@@ -76,16 +73,9 @@ def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     assert model.weights_sha256 == checksum
     assert evaluate(model, data.test_images, data.test_labels, data.mean, data.std)["top1"] == top1
 
-    run = tmp_path / "run"
-    run.mkdir()
-    for file in (BUNDLED / name).iterdir():
-        (run / file.name).write_bytes(file.read_bytes())
-    if not (run / "recipe.yaml").exists():  # the first ones were bundled without
-        (run / "recipe.yaml").write_text(yaml.safe_dump(config(name)["recipe"]))
-        (run / "summary.csv").write_text("epoch\n1\n")
     server, client = loopback()
     repo = f"org/{name}"
-    server.add(repo, collect(run).files)
+    server.add(repo, collect(BUNDLED / name).files)
     code = f"""
 import json
 from recipes.validate import validate
@@ -108,3 +98,8 @@ def test_other_classes_channels_and_time_steps(name):
     assert model(torch.randn(2, 1, 32, 32), per_step=True).shape == (3, 2, 3)
     trained = zoo.create_model(name, pretrained=True)
     assert torch.equal(model.stages[0][0].conv1.weight, trained.stages[0][0].conv1.weight)
+
+
+def test_a_name_alone_is_the_cifar10_checkpoint_of_most_time_steps():
+    checksum = zoo.create_model("sresnet19_w32_gs", pretrained=True).weights_sha256
+    assert checksum == config("sresnet19_w32_gs.t4_cifar10")["weights_sha256"]
