@@ -16,7 +16,7 @@ from zoo.scaling import resolve_scaling
 
 from .data import list_datasets, load_dataset
 from .evaluate import evaluate
-from .processes import pick_device
+from .processes import keep_memory, pick_device
 
 
 def load(name: str, **kwargs: Any) -> SpikingNetwork:
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")
+    keep_memory()
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:
         write_json(a.json, result)
