@@ -116,7 +116,7 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
 def test_recipes_of_the_package_are_named_by_what_they_train():
     from recipes.config import _HERE
 
-    files = sorted(_HERE.glob("*.yaml"))
+    files = sorted(file for file in _HERE.glob("*.yaml") if file.stem != "quickstart")
     assert files
     for file in files:
         recipe = load_recipe(str(file))

@@ -16,6 +16,7 @@ from export.images import load_images
 from recipes.config import DEFAULTS, load_recipe
 from recipes.data import load_dataset
 from recipes.evaluate import evaluate
+from recipes.processes import keep_memory
 from recipes.validate import validate
 from zoo.files import read_json, sha256_of
 from zoo.hub_release import collect
@@ -61,6 +62,7 @@ def test_its_recipe_is_there(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set."""
+    keep_memory()
     checksum = config(name)["weights_sha256"]
     mine = [r for r in evidence(name) if r["kind"] == "accuracy" and r["weights_sha256"] == checksum]
     stated = mine[0]["top1"]
