@@ -36,7 +36,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
     """
     todo = [run for run in plan.runs if not plan.result_of(run)]
     threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = os.environ | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)})
+    environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ
     active: dict[subprocess.Popen[bytes], Run] = {}
     failed: list[str] = []
     bar = tqdm(total=len(plan.runs), initial=len(plan.runs) - len(todo), desc=plan.name, unit="run")
