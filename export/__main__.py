@@ -12,11 +12,10 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 import zoo
-from zoo.checkpoint import is_checkpoint
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
+from zoo.load import check_name, is_path
 from zoo.provenance import provenance
-from zoo.registry import check_name
 
 from .graph import input_size
 from .images import check_images, load_images, normalise
@@ -71,13 +70,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
     """The network that a command line names, and what its file must say about weights that nobody trained."""
-    if is_checkpoint(source):
-        return zoo.load_checkpoint(source, **kwargs), {}
-    if source.startswith(("hf-hub:", "local-dir:")):
-        return zoo.create_model(source, **kwargs), {}
+    if is_path(source) or source.startswith(("hf-hub:", "local-dir:")):
+        return zoo.load(source, **kwargs), {}
     check_name(source)
     if zoo.list_pretrained(f"{split_model_name_tag(source)[0]}.*"):
-        return zoo.create_model(source, pretrained=True, **kwargs), {}
+        return zoo.load(source, **kwargs), {}
     print(f"{source} has no published weights: exporting its initialisation with seed 0, untrained", file=sys.stderr)
     torch.manual_seed(0)
     return zoo.create_model(source, **kwargs), {"initialisation": "seed 0"}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.neuron import IF, LIF, PLIF
+from zoo.neurons.lif import IF, LIF, PLIF
 
 from .functions import numbers_of
 from .graph import inference_copy, input_size, neuron_layers

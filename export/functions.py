@@ -1,6 +1,6 @@
 """LIF neurons in ONNX: a placeholder node while PyTorch traces, and the model-local function that it stands for.
 
-The function body is `zoo.neuron.LIF.step` unrolled over time, operation for operation, so that float32 membrane
+The function body is `zoo.neurons.LIF.step` unrolled over time, operation for operation, so that float32 membrane
 potentials agree bit for bit wherever the input currents do.
 """
 
@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import input_current
-from zoo.neuron import LIF
+from zoo.neurons.folding import input_current
+from zoo.neurons.lif import LIF
 
 DOMAIN = "snnzoo"
 OPSET = 20

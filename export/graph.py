@@ -13,6 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -22,7 +23,7 @@ from onnx_ir.passes import common as passes
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.neuron import LIF
+from zoo.neurons import LIF, SpikingNeuron
 
 from .functions import DOMAIN, LAYER, OPSET, LIFPlaceholder, kind_of, lif_function
 
@@ -37,7 +38,9 @@ def neuron_layers(model: nn.Module) -> dict[str, LIF]:
     Raises:
         ZooError: not a network of the zoo with a classifier and neurons that ONNX export knows.
     """
-    layers = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, LIF)}
+    layers: dict[str, Any] = {
+        n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SpikingNeuron)
+    }
     if not layers or not isinstance(getattr(model, "pretrained_cfg", None), dict):
         raise ZooError(
             f"cannot export {type(model).__name__}: it is not a spiking network of the zoo, with neuron layers and a "
@@ -48,7 +51,7 @@ def neuron_layers(model: nn.Module) -> dict[str, LIF]:
     if len({id(layer) for layer in layers.values()}) < len(layers):
         raise ZooError("cannot export a network that uses one neuron layer under two names: give each its own")
     for name, layer in layers.items():
-        if type(layer).step is not LIF.step:
+        if not (isinstance(layer, LIF) and layer.fused):
             raise ZooError(
                 f"cannot export neuron layer {name!r}: {type(layer).__name__} has dynamics of its own; lif, if and "
                 "plif have an ONNX form, another needs one in export/functions.py"

@@ -64,7 +64,7 @@ def load_images(data: str, root: str | None = None, limit: int | None = None) ->
     if Path(data).suffix in (".npz", ".npy"):
         images, labels = read_images(data)
         return Loaded(images[:limit], None if labels is None else labels[:limit], None, None)
-    from recipes.data import load_dataset
+    from zoo.data import load_dataset
 
     found = load_dataset(data, root)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()

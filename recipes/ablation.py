@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError, one_of
-from zoo.files import read_json
-from zoo.plugin import load_plugin
-from zoo.registry import check_name
-from zoo.scaling import resolve_scaling
-from zoo.yaml_file import read_yaml
+from zoo.files import read_json, read_yaml
+from zoo.load import check_name
+from zoo.registry import load_plugin
+from zoo.scaling.spec import resolve_scaling
 
 from .config import DEFAULTS, Recipe, check_keys
 

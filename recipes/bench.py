@@ -23,12 +23,13 @@ import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.kernels import list_kernels
-from zoo.layers import SpikingConv2d, SpikingLinear, input_current
 from zoo.models.sresnet import SResNet
 from zoo.network import SpikingNetwork
-from zoo.neuron import LIF
+from zoo.neurons import SpikingNeuron
+from zoo.neurons.folding import input_current
+from zoo.neurons.surrogate import list_surrogates
 from zoo.provenance import provenance
-from zoo.surrogate import list_surrogates
+from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
 from .measure import Step, alternate, matrix_peak, operations, peak_bytes, saved_bytes
 from .precision import amp_dtype, amp_name, computes_in_bf16
@@ -54,7 +55,7 @@ def without_neurons(model: nn.Module) -> nn.Module:
     """A copy of the network with `IdentityNeuron` in place of every neuron layer, and without gradient scaling."""
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
-        if isinstance(module, LIF):
+        if isinstance(module, SpikingNeuron):
             model.set_submodule(name, IdentityNeuron(module.timesteps))
         elif isinstance(module, SpikingConv2d | SpikingLinear):
             module.scale_by(None)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from zoo.data import SIZE
 from zoo.errors import CommandParser, ZooError, one_of
+from zoo.files import parse_yaml, read_yaml
 from zoo.kernels import list_kernels
 from zoo.provenance import without_folders
 from zoo.specs import check_number
-from zoo.yaml_file import parse_yaml, read_yaml
 
 from .augment import AUTO_AUGMENTS
-from .data import SIZE
 
 SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
 """In timm's words."""

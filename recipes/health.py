@@ -18,15 +18,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zoo
+from zoo.data import DataSet, list_datasets, load_dataset, split
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
+from zoo.load import check_name
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
-from zoo.registry import check_name
 
 from .augment import normalise
 from .config import Recipe
-from .data import DataSet, list_datasets, load_dataset, split
 from .train import train
 
 SILENT = 0.001

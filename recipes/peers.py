@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.sresnet import BasicBlock, SResNet
-from zoo.neuron import LIF
+from zoo.neurons import LIF
 
 TOLERANCE = 1e-9
 

@@ -9,10 +9,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 
+import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.network import SpikingNetwork
-
-from .validate import load
 
 
 def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
@@ -69,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     if a.top < 1:
         raise ZooError(f"--top must be 1 or more, not {a.top}")
-    results = predict(load(a.model), a.images, top=a.top, resize=a.resize)
+    results = predict(zoo.load(a.model), a.images, top=a.top, resize=a.resize)
     if a.json:
         print(json.dumps(results, indent=2))
         return

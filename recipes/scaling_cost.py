@@ -22,20 +22,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import zoo
-from zoo.convolution import Geometry
+from zoo.data import DataSet, load_dataset
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import atomic_write, read_json, write_json
-from zoo.kept import KeptFactor
-from zoo.layers import SpikingConv2d
+from zoo.files import atomic_write, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
-from zoo.rules import WeightGradient
-from zoo.scaling import Scaling, resolve_scaling
+from zoo.scaling.layers import SpikingConv2d
+from zoo.scaling.operators import Geometry, KeptFactor
+from zoo.scaling.rules import WeightGradient
+from zoo.scaling.spec import Scaling, resolve_scaling
 from zoo.specs import check_integer
-from zoo.yaml_file import parse_yaml
 
 from .augment import normalise, random_crop, random_flip
-from .data import DataSet, load_dataset
 from .measure import alternate
 from .processes import keep_memory
 

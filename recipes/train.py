@@ -28,23 +28,21 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.checkpoint import one_line
-from zoo.errors import ZooError, run_command
+from zoo.data import DataSet, load_dataset, split
+from zoo.errors import ZooError, one_line, run_command
 from zoo.files import atomic_write, read_json, write_json
+from zoo.load import check_name
 from zoo.network import SpikingNetwork
-from zoo.plugin import load_plugin
 from zoo.provenance import provenance
-from zoo.registry import check_name
-from zoo.scaling import resolve_scaling
+from zoo.registry import load_plugin
+from zoo.scaling.spec import resolve_scaling
 
 from . import augment
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
-from .data import DataSet, load_dataset, split
 from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import load_state, save_state
-from .validate import load
 
 STATE = "state.safetensors"
 _LONG_HOURS = 3.0
@@ -305,7 +303,7 @@ def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
 
 def _start_from(init: str, model: SpikingNetwork) -> str | None:
     """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
-    source = load(init)
+    source = zoo.load(init)
     state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
     if source.num_classes != model.num_classes:
         state = {key: value for key, value in state.items() if not key.startswith(classifier)}

@@ -7,27 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo.checkpoint import is_checkpoint
+from zoo.data import list_datasets, load_dataset
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
-from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
-from zoo.scaling import resolve_scaling
+from zoo.scaling.spec import resolve_scaling
 
-from .data import list_datasets, load_dataset
 from .evaluate import evaluate
 from .processes import keep_memory, pick_device
-
-
-def load(name: str, **kwargs: Any) -> SpikingNetwork:
-    """A trained network from a checkpoint directory, its .safetensors file, or the name of a pretrained model.
-
-    Raises:
-        ZooError: neither a checkpoint nor a known name, or a name without published weights.
-    """
-    if is_checkpoint(name):
-        return zoo.load_checkpoint(name, **kwargs)
-    return zoo.create_model(name, pretrained=True, **kwargs).eval()
 
 
 def validate(
@@ -36,13 +23,13 @@ def validate(
     """Top-1, top-5 and spikes of a checkpoint or pretrained model on a test set, in float32, as a leaderboard result.
 
     Args:
-        name: see `load`.
+        name: see `zoo.load`.
         limit: only the first so many test images, 0 for all.
 
     Raises:
-        ZooError: see `load` and `load_dataset`; or the classes of network and data set differ in number.
+        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number.
     """
-    model = load(name).to(pick_device(device))
+    model = zoo.load(name).to(pick_device(device))
     data = load_dataset(dataset, data_dir)
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")

@@ -126,7 +126,7 @@ def _second(env: dict[str, str], lines: Any) -> NoReturn:
     sys.path[0] = env["ZOO"]
     import timm  # noqa: F401
 
-    import zoo.hub_fetch  # noqa: F401
+    import zoo.hub.fetch  # noqa: F401
 
     sleep = time.sleep
     for line in lines:

@@ -14,7 +14,7 @@ from recipes.measure import alternate, operations, peak_bytes, saved_bytes
 from recipes.speed_table import FOLDER, render
 from zoo.errors import ZooError
 from zoo.files import read_json
-from zoo.neuron import LIF
+from zoo.neurons.lif import LIF
 
 SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
 

@@ -10,8 +10,8 @@ from torchvision.transforms import functional as reference
 
 from recipes import augment
 from recipes.config import Recipe, load_recipe, parse_command_line
-from recipes.data import load_dataset, split
 from recipes.train import _create
+from zoo.data import load_dataset, split
 from zoo.errors import ZooError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.encoding import encode, list_encodings, resolve_encoding
 from zoo.errors import ZooError
+from zoo.neurons.encoding import encode, list_encodings, resolve_encoding
 
 
 def images(*shape, dtype=torch.float32):

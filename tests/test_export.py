@@ -272,7 +272,7 @@ def test_export_leaves_the_model_alone_and_repeats_itself(tmp_path):
     assert export.to_onnx(net, tmp_path / "y.onnx", verify=False)["sha256"] == first["sha256"]
 
 
-class Leaky(zoo.neuron.LIF):
+class Leaky(zoo.neurons.LIF):
     def step(self, x_t, state=None):
         return x_t, x_t
 

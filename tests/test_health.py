@@ -8,7 +8,7 @@ from conftest import tiny
 
 import zoo
 from recipes import health
-from recipes.data import load_dataset
+from zoo.data import load_dataset
 from zoo.errors import ZooError
 
 

@@ -18,11 +18,11 @@ from hub_client import ROOT, loopback
 from test_hub import NAME, TRY, outcomes
 
 import zoo
+from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import sha256_of
-from zoo.hub_fetch import check_name
-from zoo.models._build import BUNDLED
-from zoo.skeleton import WithoutMemory
+from zoo.hub.fetch import check_name
+from zoo.load import BUNDLED
 
 GIB = 2**30
 

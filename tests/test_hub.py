@@ -27,11 +27,11 @@ import zoo
 from zoo import hub as zoo_hub
 from zoo.errors import ZooError
 from zoo.files import sha256_of
-from zoo.hub_card import card, eval_results
-from zoo.hub_fetch import split_revision
-from zoo.hub_published import PUBLISHED, published
-from zoo.hub_release import collect
-from zoo.models._build import BUNDLED
+from zoo.hub.card import card, eval_results
+from zoo.hub.fetch import split_revision
+from zoo.hub.published import PUBLISHED, published
+from zoo.hub.release import collect
+from zoo.load import BUNDLED
 
 NAME = sorted(folder.name for folder in BUNDLED.glob("*_w16_gs.*"))[0]
 
@@ -300,7 +300,7 @@ for create in (zoo.create_model, lambda *a, **k: timm.create_model(*a, pretraine
     assert other.weights_sha256 is None
     assert torch.equal(other.stages[0][0].conv1.weight, want.stages[0][0].conv1.weight)
     assert torch.allclose(other.conv1.weight, want.conv1.weight.sum(1, keepdim=True), rtol=1e-3)
-from recipes.validate import load
+from zoo import load
 assert torch.equal(logits(load(hub)), logits(want))
 from export.__main__ import load as load_to_export
 network, untrained = load_to_export(hub, timesteps=2)
@@ -616,7 +616,7 @@ def test_two_processes_at_once(server, client, repo, run):
     code = f"""
 import os
 pid = os.fork()
-from zoo.hub_fetch import fetch_checkpoint
+from zoo.hub.fetch import fetch_checkpoint
 zoo.read_checkpoint(fetch_checkpoint("{repo}"))
 if pid == 0:
     os._exit(0)

@@ -18,11 +18,13 @@ import zoo
 from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels.build import find_compiler
-from zoo.layers import SpikingConv2d, input_current
-from zoo.neuron import LIF, create_neuron
-from zoo.rules import PRESETS
-from zoo.scaling import Scaling
-from zoo.surrogate import list_surrogates
+from zoo.neurons import create_neuron
+from zoo.neurons.folding import input_current
+from zoo.neurons.lif import LIF
+from zoo.neurons.surrogate import list_surrogates
+from zoo.scaling.layers import SpikingConv2d
+from zoo.scaling.rules import PRESETS
+from zoo.scaling.spec import Scaling
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 KINDS = [  # every surrogate, both resets, with and without gradient through the reset, learnable leak
@@ -396,7 +398,7 @@ def test_a_fallback_is_announced_once():
 
 WITHOUT_COMPILER = """
 import torch, warnings
-from zoo.neuron import LIF
+from zoo.neurons import LIF
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     x = torch.randn(4, 3)
@@ -425,7 +427,7 @@ def test_without_a_working_compiler_the_reference_runs(tmp_path, compiler, word)
 
 def test_the_built_kernel_is_kept(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import torch; from zoo.neuron import LIF; print(LIF(2)(torch.ones(2, 1)).tolist())")
+    script.write_text("import torch; from zoo.neurons import LIF; print(LIF(2)(torch.ones(2, 1)).tolist())")
     for _ in range(2):
         assert "1.0" in run_module("script", cwd=tmp_path, SNNZOO_CACHE=str(tmp_path / "cache")).stdout
     assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 1

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.neuron import LIF
+from zoo.neurons.lif import LIF
 
 GOLDEN = Path(__file__).parent / "golden"
 

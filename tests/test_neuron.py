@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.errors import ZooError
-from zoo.neuron import IF, LIF, PLIF, create_neuron
-from zoo.surrogate import Surrogate, list_surrogates, resolve_surrogate
+from zoo.neurons import create_neuron
+from zoo.neurons.lif import IF, LIF, PLIF
+from zoo.neurons.surrogate import Surrogate, list_surrogates, resolve_surrogate
 
 
 def by_hand(x, decay, threshold, reset, decay_input):

@@ -12,11 +12,11 @@ from conftest import tiny
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.clif import CLIF
 from zoo.errors import ZooError
-from zoo.glif import GLIF
-from zoo.neuron import create_neuron, list_neurons
-from zoo.psn import PSN
+from zoo.neurons import create_neuron, list_neurons
+from zoo.neurons.clif import CLIF
+from zoo.neurons.glif import GLIF
+from zoo.neurons.psn import PSN
 
 NAMES = ["clif", "glif", "psn"]
 STEPS = [1, 2, 4]

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import ZooError
-from zoo.neuron import LIF
-from zoo.norm import TEBN, can_fuse, create_norm, is_per_step, list_norms, statistics_kept
+from zoo.neurons.lif import LIF
+from zoo.neurons.norm import TEBN, can_fuse, create_norm, is_per_step, list_norms, statistics_kept
 
 T, B, C = 3, 4, 5
 

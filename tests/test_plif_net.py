@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d
 from zoo.models.plif_net import PLIFNet
-from zoo.neuron import LIF, PLIF
+from zoo.neurons.lif import LIF, PLIF
+from zoo.scaling.layers import SpikingConv2d
 
 
 def small(**kwargs) -> PLIFNet:

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d
+from zoo.layers import LayerFactory
 from zoo.models.max_resnet import MaxResNet
 from zoo.models.ms_resnet import MSResNet
 from zoo.models.sew_resnet import CONNECTS, SEWBlock, SEWResNet
 from zoo.models.sresnet import SResNet
-from zoo.neuron import LIF
-from zoo.parts import Parts
+from zoo.neurons.lif import LIF
+from zoo.scaling.layers import SpikingConv2d
 
 FAMILIES = {"sresnet": SResNet, "sew": SEWResNet, "ms": MSResNet, "max": MaxResNet}
 VARIANTS = [("sresnet", {}), *(("sew", {"connect": c}) for c in CONNECTS), ("ms", {}), ("max", {})]
@@ -233,7 +233,7 @@ def test_real_inputs_names_just_the_layers_whose_input_is_not_binary(family, var
 )
 def test_connect(connect, table):
     """The four cases of (shortcut, convolutions), in their order as binary numbers."""
-    block = SEWBlock(1, 1, 1, Parts(1, "lif", "triangle", "bn", "reference"), connect).eval()
+    block = SEWBlock(1, 1, 1, LayerFactory(1, "lif", "triangle", "bn", "reference"), connect).eval()
     shortcut = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1)
     block.lif2.register_forward_hook(lambda m, i, o: torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1))
     assert block(shortcut).flatten().tolist() == table

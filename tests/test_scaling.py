@@ -9,11 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d
-from zoo.neuron import LIF
-from zoo.post import PostSpikes
-from zoo.rules import trace
-from zoo.scaling import Scaling, resolve_scaling
+from zoo.neurons.lif import LIF
+from zoo.scaling.layers import PostSpikes, SpikingConv2d
+from zoo.scaling.rules import trace
+from zoo.scaling.spec import Scaling, resolve_scaling
 
 K = math.exp(-1)
 

@@ -9,11 +9,10 @@ from test_scaling_family import PRESETS, by_hand, example
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d, SpikingLinear
-from zoo.post import PostSpikes
-from zoo.rules import PRESETS as PRESETS_BEFORE
-from zoo.rules import Rule
-from zoo.scaling import Scaling, resolve_scaling
+from zoo.scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear
+from zoo.scaling.rules import PRESETS as PRESETS_BEFORE
+from zoo.scaling.rules import Rule
+from zoo.scaling.spec import Scaling, resolve_scaling
 
 KIND = (3, 4, 3, 1, 1, 1, 1)
 POINT = (3, 4, 1, 1, 0, 1, 1)

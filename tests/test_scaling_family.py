@@ -9,11 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d
-from zoo.post import PostSpikes
-from zoo.rules import CONTROLS, window_terms
-from zoo.rules import PRESETS as RULES
-from zoo.scaling import Scaling, list_scalings, register_scaling, resolve_scaling
+from zoo.scaling.layers import PostSpikes, SpikingConv2d
+from zoo.scaling.rules import CONTROLS, window_terms
+from zoo.scaling.rules import PRESETS as RULES
+from zoo.scaling.spec import Scaling, list_scalings, register_scaling, resolve_scaling
 
 K = math.exp(-1)
 PRESETS = [name for name in list_scalings() if name not in CONTROLS]

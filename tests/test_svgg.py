@@ -12,9 +12,9 @@ from torch.nn.grad import conv2d_weight
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d
 from zoo.models._dense import StepDropout
 from zoo.models.svgg import SVGG
+from zoo.scaling.layers import SpikingConv2d
 
 LAYERS = (4, "A", 6, 6, "A", 8, "A")
 NAMES = ["svgg5", "svgg9", "svgg11", "svgg13", "svgg16"]

@@ -106,8 +106,8 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
 
 
 def test_predict_agrees_with_the_network(run, tmp_path):
-    from recipes.data import load_dataset
     from recipes.predict import predict
+    from zoo.data import load_dataset
 
     out, _ = run
     model, data = zoo.load_checkpoint(out), load_dataset("digits")

@@ -11,14 +11,15 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d, unfold_steps
+from zoo.family import GS
 from zoo.models._attention import QKV
-from zoo.models._build import GS
 from zoo.models.maxformer import MaxFormer
 from zoo.models.qkformer import QKFormer
 from zoo.models.sdt import SpikeDrivenTransformer
 from zoo.models.spikformer import Spikformer
-from zoo.neuron import LIF
+from zoo.neurons.folding import unfold_steps
+from zoo.neurons.lif import LIF
+from zoo.scaling.layers import SpikingConv2d
 
 SMALL = ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
 FAMILIES = {

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from zoo.kernels import gpu
-from zoo.neuron import LIF
+from zoo.neurons.lif import LIF
 
 pytest.importorskip("triton")
 from triton_parity import DTYPES, cases, compare, run_layer
@@ -47,7 +47,7 @@ def test_says_what_it_cannot_run():
     run_script(
         "-c",
         "import sys, torch; sys.modules['triton'] = None\n"
-        "from zoo.kernels import gpu; from zoo.neuron import LIF\n"
+        "from zoo.kernels import gpu; from zoo.neurons import LIF\n"
         "assert 'cannot be imported' in gpu.obstacle(torch.float32, LIF(4)._numbers())",
     )
 

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import SpikingConv2d, SpikingLinear
-from zoo.neuron import LIF
+from zoo.neurons.lif import LIF
+from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
 PLAIN = [name for name in zoo.list_models() if not name.endswith("_gs")]
 GOLDEN = Path(__file__).parent / "golden" / "models.json"
@@ -122,7 +122,7 @@ def test_sresnet19_without_hidden_neurons():
 def test_a_checkpoint_with_another_stem_and_head_loads_by_its_name(tmp_path, monkeypatch):
     model = zoo.create_model("sresnet19_w16", stem=16, hidden=0, timesteps=2)
     zoo.save_checkpoint(tmp_path / "sresnet19_w16.t2_test", model, tag="t2_test", data_cfg={})
-    monkeypatch.setattr("zoo.models._build.BUNDLED", tmp_path)
+    monkeypatch.setattr("zoo.load.BUNDLED", tmp_path)
     monkeypatch.setattr("timm.models.get_pretrained_cfg", lambda name: types.SimpleNamespace(tag="t2_test"))
     again = zoo.create_model("sresnet19_w16", pretrained=True)
     assert torch.equal(again.conv1.weight, model.conv1.weight)
@@ -367,7 +367,7 @@ OWN = """
 from torch import nn
 import zoo
 from zoo.models.sresnet import SResNet
-from zoo.models._build import build, make_cfgs
+from zoo.family import build, make_cfgs
 
 default_cfgs = make_cfgs(["my_snn"], first_conv="conv1", classifier="fc")
 

@@ -13,15 +13,15 @@ from conftest import ROOT
 
 import zoo
 from zoo.__main__ import main
-from zoo.catalogue import references, summary
 from zoo.errors import ZooError, run_command
+from zoo.family import GS
 from zoo.files import read_json
-from zoo.models._build import GS
+from zoo.models.catalogue import references, summary
 
 PLUGIN = '''
 import torch
 import zoo
-from zoo.models._build import build, make_cfgs
+from zoo.family import build, make_cfgs
 from zoo.models.sresnet import SResNet
 
 default_cfgs = make_cfgs(["my_net", "my_other_net", "my_broken_net"], first_conv="conv1", classifier="fc")

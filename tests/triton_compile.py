@@ -13,10 +13,10 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from zoo.kernels import Neuron, gpu
+from zoo.kernels import Dynamics, gpu
 from zoo.kernels.spec import wide
 from zoo.kernels.triton_lif import lif_backward, lif_forward
-from zoo.surrogate import list_surrogates
+from zoo.neurons.surrogate import list_surrogates
 
 N = 3 * 1024
 
@@ -37,7 +37,7 @@ class StandIn:
         return 0
 
 
-def compile_kernels(dtype: torch.dtype, neuron: Neuron, leak: torch.dtype | None) -> list[str]:
+def compile_kernels(dtype: torch.dtype, neuron: Dynamics, leak: torch.dtype | None) -> list[str]:
     """What is wrong with the code of both kernels."""
     numbers = gpu._constants(dtype, neuron) | gpu._LAUNCH
     more = {"detach": neuron.detach, "surrogate": neuron.surrogate, "width": neuron.width}
@@ -66,7 +66,7 @@ def main() -> int:
         for i, surrogate in enumerate(list_surrogates()):
             dtype = (torch.float32, torch.bfloat16, torch.float16, torch.float64)[i]
             for odd in (False, True):
-                neuron = Neuron(4, odd, 0.3, 0.7, 1.0, (i % 2 == 0) == odd, odd, surrogate, 0.5)
+                neuron = Dynamics(4, odd, 0.3, 0.7, 1.0, (i % 2 == 0) == odd, odd, surrogate, 0.5)
                 problems += compile_kernels(dtype, neuron, torch.float32 if i < 2 else None)
             if reason := gpu.obstacle(dtype, neuron):
                 problems.append(f"obstacle: {reason}")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from zoo.kernels import Branch, gpu
 from zoo.kernels.spec import wide
-from zoo.neuron import LIF, PLIF
-from zoo.surrogate import list_surrogates
+from zoo.neurons.lif import LIF, PLIF
+from zoo.neurons.surrogate import list_surrogates
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 Result = tuple[Tensor, Tensor, Tensor | None]  # spikes, gradient of x, gradient of PLIF's parameter

@@ -6,33 +6,50 @@
 """
 
 from . import models as models
-from .checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from .checkpoint import read_checkpoint, save_checkpoint
+from .data import list_datasets, load_dataset
 from .errors import ZooError
+from .family import Variant, register_family
 from .kernels import list_kernels
+from .load import load, load_checkpoint
 from .metrics import SpikeCounter
-from .neuron import create_neuron, list_neurons
-from .plugin import load_plugin
-from .registry import create_model, is_model, list_models, list_pretrained, model_info, register_model
+from .network import SpikingNetwork
+from .neurons import create_neuron, list_neurons
+from .neurons.surrogate import list_surrogates
+from .registry import (
+    create_model,
+    is_model,
+    list_models,
+    list_pretrained,
+    load_plugin,
+    model_info,
+    register_model,
+)
 from .scaling import list_scalings, register_scaling
-from .surrogate import list_surrogates
 
 __version__ = "0.1.0"
 __all__ = [
     "SpikeCounter",
+    "SpikingNetwork",
+    "Variant",
     "ZooError",
     "create_model",
     "create_neuron",
     "is_model",
+    "list_datasets",
     "list_kernels",
     "list_models",
     "list_neurons",
     "list_pretrained",
     "list_scalings",
     "list_surrogates",
+    "load",
     "load_checkpoint",
+    "load_dataset",
     "load_plugin",
     "model_info",
     "read_checkpoint",
+    "register_family",
     "register_model",
     "register_scaling",
     "save_checkpoint",

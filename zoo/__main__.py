@@ -9,15 +9,14 @@ from typing import Any
 
 from timm.models import split_model_name_tag
 
-from .catalogue import describe, summary
-from .encoding import list_encodings
 from .errors import CommandParser, one_of, run_command
-from .neuron import list_neurons
-from .norm import list_norms
-from .plugin import load_plugin
-from .registry import is_model, list_models
-from .scaling import list_scalings
-from .surrogate import list_surrogates
+from .models.catalogue import describe, summary
+from .neurons import list_neurons
+from .neurons.encoding import list_encodings
+from .neurons.norm import list_norms
+from .neurons.surrogate import list_surrogates
+from .registry import is_model, list_models, load_plugin
+from .scaling.spec import list_scalings
 
 _LIST = """\
 examples:

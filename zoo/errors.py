@@ -23,6 +23,12 @@ def one_of(kind: str, value: object, known: list[str]) -> ZooError:
     return ZooError(f"unknown {kind} {value!r}{hint} (known: {listing})")
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an error that is not ours, short enough for ours."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
 class CommandParser(argparse.ArgumentParser):
     """An argument parser whose errors are ZooErrors: one line that names the bad argument, instead of the usage."""
 

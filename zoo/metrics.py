@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ZooError
-from .neuron import LIF
+from .neurons import SpikingNeuron
 
 
 class SpikeCounter:
@@ -23,7 +23,7 @@ class SpikeCounter:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
+        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, SpikingNeuron)}
         self.images = 0
         self._counts: dict[str, Tensor] = {}
         self._places: dict[str, int] = {}  # where a spike could have been
@@ -43,7 +43,7 @@ class SpikeCounter:
     def _hook(self, name: str) -> Any:
         first = name == next(iter(self.layers))
 
-        def count(layer: LIF, _: Any, spikes: Tensor) -> None:
+        def count(layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
             if first:
                 self.images += spikes.shape[0] // layer.timesteps
             # float64 holds any count exactly; a sum of spikes in bfloat16 would not even hold 257.

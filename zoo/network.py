@@ -10,22 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .encoding import encode, resolve_encoding
 from .errors import ZooError, one_of
-from .kept import KeptFactor
-from .layers import SpikingConv2d, SpikingLinear, unfold_steps
-from .neuron import LIF
-from .norm import statistics_kept
-from .parts import Parts
-from .scaling import NONE, resolve_scaling
+from .layers import LayerFactory
+from .neurons import SpikingNeuron
+from .neurons.encoding import encode, resolve_encoding
+from .neurons.folding import unfold_steps
+from .neurons.norm import statistics_kept
+from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
 from .specs import check_integer, check_number
 
 
 class SpikingNetwork(nn.Module):
     """Base of the zoo's networks: a pure function from images to logits, time folded into the batch inside.
 
-    A subclass builds its layers from `self.parts`, sets `stages` (a ModuleList of what runs one after the other),
-    `feature_info`, `num_features` and `fc`, calls `wire`, and defines `forward_stem`; often `forward_final`,
+    A subclass builds its layers from `self.make`, sets `stages` (a ModuleList of what runs one after the other),
+    `feature_info`, `num_features` and `fc`, calls `assign_scaling`, and defines `forward_stem`; often `forward_final`,
     `forward_head`. The registry sets the rest.
 
     Args:
@@ -34,7 +33,7 @@ class SpikingNetwork(nn.Module):
         in_chans: channels of the images.
         timesteps: T.
         neuron, surrogate, norm, scaling: a name or an object with its numbers; see the modules of these names.
-        encoding: how images become input over time; see `zoo.encoding`.
+        encoding: how images become input over time; see `zoo.neurons.encoding`.
         dropout: probability of dropping a pooled feature before the head.
         kernel: which code runs the neurons; see `zoo.kernels`. No part of what the network is, so not in model_args.
 
@@ -74,7 +73,7 @@ class SpikingNetwork(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
-        self.parts = Parts(timesteps, neuron, surrogate, norm, kernel)
+        self.make = LayerFactory(timesteps, neuron, surrogate, norm, kernel)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
         self.num_classes = check_integer("num_classes", num_classes, 0)
@@ -87,13 +86,13 @@ class SpikingNetwork(nn.Module):
             **(own or {}),
         }
 
-    def wire(self) -> None:
+    def assign_scaling(self) -> None:
         """Give the rule of gradient scaling to the layers that it reaches.
 
         Raises:
             ZooError: it reaches none.
         """
-        layers = {n: m for n, m in self.named_modules() if isinstance(m, SpikingConv2d | SpikingLinear)}
+        layers = {n: m for n, m in self.named_modules() if isinstance(m, ScaledLayer)}
         rule = self._scaling
         reached = [name for name, layer in layers.items() if rule and rule.reaches(name, layer.by_default)]
         for name, layer in layers.items():
@@ -211,9 +210,9 @@ class SpikingNetwork(nn.Module):
         for module in self.modules():
             if "timesteps" in vars(module):
                 vars(module)["timesteps"] = timesteps
-            if isinstance(module, SpikingConv2d | SpikingLinear):
+            if isinstance(module, ScaledLayer):
                 module.scale_by(module.scaling)
-        self.parts.timesteps = timesteps
+        self.make.timesteps = timesteps
         self.model_args = self.model_args | {"timesteps": timesteps}
 
     def set_alpha(self, alpha: float | None = None) -> None:
@@ -230,7 +229,7 @@ class SpikingNetwork(nn.Module):
             raise ZooError(f"alpha {alpha} needs a network with gradient scaling, and this one has none")
         rule = self._scaling if alpha is None else self._scaling._replace(alpha=check_number("alpha", alpha, 0, 1))
         for module in self.modules():
-            if isinstance(module, SpikingConv2d | SpikingLinear) and module.scaling not in (None, rule):
+            if isinstance(module, ScaledLayer) and module.scaling not in (None, rule):
                 module.scale_by(rule)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -261,7 +260,7 @@ class SpikingNetwork(nn.Module):
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
-        names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, LIF))
+        names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, SpikingNeuron))
         return ", ".join(names)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,9 @@ import torch
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
-from .checkpoint import CONFIG, load_checkpoint, one_line
-from .config_file import read_config
-from .errors import ZooError, one_of
-from .hub_published import no_weights
-from .names import OWN
+from .checkpoint import ARCHITECTURES, CONFIG, read_config
+from .errors import ZooError, one_line
+from .load import check_name, load
 from .network import SpikingNetwork
 from .scaling import NONE
 
@@ -29,15 +30,15 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
         ZooError: the name is already one of timm's.
     """
     name = entrypoint.__name__
-    if timm.is_model(name) and name not in OWN:
+    if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
-    OWN.add(name)
+    ARCHITECTURES.add(name)
     return _timm_register_model(entrypoint)
 
 
 def is_model(name: str) -> bool:
     """Whether `name`, with or without `.tag`, is an architecture of the zoo."""
-    return split_model_name_tag(name)[0] in OWN
+    return split_model_name_tag(name)[0] in ARCHITECTURES
 
 
 def list_models(filter: str | Iterable[str] = "", *, pretrained: bool = False) -> list[str]:
@@ -66,13 +67,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     """
     if "scaling" in kwargs and kwargs["scaling"] is None:
         kwargs["scaling"] = NONE
-    if name.startswith("local-dir:"):
-        return load_checkpoint(name.removeprefix("local-dir:"), **kwargs)
-    if name.startswith("hf-hub:"):
-        from .hub_fetch import fetch_checkpoint  # only where a Hub is needed
-
-        folder = fetch_checkpoint(name.removeprefix("hf-hub:"), cache_dir=kwargs.pop("cache_dir", None))
-        return load_checkpoint(folder, **kwargs)
+    if name.startswith(("local-dir:", "hf-hub:")):
+        return load(name, **kwargs)
     check_name(name)
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
@@ -82,17 +78,6 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         if not pretrained:
             raise
         raise ZooError(f"the weights of {name} do not fit {kwargs}: {one_line(error)}") from error
-
-
-def check_name(name: str) -> None:
-    """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
-    architecture, tag = split_model_name_tag(name)
-    if architecture not in OWN:
-        raise one_of("model", architecture, sorted(OWN))
-    if tag and name not in get_arch_pretrained_cfgs(architecture):
-        if not any(_tags(architecture)):
-            raise ZooError(f"unknown tag {tag!r}: {no_weights(architecture, list_pretrained())}")
-        raise one_of(f"tag of {architecture}", tag, [t for t in _tags(architecture) if t])
 
 
 def bundled_args(name: str) -> dict[str, Any]:
@@ -130,5 +115,22 @@ def _devices() -> list[str]:
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
-def _tags(architecture: str) -> list[str]:
-    return [split_model_name_tag(name)[1] for name in get_arch_pretrained_cfgs(architecture)]
+def load_plugin(path: str | os.PathLike[str]) -> None:
+    """Run a Python file that calls `zoo.register_scaling` or `zoo.register_model`; once a process, however often asked.
+
+    Raises:
+        ZooError: no such file, or it fails; the message holds its error.
+    """
+    file = Path(path).resolve()
+    name = f"zoo_plugin_{file.stem}"
+    if getattr(sys.modules.get(name), "__file__", None) == str(file):
+        return
+    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
+    if spec is None or spec.loader is None:
+        raise ZooError(f"no such plugin: {path} (a Python file that registers scaling rules or models)")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise error if isinstance(error, ZooError) else ZooError(f"plugin {path} fails: {error!r}") from error

@@ -1,4 +1,4 @@
-"""Which code runs a layer of neurons: the plain reference in `zoo.neuron`, or a fused kernel that equals it.
+"""Which code runs a layer of neurons: the plain reference in `zoo.neurons`, or a fused kernel that equals it.
 
 The keyword `kernel` of a neuron or network decides, or, where that is "auto", the environment variable SNNZOO_KERNEL:
 
@@ -21,9 +21,9 @@ import torch
 from ..errors import ZooError, one_of
 from . import cpu, gpu
 from .ops import fused_lif
-from .spec import Branch, Neuron
+from .spec import Branch, Dynamics
 
-__all__ = ["Branch", "Neuron", "fused_lif", "list_kernels", "pick_kernel"]
+__all__ = ["Branch", "Dynamics", "fused_lif", "list_kernels", "pick_kernel"]
 
 REFERENCE = "reference"
 VARIABLE = "SNNZOO_KERNEL"
@@ -35,23 +35,23 @@ def list_kernels() -> list[str]:
     return ["auto", "fused", REFERENCE]
 
 
-def pick_kernel(kernel: str, device: str, dtype: torch.dtype, neuron: Neuron) -> str:
+def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics) -> str:
     """The name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
 
     Args:
         kernel: as in `list_kernels`.
         device: "cpu", "cuda" ...
         dtype: of the input currents.
-        neuron: the dynamics.
+        dynamics: of the neurons.
 
     Raises:
         ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
     """
-    return _pick(kernel, device, dtype, *neuron)
+    return _pick(kernel, device, dtype, *dynamics)
 
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
-def _pick(kernel: str, device: str, dtype: torch.dtype, *neuron: Any) -> str:
+def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
     if kernel not in list_kernels():
         raise one_of("kernel", kernel, list_kernels())
     if kernel == "auto":
@@ -60,7 +60,7 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, *neuron: Any) -> str:
             raise one_of(f"value of {VARIABLE}", kernel, list_kernels())
     if kernel == REFERENCE:
         return REFERENCE
-    name, obstacle = _fused(device, dtype, Neuron(*neuron))
+    name, obstacle = _fused(device, dtype, Dynamics(*numbers))
     if obstacle is None:
         return name
     if kernel == "fused":
@@ -70,12 +70,12 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, *neuron: Any) -> str:
 
 
 @functools.cache
-def _fused(device: str, dtype: torch.dtype, neuron: Neuron) -> tuple[str, str | None]:
+def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics) -> tuple[str, str | None]:
     """The fused kernel for a device, and what keeps it from running there."""
     if device not in _FUSED:
         return REFERENCE, f"there is none for device {device}"
     name, module = _FUSED[device]
-    return name, module.obstacle(dtype, neuron)
+    return name, module.obstacle(dtype, dynamics)
 
 
 @functools.cache

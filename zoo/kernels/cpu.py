@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError
-from ..surrogate import list_surrogates
 from .build import load_library
-from .spec import Branch, Neuron, layout_of, like, wide
+from .spec import SURROGATES, Branch, Dynamics, layout_of, like, wide
 
 _SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "BF16"}
 _MOST_STEPS = 16
@@ -39,48 +38,48 @@ class _Args(ctypes.Structure):
     ]
 
 
-def obstacle(dtype: torch.dtype, neuron: Neuron) -> str | None:
+def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
     """Why the kernel cannot run for this type of data and these neurons, None if it can; builds it the first time."""
     if dtype not in _SCALARS:
         return f"the cpp kernel does not take {str(dtype).removeprefix('torch.')}"
-    if neuron.steps > _MOST_STEPS:
-        return f"the cpp kernel unrolls at most {_MOST_STEPS} time steps, not {neuron.steps}"
+    if dynamics.steps > _MOST_STEPS:
+        return f"the cpp kernel unrolls at most {_MOST_STEPS} time steps, not {dynamics.steps}"
     try:
-        library = _library(dtype, neuron, leak=False)
+        library = _library(dtype, dynamics, leak=False)
     except ZooError as error:
         return str(error)
     assert library.lif_args_size() == ctypes.sizeof(_Args)
     return None
 
 
-def _library(dtype: torch.dtype, neuron: Neuron, leak: bool) -> ctypes.CDLL:
+def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
     return load_library(
         SCALAR=_SCALARS[dtype],
-        STEPS=neuron.steps,
-        SURROGATE=list_surrogates().index(neuron.surrogate),
-        SOFT=int(neuron.soft),
-        DETACH=int(neuron.detach),
-        GAIN=int(leak or neuron.gain != 1),
+        STEPS=dynamics.steps,
+        SURROGATE=SURROGATES.index(dynamics.surrogate),
+        SOFT=int(dynamics.soft),
+        DETACH=int(dynamics.detach),
+        GAIN=int(leak or dynamics.gain != 1),
         LEAK=int(leak),
     )
 
 
-def forward(x: Branch, r: Branch | None, leak: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
+def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Spikes [T*B, ...], and the statistics used, [4, C]: mean and biased variance of x, then of r."""
-    shape = (len(x.data) * neuron.steps if neuron.repeat else len(x.data), *x.data.shape[1:])
+    shape = (len(x.data) * dynamics.steps if dynamics.repeat else len(x.data), *x.data.shape[1:])
     spikes = like(x.data, shape)
     stats = _stats(x, r)
-    args = _arguments(x, r, stats, leak, neuron)
+    args = _arguments(x, r, stats, leak, dynamics)
     args.spikes = spikes.data_ptr()
-    _call(_library(x.data.dtype, neuron, leak is not None).lif_forward, args)
+    _call(_library(x.data.dtype, dynamics, leak is not None).lif_forward, args)
     return spikes, stats
 
 
 def backward(
-    grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, neuron: Neuron
+    grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, dynamics: Dynamics
 ) -> list[Tensor]:
     """Gradients of x, its weight and bias, r, its weight and bias, leak; empty where there is no such input."""
-    args = _arguments(x, r, stats, leak, neuron)
+    args = _arguments(x, r, stats, leak, dynamics)
     none = x.data.new_empty(0)
     current = torch.empty_like(x.data)
     normalised = [b is not None and b.eps is not None for b in (x, r)]
@@ -94,7 +93,7 @@ def backward(
     for i, (branch, out) in enumerate(((args.x, grad_x), (args.r, grad_r))):
         branch.grad = out.data_ptr()
         branch.grad_weight, branch.grad_bias = _rows(affine)[2 * i : 2 * i + 2]
-    _call(_library(x.data.dtype, neuron, leak is not None).lif_backward, args)
+    _call(_library(x.data.dtype, dynamics, leak is not None).lif_backward, args)
     if grad_r is grad_x:
         grad_r = grad_x.clone()
     rows = affine.unbind()
@@ -111,18 +110,18 @@ def _stats(x: Branch, r: Branch | None) -> Tensor:
     return stats
 
 
-def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, neuron: Neuron) -> _Args:
-    size = x.data.numel() if neuron.repeat else x.data.numel() // neuron.steps
+def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, dynamics: Dynamics) -> _Args:
+    size = x.data.numel() if dynamics.repeat else x.data.numel() // dynamics.steps
     args = _Args(
         step=size,
         channels=stats.shape[1],
         inner=1 if layout_of(x.data) is torch.channels_last else math.prod(x.data.shape[2:]),
-        repeat=neuron.repeat,
-        threads=torch.get_num_threads() if size * neuron.steps >= _PARALLEL else 1,
-        threshold=neuron.threshold,
-        width=neuron.width,
+        repeat=dynamics.repeat,
+        threads=torch.get_num_threads() if size * dynamics.steps >= _PARALLEL else 1,
+        threshold=dynamics.threshold,
+        width=dynamics.width,
     )
-    args.decay, args.gain = (neuron.decay, neuron.gain) if leak is None else leak.tolist()
+    args.decay, args.gain = (dynamics.decay, dynamics.gain) if leak is None else leak.tolist()
     for i, (branch, to) in enumerate(((x, args.x), (r, args.r))):
         if branch is None:
             continue

@@ -3,11 +3,11 @@
 // The input current of step t is  norm(x[t]) + norm'(r[t]), each part optional. One pass over the data computes currents,
 // all time steps and spikes; membranes live in registers, in float32 (float64 for float64 data), never in memory. The
 // backward pass recomputes them from x and r, so that nothing else needs to be saved. What is computed is what
-// zoo/neuron.py says in plain PyTorch, operation for operation: build with -ffp-contract=off.
+// zoo/neurons/lif.py says in plain PyTorch, operation for operation: build with -ffp-contract=off.
 //
 // Built for one kind of neuron at a time, so that the compiler can unroll time and vectorise over neurons:
 //   SCALAR      type of the data: float, double or BF16       STEPS    time steps
-//   SURROGATE   0 triangle, 1 rectangle, 2 arctan, 3 sigmoid (zoo/surrogate.py)
+//   SURROGATE   0 triangle, 1 rectangle, 2 arctan, 3 sigmoid (zoo/neurons/surrogate.py)
 //   SOFT        soft reset        DETACH   no gradient through the reset
 //   GAIN        the current has a factor (decay_input)        LEAK   decay and gain want gradients
 

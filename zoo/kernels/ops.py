@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import cpu, gpu
-from .spec import Branch, Neuron, dense, layout_of, like, wide
+from .spec import Branch, Dynamics, dense, layout_of, like, wide
 
 _INPUTS = (
     "Tensor x, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? var, float? eps, "
@@ -29,30 +29,30 @@ _KERNELS: dict[str, Any] = {"cpu": cpu, "cuda": gpu}
 _NUMBERS = 13  # where the numbers of a neuron begin among the inputs
 
 
-def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
+def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """LIF neurons over the sum of one or two branches, in one pass over the data.
 
     Args:
-        x: currents [T*B, ...] ([B, ...] with `neuron.repeat`), of a type that the device's kernel takes; its layout is
-            kept. With normalisation the second axis is the channels, and only the CPU's kernel takes it, or r.
+        x: currents [T*B, ...] ([B, ...] with `dynamics.repeat`), of a type that the device's kernel takes; its layout
+            is kept. With normalisation the second axis is the channels, and only the CPU's kernel takes it, or r.
         r: a second summand of the same shape and type.
         leak: decay and gain [2] as a tensor that wants gradients, in place of the neuron's numbers.
-        neuron: the dynamics.
+        dynamics: of the neurons.
 
     Returns:
         The spikes [T*B, C, ...], and the statistics of the batch [4, C]: mean and biased variance of x, then of r
         (without normalisation [4, 0]).
     """
-    return _LIF.apply(*x, *(r or (None,) * 6), leak, *neuron)
+    return _LIF.apply(*x, *(r or (None,) * 6), leak, *dynamics)
 
 
-def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | None, Neuron]:
+def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | None, Dynamics]:
     layout = layout_of(inputs[0])
     x, r = (Branch(*inputs[i : i + 6]) if inputs[i] is not None else None for i in (0, 6))
     assert x is not None
     x = x._replace(data=dense(x.data, layout))
     r = r and r._replace(data=dense(r.data, layout))
-    return x, r, inputs[12], Neuron(*inputs[_NUMBERS:])
+    return x, r, inputs[12], Dynamics(*inputs[_NUMBERS:])
 
 
 def _forward(kernel: Any) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -61,15 +61,15 @@ def _forward(kernel: Any) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def _backward(kernel: Any) -> Callable[..., list[Tensor]]:
     def backward(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
-        x, r, leak, neuron = _unpack(inputs)
-        return kernel.backward(dense(grad, layout_of(x.data)), x, r, leak, stats, neuron)
+        x, r, leak, dynamics = _unpack(inputs)
+        return kernel.backward(dense(grad, layout_of(x.data)), x, r, leak, stats, dynamics)
 
     return backward
 
 
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
-    x, r, _, neuron = _unpack(inputs)
-    rows = x.data.shape[0] * (neuron.steps if neuron.repeat else 1)
+    x, r, _, dynamics = _unpack(inputs)
+    rows = x.data.shape[0] * (dynamics.steps if dynamics.repeat else 1)
     normalised = x.eps is not None or (r is not None and r.eps is not None)
     stats = x.data.new_empty((4, x.data.shape[1] if normalised else 0), dtype=wide(x.data.dtype))
     return like(x.data, (rows, *x.data.shape[1:])), stats
@@ -101,8 +101,8 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         stats, *tensors = ctx.saved_tensors
-        eps, r_eps, neuron = ctx.numbers
-        inputs = (*tensors[:5], eps, *tensors[5:10], r_eps, tensors[10], *neuron)
+        eps, r_eps, dynamics = ctx.numbers
+        inputs = (*tensors[:5], eps, *tensors[5:10], r_eps, tensors[10], *dynamics)
         kernel = _eager_kernel(grad)
         run = _backward(kernel) if kernel else torch.ops.snnzoo.lif_backward
         g = run(grad.to(tensors[0].dtype), stats, *inputs)
@@ -112,7 +112,7 @@ class _LIF(torch.autograd.Function):
 
         x = (g[0], given(1, g[1]), given(2, g[2]), None, None, None)
         r = (given(6, g[3]), given(7, g[4]), given(8, g[5]), None, None, None)
-        return (*x, *r, given(12, g[6]), *[None] * len(neuron))
+        return (*x, *r, given(12, g[6]), *[None] * len(dynamics))
 
 
 for device, module in _KERNELS.items():

@@ -1,4 +1,4 @@
-"""What a kernel is told: the numbers of a neuron, the branches of its input current, and how they lie in memory."""
+"""What a kernel is given: the numbers of a neuron, the branches of its input current, and how they lie in memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SURROGATES = ["triangle", "rectangle", "arctan", "sigmoid"]
+"""Those that the kernels know, numbered as in lif.cpp; zoo/neurons/surrogate.py has the formulas."""
 
-class Neuron(NamedTuple):
-    """A LIF layer in numbers: u = decay v + gain i, and what follows from u (see `zoo.neuron`)."""
+
+class Dynamics(NamedTuple):
+    """A LIF layer in numbers: u = decay v + gain i, and what follows from u (see `zoo.neurons.lif`)."""
 
     steps: int
     repeat: bool

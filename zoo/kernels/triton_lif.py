@@ -1,4 +1,4 @@
-"""LIF neurons on CUDA in Triton, forward and backward: `LIF.step` in zoo/neuron.py, rounding for rounding.
+"""LIF neurons on CUDA in Triton, forward and backward: `LIF.step` in zoo/neurons/lif.py, rounding for rounding.
 
 A program takes `block` neurons through all time steps. Membranes live in registers, in `acc` (float32, or float64 for
 float64 data); the backward pass recomputes them from the currents, so that nothing else is saved. The numbers of a
@@ -24,7 +24,7 @@ def _reset(u: tl.tensor, s: tl.tensor, threshold: tl.tensor, soft: tl.constexpr)
 def _surrogate(
     d: tl.tensor, name: tl.constexpr, width: tl.constexpr, acc: tl.constexpr, block: tl.constexpr
 ) -> tl.tensor:
-    """The surrogate derivative at d = u - threshold (zoo/surrogate.py); NaN stays NaN."""
+    """The surrogate derivative at d = u - threshold (zoo/neurons/surrogate.py); NaN stays NaN."""
     inverse = tl.full([block], 1 / width, acc)
     if name == "triangle":
         y = 1 - tl.abs(d) * inverse

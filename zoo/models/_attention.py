@@ -19,10 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import compact
-from ..neuron import LIF
-from ..parts import Parts
-from ..post import PostSpikes
+from ..layers import LayerFactory
+from ..scaling.layers import PostSpikes, compact
 from ..specs import check_integer
 
 PAPER_NEURON: dict[str, Any] = {"name": "lif", "tau": 2.0, "decay_input": True}
@@ -38,17 +36,17 @@ class ConvNeuron(nn.Module):
 
     Args:
         in_channels, channels: of input and output.
-        parts: what to build from.
+        make: what to build from.
         kernel_size, stride: of the convolution.
         counts: the input counts spikes instead of being spikes, and may not fit in the byte that backward keeps.
-        by_default: as in `Parts.conv`.
+        by_default: as in `LayerFactory.conv`.
     """
 
     def __init__(
         self,
         in_channels: int,
         channels: int,
-        parts: Parts,
+        make: LayerFactory,
         kernel_size: int = 1,
         stride: int = 1,
         *,
@@ -57,21 +55,21 @@ class ConvNeuron(nn.Module):
     ) -> None:
         super().__init__()
         self.counts = counts
-        self.conv = parts.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
-        self.bn = parts.norm(channels)
-        self.lif = parts.neuron()
+        self.conv = make.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
+        self.bn = make.norm(channels)
+        self.lif = make.neuron()
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """[T*B, C, H, W] to spikes [T*B, C', H', W'].
 
         Args:
             x: spikes, or their counts.
-            kept: `compact(x)`, where the caller has it already.
+            saved: `compact(x)`, where the caller has it already.
         """
         post = PostSpikes()
-        if kept is None and not self.counts:
-            kept = compact(x)
-        return post.tie(self.lif(self.conv(x, post, kept), norm=self.bn))
+        if saved is None and not self.counts:
+            saved = compact(x)
+        return post.tie(self.lif(self.conv(x, post, saved), norm=self.bn))
 
 
 class QKV(nn.Module):
@@ -79,25 +77,25 @@ class QKV(nn.Module):
 
     Args:
         channels, heads: a head sees channels / heads of q, k and v.
-        parts: what to build from.
+        make: what to build from.
         counts: as in `ConvNeuron`; the maps are scaled by default where it is not so.
 
     Raises:
         ZooError: the heads do not divide the channels.
     """
 
-    def __init__(self, channels: int, heads: int, parts: Parts, *, counts: bool) -> None:
+    def __init__(self, channels: int, heads: int, make: LayerFactory, *, counts: bool) -> None:
         super().__init__()
         self.heads = check_heads(heads, channels)
         self.q, self.k, self.v = (
-            ConvNeuron(channels, channels, parts, counts=counts, by_default=not counts) for _ in range(3)
+            ConvNeuron(channels, channels, make, counts=counts, by_default=not counts) for _ in range(3)
         )
-        self.lif = parts.neuron(threshold=parts.threshold / 2)
+        self.lif = make.neuron(threshold=make.threshold / 2)
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Spikes or counts [T*B, C, H, W] to spikes of the same shape; `kept` as in `ConvNeuron`."""
+    def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
+        """Spikes or counts [T*B, C, H, W] to spikes of the same shape; `saved` as in `ConvNeuron`."""
         # Channels of a head by tokens, so that nothing is transposed; whole numbers, so that any order is exact.
-        q, k, v = (m(x, kept).flatten(2).unflatten(1, (self.heads, -1)) for m in (self.q, self.k, self.v))
+        q, k, v = (m(x, saved).flatten(2).unflatten(1, (self.heads, -1)) for m in (self.q, self.k, self.v))
         product = (v @ k.transpose(-2, -1)) @ q
         return self.lif((product * ATTENTION_SCALE).reshape(x.shape))
 
@@ -116,10 +114,10 @@ def check_heads(heads: int, channels: int) -> int:
 class SpikingSelfAttention(nn.Module):
     """Spiking self-attention with its projection, on a stream of counts."""
 
-    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+    def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()
-        self.qkv = QKV(channels, heads, parts, counts=True)
-        self.proj = ConvNeuron(channels, channels, parts, by_default=True)
+        self.qkv = QKV(channels, heads, make, counts=True)
+        self.proj = ConvNeuron(channels, channels, make, by_default=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to spikes of the same shape."""
@@ -132,11 +130,11 @@ class CountBlock(nn.Module):
     Scaled by default: maps from spikes to spikes, which are the attention's projection and the MLP's second.
     """
 
-    def __init__(self, attn: nn.Module, channels: int, parts: Parts) -> None:
+    def __init__(self, attn: nn.Module, channels: int, make: LayerFactory) -> None:
         super().__init__()
         self.attn = attn
-        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, parts, counts=True)
-        self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, parts, by_default=True)
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make, counts=True)
+        self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, make, by_default=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to counts of the same shape."""
@@ -154,16 +152,16 @@ class MembraneBlock(nn.Module):
         mixer: a module called with the stream and a `PostSpikes` for the layer that drives the next neurons on it,
             and giving what to add; None for none.
         channels: of the stream.
-        parts: what to build from.
+        make: what to build from.
     """
 
-    def __init__(self, mixer: nn.Module | None, channels: int, parts: Parts) -> None:
+    def __init__(self, mixer: nn.Module | None, channels: int, make: LayerFactory) -> None:
         super().__init__()
         self.mixer = mixer
-        self.lif1 = parts.neuron()
-        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, parts, by_default=True)
+        self.lif1 = make.neuron()
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make, by_default=True)
         self.fc2 = nn.Conv2d(MLP_RATIO * channels, channels, 1, bias=False)
-        self.bn2 = parts.norm(channels)
+        self.bn2 = make.norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents [T*B, C, H, W] to currents of the same shape."""
@@ -189,9 +187,4 @@ def init_weights(network: nn.Module) -> None:
         if isinstance(module, QKV):
             for part in (module.q, module.k, module.v):
                 bias: Any = part.bn.bias
-                bias.fill_(_first_spike(part.lif) - 1.5)
-
-
-def _first_spike(neuron: LIF) -> float | Tensor:
-    """The current from which a LIF neuron or its kin spikes in its first time step."""
-    return neuron.threshold / (1 - neuron.decay if neuron.decay_input else 1.0)
+                bias.fill_(part.lif.threshold / part.lif.gain - 1.5)  # the first is what spikes in one time step

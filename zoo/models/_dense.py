@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import repeat_steps
-from ..parts import Parts
-from ..post import PostSpikes
+from ..layers import LayerFactory
+from ..neurons.folding import repeat_steps
+from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 
 
@@ -34,16 +34,16 @@ class DenseLayer(nn.Module):
     and an exported graph can fold them into a convolution.
     """
 
-    def __init__(self, in_features: int, out_features: int, parts: Parts, *, norm: bool, dropout: float) -> None:
+    def __init__(self, in_features: int, out_features: int, make: LayerFactory, *, norm: bool, dropout: float) -> None:
         super().__init__()
-        self.dropout = StepDropout(dropout, parts.timesteps)
+        self.dropout = StepDropout(dropout, make.timesteps)
         self.linear: nn.Module
         if norm:
-            self.linear = parts.conv(in_features, out_features, 1)
+            self.linear = make.conv(in_features, out_features, 1)
         else:
-            self.linear = parts.linear(in_features, out_features)
-        self.bn = parts.norm(out_features) if norm else None
-        self.lif = parts.neuron()
+            self.linear = make.linear(in_features, out_features)
+        self.bn = make.norm(out_features) if norm else None
+        self.lif = make.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C] to spikes [T*B, C']."""
@@ -65,13 +65,13 @@ class DenseLayers(nn.Sequential):
     """
 
     def __init__(
-        self, channels: int, side: int, widths: tuple[int, ...], parts: Parts, *, norm: bool, dropout: float
+        self, channels: int, side: int, widths: tuple[int, ...], make: LayerFactory, *, norm: bool, dropout: float
     ) -> None:
         super().__init__()
         self.expected = channels, side, side
         features = channels * side * side
         for width in widths:
-            self.append(DenseLayer(features, width, parts, norm=norm, dropout=dropout))
+            self.append(DenseLayer(features, width, make, norm=norm, dropout=dropout))
             features = width
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import compact, input_current, repeat_steps
-from ..norm import is_per_step
-from ..parts import Parts
-from ..post import PostSpikes
+from ..layers import LayerFactory
+from ..neurons.folding import input_current, repeat_steps
+from ..neurons.norm import is_per_step
+from ..scaling.layers import PostSpikes, compact
 from ._resnet import ResNet
 
 
 class UntiedConv2d(nn.Conv2d):
     """A convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
 
-    def forward(self, x: Tensor, post: PostSpikes | None = None, kept: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
         return super().forward(x)
 
@@ -34,7 +34,7 @@ class PreactBlock(nn.Module):
 
     Args:
         in_channels, channels, stride: of the block.
-        parts: makes its layers.
+        make: makes its layers.
         pooled: the stride is that of a 3 x 3 max-pooling behind the first normalisation, not of the convolution. No
             neurons then have the shape of that convolution's output, and gradient scaling does not reach it.
         tied: the neurons behind the second convolution are at hand (see `PreactStage`); otherwise gradient scaling
@@ -42,22 +42,29 @@ class PreactBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, parts: Parts, *, pooled: bool = False, tied: bool = True
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        make: LayerFactory,
+        *,
+        pooled: bool = False,
+        tied: bool = True,
     ) -> None:
         super().__init__()
-        self.lif1 = parts.neuron()
+        self.lif1 = make.neuron()
         if pooled:
             self.conv1: nn.Conv2d = UntiedConv2d(in_channels, channels, 3, 1, 1, bias=False)
         else:
-            self.conv1 = parts.conv(in_channels, channels, 3, stride)
+            self.conv1 = make.conv(in_channels, channels, 3, stride)
         self.pool = nn.MaxPool2d(3, stride, 1) if pooled else None
-        self.bn1 = parts.norm(channels)
-        self.lif2 = parts.neuron()
-        self.conv2 = parts.conv(channels, channels) if tied else UntiedConv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = parts.norm(channels)
+        self.bn1 = make.norm(channels)
+        self.lif2 = make.neuron()
+        self.conv2 = make.conv(channels, channels) if tied else UntiedConv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = make.norm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
-            self.shortcut.extend([nn.Conv2d(in_channels, channels, 1, stride, bias=False), parts.norm(channels)])
+            self.shortcut.extend([nn.Conv2d(in_channels, channels, 1, stride, bias=False), make.norm(channels)])
 
     def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
         """Currents [T*B, C, H, W] to currents [T*B, C', H', W'].
@@ -71,20 +78,20 @@ class PreactBlock(nn.Module):
         """
         post1, post2 = PostSpikes(), PostSpikes()
         y = self.lif1(x)
-        kept = compact(y)
-        y = self.conv1(before.tie(y, kept), post1, kept)
+        saved = compact(y)
+        y = self.conv1(before.tie(y, saved), post1, saved)
         y = self.lif2(y, norm=self.bn1) if self.pool is None else self.lif2(self.pool(self.bn1(y)))
-        kept = compact(y)
-        y = self.conv2(post1.tie(y, kept), post2, kept)
+        saved = compact(y)
+        y = self.conv2(post1.tie(y, saved), post2, saved)
         return self.bn2(y) + self.shortcut(x), post2
 
 
 class FinalNeurons(nn.Module):
     """The neurons that read the stream at its end, called as a block is: currents in, spikes out."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, make: LayerFactory) -> None:
         super().__init__()
-        self.lif = parts.neuron()
+        self.lif = make.neuron()
 
     def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
         """Currents [T*B, C, H, W] to spikes of the same shape; arguments and results as in `PreactBlock.forward`."""
@@ -123,8 +130,8 @@ class PreactResNet(ResNet):
         stage = PreactStage()
         for j in range(depth):
             shape: tuple[Any, ...] = (channels, channels, 1) if j else (in_channels, channels, stride)
-            stage.append(block(*shape, self.parts, tied=last or j < depth - 1))
-        return stage.append(FinalNeurons(self.parts)) if last else stage
+            stage.append(block(*shape, self.make, tied=last or j < depth - 1))
+        return stage.append(FinalNeurons(self.make)) if last else stage
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to currents [T*B, C, H, W]."""

@@ -29,11 +29,11 @@ class ResNet(SpikingNetwork):
     """Stem, stages, global average pooling and one linear layer; a subclass adds its head, initialises, and wires.
 
     Args:
-        block: makes a block from its input channels, channels, stride and parts.
+        block: makes a block from its input channels, channels, stride and make.
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
         own: further keywords that are part of what the network is, JSON values.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`).
         kwargs: as for `SpikingNetwork`.
     """
 
@@ -56,9 +56,9 @@ class ResNet(SpikingNetwork):
     ) -> None:
         super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1), **(own or {})}, **kwargs)
         self.conv1 = stem_conv(self.in_chans, stem, stem_stride)
-        self.bn1 = self.parts.norm(stem)
+        self.bn1 = self.make.norm(stem)
         if self.spiking_stem:
-            self.lif1 = self.parts.neuron()
+            self.lif1 = self.make.neuron()
         self.stages, self.feature_info = nn.ModuleList(), []
         channels, reduction, last = stem, stem_stride, len(depths) - 1
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -71,8 +71,8 @@ class ResNet(SpikingNetwork):
         self, block: Callable[..., nn.Module], in_channels: int, channels: int, depth: int, stride: int, last: bool
     ) -> nn.Sequential:
         """`depth` blocks, the first of which changes channels and resolution; `last` if no stage follows."""
-        blocks = [block(in_channels, channels, stride, self.parts)]
-        blocks += [block(channels, channels, 1, self.parts) for _ in range(depth - 1)]
+        blocks = [block(in_channels, channels, stride, self.make)]
+        blocks += [block(channels, channels, 1, self.make) for _ in range(depth - 1)]
         return nn.Sequential(*blocks)
 
     def init_convolutions(self) -> None:

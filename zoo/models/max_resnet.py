@@ -11,14 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..network import SpikingNetwork
-from ..registry import register_model
-from ._build import build, make_cfgs
+from ..family import Variant, register_family
 from ._preact import PreactBlock, PreactResNet
 from ._resnet import resnet_shape
-
-_NAMES = [f"max_resnet18{shape}{width}" for shape in ("", "_2222") for width in ("", "_w16")]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 def _block(in_channels: int, channels: int, stride: int, *args: Any, **kwargs: Any) -> PreactBlock:
@@ -40,56 +35,31 @@ class MaxResNet(PreactResNet):
         super().__init__(_block, depths, widths, stem, **kwargs)
         self.fc = self.make_classifier(self.num_features)
         self.init_convolutions()
-        self.wire()
+        self.assign_scaling()
 
 
-def _max_resnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
-    return build(MaxResNet, architecture, pretrained, **resnet_shape(layers, width), **kwargs)
-
-
-@register_model
-def max_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-ResNet-18 of 3-3-2 blocks, first stage 128 channels, 12.50 M parameters."""
-    return _max_resnet("max_resnet18", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def max_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`max_resnet18` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_gs", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def max_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-ResNet-18 of 3-3-2 blocks, first stage 16 channels, 0.20 M parameters."""
-    return _max_resnet("max_resnet18_w16", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def max_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`max_resnet18_w16` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_w16_gs", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def max_resnet18_2222(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-ResNet-18 of 2-2-2-2 blocks, first stage 64 channels, 11.17 M parameters (11.22 M for 100 classes)."""
-    return _max_resnet("max_resnet18_2222", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def max_resnet18_2222_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`max_resnet18_2222` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_2222_gs", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def max_resnet18_2222_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-ResNet-18 of 2-2-2-2 blocks, first stage 16 channels, 0.70 M parameters."""
-    return _max_resnet("max_resnet18_2222_w16", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def max_resnet18_2222_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`max_resnet18_2222_w16` trained with gradient scaling."""
-    return _max_resnet("max_resnet18_2222_w16_gs", pretrained, 18, 16, **kwargs)
+register_family(
+    MaxResNet,
+    [
+        Variant(
+            "max_resnet18",
+            "Max-ResNet-18 of 3-3-2 blocks, first stage 128 channels, 12.50 M parameters.",
+            resnet_shape(19, 128),
+        ),
+        Variant(
+            "max_resnet18_w16",
+            "Max-ResNet-18 of 3-3-2 blocks, first stage 16 channels, 0.20 M parameters.",
+            resnet_shape(19, 16),
+        ),
+        Variant(
+            "max_resnet18_2222",
+            "Max-ResNet-18 of 2-2-2-2 blocks, first stage 64 channels, 11.17 M parameters (11.22 M for 100 classes).",
+            resnet_shape(18, 64),
+        ),
+        Variant(
+            "max_resnet18_2222_w16",
+            "Max-ResNet-18 of 2-2-2-2 blocks, first stage 16 channels, 0.70 M parameters.",
+            resnet_shape(18, 16),
+        ),
+    ],
+)

@@ -14,27 +14,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import compact, stem_conv
+from ..family import Variant, register_family
+from ..layers import LayerFactory, stem_conv
 from ..network import SpikingNetwork
-from ..parts import Parts
-from ..post import PostSpikes
-from ..registry import register_model
+from ..scaling.layers import PostSpikes, compact
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, QKV, MembraneBlock, init_weights
-from ._build import build, make_cfgs
-
-_NAMES = ["maxformer", "maxformer_3_64"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class DepthwiseMixer(nn.Module):
     """Neurons - depth-wise 3 x 3 convolution - norm. Scaled by default."""
 
-    def __init__(self, channels: int, parts: Parts) -> None:
+    def __init__(self, channels: int, make: LayerFactory) -> None:
         super().__init__()
-        self.lif = parts.neuron()
-        self.conv = parts.conv(channels, channels, groups=channels)
-        self.bn = parts.norm(channels)
+        self.lif = make.neuron()
+        self.conv = make.conv(channels, channels, groups=channels)
+        self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
         """Currents [T*B, C, H, W] to what is added to them; `post` is that of the convolution."""
@@ -45,12 +40,12 @@ class DepthwiseMixer(nn.Module):
 class AttentionMixer(nn.Module):
     """Neurons - spiking self-attention - projection - norm. Scaled by default: q, k, v and the projection."""
 
-    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+    def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()
-        self.lif = parts.neuron()
-        self.qkv = QKV(channels, heads, parts, counts=False)
-        self.proj = parts.conv(channels, channels, 1, by_default=True)
-        self.bn = parts.norm(channels)
+        self.lif = make.neuron()
+        self.qkv = QKV(channels, heads, make, counts=False)
+        self.proj = make.conv(channels, channels, 1, by_default=True)
+        self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
         """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
@@ -65,16 +60,16 @@ class Embedding(nn.Module):
     Scaling cannot reach its convolutions: they have a pooling, or the end of the module, before their neurons.
     """
 
-    def __init__(self, in_channels: int, channels: int, parts: Parts) -> None:
+    def __init__(self, in_channels: int, channels: int, make: LayerFactory) -> None:
         super().__init__()
-        self.lif1 = parts.neuron()
+        self.lif1 = make.neuron()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = parts.norm(channels)
+        self.bn1 = make.norm(channels)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.lif2 = parts.neuron()
+        self.lif2 = make.neuron()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = parts.norm(channels)
-        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), parts.norm(channels))
+        self.bn2 = make.norm(channels)
+        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), make.norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
@@ -93,7 +88,7 @@ class MaxFormer(SpikingNetwork):
         depths: blocks of each stage.
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of the last stage.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
             img_size: nothing here depends on it.
         neuron: LIF with tau 2 unless said, as in the paper.
         kwargs: as for `SpikingNetwork`.
@@ -116,30 +111,30 @@ class MaxFormer(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
-        parts, last = self.parts, len(depths) - 1
+        make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
         self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
-        self.bn1 = parts.norm(widths[0] // 2)
-        self.lif1 = parts.neuron()
+        self.bn1 = make.norm(widths[0] // 2)
+        self.lif1 = make.neuron()
         self.stem, self.stem_shortcut = (
-            nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), parts.norm(widths[0]))
+            nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), make.norm(widths[0]))
             for k in (3, 1)
         )
         self.stages, self.feature_info = nn.ModuleList(), []
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            stage = nn.Sequential(*([Embedding(widths[i - 1], width, parts)] if i else []))
+            stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):
-                mixer: nn.Module | None = DepthwiseMixer(width, parts) if i else None
+                mixer: nn.Module | None = DepthwiseMixer(width, make) if i else None
                 if i == last:
-                    mixer = AttentionMixer(width, heads, parts)
-                stage.append(MembraneBlock(mixer, width, parts))
+                    mixer = AttentionMixer(width, heads, make)
+                stage.append(MembraneBlock(mixer, width, make))
             self.stages.append(stage)
             self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
-        self.final_lif = parts.neuron()
+        self.final_lif = make.neuron()
         self.num_features = channels
         self.fc = self.make_classifier(channels)
         init_weights(self)
-        self.wire()
+        self.assign_scaling()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to membrane currents [T*B, C, H, W]."""
@@ -152,31 +147,18 @@ class MaxFormer(SpikingNetwork):
         return x if pre_logits else self.fc(x)
 
 
-def _maxformer(
-    architecture: str, pretrained: bool, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any
-) -> SpikingNetwork:
-    return build(MaxFormer, architecture, pretrained, depths=depths, channels=channels, heads=heads, **kwargs)
-
-
-@register_model
-def maxformer(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-Former, 1-1-2 blocks of up to 384 channels, 6.56 M parameters."""
-    return _maxformer("maxformer", pretrained, (1, 1, 2), 384, 8, **kwargs)
-
-
-@register_model
-def maxformer_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`maxformer` trained with gradient scaling."""
-    return _maxformer("maxformer_gs", pretrained, (1, 1, 2), 384, 8, **kwargs)
-
-
-@register_model
-def maxformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Max-Former, 1-1-1 blocks of up to 64 channels, 0.14 M parameters."""
-    return _maxformer("maxformer_3_64", pretrained, (1, 1, 1), 64, 2, **kwargs)
-
-
-@register_model
-def maxformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`maxformer_3_64` trained with gradient scaling."""
-    return _maxformer("maxformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **kwargs)
+register_family(
+    MaxFormer,
+    [
+        Variant(
+            "maxformer",
+            "Max-Former, 1-1-2 blocks of up to 384 channels, 6.56 M parameters.",
+            {"depths": (1, 1, 2), "channels": 384, "heads": 8},
+        ),
+        Variant(
+            "maxformer_3_64",
+            "Max-Former, 1-1-1 blocks of up to 64 channels, 0.14 M parameters.",
+            {"depths": (1, 1, 1), "channels": 64, "heads": 2},
+        ),
+    ],
+)

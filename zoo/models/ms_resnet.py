@@ -13,14 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from ..network import SpikingNetwork
-from ..registry import register_model
-from ._build import build, make_cfgs
+from ..family import Variant, register_family
 from ._preact import PreactBlock, PreactResNet
 from ._resnet import resnet_shape
-
-_NAMES = [f"ms_resnet{layers}{width}" for layers in (18, 19, 34) for width in ("", "_w16")]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class MSResNet(PreactResNet):
@@ -44,80 +39,17 @@ class MSResNet(PreactResNet):
                 # at 0, where the convolution in front would get no gradient.
                 norm: Any = module.bn2
                 nn.init.constant_(norm.weight, 0.2)
-        self.wire()
+        self.assign_scaling()
 
 
-def _ms_resnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
-    return build(MSResNet, architecture, pretrained, **resnet_shape(layers, width), **kwargs)
-
-
-@register_model
-def ms_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-18, first stage 64 channels, 11.17 M parameters."""
-    return _ms_resnet("ms_resnet18", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def ms_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet18` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet18_gs", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def ms_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-18, first stage 16 channels, 0.70 M parameters."""
-    return _ms_resnet("ms_resnet18_w16", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def ms_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet18_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet18_w16_gs", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def ms_resnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-19, first stage 128 channels, 12.50 M parameters."""
-    return _ms_resnet("ms_resnet19", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def ms_resnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet19` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet19_gs", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def ms_resnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-19, first stage 16 channels, 0.20 M parameters."""
-    return _ms_resnet("ms_resnet19_w16", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def ms_resnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet19_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet19_w16_gs", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def ms_resnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-34, first stage 64 channels, 21.28 M parameters."""
-    return _ms_resnet("ms_resnet34", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def ms_resnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet34` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet34_gs", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def ms_resnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """MS-ResNet-34, first stage 16 channels, 1.33 M parameters."""
-    return _ms_resnet("ms_resnet34_w16", pretrained, 34, 16, **kwargs)
-
-
-@register_model
-def ms_resnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`ms_resnet34_w16` trained with gradient scaling."""
-    return _ms_resnet("ms_resnet34_w16_gs", pretrained, 34, 16, **kwargs)
+register_family(
+    MSResNet,
+    [
+        Variant("ms_resnet18", "MS-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
+        Variant("ms_resnet18_w16", "MS-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
+        Variant("ms_resnet19", "MS-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128)),
+        Variant("ms_resnet19_w16", "MS-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
+        Variant("ms_resnet34", "MS-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
+        Variant("ms_resnet34_w16", "MS-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),
+    ],
+)

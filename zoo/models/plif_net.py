@@ -18,15 +18,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import SpikingLinear, stem_conv
+from ..family import Variant, register_family
+from ..layers import stem_conv
 from ..network import SpikingNetwork
-from ..registry import register_model
-from ._build import build, make_cfgs
+from ..scaling.layers import SpikingLinear
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 from .svgg import ConvLayer
-
-_NAMES = ["plif_net", "plif_net_w32", "plif_net_w16"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 _VOTES = 10
 _POOLS = 2
@@ -44,7 +41,7 @@ class PLIFNet(SpikingNetwork):
         width: channels of each convolution.
         hidden: width of the hidden fully connected layer.
         img_size: side of the images, on which the size of the hidden layer depends; 32 times `stem_stride` unless said.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`).
         neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected layers.
 
     The classifier `fc` has 10 outputs a class, each the current of a neuron that votes for it.
@@ -66,24 +63,24 @@ class PLIFNet(SpikingNetwork):
         img_size = resolve_img_size(img_size, stem_stride)
         own = {"img_size": img_size, "stem_stride": stem_stride}
         super().__init__(own, neuron=neuron, surrogate=surrogate, **kwargs)
-        parts = self.parts
+        make = self.make
         self.conv1 = stem_conv(self.in_chans, width, stem_stride)
-        self.bn1 = parts.norm(width)
-        self.lif1 = parts.neuron()
+        self.bn1 = make.norm(width)
+        self.lif1 = make.neuron()
         self.stages, self.feature_info = nn.ModuleList(), []
         for i, depth in enumerate((2, 3)):
-            layers: list[nn.Module] = [ConvLayer(width, width, parts) for _ in range(depth)]
+            layers: list[nn.Module] = [ConvLayer(width, width, make) for _ in range(depth)]
             self.stages.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
             reduction = stem_stride * 2 ** (i + 1)
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"stages.{i}"})
         self.num_features = width
         side, p = map_side(img_size, stem_stride, _POOLS), self.dropout.p
-        self.fc_hidden = DenseLayers(width, side, (hidden,), parts, norm=False, dropout=p)
+        self.fc_hidden = DenseLayers(width, side, (hidden,), make, norm=False, dropout=p)
         self.dropout = StepDropout(p, self.timesteps)
         self.fc = self.make_classifier(hidden)
-        self.fc_lif = parts.neuron()
+        self.fc_lif = make.neuron()
         self._init_weights()
-        self.wire()
+        self.assign_scaling()
 
     def _init_weights(self) -> None:
         pairs = [(self.conv1, self.bn1), *((m.conv, m.bn) for m in self.modules() if isinstance(m, ConvLayer))]
@@ -127,41 +124,16 @@ def _spread(linear: nn.Linear) -> nn.Linear:
     return linear
 
 
-def _plif_net(architecture: str, pretrained: bool, width: int = 256, **kwargs: Any) -> SpikingNetwork:
-    return build(PLIFNet, architecture, pretrained, width=width, hidden=8 * width, **kwargs)
+def _variant(name: str, width: int, parameters: str) -> Variant:
+    text = f"PLIF network, {width} channels, {parameters} M parameters."
+    return Variant(name, text, {"width": width, "hidden": 8 * width})
 
 
-@register_model
-def plif_net(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """PLIF network, 256 channels, 36.72 M parameters."""
-    return _plif_net("plif_net", pretrained, **kwargs)
-
-
-@register_model
-def plif_net_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`plif_net` trained with gradient scaling."""
-    return _plif_net("plif_net_gs", pretrained, **kwargs)
-
-
-@register_model
-def plif_net_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """PLIF network, 32 channels, 0.60 M parameters."""
-    return _plif_net("plif_net_w32", pretrained, 32, **kwargs)
-
-
-@register_model
-def plif_net_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`plif_net_w32` trained with gradient scaling."""
-    return _plif_net("plif_net_w32_gs", pretrained, 32, **kwargs)
-
-
-@register_model
-def plif_net_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """PLIF network, 16 channels, 0.16 M parameters."""
-    return _plif_net("plif_net_w16", pretrained, 16, **kwargs)
-
-
-@register_model
-def plif_net_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`plif_net_w16` trained with gradient scaling."""
-    return _plif_net("plif_net_w16_gs", pretrained, 16, **kwargs)
+register_family(
+    PLIFNet,
+    [
+        _variant("plif_net", 256, "36.72"),
+        _variant("plif_net_w32", 32, "0.60"),
+        _variant("plif_net_w16", 16, "0.16"),
+    ],
+)

@@ -13,16 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import stem_conv
+from ..family import Variant, register_family
+from ..layers import LayerFactory, stem_conv
 from ..network import SpikingNetwork
-from ..parts import Parts
-from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, check_heads, init_weights
-from ._build import build, make_cfgs
-
-_NAMES = ["qkformer_4_384", "qkformer_3_64"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class TokenAttention(nn.Module):
@@ -31,18 +26,18 @@ class TokenAttention(nn.Module):
 
     Args:
         channels, heads: a head sees channels / heads of q and k.
-        parts: what to build from.
+        make: what to build from.
 
     Raises:
         ZooError: the heads do not divide the channels.
     """
 
-    def __init__(self, channels: int, heads: int, parts: Parts) -> None:
+    def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()
         self.heads = check_heads(heads, channels)
-        self.q, self.k = (ConvNeuron(channels, channels, parts, counts=True) for _ in range(2))
-        self.lif = parts.neuron(threshold=parts.threshold / 2)
-        self.proj = ConvNeuron(channels, channels, parts, by_default=True)
+        self.q, self.k = (ConvNeuron(channels, channels, make, counts=True) for _ in range(2))
+        self.lif = make.neuron(threshold=make.threshold / 2)
+        self.proj = ConvNeuron(channels, channels, make, by_default=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to spikes of the same shape."""
@@ -58,14 +53,14 @@ class Embedding(nn.Module):
     itself and its neurons.
     """
 
-    def __init__(self, in_channels: int, channels: int, parts: Parts) -> None:
+    def __init__(self, in_channels: int, channels: int, make: LayerFactory) -> None:
         super().__init__()
-        self.conv_neuron = ConvNeuron(in_channels, channels, parts, 3, counts=True)
+        self.conv_neuron = ConvNeuron(in_channels, channels, make, 3, counts=True)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn = parts.norm(channels)
+        self.bn = make.norm(channels)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.lif = parts.neuron()
-        self.shortcut = ConvNeuron(in_channels, channels, parts, 1, 2, counts=True)
+        self.lif = make.neuron()
+        self.shortcut = ConvNeuron(in_channels, channels, make, 1, 2, counts=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
@@ -82,7 +77,7 @@ class QKFormer(SpikingNetwork):
         depths: blocks of each stage.
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of every stage.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
             img_size: nothing here depends on it.
         neuron: LIF with tau 2 unless said, as in the paper.
         kwargs: as for `SpikingNetwork`.
@@ -113,25 +108,25 @@ class QKFormer(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
-        parts, last = self.parts, len(depths) - 1
+        make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
         self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
-        self.bn1 = parts.norm(widths[0] // 2)
-        self.lif1 = parts.neuron()
-        self.stem = ConvNeuron(widths[0] // 2, widths[0], parts, 3)
-        self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], parts)
+        self.bn1 = make.norm(widths[0] // 2)
+        self.lif1 = make.neuron()
+        self.stem = ConvNeuron(widths[0] // 2, widths[0], make, 3)
+        self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], make)
         self.stages, self.feature_info = nn.ModuleList(), []
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            stage = nn.Sequential(*([Embedding(widths[i - 1], width, parts)] if i else []))
+            stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):
-                attn = (SpikingSelfAttention if i == last else TokenAttention)(width, heads, parts)
-                stage.append(CountBlock(attn, width, parts))
+                attn = (SpikingSelfAttention if i == last else TokenAttention)(width, heads, make)
+                stage.append(CountBlock(attn, width, make))
             self.stages.append(stage)
             self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
         self.num_features = channels
         self.fc = self.make_classifier(channels)
         init_weights(self)
-        self.wire()
+        self.assign_scaling()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to counts of spikes [T*B, C, H, W], 0 to 2."""
@@ -139,31 +134,18 @@ class QKFormer(SpikingNetwork):
         return self.stem(x) + self.stem_shortcut(x)
 
 
-def _qkformer(
-    architecture: str, pretrained: bool, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any
-) -> SpikingNetwork:
-    return build(QKFormer, architecture, pretrained, depths=depths, channels=channels, heads=heads, **kwargs)
-
-
-@register_model
-def qkformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """QKFormer, 1-1-2 blocks of up to 384 channels, 6.70 M parameters."""
-    return _qkformer("qkformer_4_384", pretrained, (1, 1, 2), 384, 8, **kwargs)
-
-
-@register_model
-def qkformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`qkformer_4_384` trained with gradient scaling."""
-    return _qkformer("qkformer_4_384_gs", pretrained, (1, 1, 2), 384, 8, **kwargs)
-
-
-@register_model
-def qkformer_3_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """QKFormer, 1-1-1 blocks of up to 64 channels, 0.14 M parameters."""
-    return _qkformer("qkformer_3_64", pretrained, (1, 1, 1), 64, 2, **kwargs)
-
-
-@register_model
-def qkformer_3_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`qkformer_3_64` trained with gradient scaling."""
-    return _qkformer("qkformer_3_64_gs", pretrained, (1, 1, 1), 64, 2, **kwargs)
+register_family(
+    QKFormer,
+    [
+        Variant(
+            "qkformer_4_384",
+            "QKFormer, 1-1-2 blocks of up to 384 channels, 6.70 M parameters.",
+            {"depths": (1, 1, 2), "channels": 384, "heads": 8},
+        ),
+        Variant(
+            "qkformer_3_64",
+            "QKFormer, 1-1-1 blocks of up to 64 channels, 0.14 M parameters.",
+            {"depths": (1, 1, 1), "channels": 64, "heads": 2},
+        ),
+    ],
+)

@@ -12,17 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import compact, stem_conv
+from ..family import Variant, register_family
+from ..layers import LayerFactory, stem_conv
 from ..network import SpikingNetwork
-from ..parts import Parts
-from ..post import PostSpikes
-from ..registry import register_model
+from ..scaling.layers import PostSpikes, compact
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, MembraneBlock, init_weights
-from ._build import build, make_cfgs
-
-_NAMES = ["sdt_2_512", "sdt_2_64"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -32,19 +27,19 @@ class SpikeDrivenAttention(nn.Module):
     default: q, k, v and the projection.
     """
 
-    def __init__(self, channels: int, parts: Parts) -> None:
+    def __init__(self, channels: int, make: LayerFactory) -> None:
         super().__init__()
-        self.lif1 = parts.neuron()
-        self.q, self.k, self.v = (ConvNeuron(channels, channels, parts, by_default=True) for _ in range(3))
-        self.lif2 = parts.neuron(threshold=parts.threshold / 2)
-        self.proj = parts.conv(channels, channels, 1, by_default=True)
-        self.bn = parts.norm(channels)
+        self.lif1 = make.neuron()
+        self.q, self.k, self.v = (ConvNeuron(channels, channels, make, by_default=True) for _ in range(3))
+        self.lif2 = make.neuron(threshold=make.threshold / 2)
+        self.proj = make.conv(channels, channels, 1, by_default=True)
+        self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
         """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
         x = self.lif1(x)
-        kept = compact(x)
-        q, k, v = (m(x, kept) for m in (self.q, self.k, self.v))
+        saved = compact(x)
+        q, k, v = (m(x, saved) for m in (self.q, self.k, self.v))
         masked = q * self.lif2((k * v).sum((2, 3), keepdim=True))
         return self.bn(self.proj(masked, post, compact(masked)))
 
@@ -59,7 +54,7 @@ class SpikeDrivenTransformer(SpikingNetwork):
     Args:
         depth: blocks.
         channels: of the blocks, a multiple of 8.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
             img_size: positions are encoded by a convolution.
         neuron: LIF with tau 2 unless said, as in the paper.
         kwargs: as for `SpikingNetwork`.
@@ -81,31 +76,31 @@ class SpikeDrivenTransformer(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
-        parts = self.parts
+        make = self.make
         eighth, quarter, half = channels // 8, channels // 4, channels // 2
         self.conv1 = stem_conv(self.in_chans, eighth, stem_stride)
-        self.bn1 = parts.norm(eighth)
-        self.lif1 = parts.neuron()
+        self.bn1 = make.norm(eighth)
+        self.lif1 = make.neuron()
         self.stem = nn.Sequential(
-            ConvNeuron(eighth, quarter, parts, 3),
-            ConvNeuron(quarter, half, parts, 3),
+            ConvNeuron(eighth, quarter, make, 3),
+            ConvNeuron(quarter, half, make, 3),
             nn.MaxPool2d(3, 2, 1),
             nn.Conv2d(half, channels, 3, padding=1, bias=False),
-            parts.norm(channels),
+            make.norm(channels),
             nn.MaxPool2d(3, 2, 1),
         )
         self.position = nn.Sequential(
-            parts.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), parts.norm(channels)
+            make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
         )
         self.stages, self.feature_info = nn.ModuleList(), []
         for i in range(depth):
-            self.stages.append(nn.Sequential(MembraneBlock(SpikeDrivenAttention(channels, parts), channels, parts)))
+            self.stages.append(nn.Sequential(MembraneBlock(SpikeDrivenAttention(channels, make), channels, make)))
             self.feature_info.append({"num_chs": channels, "reduction": 4 * stem_stride, "module": f"stages.{i}"})
-        self.final_lif = parts.neuron()
+        self.final_lif = make.neuron()
         self.num_features = channels
         self.fc = self.make_classifier(channels)
         init_weights(self)
-        self.wire()
+        self.assign_scaling()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to membrane currents [T*B, C, H/4, W/4]."""
@@ -118,29 +113,18 @@ class SpikeDrivenTransformer(SpikingNetwork):
         return x if pre_logits else self.fc(x)
 
 
-def _sdt(architecture: str, pretrained: bool, depth: int, channels: int, **kwargs: Any) -> SpikingNetwork:
-    return build(SpikeDrivenTransformer, architecture, pretrained, depth=depth, channels=channels, **kwargs)
-
-
-@register_model
-def sdt_2_512(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Spike-driven transformer, 2 blocks of 512 channels, 10.23 M parameters."""
-    return _sdt("sdt_2_512", pretrained, 2, 512, **kwargs)
-
-
-@register_model
-def sdt_2_512_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sdt_2_512` trained with gradient scaling."""
-    return _sdt("sdt_2_512_gs", pretrained, 2, 512, **kwargs)
-
-
-@register_model
-def sdt_2_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Spike-driven transformer, 2 blocks of 64 channels, 0.16 M parameters."""
-    return _sdt("sdt_2_64", pretrained, 2, 64, **kwargs)
-
-
-@register_model
-def sdt_2_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sdt_2_64` trained with gradient scaling."""
-    return _sdt("sdt_2_64_gs", pretrained, 2, 64, **kwargs)
+register_family(
+    SpikeDrivenTransformer,
+    [
+        Variant(
+            "sdt_2_512",
+            "Spike-driven transformer, 2 blocks of 512 channels, 10.23 M parameters.",
+            {"depth": 2, "channels": 512},
+        ),
+        Variant(
+            "sdt_2_64",
+            "Spike-driven transformer, 2 blocks of 64 channels, 0.16 M parameters.",
+            {"depth": 2, "channels": 64},
+        ),
+    ],
+)

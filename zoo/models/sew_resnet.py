@@ -14,16 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import one_of
-from ..layers import compact
-from ..network import SpikingNetwork
-from ..parts import Parts
-from ..post import PostSpikes
-from ..registry import register_model
-from ._build import build, make_cfgs
+from ..family import Variant, register_family
+from ..layers import LayerFactory
+from ..scaling.layers import PostSpikes, compact
 from ._resnet import ResNet, resnet_shape
-
-_NAMES = [f"sew_resnet{layers}{width}" for layers in (18, 19, 34) for width in ("", "_w16")]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 CONNECTS = ["ADD", "AND", "IAND"]
 """What `connect` takes."""
@@ -32,26 +26,26 @@ CONNECTS = ["ADD", "AND", "IAND"]
 class SEWBlock(nn.Module):
     """conv - norm - LIF twice, joined with the shortcut's spikes: spikes, or for ADD integers, in and out."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, parts: Parts, connect: str) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, make: LayerFactory, connect: str) -> None:
         super().__init__()
-        self.conv1 = parts.conv(in_channels, channels, 3, stride)
-        self.bn1 = parts.norm(channels)
-        self.lif1 = parts.neuron()
-        self.conv2 = parts.conv(channels, channels)
-        self.bn2 = parts.norm(channels)
-        self.lif2 = parts.neuron()
+        self.conv1 = make.conv(in_channels, channels, 3, stride)
+        self.bn1 = make.norm(channels)
+        self.lif1 = make.neuron()
+        self.conv2 = make.conv(channels, channels)
+        self.bn2 = make.norm(channels)
+        self.lif2 = make.neuron()
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
-            conv = parts.conv(in_channels, channels, 1, stride)
-            self.shortcut.extend([conv, parts.norm(channels), parts.neuron()])
+            conv = make.conv(in_channels, channels, 1, stride)
+            self.shortcut.extend([conv, make.norm(channels), make.neuron()])
         self.connect = connect
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
         y = self.lif1(self.conv1(x, post1), norm=self.bn1)
-        kept = compact(y)
-        y = self.lif2(self.conv2(post1.tie(y, kept), post2, kept), norm=self.bn2)
+        saved = compact(y)
+        y = self.lif2(self.conv2(post1.tie(y, saved), post2, saved), norm=self.bn2)
         y = post2.tie(y)
         if len(self.shortcut):
             conv, norm, lif = self.shortcut
@@ -101,81 +95,18 @@ class SEWResNet(ResNet):
                 # A spike of the shortcut passes only where the convolutions' neurons spike too: most do at the start,
                 # or the product over the blocks of a stage would leave none.
                 norm: Any = module.bn2
-                nn.init.constant_(norm.bias, 1.5 * self.parts.threshold)
-        self.wire()
+                nn.init.constant_(norm.bias, 1.5 * self.make.threshold)
+        self.assign_scaling()
 
 
-def _sew_resnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
-    return build(SEWResNet, architecture, pretrained, **resnet_shape(layers, width), **kwargs)
-
-
-@register_model
-def sew_resnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-18, first stage 64 channels, 11.17 M parameters."""
-    return _sew_resnet("sew_resnet18", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def sew_resnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet18` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet18_gs", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def sew_resnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-18, first stage 16 channels, 0.70 M parameters."""
-    return _sew_resnet("sew_resnet18_w16", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def sew_resnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet18_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet18_w16_gs", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def sew_resnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-19, first stage 128 channels, 12.50 M parameters."""
-    return _sew_resnet("sew_resnet19", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def sew_resnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet19` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet19_gs", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def sew_resnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-19, first stage 16 channels, 0.20 M parameters."""
-    return _sew_resnet("sew_resnet19_w16", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def sew_resnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet19_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet19_w16_gs", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def sew_resnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-34, first stage 64 channels, 21.28 M parameters."""
-    return _sew_resnet("sew_resnet34", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def sew_resnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet34` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet34_gs", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def sew_resnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """SEW-ResNet-34, first stage 16 channels, 1.33 M parameters."""
-    return _sew_resnet("sew_resnet34_w16", pretrained, 34, 16, **kwargs)
-
-
-@register_model
-def sew_resnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sew_resnet34_w16` trained with gradient scaling."""
-    return _sew_resnet("sew_resnet34_w16_gs", pretrained, 34, 16, **kwargs)
+register_family(
+    SEWResNet,
+    [
+        Variant("sew_resnet18", "SEW-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
+        Variant("sew_resnet18_w16", "SEW-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
+        Variant("sew_resnet19", "SEW-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128)),
+        Variant("sew_resnet19_w16", "SEW-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
+        Variant("sew_resnet34", "SEW-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
+        Variant("sew_resnet34_w16", "SEW-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),
+    ],
+)

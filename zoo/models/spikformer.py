@@ -12,15 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..family import Variant, register_family
 from ..layers import stem_conv
 from ..network import SpikingNetwork
-from ..registry import register_model
 from ..specs import check_integer
 from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, init_weights
-from ._build import build, make_cfgs
-
-_NAMES = ["spikformer_4_384", "spikformer_2_64"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class Spikformer(SpikingNetwork):
@@ -33,7 +29,7 @@ class Spikformer(SpikingNetwork):
         depth: blocks.
         channels: of the blocks, a multiple of 8.
         heads: of attention; they divide the channels.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`). There is no
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
             img_size: positions are encoded by a convolution.
         neuron: LIF with tau 2 unless said, as in the paper.
         kwargs: as for `SpikingNetwork`.
@@ -56,27 +52,27 @@ class Spikformer(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
-        parts = self.parts
+        make = self.make
         eighth, quarter, half = channels // 8, channels // 4, channels // 2
         self.conv1 = stem_conv(self.in_chans, eighth, stem_stride)
-        self.bn1 = parts.norm(eighth)
-        self.lif1 = parts.neuron()
+        self.bn1 = make.norm(eighth)
+        self.lif1 = make.neuron()
         self.stem = nn.Sequential(
-            ConvNeuron(eighth, quarter, parts, 3),
-            ConvNeuron(quarter, half, parts, 3),
+            ConvNeuron(eighth, quarter, make, 3),
+            ConvNeuron(quarter, half, make, 3),
             nn.MaxPool2d(3, 2, 1),
-            ConvNeuron(half, channels, parts, 3),
+            ConvNeuron(half, channels, make, 3),
             nn.MaxPool2d(3, 2, 1),
         )
-        self.position = ConvNeuron(channels, channels, parts, 3)
+        self.position = ConvNeuron(channels, channels, make, 3)
         self.stages, self.feature_info = nn.ModuleList(), []
         for i in range(depth):
-            self.stages.append(nn.Sequential(CountBlock(SpikingSelfAttention(channels, heads, parts), channels, parts)))
+            self.stages.append(nn.Sequential(CountBlock(SpikingSelfAttention(channels, heads, make), channels, make)))
             self.feature_info.append({"num_chs": channels, "reduction": 4 * stem_stride, "module": f"stages.{i}"})
         self.num_features = channels
         self.fc = self.make_classifier(channels)
         init_weights(self)
-        self.wire()
+        self.assign_scaling()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to counts of spikes [T*B, C, H/4, W/4], 0 to 2."""
@@ -84,30 +80,18 @@ class Spikformer(SpikingNetwork):
         return x + self.position(x)
 
 
-def _spikformer(architecture: str, pretrained: bool, shape: tuple[int, int, int], **kwargs: Any) -> SpikingNetwork:
-    depth, channels, heads = shape
-    return build(Spikformer, architecture, pretrained, depth=depth, channels=channels, heads=heads, **kwargs)
-
-
-@register_model
-def spikformer_4_384(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Spikformer, 4 blocks of 384 channels, 9.31 M parameters."""
-    return _spikformer("spikformer_4_384", pretrained, (4, 384, 12), **kwargs)
-
-
-@register_model
-def spikformer_4_384_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`spikformer_4_384` trained with gradient scaling."""
-    return _spikformer("spikformer_4_384_gs", pretrained, (4, 384, 12), **kwargs)
-
-
-@register_model
-def spikformer_2_64(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Spikformer, 2 blocks of 64 channels, 0.16 M parameters."""
-    return _spikformer("spikformer_2_64", pretrained, (2, 64, 2), **kwargs)
-
-
-@register_model
-def spikformer_2_64_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`spikformer_2_64` trained with gradient scaling."""
-    return _spikformer("spikformer_2_64_gs", pretrained, (2, 64, 2), **kwargs)
+register_family(
+    Spikformer,
+    [
+        Variant(
+            "spikformer_4_384",
+            "Spikformer, 4 blocks of 384 channels, 9.31 M parameters.",
+            {"depth": 4, "channels": 384, "heads": 12},
+        ),
+        Variant(
+            "spikformer_2_64",
+            "Spikformer, 2 blocks of 64 channels, 0.16 M parameters.",
+            {"depth": 2, "channels": 64, "heads": 2},
+        ),
+    ],
+)

@@ -14,40 +14,34 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import compact
-from ..network import SpikingNetwork
-from ..parts import Parts
-from ..post import PostSpikes
-from ..registry import register_model
+from ..family import Variant, register_family
+from ..layers import LayerFactory
+from ..scaling.layers import PostSpikes, compact
 from ..specs import check_integer
-from ._build import build, make_cfgs
 from ._resnet import ResNet, resnet_shape
-
-_NAMES = [f"sresnet{layers}{width}" for layers in (18, 19, 20, 32, 34) for width in ("", "_w16")] + ["sresnet19_w32"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
 
 
 class BasicBlock(nn.Module):
     """conv - norm - LIF - conv - norm, plus the shortcut, then LIF: spikes in, spikes out."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, parts: Parts) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, make: LayerFactory) -> None:
         super().__init__()
-        self.conv1 = parts.conv(in_channels, channels, 3, stride)
-        self.bn1 = parts.norm(channels)
-        self.lif1 = parts.neuron()
-        self.conv2 = parts.conv(channels, channels)
-        self.bn2 = parts.norm(channels)
+        self.conv1 = make.conv(in_channels, channels, 3, stride)
+        self.bn1 = make.norm(channels)
+        self.lif1 = make.neuron()
+        self.conv2 = make.conv(channels, channels)
+        self.bn2 = make.norm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
-            self.shortcut.extend([parts.conv(in_channels, channels, 1, stride), parts.norm(channels)])
-        self.lif2 = parts.neuron()
+            self.shortcut.extend([make.conv(in_channels, channels, 1, stride), make.norm(channels)])
+        self.lif2 = make.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
         y = self.lif1(self.conv1(x, post1), norm=self.bn1)
-        kept = compact(y)
-        y = self.conv2(post1.tie(y, kept), post2, kept)
+        saved = compact(y)
+        y = self.conv2(post1.tie(y, saved), post2, saved)
         if len(self.shortcut):
             conv, norm = self.shortcut
             y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post3), shortcut_norm=norm)
@@ -77,10 +71,10 @@ class SResNet(ResNet):
         if hidden:
             self.real_inputs = ("conv1", "fc_hidden")
         self.fc_hidden = nn.Linear(self.num_features, hidden) if hidden else None
-        self.lif_hidden = self.parts.neuron() if hidden else None
+        self.lif_hidden = self.make.neuron() if hidden else None
         self.fc = self.make_classifier(hidden or self.num_features)
         self._init_weights()
-        self.wire()
+        self.assign_scaling()
 
     def _init_weights(self) -> None:
         self.init_convolutions()
@@ -97,7 +91,7 @@ class SResNet(ResNet):
             # and the bias rests the hidden neurons at half their threshold; PyTorch's default leaves them silent.
             weight = nn.init.normal_(self.fc_hidden.weight, std=8 / self.num_features**0.5)
             weight.data -= weight.data.mean(1, keepdim=True)
-            nn.init.constant_(self.fc_hidden.bias, 0.5 * self.parts.threshold)
+            nn.init.constant_(self.fc_hidden.bias, 0.5 * self.make.threshold)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
@@ -107,139 +101,26 @@ class SResNet(ResNet):
         return x if pre_logits else self.fc(x)
 
 
-def _sresnet(architecture: str, pretrained: bool, layers: int, width: int, **kwargs: Any) -> SpikingNetwork:
+def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:
+    text = f"ResNet-{layers}, first stage {width} channels, {parameters} M parameters."
     shape = resnet_shape(layers, width)
     defaults = {"stem": shape.pop("stem"), "hidden": 2 * width if layers == 19 else 0}
-    return build(SResNet, architecture, pretrained, defaults, **shape, **kwargs)
+    return Variant(name, text, shape, defaults)
 
 
-@register_model
-def sresnet18(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-18, first stage 64 channels, 11.17 M parameters."""
-    return _sresnet("sresnet18", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def sresnet18_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet18` trained with gradient scaling."""
-    return _sresnet("sresnet18_gs", pretrained, 18, 64, **kwargs)
-
-
-@register_model
-def sresnet18_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-18, first stage 16 channels, 0.70 M parameters."""
-    return _sresnet("sresnet18_w16", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def sresnet18_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet18_w16` trained with gradient scaling."""
-    return _sresnet("sresnet18_w16_gs", pretrained, 18, 16, **kwargs)
-
-
-@register_model
-def sresnet19(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-19, first stage 128 channels, 12.63 M parameters."""
-    return _sresnet("sresnet19", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def sresnet19_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet19` trained with gradient scaling."""
-    return _sresnet("sresnet19_gs", pretrained, 19, 128, **kwargs)
-
-
-@register_model
-def sresnet19_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-19, first stage 32 channels, 0.79 M parameters."""
-    return _sresnet("sresnet19_w32", pretrained, 19, 32, **kwargs)
-
-
-@register_model
-def sresnet19_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet19_w32` trained with gradient scaling."""
-    return _sresnet("sresnet19_w32_gs", pretrained, 19, 32, **kwargs)
-
-
-@register_model
-def sresnet19_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-19, first stage 16 channels, 0.20 M parameters."""
-    return _sresnet("sresnet19_w16", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def sresnet19_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet19_w16` trained with gradient scaling."""
-    return _sresnet("sresnet19_w16_gs", pretrained, 19, 16, **kwargs)
-
-
-@register_model
-def sresnet20(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-20, first stage 64 channels, 4.33 M parameters."""
-    return _sresnet("sresnet20", pretrained, 20, 64, **kwargs)
-
-
-@register_model
-def sresnet20_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet20` trained with gradient scaling."""
-    return _sresnet("sresnet20_gs", pretrained, 20, 64, **kwargs)
-
-
-@register_model
-def sresnet20_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-20, first stage 16 channels, 0.27 M parameters."""
-    return _sresnet("sresnet20_w16", pretrained, 20, 16, **kwargs)
-
-
-@register_model
-def sresnet20_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet20_w16` trained with gradient scaling."""
-    return _sresnet("sresnet20_w16_gs", pretrained, 20, 16, **kwargs)
-
-
-@register_model
-def sresnet32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-32, first stage 64 channels, 7.43 M parameters."""
-    return _sresnet("sresnet32", pretrained, 32, 64, **kwargs)
-
-
-@register_model
-def sresnet32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet32` trained with gradient scaling."""
-    return _sresnet("sresnet32_gs", pretrained, 32, 64, **kwargs)
-
-
-@register_model
-def sresnet32_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-32, first stage 16 channels, 0.47 M parameters."""
-    return _sresnet("sresnet32_w16", pretrained, 32, 16, **kwargs)
-
-
-@register_model
-def sresnet32_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet32_w16` trained with gradient scaling."""
-    return _sresnet("sresnet32_w16_gs", pretrained, 32, 16, **kwargs)
-
-
-@register_model
-def sresnet34(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-34, first stage 64 channels, 21.28 M parameters."""
-    return _sresnet("sresnet34", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def sresnet34_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet34` trained with gradient scaling."""
-    return _sresnet("sresnet34_gs", pretrained, 34, 64, **kwargs)
-
-
-@register_model
-def sresnet34_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """ResNet-34, first stage 16 channels, 1.33 M parameters."""
-    return _sresnet("sresnet34_w16", pretrained, 34, 16, **kwargs)
-
-
-@register_model
-def sresnet34_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`sresnet34_w16` trained with gradient scaling."""
-    return _sresnet("sresnet34_w16_gs", pretrained, 34, 16, **kwargs)
+register_family(
+    SResNet,
+    [
+        _variant("sresnet18", 18, 64, "11.17"),
+        _variant("sresnet18_w16", 18, 16, "0.70"),
+        _variant("sresnet19", 19, 128, "12.63"),
+        _variant("sresnet19_w32", 19, 32, "0.79"),
+        _variant("sresnet19_w16", 19, 16, "0.20"),
+        _variant("sresnet20", 20, 64, "4.33"),
+        _variant("sresnet20_w16", 20, 16, "0.27"),
+        _variant("sresnet32", 32, 64, "7.43"),
+        _variant("sresnet32_w16", 32, 16, "0.47"),
+        _variant("sresnet34", 34, 64, "21.28"),
+        _variant("sresnet34_w16", 34, 16, "1.33"),
+    ],
+)

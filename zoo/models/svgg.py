@@ -30,39 +30,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ZooError
-from ..layers import compact, stem_conv
+from ..family import Variant, register_family
+from ..layers import LayerFactory, stem_conv
 from ..network import SpikingNetwork
-from ..neuron import LIF
-from ..parts import Parts
-from ..post import PostSpikes
-from ..registry import register_model
-from ._build import build, make_cfgs
+from ..neurons import SpikingNeuron
+from ..scaling.layers import PostSpikes, compact
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 
-_NAMES = ["svgg5", "svgg9", "svgg9_w32", "svgg9_w16", "svgg11", "svgg11_w32", "svgg11_w16", "svgg11_w8"]
-_NAMES += ["svgg13", "svgg16"]
-default_cfgs = make_cfgs([n + gs for n in _NAMES for gs in ("", "_gs")], first_conv="conv1", classifier="fc")
-
 POOL = "A"
-_LAYERS: dict[str, tuple[int | str, ...]] = {
-    "svgg5": (64, "A", 128, 128, "A"),
-    "svgg9": (64, "A", 128, 256, "A", 256, 512, "A", 512, "A", 512),
-    "svgg11": (64, "A", 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
-    "svgg13": (64, 64, "A", 128, 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
-    "svgg16": (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512),
+_LAYERS: dict[int, tuple[int | str, ...]] = {
+    5: (64, "A", 128, 128, "A"),
+    9: (64, "A", 128, 256, "A", 256, 512, "A", 512, "A", 512),
+    11: (64, "A", 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
+    13: (64, 64, "A", 128, 128, "A", 256, 256, "A", 512, 512, "A", 512, 512),
+    16: (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512),
 }
-_HIDDEN = {"svgg5": (4096, 4096), "svgg9": (4096, 4096)}
+_HIDDEN = {5: (4096, 4096), 9: (4096, 4096)}
 _FIRST = 64
 
 
 class ConvLayer(nn.Module):
     """conv - 2 x 2 average pool, if `pool` - norm - LIF: spikes in, spikes out."""
 
-    def __init__(self, in_channels: int, channels: int, parts: Parts, pool: bool = False) -> None:
+    def __init__(self, in_channels: int, channels: int, make: LayerFactory, pool: bool = False) -> None:
         super().__init__()
-        self.conv = parts.conv(in_channels, channels)
-        self.bn = parts.norm(channels)
-        self.lif = parts.neuron()
+        self.conv = make.conv(in_channels, channels)
+        self.bn = make.norm(channels)
+        self.lif = make.neuron()
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +71,7 @@ class ConvLayer(nn.Module):
         return f"pool={self.pool}"
 
 
-def pool_and_fire(y: Tensor, norm: nn.Module, lif: LIF, repeat: bool = False) -> Tensor:
+def pool_and_fire(y: Tensor, norm: nn.Module, lif: SpikingNeuron, repeat: bool = False) -> Tensor:
     """Spikes of the normalised average of the current `y` over 2 x 2 positions; an odd last row or column is left out.
 
     Raises:
@@ -100,11 +94,11 @@ def tie_pooled(post: PostSpikes, spikes: Tensor, shape: torch.Size) -> Tensor:
     if post.token is None:
         return spikes
     n, c, h, w = spikes.shape
-    kept = spikes.detach().to(torch.int8)[..., :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
-    if kept.shape != shape:
-        kept = F.pad(kept, (0, shape[-1] - 2 * w, 0, shape[-2] - 2 * h))
+    saved = spikes.detach().to(torch.int8)[..., :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+    if saved.shape != shape:
+        saved = F.pad(saved, (0, shape[-1] - 2 * w, 0, shape[-2] - 2 * h))
     post.output = spikes.shape
-    return post.tie(spikes, kept)
+    return post.tie(spikes, saved)
 
 
 class SVGG(SpikingNetwork):
@@ -123,7 +117,7 @@ class SVGG(SpikingNetwork):
         hidden: widths of hidden fully connected layers over the whole last map; without any, it is averaged.
         img_size: side of the images, on which the size of the first hidden layer depends; 32 times `stem_stride` unless
             said. Without hidden layers, images of any size will do.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `layers.stem_conv`).
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`).
         kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the head.
     """
 
@@ -140,7 +134,7 @@ class SVGG(SpikingNetwork):
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size, "stem_stride": stem_stride}, **kwargs)
-        parts = self.parts
+        make = self.make
         convolutions = [
             (channels, layers[i + 1 : i + 2] == (POOL,))
             for i, channels in enumerate(layers)
@@ -148,12 +142,12 @@ class SVGG(SpikingNetwork):
         ]
         (channels, self.stem_pool), *rest = convolutions
         self.conv1 = stem_conv(self.in_chans, channels, stem_stride)
-        self.bn1 = parts.norm(channels)
-        self.lif1 = parts.neuron()
+        self.bn1 = make.norm(channels)
+        self.lif1 = make.neuron()
         self.stages, self.feature_info = nn.ModuleList(), []
         reduction, stage = stem_stride * (2 if self.stem_pool else 1), nn.Sequential()
         for i, (width, pool) in enumerate(rest):
-            stage.append(ConvLayer(channels, width, parts, pool))
+            stage.append(ConvLayer(channels, width, make, pool))
             channels = width
             reduction *= 2 if pool else 1
             if pool or i == len(rest) - 1:
@@ -165,14 +159,14 @@ class SVGG(SpikingNetwork):
         self.fc_hidden: DenseLayers | None = None
         if hidden:
             side = map_side(img_size, stem_stride, layers.count(POOL))
-            self.fc_hidden = DenseLayers(channels, side, hidden, parts, norm=True, dropout=self.dropout.p)
+            self.fc_hidden = DenseLayers(channels, side, hidden, make, norm=True, dropout=self.dropout.p)
             self.dropout = StepDropout(self.dropout.p, self.timesteps)
             self.real_inputs = ("conv1",)
         self.fc = self.make_classifier(hidden[-1] if hidden else channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.wire()
+        self.assign_scaling()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to spikes [T*B, C, H, W]."""
@@ -193,128 +187,26 @@ class SVGG(SpikingNetwork):
         return x if pre_logits else self.fc(x)
 
 
-def _svgg(architecture: str, pretrained: bool, width: int = _FIRST, **kwargs: Any) -> SpikingNetwork:
-    name = architecture.split("_")[0]
-    layers = tuple(n * width // _FIRST if isinstance(n, int) else n for n in _LAYERS[name])
-    hidden = tuple(n * width // _FIRST for n in _HIDDEN.get(name, ()))
-    return build(SVGG, architecture, pretrained, layers=layers, hidden=hidden, **kwargs)
+def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:
+    hidden = _HIDDEN.get(layers, ())
+    source = " of DIET-SNN" if hidden else ""
+    text = f"VGG-{layers}{source}, first convolution {width} channels, {parameters} M parameters."
+    scaled = tuple(n * width // _FIRST if isinstance(n, int) else n for n in _LAYERS[layers])
+    return Variant(name, text, {"layers": scaled, "hidden": tuple(n * width // _FIRST for n in hidden)})
 
 
-@register_model
-def svgg5(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-5 of DIET-SNN, first convolution 64 channels, 50.61 M parameters."""
-    return _svgg("svgg5", pretrained, **kwargs)
-
-
-@register_model
-def svgg5_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg5` trained with gradient scaling."""
-    return _svgg("svgg5_gs", pretrained, **kwargs)
-
-
-@register_model
-def svgg9(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-9 of DIET-SNN, first convolution 64 channels, 32.09 M parameters."""
-    return _svgg("svgg9", pretrained, **kwargs)
-
-
-@register_model
-def svgg9_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg9` trained with gradient scaling."""
-    return _svgg("svgg9_gs", pretrained, **kwargs)
-
-
-@register_model
-def svgg9_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-9 of DIET-SNN, first convolution 32 channels, 8.04 M parameters."""
-    return _svgg("svgg9_w32", pretrained, 32, **kwargs)
-
-
-@register_model
-def svgg9_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg9_w32` trained with gradient scaling."""
-    return _svgg("svgg9_w32_gs", pretrained, 32, **kwargs)
-
-
-@register_model
-def svgg9_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-9 of DIET-SNN, first convolution 16 channels, 2.02 M parameters."""
-    return _svgg("svgg9_w16", pretrained, 16, **kwargs)
-
-
-@register_model
-def svgg9_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg9_w16` trained with gradient scaling."""
-    return _svgg("svgg9_w16_gs", pretrained, 16, **kwargs)
-
-
-@register_model
-def svgg11(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-11, first convolution 64 channels, 9.23 M parameters."""
-    return _svgg("svgg11", pretrained, **kwargs)
-
-
-@register_model
-def svgg11_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg11` trained with gradient scaling."""
-    return _svgg("svgg11_gs", pretrained, **kwargs)
-
-
-@register_model
-def svgg11_w32(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-11, first convolution 32 channels, 2.31 M parameters."""
-    return _svgg("svgg11_w32", pretrained, 32, **kwargs)
-
-
-@register_model
-def svgg11_w32_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg11_w32` trained with gradient scaling."""
-    return _svgg("svgg11_w32_gs", pretrained, 32, **kwargs)
-
-
-@register_model
-def svgg11_w16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-11, first convolution 16 channels, 0.58 M parameters."""
-    return _svgg("svgg11_w16", pretrained, 16, **kwargs)
-
-
-@register_model
-def svgg11_w16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg11_w16` trained with gradient scaling."""
-    return _svgg("svgg11_w16_gs", pretrained, 16, **kwargs)
-
-
-@register_model
-def svgg11_w8(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-11, first convolution 8 channels, 0.15 M parameters."""
-    return _svgg("svgg11_w8", pretrained, 8, **kwargs)
-
-
-@register_model
-def svgg11_w8_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg11_w8` trained with gradient scaling."""
-    return _svgg("svgg11_w8_gs", pretrained, 8, **kwargs)
-
-
-@register_model
-def svgg13(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-13, first convolution 64 channels, 9.41 M parameters."""
-    return _svgg("svgg13", pretrained, **kwargs)
-
-
-@register_model
-def svgg13_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg13` trained with gradient scaling."""
-    return _svgg("svgg13_gs", pretrained, **kwargs)
-
-
-@register_model
-def svgg16(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """VGG-16, first convolution 64 channels, 14.72 M parameters."""
-    return _svgg("svgg16", pretrained, **kwargs)
-
-
-@register_model
-def svgg16_gs(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """`svgg16` trained with gradient scaling."""
-    return _svgg("svgg16_gs", pretrained, **kwargs)
+register_family(
+    SVGG,
+    [
+        _variant("svgg5", 5, 64, "50.61"),
+        _variant("svgg9", 9, 64, "32.09"),
+        _variant("svgg9_w32", 9, 32, "8.04"),
+        _variant("svgg9_w16", 9, 16, "2.02"),
+        _variant("svgg11", 11, 64, "9.23"),
+        _variant("svgg11_w32", 11, 32, "2.31"),
+        _variant("svgg11_w16", 11, 16, "0.58"),
+        _variant("svgg11_w8", 11, 8, "0.15"),
+        _variant("svgg13", 13, 64, "9.41"),
+        _variant("svgg16", 16, 64, "14.72"),
+    ],
+)

@@ -11,8 +11,8 @@ from typing import Any
 import timm
 import yaml
 
-from .hub_release import Release
-from .scaling import resolve_scaling
+from ..scaling.spec import resolve_scaling
+from .release import Release
 
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}

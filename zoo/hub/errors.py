@@ -19,8 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .checkpoint import one_line
-from .errors import ZooError
+from ..errors import ZooError, one_line
 
 T = TypeVar("T")
 # Seconds between our tries; below them, the client tries some of its requests again by itself.

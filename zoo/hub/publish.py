@@ -1,14 +1,7 @@
-"""Publish a trained network on a Hugging Face Hub, and get it back.
-
-    python -m zoo.hub push RUN_DIR --repo ORG/NAME [--private] [--onnx FILE ...] [--result FILE ...]
-    python -m zoo.hub pull ORG/NAME[@REVISION] [-o DIR]
-
-Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
-"""
+"""Push a run as one commit, and pull a published checkpoint with all its files."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +11,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
-from .checkpoint import WEIGHTS
-from .errors import CommandParser, ZooError, run_command
-from .hub_card import card, eval_results
-from .hub_errors import ask, check_repo
-from .hub_fetch import fetch_repository, split_revision
-from .hub_release import EVAL_RESULTS, RESULT, RESULTS, collect
+from ..checkpoint import WEIGHTS
+from ..errors import ZooError
+from .card import card, eval_results
+from .errors import ask, check_repo
+from .fetch import fetch_repository, split_revision
+from .release import EVAL_RESULTS, RESULT, RESULTS, collect
 
 ORGANISATION = "snn-zoo"
 """Where the zoo's own checkpoints are published, each as ORGANISATION/architecture.tag."""
@@ -60,10 +53,10 @@ def push(
     sent again, and if nothing has, there is no commit. ONNX and result files of earlier, other weights leave with it.
 
     Args:
-        run: see `zoo.hub_release.collect`.
+        run: see `zoo.hub.release.collect`.
         repo: ORG/NAME; ORGANISATION/architecture.tag unless said. Made if it is not there.
         private: make it private; an existing public one is refused.
-        onnx, results: further files, see `zoo.hub_release.collect`.
+        onnx, results: further files, see `zoo.hub.release.collect`.
 
     Raises:
         ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
@@ -99,7 +92,7 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
         revision: a branch, a tag or a commit, if `name` has none.
 
     Raises:
-        ZooError: see `zoo.hub_fetch.fetch_repository`.
+        ZooError: see `zoo.hub.fetch.fetch_repository`.
     """
     repo, revision = split_revision(name, revision)
     out = Path(directory) if directory is not None else Path(repo.split("/")[1])
@@ -131,41 +124,3 @@ def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> 
         if s.rfilename.endswith(".onnx") or s.rfilename == RESULT or s.rfilename.startswith((RESULTS, EVAL_RESULTS))
     ]
     return [name for name in about_weights if name not in files]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = CommandParser(
-        prog="python -m zoo.hub",
-        description="Publish trained networks on a Hugging Face Hub, and get them back.",
-        epilog="HF_TOKEN or `hf auth login` gives the token, HF_ENDPOINT another Hub than the public one.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="push|pull")
-    sub = commands.add_parser("push", help="publish a run directory", description="Publish a run as one commit.")
-    sub.add_argument("run", metavar="RUN_DIR", help="a finished run of recipes.train")
-    sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
-    sub.add_argument("--private", action="store_true", help="in a private repository")
-    sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
-    sub.add_argument(
-        "--result", metavar="FILE", nargs="+", default=[], help="of python -m recipes.validate, export.bench_ort"
-    )
-    sub = commands.add_parser("pull", help="get a published checkpoint", description="Copy a repository's files here.")
-    sub.add_argument("name", metavar="ORG/NAME[@REVISION]", help="the repository")
-    sub.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
-    sub.add_argument("-o", dest="directory", metavar="DIR", help="a new directory (default: NAME)")
-    a = parser.parse_args(argv)
-    if a.command == "push":
-        done = push(a.run, a.repo, private=a.private, onnx=a.onnx, results=a.result)
-        print(
-            f"{done.repo}: {'commit' if done.changed else 'nothing to do, all of it is there as commit'} {done.commit}"
-        )
-        print(f"for zoo/weights/published.json: {json.dumps(done.published)}")
-    else:
-        got = pull(a.name, a.directory, revision=a.revision)
-        for name in got.left_out:
-            print(f"left out, a pickle can run code when loaded: {name}")
-        print(f"{a.name} -> {got.directory}, commit {got.commit}")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
-from .errors import ZooError
-from .kernels.spec import layout_of, wide
-from .neuron import LIF
+from ..errors import ZooError
+from ..kernels.spec import layout_of, wide
+from .base import SpikingNeuron
 from .surrogate import Surrogate
 
 
-class PSN(LIF):
+class PSN(SpikingNeuron):
     """Parallel spiking neurons: learnable `weight` W [T, T] and `bias` -B [T, 1], one of each a layer.
 
     As in the authors' code (SpikingJelly's PSN), W starts uniform in +-1 / sqrt(T) (Kaiming's rule with a = sqrt(5))
@@ -69,12 +69,6 @@ class PSN(LIF):
         """
         raise ZooError(
             "psn neurons take no single steps, their spikes depend on later inputs: stream with another neuron"
-        )
-
-    def extra_repr(self) -> str:
-        return (
-            f"timesteps={self.timesteps}, threshold={self.threshold:g}, "
-            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
         )
 
 

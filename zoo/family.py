@@ -1,28 +1,25 @@
-"""From a registered name to a network: default configurations, where weights come from, timm's builder."""
+"""A family of architectures: one class of networks and a table of its variants, each registered with its `_gs` twin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import timm.models
 from timm.models import build_model_with_cfg, generate_default_cfgs
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 
-from ..checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, record_origin
-from ..config_file import WEIGHT_SOURCES
-from ..errors import ZooError, one_of
-from ..files import read_json
-from ..hub_published import no_weights, published
-from ..network import SpikingNetwork
-from ..scaling import NONE
-
-BUNDLED = Path(__file__).resolve().parent.parent / "weights"
-"""One checkpoint directory each, named `architecture.tag`."""
+from .checkpoint import CONFIG, WEIGHT_SOURCES, WEIGHTS
+from .files import read_json
+from .hub.published import published
+from .load import BUNDLED, find_checkpoint, of_architecture, record_origin
+from .network import SpikingNetwork
+from .registry import register_model
+from .scaling import NONE
 
 GS = {"name": "channel", "alpha": 0.5, "rank": 1, "every": 3}
-"""The rule of `_gs` models: the best arm of the screening, in its cheap form (recipes/README.md says how it did)."""
+"""The scaling of `_gs` models: the best arm of the screening, in its cheap form (recipes/README.md says how it did)."""
 
 # CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
 _DEFAULT = {
@@ -35,7 +32,7 @@ _DEFAULT = {
 }
 
 
-def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str) -> Mapping[str, Any]:
+def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
     """timm's `default_cfgs`: one entry a bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps.
@@ -54,9 +51,61 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str, classifier: str)
     return generate_default_cfgs(cfgs)
 
 
-def _place(checkpoint: tuple[Path, Mapping[str, Any]]) -> tuple[str, int]:
+def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, int]:
     _, config = checkpoint
     return config["recipe"]["dataset"], -config["model_args"]["timesteps"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One architecture of a family: a line of its table."""
+
+    name: str
+    """What it is registered under; its twin with gradient scaling under NAME_gs."""
+    text: str
+    """What it is, in a sentence: its docstring."""
+    shape: Mapping[str, Any]
+    """Keywords of the network that make it what it is; nobody may change them."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords that a checkpoint, and then the user, may change."""
+
+
+def register_family(
+    network: type[SpikingNetwork], variants: Iterable[Variant], *, first_conv: str = "conv1", classifier: str = "fc"
+) -> None:
+    """Register the variants of a network with timm and with the zoo, each with its twin that gradient scaling trains.
+
+    Call it in the file that defines the network, after it: each name becomes a function of that module.
+
+    Args:
+        network: the class; it is called with a variant's keywords and the user's.
+        variants: the table.
+        first_conv, classifier: names of the layers that timm adapts to other channels and classes.
+
+    Raises:
+        ZooError: a name is already one of timm's.
+    """
+    module = sys.modules[sys._getframe(1).f_globals["__name__"]]
+    twins = [twin for variant in variants for twin in (variant, scaled_twin(variant))]
+    cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
+    module.default_cfgs = {**getattr(module, "default_cfgs", {}), **cfgs}  # type: ignore[attr-defined] # timm looks there
+    for twin in twins:
+        setattr(module, twin.name, register_model(_entrypoint(network, twin, module.__name__)))
+
+
+def scaled_twin(variant: Variant) -> Variant:
+    """The same network, trained with gradient scaling."""
+    text = f"`{variant.name}` trained with gradient scaling."
+    return Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
+
+
+def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) -> Callable[..., SpikingNetwork]:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+        return build(network, variant.name, pretrained, variant.defaults, **variant.shape, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = variant.name
+    entrypoint.__module__, entrypoint.__doc__ = module, variant.text
+    return entrypoint
 
 
 def build(
@@ -81,18 +130,17 @@ def build(
     # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
     if pretrained and not set(WEIGHT_SOURCES) & overlay.keys():
+        source = None
         if cfg is None or isinstance(cfg, str):
-            tag = cfg or timm.models.get_pretrained_cfg(architecture).tag
-            checkpoint = _find(architecture, tag, kwargs.get("cache_dir"))
-            kwargs = checkpoint.config["model_args"] | kwargs
-        elif isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):
-            checkpoint = _read_source(architecture, cfg, kwargs.get("cache_dir"))
+            source = f"{architecture}.{cfg}" if cfg else architecture
+        elif isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
+            source = f"{cfg['source']}:{cfg['hf_hub_id' if cfg['source'] == 'hf-hub' else 'file']}"
+        if source is not None:
+            checkpoint = of_architecture(architecture, find_checkpoint(source, kwargs.get("cache_dir")), source)
             if "scaling" in kwargs and kwargs["scaling"] == checkpoint.config.get("unregistered"):
                 kwargs["scaling"] = NONE  # timm gives what the file says
-        if checkpoint is not None:
+            kwargs = checkpoint.config["model_args"] | kwargs
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    if "gs" in architecture.split("_"):
-        kwargs = {"scaling": GS} | kwargs
     kwargs = dict(defaults or {}) | kwargs
     features = {"feature_cls": StageFeatures}  # for `features_only`
     model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs)
@@ -101,44 +149,6 @@ def build(
         if checkpoint is not None:
             record_origin(model, checkpoint)
     return model
-
-
-def _find(architecture: str, tag: str, cache_dir: Any) -> Checkpoint:
-    """The checkpoint of a name and tag: bundled, or else published, from the cache or the Hub."""
-    name = f"{architecture}.{tag}"
-    if (BUNDLED / name).is_dir():
-        return _of(architecture, read_checkpoint(BUNDLED / name), name)
-    where = published().get(name)
-    if where is None:
-        bundled = {folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()}
-        available = sorted(bundled | published().keys())
-        if tags := [other.partition(".")[2] for other in available if other.startswith(f"{architecture}.")]:
-            raise one_of(f"tag of {architecture}", tag, tags)
-        raise ZooError(no_weights(architecture, available))
-    checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
-    if checkpoint.config["weights_sha256"] != where.sha256:
-        raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
-    return _of(architecture, checkpoint, where.hub_id)
-
-
-def _read_source(architecture: str, cfg: dict[str, Any], cache_dir: Any) -> Checkpoint:
-    """The checkpoint that timm found the configuration `cfg` in, read with our checks instead of timm's loaders."""
-    if cfg["source"] == "local-dir":
-        return _of(architecture, read_checkpoint(cfg["file"]), cfg["file"])
-    return _of(architecture, read_checkpoint(_from_hub(cfg["hf_hub_id"], cache_dir)), cfg["hf_hub_id"])
-
-
-def _of(architecture: str, checkpoint: Checkpoint, origin: str) -> Checkpoint:
-    """`checkpoint`, if it is one of that architecture."""
-    if (held := checkpoint.config["architecture"]) != architecture:
-        raise ZooError(f"{origin} holds a checkpoint of {held!r}, not of {architecture!r}")
-    return checkpoint
-
-
-def _from_hub(name: str, cache_dir: Any) -> Path:
-    from ..hub_fetch import fetch_checkpoint  # only where a Hub is needed
-
-    return fetch_checkpoint(name, cache_dir=cache_dir)
 
 
 class StageFeatures(FeatureGetterNet):

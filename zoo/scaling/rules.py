@@ -67,7 +67,7 @@ class Rule(NamedTuple):
 
 def trace(spikes: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.float32) -> Tensor:
     """Spike traces x[t] = k x[t-1] + s[t] of spikes [T, ...]; same shape, the wider of float32, `dtype`, theirs."""
-    steps = [wide(spikes[0], dtype)]
+    steps = [widened(spikes[0], dtype)]
     for s in spikes[1:]:
         steps.append(s + k * steps[-1])
     return _unfolded(steps)
@@ -75,7 +75,7 @@ def trace(spikes: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.flo
 
 def time_to_spike(post: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.float32) -> Tensor:
     """How soon a neuron fires from step t on: y[t] = s[t] + k (1 - s[t]) y[t+1], y[T] = 0; [T, ...], as `trace`."""
-    steps = [wide(post[-1], dtype)]
+    steps = [widened(post[-1], dtype)]
     for s in reversed(post[:-1].unbind()):
         steps.append(s + k * (1 - s) * steps[-1])
     return _unfolded(steps[::-1])
@@ -89,7 +89,7 @@ def _unfolded(steps: list[Tensor]) -> Tensor:
 
 
 def each_step(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
-    return torch.stack([wide(operator(x, y)) for x, y in zip(a, b, strict=True)])
+    return torch.stack([widened(operator(x, y)) for x, y in zip(a, b, strict=True)])
 
 
 def folded(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
@@ -112,13 +112,13 @@ def _coincidence(s: Spikes) -> Tensor:
 
 def _coincidence_of_window(s: Spikes) -> Tensor:
     if s.rank is None or s.rank >= len(s.pre):
-        return wide(folded(s.operator, *_traces(s)))[None]
+        return widened(folded(s.operator, *_traces(s)))[None]
     terms = window_terms(len(s.pre), s.k)[: s.rank]
     a, b = (
-        _small(s, _unfolded([_weighted_sum(wide(x[0], s.dtype), x[1:], term) for term in terms]))
+        _small(s, _unfolded([_weighted_sum(widened(x[0], s.dtype), x[1:], term) for term in terms]))
         for x in (s.pre, s.post)
     )
-    return wide(folded(s.operator, a, b))[None].clamp(min=0)  # what was left out may have held up a small sum
+    return widened(folded(s.operator, a, b))[None].clamp(min=0)  # what was left out may have held up a small sum
 
 
 def _weighted_sum(first: Tensor, rest: Tensor, weights: tuple[float, ...]) -> Tensor:
@@ -226,7 +226,7 @@ def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
 
 
-def wide(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def widened(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """`x` in the wider of its own precision, float32 and `dtype`."""
     return x.to(torch.promote_types(torch.promote_types(x.dtype, torch.float32), dtype))
 

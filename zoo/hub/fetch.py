@@ -23,11 +23,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
-from .errors import ZooError
-from .files import sha256_of
-from .hub_errors import BrokenDownloadError, ask, check_repo
-from .weights_file import starts_as_pickle
+from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
+from ..checkpoint.weights import starts_as_pickle
+from ..errors import ZooError
+from ..files import sha256_of
+from .errors import BrokenDownloadError, ask, check_repo
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 # One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
@@ -55,7 +55,7 @@ def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
 
     Raises:
         ZooError: no such repository, revision or file; no access; no connection and nothing in the cache; a file that
-            is not what the Hub announces. See `zoo.hub_errors`.
+            is not what the Hub announces. See `zoo.hub.errors`.
     """
     repo, revision = split_revision(name)
     answered = ask(repo, lambda: _commit_of(repo, revision), revision)

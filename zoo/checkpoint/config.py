@@ -12,11 +12,12 @@ from typing import Any
 import timm
 from timm.models import build_model_with_cfg
 
-from .errors import ZooError
-from .files import read_json
-from .names import OWN
-from .scaling import NONE, unregistered_rule
+from ..errors import ZooError
+from ..files import read_json
+from ..scaling.spec import NONE, unregistered_rule
 
+ARCHITECTURES: set[str] = set()
+"""The zoo's own, of all that timm knows: those that a checkpoint may name. Filled by `zoo.register_model`."""
 WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 """Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
 # What the architecture knows better than a file does: which layers timm may adapt, and how.
@@ -60,7 +61,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config.get("weights_sha256", ""), str):
         raise ZooError(f"{path}: 'weights_sha256' is no string")
     architecture, cfg = config["architecture"], config["pretrained_cfg"]
-    if architecture not in OWN:
+    if architecture not in ARCHITECTURES:
         raise ZooError(f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}")
     for key in config["model_args"]:
         if key in _FACTORY:

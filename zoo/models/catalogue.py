@@ -10,14 +10,14 @@ import torch
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
-from .errors import ZooError
-from .files import read_json
-from .network import SpikingNetwork
-from .neuron import LIF
-from .registry import bundled_args, create_model, list_pretrained, model_info
-from .rules import CONTROLS, PRESETS
+from ..errors import ZooError
+from ..files import read_json
+from ..network import SpikingNetwork
+from ..neurons import SpikingNeuron
+from ..registry import bundled_args, create_model, list_pretrained, model_info
+from ..scaling.rules import CONTROLS, PRESETS
 
-_REFERENCES = Path(__file__).resolve().parent / "models" / "references.json"
+_REFERENCES = Path(__file__).resolve().parent / "references.json"
 _SCALES = {
     "weight": "the weight gradient of each time step",
     "window": "the weight gradient of the whole window",
@@ -95,7 +95,7 @@ def _dense_operations(model: SpikingNetwork) -> int:
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
             module.register_forward_hook(add)
-        elif isinstance(module, LIF | nn.BatchNorm2d):
+        elif isinstance(module, SpikingNeuron | nn.BatchNorm2d):
             # Neither is counted nor changes a shape in one time step, and both are slow on the meta device.
             module.forward = _pass_on  # type: ignore[method-assign]
     image = torch.zeros(1, *model.pretrained_cfg["input_size"])

@@ -1,19 +1,4 @@
-"""Gradient scaling by the causality of pre- and post-synaptic spikes: the rule of a network, with its numbers.
-
-Park et al. 2023, "Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information" (arXiv
-2308.00558), scale the STBP weight gradient by spike-dependent local information. Its abstract names no equation: the
-preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's rule is an
-inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's weight-gradient
-operator for input a and output gradient b, summed over batch and positions:
-
-    x[t] = k x[t-1] + s[t],  x[-1] = 0,  k = exp(-1)          for pre- and post-synaptic neurons alike
-    E[t] = K(x_pre[t], x_post[t])                             coincidence, in the shape of the weight
-    G[t] = (1 - alpha) + alpha E[t] / max E[t]                in [1 - alpha, 1]; 1 where max E[t] = 0
-    dL/dW = sum_t G[t] g[t]                                   elementwise
-
-`zoo.rules` has this and its relatives. Forward, biases and normalisation are always those of the plain layer; so is the
-error passed down, but for `local_error`.
-"""
+"""The keyword `scaling`: a rule of the family with its numbers, and how it is made cheaper than exact."""
 
 from __future__ import annotations
 
@@ -25,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import ZooError, one_of
+from ..errors import ZooError, one_of
+from ..specs import check_integer, check_number, split_spec
 from .rules import (
     CONTROLS,
     LOCALITIES,
@@ -38,9 +24,8 @@ from .rules import (
     each_step,
     folded,
     same_norm,
-    wide,
+    widened,
 )
-from .specs import check_integer, check_number, split_spec
 
 NONE = "none"
 """How model arguments spell None: timm drops keywords that are None, and a `_gs` model would fall back to its rule."""
@@ -68,13 +53,13 @@ class Scaling(NamedTuple):
     batch: float = 1.0
     """Share of the batch that the evidence is taken from."""
     rank: int | None = None
-    """Terms of the evidence of a whole window, 1 to T; None for all (see `zoo.rules.window_terms`)."""
+    """Terms of the evidence of a whole window, 1 to T; None for all (see `zoo.scaling.rules.window_terms`)."""
     precision: str = "same"
     """What the evidence is computed in: "same" as the layer, or "bf16"."""
 
     @property
     def locality(self) -> str:
-        """What the factor multiplies, as in `zoo.rules.Rule`."""
+        """What the factor multiplies, as in `zoo.scaling.rules.Rule`."""
         return self._rule.locality
 
     @property
@@ -125,34 +110,34 @@ class Scaling(NamedTuple):
         if len(found) != len(shape) or not all(size in (1, whole) for size, whole in zip(found, shape, strict=True)):
             raise ZooError(
                 f"scaling {self.of or self.name} gives {found or repr(factor)}, not a factor of shape {list(shape)} "
-                f"(it is registered with locality {self.locality!r} and window={self._rule.window}; see zoo.rules)"
+                f"(it is registered with locality {self.locality!r} and window={self._rule.window}; see `zoo.scaling`)"
             )
         return factor.expand(shape)
 
     def gradients(
-        self, pre: Tensor, told: Tensor, error: Tensor, operator: WeightGradient
+        self, pre: Tensor, message: Tensor, error: Tensor, operator: WeightGradient
     ) -> tuple[Tensor, Tensor | None]:
         """The scaled weight gradient of one layer, and the error to pass down where the rule changes it, else None.
 
         Args:
             pre: the layer's input spikes [T, B, ...].
-            told: the factor of the weight gradient; or, for a rule of another locality, the post spikes [T, B, ...].
+            message: the factor of the weight gradient; or, for a rule of another locality, the post spikes [T, B, ...].
             error: gradient at the layer's output [T, B, ...].
             operator: the layer's weight-gradient operator K.
         """
         if self.locality == "weight":
-            plain = folded(operator, pre, error)[None] if len(told) == 1 else each_step(operator, pre, error)
-            scaled = (told * wide(plain)).sum(0)
-            return same_norm(wide(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
-        factor = self.shaped(self.factor(pre, told, operator, error.dtype), error.shape)
+            plain = folded(operator, pre, error)[None] if len(message) == 1 else each_step(operator, pre, error)
+            scaled = (message * widened(plain)).sum(0)
+            return same_norm(widened(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
+        factor = self.shaped(self.factor(pre, message, operator, error.dtype), error.shape)
         scaled = (error * factor).to(error.dtype)
-        return wide(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
+        return widened(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
 
 
 def register_scaling(
     name: str, locality: str = "weight", window: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator: make `factor(spikes, alpha)` a preset under a name, to be used like the zoo's own; see `zoo.rules`.
+    """Decorator: make `factor(spikes, alpha)` a preset under a name, to be used like ours; see `zoo.scaling.Rule`.
 
     Raises:
         ZooError: no name, one that is taken, or an unknown locality.

@@ -17,12 +17,24 @@ import timm
 import torch
 from torch import Tensor
 
-from .config_file import WEIGHT_SOURCES, read_config
-from .errors import ZooError
-from .files import atomic_write, sha256_of, write_json
-from .network import SpikingNetwork
-from .skeleton import WithoutMemory
-from .weights_file import check_start, misfit, read_header
+from ..errors import ZooError, one_line
+from ..files import atomic_write, sha256_of, write_json
+from ..network import SpikingNetwork
+from .config import ARCHITECTURES, WEIGHT_SOURCES, read_config
+from .memoryless import WithoutMemory
+from .weights import check_start, misfit, read_header
+
+__all__ = [
+    "ARCHITECTURES",
+    "CONFIG",
+    "WEIGHTS",
+    "WEIGHT_SOURCES",
+    "Checkpoint",
+    "is_pickle",
+    "read_checkpoint",
+    "read_config",
+    "save_checkpoint",
+]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -136,50 +148,9 @@ def _check_fits(weights: Path, config: dict[str, Any]) -> None:
         raise ZooError(f"{weights.parent} asks for a network that takes {size:,} bytes beside its weights")
 
 
-def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
-    """The trained network of a checkpoint directory, in evaluation mode.
-
-    Args:
-        kwargs: override the checkpoint's own model arguments (timesteps, num_classes, in_chans ...). A classifier or
-            first convolution that no longer fits is adapted as timm does.
-
-    Raises:
-        ZooError: a broken checkpoint (see `read_checkpoint`), or one whose tensors do not fit its architecture.
-    """
-    checkpoint = read_checkpoint(path)
-    architecture = checkpoint.config["architecture"]
-    cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    try:
-        model = timm.create_model(
-            architecture, pretrained=True, pretrained_cfg=cfg, **checkpoint.config["model_args"] | kwargs
-        )
-    except ZooError:
-        raise
-    except (RuntimeError, TypeError) as error:
-        raise ZooError(f"{path} does not fit {architecture!r}: {one_line(error)}") from error
-    if isinstance(model, SpikingNetwork):  # and not, say, timm's features of one
-        record_origin(model, checkpoint)
-    network: SpikingNetwork = model.eval()
-    return network
-
-
-def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
-    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some."""
-    config = checkpoint.config
-    if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
-        model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
-
-
 def is_pickle(name: str) -> bool:
     """Whether a file of this name would be a pickle, to be left alone."""
     return Path(name).suffix.lower() in _PICKLE_SUFFIXES
-
-
-def is_checkpoint(path: str) -> bool:
-    """Whether `path` points at something on this disk, rather than naming a model."""
-    if path.startswith(("hf-hub:", "local-dir:")):
-        return False
-    return os.path.sep in path or Path(path).exists()
 
 
 def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
@@ -187,9 +158,3 @@ def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
         # In float32, as networks compute: float64 holds values that are infinite there.
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error that is not ours, short enough for ours."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."

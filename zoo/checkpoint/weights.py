@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .errors import ZooError
+from ..errors import ZooError
 
 # safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
 _FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ZooError, one_of
-from .kernels.spec import wide
+from ..errors import ZooError, one_of
+from ..kernels.spec import wide
 
 
 def list_encodings() -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .specs import check_positive, split_spec
+from ..specs import check_positive, split_spec
 
 Derivative = Callable[[Tensor, float], Tensor]
 

@@ -20,8 +20,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .kernels.spec import wide
-from .neuron import LIF
+from ..kernels.spec import wide
+from ..specs import check_flag
+from .base import SpikingNeuron
+from .lif import resolve_decay
 from .surrogate import Surrogate
 
 
@@ -34,7 +36,7 @@ class CLIFState(NamedTuple):
     """Complementary potential."""
 
 
-class CLIF(LIF):
+class CLIF(SpikingNeuron):
     """Complementary LIF neurons: no parameter more than LIF, always the soft reset above.
 
     Args:
@@ -57,26 +59,24 @@ class CLIF(LIF):
         surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
         kernel: str = "auto",
     ) -> None:
-        super().__init__(
-            timesteps,
-            decay=decay,
-            tau=tau,
-            threshold=threshold,
-            reset="soft",
-            decay_input=decay_input,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            kernel=kernel,
-        )
+        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        self.decay = resolve_decay(decay, tau)
+        self.decay_input = check_flag("decay_input", decay_input)
+        self.gain = 1 - self.decay if decay_input else 1.0
+        self.detach_reset = check_flag("detach_reset", detach_reset)
 
-    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:  # type: ignore[override]
+    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero."""
         x = x_t.to(wide(x_t.dtype))
         if self.decay_input:
-            x = x * (1 - self.decay)
+            x = x * self.gain
         u = x if state is None else state.v * self.decay + x
         s = self.surrogate.spike(u - self.threshold)
         m = s if state is None else state.m * torch.sigmoid((1 - self.decay) * u) + s
         r = s.detach() if self.detach_reset else s
         v = u - r * (self.threshold + torch.sigmoid(m))
         return s.to(x_t.dtype), CLIFState(v, m)
+
+    def extra_repr(self) -> str:
+        own = f"decay={self.decay:g}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
+        return f"{own}, {super().extra_repr()}"

@@ -22,10 +22,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .errors import ZooError
-from .kernels.spec import wide
-from .neuron import LIF, resolve_decay
-from .specs import check_number
+from ..errors import ZooError
+from ..kernels.spec import wide
+from ..specs import check_flag, check_number
+from .base import SpikingNeuron
+from .lif import resolve_decay
 from .surrogate import Surrogate
 
 # Where the authors' code starts: gates undecided, the exponential leak and the threshold of its neurons.
@@ -45,7 +46,7 @@ class GLIFState(NamedTuple):
     """Number of steps so far."""
 
 
-class GLIF(LIF):
+class GLIF(SpikingNeuron):
     """Gated LIF neurons whose gates and constants are learned, one of each a layer.
 
     The paper has one of each a channel. A neuron here does not know its channels, so these are the paper's layer-wise
@@ -75,15 +76,9 @@ class GLIF(LIF):
     ) -> None:
         check_number("threshold of glif", threshold, 0, 1)
         start = _DECAY if decay is None and tau is None else resolve_decay(decay, tau)
-        super().__init__(
-            timesteps,
-            decay=start,
-            threshold=threshold,
-            reset="soft",
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            kernel=kernel,
-        )
+        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        self.detach_reset = check_flag("detach_reset", detach_reset)
+        self.w_decay = _learnable("decay", start)
         for gate, value in _GATES.items():
             setattr(self, f"w_{gate}", _learnable(gate, value))
         self.w_leak = _learnable("leak", self.threshold / (2 * self.timesteps))
@@ -91,11 +86,8 @@ class GLIF(LIF):
         self.w_reset = _learnable("reset", self.threshold)
         self.w_conductance = nn.Parameter(torch.full((self.timesteps,), _logit("conductance", _CONDUCTANCE)))
 
-    def _init_decay(self, decay: float) -> None:
-        self.w_decay = _learnable("decay", decay)
-
     @property
-    def decay(self) -> Tensor:  # type: ignore[override]
+    def decay(self) -> Tensor:
         """The exponential leak's decay now, a scalar tensor that carries gradient."""
         return torch.sigmoid(self.w_decay)
 
@@ -112,7 +104,7 @@ class GLIF(LIF):
             spikes.append(s)
         return torch.cat(spikes)
 
-    def step(self, x_t: Tensor, state: GLIFState | None = None) -> tuple[Tensor, GLIFState]:  # type: ignore[override]
+    def step(self, x_t: Tensor, state: GLIFState | None = None) -> tuple[Tensor, GLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero.
 
         Raises:

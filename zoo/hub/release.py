@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
-from .errors import ZooError
-from .files import read_json
-from .provenance import without_folders
-from .yaml_file import read_yaml
+from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
+from ..errors import ZooError
+from ..files import read_json, read_yaml
+from ..provenance import without_folders
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
 RESULTS, EVAL_RESULTS = "results/", ".eval_results/"

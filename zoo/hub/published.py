@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import ZooError
-from .files import read_json
+from ..errors import ZooError
+from ..files import read_json
 
 RECIPE = "sresnet19_gs.t4_cifar10"
 """What trains any network that has no recipe of its own."""
-PUBLISHED = Path(__file__).resolve().parent / "weights" / "published.json"
+PUBLISHED = Path(__file__).resolve().parent.parent / "weights" / "published.json"
 
 
 class Published(NamedTuple):

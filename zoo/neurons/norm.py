@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import ZooError
-from .kernels import Branch
-from .kernels.spec import wide
-from .specs import check_integer, check_positive, split_spec
+from ..errors import ZooError
+from ..kernels import Branch
+from ..kernels.spec import wide
+from ..specs import check_integer, check_positive, split_spec
 
 _KEYS = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
 

@@ -1,0 +1,127 @@
+"""One way from a name, a folder or a repository of a Hub to a trained network, for every command and for timm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg, split_model_name_tag
+
+from .checkpoint import ARCHITECTURES, Checkpoint, read_checkpoint
+from .errors import ZooError, one_line, one_of
+from .hub.published import no_weights, published
+from .network import SpikingNetwork
+
+BUNDLED = Path(__file__).resolve().parent / "weights"
+"""One checkpoint directory each, named `architecture.tag`."""
+
+
+def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
+    """A trained network, in evaluation mode.
+
+    Args:
+        source: the name of a pretrained network, with or without its tag; a run directory, or the .safetensors file in
+            one; "local-dir:DIR"; "hf-hub:ORG/NAME" or "hf-hub:ORG/NAME@REVISION".
+        kwargs: override the checkpoint's own model arguments (timesteps, num_classes, in_chans ...). A classifier or
+            first convolution that no longer fits is adapted as timm does. `cache_dir` is where files of a Hub are kept.
+
+    Raises:
+        ZooError: nothing of that name, no published weights, out of reach, or a broken checkpoint (see
+            `read_checkpoint`).
+    """
+    checkpoint = find_checkpoint(source, kwargs.pop("cache_dir", None))
+    config = checkpoint.config
+    cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    try:
+        model = timm.create_model(
+            config["architecture"], pretrained=True, pretrained_cfg=cfg, **config["model_args"] | kwargs
+        )
+    except ZooError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise ZooError(f"{source} does not fit {config['architecture']!r}: {one_line(error)}") from error
+    if isinstance(model, SpikingNetwork):  # and not, say, timm's features of one
+        record_origin(model, checkpoint)
+    network: SpikingNetwork = model.eval()
+    return network
+
+
+def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
+    """The trained network of a checkpoint directory, or of the .safetensors file in one; see `load`."""
+    return load(Path(path), **kwargs)
+
+
+def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Checkpoint:
+    """The checkpoint behind what `load` takes: bundled with the zoo, on this disk, or published on a Hub.
+
+    Raises:
+        ZooError: see `load`.
+    """
+    if not isinstance(source, str):
+        return read_checkpoint(source)
+    kind, colon, place = source.partition(":")
+    if colon and kind in ("hf-hub", "local-dir"):
+        return read_checkpoint(_from_hub(place, cache_dir) if kind == "hf-hub" else place)
+    if is_path(source):
+        return read_checkpoint(source)
+    check_name(source)
+    architecture, tag = split_model_name_tag(source)
+    tag = tag or get_pretrained_cfg(architecture).tag
+    name = f"{architecture}.{tag}"
+    if (BUNDLED / name).is_dir():
+        return of_architecture(architecture, read_checkpoint(BUNDLED / name), name)
+    where = published().get(name)
+    if where is None:
+        raise ZooError(no_weights(architecture, pretrained_names()))
+    checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
+    if checkpoint.config["weights_sha256"] != where.sha256:
+        raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
+    return of_architecture(architecture, checkpoint, where.hub_id)
+
+
+def of_architecture(architecture: str, checkpoint: Checkpoint, origin: str) -> Checkpoint:
+    """`checkpoint`, if it is one of that architecture.
+
+    Raises:
+        ZooError: it is of another.
+    """
+    if (held := checkpoint.config["architecture"]) != architecture:
+        raise ZooError(f"{origin} holds a checkpoint of {held!r}, not of {architecture!r}")
+    return checkpoint
+
+
+def check_name(name: str) -> None:
+    """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
+    architecture, tag = split_model_name_tag(name)
+    if architecture not in ARCHITECTURES:
+        raise one_of("model", architecture, sorted(ARCHITECTURES))
+    tags = [other.partition(".")[2] for other in pretrained_names() if other.startswith(f"{architecture}.")]
+    if tag and tag not in tags:
+        if not tags:
+            raise ZooError(f"unknown tag {tag!r}: {no_weights(architecture, pretrained_names())}")
+        raise one_of(f"tag of {architecture}", tag, tags)
+
+
+def pretrained_names() -> list[str]:
+    """Sorted `architecture.tag` of every checkpoint that is bundled or published."""
+    return sorted({folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()} | published().keys())
+
+
+def is_path(source: str) -> bool:
+    """Whether `source` points at something on this disk, rather than naming a network."""
+    return not source.startswith(("hf-hub:", "local-dir:")) and (os.path.sep in source or Path(source).exists())
+
+
+def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
+    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some."""
+    config = checkpoint.config
+    if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
+        model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
+
+
+def _from_hub(name: str, cache_dir: str | Path | None) -> Path:
+    from .hub.fetch import fetch_checkpoint  # only where a Hub is needed
+
+    return fetch_checkpoint(name, cache_dir=cache_dir)

@@ -1,0 +1,130 @@
+"""What every kind of spiking neuron has: time steps, threshold, surrogate, a forward over time folded into the batch.
+
+A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError, one_of
+from ..kernels import list_kernels
+from ..specs import check_integer, check_positive
+from .folding import input_current, repeat_steps, unfold_steps
+from .norm import is_per_step
+from .surrogate import Surrogate, resolve_surrogate
+
+
+class SpikingNeuron(nn.Module):
+    """Spiking neurons, one per element, without state between two forward calls.
+
+    Args:
+        timesteps: T, the number of time steps folded into the batch.
+        threshold: membrane potential at which a neuron spikes, > 0.
+        surrogate: name or {"name": ..., "width": ...}; see `zoo.neurons.surrogate`.
+        kernel: which code runs, "auto", "fused" or "reference"; see `zoo.kernels`.
+    """
+
+    spec_keys: ClassVar[list[str]] = ["threshold"]
+    """The keywords that `create_neuron` takes beside the name."""
+    learns_per_step = False
+    """Whether parameters belong to single time steps, whose number is then fixed."""
+    fused = False
+    """Whether the fused kernels have these dynamics; False again in a subclass with a `step` of its own."""
+    gain: float | Tensor = 1.0
+    """Factor of the input current."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in vars(cls) and "fused" not in vars(cls):
+            cls.fused = False
+
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        threshold: float = 1.0,
+        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        if kernel not in list_kernels():
+            raise one_of("kernel", kernel, list_kernels())
+        self.kernel = kernel
+        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.threshold = check_positive("threshold", threshold)
+        self.surrogate = resolve_surrogate(surrogate)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        norm: nn.Module | None = None,
+        shortcut: Tensor | None = None,
+        shortcut_norm: nn.Module | None = None,
+        repeat: bool = False,
+    ) -> Tensor:
+        """Spikes [T*B, ...], time-major, of the input current norm(x) + shortcut_norm(shortcut).
+
+        Normalisation and sum are arguments because a fused kernel computes them with the neurons in one pass over the
+        data.
+
+        Args:
+            x: [T*B, ...], or [B, ...] with `repeat`; membranes are float32 at least, whatever its dtype.
+            norm: normalisation of `x`, None for none.
+            shortcut: a second summand [T*B, ...], in the shape of the spikes.
+            shortcut_norm: its normalisation, None for none.
+            repeat: the current is given once and the same at every time step (direct encoding).
+
+        Raises:
+            ZooError: the first axis is not a multiple of the time steps, or the shortcut has another shape.
+        """
+        if not repeat and x.shape[0] % self.timesteps:
+            raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
+        rows = x.shape[0] * (self.timesteps if repeat else 1)
+        if shortcut is not None and shortcut.shape != (rows, *x.shape[1:]):
+            raise ZooError(f"shortcut {list(shortcut.shape)} is not in the shape of the spikes {[rows, *x.shape[1:]]}")
+        if repeat and is_per_step(norm):
+            x, repeat = repeat_steps(x, self.timesteps), False
+        kernel = self.kernel_for(x.device.type, x.dtype)
+        if kernel == "reference":
+            return self._run(input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat))
+        return self._run_fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
+
+    def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step, for streaming: currents [B, ...] and the last state to spikes [B, ...] and the new state.
+
+        None stands for the state before the first step. The spikes equal those of `forward` bit for bit.
+        """
+        raise NotImplementedError
+
+    def kernel_for(self, device: str, dtype: torch.dtype) -> str:
+        """The name of the code that runs for currents of that type on that device: "reference", "cpp" or "triton".
+
+        Raises:
+            ZooError: the kernel must be fused, and none runs there or none knows the dynamics.
+        """
+        if self.kernel == "fused":
+            raise ZooError(f"no fused kernel has the dynamics of {type(self).__name__}: ask for 'auto' or 'reference'")
+        return "reference"
+
+    def _run(self, currents: Tensor) -> Tensor:
+        """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch."""
+        state, spikes = None, []
+        for x_t in unfold_steps(currents, self.timesteps).unbind(0):
+            s, state = self.step(x_t, state)
+            spikes.append(s)
+        return torch.cat(spikes)
+
+    def _run_fused(self, kernel: str, *current: Any) -> Tensor:
+        raise NotImplementedError  # a class with fused kernels has its own
+
+    def extra_repr(self) -> str:
+        return (
+            f"timesteps={self.timesteps}, threshold={self.threshold:g}, "
+            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
+        )

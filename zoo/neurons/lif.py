@@ -1,0 +1,183 @@
+"""LIF neurons and their kin IF and PLIF, the ones that fused kernels know.
+
+One time step, with input current x, membrane potential u before and v after the reset, v = 0 before the first step:
+
+    u[t] = decay * v[t-1] + x[t]                    or, with decay_input, decay * v[t-1] + (1 - decay) * x[t]
+    s[t] = 1 if u[t] >= threshold else 0
+    v[t] = u[t] * (1 - s[t])                        hard reset, to 0
+    v[t] = u[t] - threshold * s[t]                  soft reset, by subtraction
+
+(Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError, one_of
+from ..kernels import Dynamics, fused_lif, pick_kernel
+from ..specs import check_flag, check_number
+from .base import SpikingNeuron
+from .folding import input_current
+from .norm import branch, can_fuse, update_statistics
+from .surrogate import Surrogate
+
+_RESETS = ["hard", "soft"]
+
+
+class LIF(SpikingNeuron):
+    """Leaky integrate-and-fire neurons.
+
+    Args:
+        decay: factor of the membrane potential from one step to the next, 0 <= decay <= 1.
+        tau: membrane time constant in steps, the other way to say it: decay = 1 - 1 / tau.
+        reset: "hard" (to 0) or "soft" (subtract the threshold).
+        decay_input: scale the input current by 1 - decay.
+        detach_reset: no gradient through the reset's spike.
+        timesteps, threshold, surrogate, kernel: as for `SpikingNeuron`.
+    """
+
+    spec_keys: ClassVar = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
+    fused = True
+
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        decay: float | None = None,
+        tau: float | None = None,
+        threshold: float = 1.0,
+        reset: str = "hard",
+        decay_input: bool = False,
+        detach_reset: bool = True,
+        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        if reset not in _RESETS:
+            raise one_of("reset", reset, _RESETS)
+        self.soft_reset = reset == "soft"
+        self.decay_input = check_flag("decay_input", decay_input)
+        self.detach_reset = check_flag("detach_reset", detach_reset)
+        self._init_decay(resolve_decay(decay, tau))
+
+    def _init_decay(self, decay: float) -> None:
+        self.decay: float | Tensor = decay
+
+    @property
+    def gain(self) -> float | Tensor:  # type: ignore[override]
+        """Factor of the input current."""
+        return 1 - self.decay if self.decay_input else 1.0
+
+    def kernel_for(self, device: str, dtype: torch.dtype) -> str:
+        if not self.fused:
+            return super().kernel_for(device, dtype)
+        return pick_kernel(self.kernel, device, dtype, self._numbers())
+
+    def _numbers(self) -> Dynamics:
+        decay = 0.0 if isinstance(self.decay, Tensor) else self.decay  # a tensor goes beside the numbers
+        gain = 1 - decay if self.decay_input else 1.0
+        reset = self.soft_reset, self.detach_reset
+        return Dynamics(self.timesteps, False, decay, gain, self.threshold, *reset, *self.surrogate)
+
+    def _run_fused(
+        self,
+        kernel: str,
+        x: Tensor,
+        norm: nn.Module | None,
+        shortcut: Tensor | None,
+        shortcut_norm: nn.Module | None,
+        repeat: bool,
+    ) -> Tensor:
+        together = repeat and shortcut is not None  # no kernel for that: nobody adds to a repeated current
+        if kernel != "cpp" or together or not (can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
+            x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, together)
+            norm = shortcut = shortcut_norm = None
+            repeat = repeat and not together
+        r = None
+        if shortcut is not None:
+            dtype = torch.promote_types(x.dtype, shortcut.dtype)
+            x, r = x.to(dtype), branch(shortcut.to(dtype), shortcut_norm)
+        leak = None
+        if isinstance(self.decay, Tensor):
+            leak = torch.stack([self.decay, 1 - self.decay if self.decay_input else torch.ones_like(self.decay)])
+        neuron = self._numbers()._replace(repeat=repeat)
+        out, stats = fused_lif(branch(x, norm), r, leak, neuron)
+        for i, part in enumerate((norm, shortcut_norm)):
+            if part is not None:
+                update_statistics(part, stats[2 * i], stats[2 * i + 1], x.numel() // x.shape[1])
+        return out
+
+    def step(self, x_t: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `SpikingNeuron.step`; the state is the membrane potential after the reset, in float32 at least."""
+        x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
+        decay = self.decay
+        if self.decay_input:
+            x = x * (1 - decay)
+        u = x if state is None else state * decay + x
+        s = self.surrogate.spike(u - self.threshold)
+        r = s.detach() if self.detach_reset else s
+        v = u - self.threshold * r if self.soft_reset else u * (1 - r)
+        return s.to(x_t.dtype), v
+
+    def extra_repr(self) -> str:
+        decay, reset = torch.as_tensor(self.decay).item(), "soft" if self.soft_reset else "hard"
+        own = f"decay={decay:g}, reset={reset}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
+        return f"{own}, {super().extra_repr()}"
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons: LIF without leak, decay 1."""
+
+    spec_keys: ClassVar = ["threshold", "reset", "detach_reset"]
+
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        threshold: float = 1.0,
+        reset: str = "hard",
+        detach_reset: bool = True,
+        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        kernel: str = "auto",
+    ) -> None:
+        own: dict[str, Any] = {"threshold": threshold, "reset": reset, "detach_reset": detach_reset}
+        super().__init__(timesteps, decay=1.0, surrogate=surrogate, kernel=kernel, **own)
+
+
+class PLIF(LIF):
+    """Parametric LIF: one learnable time constant a layer, 1 - decay = sigmoid(w) (Fang et al. 2021, arXiv 2007.05785).
+
+    `decay` or `tau` set the start; `decay_input` is on unless said otherwise, as in the paper (eq. 10).
+    """
+
+    def __init__(self, timesteps: int = 4, *, decay_input: bool = True, **kwargs: Any) -> None:
+        super().__init__(timesteps, decay_input=decay_input, **kwargs)
+
+    def _init_decay(self, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ZooError(f"a learnable decay must start between 0 and 1, not at {decay:g}")
+        self.w = nn.Parameter(torch.tensor(math.log((1 - decay) / decay)))
+
+    @property
+    def decay(self) -> Tensor:  # type: ignore[override]
+        """The decay now, a scalar tensor that carries gradient to the time constant."""
+        return 1 - torch.sigmoid(self.w)
+
+
+def resolve_decay(decay: float | None, tau: float | None) -> float:
+    """The decay that either keyword says, 0.5 where neither does.
+
+    Raises:
+        ZooError: both are given, or a value that is out of range.
+    """
+    if decay is not None and tau is not None:
+        raise ZooError(f"give decay or tau, not both (decay = 1 - 1 / tau): got {decay!r} and {tau!r}")
+    if tau is not None:
+        return 1 - 1 / check_number("tau", tau, low=1)
+    return 0.5 if decay is None else check_number("decay", decay, 0, 1)

@@ -1,0 +1,53 @@
+"""Gradient scaling by the causality of pre- and post-synaptic spikes.
+
+Park et al. 2023, "Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information" (arXiv
+2308.00558), scale the STBP weight gradient by spike-dependent local information. Its abstract names no equation: the
+preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's rule is an
+inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's weight-gradient
+operator for input a and output gradient b, summed over batch and positions:
+
+    x[t] = k x[t-1] + s[t],  x[-1] = 0,  k = exp(-1)          for pre- and post-synaptic neurons alike
+    E[t] = K(x_pre[t], x_post[t])                             coincidence, in the shape of the weight
+    G[t] = (1 - alpha) + alpha E[t] / max E[t]                in [1 - alpha, 1]; 1 where max E[t] = 0
+    dL/dW = sum_t G[t] g[t]                                   elementwise
+
+`rules.py` has this and its relatives. Forward, biases and normalisation are always those of the plain layer; so is the
+error passed down, but for `local_error`.
+
+How a factor travels from the spikes to the weight gradient, in one forward and backward pass:
+
+1. A block hands each convolution its input spikes and a `PostSpikes` (layers.py). The convolution keeps its input and
+   leaves there a token: a second output without values, whose gradient its backward pass will get.
+2. When the neurons behind it have fired, the block ties their spikes to the token. Now pre- and post-synaptic spikes
+   are both known, and the factor G is computed: `Scaling.factor` (spec.py) looks up the rule, and the rule (rules.py)
+   computes evidence and factor with the layer's K (operators.py, which also keeps a factor between passes for rules
+   that compute one in every so manieth pass only).
+3. In the backward pass G arrives at the convolution as the gradient of the token, and multiplies the weight gradient
+   (`Scaling.gradients`, spec.py). Rules that scale the error instead send the spikes, and the factor is computed there.
+
+Which layers have a scaling is the network's to say (`SpikingNetwork.assign_scaling`, by the keyword's `layers`).
+"""
+
+from .layers import PostSpikes, ScaledLayer, SpikingConv2d, SpikingLinear, compact
+from .operators import KeptFactor
+from .rules import CONTROLS, PRESETS, Rule, Spikes
+from .spec import NONE, Scaling, list_scalings, register_scaling, resolve_scaling, unregistered_rule
+
+__all__ = [
+    "CONTROLS",
+    "NONE",
+    "PRESETS",
+    "KeptFactor",
+    "PostSpikes",
+    "Rule",
+    "ScaledLayer",
+    "Scaling",
+    "Spikes",
+    "SpikingConv2d",
+    "SpikingLinear",
+    "compact",
+    "list_scalings",
+    "register_scaling",
+    "resolve_scaling",
+    "unregistered_rule",
+]

@@ -1,0 +1,239 @@
+"""Layers whose weight gradient is scaled in training, and how they learn of the spikes of the neurons behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError
+from ..neurons.folding import unfold_steps
+from .operators import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
+from .rules import widened
+from .spec import Scaling
+
+
+class PostSpikes:
+    """How a layer's backward learns of the spikes of the neurons that it drives, which its forward does not know yet.
+
+    A block creates one, hands it to the layer, and ties the neurons' spikes to it. The layer leaves a token, a second
+    output; `tie` passes the spikes on, and in the backward pass sends what the layer wants to know of them (the factor
+    of its weight gradient, or the spikes themselves) as "the gradient of the token". So it travels along autograd's
+    graph like everything else, which holds for torch.compile, checkpointing and several forwards in flight alike.
+    """
+
+    __slots__ = ("factor", "output", "token")
+
+    def __init__(self) -> None:
+        self.token: Tensor | None = None
+        self.output: torch.Size | None = None
+        """Shape of the layer's output, and so of the spikes."""
+        self.factor: Callable[[Tensor], Tensor] | None = None
+        """What to send of the spikes; None for themselves."""
+
+    def tie(self, spikes: Tensor, saved: Tensor | None = None) -> Tensor:
+        """`spikes` [T*B, ...] themselves, tied to the layer if it left a token.
+
+        Args:
+            spikes: of the neurons behind the layer.
+            saved: what to save of them for backward, `compact(spikes)`; themselves unless said.
+
+        Raises:
+            ZooError: they are not in the shape of the layer's output.
+        """
+        if self.token is None:
+            return spikes
+        if spikes.shape != self.output:
+            shapes = f"{tuple(spikes.shape)} do not match the output {tuple(self.output or ())}"
+            raise ZooError(f"post-synaptic spikes {shapes} of a layer with scaling")
+        message = spikes.detach() if saved is None else saved
+        if self.factor is None:
+            message = message.view(self.token.shape)
+        else:
+            with torch.no_grad():
+                message = self.factor(message).to(self.token.dtype)
+        return _Tie.apply(spikes, self.token, message)
+
+
+class _Tie(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, spikes: Tensor, token: Tensor, message: Tensor) -> Tensor:
+        ctx.save_for_backward(message)
+        ctx.dtype = token.dtype
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, ctx.saved_tensors[0].to(ctx.dtype), None
+
+
+def compact(spikes: Tensor) -> Tensor | None:
+    """What backward needs of spikes, in one byte each (int8), where a backward may come; else None."""
+    return spikes.detach().to(torch.int8) if torch.is_grad_enabled() else None
+
+
+class ScaledLayer(nn.Module):
+    """What scaled layers share: the scaling, and the factor that some rules keep between forward passes."""
+
+    timesteps: int
+    scaling: Scaling | None
+    by_default: bool
+    weight: Tensor
+
+    def _init_scaling(self, timesteps: int, scaling: Scaling | None, by_default: bool) -> None:
+        self.timesteps, self.by_default = timesteps, by_default
+        self.scale_by(scaling)
+
+    def scale_by(self, scaling: Scaling | None) -> None:
+        """Set the scaling, None for the plain STBP gradient."""
+        self.scaling = scaling
+        self.kept = None
+        if scaling is not None and scaling.stateful:
+            steps, side = scaling.steps(self.timesteps), self.weight.shape[2:] or (1, 1)
+            # Beside the weights, not among them: a scaled network's state_dict is that of its plain twin.
+            self.kept = KeptFactor(scaling, self.weight.detach().new_zeros(steps, *self.weight.shape[:2], *side))
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, geometry: Geometry, post: PostSpikes | None, saved: Tensor | None
+    ) -> Tensor:
+        scaling = self.scaling if self.training else None
+        if scaling and (scaling.alpha == 0 or not (self.weight.requires_grad or scaling.locality == "error_down")):
+            scaling = None
+        if not torch.is_grad_enabled() or (scaling is None and saved is None):
+            return nn.functional.conv2d(x, weight, None, *geometry)
+        if scaling is not None and post is None:
+            raise ZooError("a layer with scaling needs `post`, the spikes of the neurons behind it")
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+            # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        saved = x.detach() if saved is None else saved
+        y, token = _Convolution.apply(x, weight, saved, geometry, scaling, self.timesteps)
+        if scaling is not None and post is not None:
+            post.token, post.output = token, y.shape
+            if scaling.locality == "weight":
+                post.factor = self._factor(scaling, saved, weight.detach(), geometry, y.shape)
+        return y
+
+    def _factor(
+        self, scaling: Scaling, saved: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size
+    ) -> Callable[[Tensor], Tensor]:
+        def factor(spikes: Tensor) -> Tensor:
+            pre, post = (unfold_steps(z, self.timesteps) for z in (saved, spikes.view(shape)))
+            if self.kept is not None:
+                return self.kept(pre, post, weight, geometry)
+            new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
+            return scaling.shaped(new, [scaling.steps(self.timesteps), *weight.shape])
+
+        return factor
+
+
+class SpikingConv2d(ScaledLayer, nn.Conv2d):
+    """A 2-d convolution over spikes, time folded into the batch, whose weight gradient can be scaled while training.
+
+    Args:
+        timesteps: T, folded time-major into the batch.
+        scaling: what scales it, or None for the plain STBP gradient.
+        by_default: whether a network scales it where nobody says which layers; it is 3 x 3 inside a block, with equal
+            channels and stride 1, or maps spikes to spikes inside attention.
+        Others as in `torch.nn.Conv2d`; there is no bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        timesteps: int,
+        scaling: Scaling | None = None,
+        by_default: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        self._init_scaling(timesteps, scaling, by_default)
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C', H', W'].
+
+        Args:
+            x: input spikes.
+            post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
+            saved: what to save of `x` for the backward pass, `compact(x)`; itself unless said.
+
+        Raises:
+            ZooError: the layer has a scaling and nobody says which neurons it drives.
+        """
+        return self._convolve(x, self.weight, Geometry.of(self), post, saved)
+
+
+class SpikingLinear(ScaledLayer, nn.Linear):
+    """A linear layer over spikes [T*B, C], time folded into the batch, whose weight gradient can be scaled as that of
+    `SpikingConv2d` is: it computes a 1 x 1 convolution over a single position."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        timesteps: int,
+        scaling: Scaling | None = None,
+        by_default: bool = False,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self._init_scaling(timesteps, scaling, by_default)
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
+        """[T*B, C] to [T*B, C']; arguments and errors as in `SpikingConv2d.forward`."""
+        saved = None if saved is None else saved[..., None, None]
+        y = self._convolve(x[..., None, None], self.weight[..., None, None], POINT, post, saved)[..., 0, 0]
+        if post is not None:
+            post.output = y.shape
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution, and a token whose gradient is what the neurons behind send to its backward pass (PostSpikes)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        saved: Tensor,
+        geometry: Geometry,
+        scaling: Scaling | None,
+        timesteps: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(saved, weight)
+        ctx.set_materialize_grads(False)  # what never came is None, not zeros
+        ctx.geometry, ctx.scaling, ctx.timesteps = geometry, scaling, timesteps
+        y = nn.functional.conv2d(x, weight, None, *geometry)
+        shape = y.shape
+        if scaling is not None and scaling.locality == "weight":
+            shape = torch.Size((scaling.steps(timesteps), *weight.shape))
+        return y, torch.zeros((), dtype=widened(y.new_zeros(())).dtype, device=y.device).expand(shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, message: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved, weight = ctx.saved_tensors
+        x = saved.to(grad.dtype)
+        for_x, for_weight, *_ = ctx.needs_input_grad
+        if ctx.scaling is None or not (for_weight or ctx.scaling.locality == "error_down"):
+            both = convolution_backward(x, grad, weight, ctx.geometry, [for_x, for_weight, False])
+            return *both, None, None, None, None
+        if message is None:
+            raise ZooError("no neuron tied its spikes to a layer with scaling (PostSpikes.tie)")
+        if ctx.scaling.locality != "weight":
+            message = unfold_steps(message.to(grad.dtype), ctx.timesteps)
+        pre, error = (unfold_steps(z, ctx.timesteps) for z in (x, grad))
+        by_weight, down = ctx.scaling.gradients(pre, message, error, weight_gradient(weight, ctx.geometry))
+        passed = grad if down is None else down.flatten(0, 1)
+        grad_x = convolution_backward(x, passed, weight, ctx.geometry, [True, False, False])[0] if for_x else None
+        return grad_x, by_weight.to(weight.dtype), None, None, None, None
