@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import zoo
 from zoo.errors import ZooError
 from zoo.scaling.layers import PostSpikes, SpikingConv2d
 from zoo.scaling.rules import CONTROLS, window_terms
@@ -23,6 +24,12 @@ KINDS = {  # in, out, kernel, stride, padding, dilation, groups
     "dilated": (2, 2, 3, 1, 2, 2, 1),
     "grouped": (4, 4, 3, 1, 1, 1, 2),
 }
+
+
+def fitting(kind, name):
+    """The kind of convolution itself, or, for a rule that needs it, one whose output has the shape of its input."""
+    c_in, _, size, _, _, dilation, groups = kind
+    return (c_in, c_in, size, 1, dilation * (size // 2), dilation, groups) if RULES[name].one_shape else kind
 
 
 def synapse_sums(a, b, kind):
@@ -70,13 +77,12 @@ def by_hand(name, pre, post, error, alpha, kind):
         scaled = error * (1 - alpha + alpha * soon(post))
         gradient = sum(synapse_sums(pre[t], scaled[t], kind) for t in steps)
         return gradient, scaled if name == "local_error" else error
-    if name in ("window", "mean_preserving", "channel"):
-        evidence = sum(synapse_sums(x_pre[t], x_post[t], kind) for t in steps)
+    if name in ("window", "mean_preserving", "channel", "final_trace"):
+        used = steps if name != "final_trace" else steps[-1:]
+        evidence = sum(synapse_sums(x_pre[t], x_post[t], kind) for t in used)
         factor = torch.ones_like(evidence)
         for o in range(len(evidence)):
-            reference = {
-                "window": evidence.max(), "mean_preserving": evidence.mean(), "channel": evidence[o].mean()
-            }[name]  # fmt: skip
+            reference = {"mean_preserving": evidence.mean(), "channel": evidence[o].mean()}.get(name, evidence.max())
             if reference > 0:
                 factor[o] = 1 - alpha + alpha * evidence[o] / reference
         return factor * sum(g), error
@@ -87,7 +93,10 @@ def by_hand(name, pre, post, error, alpha, kind):
             d = synapse_sums(x_pre[t], post[t], kind) - synapse_sums(pre[t], before, kind)
             factor = 1 + alpha * d / d.abs().max() if d.abs().max() > 0 else torch.ones_like(d)
         else:
-            a, b = {"causal_trace": (x_pre, x_post), "coincidence": (pre, post), "causal_only": (x_pre, post)}[name]
+            a, b = {
+                "causal_trace": (x_pre, x_post), "pre_pre": (x_pre, x_pre), "coincidence": (pre, post),
+                "causal_only": (x_pre, post),
+            }[name]  # fmt: skip
             evidence = synapse_sums(a[t], b[t], kind)
             largest = evidence.max()
             factor = 1 - alpha + alpha * evidence / largest if largest > 0 else torch.ones_like(evidence)
@@ -117,6 +126,7 @@ def example(kind, steps, batch, rate=(0.4, 0.4)):
 
 
 def check(name, kind, steps, batch, rate=(0.4, 0.4), alpha=0.7):
+    kind = fitting(kind, name)
     pre, post, error = example(kind, steps, batch, rate)
     conv, x = run(Scaling(name, alpha), kind, pre, post, error)
     gradient, passed = by_hand(name, pre, post, error, alpha, kind)
@@ -145,7 +155,7 @@ def test_silent_and_saturated_layers(name, rate):
     check(name, KINDS["3x3"], 2, 2, rate)
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if not n.startswith("local")])
+@pytest.mark.parametrize("name", [n for n in PRESETS if not n.startswith("local") and n != "pre_pre"])
 def test_no_evidence_is_plain(name):
     kind = KINDS["3x3"]
     pre, post, error = example(kind, 2, 2, (0.5, 0))
@@ -156,7 +166,7 @@ def test_no_evidence_is_plain(name):
 
 @pytest.mark.parametrize("of", PRESETS)
 def test_controls_keep_the_shrink_and_drop_the_information(of):
-    kind = KINDS["3x3"]
+    kind = fitting(KINDS["3x3"], of)
     pre, post, error = example(kind, 3, 4)
     factors = {}
     for name in (of, "mean_scale", "permuted"):
@@ -226,7 +236,7 @@ def test_shuffled_takes_another_images_post_spikes():
 
 @pytest.mark.parametrize("name", list_scalings())
 def test_alpha_zero_is_plain_bit_for_bit(name):
-    kind = KINDS["3x3"]
+    kind = fitting(KINDS["3x3"], name if name in RULES else "causal_trace")
     pre, post, error = (z.float() for z in example(kind, 3, 2))
     plain, x = run(None, kind, pre, post, error)
     scaled, y = run(resolve_scaling({"name": name, "alpha": 0}), kind, pre, post, error)
@@ -265,6 +275,7 @@ def test_a_rule_of_ones_own():
         ({"name": "windw"}, "window"),
         ({"name": "causal_trace", "rank": 1}, "rank"),
         ({"name": "window", "rank": 0}, "rank"),
+        ({"name": "final_trace", "rank": 1}, "rank"),
         ({"name": "norm_scale", "of": "local"}, "local"),
         ({"name": "none", "alpha": 0.5}, "alpha"),
     ],
@@ -277,3 +288,22 @@ def test_bad_specs_are_named(spec, word):
 def test_specs_that_leave_things_out():
     assert resolve_scaling({"name": "none"}) is None
     assert resolve_scaling({"name": "mean_scale", "of": None}).of == "causal_trace"
+
+
+def test_pre_pre_needs_one_shape():
+    conv = SpikingConv2d(2, 3, 3, 1, 1, timesteps=2)
+    with pytest.raises(ZooError, match="input and output have one shape"):
+        conv.scale_by(Scaling("pre_pre", 0.5))
+    assert SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("pre_pre", 0.5)).scaling
+
+
+def test_pre_pre_leaves_out_layers_that_change_the_shape():
+    model = zoo.create_model("sresnet19_w16", scaling={"name": "pre_pre", "layers": "all"})
+    scaled = {name for name, module in model.named_modules() if getattr(module, "scaling", None)}
+    assert "stages.0.0.conv2" in scaled
+    assert not {"stages.0.0.conv1", "stages.1.0.shortcut.0"} & scaled
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_says_what_it_is(name):
+    assert "G =" in RULES[name].text or "alpha y" in RULES[name].text or "As " in RULES[name].text

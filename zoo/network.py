@@ -94,7 +94,9 @@ class SpikingNetwork(nn.Module):
         """
         layers = {n: m for n, m in self.named_modules() if isinstance(m, ScaledLayer)}
         rule = self._scaling
-        reached = [name for name, layer in layers.items() if rule and rule.reaches(name, layer.by_default)]
+        reached = [
+            name for name, layer in layers.items() if rule and rule.reaches(name, layer.by_default, layer.one_shape)
+        ]
         for name, layer in layers.items():
             layer.scale_by(rule if name in reached else None)
         if rule and not reached:

@@ -125,7 +125,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def _rule(name: str) -> dict[str, Any]:
     rule = PRESETS.get(name)
-    text = (CONTROLS[name] if rule is None else rule.factor).__doc__
+    text = CONTROLS[name].__doc__ if rule is None else rule.text or rule.factor.__doc__
     scales = "what the rule scales that it is the control of, 'of'"
     if rule is not None:
         scales = _SCALES["window" if rule.window else rule.locality]

@@ -1,18 +1,20 @@
 """Gradient scaling by the causality of pre- and post-synaptic spikes.
 
 Park et al. 2023, "Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information" (arXiv
-2308.00558), scale the STBP weight gradient by spike-dependent local information. Its abstract names no equation: the
-preset `causal_trace` follows the first author's published TensorFlow code, and that it is the paper's rule is an
-inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the layer's weight-gradient
-operator for input a and output gradient b, summed over batch and positions:
+2308.00558), scale the STBP weight gradient by spike-dependent local information. Its abstract names no equation; the
+rules here follow the versions in the history of the first author's published TensorFlow code, and that one of them is
+the paper's is an inference. With spikes s, traces x, the layer's weight gradient g[t] of step t, and K(a, b) the
+layer's weight-gradient operator for input a and output gradient b, summed over batch and positions:
 
     x[t] = k x[t-1] + s[t],  x[-1] = 0,  k = exp(-1)          for pre- and post-synaptic neurons alike
-    E[t] = K(x_pre[t], x_post[t])                             coincidence, in the shape of the weight
-    G[t] = (1 - alpha) + alpha E[t] / max E[t]                in [1 - alpha, 1]; 1 where max E[t] = 0
-    dL/dW = sum_t G[t] g[t]                                   elementwise
+    E = K(x_pre[T-1], x_post[T-1])                            coincidence, in the shape of the weight
+    G = (1 - alpha) + alpha E / max E                         in [1 - alpha, 1]; 1 where max E = 0
+    dL/dW = G sum_t g[t]                                      elementwise
 
-`rules.py` has this and its relatives. Forward, biases and normalisation are always those of the plain layer; so is the
-error passed down, but for `local_error`.
+That is `final_trace`, the only version with pre- and post-synaptic spikes that ran there (11 May 2023), and what `_gs`
+networks train with, at alpha 0.5. `causal_trace` takes E[t] and G[t] of each step, as the names of later versions say;
+`pre_pre` is what those versions computed. `rules.py` has these and their relatives. Forward, biases and normalisation
+are always those of the plain layer; so is the error passed down, but for `local_error`.
 
 How a factor travels from the spikes to the weight gradient, in one forward and backward pass:
 

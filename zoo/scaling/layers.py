@@ -80,6 +80,8 @@ class ScaledLayer(nn.Module):
     timesteps: int
     scaling: Scaling | None
     by_default: bool
+    one_shape: bool
+    """Whether its output has the shape of its input."""
     weight: Tensor
 
     def _init_scaling(self, timesteps: int, scaling: Scaling | None, by_default: bool) -> None:
@@ -87,7 +89,13 @@ class ScaledLayer(nn.Module):
         self.scale_by(scaling)
 
     def scale_by(self, scaling: Scaling | None) -> None:
-        """Set the scaling, None for the plain STBP gradient."""
+        """Set the scaling, None for the plain STBP gradient.
+
+        Raises:
+            ZooError: the rule compares the input with itself, and the output has another shape.
+        """
+        if scaling is not None and scaling.one_shape and not self.one_shape:
+            raise ZooError(f"scaling {scaling.name} takes layers whose input and output have one shape, not {self}")
         self.scaling = scaling
         self.kept = None
         if scaling is not None and scaling.stateful:
@@ -156,6 +164,8 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         by_default: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        same_side = (stride, 2 * padding) == (1, dilation * (kernel_size - 1))
+        self.one_shape = same_side and in_channels == out_channels
         self._init_scaling(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
@@ -187,6 +197,7 @@ class SpikingLinear(ScaledLayer, nn.Linear):
         by_default: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias)
+        self.one_shape = in_features == out_features
         self._init_scaling(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:

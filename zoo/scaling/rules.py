@@ -9,7 +9,8 @@ and output gradient b, summed over batch and positions. A rule is four choices a
     locality       the factor multiplies the weight gradient g[t] of each step; the error that it is computed from; or
                    that error and the one passed down as well
 
-Sources: Park et al. 2023 (arXiv 2308.00558) for `causal_trace`, see `zoo.scaling`; the others are variations of it.
+Sources: Park et al. 2023 (arXiv 2308.00558) for `final_trace`, `causal_trace` and `pre_pre`, see `zoo.scaling`; the
+others are variations of them.
 """
 
 from __future__ import annotations
@@ -63,6 +64,12 @@ class Rule(NamedTuple):
     window: bool = False
     counts: bool = False
     """Whether it takes spikes as int8 where a layer keeps them so; else they come in the layer's precision."""
+    rank: bool = False
+    """Whether its evidence can be approximated in few terms, see `window_terms`."""
+    one_shape: bool = False
+    """Whether it needs a layer whose input and output have one shape."""
+    text: str = ""
+    """Its formula and source."""
 
 
 def trace(spikes: Tensor, k: float = TRACE_DECAY, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -101,9 +108,13 @@ def _traces(s: Spikes) -> tuple[Tensor, Tensor]:
 
 
 def _small(s: Spikes, x: Tensor) -> Tensor:
+    return (x * _unit(s)).to(s.dtype)
+
+
+def _unit(s: Spikes) -> float:
     # Sums over batch and positions overflow float16 at 65,504. G does not depend on the evidence's scale, and a power
     # of two changes no digit: bring the largest possible sum over one step near 1.
-    return (x * 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)).to(s.dtype)
+    return 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)
 
 
 def _coincidence(s: Spikes) -> Tensor:
@@ -119,6 +130,17 @@ def _coincidence_of_window(s: Spikes) -> Tensor:
         for x in (s.pre, s.post)
     )
     return widened(folded(s.operator, a, b))[None].clamp(min=0)  # what was left out may have held up a small sum
+
+
+def _coincidence_of_last_step(s: Spikes) -> Tensor:
+    weights = tuple(_unit(s) * s.k**age for age in reversed(range(len(s.pre))))
+    a, b = (_weighted_sum(widened(x[0], s.dtype), x[1:], weights).to(s.dtype) for x in (s.pre, s.post))
+    return widened(s.operator(a, b))[None]
+
+
+def _coincidence_of_pre(s: Spikes) -> Tensor:
+    x = _small(s, trace(s.pre, s.k, s.dtype))
+    return each_step(s.operator, x, x)
 
 
 def _weighted_sum(first: Tensor, rest: Tensor, weights: tuple[float, ...]) -> Tensor:
@@ -253,17 +275,56 @@ def _same_on_all_ranks(x: Tensor) -> Tensor:
     return x
 
 
+_CODE = "the public code of the first author of arXiv 2308.00558"
+_G = "G = 1 - alpha + alpha E / max E"
 PRESETS: dict[str, Rule] = {
-    "causal_trace": Rule(lambda s, alpha: _by_max(_coincidence(s), alpha), counts=True),
-    "window": Rule(lambda s, alpha: _by_max(_coincidence_of_window(s), alpha), window=True, counts=True),
-    "mean_preserving": Rule(lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True, counts=True),
-    "channel": Rule(lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True, counts=True),
-    "coincidence": Rule(lambda s, alpha: _by_max(_spike_coincidence(s), alpha), counts=True),
-    "causal_only": Rule(lambda s, alpha: _by_max(_pre_before_post(s), alpha), counts=True),
-    "ltp_ltd": Rule(lambda s, alpha: _signed(_pre_before_minus_after_post(s), alpha), counts=True),
-    "local": Rule(_local, "error"),
-    "local_error": Rule(_local, "error_down"),
-}
+    "final_trace": Rule(
+        lambda s, alpha: _by_max(_coincidence_of_last_step(s), alpha), window=True, counts=True,
+        text=f"E = K(x_pre[T-1], x_post[T-1]), traces as they stand after the last step; {_G}; dW = G sum_t g[t]. The "
+        f"only version with pre and post that ran in {_CODE} (11 May 2023).",
+    ),
+    "causal_trace": Rule(
+        lambda s, alpha: _by_max(_coincidence(s), alpha), counts=True,
+        text=f"E[t] = K(x_pre[t], x_post[t]); {_G} for each step; dW = sum_t G[t] g[t]. What the names of later "
+        f"versions of {_CODE} say.",
+    ),
+    "pre_pre": Rule(
+        lambda s, alpha: _by_max(_coincidence_of_pre(s), alpha), counts=True, one_shape=True,
+        text=f"E[t] = K(x_pre[t], x_pre[t]), no post-synaptic spike in it; {_G} for each step. What {_CODE} computes "
+        "from 23 May 2023 on, where the post trace is read from the pre neuron: a slip, offered because it may be "
+        "behind the paper's numbers. Only layers whose input and output have one shape.",
+    ),
+    "window": Rule(
+        lambda s, alpha: _by_max(_coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
+        text=f"E = sum_t K(x_pre[t], x_post[t]); {_G}; dW = G sum_t g[t].",
+    ),
+    "mean_preserving": Rule(
+        lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
+        text="E as in window; G = 1 - alpha + alpha E / mean E, whose mean is 1.",
+    ),
+    "channel": Rule(
+        lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
+        text="As mean_preserving, with the mean of each output channel.",
+    ),
+    "coincidence": Rule(
+        lambda s, alpha: _by_max(_spike_coincidence(s), alpha), counts=True,
+        text=f"E[t] = K(s_pre[t], s_post[t]), spikes instead of traces; {_G} for each step.",
+    ),
+    "causal_only": Rule(
+        lambda s, alpha: _by_max(_pre_before_post(s), alpha), counts=True,
+        text=f"E[t] = K(x_pre[t], s_post[t]), pre at or before post; {_G} for each step.",
+    ),
+    "ltp_ltd": Rule(
+        lambda s, alpha: _signed(_pre_before_minus_after_post(s), alpha), counts=True,
+        text="D[t] = K(x_pre[t], s_post[t]) - K(s_pre[t], k x_post[t-1]); G = 1 + alpha D / max |D| for each step.",
+    ),
+    "local": Rule(
+        _local, "error",
+        text="y[t] = s_post[t] + k (1 - s_post[t]) y[t+1], how soon the neuron fires; the error of the weight gradient "
+        "times 1 - alpha + alpha y.",
+    ),
+    "local_error": Rule(_local, "error_down", text="As local, and the error passed down as well."),
+}  # fmt: skip
 CONTROLS: dict[str, Callable[[Rule, Spikes, float], Tensor]] = {
     "mean_scale": _mean_scale,
     "permuted": _permuted,

@@ -68,6 +68,11 @@ class Scaling(NamedTuple):
         return self.every > 1 or self.average > 0
 
     @property
+    def one_shape(self) -> bool:
+        """Whether only layers whose input and output have one shape can be scaled."""
+        return self._rule.one_shape
+
+    @property
     def _rule(self) -> Rule:
         return PRESETS[self.of or self.name]
 
@@ -75,8 +80,10 @@ class Scaling(NamedTuple):
         """Length of the first axis of a factor of weight gradients."""
         return 1 if self._rule.window else timesteps
 
-    def reaches(self, name: str, by_default: bool) -> bool:
-        """Whether a layer of that name is scaled."""
+    def reaches(self, name: str, by_default: bool, one_shape: bool) -> bool:
+        """Whether a layer of that name is scaled; `one_shape` if its input and output have one."""
+        if self._rule.one_shape and not one_shape:
+            return False
         if self.layers in (DEFAULT_LAYERS, ALL_LAYERS):
             return by_default or self.layers == ALL_LAYERS
         return fnmatchcase(name, self.layers)
@@ -150,7 +157,7 @@ def register_scaling(
         raise one_of("locality", locality, LOCALITIES)
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        PRESETS[name] = Rule(factor, locality, window)
+        PRESETS[name] = Rule(factor, locality, window, rank=window)
         return factor
 
     return register
@@ -202,8 +209,8 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
         raise one_of("scaling precision", scaling.precision, list(_PRECISIONS))
     if scaling.rank is not None:
         check_integer("scaling rank", scaling.rank, 1)
-        if not PRESETS[of or name].window:
-            raise ZooError(f"scaling {of or name} has a factor for each step: only rules of whole windows take a rank")
+        if not PRESETS[of or name].rank:
+            raise ZooError(f"scaling {of or name} takes no rank: only rules whose evidence is of a whole window do")
     if name == NORM_SCALE and scaling.locality != "weight":
         raise ZooError(f"scaling {name} is a control of rules that scale weight gradients, {of} is none")
     if scaling.locality != "weight" and (scaling.stateful or scaling.batch < 1):
