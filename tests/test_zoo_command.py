@@ -21,10 +21,7 @@ from zoo.models.catalogue import references, summary
 PLUGIN = '''
 import torch
 import zoo
-from zoo.family import build, make_cfgs
 from zoo.models.sresnet import SResNet
-
-default_cfgs = make_cfgs(["my_net", "my_other_net", "my_broken_net"], first_conv="conv1", classifier="fc")
 
 
 class LooksAtValues(SResNet):
@@ -39,24 +36,13 @@ class Broken(SResNet):
         return super().forward_stem(x, repeat).view(-1)
 
 
-def make(network, name, pretrained, **kwargs):
-    return build(network, name, pretrained, depths=(1,), widths=(8,), stem=4, **{"timesteps": 6} | kwargs)
-
-
-@zoo.register_model
-def my_net(pretrained=False, **kwargs):
-    """A network of mine."""
-    return make(SResNet, "my_net", pretrained, **kwargs)
-
-
-@zoo.register_model
-def my_other_net(pretrained=False, **kwargs):
-    return make(LooksAtValues, "my_other_net", pretrained, **kwargs)
-
-
-@zoo.register_model
-def my_broken_net(pretrained=False, **kwargs):
-    return make(Broken, "my_broken_net", pretrained, **kwargs)
+for network, name, text in (
+    (SResNet, "my_net", "A network of mine."),
+    (LooksAtValues, "my_other_net", "It looks at its weights."),
+    (Broken, "my_broken_net", "It does not run."),
+):
+    shape = {"depths": (1,), "widths": (8,), "stem": 4}
+    zoo.register_family(network, [zoo.Variant(name, text, shape, {"timesteps": 6})])
 
 
 @zoo.register_scaling("my_rule", locality="error")

@@ -292,7 +292,7 @@ class SpikingNetwork(nn.Module):
     def scaling_state(self) -> dict[str, Tensor]:
         """What scaled layers keep between steps, to go on from later; no part of state_dict."""
         kept = {name: module for name, module in self.named_modules() if isinstance(module, KeptFactor)}
-        return {f"{name}.{part}": getattr(kept[name], part) for name in kept for part in ("factor", "calls")}
+        return {f"{name}.{key}": getattr(kept[name], key) for name in kept for key in ("factor", "calls")}
 
     def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `scaling_state` gave."""
