@@ -88,8 +88,8 @@ def register_family(
     ...         self.finish()
     >>> zoo.register_family(MyNet, [zoo.Variant("my_net", "A small network.", {"width": 32})])
 
-    and then "my_net" and "my_net_gs" are architectures of the zoo. Each name becomes a function of the module that calls
-    this, with the variant's sentence for its docstring.
+    and then "my_net" and "my_net_gs" are architectures of the zoo. Each name becomes a function of the file that calls
+    this, with the variant's sentence as its docstring.
 
     Args:
         network: the class; it is called with a variant's keywords and the user's.

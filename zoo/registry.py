@@ -117,7 +117,7 @@ def _devices() -> list[str]:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that calls `zoo.register_family`, `zoo.register_model` or `zoo.register_scaling`; once a process.
+    """Run a Python file that registers: `zoo.register_family`, `register_model`, `register_scaling`; once a process.
 
     Raises:
         ZooError: no such file, or it fails; the message holds its error.

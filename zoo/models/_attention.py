@@ -135,7 +135,11 @@ class MembraneBlock(nn.Module):
 class SpikingTransformer(SpikingNetwork):
     """What the networks of all four papers share: their neurons by default, and their initial weights.
 
-    Nothing in them depends on the size of the images.
+    Nothing in them depends on the size of the images, so there is no img_size: positions are encoded by convolutions.
+
+    Args:
+        neuron: LIF with tau 2 by default, as in the papers.
+        kwargs: as for `SpikingNetwork`.
     """
 
     def __init__(self, *, neuron: str | Mapping[str, Any] = PAPER_NEURON, **kwargs: Any) -> None:
