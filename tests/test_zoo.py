@@ -28,10 +28,11 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
+from zoo.family import plain_name
 from zoo.neurons.lif import LIF
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
-PLAIN = [name for name in zoo.list_models() if not name.endswith("_gs")]
+PLAIN = [name for name in zoo.list_models() if plain_name(name) == name]
 GOLDEN = Path(__file__).parent / "golden" / "models.json"
 
 
