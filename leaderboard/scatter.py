@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
+from zoo.family import plain_name
+
 from .collect import Row
 
 Point = tuple[Row, int, str]  # row, rank within its dataset, anchor of its table row
@@ -58,9 +60,8 @@ def scatter(dataset: str, points: list[Point]) -> str:
 
 
 def _twin_key(row: Row) -> tuple[bool, str]:
-    """(has gradient scaling, the name without `_gs`): twins differ in the first only."""
-    parts = row.model.split("_")
-    return "gs" in parts, "_".join(part for part in parts if part != "gs") + f".{row.tag}"
+    """(has gradient scaling, name of the plain twin and tag): twins differ in the first only."""
+    return row.scaling is not None, f"{plain_name(row.model)}.{row.tag}"
 
 
 def _mark(row: Row, rank: int, anchor: str, x: float, y: float, top: float) -> str:

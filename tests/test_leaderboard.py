@@ -434,7 +434,9 @@ def test_html_escapes_what_files_say() -> None:
 def test_page_is_self_contained_and_plots_twins() -> None:
     results = {
         "a.json": accuracy(),
-        "b.json": accuracy(model="sresnet19_gs", top1=91.0, spikes_per_image=800.0),
+        "b.json": accuracy(
+            model="sresnet19_gs", top1=91.0, spikes_per_image=800.0, scaling={"name": "channel", "alpha": 0.5}
+        ),
         "c.json": accuracy(model="svgg9", spikes_per_image=0.0),
         "d.json": accuracy(dataset="digits", spikes_per_image=None),
     }

@@ -105,20 +105,12 @@ def test_classifier_contract():
         model(torch.randn(2, 3, 32, 32))
 
 
-def test_spikes_in_and_alive():
-    model, rates, seen = zoo.create_model("plif_net_w16", timesteps=2, kernel="reference").train(), {}, []
+def test_alive():
+    model, rates = zoo.create_model("plif_net_w16", timesteps=2, kernel="reference").train(), {}
     for key, module in model.named_modules():
         if isinstance(module, LIF):
             module.register_forward_hook(lambda m, i, o, key=key: rates.update({key: o.mean().item()}))
-        if isinstance(module, nn.Conv2d | nn.Linear) and key not in model.real_inputs:
-
-            def check(_, inputs, key=key):
-                assert set(inputs[0].unique().tolist()) <= {0.0, 1.0}, key
-                seen.append(key)
-
-            module.register_forward_pre_hook(check)
     F.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
-    assert len(seen) == 7
     assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
     assert len(rates) == 8
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())

@@ -7,6 +7,7 @@ of time steps is seen once, and a training step.
 from __future__ import annotations
 
 import copy
+import doctest
 import functools
 import hashlib
 import json
@@ -27,10 +28,11 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
+from zoo.family import plain_name
 from zoo.neurons.lif import LIF
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
-PLAIN = [name for name in zoo.list_models() if not name.endswith("_gs")]
+PLAIN = [name for name in zoo.list_models() if plain_name(name) == name]
 GOLDEN = Path(__file__).parent / "golden" / "models.json"
 
 
@@ -43,7 +45,7 @@ def params(name):
 SMALL = [name for name in PLAIN if params(name) < 3e5]  # at least one a family, see test_families
 BIG = [name for name in PLAIN if name not in SMALL]
 FAMILIES = {type(zoo.create_model(name)).__name__: name for name in SMALL}
-PUBLISHED = {  # millions, for 10 classes unless said
+PUBLISHED = {  # millions, for 10 classes by default
     **{"sresnet18": 11.2, "sresnet19": 12.63, "sresnet34": 21.28, "ms_resnet19": 12.50, "max_resnet18": 12.50},
     **{"spikformer_4_384": 9.32, "sdt_2_512": 10.28, "qkformer_4_384": 6.74, "maxformer": 6.57},
     **{"max_resnet18_2222": 11.22, "svgg11": 9.23, "svgg16": 14.72},
@@ -54,6 +56,26 @@ LISTED = [
     *("max_resnet18", "max_resnet18_2222", *(f"svgg{depth}" for depth in (5, 9, 11, 13, 16)), "plif_net"),
     *("spikformer_4_384", "sdt_2_512", "qkformer_4_384", "maxformer"),
 ]
+POOLED = ["conv1", "fc"]  # the image, and means over positions
+REAL_INPUTS = {  # by family, wildcards over the layers that receive more than zeros and ones
+    "SResNet": POOLED,
+    "SResNet hidden": ["conv1", "fc_hidden"],
+    "SEWResNet ADD": [*POOLED, "stages.0.[!0]*.conv1", "stages.[!0]*.conv1", "stages.[!0]*.shortcut.0"],  # counts
+    "SEWResNet AND": POOLED,
+    "SEWResNet IAND": POOLED,
+    "MSResNet": [*POOLED, "stages.*.shortcut.0"],  # currents
+    "MaxResNet": [*POOLED, "stages.*.shortcut.0"],
+    "SVGG": POOLED,
+    "SVGG hidden": ["conv1"],
+    "PLIFNet hidden": ["conv1"],
+    "Spikformer": [*POOLED, "stages.*.qkv.?.conv", "stages.*.fc1.conv"],  # counts
+    "QKFormer": [
+        *(*POOLED, "stages.*.0.conv_neuron.conv", "stages.*.0.shortcut.conv"),
+        *("stages.*.attn.?.conv", "stages.*.qkv.?.conv", "stages.*.fc1.conv"),
+    ],
+    "SpikeDrivenTransformer": ["conv1"],
+    "MaxFormer": ["conv1"],
+}
 
 
 def images(batch=2):
@@ -177,22 +199,39 @@ def test_forward(name, batch, timesteps):
     assert torch.isfinite(y).all()
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_layers_receive_only_spikes_but_for_the_listed_and_all_are_alive(name):
-    model, binary, rates = zoo.create_model(name, timesteps=2).train(), {}, {}
-    kinds = nn.Conv2d | nn.Linear
+def real_inputs(model):
+    """Names of the layers whose input is not binary."""
+    words = [
+        type(model).__name__,
+        "hidden" if getattr(model, "fc_hidden", None) else "",
+        model.model_args.get("connect"),
+    ]
+    patterns = REAL_INPUTS[" ".join(word for word in words if word)]
+    layers = [key for key, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return {key for key in layers if any(fnmatchcase(key, pattern) for pattern in patterns)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [*((name, {}) for name in PLAIN), *(("sew_resnet18_w16", {"connect": connect}) for connect in ("AND", "IAND"))],
+)
+def test_layers_receive_only_spikes_but_for_the_listed_and_all_are_alive(name, kwargs):
+    """And the listed receive something else: the list is neither too short nor too long."""
+    model, binary, rates = zoo.create_model(name, timesteps=2, **kwargs), {}, {}
     for key, module in model.named_modules():
-        if isinstance(module, kinds):
-            look = lambda m, i, key=key: binary.update({key: bool(((i[0] == 0) | (i[0] == 1)).all())})  # noqa: E731
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            look = lambda m, i, key=key: binary[key].append(bool(((i[0] == 0) | (i[0] == 1)).all()))  # noqa: E731
+            binary[key] = []
             module.register_forward_pre_hook(look)
         if isinstance(module, LIF):
-            note = lambda m, i, o, key=key: rates.update({key: o.mean().item()})  # noqa: E731
+            note = lambda m, i, o, key=key: rates.update({key: o.mean().item()}) if m.training else None  # noqa: E731
             module.register_forward_hook(note)
-    with torch.no_grad():
-        model(images(4))
-    assert set(binary) == {key for key, m in model.named_modules() if isinstance(m, kinds)}
-    real = {key for key in binary if any(fnmatchcase(key, pattern) for pattern in model.real_inputs)}
-    assert {key for key in binary if not binary[key]} <= real
+    modes = [True, False] if name in SMALL else [True]
+    for training in modes:
+        with torch.no_grad():
+            model.train(training)(images(4))
+    assert {len(seen) for seen in binary.values()} == {len(modes)}
+    assert {key for key, seen in binary.items() if not all(seen)} == real_inputs(model)
     assert all(0.001 < rate < 0.95 for rate in rates.values()), rates
 
 
@@ -363,11 +402,10 @@ def test_larger_images(name):
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 10)
 
 
-OWN = """
-from torch import nn
+BY_HAND = """
 import zoo
-from zoo.models.sresnet import SResNet
 from zoo.family import build, make_cfgs
+from zoo.models.sresnet import SResNet
 
 default_cfgs = make_cfgs(["my_snn"], first_conv="conv1", classifier="fc")
 
@@ -379,13 +417,29 @@ def my_snn(pretrained=False, **kwargs):
 
 
 def test_a_model_of_ones_own(tmp_path):
-    (tmp_path / "mine.py").write_text(OWN)
-    code = (
-        "import zoo, timm, torch; zoo.load_plugin('mine.py'); "
-        "print(zoo.create_model('my_snn', timesteps=2)(torch.randn(2, 3, 32, 32)).shape, zoo.list_models('my_*')); "
-        "print(timm.create_model('my_snn', scaling='window').model_args['scaling'])"
-    )
+    """A family as the docstring shows it, and one function as timm's users write it."""
+    example = doctest.DocTestParser().get_examples(zoo.register_family.__doc__)
+    (tmp_path / "family.py").write_text("".join(line.source for line in example))
+    (tmp_path / "by_hand.py").write_text(BY_HAND)
+    code = """
+import zoo, timm, torch
+for file in ("family.py", "by_hand.py", "family.py"):
+    zoo.load_plugin(file)
+print(zoo.list_models("my_*"), timm.is_model("my_net_gs"))
+for name in ("my_net", "my_net_gs", "my_snn"):
+    print(name, list(zoo.create_model(name, timesteps=2)(torch.randn(2, 3, 32, 32)).shape))
+print(timm.create_model("my_snn", scaling="window").model_args["scaling"])
+print(*(sum(getattr(m, "scaling", None) is not None for m in zoo.create_model(name).modules())
+    for name in ("my_net", "my_net_gs")))
+print(zoo.model_info("my_net")["description"], zoo.model_info("my_net")["params"])
+"""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == ["torch.Size([2, 10]) ['my_snn']", "window"]
+    assert done.stdout.splitlines() == [
+        "['my_net', 'my_net_gs', 'my_snn'] True",
+        *(f"{name} [2, 10]" for name in ("my_net", "my_net_gs", "my_snn")),
+        "window",
+        "0 1",
+        f"A small network. {9 * 3 * 32 + 9 * 32 * 32 + 4 * 32 + 330}",
+    ]

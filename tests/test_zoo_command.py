@@ -14,17 +14,14 @@ from conftest import ROOT
 import zoo
 from zoo.__main__ import main
 from zoo.errors import ZooError, run_command
-from zoo.family import GS
+from zoo.family import GS, plain_name
 from zoo.files import read_json
 from zoo.models.catalogue import references, summary
 
 PLUGIN = '''
 import torch
 import zoo
-from zoo.family import build, make_cfgs
 from zoo.models.sresnet import SResNet
-
-default_cfgs = make_cfgs(["my_net", "my_other_net", "my_broken_net"], first_conv="conv1", classifier="fc")
 
 
 class LooksAtValues(SResNet):
@@ -39,24 +36,13 @@ class Broken(SResNet):
         return super().forward_stem(x, repeat).view(-1)
 
 
-def make(network, name, pretrained, **kwargs):
-    return build(network, name, pretrained, depths=(1,), widths=(8,), stem=4, **{"timesteps": 6} | kwargs)
-
-
-@zoo.register_model
-def my_net(pretrained=False, **kwargs):
-    """A network of mine."""
-    return make(SResNet, "my_net", pretrained, **kwargs)
-
-
-@zoo.register_model
-def my_other_net(pretrained=False, **kwargs):
-    return make(LooksAtValues, "my_other_net", pretrained, **kwargs)
-
-
-@zoo.register_model
-def my_broken_net(pretrained=False, **kwargs):
-    return make(Broken, "my_broken_net", pretrained, **kwargs)
+for network, name, text in (
+    (SResNet, "my_net", "A network of mine."),
+    (LooksAtValues, "my_other_net", "It looks at its weights."),
+    (Broken, "my_broken_net", "It does not run."),
+):
+    shape = {"depths": (1,), "widths": (8,), "stem": 4}
+    zoo.register_family(network, [zoo.Variant(name, text, shape, {"timesteps": 6})])
 
 
 @zoo.register_scaling("my_rule", locality="error")
@@ -83,7 +69,7 @@ def test_everything_is_listed(capsys):
         assert row["dense_operations"] > row["params"] / 10
         assert row["timesteps"] >= 1
         assert row["pretrained"] == zoo.list_pretrained(f"{name}.*")
-        if not name.endswith("_gs"):
+        if plain_name(name) == name:
             assert rows[f"{name}_gs"] == row | {"model": f"{name}_gs", "pretrained": rows[f"{name}_gs"]["pretrained"]}
     assert found["keywords"]["scaling"] == zoo.list_scalings()
     assert found["keywords"]["neuron"] == zoo.list_neurons()
@@ -155,7 +141,7 @@ def test_references_are_well_formed():
     for row in rows:
         assert row.keys() == keys
         assert zoo.is_model(row["model"])
-        assert not row["model"].endswith("_gs")
+        assert plain_name(row["model"]) == row["model"]
         values = [row[dataset] for dataset in ("cifar10", "cifar100") if row[dataset] is not None]
         assert values
         assert all(60 < value < 100 for value in values)

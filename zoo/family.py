@@ -76,7 +76,21 @@ def register_family(
 ) -> None:
     """Register the variants of a network with timm and with the zoo, each with its twin that gradient scaling trains.
 
-    Call it in the file that defines the network, after it: each name becomes a function of that module.
+    A file of your own, that `zoo.load_plugin` or a command's `--plugin FILE` runs, may hold:
+
+    >>> import zoo
+    >>> from torch import nn
+    >>> from zoo.layers import ConvNeuron
+    >>> class MyNet(zoo.SpikingNetwork):
+    ...     def __init__(self, width, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.make_stem(width)
+    ...         self.add_stage(nn.Sequential(ConvNeuron(width, width, self.make, 3), nn.MaxPool2d(2)), width, 2)
+    ...         self.finish()
+    >>> zoo.register_family(MyNet, [zoo.Variant("my_net", "A small network.", {"width": 32})])
+
+    and then "my_net" and "my_net_gs" are architectures of the zoo. Each name becomes a function of the file that calls
+    this, with the variant's sentence as its docstring.
 
     Args:
         network: the class; it is called with a variant's keywords and the user's.
@@ -87,11 +101,24 @@ def register_family(
         ZooError: a name is already one of timm's.
     """
     module = sys.modules[sys._getframe(1).f_globals["__name__"]]
-    twins = [twin for variant in variants for twin in (variant, scaled_twin(variant))]
+    twins = []
+    for variant in variants:
+        scaled = scaled_twin(variant)
+        _PLAIN[scaled.name] = variant.name
+        twins += [variant, scaled]
     cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
     module.default_cfgs = {**getattr(module, "default_cfgs", {}), **cfgs}  # type: ignore[attr-defined] # timm looks there
     for twin in twins:
         setattr(module, twin.name, register_model(_entrypoint(network, twin, module.__name__)))
+
+
+_PLAIN: dict[str, str] = {}
+"""From each architecture that gradient scaling trains to its plain twin."""
+
+
+def plain_name(architecture: str) -> str:
+    """The twin of an architecture without gradient scaling; itself, if it has no other."""
+    return _PLAIN.get(architecture, architecture)
 
 
 def scaled_twin(variant: Variant) -> Variant:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm
-from .scaling.layers import SpikingConv2d, SpikingLinear
+from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
 from .specs import check_integer
 
 
@@ -67,8 +67,8 @@ class LayerFactory:
         """A convolution over spikes that keeps the resolution but for its stride.
 
         Args:
-            by_default: whether its gradient is scaled where nobody says which layers; unless said, where it is 3 x 3
-                with equal channels and stride 1.
+            by_default: whether its gradient is scaled where nobody says which layers; by default, where it is
+                3 x 3 with equal channels and stride 1.
             others: dilation, groups, as in `SpikingConv2d`.
         """
         if by_default is None:
@@ -82,3 +82,63 @@ class LayerFactory:
     ) -> SpikingLinear:
         """A linear layer over spikes [T*B, C]."""
         return SpikingLinear(in_features, out_features, bias, timesteps=self.timesteps, by_default=by_default)
+
+
+def fire(
+    x: Tensor, layer: nn.Module, norm: nn.Module | None, neurons: SpikingNeuron, saved: Tensor | None = None
+) -> Tensor:
+    """Spikes of `neurons` that a convolution or linear layer drives, which learns of them for gradient scaling.
+
+    Args:
+        x: input of the layer, spikes or their counts.
+        layer, norm, neurons: what it passes through, in this order; None for no normalisation.
+        saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
+    """
+    post = PostSpikes()
+    return post.tie(neurons(layer(x, post, saved), norm=norm))
+
+
+def tie_compact(post: PostSpikes, spikes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`spikes`, tied to the layer that drives them, and `compact(spikes)`, for the layer that they drive to save."""
+    saved = compact(spikes)
+    return post.tie(spikes, saved), saved
+
+
+class ConvNeuron(nn.Module):
+    """Convolution - norm - neurons: spikes or their counts in, spikes out.
+
+    Args:
+        in_channels, channels: of input and output.
+        make: what to build from.
+        kernel_size, stride: of the convolution.
+        counts: the input counts spikes instead of being spikes, and may not fit in the byte that backward keeps.
+        by_default: as in `LayerFactory.conv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        make: LayerFactory,
+        kernel_size: int = 1,
+        stride: int = 1,
+        *,
+        counts: bool = False,
+        by_default: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.counts = counts
+        self.conv = make.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
+        self.bn = make.norm(channels)
+        self.lif = make.neuron()
+
+    def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
+        """[T*B, C, H, W] to spikes [T*B, C', H', W'].
+
+        Args:
+            x: spikes, or their counts.
+            saved: `compact(x)`, where the caller has it already.
+        """
+        if saved is None and not self.counts:
+            saved = compact(x)
+        return fire(x, self.conv, self.bn, self.lif, saved)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import ZooError, one_of
-from .layers import LayerFactory
+from .layers import LayerFactory, stem_conv
 from .neurons import SpikingNeuron
 from .neurons.encoding import encode, resolve_encoding
 from .neurons.folding import unfold_steps
@@ -23,9 +23,8 @@ from .specs import check_integer, check_number
 class SpikingNetwork(nn.Module):
     """Base of the zoo's networks: a pure function from images to logits, time folded into the batch inside.
 
-    A subclass builds its layers from `self.make`, sets `stages` (a ModuleList of what runs one after the other),
-    `feature_info`, `num_features` and `fc`, calls `assign_scaling`, and defines `forward_stem`; often `forward_final`,
-    `forward_head`. The registry sets the rest.
+    The constructor of a subclass calls `make_stem`, `add_stage` for each stage, and `finish`; it builds its layers from
+    `self.make`. Where they differ, it defines `forward_stem`, `forward_pre_logits`, `init_weights`.
 
     Args:
         own: the keywords of the subclass that are part of what the network is, JSON values.
@@ -34,6 +33,7 @@ class SpikingNetwork(nn.Module):
         timesteps: T.
         neuron, surrogate, norm, scaling: a name or an object with its numbers; see the modules of these names.
         encoding: how images become input over time; see `zoo.neurons.encoding`.
+        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `stem_conv`).
         dropout: probability of dropping a pooled feature before the head.
         kernel: which code runs the neurons; see `zoo.kernels`. No part of what the network is, so not in model_args.
 
@@ -41,7 +41,11 @@ class SpikingNetwork(nn.Module):
         ZooError: a value that is out of range or not known.
     """
 
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    lif1: SpikingNeuron
     stages: nn.ModuleList
+    """What runs one after the other."""
     fc: nn.Module
     num_features: int
     head_hidden_size: int
@@ -69,6 +73,7 @@ class SpikingNetwork(nn.Module):
         norm: str | Mapping[str, Any] = "bn",
         encoding: str = "direct",
         scaling: str | Mapping[str, Any] | None = None,
+        stem_stride: int = 1,
         dropout: float = 0.0,
         kernel: str = "auto",
     ) -> None:
@@ -78,13 +83,49 @@ class SpikingNetwork(nn.Module):
         self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
         self.num_classes = check_integer("num_classes", num_classes, 0)
         self.in_chans = check_integer("in_chans", in_chans, 1)
+        self.stem_stride = check_integer("stem_stride", stem_stride, 1)
         self.timesteps, self.encoding = timesteps, resolve_encoding(encoding)
         self._scaling = resolve_scaling(scaling)
         self.model_args = {
-            **{"timesteps": timesteps, "neuron": neuron, "surrogate": surrogate, "scaling": scaling or NONE},
-            **{"norm": norm, "encoding": encoding, "dropout": dropout, "in_chans": in_chans},
-            **(own or {}),
-        }
+            "timesteps": timesteps,
+            "neuron": neuron,
+            "surrogate": surrogate,
+            "scaling": scaling or NONE,
+            "norm": norm,
+            "encoding": encoding,
+            "dropout": dropout,
+            "in_chans": in_chans,
+            "stem_stride": stem_stride,
+        } | dict(own or {})
+
+    def make_stem(self, channels: int, *, neurons: bool = True) -> None:
+        """Add the first layers: conv1 over the image, bn1 and, if `neurons`, lif1."""
+        self.conv1 = stem_conv(self.in_chans, channels, self.stem_stride)
+        self.bn1 = self.make.norm(channels)
+        if neurons:
+            self.lif1 = self.make.neuron()
+
+    def add_stage(self, stage: nn.Module, channels: int, reduction: int) -> None:
+        """Append a stage, whose output has so many channels, at 1 / `reduction` of the resolution behind conv1."""
+        if not hasattr(self, "stages"):
+            self.stages, self.feature_info = nn.ModuleList(), []
+        module = f"stages.{len(self.stages)}"
+        self.feature_info.append({"num_chs": channels, "reduction": self.stem_stride * reduction, "module": module})
+        self.stages.append(stage)
+        self.num_features = channels
+
+    def finish(self, features: int | None = None) -> None:
+        """Add the classifier, over `features` or by default the channels of the last stage; then what needs all layers:
+        initial weights, gradient scaling."""
+        self.fc = self.make_classifier(features or self.num_features)
+        self.init_weights()
+        self.assign_scaling()
+
+    def init_weights(self) -> None:
+        """He initialisation of every convolution."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def assign_scaling(self) -> None:
         """Give the rule of gradient scaling to the layers that it reaches.
@@ -114,22 +155,22 @@ class SpikingNetwork(nn.Module):
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to [T*B, C, H, W]; with `repeat`, it is [B, C, H, W], the same at every time step."""
-        raise NotImplementedError
-
-    def forward_final(self, x: Tensor) -> Tensor:
-        """What comes between the last stage and the head."""
-        return x
+        return self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] to what the head sees, [T*B, C', H', W']."""
         x = self.forward_stem(*encode(x, self.encoding, self.timesteps, self.in_chans))
         for stage in self.stages:
             x = self.run_stage(stage, x)
-        return self.forward_final(x)
+        return x
+
+    def forward_pre_logits(self, x: Tensor) -> Tensor:
+        """Features [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
+        return self.dropout(self.pool(x).flatten(1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
-        x = self.dropout(self.pool(x).flatten(1))
+        x = self.forward_pre_logits(x)
         return x if pre_logits else self.fc(x)
 
     def forward_intermediates(
@@ -146,7 +187,7 @@ class SpikingNetwork(nn.Module):
         Args:
             x: images [B, C, H, W].
             indices: which stages, negative from the end; an integer n for the last n, None for all.
-            norm: also apply what follows the last stage to its output.
+            norm: as timm's networks take it; nothing follows the last stage here.
             stop_early: leave out the stages behind the last index.
             output_fmt: "NCHW", mean over time [B, C, H, W]: firing rates, where a stage ends in spikes; or "TNCHW".
             intermediates_only: return the list alone.
@@ -169,9 +210,9 @@ class SpikingNetwork(nn.Module):
                 break
             x = self.run_stage(stage, x)
             if i in take:
-                outputs[i] = unfold_steps(self.forward_final(x) if norm and i == count - 1 else x, self.timesteps)
+                outputs[i] = unfold_steps(x, self.timesteps)
         intermediates = [outputs[i] if output_fmt == "TNCHW" else outputs[i].mean(0) for i in take]
-        return intermediates if intermediates_only else (self.forward_final(x), intermediates)
+        return intermediates if intermediates_only else (x, intermediates)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
@@ -253,7 +294,7 @@ class SpikingNetwork(nn.Module):
     def scaling_state(self) -> dict[str, Tensor]:
         """What scaled layers keep between steps, to go on from later; no part of state_dict."""
         kept = {name: module for name, module in self.named_modules() if isinstance(module, KeptFactor)}
-        return {f"{name}.{part}": getattr(kept[name], part) for name in kept for part in ("factor", "calls")}
+        return {f"{name}.{key}": getattr(kept[name], key) for name in kept for key in ("factor", "calls")}
 
     def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `scaling_state` gave."""

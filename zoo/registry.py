@@ -22,9 +22,10 @@ from .scaling import NONE
 
 
 def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., SpikingNetwork]:
-    """Decorator: register a model function under its name, with timm and with the zoo.
+    """Decorator: register one model function under its name, with timm and with the zoo, as timm's own does.
 
-    `default_cfgs` must stand above it in the same file, as timm wants it.
+    `zoo.register_family` does it for a table of them. By hand, `default_cfgs` (see `zoo.family.make_cfgs`) must stand
+    above it in the same file, and the function calls `zoo.family.build`.
 
     Raises:
         ZooError: the name is already one of timm's.
@@ -116,7 +117,7 @@ def _devices() -> list[str]:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that calls `zoo.register_scaling` or `zoo.register_model`; once a process, however often asked.
+    """Run a Python file that registers: `zoo.register_family`, `register_model`, `register_scaling`; once a process.
 
     Raises:
         ZooError: no such file, or it fails; the message holds its error.

@@ -1,4 +1,4 @@
-"""What the spiking transformers share: maps that end in neurons, attention, MLP and blocks, on maps [T*B, C, H, W].
+"""What the spiking transformers share: attention, MLP, blocks on maps [T*B, C, H, W], initial weights.
 
 Two families of residual streams, and so two of MLPs and blocks:
 
@@ -13,14 +13,16 @@ convolution receives them: a layer of neurons comes first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import LayerFactory
-from ..scaling.layers import PostSpikes, compact
+from ..layers import ConvNeuron, LayerFactory
+from ..network import SpikingNetwork
+from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 
 PAPER_NEURON: dict[str, Any] = {"name": "lif", "tau": 2.0, "decay_input": True}
@@ -29,47 +31,6 @@ MLP_RATIO = 4
 """Hidden channels of an MLP over channels of the stream, in all four papers."""
 ATTENTION_SCALE = 0.125
 """Of the product q kT v, whatever the channels of a head, in all papers that have that product."""
-
-
-class ConvNeuron(nn.Module):
-    """Convolution - norm - neurons: spikes or their counts in, spikes out.
-
-    Args:
-        in_channels, channels: of input and output.
-        make: what to build from.
-        kernel_size, stride: of the convolution.
-        counts: the input counts spikes instead of being spikes, and may not fit in the byte that backward keeps.
-        by_default: as in `LayerFactory.conv`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        make: LayerFactory,
-        kernel_size: int = 1,
-        stride: int = 1,
-        *,
-        counts: bool = False,
-        by_default: bool | None = None,
-    ) -> None:
-        super().__init__()
-        self.counts = counts
-        self.conv = make.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
-        self.bn = make.norm(channels)
-        self.lif = make.neuron()
-
-    def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C, H, W] to spikes [T*B, C', H', W'].
-
-        Args:
-            x: spikes, or their counts.
-            saved: `compact(x)`, where the caller has it already.
-        """
-        post = PostSpikes()
-        if saved is None and not self.counts:
-            saved = compact(x)
-        return post.tie(self.lif(self.conv(x, post, saved), norm=self.bn))
 
 
 class QKV(nn.Module):
@@ -171,20 +132,46 @@ class MembraneBlock(nn.Module):
         return x + self.bn2(self.fc2(self.fc1(post.tie(self.lif1(x)))))
 
 
-@torch.no_grad()
-def init_weights(network: nn.Module) -> None:
-    """Weights as in the papers' code, normal of standard deviation 0.02, and attention that is neither dumb nor deaf.
+class SpikingTransformer(SpikingNetwork):
+    """What the networks of all four papers share: their neurons by default, and their initial weights.
 
-    A spike of attention takes some eight coincidences of q, k and v over channels and tokens: normalised currents of
-    mean 0 give almost none of them to these papers' neurons, and a multitude to more excitable ones. The mean is moved
-    to where the neurons of q, k and v spike alike, whatever they are.
+    Nothing in them depends on the size of the images, so there is no img_size: positions are encoded by convolutions.
+
+    Args:
+        neuron: LIF with tau 2 by default, as in the papers.
+        kwargs: as for `SpikingNetwork`.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        if isinstance(module, QKV):
-            for part in (module.q, module.k, module.v):
-                bias: Any = part.bn.bias
-                bias.fill_(part.lif.threshold / part.lif.gain - 1.5)  # the first is what spikes in one time step
+
+    def __init__(self, *, neuron: str | Mapping[str, Any] = PAPER_NEURON, **kwargs: Any) -> None:
+        super().__init__(neuron=neuron, **kwargs)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """As in the papers' code, normal of standard deviation 0.02, and attention that is neither dumb nor deaf.
+
+        A spike of attention takes some eight coincidences of q, k and v over channels and tokens: normalised currents
+        of mean 0 give almost none of them to these papers' neurons, and a multitude to more excitable ones. The mean is
+        moved to where the neurons of q, k and v spike alike, whatever they are.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, QKV):
+                for conv in (module.q, module.k, module.v):
+                    bias: Any = conv.bn.bias
+                    bias.fill_(conv.lif.threshold / conv.lif.gain - 1.5)  # the first is what spikes in one time step
+
+
+class MembraneTransformer(SpikingTransformer):
+    """One whose stream holds membrane currents: neurons read them once more between the pooling and the classifier."""
+
+    def finish(self, features: int | None = None) -> None:
+        """As in `SpikingNetwork`, behind those neurons."""
+        self.final_lif = self.make.neuron()
+        super().finish(features)
+
+    def forward_pre_logits(self, x: Tensor) -> Tensor:
+        """Membrane currents [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C]."""
+        return self.dropout(self.final_lif(self.pool(x).flatten(1)))

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..layers import LayerFactory
+from ..layers import LayerFactory, fire
 from ..neurons.folding import repeat_steps
-from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 
 
@@ -47,11 +46,10 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C] to spikes [T*B, C']."""
-        post = PostSpikes()
         x = self.dropout(x)
         if self.bn is None:
-            return post.tie(self.lif(self.linear(x, post)))
-        return post.tie(self.lif(self.linear(x[..., None, None], post), norm=self.bn))[..., 0, 0]
+            return fire(x, self.linear, None, self.lif)
+        return fire(x[..., None, None], self.linear, self.bn, self.lif)[..., 0, 0]
 
 
 class DenseLayers(nn.Sequential):
@@ -87,7 +85,7 @@ class DenseLayers(nn.Sequential):
 
 
 def resolve_img_size(img_size: int | None, stem_stride: int) -> int:
-    """The side of the images that a network is for: 32 pixels behind the stem unless said.
+    """The side of the images that a network is for: by default 32 pixels behind the stem.
 
     Raises:
         ZooError: one of them is not a positive integer.

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import LayerFactory
+from ..layers import LayerFactory, tie_compact
 from ..neurons.folding import input_current, repeat_steps
 from ..neurons.norm import is_per_step
-from ..scaling.layers import PostSpikes, compact
+from ..scaling.layers import PostSpikes
 from ._resnet import ResNet
 
 
@@ -77,12 +77,11 @@ class PreactBlock(nn.Module):
             The stream, and what the neurons that read it next are to be tied to.
         """
         post1, post2 = PostSpikes(), PostSpikes()
-        y = self.lif1(x)
-        saved = compact(y)
-        y = self.conv1(before.tie(y, saved), post1, saved)
+        y, saved = tie_compact(before, self.lif1(x))
+        y = self.conv1(y, post1, saved)
         y = self.lif2(y, norm=self.bn1) if self.pool is None else self.lif2(self.pool(self.bn1(y)))
-        saved = compact(y)
-        y = self.conv2(post1.tie(y, saved), post2, saved)
+        y, saved = tie_compact(post1, y)
+        y = self.conv2(y, post2, saved)
         return self.bn2(y) + self.shortcut(x), post2
 
 
@@ -95,8 +94,7 @@ class FinalNeurons(nn.Module):
 
     def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
         """Currents [T*B, C, H, W] to spikes of the same shape; arguments and results as in `PreactBlock.forward`."""
-        y = self.lif(x)
-        return before.tie(y, compact(y)), PostSpikes()
+        return tie_compact(before, self.lif(x))[0], PostSpikes()
 
 
 class PreactStage(nn.Sequential):
@@ -120,7 +118,6 @@ class PreactResNet(ResNet):
     Arguments as for `ResNet`; stages but the last end in currents, the last one in spikes.
     """
 
-    real_inputs: tuple[str, ...] = ("conv1", "fc", "stages.*.shortcut.0")
     spiking_stem = False
 
     def make_stage(

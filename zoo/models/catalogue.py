@@ -11,6 +11,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from ..errors import ZooError
+from ..family import plain_name
 from ..files import read_json
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
@@ -31,10 +32,10 @@ def references(architecture: str) -> list[dict[str, Any]]:
     strong_augmentation, citation, read_in; see models/references.json.
 
     Args:
-        architecture: without tag. A `_gs` twin is the same network and has those of its plain twin; a width variant is
-            another network and has none.
+        architecture: without tag. A twin with gradient scaling is the same network and has those of its plain twin; a
+            width variant is another network and has none.
     """
-    return [row for row in _rows() if row["model"] == architecture.removesuffix("_gs")]
+    return [row for row in _rows() if row["model"] == plain_name(architecture)]
 
 
 @cache
@@ -52,7 +53,7 @@ def summary(name: str, **kwargs: Any) -> dict[str, Any]:
 
     Returns:
         JSON values: model, params; dense_operations, the multiply-accumulates of convolutions and linear layers for one
-        image and one time step, were nothing sparse; timesteps (unless said otherwise), input_size, pretrained,
+        image and one time step, were nothing sparse; timesteps (by default), input_size, pretrained,
         references.
 
         Normalisation, neurons and products inside attention are not counted. A spiking network does a share of the

@@ -28,14 +28,12 @@ class MaxResNet(PreactResNet):
     Args:
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
-        kwargs: stem_stride, and as for `SpikingNetwork`.
+        kwargs: as for `SpikingNetwork`.
     """
 
     def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, **kwargs: Any) -> None:
         super().__init__(_block, depths, widths, stem, **kwargs)
-        self.fc = self.make_classifier(self.num_features)
-        self.init_convolutions()
-        self.assign_scaling()
+        self.finish()
 
 
 register_family(

@@ -9,17 +9,14 @@ gradient scaling on in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..family import Variant, register_family
-from ..layers import LayerFactory, stem_conv
-from ..network import SpikingNetwork
+from ..layers import LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ..specs import check_integer
-from ._attention import PAPER_NEURON, QKV, MembraneBlock, init_weights
+from ._attention import QKV, MembraneBlock, MembraneTransformer
 
 
 class DepthwiseMixer(nn.Module):
@@ -78,7 +75,7 @@ class Embedding(nn.Module):
         return self.bn2(self.conv2(y)) + self.pool(self.shortcut(x))
 
 
-class MaxFormer(SpikingNetwork):
+class MaxFormer(MembraneTransformer):
     """Max-Former: blocks without a mixer in the first stage, depth-wise ones in those between, attention in the last.
 
     The stream holds membrane currents, and every convolution but that of the image receives spikes. The paper's code
@@ -88,39 +85,21 @@ class MaxFormer(SpikingNetwork):
         depths: blocks of each stage.
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of the last stage.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
-            img_size: nothing here depends on it.
-        neuron: LIF with tau 2 unless said, as in the paper.
-        kwargs: as for `SpikingNetwork`.
+        kwargs: as for `SpikingTransformer`.
 
     Raises:
         ZooError: a value that is out of range or not known.
     """
 
-    real_inputs: tuple[str, ...] = ("conv1",)
-    """Layers whose input is not binary: the image."""
-
-    def __init__(
-        self,
-        depths: tuple[int, ...],
-        channels: int,
-        heads: int,
-        *,
-        stem_stride: int = 1,
-        neuron: str | Mapping[str, Any] = PAPER_NEURON,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+    def __init__(self, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
-        self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
-        self.bn1 = make.norm(widths[0] // 2)
-        self.lif1 = make.neuron()
+        self.make_stem(widths[0] // 2)
         self.stem, self.stem_shortcut = (
             nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), make.norm(widths[0]))
             for k in (3, 1)
         )
-        self.stages, self.feature_info = nn.ModuleList(), []
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):
@@ -128,23 +107,13 @@ class MaxFormer(SpikingNetwork):
                 if i == last:
                     mixer = AttentionMixer(width, heads, make)
                 stage.append(MembraneBlock(mixer, width, make))
-            self.stages.append(stage)
-            self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
-        self.final_lif = make.neuron()
-        self.num_features = channels
-        self.fc = self.make_classifier(channels)
-        init_weights(self)
-        self.assign_scaling()
+            self.add_stage(stage, width, 2**i)
+        self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to membrane currents [T*B, C, H, W]."""
-        x = self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
+        x = super().forward_stem(x, repeat)
         return self.stem(x) + self.stem_shortcut(x)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Membrane currents [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
-        x = self.dropout(self.final_lif(self.pool(x).flatten(1)))
-        return x if pre_logits else self.fc(x)
 
 
 register_family(

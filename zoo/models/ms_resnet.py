@@ -26,20 +26,22 @@ class MSResNet(PreactResNet):
     Args:
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
-        kwargs: stem_stride, and as for `SpikingNetwork`.
+        kwargs: as for `SpikingNetwork`.
     """
 
     def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, **kwargs: Any) -> None:
         super().__init__(PreactBlock, depths, widths, stem, **kwargs)
-        self.fc = self.make_classifier(self.num_features)
-        self.init_convolutions()
+        self.finish()
+
+    def init_weights(self) -> None:
+        """As in `SpikingNetwork`, and blocks near the identity."""
+        super().init_weights()
         for module in self.modules():
             if isinstance(module, PreactBlock):
                 # Near the identity, so that the currents keep their variance over the depth. The paper's code starts
                 # at 0, where the convolution in front would get no gradient.
                 norm: Any = module.bn2
                 nn.init.constant_(norm.weight, 0.2)
-        self.assign_scaling()
 
 
 register_family(

@@ -4,7 +4,7 @@ Six 3 x 3 convolutions of 256 channels with batch normalisation, a 2 x 2 max poo
 layer of 2048, one of 10 neurons a class, and voting: the logit of a class is the share of its 10 neurons that spike,
 averaged over time, so it lies in [0, 1]. (So does its target in the paper, which trains with a squared error and
 dropout 0.5; a cross-entropy of such logits cannot fall below 1.46 with 10 classes.) 36,720,492 parameters for 10
-classes, eight of which are time constants: neurons are parametric LIF with the arctan surrogate unless said. The same
+classes, eight of which are time constants: neurons are parametric LIF with the arctan surrogate by default. The same
 network, in the same order of operations, as SpikingJelly's `parametric_lif_net.CIFAR10Net`.
 
 The maximum of spikes is a spike, so pooling is behind the neurons here. `_wN` names the channels N of the convolutions,
@@ -19,11 +19,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..family import Variant, register_family
-from ..layers import stem_conv
+from ..layers import ConvNeuron
 from ..network import SpikingNetwork
 from ..scaling.layers import SpikingLinear
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
-from .svgg import ConvLayer
 
 _VOTES = 10
 _POOLS = 2
@@ -40,14 +39,12 @@ class PLIFNet(SpikingNetwork):
     Args:
         width: channels of each convolution.
         hidden: width of the hidden fully connected layer.
-        img_size: side of the images, on which the size of the hidden layer depends; 32 times `stem_stride` unless said.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`).
-        neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected layers.
+        img_size: side of the images, on which the size of the hidden layer depends; by default 32 times `stem_stride`.
+        stem_stride, neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected
+            layers.
 
     The classifier `fc` has 10 outputs a class, each the current of a neuron that votes for it.
     """
-
-    real_inputs: tuple[str, ...] = ("conv1",)
 
     def __init__(
         self,
@@ -61,29 +58,23 @@ class PLIFNet(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)
-        own = {"img_size": img_size, "stem_stride": stem_stride}
-        super().__init__(own, neuron=neuron, surrogate=surrogate, **kwargs)
+        super().__init__({"img_size": img_size}, stem_stride=stem_stride, neuron=neuron, surrogate=surrogate, **kwargs)
         make = self.make
-        self.conv1 = stem_conv(self.in_chans, width, stem_stride)
-        self.bn1 = make.norm(width)
-        self.lif1 = make.neuron()
-        self.stages, self.feature_info = nn.ModuleList(), []
+        self.make_stem(width)
         for i, depth in enumerate((2, 3)):
-            layers: list[nn.Module] = [ConvLayer(width, width, make) for _ in range(depth)]
-            self.stages.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
-            reduction = stem_stride * 2 ** (i + 1)
-            self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"stages.{i}"})
-        self.num_features = width
+            layers = [ConvNeuron(width, width, make, 3) for _ in range(depth)]
+            self.add_stage(nn.Sequential(*layers, nn.MaxPool2d(2)), width, 2 ** (i + 1))
         side, p = map_side(img_size, stem_stride, _POOLS), self.dropout.p
         self.fc_hidden = DenseLayers(width, side, (hidden,), make, norm=False, dropout=p)
         self.dropout = StepDropout(p, self.timesteps)
         self.fc = self.make_classifier(hidden)
         self.fc_lif = make.neuron()
-        self._init_weights()
+        self.init_weights()
         self.assign_scaling()
 
-    def _init_weights(self) -> None:
-        pairs = [(self.conv1, self.bn1), *((m.conv, m.bn) for m in self.modules() if isinstance(m, ConvLayer))]
+    def init_weights(self) -> None:
+        """He initialisation of every convolution, running variances that fit it, and `_spread` linear layers."""
+        pairs = [(self.conv1, self.bn1), *((m.conv, m.bn) for m in self.modules() if isinstance(m, ConvNeuron))]
         for i, (conv, norm) in enumerate(pairs):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             # Running statistics start at the variance of currents from images of unit variance, or from inputs of which
@@ -99,10 +90,6 @@ class PLIFNet(SpikingNetwork):
         """A linear layer from features to 10 neurons a class, or nothing where there are no classes."""
         self.head_hidden_size = features
         return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
-
-    def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to spikes [T*B, C, H, W]."""
-        return self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Spikes [T*B, C, H, W] to logits in [0, 1] [T*B, classes], or to the classifier's inputs if `pre_logits`.

@@ -8,16 +8,13 @@ classes it has 6,699,898. `_gs` switches gradient scaling on in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..family import Variant, register_family
-from ..layers import LayerFactory, stem_conv
-from ..network import SpikingNetwork
-from ..specs import check_integer
-from ._attention import PAPER_NEURON, ConvNeuron, CountBlock, SpikingSelfAttention, check_heads, init_weights
+from ..layers import ConvNeuron, LayerFactory
+from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, check_heads
 
 
 class TokenAttention(nn.Module):
@@ -67,7 +64,7 @@ class Embedding(nn.Module):
         return self.lif(self.pool(self.bn(self.conv(self.conv_neuron(x))))) + self.shortcut(x)
 
 
-class QKFormer(SpikingNetwork):
+class QKFormer(SpikingTransformer):
     """QKFormer: token attention in all stages but the last, spiking self-attention there.
 
     Blocks and embeddings add spikes to a stream that counts them (SEW ADD), so what reads it receives counts: an
@@ -77,60 +74,30 @@ class QKFormer(SpikingNetwork):
         depths: blocks of each stage.
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of every stage.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
-            img_size: nothing here depends on it.
-        neuron: LIF with tau 2 unless said, as in the paper.
-        kwargs: as for `SpikingNetwork`.
+        kwargs: as for `SpikingTransformer`.
 
     Raises:
         ZooError: a value that is out of range or not known.
     """
 
-    real_inputs: tuple[str, ...] = (
-        "conv1",
-        "stages.*.0.conv_neuron.conv",
-        "stages.*.0.shortcut.conv",
-        "stages.*.attn.?.conv",
-        "stages.*.qkv.?.conv",
-        "stages.*.fc1.conv",
-        "fc",
-    )
-    """Layers whose input is not binary: the image, counts of spikes, their mean over the image."""
-
-    def __init__(
-        self,
-        depths: tuple[int, ...],
-        channels: int,
-        heads: int,
-        *,
-        stem_stride: int = 1,
-        neuron: str | Mapping[str, Any] = PAPER_NEURON,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+    def __init__(self, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
-        self.conv1 = stem_conv(self.in_chans, widths[0] // 2, stem_stride)
-        self.bn1 = make.norm(widths[0] // 2)
-        self.lif1 = make.neuron()
+        self.make_stem(widths[0] // 2)
         self.stem = ConvNeuron(widths[0] // 2, widths[0], make, 3)
         self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], make)
-        self.stages, self.feature_info = nn.ModuleList(), []
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):
                 attn = (SpikingSelfAttention if i == last else TokenAttention)(width, heads, make)
                 stage.append(CountBlock(attn, width, make))
-            self.stages.append(stage)
-            self.feature_info.append({"num_chs": width, "reduction": stem_stride << i, "module": f"stages.{i}"})
-        self.num_features = channels
-        self.fc = self.make_classifier(channels)
-        init_weights(self)
-        self.assign_scaling()
+            self.add_stage(stage, width, 2**i)
+        self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to counts of spikes [T*B, C, H, W], 0 to 2."""
-        x = self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
+        x = super().forward_stem(x, repeat)
         return self.stem(x) + self.stem_shortcut(x)
 
 

@@ -7,17 +7,14 @@ normalisations, which change nothing; with 10 classes it has 10,227,274. `_gs` s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..family import Variant, register_family
-from ..layers import LayerFactory, stem_conv
-from ..network import SpikingNetwork
+from ..layers import ConvNeuron, LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ..specs import check_integer
-from ._attention import PAPER_NEURON, ConvNeuron, MembraneBlock, init_weights
+from ._attention import MembraneBlock, MembraneTransformer
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -44,7 +41,7 @@ class SpikeDrivenAttention(nn.Module):
         return self.bn(self.proj(masked, post, compact(masked)))
 
 
-class SpikeDrivenTransformer(SpikingNetwork):
+class SpikeDrivenTransformer(MembraneTransformer):
     """Spike-driven transformer: one stage a block, all of one resolution.
 
     The stream holds membrane currents, and every convolution but that of the image receives spikes. Scaling cannot
@@ -54,33 +51,17 @@ class SpikeDrivenTransformer(SpikingNetwork):
     Args:
         depth: blocks.
         channels: of the blocks, a multiple of 8.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`). There is no
-            img_size: positions are encoded by a convolution.
-        neuron: LIF with tau 2 unless said, as in the paper.
-        kwargs: as for `SpikingNetwork`.
+        kwargs: as for `SpikingTransformer`.
 
     Raises:
         ZooError: a value that is out of range or not known.
     """
 
-    real_inputs: tuple[str, ...] = ("conv1",)
-    """Layers whose input is not binary: the image."""
-
-    def __init__(
-        self,
-        depth: int,
-        channels: int,
-        *,
-        stem_stride: int = 1,
-        neuron: str | Mapping[str, Any] = PAPER_NEURON,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__({"stem_stride": check_integer("stem_stride", stem_stride, 1)}, neuron=neuron, **kwargs)
+    def __init__(self, depth: int, channels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         make = self.make
         eighth, quarter, half = channels // 8, channels // 4, channels // 2
-        self.conv1 = stem_conv(self.in_chans, eighth, stem_stride)
-        self.bn1 = make.norm(eighth)
-        self.lif1 = make.neuron()
+        self.make_stem(eighth)
         self.stem = nn.Sequential(
             ConvNeuron(eighth, quarter, make, 3),
             ConvNeuron(quarter, half, make, 3),
@@ -92,25 +73,15 @@ class SpikeDrivenTransformer(SpikingNetwork):
         self.position = nn.Sequential(
             make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
         )
-        self.stages, self.feature_info = nn.ModuleList(), []
-        for i in range(depth):
-            self.stages.append(nn.Sequential(MembraneBlock(SpikeDrivenAttention(channels, make), channels, make)))
-            self.feature_info.append({"num_chs": channels, "reduction": 4 * stem_stride, "module": f"stages.{i}"})
-        self.final_lif = make.neuron()
-        self.num_features = channels
-        self.fc = self.make_classifier(channels)
-        init_weights(self)
-        self.assign_scaling()
+        for _ in range(depth):
+            block = MembraneBlock(SpikeDrivenAttention(channels, make), channels, make)
+            self.add_stage(nn.Sequential(block), channels, 4)
+        self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to membrane currents [T*B, C, H/4, W/4]."""
-        x = self.stem(self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat))
+        x = self.stem(super().forward_stem(x, repeat))
         return x + self.position(x)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Membrane currents [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
-        x = self.dropout(self.final_lif(self.pool(x).flatten(1)))
-        return x if pre_logits else self.fc(x)
 
 
 register_family(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import one_of
 from ..family import Variant, register_family
-from ..layers import LayerFactory
-from ..scaling.layers import PostSpikes, compact
+from ..layers import LayerFactory, fire, tie_compact
+from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape
 
 CONNECTS = ["ADD", "AND", "IAND"]
@@ -42,14 +42,11 @@ class SEWBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']."""
-        post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
-        y = self.lif1(self.conv1(x, post1), norm=self.bn1)
-        saved = compact(y)
-        y = self.lif2(self.conv2(post1.tie(y, saved), post2, saved), norm=self.bn2)
-        y = post2.tie(y)
+        post = PostSpikes()
+        y, saved = tie_compact(post, self.lif1(self.conv1(x, post), norm=self.bn1))
+        y = fire(y, self.conv2, self.bn2, self.lif2, saved)
         if len(self.shortcut):
-            conv, norm, lif = self.shortcut
-            x = post3.tie(lif(conv(x, post3), norm=norm))
+            x = fire(x, *self.shortcut)
         if self.connect == "ADD":
             return x + y
         return x * y if self.connect == "AND" else x * (1 - y)
@@ -66,19 +63,11 @@ class SEWResNet(ResNet):
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
         connect: how a block joins its branches, "ADD", "AND" or "IAND".
-        kwargs: stem_stride, and as for `SpikingNetwork`.
+        kwargs: as for `SpikingNetwork`.
 
     Raises:
         ZooError: another `connect`.
     """
-
-    real_inputs: tuple[str, ...] = (
-        "conv1",
-        "fc",
-        "stages.0.[!0]*.conv1",
-        "stages.[!0]*.conv1",
-        "stages.[!0]*.shortcut.0",
-    )
 
     def __init__(
         self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, *, connect: str = "ADD", **kwargs: Any
@@ -86,17 +75,17 @@ class SEWResNet(ResNet):
         if connect not in CONNECTS:
             raise one_of("connect", connect, CONNECTS)
         super().__init__(partial(SEWBlock, connect=connect), depths, widths, stem, {"connect": connect}, **kwargs)
-        if connect != "ADD":
-            self.real_inputs = ResNet.real_inputs
-        self.fc = self.make_classifier(self.num_features)
-        self.init_convolutions()
+        self.finish()
+
+    def init_weights(self) -> None:
+        """As in `SpikingNetwork`, and blocks that pass spikes on."""
+        super().init_weights()
         for module in self.modules():
-            if connect == "AND" and isinstance(module, SEWBlock):
+            if self.model_args["connect"] == "AND" and isinstance(module, SEWBlock):
                 # A spike of the shortcut passes only where the convolutions' neurons spike too: most do at the start,
                 # or the product over the blocks of a stage would leave none.
                 norm: Any = module.bn2
                 nn.init.constant_(norm.bias, 1.5 * self.make.threshold)
-        self.assign_scaling()
 
 
 register_family(

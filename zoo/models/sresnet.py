@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..family import Variant, register_family
-from ..layers import LayerFactory
-from ..scaling.layers import PostSpikes, compact
+from ..layers import LayerFactory, tie_compact
+from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 from ._resnet import ResNet, resnet_shape
 
@@ -39,9 +39,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
-        y = self.lif1(self.conv1(x, post1), norm=self.bn1)
-        saved = compact(y)
-        y = self.conv2(post1.tie(y, saved), post2, saved)
+        y, saved = tie_compact(post1, self.lif1(self.conv1(x, post1), norm=self.bn1))
+        y = self.conv2(y, post2, saved)
         if len(self.shortcut):
             conv, norm = self.shortcut
             y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post3), shortcut_norm=norm)
@@ -60,7 +59,7 @@ class SResNet(ResNet):
         stem: channels of the stem convolution.
         hidden: width of a hidden spiking layer in the head, 0 for none (GLIF, arXiv 2210.13768, and MPBN, arXiv
             2308.08359, leave it out for CIFAR-100: fewer binary values than classes would carry the decision).
-        kwargs: stem_stride, and as for `SpikingNetwork`.
+        kwargs: as for `SpikingNetwork`.
     """
 
     def __init__(
@@ -68,16 +67,13 @@ class SResNet(ResNet):
     ) -> None:
         own = {"stem": check_integer("stem", stem, 1), "hidden": check_integer("hidden", hidden, 0)}
         super().__init__(BasicBlock, depths, widths, stem, own, **kwargs)
-        if hidden:
-            self.real_inputs = ("conv1", "fc_hidden")
         self.fc_hidden = nn.Linear(self.num_features, hidden) if hidden else None
         self.lif_hidden = self.make.neuron() if hidden else None
-        self.fc = self.make_classifier(hidden or self.num_features)
-        self._init_weights()
-        self.assign_scaling()
+        self.finish(hidden)
 
-    def _init_weights(self) -> None:
-        self.init_convolutions()
+    def init_weights(self) -> None:
+        """As in `SpikingNetwork`, with blocks near the identity and hidden neurons near their threshold."""
+        super().init_weights()
         for module in self.modules():
             if isinstance(module, BasicBlock) and not len(module.shortcut):
                 # Start near the identity, so that the depth does not wash the image out: a spike on the shortcut lies
@@ -93,12 +89,10 @@ class SResNet(ResNet):
             weight.data -= weight.data.mean(1, keepdim=True)
             nn.init.constant_(self.fc_hidden.bias, 0.5 * self.make.threshold)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
-        x = self.dropout(self.pool(x).flatten(1))
-        if self.fc_hidden is not None:
-            x = self.lif_hidden(self.fc_hidden(x))  # type: ignore[misc]
-        return x if pre_logits else self.fc(x)
+    def forward_pre_logits(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
+        x = super().forward_pre_logits(x)
+        return x if self.lif_hidden is None else self.lif_hidden(self.fc_hidden(x))  # type: ignore[misc]
 
 
 def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:

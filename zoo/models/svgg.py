@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from ..errors import ZooError
 from ..family import Variant, register_family
-from ..layers import LayerFactory, stem_conv
+from ..layers import ConvNeuron, LayerFactory
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
 from ..scaling.layers import PostSpikes, compact
@@ -49,26 +49,17 @@ _HIDDEN = {5: (4096, 4096), 9: (4096, 4096)}
 _FIRST = 64
 
 
-class ConvLayer(nn.Module):
-    """conv - 2 x 2 average pool, if `pool` - norm - LIF: spikes in, spikes out."""
+class PooledConvNeuron(ConvNeuron):
+    """3 x 3 convolution - 2 x 2 average pool - norm - LIF: spikes in, spikes out."""
 
-    def __init__(self, in_channels: int, channels: int, make: LayerFactory, pool: bool = False) -> None:
-        super().__init__()
-        self.conv = make.conv(in_channels, channels)
-        self.bn = make.norm(channels)
-        self.lif = make.neuron()
-        self.pool = pool
+    def __init__(self, in_channels: int, channels: int, make: LayerFactory) -> None:
+        super().__init__(in_channels, channels, make, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C, H, W] to spikes [T*B, C', H, W], or half of H and W if pooled."""
+    def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
+        """Spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
         post = PostSpikes()
-        y = self.conv(x, post, compact(x))
-        if not self.pool:
-            return post.tie(self.lif(y, norm=self.bn))
+        y = self.conv(x, post, compact(x) if saved is None else saved)
         return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
-
-    def extra_repr(self) -> str:
-        return f"pool={self.pool}"
 
 
 def pool_and_fire(y: Tensor, norm: nn.Module, lif: SpikingNeuron, repeat: bool = False) -> Tensor:
@@ -115,13 +106,11 @@ class SVGG(SpikingNetwork):
         layers: channels of each convolution, and "A" behind those whose current is pooled. The first one is the stem.
             A stage ends at a pool.
         hidden: widths of hidden fully connected layers over the whole last map; without any, it is averaged.
-        img_size: side of the images, on which the size of the first hidden layer depends; 32 times `stem_stride` unless
-            said. Without hidden layers, images of any size will do.
-        stem_stride: 1 at 32 pixels; 2, 4 or 8 keep larger images affordable (see `zoo.layers.stem_conv`).
-        kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the head.
+        img_size: side of the images, on which the size of the first hidden layer depends; by default 32 times
+            `stem_stride`. Without hidden layers, images of any size will do.
+        stem_stride, kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the
+            head.
     """
-
-    real_inputs: tuple[str, ...] = ("conv1", "fc")
 
     def __init__(
         self,
@@ -133,58 +122,47 @@ class SVGG(SpikingNetwork):
         **kwargs: Any,
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)
-        super().__init__({"img_size": img_size, "stem_stride": stem_stride}, **kwargs)
-        make = self.make
+        super().__init__({"img_size": img_size}, stem_stride=stem_stride, **kwargs)
         convolutions = [
             (channels, layers[i + 1 : i + 2] == (POOL,))
             for i, channels in enumerate(layers)
             if isinstance(channels, int)
         ]
         (channels, self.stem_pool), *rest = convolutions
-        self.conv1 = stem_conv(self.in_chans, channels, stem_stride)
-        self.bn1 = make.norm(channels)
-        self.lif1 = make.neuron()
-        self.stages, self.feature_info = nn.ModuleList(), []
-        reduction, stage = stem_stride * (2 if self.stem_pool else 1), nn.Sequential()
+        self.make_stem(channels)
+        reduction, stage = 2 if self.stem_pool else 1, nn.Sequential()
         for i, (width, pool) in enumerate(rest):
-            stage.append(ConvLayer(channels, width, make, pool))
+            if pool:
+                stage.append(PooledConvNeuron(channels, width, self.make))
+                reduction *= 2
+            else:
+                stage.append(ConvNeuron(channels, width, self.make, 3))
             channels = width
-            reduction *= 2 if pool else 1
             if pool or i == len(rest) - 1:
-                info = {"num_chs": channels, "reduction": reduction, "module": f"stages.{len(self.stages)}"}
-                self.feature_info.append(info)
-                self.stages.append(stage)
+                self.add_stage(stage, channels, reduction)
                 stage = nn.Sequential()
-        self.num_features = channels
         self.fc_hidden: DenseLayers | None = None
         if hidden:
             side = map_side(img_size, stem_stride, layers.count(POOL))
-            self.fc_hidden = DenseLayers(channels, side, hidden, make, norm=True, dropout=self.dropout.p)
+            self.fc_hidden = DenseLayers(channels, side, hidden, self.make, norm=True, dropout=self.dropout.p)
             self.dropout = StepDropout(self.dropout.p, self.timesteps)
-            self.real_inputs = ("conv1",)
-        self.fc = self.make_classifier(hidden[-1] if hidden else channels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.assign_scaling()
+        self.finish(hidden[-1] if hidden else None)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to spikes [T*B, C, H, W]."""
-        y = self.conv1(x)
         if self.stem_pool:
-            return pool_and_fire(y, self.bn1, self.lif1, repeat)
-        return self.lif1(y, norm=self.bn1, repeat=repeat)
+            return pool_and_fire(self.conv1(x), self.bn1, self.lif1, repeat)
+        return super().forward_stem(x, repeat)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Spikes [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`.
+    def forward_pre_logits(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] to what the classifier sees, [T*B, C'].
 
         Raises:
             ZooError: there are hidden layers, and the images were not of `img_size`.
         """
         if self.fc_hidden is None:
-            return super().forward_head(x, pre_logits)
-        x = self.dropout(self.fc_hidden(x))
-        return x if pre_logits else self.fc(x)
+            return super().forward_pre_logits(x)
+        return self.dropout(self.fc_hidden(x))
 
 
 def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:
