@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.files import sha256_of
-from zoo.provenance import provenance
+from zoo.record import onnx_record
 
 from .about import About, read_about
 from .counts import PREFIX, add_spike_counts
@@ -82,7 +81,9 @@ def benchmark(
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-    measured: dict[str, Any] = dict.fromkeys(("top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
+    measured: dict[str, Any] = dict.fromkeys(
+        ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
+    )
     if pixels is not None:
         counted = add_spike_counts(proto).SerializeToString()
         session = create_session(counted, provider=provider, optimization=optimization)
@@ -96,27 +97,11 @@ def benchmark(
         session = create_session(data, provider=provider, optimization=optimization, threads=n)
         for batch in batch_sizes:
             latency.append({"batch": batch, "threads": n, **_time(session, sample[:batch], runs)})
-    return {
-        "schema": 1,
-        "kind": "onnx",
-        "model": about.architecture,
-        "tag": about.tag,
-        "dataset": dataset,
-        "split": None if dataset is None or pixels is None else "test",
-        "images": None if pixels is None else len(pixels),
-        **measured,
-        "timesteps": about.timesteps,
-        "latency": latency,
-        "provider": provider,
-        "optimization": optimization,
-        "epochs": about.epochs,
-        "seed": about.seed,
-        "test_reads": about.test_reads,
-        "weights_sha256": about.weights_sha256,
-        "onnx_sha256": sha256_of(data),
-        "onnx_bytes": len(data),
-        **provenance(),
-    }
+    return onnx_record(
+        data, measured, latency, model=about.architecture, tag=about.tag, dataset=dataset, timesteps=about.timesteps,
+        provider=provider, optimization=optimization, epochs=about.epochs, seed=about.seed,
+        test_reads=about.test_reads, weights_sha256=about.weights_sha256,
+    )  # fmt: skip
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
@@ -150,6 +135,7 @@ def _count(
             bar.update(len(chunk))
     means = counts / len(pixels)
     return {
+        "images": len(pixels),
         "top1": None if labels is None else 100 * correct / len(pixels),
         "spikes_per_image": float(means.sum()),
         "spikes_per_layer": {n.removeprefix(PREFIX): float(m.sum()) for n, m in zip(names, means, strict=True)},
