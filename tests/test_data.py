@@ -127,6 +127,14 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
     assert same.float().mean() > 0.98  # rotation rounds some borders otherwise
 
 
+def test_settings_name_no_folder():
+    """They go into a checkpoint and to a Hub: enough to repeat the run, but not where it was."""
+    recipe = Recipe(plugin="/somewhere/mine.py", init="/somewhere/else", data_dir="/somewhere", out="/somewhere/x")
+    assert "somewhere" not in str(recipe.settings)
+    assert (recipe.settings["plugin"], recipe.settings["init"]) == ("mine.py", "else")
+    assert not {"plugin", "out", "data_dir", "resume"} & Recipe().settings.keys()
+
+
 def test_recipes_of_the_package_are_named_by_what_they_train():
     from recipes.config import _HERE
 

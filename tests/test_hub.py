@@ -95,12 +95,13 @@ def make_run(folder, seed=None):
 def measured(folder, make=accuracy, **changes):
     """A result of the weights in a folder."""
     facts = {
-        **{"model": NAME.split(".")[0], "top1": 65.32, "spikes_per_image": 69518.3, "commit": "c" * 40},
-        **{
-            "weights_sha256": sha256_of(folder / "model.safetensors"),
-            "command": "python -m recipes.train x --epochs 3",
-        },
+        "model": NAME.split(".")[0],
+        "top1": 65.32,
+        "spikes_per_image": 69518.3,
+        "command": "python -m recipes.train x --epochs 3",
+        "commit": "c" * 40,
         "machine": {"system": "s", "cpu": "a | b", "cores": 2, "threads": 1, "gpu": None},
+        "weights_sha256": sha256_of(folder / "model.safetensors"),
     }
     return make(**facts | changes)
 
@@ -202,7 +203,8 @@ def test_the_card(run, tmp_path):
 def test_the_card_names_the_rule_of_the_training_not_of_the_name(run, tmp_path):
     plain = zoo.create_model(NAME.split(".")[0], timesteps=2, scaling=None)
     make_run(tmp_path / "plain", seed=1)
-    zoo.save_checkpoint(tmp_path / "plain", plain, tag="t2", data_cfg={"mean": [0.1] * 3, "std": [0.1] * 3})
+    cfg = {"mean": [0.1] * 3, "std": [0.1] * 3}
+    zoo.save_checkpoint(tmp_path / "plain", plain, tag="t2", data_cfg=cfg, recipe={"dataset": "cifar10"})
     (tmp_path / "plain" / "result.json").unlink()
     text = card(collect(tmp_path / "plain"), "org/net")
     assert "2308.00558" not in text
