@@ -27,6 +27,7 @@ WARM_UP = 10
 MAX_BATCH = 4096
 MAX_THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 64
+_SCORES = ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
 
 
 def benchmark(
@@ -81,9 +82,7 @@ def benchmark(
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-    measured: dict[str, Any] = dict.fromkeys(
-        ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
-    )
+    measured: dict[str, Any] = dict.fromkeys(_SCORES)
     if pixels is not None:
         counted = add_spike_counts(proto).SerializeToString()
         session = create_session(counted, provider=provider, optimization=optimization)
@@ -98,10 +97,8 @@ def benchmark(
         for batch in batch_sizes:
             latency.append({"batch": batch, "threads": n, **_time(session, sample[:batch], runs)})
     return onnx_record(
-        data, measured, latency, model=about.architecture, tag=about.tag, dataset=dataset, timesteps=about.timesteps,
-        provider=provider, optimization=optimization, epochs=about.epochs, seed=about.seed,
-        test_reads=about.test_reads, weights_sha256=about.weights_sha256,
-    )  # fmt: skip
+        data, about._asdict(), measured, latency, dataset=dataset, provider=provider, optimization=optimization
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:

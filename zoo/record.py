@@ -30,6 +30,10 @@ class Check(NamedTuple):
     test: Callable[[Any], bool]
 
 
+Checks = dict[str, Check]
+"""From the keys of an object to what they hold."""
+
+
 def is_number(value: Any, low: float = 0.0, high: float = _LIMIT) -> bool:
     """Whether `value` is a finite int or float in [low, high]; true and false are no numbers here."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -127,7 +131,7 @@ _SPIKES = {
 }
 _PROVENANCE = {"command": TEXT, "commit": _or_null(TEXT), "date": DATE, "versions": DICT, "machine": MACHINE}
 
-REQUIRED: dict[str, dict[str, Check]] = {
+REQUIRED: dict[str, Checks] = {
     "accuracy": {
         "schema": _choice(1),
         "kind": _choice("accuracy"),
@@ -175,7 +179,7 @@ REQUIRED: dict[str, dict[str, Check]] = {
     },
 }
 """The keys of a result file, in its order."""
-OPTIONAL: dict[str, Check] = {
+OPTIONAL: Checks = {
     "reference": _or_null(REFERENCE),
     "note": Check("a string", lambda value: isinstance(value, str)),
 }
@@ -236,42 +240,35 @@ def accuracy_record(
 
 def onnx_record(
     graph: bytes,
+    about: dict[str, Any],
     scores: dict[str, Any],
     latency: list[dict[str, Any]],
     *,
-    model: str,
-    tag: str,
     dataset: str | None,
-    timesteps: int,
     provider: str,
     optimization: str,
-    epochs: int | None,
-    seed: int | None,
-    test_reads: int | None,
-    weights_sha256: str,
 ) -> dict[str, Any]:
     """The measurement of a graph in ONNX Runtime, kind "onnx".
 
     Args:
         graph: the .onnx file.
+        about: its metadata: architecture, tag, timesteps, weights_sha256; epochs, seed and test_reads of the training.
         scores: images, top1 in percent, spikes_per_image, spikes_per_layer, spikes_per_step; None without images.
         latency: batch, threads, p50_ms, p95_ms and runs of each setting.
         dataset: whose test images these were.
-        epochs, seed, test_reads: of the training.
     """
     return {
-        "schema": 1, "kind": "onnx", "model": model, "tag": tag, "dataset": dataset,
-        "split": None if dataset is None or scores["images"] is None else "test", **scores, "timesteps": timesteps,
-        "latency": latency, "provider": provider, "optimization": optimization, "epochs": epochs, "seed": seed,
-        "test_reads": test_reads, "weights_sha256": weights_sha256, "onnx_sha256": sha256_of(graph),
-        "onnx_bytes": len(graph), **provenance(),
+        "schema": 1, "kind": "onnx", "model": about["architecture"], "tag": about["tag"], "dataset": dataset,
+        "split": None if dataset is None or scores["images"] is None else "test", **scores,
+        "timesteps": about["timesteps"], "latency": latency, "provider": provider, "optimization": optimization,
+        "epochs": about["epochs"], "seed": about["seed"], "test_reads": about["test_reads"],
+        "weights_sha256": about["weights_sha256"], "onnx_sha256": sha256_of(graph), "onnx_bytes": len(graph),
+        **provenance(),
     }  # fmt: skip
 
 
 def read(
-    path: str | os.PathLike[str],
-    required: dict[str, dict[str, Check]] = REQUIRED,
-    optional: dict[str, Check] = OPTIONAL,
+    path: str | os.PathLike[str], required: dict[str, Checks] = REQUIRED, optional: Checks = OPTIONAL
 ) -> dict[str, Any]:
     """Read a result file and check it.
 
@@ -282,10 +279,7 @@ def read(
 
 
 def check(
-    result: Any,
-    origin: str,
-    required: dict[str, dict[str, Check]] = REQUIRED,
-    optional: dict[str, Check] = OPTIONAL,
+    result: Any, origin: str, required: dict[str, Checks] = REQUIRED, optional: Checks = OPTIONAL
 ) -> dict[str, Any]:
     """Check one result (the content of a JSON file) against the schema of its kind, and return it.
 
