@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.files import sha256_of
-from zoo.provenance import provenance
+from zoo.record import onnx_record
 
 from .about import About, read_about
 from .counts import PREFIX, add_spike_counts
@@ -28,6 +27,7 @@ WARM_UP = 10
 MAX_BATCH = 4096
 MAX_THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 64
+_SCORES = ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
 
 
 def benchmark(
@@ -82,7 +82,7 @@ def benchmark(
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-    measured: dict[str, Any] = dict.fromkeys(("top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
+    measured: dict[str, Any] = dict.fromkeys(_SCORES)
     if pixels is not None:
         counted = add_spike_counts(proto).SerializeToString()
         session = create_session(counted, provider=provider, optimization=optimization)
@@ -96,27 +96,9 @@ def benchmark(
         session = create_session(data, provider=provider, optimization=optimization, threads=n)
         for batch in batch_sizes:
             latency.append({"batch": batch, "threads": n, **_time(session, sample[:batch], runs)})
-    return {
-        "schema": 1,
-        "kind": "onnx",
-        "model": about.architecture,
-        "tag": about.tag,
-        "dataset": dataset,
-        "split": None if dataset is None or pixels is None else "test",
-        "images": None if pixels is None else len(pixels),
-        **measured,
-        "timesteps": about.timesteps,
-        "latency": latency,
-        "provider": provider,
-        "optimization": optimization,
-        "epochs": about.epochs,
-        "seed": about.seed,
-        "test_reads": about.test_reads,
-        "weights_sha256": about.weights_sha256,
-        "onnx_sha256": sha256_of(data),
-        "onnx_bytes": len(data),
-        **provenance(),
-    }
+    return onnx_record(
+        data, about._asdict(), measured, latency, dataset=dataset, provider=provider, optimization=optimization
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
@@ -150,6 +132,7 @@ def _count(
             bar.update(len(chunk))
     means = counts / len(pixels)
     return {
+        "images": len(pixels),
         "top1": None if labels is None else 100 * correct / len(pixels),
         "spikes_per_image": float(means.sum()),
         "spikes_per_layer": {n.removeprefix(PREFIX): float(m.sum()) for n, m in zip(names, means, strict=True)},

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from zoo.data import load_dataset
+from zoo.data import normalise as normalise_tensor
 from zoo.errors import ZooError
 
 
@@ -49,8 +52,6 @@ class Loaded(NamedTuple):
 def load_images(data: str, root: str | None = None, limit: int | None = None) -> Loaded:
     """What a command line calls data.
 
-    The one place where export looks into recipes.
-
     Args:
         data: cifar10, cifar100 or digits (their test sets), or an .npz or .npy file.
         root: the folder with the data sets' files.
@@ -64,8 +65,6 @@ def load_images(data: str, root: str | None = None, limit: int | None = None) ->
     if Path(data).suffix in (".npz", ".npy"):
         images, labels = read_images(data)
         return Loaded(images[:limit], None if labels is None else labels[:limit], None, None)
-    from zoo.data import load_dataset
-
     found = load_dataset(data, root)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
     return Loaded(images, labels, found.name, len(found.classes))
@@ -94,9 +93,6 @@ def check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
 
 
 def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """uint8 [N, C, H, W] to (images / 255 - mean) / std in float32; float32 images are taken as normalised already."""
-    if images.dtype == np.float32:
-        return images
-    shape = (-1, 1, 1)
-    scaled = images.astype(np.float32) / np.float32(255)
-    return (scaled - np.asarray(mean, np.float32).reshape(shape)) / np.asarray(std, np.float32).reshape(shape)
+    """`zoo.data.normalise` of an array."""
+    own = np.require(images, requirements=["C", "W"])  # PyTorch takes no array that it cannot write or walk forward
+    return normalise_tensor(torch.from_numpy(own), mean, std).numpy()

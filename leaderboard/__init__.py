@@ -1,7 +1,8 @@
 """What was measured: result files, checked and rendered. `python -m leaderboard` writes the tables and the page."""
 
+from zoo.record import check as validate
+
 from .collect import Row, load_results, rows
 from .render import Pages, insert_table, render
-from .schema import validate
 
 __all__ = ["Pages", "Row", "insert_table", "load_results", "render", "rows", "validate"]

@@ -11,9 +11,8 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.files import read_json, sha256_of
-
-from .schema import validate, when
+from zoo.files import sha256_of
+from zoo.record import read, when
 
 Result = dict[str, Any]
 Results = Mapping[str, Result]  # from the path below the results folder to the content
@@ -73,8 +72,7 @@ def load_results(folder: Path) -> dict[str, Result]:
     results = {}
     for path in sorted(folder.rglob("*.json")):
         relative = path.relative_to(folder)
-        result = read_json(path)
-        validate(result, str(path))
+        result = read(path)
         if relative.parent.as_posix() != folder_of(result):
             raise ZooError(f"{path}: lies in {relative.parent.as_posix()!r}, its content says {folder_of(result)!r}")
         results[relative.as_posix()] = result
@@ -92,9 +90,7 @@ def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Resul
     """
     additions = {}
     for file in files:
-        result = read_json(file)
-        validate(result, str(file))
-        raw = file.read_bytes()
+        result, raw = read(file), file.read_bytes()
         home = folder_of(result)
         if all(known.read_bytes() != raw for known in (folder / home).glob("*.json")):
             additions[f"{home}/{_file_name(result, raw)}"] = (result, raw)

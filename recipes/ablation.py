@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError, one_of
-from zoo.files import read_json, read_yaml
+from zoo.files import read_yaml
 from zoo.load import check_name
+from zoo.record import ARM, TRAINED, read
 from zoo.registry import load_plugin
 from zoo.scaling.spec import resolve_scaling
 
@@ -54,21 +54,19 @@ class Plan(NamedTuple):
         file = self.folder / f"{run.name}.json"
         if not file.exists():
             return None
-        result = read_json(file)
-        if not isinstance(result, dict) or not isinstance(result.get("recipe"), dict):
-            raise ZooError(f"{file} is no result of an ablation: move it away")
+        try:
+            result = read(file, {"accuracy": TRAINED["accuracy"] | ARM})
+        except ZooError as error:
+            raise ZooError(f"{error}; this is no result of an ablation: move it away") from error
         for key, value in (("arm", run.arm), ("seed", run.seed)):
-            if result.get(key) != value:
-                raise ZooError(f"{file} is a result of {key} {result.get(key)!r}, not of {value!r}: move it away")
-        for key in ("top1", "spikes_per_image", "train_loss", "train_seconds"):
-            if not isinstance(result.get(key), int | float) or not math.isfinite(result[key]):
-                raise ZooError(f"{file}: {key} is {result.get(key)!r}, not a number: move the file away")
+            if result[key] != value:
+                raise ZooError(f"{file} is a result of {key} {result[key]!r}, not of {value!r}: move it away")
         for key, value in run.recipe.settings.items():
             before = result["recipe"].get(key, DEFAULTS[key])
             if before != value:
                 was = f"{key} = {before!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
-        return dict(result)
+        return result
 
     def results(self, arm: str) -> dict[int, dict[str, Any]]:
         """The results of an arm so far, by seed."""

@@ -20,12 +20,6 @@ from zoo.errors import one_of
 AUTO_AUGMENTS = ["none", "autoaugment", "randaugment"]
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images [B, C, H, W] to float32, (x / 255 - mean) / std a channel."""
-    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
-    return images.float().div_(255).sub_(shift).div_(scale)
-
-
 def random_crop(images: Tensor, padding: int) -> Tensor:
     """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place an image."""
     batch, _, height, width = images.shape

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import read_json
-
-_NEEDED = {"model": str, "tag": str, "top1": float, "spikes_per_image": float, "train_seconds": float}
+from zoo.errors import CommandParser, run_command
+from zoo.record import ARM, OPTIONAL, TRAINED, read
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -32,11 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
     )
     parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
-    results = [read_json(path) for path in parser.parse_args(argv).results]
-    for result in results:
-        if not isinstance(result, dict) or any(not isinstance(result.get(key), kind) for key, kind in _NEEDED.items()):
-            raise ZooError("compare takes the result.json files that recipes.train writes")
-    print(table(results))
+    print(table([read(path, TRAINED, OPTIONAL | ARM) for path in parser.parse_args(argv).results]))
 
 
 if __name__ == "__main__":

@@ -164,8 +164,9 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        if self.init:
-            values["init"] = without_folders(self.init)
+        for key in ("init", "plugin"):  # a plugin may move, but without its file nobody could repeat the run
+            if path := getattr(self, key):
+                values[key] = without_folders(path)
         return values
 
 

@@ -18,14 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, list_datasets, load_dataset, split
+from zoo.data import DataSet, list_datasets, load_dataset, normalise, split
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 
-from .augment import normalise
 from .config import Recipe
 from .train import train
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, load_dataset
+from zoo.data import DataSet, load_dataset, normalise
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
@@ -33,7 +33,7 @@ from zoo.scaling.rules import WeightGradient
 from zoo.scaling.spec import Scaling, resolve_scaling
 from zoo.specs import check_integer
 
-from .augment import normalise, random_crop, random_flip
+from .augment import random_crop, random_flip
 from .measure import alternate
 from .processes import keep_memory
 

@@ -28,18 +28,18 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, load_dataset, split
+from zoo.data import DataSet, load_dataset, normalise, split
 from zoo.errors import ZooError, one_line, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
+from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
+from zoo.record import accuracy_record
 from zoo.registry import load_plugin
-from zoo.scaling.spec import resolve_scaling
 
 from . import augment
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
-from .evaluate import evaluate
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import load_state, save_state
@@ -254,16 +254,12 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
         return {}
     scores = evaluate(kept, *part, data.mean, data.std)
-    rule = resolve_scaling(kept.model_args["scaling"])
-    result = {
-        "schema": 1, "kind": "accuracy", "model": recipe.model, "tag": recipe.tag, "dataset": recipe.dataset,
-        "split": "test" if recipe.test else "validation", "train_images": len(train_index),
-        **{k: scores[k] for k in ("images", "top1", "top5", "spikes_per_image", "spikes_per_layer", "spikes_per_step")},
-        "timesteps": recipe.timesteps, "params": sum(p.numel() for p in kept.parameters()), "epochs": recipe.epochs,
-        "seed": recipe.seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
-        "comparison": recipe.comparison, "test_reads": recipe.test_reads if recipe.test else None,
-        **origin, "data_sha256": data.sha256, "weights_sha256": weights_sha256,
-    }  # fmt: skip
+    result = accuracy_record(
+        kept, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
+        weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
+        test_reads=recipe.test_reads if recipe.test else None, train_images=len(train_index),
+        train_seconds=train_seconds, origin=origin,
+    )  # fmt: skip
     write_json(out / "result.json", result)
     spikes = f"{result['spikes_per_image']:,.0f} spikes an image"
     print(
@@ -344,7 +340,7 @@ def _augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
     if recipe.hflip:
         images = augment.random_flip(images)
     images = augment.auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
-    x = augment.normalise(images, data.mean, data.std)
+    x = normalise(images, data.mean, data.std)
     if recipe.cutout:
         x = augment.cutout(x, recipe.cutout)
     return augment.erase(x, recipe.erasing) if recipe.erasing else x

@@ -10,10 +10,9 @@ import zoo
 from zoo.data import list_datasets, load_dataset
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
-from zoo.provenance import provenance
-from zoo.scaling.spec import resolve_scaling
+from zoo.metrics import evaluate
+from zoo.record import accuracy_record
 
-from .evaluate import evaluate
 from .processes import keep_memory, pick_device
 
 
@@ -37,18 +36,10 @@ def validate(
     count = limit or len(data.test_images)
     images, labels = data.test_images[:count], data.test_labels[:count]
     scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
-    rule = resolve_scaling(model.model_args["scaling"])
     trained: dict[str, Any] = model.training_args or {}
-    return {
-        "schema": 1, "kind": "accuracy", "model": cfg["architecture"], "tag": cfg.get("tag") or "", "dataset": dataset,
-        "split": "test", "train_images": None, **{k: v for k, v in scores.items() if k != "loss"},
-        "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()),
-        "epochs": trained.get("epochs"), "seed": trained.get("seed"), "scaling": rule and rule._asdict(),
-        "precision": "fp32", "train_seconds": None,
-        "comparison": trained.get("comparison") or f"{cfg['architecture']}.{cfg.get('tag')}",
-        "test_reads": trained.get("test_reads"),
-        **provenance(), "data_sha256": data.sha256, "weights_sha256": model.weights_sha256,
-    }  # fmt: skip
+    facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
+    tag = cfg.get("tag") or ""
+    return accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
 
 
 def main(argv: list[str] | None = None) -> None:

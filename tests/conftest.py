@@ -1,4 +1,4 @@
-"""What the tests share: no network, few threads, a tiny network, running commands as a user does."""
+"""What the tests share: no network, few threads, a tiny network, results, running commands as a user does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,3 +52,65 @@ def assert_one_error(done: subprocess.CompletedProcess[str], *words: str) -> Non
     assert len(errors) == 1, done.stderr
     for word in words:
         assert word in errors[0], errors[0]
+
+
+_COMMON = {
+    "schema": 1,
+    "model": "sresnet19",
+    "tag": "t2_cifar10",
+    "dataset": "cifar10",
+    "images": 10000,
+    "top1": 90.0,
+    "spikes_per_image": 1000.0,
+    "spikes_per_layer": {"stem.lif": 400.0, "head.lif": 600.0},
+    "spikes_per_step": [450.0, 550.0],
+    "timesteps": 2,
+    "weights_sha256": "a" * 64,
+    "command": "python -m recipes.train sresnet19.t2_cifar10",
+    "commit": "0" * 40,
+    "date": "2026-01-31T12:00:00Z",
+    "versions": {"torch": "2.11"},
+    "machine": {"system": "Linux", "cpu": "a cpu", "cores": 8, "threads": 4, "gpu": None},
+}
+
+
+def accuracy(**changes: Any) -> dict[str, Any]:
+    """A result as recipes.train writes it."""
+    own = {
+        "kind": "accuracy",
+        "split": "test",
+        "top5": None,
+        "params": 12_600_000,
+        "train_images": 50_000,
+        "epochs": 100,
+        "seed": 0,
+        "scaling": None,
+        "precision": "bf16",
+        "train_seconds": 600.0,
+        "comparison": "plain_vs_gs",
+        "test_reads": 6,
+        "data_sha256": "d" * 64,
+    }
+    return _COMMON | own | changes
+
+
+def onnx(**changes: Any) -> dict[str, Any]:
+    """A result as export.bench_ort writes it."""
+    own = {
+        "kind": "onnx",
+        "split": "test",
+        "epochs": 100,
+        "seed": 0,
+        "test_reads": 1,
+        "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
+        "provider": "CPUExecutionProvider",
+        "optimization": "all",
+        "onnx_sha256": "e" * 64,
+        "onnx_bytes": 50_000_000,
+    }
+    return _COMMON | own | {"top1": 89.75, "command": "python -m export.bench_ort"} | changes
+
+
+def latency(batch: int, threads: int, p50: float) -> dict[str, Any]:
+    """An entry of the latency of one."""
+    return {"batch": batch, "threads": threads, "p50_ms": p50, "p95_ms": p50 + 1, "runs": 50}

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import yaml
-from conftest import ROOT, assert_one_error, run_module
+from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
 from recipes import scaling_cost
@@ -34,12 +34,10 @@ def fill(plan, top1, spikes):
     for run in plan.runs:
         if run.seed not in top1.get(run.arm, {}):
             continue
-        result = {
-            "arm": run.arm, "seed": run.seed, "recipe": run.recipe.settings, "top1": top1[run.arm][run.seed],
-            "spikes_per_image": spikes[run.arm][run.seed], "train_loss": 1.0, "train_seconds": 60.0, "model": "m",
-            "timesteps": 2, "train_images": 10, "dataset": "digits", "epochs": 1, "images": 5, "split": "test",
-            "machine": {"gpu": None, "cpu": "c"},
-        }  # fmt: skip
+        result = {"plan": plan.name, "arm": run.arm} | accuracy(
+            seed=run.seed, top1=top1[run.arm][run.seed], spikes_per_image=spikes[run.arm][run.seed]
+        )
+        result |= {"train_loss": 1.0, "recipe": run.recipe.settings}
         plan.folder.mkdir(exist_ok=True)
         (plan.folder / f"{run.name}.json").write_text(json.dumps(result))
 
@@ -148,12 +146,15 @@ def test_results_of_another_recipe_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: [], "no result"),
-        (lambda r: {}, "no result"),
+        (lambda r: [], "no result of an ablation: move it away"),
+        (lambda r: accuracy(seed=3), "'plan' is missing"),
         (lambda r: r | {"arm": "window"}, "arm 'window'"),
         (lambda r: r | {"seed": 4}, "seed 4"),
         (lambda r: r | {"top1": None}, "top1"),
         (lambda r: r | {"top1": math.nan}, "top1"),
+        (lambda r: r | {"spikes_per_image": None}, "spikes_per_image"),
+        (lambda r: r | {"train_loss": math.inf}, "train_loss"),
+        (lambda r: r | {"recipe": None}, "recipe"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, change, words):

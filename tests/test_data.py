@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as reference
 
+from export.images import normalise as normalise_array
 from recipes import augment
 from recipes.config import Recipe, load_recipe, parse_command_line
 from recipes.train import _create
-from zoo.data import load_dataset, split
+from zoo.data import load_dataset, normalise, split
 from zoo.errors import ZooError
 
 
@@ -22,9 +23,22 @@ def test_digits_need_no_files():
     assert len(data.train_images) + len(data.test_images) == 1797
     assert torch.bincount(data.test_labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
     assert data.sha256 == load_dataset("digits").sha256
-    x = augment.normalise(data.train_images, data.mean, data.std)
+    x = normalise(data.train_images, data.mean, data.std)
     assert x.mean().abs() < 1e-3
     assert (x.std() - 1).abs() < 1e-3
+
+
+def test_normalised_alike_in_training_and_export():
+    """Bit for bit, whatever the layout; what is float32 is normalised already."""
+    pixels = np.arange(768, dtype=np.uint8).reshape(1, 3, 16, 16)[:, :, ::-1]
+    mean, std = [0.4914, 0.4822, 0.4465], (0.247, 0.2435, 1)
+    shift, scale = (np.float32(values).reshape(3, 1, 1) for values in (mean, std))
+    expected = (pixels.astype(np.float32) / np.float32(255) - shift) / scale
+    tensor = torch.from_numpy(pixels.copy())
+    assert np.array_equal(normalise(tensor, mean, std), expected)
+    assert np.array_equal(normalise_array(pixels, mean, std), expected)
+    assert np.array_equal(normalise_array(expected, mean, std), expected)
+    assert tensor.numpy().tobytes() == pixels.tobytes()
 
 
 @pytest.mark.data
@@ -111,6 +125,14 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
     ours = augment._OPS[name][0](IMAGES[:1], level)[0].permute(1, 2, 0)
     same = torch.as_tensor(np.array(expected(picture))) == ours
     assert same.float().mean() > 0.98  # rotation rounds some borders otherwise
+
+
+def test_settings_name_no_folder():
+    """They go into a checkpoint and to a Hub: enough to repeat the run, but not where it was."""
+    recipe = Recipe(plugin="/somewhere/mine.py", init="/somewhere/else", data_dir="/somewhere", out="/somewhere/x")
+    assert "somewhere" not in str(recipe.settings)
+    assert (recipe.settings["plugin"], recipe.settings["init"]) == ("mine.py", "else")
+    assert not {"plugin", "out", "data_dir", "resume"} & Recipe().settings.keys()
 
 
 def test_recipes_of_the_package_are_named_by_what_they_train():

@@ -13,71 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import accuracy, latency, onnx
 
-from leaderboard import insert_table, load_results, render, rows, validate
+from leaderboard import insert_table, load_results, render, rows
 from leaderboard.__main__ import main
-from leaderboard.schema import OPTIONAL, REQUIRED
 from zoo.errors import ZooError
+from zoo.record import ARM, OPTIONAL, REQUIRED, TRAINED, check
 
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
-
-COMMON = {
-    "schema": 1,
-    "model": "sresnet19",
-    "tag": "t2_cifar10",
-    "dataset": "cifar10",
-    "images": 10000,
-    "top1": 90.0,
-    "spikes_per_image": 1000.0,
-    "spikes_per_layer": {"stem.lif": 400.0, "head.lif": 600.0},
-    "spikes_per_step": [450.0, 550.0],
-    "timesteps": 2,
-    "weights_sha256": "a" * 64,
-    "command": "python -m recipes.train sresnet19.t2_cifar10",
-    "commit": "0" * 40,
-    "date": "2026-01-31T12:00:00Z",
-    "versions": {"torch": "2.11"},
-    "machine": {"system": "Linux", "cpu": "a cpu", "cores": 8, "threads": 4, "gpu": None},
-}
-
-
-def accuracy(**changes: Any) -> dict[str, Any]:
-    own = {
-        "kind": "accuracy",
-        "split": "test",
-        "top5": None,
-        "params": 12_600_000,
-        "train_images": 50_000,
-        "epochs": 100,
-        "seed": 0,
-        "scaling": None,
-        "precision": "bf16",
-        "train_seconds": 600.0,
-        "comparison": "plain_vs_gs",
-        "test_reads": 6,
-        "data_sha256": "d" * 64,
-    }
-    return COMMON | own | changes
-
-
-def onnx(**changes: Any) -> dict[str, Any]:
-    own = {
-        "kind": "onnx",
-        "split": "test",
-        "epochs": 100,
-        "seed": 0,
-        "test_reads": 1,
-        "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
-        "provider": "CPUExecutionProvider",
-        "optimization": "all",
-        "onnx_sha256": "e" * 64,
-        "onnx_bytes": 50_000_000,
-    }
-    return COMMON | own | {"top1": 89.75, "command": "python -m export.bench_ort"} | changes
-
-
-def latency(batch: int, threads: int, p50: float) -> dict[str, Any]:
-    return {"batch": batch, "threads": threads, "p50_ms": p50, "p95_ms": p50 + 1, "runs": 50}
 
 
 def put(path: Path, content: Any) -> Path:
@@ -117,13 +60,12 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
         onnx(),
         accuracy(tag="", scaling={"name": "count", "power": 0.5}, seed=None, commit=None, note="warm-up run"),
         accuracy(spikes_per_image=None, spikes_per_layer=None, spikes_per_step=None, test_reads=None),
-        accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}, energy_nj=1.5),
+        accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}),
         onnx(dataset=None, split=None, images=None, top1=None, latency=[], epochs=None, seed=None, test_reads=None),
-        onnx(synaptic_operations={"total": 1e9}, size_bytes=1),
     ],
 )
 def test_schema_accepts(result: dict[str, Any]) -> None:
-    validate(result, "r.json")
+    check(result, "r.json")
 
 
 @pytest.mark.parametrize("kind", sorted(REQUIRED))
@@ -133,7 +75,7 @@ def test_schema_wants_every_required_key_and_no_optional_one(kind: str) -> None:
     assert not full.keys() & OPTIONAL.keys()
     for key in full.keys() - {"kind"}:
         with pytest.raises(ZooError, match=rf"r\.json: key '{key}' is missing"):
-            validate({k: v for k, v in full.items() if k != key}, "r.json")
+            check({k: v for k, v in full.items() if k != key}, "r.json")
 
 
 NAN, INF = float("nan"), float("inf")
@@ -200,7 +142,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any) -> None:
     with pytest.raises(ZooError, match=rf"^r\.json: key '{key}.*' is .*, expected ."):
-        validate(accuracy(**{key: value}), "r.json")
+        check(accuracy(**{key: value}), "r.json")
 
 
 @pytest.mark.parametrize(
@@ -221,16 +163,30 @@ def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any)
 )
 def test_schema_rejects_a_bad_onnx_value(key: str, value: Any) -> None:
     with pytest.raises(ZooError, match=rf"^r\.json: key '{key}' is "):
-        validate(onnx(**{key: value}), "r.json")
+        check(onnx(**{key: value}), "r.json")
 
 
 def test_schema_finds_a_typo_and_refuses_keys_of_the_other_kind() -> None:
     with pytest.raises(ZooError, match="unknown key 'spike_per_image'; did you mean spikes_per_image"):
-        validate(accuracy(spike_per_image=1), "r.json")
+        check(accuracy(spike_per_image=1), "r.json")
     with pytest.raises(ZooError, match="unknown key 'latency'"):
-        validate(accuracy(latency=[]), "r.json")
+        check(accuracy(latency=[]), "r.json")
     with pytest.raises(ZooError, match="expected one JSON object"):
-        validate([], "r.json")
+        check([], "r.json")
+
+
+def test_schema_of_training_runs_and_ablations() -> None:
+    """Comparisons and ablations count on what a later validation does not know; the leaderboard takes no arms."""
+    check(accuracy(), "r.json", TRAINED)
+    for key in ("spikes_per_image", "train_images", "epochs", "seed", "train_seconds"):
+        with pytest.raises(ZooError, match=f"'{key}' is None, expected .* as in the result of a training run"):
+            check(accuracy(**{key: None}), "r.json", TRAINED)
+    with pytest.raises(ZooError, match="'kind' is 'onnx', expected 'accuracy'"):
+        check(onnx(), "r.json", TRAINED)
+    arm = accuracy(plan="p", arm="a", train_loss=1.0, recipe={})
+    assert check(arm, "r.json", TRAINED, OPTIONAL | ARM) is arm
+    with pytest.raises(ZooError, match="unknown key 'plan'"):
+        check(arm, "r.json")
 
 
 # --- files to rows
@@ -485,7 +441,7 @@ def test_insert_table_wants_both_markers_once_in_order(text: str) -> None:
 
 
 def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def check() -> int:
+    def status() -> int:
         try:
             main([*options(board), "--check"])
         except SystemExit as stop:
@@ -493,7 +449,7 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
         return 0
 
     before = snapshot(board)
-    assert check() == 1
+    assert status() == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert all(name in error for name in ("leaderboard.csv", "leaderboard.html", "README.md"))
@@ -502,10 +458,10 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     main(options(board))
     assert f"1 row from 2 result files: {board}/site/leaderboard.html" in capsys.readouterr().out
     assert "sresnet19.t2_cifar10" in (board / "README.md").read_text()
-    assert check() == 0
+    assert status() == 0
 
     (board / "site/leaderboard.csv").write_text("edited by hand")
-    assert check() == 1
+    assert status() == 1
     error = capsys.readouterr().err
     assert "leaderboard.csv" in error
     assert "leaderboard.html" not in error

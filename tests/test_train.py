@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 import recipes.augment
 import zoo
-from leaderboard.schema import validate as check_schema
 from recipes.config import Recipe
 from recipes.state import load_state, save_state
 from recipes.train import _steps_left, train
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
+from zoo.record import REQUIRED, check
 
 SHORT = {
     "model": "sresnet19_w16_gs",
@@ -77,7 +77,8 @@ def run(tmp_path_factory):
 def test_a_run_leaves_a_result_in_the_schema(run):
     out, result = run
     assert json.loads((out / "result.json").read_text()) == result
-    check_schema(result, "result.json")
+    check(result, "result.json")
+    assert list(result) == list(REQUIRED["accuracy"])
     assert result["images"] == 360
     assert result["split"] == "test"
     assert result["weights_sha256"] == sha256_of(out / "model.safetensors")
@@ -91,7 +92,8 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     done = run_module("recipes.validate", str(out), "--dataset", "digits", "--json", str(tmp_path / "v.json"))
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "v.json").read_text())
-    check_schema(again, "v.json")
+    check(again, "v.json")
+    assert list(again) == list(REQUIRED["accuracy"])
     for key in (
         "top1",
         "top5",

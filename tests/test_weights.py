@@ -14,13 +14,13 @@ import export
 import zoo
 from export.images import load_images
 from recipes.config import DEFAULTS, load_recipe
-from recipes.evaluate import evaluate
 from recipes.processes import keep_memory
 from recipes.validate import validate
 from zoo.data import load_dataset
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.load import BUNDLED
+from zoo.metrics import evaluate
 
 NAMES = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
 

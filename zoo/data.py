@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
-from zoo.errors import ZooError, one_of
+from .errors import ZooError, one_of
 
 
 class DataSet(NamedTuple):
@@ -104,6 +105,14 @@ def _mean_and_std(pixels: Tensor) -> tuple[float, float]:
     mean = (counts * values).sum() / counts.sum()
     variance = (counts * (values - mean).square()).sum() / counts.sum()
     return round(float(mean), 4), round(float(variance.sqrt()), 4)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images [B, C, H, W] to (x / 255 - mean) / std of their channel; float32 ones are taken as normalised."""
+    if images.dtype == torch.float32:
+        return images
+    shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))
+    return images.float().div_(255).sub_(shift).div_(scale)
 
 
 def split(data: DataSet, train_images: int, val_images: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import yaml
 
+from ..record import when
 from ..scaling.spec import resolve_scaling
 from .release import Release
 
@@ -57,10 +58,10 @@ def eval_results(release: Release) -> dict[str, str]:
             entry = {
                 "dataset": {"id": dataset[0], "task_id": _TASK},
                 "value": round(result["top1"], 4),
-                "date": result.get("date"),
+                "date": result["date"],
                 "notes": f"top-1 %, {result['images']} test images, T = {result['timesteps']}",
             }
-            files[f"{result['dataset']}.yaml"] = _dump([{k: v for k, v in entry.items() if v is not None}])
+            files[f"{result['dataset']}.yaml"] = _dump([entry])
     return files
 
 
@@ -84,9 +85,9 @@ def _metadata(release: Release) -> dict[str, Any]:
 def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
     kind, title = _DATASETS.get(result["dataset"], (result["dataset"], result["dataset"]))
     metrics = [{"type": "accuracy", "name": "Top-1 accuracy (%)", "value": round(result["top1"], 4)}]
-    if result.get("top5") is not None:
+    if result["top5"] is not None:
         metrics.append({"type": "accuracy", "name": "Top-5 accuracy (%)", "value": round(result["top5"], 4)})
-    if result.get("spikes_per_image") is not None:
+    if result["spikes_per_image"] is not None:
         metrics.append({"type": "spikes", "name": "Spikes per image", "value": round(result["spikes_per_image"])})
     return {
         "task": {"type": _TASK, "name": "Image Classification"},
@@ -139,7 +140,7 @@ print(model.pretrained_cfg.get("label_names", range({classes}))[label])
 
 
 def _training(release: Release) -> str:
-    source = next((r for r in release.results if r["kind"] == "accuracy" and r.get("train_seconds")), {})
+    source = next((r for r in release.results if r["kind"] == "accuracy" and r["train_seconds"]), {})
     recipe = release.recipe
     rows = {
         "command": f"`{source['command']}`" if source.get("command") else None,
@@ -150,7 +151,7 @@ def _training(release: Release) -> str:
         "data": f"{recipe.get('dataset')}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
         "training images": source.get("train_images"),
         "seconds": source.get("train_seconds"),
-        "machine": _machine(source),
+        "machine": _machine(source) if source else None,
         "date": source.get("date"),
         "weights": f"sha256 {release.config['weights_sha256']}",
     }
@@ -165,40 +166,24 @@ def _results(release: Release) -> str:
             result["split"],
             result["images"],
             f"{result['top1']:.2f}",
-            _number(result.get("top5"), 2),
-            _number(result.get("spikes_per_image"), 0),
-            _operations(result),
-            _number(result.get("energy_nj"), 0),
+            _number(result["top5"], 2),
+            _number(result["spikes_per_image"], 0),
         ]
         for result in _accuracies(release)
     ]
     if not rows:
         return "## Results\n\nNo accuracy was published with these weights.\n"
-    head = [
-        "data set",
-        "split",
-        "images",
-        "top-1 (%)",
-        "top-5 (%)",
-        "spikes per image",
-        "synaptic operations per image",
-    ]
-    if all(row[-1] == "" for row in rows):
-        rows = [row[:-1] for row in rows]
-    else:
-        head = [*head, "energy (nJ, estimated)"]
-    if all(row[6] == "" for row in rows):
-        rows, head = [row[:6] + row[7:] for row in rows], head[:6] + head[7:]
+    head = ["data set", "split", "images", "top-1 (%)", "top-5 (%)", "spikes per image"]
     return f"## Results\n\n{_table(head, rows)}"
 
 
 def _latency(release: Release) -> str:
     rows = [
-        [row.get("batch"), row.get("threads"), _number(row["p50_ms"], 2), _number(row.get("p95_ms"), 2), *where]
+        [row["batch"], row["threads"], _number(row["p50_ms"], 2), _number(row["p95_ms"], 2), *where]
         for result in release.results
         if result["kind"] == "onnx"
-        for where in [[result.get("provider"), _machine(result)]]
-        for row in result.get("latency") or []
+        for where in [[result["provider"], _machine(result)]]
+        for row in result["latency"]
     ]
     if not rows:
         return ""
@@ -234,9 +219,9 @@ def _citation(release: Release) -> str:
 def _accuracies(release: Release) -> list[dict[str, Any]]:
     """One result for each data set and split: the one on most images, of these the newest."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for result in sorted(release.results, key=lambda r: (r.get("images") or 0, str(r.get("date")))):
-        if result["kind"] == "accuracy":
-            best[str(result.get("dataset")), str(result.get("split"))] = result
+    accuracies = [result for result in release.results if result["kind"] == "accuracy"]
+    for result in sorted(accuracies, key=lambda result: (result["images"], when(result))):
+        best[result["dataset"], result["split"]] = result
     return [best[key] for key in sorted(best)]
 
 
@@ -245,22 +230,13 @@ def _onnx_files(release: Release) -> list[str]:
 
 
 def _spikes(result: dict[str, Any]) -> str:
-    count = result.get("spikes_per_image")
+    count = result["spikes_per_image"]
     return "" if count is None else f", with {count:,.0f} spikes an image"
 
 
-def _operations(result: dict[str, Any]) -> str:
-    """Synaptic operations as the result states them, its kinds side by side."""
-    stated = result.get("synaptic_operations") or {}
-    numbers = {k: v for k, v in stated.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return ", ".join(f"{value:,.0f} {key.replace('_', ' ')}" for key, value in numbers.items())
-
-
-def _machine(result: dict[str, Any]) -> str | None:
-    machine = result.get("machine")
-    if not isinstance(machine, dict):
-        return None
-    return str(machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('cores')} cores")
+def _machine(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return str(machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores")
 
 
 def _number(value: Any, digits: int) -> str:

@@ -1,14 +1,23 @@
-"""What a result file must hold: one table from key to check for each kind of result."""
+"""One measurement as a JSON object: how it is made, and what it must hold, a table from key to check for each kind.
+
+Kind "accuracy" is a network in PyTorch on a data set, kind "onnx" its graph in ONNX Runtime. What is unknown is null.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from zoo.errors import ZooError, one_of
+from .data import DataSet
+from .errors import ZooError, one_of
+from .files import read_json, sha256_of
+from .network import SpikingNetwork
+from .provenance import provenance
+from .scaling.spec import resolve_scaling
 
 # Far beyond any measurement, yet small enough that every number in a result fits a float. NaN fails the comparison too.
 _LIMIT = 1e300
@@ -19,6 +28,10 @@ class Check(NamedTuple):
 
     expected: str
     test: Callable[[Any], bool]
+
+
+Checks = dict[str, Check]
+"""From the keys of an object to what they hold."""
 
 
 def is_number(value: Any, low: float = 0.0, high: float = _LIMIT) -> bool:
@@ -110,33 +123,28 @@ LATENCY = Check(
 )
 REFERENCE = Check("an object of top1, spikes_per_image (numbers or null) and citation (a string)", _is_reference)
 
-_COMMON = {
-    "schema": _choice(1),
-    "model": NAME,
-    "tag": TAG,
+_SPIKES = {
     "spikes_per_image": _or_null(NUMBER),
     "spikes_per_layer": _or_null(LAYERS),
     "spikes_per_step": _or_null(NUMBERS),
     "timesteps": POSITIVE,
-    "weights_sha256": SHA256,
-    "command": TEXT,
-    "commit": _or_null(TEXT),
-    "date": DATE,
-    "versions": DICT,
-    "machine": MACHINE,
 }
+_PROVENANCE = {"command": TEXT, "commit": _or_null(TEXT), "date": DATE, "versions": DICT, "machine": MACHINE}
 
-REQUIRED: dict[str, dict[str, Check]] = {
-    "accuracy": _COMMON
-    | {
+REQUIRED: dict[str, Checks] = {
+    "accuracy": {
+        "schema": _choice(1),
         "kind": _choice("accuracy"),
+        "model": NAME,
+        "tag": TAG,
         "dataset": NAME,
         "split": _choice("test", "validation"),
+        "train_images": _or_null(POSITIVE),
         "images": POSITIVE,
         "top1": PERCENT,
         "top5": _or_null(PERCENT),
+        **_SPIKES,
         "params": COUNT,
-        "train_images": _or_null(POSITIVE),
         "epochs": _or_null(COUNT),
         "seed": _or_null(INTEGER),
         "scaling": _or_null(SCALING),
@@ -144,41 +152,142 @@ REQUIRED: dict[str, dict[str, Check]] = {
         "train_seconds": _or_null(NUMBER),
         "comparison": TEXT,
         "test_reads": _or_null(COUNT),
+        **_PROVENANCE,
         "data_sha256": _or_null(SHA256),
+        "weights_sha256": SHA256,
     },
-    "onnx": _COMMON
-    | {
+    "onnx": {
+        "schema": _choice(1),
         "kind": _choice("onnx"),
+        "model": NAME,
+        "tag": TAG,
         "dataset": _or_null(NAME),
         "split": _or_null(_choice("test")),
         "images": _or_null(POSITIVE),
         "top1": _or_null(PERCENT),
+        **_SPIKES,
         "latency": LATENCY,
         "provider": TEXT,
         "optimization": TEXT,
         "epochs": _or_null(COUNT),
         "seed": _or_null(INTEGER),
         "test_reads": _or_null(COUNT),
+        "weights_sha256": SHA256,
         "onnx_sha256": SHA256,
         "onnx_bytes": POSITIVE,
+        **_PROVENANCE,
     },
 }
-
-OPTIONAL: dict[str, Check] = {
+"""The keys of a result file, in its order."""
+OPTIONAL: Checks = {
     "reference": _or_null(REFERENCE),
-    "synaptic_operations": _or_null(DICT),
-    "energy_nj": _or_null(NUMBER),
-    "size_bytes": _or_null(COUNT),
     "note": Check("a string", lambda value: isinstance(value, str)),
 }
 
 
-def validate(result: Any, origin: str) -> None:
-    """Check one result (the content of a JSON file) against the schema of its kind.
+def _not_null(key: str) -> Check:
+    check = REQUIRED["accuracy"][key]
+    expected = f"{check.expected.removesuffix(', or null')}, as in the result of a training run"
+    return Check(expected, lambda value: value is not None and check.test(value))
+
+
+TRAINED = {
+    "accuracy": REQUIRED["accuracy"]
+    | {key: _not_null(key) for key in ("spikes_per_image", "train_images", "epochs", "seed", "train_seconds")}
+}
+"""`REQUIRED` of what `recipes.train` writes, which knows how the network was trained."""
+ARM = {"plan": TEXT, "arm": TEXT, "train_loss": NUMBER, "recipe": DICT}
+"""What `recipes.ablate` adds to it. The leaderboard refuses these keys: it would take arms for seeds of one row."""
+
+
+def accuracy_record(
+    model: SpikingNetwork,
+    scores: dict[str, Any],
+    data: DataSet,
+    *,
+    tag: str,
+    split: str,
+    weights_sha256: str | None,
+    comparison: str | None,
+    epochs: int | None,
+    seed: int | None,
+    test_reads: int | None,
+    train_images: int | None = None,
+    train_seconds: float | None = None,
+    origin: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The measurement of a network in float32, kind "accuracy".
+
+    Args:
+        scores: see `zoo.metrics.evaluate`.
+        data: what `split` ("test" or "validation") is of.
+        comparison: the name of the comparison that the training was part of, `test_reads` of whose runs read the test
+            set; architecture.tag without one.
+        epochs, seed, train_images, train_seconds: of the training.
+        origin: see `zoo.provenance.provenance`; that of this moment by default.
+    """
+    architecture = model.pretrained_cfg["architecture"]
+    rule = resolve_scaling(model.model_args["scaling"])
+    return {
+        "schema": 1, "kind": "accuracy", "model": architecture, "tag": tag, "dataset": data.name, "split": split,
+        "train_images": train_images, **{key: value for key, value in scores.items() if key != "loss"},
+        "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()), "epochs": epochs,
+        "seed": seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
+        "comparison": comparison or ".".join(filter(None, (architecture, tag))), "test_reads": test_reads,
+        **(origin or provenance()), "data_sha256": data.sha256, "weights_sha256": weights_sha256,
+    }  # fmt: skip
+
+
+def onnx_record(
+    graph: bytes,
+    about: dict[str, Any],
+    scores: dict[str, Any],
+    latency: list[dict[str, Any]],
+    *,
+    dataset: str | None,
+    provider: str,
+    optimization: str,
+) -> dict[str, Any]:
+    """The measurement of a graph in ONNX Runtime, kind "onnx".
+
+    Args:
+        graph: the .onnx file.
+        about: its metadata: architecture, tag, timesteps, weights_sha256; epochs, seed and test_reads of the training.
+        scores: images, top1 in percent, spikes_per_image, spikes_per_layer, spikes_per_step; None without images.
+        latency: batch, threads, p50_ms, p95_ms and runs of each setting.
+        dataset: whose test images these were.
+    """
+    return {
+        "schema": 1, "kind": "onnx", "model": about["architecture"], "tag": about["tag"], "dataset": dataset,
+        "split": None if dataset is None or scores["images"] is None else "test", **scores,
+        "timesteps": about["timesteps"], "latency": latency, "provider": provider, "optimization": optimization,
+        "epochs": about["epochs"], "seed": about["seed"], "test_reads": about["test_reads"],
+        "weights_sha256": about["weights_sha256"], "onnx_sha256": sha256_of(graph), "onnx_bytes": len(graph),
+        **provenance(),
+    }  # fmt: skip
+
+
+def read(
+    path: str | os.PathLike[str], required: dict[str, Checks] = REQUIRED, optional: Checks = OPTIONAL
+) -> dict[str, Any]:
+    """Read a result file and check it.
+
+    Raises:
+        ZooError: no such file, no JSON, or see `check`.
+    """
+    return check(read_json(path), str(path), required, optional)
+
+
+def check(
+    result: Any, origin: str, required: dict[str, Checks] = REQUIRED, optional: Checks = OPTIONAL
+) -> dict[str, Any]:
+    """Check one result (the content of a JSON file) against the schema of its kind, and return it.
 
     Args:
         result: the parsed JSON; anything but an object is refused.
         origin: the name of the file, for the error message.
+        required: from each kind that is expected to its keys.
+        optional: further keys.
 
     Raises:
         ZooError: a key is missing, unknown, or holds a bad value; names the file, the key, the value and what is
@@ -187,23 +296,24 @@ def validate(result: Any, origin: str) -> None:
     if not isinstance(result, dict):
         raise ZooError(f"{origin}: holds {reprlib.repr(result)}, expected one JSON object")
     kind = result.get("kind")
-    if not isinstance(kind, str) or kind not in REQUIRED:
-        raise _bad(origin, "kind", kind, " or ".join(map(repr, REQUIRED)))
-    known = REQUIRED[kind] | OPTIONAL
+    if not isinstance(kind, str) or kind not in required:
+        raise _bad(origin, "kind", kind, " or ".join(map(repr, required)))
+    known = required[kind] | optional
     for key in result:
         if key not in known:
             raise ZooError(f"{origin}: {one_of('key', key, sorted(known))}")
-    for key, check in known.items():
+    for key, expected in known.items():
         if key not in result:
-            if key in OPTIONAL:
+            if key in optional:
                 continue
-            raise ZooError(f"{origin}: key {key!r} is missing, expected {check.expected}")
-        if not check.test(result[key]):
-            raise _bad(origin, key, result[key], check.expected)
+            raise ZooError(f"{origin}: key {key!r} is missing, expected {expected.expected}")
+        if not expected.test(result[key]):
+            raise _bad(origin, key, result[key], expected.expected)
         _check_leaves(origin, key, result[key])
     steps = result["spikes_per_step"]
     if steps is not None and len(steps) != result["timesteps"]:
         raise _bad(origin, "spikes_per_step", steps, f"one number for each of the {result['timesteps']} timesteps")
+    return result
 
 
 def _check_leaves(origin: str, key: str, value: Any) -> None:
