@@ -27,6 +27,7 @@ import zoo
 from zoo import hub as zoo_hub
 from zoo.errors import ZooError
 from zoo.files import sha256_of
+from zoo.hub.__main__ import main
 from zoo.hub.card import card, eval_results
 from zoo.hub.fetch import split_revision
 from zoo.hub.published import PUBLISHED, published
@@ -245,7 +246,7 @@ def test_a_card_without_results_says_so(run):
 def test_runs_that_cannot_be_published(run, damage, words):
     damage(run)
     with pytest.raises(ZooError, match=words):
-        zoo_hub.main(["push", str(run), "--repo", "org/net"])
+        main(["push", str(run), "--repo", "org/net"])
 
 
 def test_files_that_cannot_be_published(run, tmp_path):
@@ -257,7 +258,7 @@ def test_files_that_cannot_be_published(run, tmp_path):
         ("--result", tmp_path / "absent.json", "no such file"),
     ):
         with pytest.raises(ZooError, match=words):
-            zoo_hub.main(["push", str(run), option, str(path)])
+            main(["push", str(run), option, str(path)])
     graph, speed = add_graph(tmp_path / "more", run)
     with pytest.raises(ZooError, match="two files would be published"):
         zoo_hub.push(run, onnx=[graph, graph])

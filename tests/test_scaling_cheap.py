@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear
-from zoo.scaling.rules import PRESETS as PRESETS_BEFORE
+from zoo.scaling.rules import PRESETS as RULES
 from zoo.scaling.rules import Rule
 from zoo.scaling.spec import Scaling, resolve_scaling
 
@@ -253,7 +253,7 @@ OWN = {
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_rule_of_ones_own_in_the_wrong_shape_is_named(name, every, monkeypatch):
     factor, locality, window = OWN[name]
-    monkeypatch.setattr("zoo.scaling.PRESETS", PRESETS_BEFORE | {name: Rule(factor, locality, window)})
+    monkeypatch.setitem(RULES, name, Rule(factor, locality, window))
     spec = {"name": name} | ({"every": every} if every > 1 and locality == "weight" else {})
     layer = convolution(resolve_scaling(spec))
     with pytest.raises(ZooError, match=f"{name} gives .*not a factor of shape"):
@@ -262,7 +262,7 @@ def test_a_rule_of_ones_own_in_the_wrong_shape_is_named(name, every, monkeypatch
 
 def test_a_factor_of_channels_is_spread_over_the_weight(monkeypatch):
     rule = Rule(lambda s, alpha: torch.full((1, 4, 1, 1, 1), 0.5, dtype=torch.float64), window=True)
-    monkeypatch.setattr("zoo.scaling.PRESETS", PRESETS_BEFORE | {"halves": rule})
+    monkeypatch.setitem(RULES, "halves", rule)
     for every in (1, 2):
         scaled = gradient(convolution(resolve_scaling({"name": "halves", "every": every})), *examples(1)[0])
         assert torch.allclose(scaled, gradient(convolution(None), *examples(1)[0]) / 2, rtol=1e-12)
