@@ -20,6 +20,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+NAME = min(folder.name for folder in (ROOT / "zoo" / "weights").glob("*_w16_gs.*"))  # a bundled checkpoint
+
+# In front of code that runs in the client: what came of each attempt, a line each.
+TRY = """
+import os, timm, torch, zoo
+
+def attempt(action):
+    try:
+        model = action()
+        print("ok", getattr(model, "weights_sha256", None))
+    except zoo.ZooError as error:
+        print("error:", error)
+
+def logits(model):
+    torch.manual_seed(0)
+    return model.eval()(torch.randn(2, 3, 32, 32))
+"""
 
 
 class Client:
@@ -80,6 +97,12 @@ class Client:
             self.pid = int(self.process.stdout.readline())
             status = int(self.process.stdout.readline())
             return subprocess.CompletedProcess([code], status, out.read_text(), err.read_text())
+
+
+def outcomes(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What TRY and the code behind it printed, line by line."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @functools.cache

@@ -155,7 +155,7 @@ def digest(name):
 
 
 def test_golden_keys_and_shapes():
-    """Renaming a key breaks every published checkpoint: change tests/golden/models.json only on purpose."""
+    """Renaming a key breaks every published checkpoint: change golden/models.json only on purpose."""
     golden = json.loads(GOLDEN.read_text())
     assert golden.keys() == set(PLAIN)
     assert {name: digest(name) for name in PLAIN} == golden

@@ -37,7 +37,7 @@ def test_registering_a_timm_name_is_refused():
 
 
 def test_golden_state_dict_keys():
-    """Renaming a key breaks every published checkpoint: change tests/golden only on purpose."""
+    """Renaming a key breaks every published checkpoint: change golden/ only on purpose."""
     for name in ("sresnet19", "sresnet20"):
         shapes = {key: list(value.shape) for key, value in zoo.create_model(name).state_dict().items()}
         assert shapes == json.loads((GOLDEN / f"{name}.json").read_text())
