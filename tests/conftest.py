@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ os.environ.setdefault("SNNZOO_CACHE", str(ROOT / ".cache"))  # kernels built onc
 
 import pytest
 import torch
+from forks import Forks, as_module
 
 from zoo.models.sresnet import SResNet
 
@@ -37,11 +39,21 @@ def tiny(**kwargs) -> SResNet:
     return SResNet((2, 1), (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
 
 
-def run_module(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def run_module(name: str, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """`python -m ...` in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or ROOT, env=environment, timeout=280)
+    return run_code(as_module(name, *arguments), cwd, **env)
+
+
+def run_code(code: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, with the variables that are set here now."""
+    return _forks().fork(code, cwd or ROOT, late=os.environ | {"PYTHONPATH": str(ROOT)} | env)
+
+
+@functools.cache
+def _forks() -> Forks:
+    forks = Forks(dict(os.environ))
+    atexit.register(forks.close)
+    return forks
 
 
 def assert_one_error(done: subprocess.CompletedProcess[str], *words: str) -> None:

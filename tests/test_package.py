@@ -59,14 +59,3 @@ def test_public_names_exist():
     for package in (zoo, recipes, export, leaderboard):
         for name in package.__all__:
             assert hasattr(package, name), (package.__name__, name)
-
-
-def test_arrows_point_one_way():
-    """leaderboard -> export -> zoo, recipes -> zoo."""
-    allowed = {"zoo": set(), "recipes": {"zoo"}, "export": {"zoo"}, "leaderboard": {"zoo", "export"}}
-    for package, others in allowed.items():
-        for file in (ROOT / package).rglob("*.py"):
-            for line in file.read_text().splitlines():
-                word = line.strip().split(" ")
-                if word[0] in ("from", "import"):
-                    assert word[1].split(".")[0] not in set(allowed) - others - {package}, (file, line)

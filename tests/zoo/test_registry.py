@@ -20,14 +20,6 @@ from zoo.neurons.lif import LIF
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_names():
-    assert {"sresnet19", "sresnet20", "sresnet19_w16", "sresnet19_w32"} <= set(zoo.list_models())
-    for name in zoo.list_models():
-        assert name.endswith("_gs") or f"{name}_gs" in zoo.list_models()
-    assert zoo.is_model("sresnet19_gs.some_tag")
-    assert not zoo.is_model("resnet18")
-
-
 def test_registering_a_timm_name_is_refused():
     def resnet18(pretrained=False, **kwargs):
         return nn.Identity()
@@ -37,7 +29,7 @@ def test_registering_a_timm_name_is_refused():
 
 
 def test_golden_state_dict_keys():
-    """Renaming a key breaks every published checkpoint: change tests/golden only on purpose."""
+    """Renaming a key breaks every published checkpoint: change golden/ only on purpose."""
     for name in ("sresnet19", "sresnet20"):
         shapes = {key: list(value.shape) for key, value in zoo.create_model(name).state_dict().items()}
         assert shapes == json.loads((GOLDEN / f"{name}.json").read_text())
@@ -61,19 +53,6 @@ def test_scaling_applies_to_equal_stride_1_convolutions_only():
     assert scaled == expected
 
 
-def test_scaling_changes_just_those_gradients():
-    gradients = []
-    for scaling in (None, "causal_trace"):
-        torch.manual_seed(0)
-        model = tiny(scaling=scaling).double().train()
-        F.cross_entropy(model(torch.randn(4, 3, 8, 8).double()), torch.arange(4)).backward()
-        gradients.append({key: p.grad for key, p in model.named_parameters()})
-    changed = {key for key in gradients[0] if not torch.equal(gradients[0][key], gradients[1][key])}
-    assert changed == {"stages.0.1.conv1.weight"} | {
-        f"stages.{s}.{b}.conv2.weight" for s, b in ((0, 0), (0, 1), (1, 0))
-    }
-
-
 @pytest.mark.parametrize("neuron", ["lif", "if", "plif", {"name": "lif", "decay": 0.25, "reset": "soft"}])
 @pytest.mark.parametrize("surrogate", ["triangle", "rectangle", {"name": "arctan", "width": 0.5}, "sigmoid"])
 def test_neurons_and_surrogates_by_name(neuron, surrogate):
@@ -95,18 +74,6 @@ def test_timm_makes_the_same_network():
     assert ours.pretrained_cfg["input_size"] == (1, 32, 32)
     assert len(ours.pretrained_cfg["mean"]) == 1
     assert "label_names" not in ours.pretrained_cfg
-
-
-def test_classifier_contract():
-    model = zoo.create_model("sresnet19_w16", timesteps=2)
-    features = model.forward_features(torch.randn(3, 3, 32, 32))
-    assert features.shape == (6, model.num_features, 8, 8)
-    assert model.forward_head(features, pre_logits=True).shape == (6, model.head_hidden_size)
-    model.reset_classifier(5)
-    assert model.get_classifier().out_features == 5
-    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 5)
-    model.reset_classifier(0)
-    assert model(torch.randn(2, 3, 32, 32)).shape == (2, model.head_hidden_size)
 
 
 def test_channels_last_and_deepcopy():

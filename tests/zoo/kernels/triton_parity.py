@@ -1,6 +1,6 @@
 """The Triton kernel against the reference, value for value; alone with TRITON_INTERPRET=1 it runs on a CPU.
 
-Exits with 1 and prints what differs. tests/test_triton.py starts it, and takes its functions to a CUDA device.
+Exits with 1 and prints what differs. test_triton.py starts it, and takes its functions to a CUDA device.
 """
 
 from __future__ import annotations

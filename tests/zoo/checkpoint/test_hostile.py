@@ -14,8 +14,7 @@ import safetensors.torch
 import timm
 import torch
 from conftest import assert_one_error
-from hub_client import ROOT, loopback
-from test_hub import NAME, TRY, outcomes
+from hub_client import NAME, ROOT, TRY, loopback, outcomes
 
 import zoo
 from zoo.checkpoint.memoryless import WithoutMemory

@@ -471,3 +471,11 @@ def test_trained_weights_on_real_images(data_root, tmp_path):
 def test_a_provider_that_does_not_work_is_an_error(exact):
     with pytest.raises(ZooError, match="CUDAExecutionProvider does not work"):
         export.benchmark(exact[1], provider="CUDAExecutionProvider", runs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_full_size_network_is_verified(tmp_path):
+    report = export.to_onnx(zoo.create_model("sresnet19_gs"), tmp_path / "sresnet19.onnx")
+    assert report["verification"]["dyadic"]["identical"]
+    assert report["bytes"] > 50_000_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import accuracy, latency, onnx
+from conftest import ROOT, accuracy, latency, onnx
 
 from leaderboard import insert_table, load_results, render, rows
 from leaderboard.__main__ import main
@@ -521,7 +521,7 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
     (board / "results/cifar10/sresnet19.t2_cifar10/b.json").write_text('{"kind": ')
     before = snapshot(board)
     command = [sys.executable, "-m", "leaderboard", *options(board)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(r"error: cannot read \S*b\.json as JSON: .*\n", done.stderr)
     assert done.stdout == ""
@@ -529,6 +529,5 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
 
 
 def test_the_committed_leaderboard_is_current() -> None:
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-m", "leaderboard", "--check"], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "leaderboard", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -290,16 +290,17 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_compute_what_one_does(tmp_path):
+    script = str(Path(__file__).with_name("ddp_equality.py"))
     one = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "one")],
+        [sys.executable, script, str(tmp_path / "one")],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert one.returncode == 0, one.stderr
-    two = torchrun(str(ROOT / "tests" / "ddp_equality.py"), str(tmp_path / "two"))
+    two = torchrun(script, str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     first, second = (load_state(tmp_path / name) for name in ("one", "two"))
     assert len(first) == 9

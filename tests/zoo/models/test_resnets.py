@@ -35,6 +35,7 @@ def gradients(model, x):
     ("name", "millions"),
     [
         ("sresnet18", 11.2),
+        ("sresnet19", 12.63),
         ("sresnet34", 21.28),
         ("sresnet32", 7.43),
         ("sew_resnet18", 11.2),
@@ -49,12 +50,8 @@ def gradients(model, x):
 )
 def test_parameter_counts(name, millions):
     """Published for the 18 and 19 layers; the others follow from the same blocks."""
-    for variant in (name, f"{name}_w16"):
-        with torch.device("meta"):
-            info = zoo.model_info(variant)
-        assert f"{info['params'] / 1e6:.2f} M" in info["description"]
-        if variant == name:
-            assert info["params"] == pytest.approx(millions * 1e6, rel=0.005)
+    with torch.device("meta"):
+        assert zoo.model_info(name)["params"] == pytest.approx(millions * 1e6, rel=0.005)
 
 
 def _jelly_neuron():
@@ -152,15 +149,15 @@ def test_scaled_layers_of_pre_activation(family, layers):
     assert scaled == (equal | entries if layers == "all" else equal)
 
 
-@pytest.mark.parametrize(("family", "variant"), VARIANTS)
+@pytest.mark.parametrize("connect", ["AND", "IAND"])  # ADD: test_network.py
 @pytest.mark.parametrize("layers", ["default", "all"])
-def test_scaling_changes_just_those_gradients(family, variant, layers):
+def test_scaling_changes_just_those_gradients(connect, layers):
     """So every layer that it reaches knows its neurons: backward refuses one that does not."""
     found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
     for alpha in (None, 0.0, 0.7):
         torch.manual_seed(0)
         rule = None if alpha is None else {"name": "causal_trace", "alpha": alpha, "layers": layers}
-        model = small(family, scaling=rule, **variant).double().train()
+        model = small("sew", scaling=rule, connect=connect).double().train()
         found.append(gradients(model, x))
     plain, zero, scaled = found
     for key, grad in plain.items():
@@ -226,8 +223,6 @@ def test_connect_is_part_of_the_network():
     for wrong in ("add", None, ["ADD"]):
         with pytest.raises(ZooError, match="ADD, AND, IAND"):
             SEWResNet((1,), (4,), 4, connect=wrong)
-    with pytest.raises(ZooError, match="stem_stride must be an integer of 1 or more, not 0"):
-        zoo.create_model("ms_resnet18_w16", stem_stride=0)
 
 
 @pytest.mark.parametrize("connect", ["AND", "IAND"])
@@ -281,12 +276,3 @@ def test_stages_and_features(family, neurons):
     assert (first.shape, last.shape) == ((2, 8, 8, 8), (2, 16, 4, 4))
     assert len([m for m in model.modules() if isinstance(m, LIF)]) == neurons
     assert (x == x.round()).all()  # spikes, or their sums, reach the head
-
-
-def test_a_stage_that_hands_neurons_down_compiles_as_one_graph():
-    model = small("ms", timesteps=1, scaling="causal_trace").train()
-    x = torch.randn(2, 3, 8, 8)
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
-    F.cross_entropy(compiled(x), torch.arange(2)).backward()
-    assert all(p.grad is not None for p in model.parameters())

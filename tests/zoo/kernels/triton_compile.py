@@ -1,6 +1,6 @@
 """Compiles the Triton kernel for real GPUs, without one: for the compute capabilities given, e.g. 80 90.
 
-The interpreter (tests/triton_parity.py) accepts Python that Triton's compiler does not; and only machine code shows
+The interpreter (triton_parity.py) accepts Python that Triton's compiler does not; and only machine code shows
 whether multiply and add stay apart. Exits with 1 and prints what is wrong.
 """
 

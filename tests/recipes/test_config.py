@@ -1,4 +1,4 @@
-"""Data sets, augmentation, recipe files."""
+"""Recipe files and their keys, and the augmentation that they name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from export.images import normalise as normalise_array
 from recipes import augment
 from recipes.config import Recipe, load_recipe, parse_command_line
 from recipes.train import _create
-from zoo.data import load_dataset, normalise, split
+from zoo.data import load_dataset, normalise
 from zoo.errors import ZooError
 
+IMAGES = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
-def test_digits_need_no_files():
+
+def test_normalised_images_have_mean_0_and_deviation_1():
     data = load_dataset("digits")
-    assert data.train_images.shape[1:] == (3, 32, 32)
-    assert data.train_images.dtype == torch.uint8
-    assert len(data.train_images) + len(data.test_images) == 1797
-    assert torch.bincount(data.test_labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
-    assert data.sha256 == load_dataset("digits").sha256
     x = normalise(data.train_images, data.mean, data.std)
     assert x.mean().abs() < 1e-3
     assert (x.std() - 1).abs() < 1e-3
@@ -40,44 +37,6 @@ def test_normalised_alike_in_training_and_export():
     assert np.array_equal(normalise_array(expected, mean, std), expected)
     assert tensor.numpy().tobytes() == pixels.tobytes()
 
-
-@pytest.mark.data
-@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_cifar(name, classes, data_root):
-    data = load_dataset(name, data_root)
-    assert data.train_images.shape == (50_000, 3, 32, 32)
-    assert torch.bincount(data.test_labels).tolist() == [10_000 // classes] * classes
-    assert len(data.classes) == classes
-    published = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4865, 0.4409)}[name]
-    assert data.mean == pytest.approx(published, abs=2e-4)
-
-
-def test_bad_data_is_named(tmp_path, monkeypatch):
-    monkeypatch.delenv("SNNZOO_DATA", raising=False)
-    with pytest.raises(ZooError, match="cifar100"):
-        load_dataset("cifar1000")
-    with pytest.raises(ZooError, match="--data-dir"):
-        load_dataset("cifar10")
-    with pytest.raises(ZooError, match="cifar-10-batches-py"):
-        load_dataset("cifar10", str(tmp_path))
-
-
-def test_split_is_disjoint_and_fixed():
-    data = load_dataset("digits")
-    train, val = split(data, 0, 200)
-    assert len(val) == 200
-    assert sorted([*train.tolist(), *val.tolist()]) == list(range(len(data.train_images)))
-    few, same = split(data, 100, 200)
-    assert torch.equal(val, same)
-    assert set(few.tolist()) <= set(train.tolist())
-    with pytest.raises(ZooError, match="1437 training images"):
-        split(data, 1400, 200)
-
-
-IMAGES = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-
-
-def test_crop_and_flip_are_drawn_an_image():
     out = augment.random_crop(IMAGES, 4)
     padded = torch.nn.functional.pad(IMAGES, [4] * 4)
     places = []
@@ -101,7 +60,7 @@ def test_cutout_is_a_square():
 
 
 @pytest.mark.parametrize("kind", ["autoaugment", "randaugment"])
-def test_auto_augment_draws_an_image(kind):
+def test_auto_augment_draws_per_image(kind):
     one = IMAGES[:1].expand(200, -1, -1, -1)
     out = augment.auto_augment(one, kind, ops=2, magnitude=9)
     assert out.dtype == torch.uint8

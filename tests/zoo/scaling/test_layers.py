@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import tiny
-from test_scaling_family import PRESETS, by_hand, example
+from test_rules import PRESETS, by_hand, example
 from torch.nn import functional as F
 
 from zoo.errors import ZooError

@@ -20,7 +20,7 @@ import torch
 import yaml
 from conftest import ROOT, accuracy, assert_one_error, latency
 from conftest import onnx as onnx_result
-from hub_client import loopback
+from hub_client import NAME, TRY, loopback, outcomes
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from minihub import TOKEN, Handler
 
@@ -34,24 +34,6 @@ from zoo.hub.fetch import split_revision
 from zoo.hub.published import PUBLISHED, published
 from zoo.hub.release import collect
 from zoo.load import BUNDLED
-
-NAME = sorted(folder.name for folder in BUNDLED.glob("*_w16_gs.*"))[0]
-
-# In front of code that runs in the client: what came of each attempt, a line each.
-TRY = """
-import os, timm, torch, zoo
-
-def attempt(action):
-    try:
-        model = action()
-        print("ok", getattr(model, "weights_sha256", None))
-    except zoo.ZooError as error:
-        print("error:", error)
-
-def logits(model):
-    torch.manual_seed(0)
-    return model.eval()(torch.randn(2, 3, 32, 32))
-"""
 
 
 @pytest.fixture
@@ -127,11 +109,6 @@ def run(tmp_path):
 def push(server, repo, folder, **more):
     """What `push` would leave in a repository, without the client's round trip."""
     return server.add(repo, collect(folder).files | more)
-
-
-def outcomes(done):
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 # -- push and pull
