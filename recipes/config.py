@@ -23,14 +23,22 @@ from .augment import AUTO_AUGMENTS
 SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
 """In timm's words."""
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
-PLACE = {"resume", "checkpoint_minutes", "tensorboard", "data_dir", "download", "out", "plugin"}
-"""Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 _HERE = Path(__file__).resolve().parent
 Spec = str | dict[str, Any] | None
 
 
-def _key(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _key(
+    default: Any, text: str, low: int = 0, high: float = math.inf, choices: list[str] | None = None, place: bool = False
+) -> Any:
+    """All there is to say of a recipe key.
+
+    Args:
+        text: its help.
+        low, high: the smallest and the largest number.
+        choices: the values that it may have, None for any.
+        place: it says where and how a run happens, not what it computes.
+    """
+    return field(default=default, metadata={"help": text, "low": low, "high": high, "choices": choices, "place": place})
 
 
 class Phase(NamedTuple):
@@ -50,13 +58,13 @@ class Recipe:
     model: str = _key("sresnet19_gs", "architecture; python -c 'import zoo; print(zoo.list_models())' lists them")
     tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> unless said")
     dataset: str = _key("cifar10", "cifar10, cifar100 or digits (embedded, needs no files)")
-    data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
-    download: bool = _key(False, "fetch missing CIFAR files into data_dir")
+    data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA unless said", place=True)
+    download: bool = _key(False, "fetch missing CIFAR files into data_dir", place=True)
     train_images: int = _key(0, "train on this many images, 0 for all")
     val_images: int = _key(0, "hold out this many training images and validate on them every epoch")
     test: bool = _key(True, "read the test set, once, after the last epoch")
 
-    timesteps: int = _key(4, "time steps T")
+    timesteps: int = _key(4, "time steps T", low=1)
     neuron: Spec = _key(
         "model", "'model' (as the architecture says), name or {name: lif, decay: 0.5, reset: hard, ...}"
     )
@@ -65,74 +73,79 @@ class Recipe:
         "model", "gradient scaling: 'model' (as the architecture says), none, or {name: ..., alpha: ...}"
     )
     model_args: dict[str, Any] | None = _key(None, "further keywords of the architecture, {stem_stride: 2, ...}")
-    plugin: str | None = _key(None, "Python file to run first, which registers scaling rules or models of yours")
+    plugin: str | None = _key(
+        None, "Python file to run first, which registers scaling rules or models of yours", place=True
+    )
     init: str | None = _key(
         None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
     )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
-    epochs: int = _key(100, "passes over the training images")
+    epochs: int = _key(100, "passes over the training images", low=1)
     phases: list[dict[str, Any]] | None = _key(
         None,
         "what comes before the full setting: a list of {epochs: E, size: pixels, timesteps: T, alpha: strength of "
         "gradient scaling}, in order, each but epochs as in the full setting unless said; the last epochs are that",
     )
-    batch_size: int = _key(128, "images a step, over all processes")
-    optimizer: str = _key("sgd", "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)")
+    batch_size: int = _key(128, "images a step, over all processes", low=1)
+    optimizer: str = _key(
+        "sgd",
+        "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)",
+        choices=["sgd", "adamw", "muon"],
+    )
     lr: float = _key(0.1, "peak learning rate for this batch size")
     momentum: float = _key(0.9, "of sgd and muon")
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
     warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr")
-    schedule: str = _key("cosine", "how the learning rate falls: cosine or linear")
+    schedule: str = _key("cosine", "how the learning rate falls: cosine or linear", choices=list(SCHEDULES))
     min_lr: float = _key(0.0, "learning rate at the end")
     clip_grad: float = _key(0.0, "largest gradient norm, 0 for no clipping")
-    loss: str = _key("ce", "ce (cross-entropy of the mean logits) or tet (of every time step)")
-    tet_lambda: float = _key(0.05, "weight of TET's regularisation towards logits of 1")
-    label_smoothing: float = _key(0.0, "0 to 1")
-    ema: float = _key(0.0, "decay of the weights' exponential moving average, which is then what is kept; 0 for none")
+    loss: str = _key("ce", "ce (cross-entropy of the mean logits) or tet (of every time step)", choices=["ce", "tet"])
+    tet_lambda: float = _key(0.05, "weight of TET's regularisation towards logits of 1", high=1)
+    label_smoothing: float = _key(0.0, "0 to 1", high=1)
+    ema: float = _key(
+        0.0, "decay of the weights' exponential moving average, which is then what is kept; 0 for none", high=1
+    )
 
     crop: int = _key(4, "random crop after padding by this many pixels, 0 for none")
     hflip: bool = _key(True, "random mirror image")
-    auto_augment: str = _key("none", "none, autoaugment (CIFAR-10 policy) or randaugment")
+    auto_augment: str = _key("none", "none, autoaugment (CIFAR-10 policy) or randaugment", choices=AUTO_AUGMENTS)
     randaugment_ops: int = _key(1, "operations an image")
-    randaugment_magnitude: int = _key(9, "0 to 30")
+    randaugment_magnitude: int = _key(9, "0 to 30", high=30)
     cutout: int = _key(0, "side of a zeroed square in pixels, 0 for none")
-    erasing: float = _key(0.0, "probability of erasing a random rectangle")
+    erasing: float = _key(0.0, "probability of erasing a random rectangle", high=1)
     mixup: float = _key(0.0, "alpha of mixup, 0 for none")
     cutmix: float = _key(0.0, "alpha of cutmix, 0 for none")
-    mix_prob: float = _key(1.0, "probability of mixing a batch")
+    mix_prob: float = _key(1.0, "probability of mixing a batch", high=1)
 
     weights: str = _key(
-        "fp32", "what the checkpoint stores and the result is measured with: fp32, or fp16, half as large"
+        "fp32",
+        "what the checkpoint stores and the result is measured with: fp32, or fp16, half as large",
+        choices=list(WEIGHT_TYPES),
     )
-    amp: str = _key("auto", "off, bf16, fp16, or auto: bf16 where the processor computes in it, else off")
+    amp: str = _key(
+        "auto",
+        "off, bf16, fp16, or auto: bf16 where the processor computes in it, else off",
+        choices=["auto", "off", "bf16", "fp16"],
+    )
     channels_last: bool = _key(True, "memory layout")
-    kernel: str = _key("auto", "which code runs the neurons: auto, fused or reference; see zoo/kernels")
+    kernel: str = _key(
+        "auto", "which code runs the neurons: auto, fused or reference; see zoo/kernels", choices=list_kernels()
+    )
     grad_checkpointing: bool = _key(False, "keep the spikes between stages only and compute the rest twice")
-    device: str = _key("auto", "auto (cuda where there is one), cpu, cuda")
+    device: str = _key("auto", "auto (cuda where there is one), cpu, cuda", choices=["auto", "cpu", "cuda"])
     seed: int = _key(0, "of initialisation, data order, augmentation and dropout")
 
-    out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> unless said")
-    resume: bool = _key(False, "go on where the run directory's last state ends, bit for bit")
-    checkpoint_minutes: float = _key(5.0, "save the training state this often, and at every epoch's end")
-    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra snn-zoo[tensorboard])")
+    out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> unless said", place=True)
+    resume: bool = _key(False, "go on where the run directory's last state ends, bit for bit", place=True)
+    checkpoint_minutes: float = _key(5.0, "save the training state this often, and at every epoch's end", place=True)
+    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra snn-zoo[tensorboard])", place=True)
     comparison: str | None = _key(None, "name of the comparison that this run is part of; <model>.<tag> unless said")
-    test_reads: int = _key(1, "how many runs of that comparison read the test set")
+    test_reads: int = _key(1, "how many runs of that comparison read the test set", low=1)
 
     def __post_init__(self) -> None:
         for key in dataclasses.fields(self):
-            setattr(self, key.name, _checked(key.name, str(key.type), getattr(self, key.name)))
-        for name, low in _AT_LEAST.items():
-            if getattr(self, name) < low:
-                raise ZooError(f"recipe key {name} must be {low} or more, not {getattr(self, name)}")
-        for name in ("label_smoothing", "ema", "erasing", "mix_prob", "tet_lambda"):
-            if getattr(self, name) > 1:
-                raise ZooError(f"recipe key {name} must lie in [0, 1], not {getattr(self, name)}")
-        if self.randaugment_magnitude > 30:
-            raise ZooError(f"recipe key randaugment_magnitude must lie in [0, 30], not {self.randaugment_magnitude}")
-        for name, known in _ONE_OF.items():
-            if getattr(self, name) not in known:
-                raise one_of(f"value of recipe key {name}", getattr(self, name), known)
+            setattr(self, key.name, _checked(key, getattr(self, key.name)))
         if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
             raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
         if self.optimizer == "sgd" and self.momentum == 0:
@@ -172,45 +185,8 @@ class Recipe:
 
 DEFAULTS = {key.name: key.default for key in dataclasses.fields(Recipe)}
 """What a key was in a recipe that is older than the key."""
-_AT_LEAST = dict.fromkeys(("timesteps", "epochs", "batch_size", "test_reads"), 1) | dict.fromkeys(
-    (
-        *(
-            "train_images",
-            "val_images",
-            "seed",
-            "lr",
-            "momentum",
-            "weight_decay",
-            "warmup_epochs",
-            "min_lr",
-            "clip_grad",
-        ),
-        *(
-            "tet_lambda",
-            "label_smoothing",
-            "ema",
-            "crop",
-            "cutout",
-            "erasing",
-            "mixup",
-            "cutmix",
-            "mix_prob",
-            "dropout",
-        ),
-        *("randaugment_ops", "randaugment_magnitude", "checkpoint_minutes"),
-    ),
-    0,
-)
-_ONE_OF = {
-    "optimizer": ["sgd", "adamw", "muon"],
-    "schedule": list(SCHEDULES),
-    "loss": ["ce", "tet"],
-    "auto_augment": AUTO_AUGMENTS,
-    "weights": list(WEIGHT_TYPES),
-    "amp": ["auto", "off", "bf16", "fp16"],
-    "kernel": list_kernels(),
-    "device": ["auto", "cpu", "cuda"],
-}
+PLACE = {key.name for key in dataclasses.fields(Recipe) if key.metadata["place"]}
+"""Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 
 
 def _check_phase(phase: Any) -> None:
@@ -232,13 +208,18 @@ def _check_phase(phase: Any) -> None:
 
 _PHASE = {"epochs": (1, 100_000), "size": (8, SIZE), "timesteps": (1, 1024)}  # key: smallest and largest value
 _MEANING = {
-    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a name"},
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a name",
     "dict": "an object {keyword: value, ...}",
     "list": "a list [{keyword: value, ...}, ...]",
 }
 
 
-def _checked(name: str, kind: str, value: Any) -> Any:
+def _checked(key: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of a key, of its type and in its range."""
+    name, kind, limits = key.name, str(key.type), key.metadata
     if kind == "Spec" or (kind.endswith("| None") and value is None):
         return value
     wanted = kind.removesuffix(" | None").split("[")[0]
@@ -252,9 +233,20 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     if wanted == "str" and isinstance(value, bool):  # ... and off as false
         value = "on" if value else "off"
     if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
-        meaning = _MEANING[wanted]
-        raise ZooError(f"recipe key {name} takes {meaning}, not {value!r}")
+        raise ZooError(f"recipe key {name} takes {_MEANING[wanted]}, not {value!r}")
+    if limits["choices"] and value not in limits["choices"]:
+        raise one_of(f"value of recipe key {name}", value, limits["choices"])
+    if wanted in ("int", "float"):
+        if value < limits["low"]:
+            raise ZooError(f"recipe key {name} must be {limits['low']} or more, not {value}")
+        if value > limits["high"]:
+            raise ZooError(f"recipe key {name} must lie in [{limits['low']}, {limits['high']}], not {value}")
     return value
+
+
+def list_recipes() -> list[str]:
+    """The names of the package's recipes."""
+    return sorted(file.stem for file in _HERE.glob("*.yaml"))
 
 
 def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -267,7 +259,7 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
     if path is not None:
         file = next((f for f in (Path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
         if file is None:
-            raise one_of("recipe", path, sorted(f.stem for f in _HERE.glob("*.yaml")))
+            raise one_of("recipe", path, list_recipes())
         values = read_yaml(file) or {}
         if not isinstance(values, dict):
             raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")

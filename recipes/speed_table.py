@@ -1,71 +1,8 @@
-"""Render recipes/speed/README.md from the measurements beside it: `python -m recipes.speed_table [--check]`."""
+"""`python -m recipes.speed_table`: the door to the page of studies/speed."""
 
-from __future__ import annotations
+from zoo.errors import run_command
 
-from pathlib import Path
-from typing import Any
-
-from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import atomic_write, read_json
-
-FOLDER = Path(__file__).resolve().parent / "speed"
-_INTRO = """# Speed of a training step
-
-Rendered by `python -m recipes.speed_table` from the JSON files beside it, each with its command, commit, versions,
-machine and every single timing. Medians of alternating runs in one process. The floor is the same network with identity
-in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step, contiguous),
-after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
-
-"""
-_COLUMNS = (
-    *("Model", "T", "Batch", "Precision", "Surrogate", "Kernel", "ms", "x floor"),
-    *("Without scaling", "Reference kernel", "SpikingJelly fp32", "SpikingJelly same precision"),
-    *("Kept MB/image", "of SpikingJelly's fp32", "Peak MB", "Kernel build + first step s", "Processor"),
-)
-
-
-def render(results: list[dict[str, Any]]) -> str:
-    """The page, Markdown: a row a measurement, sorted by model, time steps, precision and surrogate."""
-    lines = [_INTRO + "| " + " | ".join(_COLUMNS) + " |", "|" + " :--- |" + " ---: |" * (len(_COLUMNS) - 1)]
-    for result in sorted(
-        results, key=lambda r: (r["machine"]["cpu"], r["model"], r["amp"], r["timesteps"], r["surrogate"])
-    ):
-        lines.append("| " + " | ".join(_row(result)) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _row(r: dict[str, Any]) -> list[str]:
-    def times(arm: str) -> str:
-        return f"{r[arm]['median_ms'] / r['median_ms']:.2f} x" if arm in r else "—"
-
-    precision = r["amp"] + (" (emulated)" if r["amp"] == "bf16" and not r["native_bf16"] else "")
-    kernel = r["kernel"] + (", checkpointed" if r["grad_checkpointing"] else "")
-    what = [r["model"], str(r["timesteps"]), str(r["batch"]), precision, r["surrogate"], kernel]
-    floor = f"{r['times_identity']:.3f}" if "times_identity" in r else "—"
-    others = [times(arm) for arm in ("plain", "reference", "spikingjelly_fp32", f"spikingjelly_{r['amp']}")]
-    kept, peer = r.get("saved_bytes_per_image"), r.get("spikingjelly_fp32")
-    memory = [
-        f"{kept / 1e6:.2f}" if kept else "—",
-        f"{kept / peer['saved_bytes_per_image']:.2f}" if kept and peer else "—",
-        f"{r['peak_bytes'] / 1e6:.0f}",
-    ]
-    start = f"{r['kernel_build_ms'] / 1e3:.1f} + {r['first_step_ms'] / 1e3:.1f}"
-    machine = r["machine"]["gpu"] or f"{r['machine']['cpu']}, {r['machine']['threads']} threads"
-    return [*what, f"{r['median_ms']:.1f}", floor, *others, *memory, start, machine]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = CommandParser(prog="python -m recipes.speed_table", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is not up to date")
-    options = parser.parse_args(argv)
-    page, file = render([read_json(path) for path in sorted(FOLDER.glob("*.json"))]), FOLDER / "README.md"
-    if not options.check:
-        atomic_write(file, page)
-        print(f"{page.count(chr(10)) - 9} measurements -> {file.relative_to(FOLDER.parent.parent)}")
-    elif not file.exists() or file.read_text() != page:
-        raise ZooError("recipes/speed/README.md is not what its files say: python -m recipes.speed_table renders it")
-
+from .studies.speed.page import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,51 @@ from zoo.errors import ZooError
 from zoo.files import atomic_write
 
 _TENSOR = "__tensor__"
+
+
+@dataclass
+class RunState:
+    """How far a training run is, and the parts that it trains: what --resume goes on from."""
+
+    about: dict[str, Any]
+    """What stays as it is: recipe, origin, number of processes."""
+    parts: dict[str, Any]
+    """model, optimizer, scaler, perhaps ema: whatever has a state_dict."""
+    running: Tensor
+    """Sums of loss and of accuracy over the steps of this epoch, and their number: of this process alone."""
+    step: int = 0
+    """All randomness of a step is seeded from (seed, rank, step), so this number is the whole position."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Of summary.csv, one an epoch."""
+    earlier: float = 0.0
+    """Seconds of training before the last start of this run."""
+    started: float = 0.0
+    saved_at: float = 0.0
+    """Readings of the clock: when it was started, and last saved."""
+
+    def start(self) -> None:
+        """Start the clock."""
+        self.started = self.saved_at = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Of training in all."""
+        return self.earlier + time.perf_counter() - self.started
+
+    def save(self, path: Path) -> None:
+        """Write everything to `path`."""
+        state = self.about | {"step": self.step, "rows": self.rows, "running": self.running, "seconds": self.seconds}
+        state |= {name: part.state_dict() for name, part in self.parts.items()}
+        save_state(path, state | {"scaling": self.parts["model"].scaling_state()})
+        self.saved_at = time.perf_counter()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from what `save` wrote; factors of gradient scaling follow once the model is in its phase."""
+        self.about["origin"] = saved["origin"]
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
+        self.step, self.rows, self.earlier = saved["step"], saved["rows"], saved["seconds"]
+        self.running.copy_(saved["running"])
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:

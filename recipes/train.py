@@ -39,10 +39,10 @@ from zoo.record import accuracy_record
 from zoo.registry import load_plugin
 
 from . import augment
-from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
+from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, list_recipes, parse_command_line
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
-from .state import load_state, save_state
+from .state import RunState, load_state
 
 STATE = "state.safetensors"
 _LONG_HOURS = 3.0
@@ -116,36 +116,22 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
                     num_classes=len(data.classes))  # fmt: skip
 
-    # Resume: all randomness of a step is seeded from (seed, rank, step), so the step number is the whole position.
+    # Where the run is: at its beginning, or where its last state says.
     total = recipe.epochs * steps_per_epoch
-    step, seconds, rows, running = 0, 0.0, [], torch.zeros(3, dtype=torch.float64, device=device)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    if ema:
+        parts["ema"] = ema.module
+    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world}
+    run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
     if saved:
         if saved["world"] != world:
             raise ZooError(f"{out} was started with {saved['world']} process(es), not {world}: cannot resume")
         if saved["step"] == total and (out / "result.json").exists():
             print(f"nothing left to do in {out}: the run is complete", flush=True)
             return dict(read_json(out / "result.json"))
-        origin = saved["origin"]
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-        if ema:
-            ema.module.load_state_dict(saved["ema"])
-        _enter(model, recipe.phase((saved["step"] - 1) // steps_per_epoch))  # of when it was saved
+        run.restore(saved)
+        _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])
-        step, seconds, rows, running = saved["step"], saved["seconds"], saved["rows"], saved["running"].to(device)
-
-    def save() -> None:
-        if rank == 0:
-            state = {
-                **{"recipe": recipe.to_dict(), "origin": origin, "world": world},
-                **{"step": step, "rows": rows, "running": running},  # running: of this process alone
-                "seconds": seconds + time.perf_counter() - started,
-                **{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()},
-                "ema": ema.module.state_dict() if ema else None,
-                "scaling": model.scaling_state(),
-            }
-            save_state(out / STATE, state)
 
     if rank == 0:
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
@@ -154,25 +140,22 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     writer = _tensorboard(out) if recipe.tensorboard and rank == 0 else None
     # In a log file, where every update is a line of its own, one in ten seconds is enough.
     every = 0.1 if sys.stderr.isatty() else 10.0
-    bar = tqdm(
-        total=total, initial=step, desc="train", unit="step", disable=rank != 0, mininterval=every, maxinterval=every
-    )
-    started = last_save = time.perf_counter()
-    first_step, estimated = step, False
+    bar = tqdm(total=total, initial=run.step, desc="train", unit="step", disable=rank != 0,
+               mininterval=every, maxinterval=every)  # fmt: skip
+    run.start()
+    first_step, estimated = run.step, rank != 0
 
     with bar:  # on an error, too, the bar ends its line
-        while step < total:
-            epoch = step // steps_per_epoch
+        for epoch in range(run.step // steps_per_epoch, recipe.epochs):
             phase = recipe.phase(epoch)
             _enter(model, phase)
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
-            while step // steps_per_epoch == epoch:
-                _seed(recipe.seed, rank, step)
-                scheduler.step_update(step)
-                start = step % steps_per_epoch * batch_size
-                index = order[start : start + batch_size][rank::world].to(device)
+            for batch in range(run.step % steps_per_epoch, steps_per_epoch):
+                _seed(recipe.seed, rank, run.step)
+                scheduler.step_update(run.step)
+                index = order[batch * batch_size :][:batch_size][rank::world].to(device)
                 x, y = augment.resize(_augmented(images[index], recipe, data), phase.size), labels[index]
                 if mix:
                     x, target = mix(x, y)
@@ -191,23 +174,23 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
                 scaler.step(optimizer)
                 scaler.update()
+                run.step += 1
                 if ema:
-                    ema.update(model, step=step + 1)
+                    ema.update(model, step=run.step)
 
                 right = (logits.detach().mean(0).argmax(1) == y).double().mean()
-                running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
-                step += 1
+                run.running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
                 bar.update()
-                done, elapsed = step - first_step, time.perf_counter() - started
-                if not estimated and rank == 0 and (done == 3 or elapsed > 15):
-                    _warn_if_long(device, elapsed / done * _steps_left(recipe, step, steps_per_epoch))
+                done, elapsed = run.step - first_step, time.perf_counter() - run.started
+                if not estimated and (done == 3 or elapsed > 15):
+                    _warn_if_long(recipe, device, elapsed / done * _steps_left(recipe, run.step, steps_per_epoch))
                     estimated = True
-                if step % steps_per_epoch and time.perf_counter() - last_save > 60 * recipe.checkpoint_minutes:
-                    save()
-                    last_save = time.perf_counter()
+                late = time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
+                if rank == 0 and late and run.step % steps_per_epoch:
+                    run.save(out / STATE)
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
-            loss_sum, right_sum, count = mean_over_processes(running).tolist()
+            loss_sum, right_sum, count = mean_over_processes(run.running).tolist()
             row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
             if not math.isfinite(row["train_loss"]):
@@ -220,13 +203,12 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
                 scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
-            row["seconds"] = round(seconds + time.perf_counter() - started, 1)
-            rows.append(row)
-            running.zero_()
-            save()
-            last_save = time.perf_counter()
+            row["seconds"] = round(run.seconds, 1)
+            run.rows.append(row)
+            run.running.zero_()
             if rank == 0:
-                lines = [",".join(rows[0]), *(",".join(f"{value:.6g}" for value in r.values()) for r in rows)]
+                run.save(out / STATE)
+                lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
                 atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
                 bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
             if writer:
@@ -236,10 +218,20 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         writer.close()
     if rank != 0:
         return {}
+    return _finish(recipe, run, ema.module if ema else model, data, train_index, val_index, init_sha256)
 
-    # The end: what is kept, measured once on the test set.
-    kept = ema.module if ema else model
-    train_seconds = rows[-1]["seconds"]
+
+def _finish(
+    recipe: Recipe,
+    run: RunState,
+    kept: SpikingNetwork,
+    data: DataSet,
+    train_index: Tensor,
+    val_index: Tensor,
+    init_sha256: str | None,
+) -> dict[str, Any]:
+    """The end of a run: what is kept, rounded, stored, and measured once on the test set."""
+    out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(kept, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
     weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg,
@@ -375,14 +367,17 @@ def _steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return sum(costs[epoch] for epoch in epochs) / costs[(step - 1) // steps_per_epoch]
 
 
-def _warn_if_long(device: torch.device, seconds: float) -> None:
-    hours = seconds / 3600
+def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
+    hours, small = seconds / 3600, f"sresnet19_w16_gs.t2_{recipe.dataset}"
     if device.type == "cpu" and hours > _LONG_HOURS:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
-        tqdm.write(
-            f"This will take about {length} on this CPU: it is made for a GPU. A small alternative, in under half an "
-            "hour: stop with Ctrl-C and start again with --model sresnet19_w16_gs (0.2 M parameters, T = 2, 5 epochs)."
-        )
+        text = f"This will take about {length} on this CPU: it is made for a GPU."
+        if small in list_recipes():
+            text += (
+                " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
+                f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
+            )
+        tqdm.write(text)
 
 
 def _tensorboard(out: Path) -> Any:

@@ -30,7 +30,9 @@ def test_wheel_carries_recipes_weights_and_page(installed):
     assert bundled
     for name in bundled:
         assert {f"zoo/weights/{name}/model.safetensors", f"zoo/weights/{name}/config.json"} <= names
-    assert not [name for name in names if name.startswith(("tests/", "leaderboard/results", "recipes/speed/"))]
+    assert {"recipes/studies/ablation/ablate.py", "recipes/bench.py"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "leaderboard/results", "export/reports"))]
+    assert not [name for name in names if name.startswith("recipes/") and name.endswith((".json", ".svg"))]
 
 
 def test_wheel_works_without_the_repository(installed, tmp_path):

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import yaml
-from conftest import ROOT, accuracy, assert_one_error, run_module
+from conftest import accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes import scaling_cost
-from recipes.ablation import load_plan
-from recipes.ablation_page import interval, paired, render
+from recipes.studies.ablation.page import interval, paired, render
+from recipes.studies.ablation.plan import PLANS, load_plan
+from recipes.studies.scaling_cost import scaling_cost
 from zoo.errors import ZooError
 
 PLAN = {
@@ -116,7 +116,7 @@ def test_paired_differences(tmp_path):
     assert (plan.folder / "plot.svg").read_text().lstrip().startswith("<?xml")
     render(plan, check=True)
     (plan.folder / "window.seed5.json").unlink()  # a pair less: the page is out of date
-    with pytest.raises(ZooError, match="--render"):
+    with pytest.raises(ZooError, match=r"python -m recipes\.ablate plan\.yaml --render"):
         render(plan, check=True)
     assert paired(plan, "window", "plain")[2] == 2
 
@@ -201,16 +201,23 @@ def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path):
     assert not (tmp_path / "plan" / "huge.seed3.json").exists()
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
-def test_the_plans_and_pages_of_the_project(file):
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_plans_of_the_project(file):
     plan = load_plan(str(file))
-    if plan.folder.exists():
-        render(plan, check=True)
-        assert all("-dirty" not in r["commit"] for arm in plan.arms for r in plan.results(arm).values())
+    assert all("-dirty" not in r["commit"] for arm in plan.arms for r in plan.results(arm).values())
 
 
-def test_the_page_of_what_scaling_costs():
-    scaling_cost.main(["--check"])
+def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan("cpu_screening")
+    assert plan.folder == PLANS / "cpu_screening"
+    assert load_plan("recipes/ablations/cpu_screening.yaml") == plan
+    with pytest.raises(ZooError, match="did you mean cpu_screening"):
+        load_plan("cpu_screenin")
+    with pytest.raises(ZooError, match="No such file"):
+        load_plan("other/cpu_screening.yaml")
+    (tmp_path / "cpu_screening.yaml").write_text(yaml.safe_dump(PLAN))
+    assert load_plan("cpu_screening.yaml").arms == ["plain", "window"]  # a file here comes first
 
 
 @pytest.mark.parametrize(

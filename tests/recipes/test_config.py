@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torchvision.transforms import functional as reference
 
 from export.images import normalise as normalise_array
 from recipes import augment
-from recipes.config import Recipe, load_recipe, parse_command_line
+from recipes.config import DEFAULTS, PLACE, Recipe, load_recipe, parse_command_line
 from recipes.train import _create
 from zoo.data import load_dataset, normalise
 from zoo.errors import ZooError
@@ -139,6 +142,23 @@ def test_bad_recipes_are_named(text, words, tmp_path):
     file.write_text(text)
     with pytest.raises(ZooError, match=words):
         load_recipe(str(file))
+
+
+def test_a_key_says_its_range_choices_and_place_once():
+    settings = Recipe(data_dir="x", resume=True, plugin="p.py").settings
+    assert settings.keys() == DEFAULTS.keys() - PLACE
+    for key in dataclasses.fields(Recipe):
+        if choices := key.metadata["choices"]:
+            assert key.default in choices
+            with pytest.raises(ZooError, match=f"recipe key {key.name} 'nosuch'"):
+                Recipe(**{key.name: "nosuch"})
+        elif key.type in ("int", "float"):
+            low, high = key.metadata["low"], key.metadata["high"]
+            with pytest.raises(ZooError, match=f"recipe key {key.name} must be {low} or more, not {low - 1}"):
+                Recipe(**{key.name: low - 1})
+            if high < math.inf:
+                with pytest.raises(ZooError, match=rf"recipe key {key.name} must lie in \[0, {high}\], not {high + 1}"):
+                    Recipe(**{key.name: high + 1})
 
 
 def test_unknown_recipe_and_option():

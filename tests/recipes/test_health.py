@@ -7,7 +7,7 @@ import torch
 from conftest import tiny
 
 import zoo
-from recipes import health
+from recipes.studies.health import health
 from zoo.data import load_dataset
 from zoo.errors import ZooError
 
@@ -81,7 +81,3 @@ def test_sick_networks_do_not_stop_the_others(monkeypatch, capsys):
     lines = capsys.readouterr().out
     assert "sresnet34: the loss is nan" in lines
     assert "sresnet20: loss 2.000 to 1.000; every layer spikes" in lines
-
-
-def test_the_page_is_what_its_files_say():
-    health.main(["--check"])

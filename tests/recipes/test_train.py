@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 import recipes.augment
 import zoo
+from recipes import start
 from recipes.config import Recipe
+from recipes.start import pick
 from recipes.state import load_state, save_state
-from recipes.train import _steps_left, train
+from recipes.train import _steps_left, _warn_if_long, train
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
@@ -422,10 +424,79 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("recipe: sresnet19_w32_gs.t2_cifar10 (there is also sresnet19_w32_gs.t4_cifar10)")
     recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]
     assert recipe["model"] == "sresnet19_w32"
     assert recipe["weight_decay"] == 0.05
     assert recipe["timesteps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        ("sresnet19_gs", "sresnet19_gs.t4_cifar10"),
+        ("sresnet19", "sresnet19_gs.t4_cifar10"),  # its own is a first stage, of one time step
+        ("sresnet19_w16", "sresnet19_w16.t2_cifar10"),
+        ("sresnet19_w16_gs", "sresnet19_w16_gs.t2_cifar10"),
+        ("sresnet19_w32_gs", "sresnet19_w32_gs.t2_cifar10"),  # that of t4 goes on from its weights
+    ],
+)
+def test_the_recipe_of_a_model(model, recipe):
+    assert pick(model, "cifar10")[0] == recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "cifar10 --model svgg9_w16_gs",
+            ["nearest", "sresnet19_w16_gs.t2_cifar10 --model svgg9_w16_gs --model-args null"],
+        ),
+        ("cifar10 --model=sresnet91", ["unknown model 'sresnet91'"]),
+        ("cifar10 --model mine --plugin mine.py", ["no recipe trains mine on cifar10"]),
+        ("cifar11", ["cifar11", "did you mean cifar10"]),
+    ],
+)
+def test_a_model_without_a_recipe_is_never_trained_with_another_ones(arguments, words, monkeypatch):
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started"))
+    with pytest.raises(ZooError) as error:
+        start.main(arguments.split())
+    assert all(word in str(error.value) for word in words)
+
+
+def test_processes_are_started_through_torchrun(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command[1:]))
+    train = ["-m", "recipes.train", "sresnet19_gs.t4_cifar100", "--model", "sresnet19_gs", "--epochs", "3"]
+    for count, launch in (
+        ("", []),
+        ("1", []),
+        ("8", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]),
+    ):
+        monkeypatch.setenv("NPROC", count)
+        start.main(["cifar100", "--epochs", "3"])
+        assert started.pop() == launch + train
+    for count in ("0", "-1", "two"):
+        monkeypatch.setenv("NPROC", count)
+        with pytest.raises(ZooError, match=f"not '{count}'"):
+            start.main(["cifar100"])
+
+
+def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
+    recipe = Recipe(dataset="cifar100")
+    for seconds, device, words in (
+        (1e4, "cpu", ""),
+        (1e7, "cuda", ""),
+        (2e4, "cpu", "6 hours"),
+        (1e6, "cpu", "12 days"),
+    ):
+        _warn_if_long(recipe, torch.device(device), seconds)
+        said = capsys.readouterr().out
+        assert bool(said) == bool(words)
+        assert words in said
+    assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
+    _warn_if_long(Recipe(dataset="digits"), torch.device("cpu"), 1e6)
+    assert "recipes.train" not in capsys.readouterr().out
 
 
 CHEAP_FIRST = {
@@ -540,7 +611,7 @@ def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkey
         state["model"]["bn1.running_var"].fill_(1e5)
         save_state(path, state)
 
-    monkeypatch.setattr("recipes.train.save_state", save)
+    monkeypatch.setattr("recipes.state.save_state", save)
     with pytest.raises(ZooError, match=r"bn1\.running_var is too large .* --weights fp32"):
         train(Recipe(**settings))
     assert not (tmp_path / "x" / "model.safetensors").exists()

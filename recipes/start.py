@@ -1,0 +1,65 @@
+"""Train with the recipe of a model for a data set: `python -m recipes.start cifar10 [--model NAME] [--key value ...]`.
+
+Picks the recipe, says which, and becomes `python -m recipes.train RECIPE ...`, through torchrun if NPROC says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+
+from zoo.errors import CommandParser, ZooError, one_of, run_command
+from zoo.load import check_name
+
+from .config import list_recipes, load_recipe
+
+
+def pick(model: str, dataset: str) -> list[str]:
+    """The recipes for a model or its twin, which has gradient scaling where the model has none; the best comes first.
+
+    A training from the beginning is better than one that goes on from other weights, many time steps are better than
+    few, and the model's own recipe is better than its twin's.
+
+    Raises:
+        ZooError: there is none.
+    """
+    recipes = {name: load_recipe(name) for name in list_recipes()}
+    there = {name: recipe for name, recipe in recipes.items() if recipe.dataset == dataset}
+    if not there:
+        raise one_of("data set with recipes", dataset, sorted({recipe.dataset for recipe in recipes.values()}))
+    plain = model.removesuffix("_gs")
+    fitting = [name for name, recipe in there.items() if recipe.model in (plain, f"{plain}_gs")]
+    if not fitting:
+        (near,) = get_close_matches(model, [recipe.model for recipe in there.values()], n=1, cutoff=0)
+        name = pick(near, dataset)[0]
+        recipe = there[name]
+        of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
+        raise ZooError(
+            f"no recipe trains {model} on {dataset}. The nearest is {name} ({recipe.epochs} epochs, T = "
+            f"{recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}): python -m recipes.train {name} {of_its_own} "
+            "takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
+        )
+    return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(prog="python -m recipes.start", add_help=False)  # --help is that of recipes.train
+    parser.add_argument("dataset")
+    parser.add_argument("--model", default="sresnet19_gs")
+    options, others = parser.parse_known_args(argv)
+    if not any(word.startswith("--plugin") for word in others):  # which may register the model
+        check_name(options.model)
+    recipe, *more = pick(options.model, options.dataset)
+    print(f"recipe: {recipe}" + (f" (there is also {', '.join(more)})" if more else ""), flush=True)
+    count = os.environ.get("NPROC") or "1"
+    if not count.isdecimal() or int(count) < 1:
+        raise ZooError(f"NPROC must be a number of processes, not {count!r}")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count] if int(count) > 1 else []
+    arguments = [recipe, "--model", options.model, *others]
+    os.execv(sys.executable, [sys.executable, *launch, "-m", "recipes.train", *arguments])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,122 @@
+"""Compare ways to train, arm by arm and seed by seed: `python -m recipes.ablate PLAN`.
+
+Each arm runs with each seed as a training run of its own. A seed fixes initialisation, data order and augmentation, so
+runs of one seed are pairs: what an arm changes is read from differences within them. One JSON file a run is the
+evidence; the page and plot beside them are rendered from these files alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from zoo.errors import CommandParser, ZooError
+from zoo.files import atomic_write, read_json, write_json
+from zoo.provenance import command
+
+from .page import render
+from .plan import Plan, Run, load_plan
+
+
+def ablate(plan: Plan, workers: int, work: Path) -> None:
+    """Run what of a plan has no result yet, `workers` at a time, then render its page.
+
+    A run that was stopped goes on where it ended; one that fails is reported when the others are done.
+
+    Raises:
+        ZooError: some run failed, or a result file is of another recipe than the plan says.
+    """
+    todo = [run for run in plan.runs if not plan.result_of(run)]
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ
+    active: dict[subprocess.Popen[bytes], Run] = {}
+    failed: list[str] = []
+    bar = tqdm(total=len(plan.runs), initial=len(plan.runs) - len(todo), desc=plan.name, unit="run")
+    try:
+        with bar:
+            while todo or active:
+                while todo and len(active) < workers:
+                    run = todo.pop(0)
+                    active[_start(run, work, environment)] = run
+                for process in [p for p in active if _ended(p)]:
+                    run = active.pop(process)
+                    if process.returncode == 0:
+                        result = _keep(plan, run, work)
+                        tqdm.write(
+                            f"{run.name}: top-1 {result['top1']:.2f} %, {result['spikes_per_image']:,.0f} spikes"
+                        )
+                        render(plan)
+                        bar.update()
+                    else:
+                        failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
+    finally:
+        for process in active:  # on Ctrl-C: next time they go on from the last state that they saved
+            process.terminate()
+    if failed:
+        raise ZooError(f"{len(failed)} of {len(plan.runs)} runs failed: {'; '.join(failed)}")
+
+
+def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    folder = work / run.name
+    recipe = atomic_write(work / f"{run.name}.yaml", yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
+    arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
+    with open(work / f"{run.name}.log", "wb") as log:
+        return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(0.2)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
+    folder = work / run.name
+    rows = (folder / "summary.csv").read_text().splitlines()
+    last = dict(zip(rows[0].split(","), map(float, rows[-1].split(",")), strict=True))
+    result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
+    result |= {"command": command(), "train_loss": last["train_loss"], "recipe": run.recipe.settings}
+    write_json(plan.folder / f"{run.name}.json", result)
+    return result
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.startswith("error: ")), f"see {log}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.ablate",
+        description="Train every arm of a plan with every seed, and compare them pair by pair.",
+        epilog="Results go to the folder beside the plan that has its name: one JSON file a run, README.md with the "
+        "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
+        "example: python -m recipes.ablate cpu_screening --workers 2",
+    )
+    parser.add_argument(
+        "plan", metavar="PLAN", help="a YAML file, or the name of one in recipes/studies/ablation/plans"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
+    parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
+    parser.add_argument("--render", action="store_true", help="train nothing: render the page of the results there are")
+    parser.add_argument("--check", action="store_true", help="train and write nothing: fail if the page is out of date")
+    options = parser.parse_args(argv)
+    if options.workers < 1:
+        raise ZooError(f"--workers must be 1 or more, not {options.workers}")
+    plan = load_plan(options.plan)
+    if options.render or options.check:
+        render(plan, check=options.check)
+    else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
+        ablate(plan, options.workers, Path(options.work_dir) / plan.name)

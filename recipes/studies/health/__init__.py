@@ -1,0 +1,1 @@
+"""Whether networks train, and whether all of their layers spike."""

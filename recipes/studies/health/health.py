@@ -1,0 +1,189 @@
+"""Does a network train, and do all of its neurons take part? `python -m recipes.health [MODEL ...]`.
+
+One recipe for all: a few hundred steps of AdamW on real images. A network is healthy if its training loss falls, and if
+no layer of neurons is silent, at the start or at the end. Firing rates are spikes per neuron and time step over
+held-out images: at the start with the statistics of that batch, as a training step sees them, at the end in evaluation
+mode.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import zoo
+from zoo.data import DataSet, list_datasets, load_dataset, normalise, split
+from zoo.errors import CommandParser, ZooError
+from zoo.files import read_json, write_json
+from zoo.load import check_name
+from zoo.network import SpikingNetwork
+from zoo.provenance import provenance
+
+from ...config import Recipe
+from ...train import train
+from ..pages import write_page
+
+SILENT = 0.001
+"""A layer with a lower firing rate is called silent."""
+FALL = 0.02
+"""The share by which the loss must fall: from the mean of the first quarter of the steps to that of the last."""
+FOLDER = Path(__file__).resolve().parent
+_EPOCHS = 4
+_HELD_OUT = 400
+_SHOWN = 100  # images that rates are taken from
+_INTRO = f"""# Which networks train
+
+Rendered by `python -m recipes.health --render` from the JSON files in results/, each with its command, commit and
+machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop and flip. Loss is the training loss
+of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
+per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
+
+| model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer |
+|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+"""
+
+
+def examine(
+    model: str, data: DataSet, *, steps: int, batch: int, timesteps: int, lr: float, data_dir: str | None = None
+) -> dict[str, Any]:
+    """Train a network of the zoo for a few hundred steps and look at its layers.
+
+    Args:
+        model: an architecture.
+        data: what to train on; the held-out images are training images, too.
+        steps: training steps, a multiple of 4.
+        batch: images a step.
+        lr: peak learning rate.
+        data_dir: where the data is.
+
+    Returns:
+        A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
+        every layer of neurons at the start and at the end.
+
+    Raises:
+        ZooError: the loss is no number any more; see `recipes.train.train`.
+    """
+    _, held_out = split(data, 0, _HELD_OUT)
+    x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
+    with tempfile.TemporaryDirectory() as out:
+        recipe = Recipe(
+            model=model, dataset=data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
+            train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, optimizer="adamw", lr=lr,
+            weight_decay=0.05, warmup_epochs=0.4, out=out,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))
+        start = firing_rates(fresh.train(), x)
+        result = train(recipe)
+        end = firing_rates(zoo.load_checkpoint(out), x)
+        with open(Path(out) / "summary.csv", newline="") as log:
+            loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
+    return {
+        **{"schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": timesteps, "lr": lr},
+        **{"steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"]},
+        **{"rates_start": start, "rates_end": end, "data_sha256": data.sha256},
+    }
+
+
+@torch.no_grad()
+def firing_rates(model: SpikingNetwork, images: Tensor) -> dict[str, float]:
+    """Spikes per neuron and time step of every layer of neurons, over normalised images [B, C, H, W]."""
+    with zoo.SpikeCounter(model) as counter:
+        model(images)
+    return counter.firing_rates()
+
+
+def faults(result: dict[str, Any]) -> list[str]:
+    """What is wrong with a network, by its measurement: nothing, if it is healthy."""
+    found = []
+    if not result["train_loss"][-1] <= (1 - FALL) * result["train_loss"][0]:
+        found.append(f"the loss does not fall by {FALL:.0%} ({', '.join(f'{x:.3f}' for x in result['train_loss'])})")
+    for when in ("start", "end"):
+        silent = [layer for layer, rate in result[f"rates_{when}"].items() if rate < SILENT]
+        if silent:
+            found.append(f"silent at the {when}: {', '.join(silent)}")
+    return found
+
+
+def small_forms() -> list[str]:
+    """The smallest network with gradient scaling of every family."""
+    smallest: dict[type, tuple[int, str]] = {}
+    for name in zoo.list_models("*_gs"):
+        with torch.device("meta"):
+            model = zoo.create_model(name)
+        size = sum(p.numel() for p in model.parameters()), name
+        smallest[type(model)] = min(size, smallest.get(type(model), size))
+    return sorted(name for _, name in smallest.values())
+
+
+def render(check: bool = False) -> None:
+    """Write README.md; see `write_page`."""
+    lines = []
+    for file in sorted(FOLDER.glob("results/*.json")):
+        r = read_json(file)
+        start, end = r["rates_start"], r["rates_end"]
+        least = min(start, key=lambda layer: min(start[layer], end[layer]))
+        loss = r["train_loss"]
+        cells = [
+            f"[{r['model']}](results/{file.name})",
+            r["dataset"],
+            r["timesteps"],
+            r["steps"],
+            r["batch"],
+            f"{loss[0]:.3f}",
+        ]
+        cells += [f"{loss[-1]:.3f}", f"{r['top1']:.1f}", f"{start[least]:.2%}", f"{end[least]:.2%}", least]
+        lines.append(f"| {' | '.join(map(str, cells))} |\n")
+    write_page(FOLDER / "README.md", _INTRO + "".join(lines), check)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.health",
+        description="Train networks for a few hundred steps: does the loss fall, does every layer spike?",
+        epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
+    parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
+    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())} (cifar10)")
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
+    parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
+    parser.add_argument("--render", action="store_true", help="train nothing: render studies/health/README.md")
+    parser.add_argument("--check", action="store_true", help="train and write nothing: fail if that is out of date")
+    a = parser.parse_args(argv)
+    if a.render or a.check:
+        render(a.check)
+        return
+    if a.steps % _EPOCHS or a.steps < _EPOCHS:
+        raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")
+    models = a.models or small_forms()
+    for model in models:
+        check_name(model)
+    numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "data_dir")}
+    data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(), []
+    for model in tqdm(models, desc="networks", unit="network"):
+        try:
+            result = examine(model, data, **numbers) | origin
+        except ZooError as error:  # of this network: the others are examined all the same
+            tqdm.write(f"{model}: {error}")
+            ill.append(model)
+            continue
+        wrong = faults(result)
+        ill += [model] if wrong else []
+        loss = result["train_loss"]
+        tqdm.write(f"{model}: loss {loss[0]:.3f} to {loss[-1]:.3f}; {'; '.join(wrong) or 'every layer spikes'}")
+        if a.keep:
+            write_json(FOLDER / "results" / f"{model}.json", result)
+            render()
+    if ill:
+        raise ZooError(f"not healthy: {', '.join(ill)}")

@@ -1,0 +1,20 @@
+"""Pages that are rendered from result files, and the check that they are current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.errors import ZooError
+from zoo.files import atomic_write
+
+
+def write_page(file: Path, text: str, check: bool, command: str = "recipes.studies") -> None:
+    """Write a page; in a check, only compare it with what is there.
+
+    Raises:
+        ZooError: `check`, and the file says something else; `python -m <command> --render` is the way out.
+    """
+    if not check:
+        atomic_write(file, text)
+    elif not file.exists() or file.read_text() != text:
+        raise ZooError(f"{file} is not what its result files say: python -m {command} --render writes it")

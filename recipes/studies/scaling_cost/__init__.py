@@ -1,0 +1,1 @@
+"""What cheap forms of gradient scaling cost, and how near to the exact rule they are."""

@@ -1,0 +1,1 @@
+"""What a training step costs, beside the same network without neurons and beside other libraries."""

@@ -1,0 +1,282 @@
+"""How long a step takes: `python -m recipes.bench step --model sresnet19_w32 --batch 32 --amp bf16 --against identity`.
+
+What is timed is what training does on every batch: forward, loss, backward, optimiser, with the data on the device. The
+floor is the same network with identity in place of its neurons: convolutions, normalisation and optimiser only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.errors import CommandParser, ZooError
+from zoo.files import write_json
+from zoo.kernels import list_kernels
+from zoo.models.sresnet import SResNet
+from zoo.network import SpikingNetwork
+from zoo.neurons import SpikingNeuron
+from zoo.neurons.folding import input_current
+from zoo.neurons.surrogate import list_surrogates
+from zoo.provenance import provenance
+from zoo.scaling.layers import SpikingConv2d, SpikingLinear
+
+from ...precision import amp_dtype, amp_name, computes_in_bf16
+from ...processes import keep_memory, pick_device
+from .measure import Step, alternate, matrix_peak, operations, peak_bytes, saved_bytes
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+AGAINST = ["identity", "reference", "plain", "spikingjelly"]
+
+
+class IdentityNeuron(nn.Module):
+    """Passes the normalised, summed current on: what a network costs without its neurons."""
+
+    def __init__(self, timesteps: int) -> None:
+        super().__init__()
+        self.timesteps = timesteps
+
+    def forward(self, x: Tensor, **current: Any) -> Tensor:
+        """As `LIF.forward`, to the current itself."""
+        return input_current(x, self.timesteps, **current)
+
+
+def without_neurons(model: nn.Module) -> nn.Module:
+    """A copy of the network with `IdentityNeuron` in place of every neuron layer, and without gradient scaling."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SpikingNeuron):
+            model.set_submodule(name, IdentityNeuron(module.timesteps))
+        elif isinstance(module, SpikingConv2d | SpikingLinear):
+            module.scale_by(None)
+    return model
+
+
+def bench(
+    mode: str,
+    model: str,
+    *,
+    batch: int = 32,
+    timesteps: int = 4,
+    amp: str = "off",
+    against: list[str] | None = None,
+    device: str = "auto",
+    surrogate: str = "triangle",
+    kernel: str = "auto",
+    layout: str = "channels_last",
+    compile: bool = False,
+    grad_checkpointing: bool = False,
+    runs: int = 20,
+    warmup: int = 3,
+) -> dict[str, Any]:
+    """Time a step of a network, and of what it is compared with, in turn.
+
+    Args:
+        mode: "step" (training) or "inference" (evaluation mode, forward only).
+        model: an architecture of the zoo.
+        batch: images a step.
+        amp: "off", "bf16" or "fp16".
+        against: any of "identity" (the floor, in every layout), "reference" (the same network on the plain kernel),
+            "plain" (without gradient scaling) and "spikingjelly" (as its users get it, in float32 and in `amp`).
+        device, surrogate, kernel, layout: of the network.
+        compile: run it through torch.compile.
+        grad_checkpointing: trade time for memory, stage by stage.
+        runs, warmup: timed runs and runs before them.
+
+    Returns:
+        A measurement, JSON values: median_ms, p10_ms, p90_ms of a step, kernel_build_ms (of the neurons' kernel, or
+        of finding it in the cache), first_step_ms (with everything else that happens once), images_per_second,
+        peak_bytes, saved_bytes_per_image, the same for everything in `against`, provenance.
+
+    Raises:
+        ZooError: an unknown model, value or device, or a peer that does not compute the same.
+    """
+    origin = provenance()
+    here = pick_device(device)
+    dtype = amp_dtype(amp, here)
+    torch.manual_seed(0)
+    build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate)
+    network = build(kernel=kernel).to(here)
+    size = network.pretrained_cfg["input_size"]
+    images = torch.randn(batch, *size, device=here)
+    labels = torch.randint(0, network.num_classes, (batch,), device=here)
+    make = partial(_arm, mode, images=images, labels=labels)
+    begun = time.perf_counter()
+    kernel_name = network.kernel_for(here.type, dtype or torch.float32)  # builds it, the first time on a machine
+    build_ms = 1e3 * (time.perf_counter() - begun)
+
+    arms = {"model": make(network, dtype, layout, compile=compile, checkpointing=grad_checkpointing)}
+    difference = None
+    for name in against or []:
+        if name == "identity":
+            for place in LAYOUTS:
+                arms[f"identity {place}"] = make(without_neurons(network), dtype, place)
+        elif name == "reference":
+            arms["reference"] = make(_same(build(kernel="reference"), network).to(here), dtype, layout)
+        elif name == "plain":
+            arms["plain"] = make(_same(build(kernel=kernel, scaling="none"), network).to(here), dtype, layout)
+        else:
+            if not isinstance(network, SResNet):
+                raise ZooError(f"{model} has no counterpart in SpikingJelly here: only the sresnet family has")
+            from .peers import SpikingJellyResNet, check_equal
+
+            difference = check_equal(network, SpikingJellyResNet(network), size)
+            for precision in dict.fromkeys((None, dtype)):
+                peer = SpikingJellyResNet(network).to(here)
+                arms[f"spikingjelly {amp_name(precision)}"] = make(peer, precision, "contiguous")
+    timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here)
+    for name, arm in arms.items():
+        timed[name]["images_per_second"] = batch / timed[name]["median_ms"] * 1e3
+        timed[name]["peak_bytes"] = peak_bytes(arm.step, here)
+        if mode == "step":
+            timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / batch
+    result: dict[str, Any] = {
+        **{"schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps},
+        "scaling": network.model_args["scaling"],
+        **{"amp": amp_name(dtype), "native_bf16": computes_in_bf16(here), "surrogate": surrogate, "layout": layout},
+        **{"kernel": kernel_name, "kernel_build_ms": build_ms, "compile": compile},
+        **{"grad_checkpointing": grad_checkpointing, "runs": runs},
+        **timed.pop("model"),
+    }
+    if here.type == "cuda":
+        flops = operations(arms["model"].step)
+        peak = matrix_peak(dtype or torch.float32, here)
+        result |= {"step_flops": flops, "matrix_peak_flops_per_second": peak}
+        result["fraction_of_peak"] = flops / result["median_ms"] * 1e3 / peak
+    floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
+    if floors:
+        best = min(floors, key=lambda name: floors[name]["median_ms"])
+        result["identity"] = {"layout": best.removeprefix("identity "), **floors[best], "all": floors}
+        result["times_identity"] = result["median_ms"] / floors[best]["median_ms"]
+    result |= {name.replace(" ", "_"): arm for name, arm in timed.items() if name not in floors}
+    if difference is not None:
+        result["largest_difference_to_spikingjelly_float64"] = difference
+    return result | origin
+
+
+class _Arm:
+    """One network ready to be timed: `step` runs all of it, `forward` up to the loss."""
+
+    def __init__(self, network: nn.Module, forward: Step, step: Step, keep: bool) -> None:
+        self.network, self.forward, self._step, self._keep = network, forward, step, keep
+
+    def step(self) -> None:
+        keep_memory(self._keep)
+        self._step()
+
+
+def _arm(
+    mode: str,
+    network: nn.Module,
+    dtype: torch.dtype | None,
+    layout: str,
+    *,
+    images: Tensor,
+    labels: Tensor,
+    compile: bool = False,
+    checkpointing: bool = False,
+) -> _Arm:
+    network = copy.deepcopy(network).train(mode == "step")
+    cast(Any, network).to(memory_format=LAYOUTS[layout])
+    if checkpointing:
+        network.set_grad_checkpointing()  # type: ignore[operator]
+    images = images.contiguous(memory_format=LAYOUTS[layout])
+    device = images.device.type
+    optimizer = create_optimizer_v2(network, opt="sgd", lr=0.1, weight_decay=5e-4, momentum=0.9)
+    scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
+    run: Callable[[Tensor], Tensor] = torch.compile(network) if compile else network
+    clear: Any = getattr(network, "clear", None)  # of a peer whose neurons keep state
+
+    def forward() -> Tensor:
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            loss = F.cross_entropy(run(images).float(), labels)
+        if clear is not None:
+            clear(network)
+        return loss
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(forward()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    # A peer runs as its users run it, with glibc's memory handling as it is.
+    return _Arm(network, forward, train if mode == "step" else torch.no_grad()(forward), keep=clear is None)
+
+
+def _same(network: SpikingNetwork, other: SpikingNetwork) -> SpikingNetwork:
+    network.load_state_dict(other.state_dict())
+    return network
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m recipes.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="SNNZOO_KERNEL=reference|fused|auto chooses the neurons' kernel as --kernel does.",
+    )
+    parser.add_argument("mode", choices=["step", "inference"], help="a training step, or the forward pass alone")
+    parser.add_argument("--model", required=True, help="architecture, as in zoo.list_models()")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images a step (32)")
+    parser.add_argument("--timesteps", type=int, default=4, metavar="T", help="time steps (4)")
+    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
+    parser.add_argument(
+        "--against", choices=AGAINST, nargs="+", default=[],
+        help="also time: identity (the floor: no neurons, every layout), reference (plain kernel), plain (no gradient "
+        "scaling), spikingjelly (needs it installed; equality is checked first)",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cuda where there is one")
+    parser.add_argument("--surrogate", choices=list_surrogates(), default="triangle", help="surrogate gradient")
+    parser.add_argument("--kernel", choices=list_kernels(), default="auto", help="which code runs the neurons")
+    parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="memory layout")
+    parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="trade time for memory, stage by stage")
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
+    parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    options = vars(parser.parse_args(argv))
+    file = options.pop("json")
+    for key in ("batch", "timesteps", "runs", "warmup"):
+        if options[key] < 1:
+            raise ZooError(f"--{key} must be 1 or more, not {options[key]}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Profiler")
+        result = bench(options.pop("mode"), options.pop("model"), **options)
+    if file:
+        write_json(file, result)
+    print(_summary(result))
+    if not result["native_bf16"] and result["amp"] == "bf16":
+        print("note: this processor does not compute in bfloat16, so its convolutions are emulated")
+
+
+def _summary(result: dict[str, Any]) -> str:
+    arms = {"model": result} | (result["identity"]["all"] if "identity" in result else {})
+    arms |= {k: v for k, v in result.items() if isinstance(v, dict) and "median_ms" in v and k != "identity"}
+    lines = [
+        f"{result['model']} {result['mode']}, batch {result['batch']}, T = {result['timesteps']}, {result['amp']}, "
+        f"{result['kernel']} kernel, {result['layout']}"
+    ]
+    for name, arm in arms.items():
+        saved = (
+            f", {arm['saved_bytes_per_image'] / 1e6:.2f} MB saved an image" if "saved_bytes_per_image" in arm else ""
+        )
+        lines.append(
+            f"  {name:24} {arm['median_ms']:9.2f} ms  (p10 {arm['p10_ms']:.2f}, p90 {arm['p90_ms']:.2f}), first "
+            f"{arm['first_step_ms']:.0f} ms, {arm['median_ms'] / result['median_ms']:.2f} x{saved}, "
+            f"peak {arm['peak_bytes'] / 1e6:.0f} MB"
+        )
+    if "times_identity" in result:
+        lines.append(f"  {result['times_identity']:.3f} x the identity floor")
+    return "\n".join(lines)
