@@ -1,4 +1,4 @@
-"""What was measured: result files, checked and rendered. `python -m leaderboard` writes the tables and the page."""
+"""What was measured: result files, checked and rendered. `python -m leaderboard` writes tables, picture and page."""
 
 from .collect import Row, load_results, rows
 from .render import Pages, insert_table, render
