@@ -1,4 +1,4 @@
-"""What was measured: result files, checked and rendered. `python -m leaderboard` writes the tables and the page."""
+"""What was measured: result files, checked and rendered. `python -m leaderboard` writes tables, picture and page."""
 
 from zoo.record import check as validate
 

@@ -1,4 +1,4 @@
-"""`python -m leaderboard`: from result files to the README table, a CSV file and one HTML page."""
+"""`python -m leaderboard`: from result files to the README's table and picture, a CSV file, one HTML page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line, see `python -m leaderboard --help`."""
     parser = CommandParser(
         prog="python -m leaderboard",
-        description="Render the README table, leaderboard.csv and leaderboard.html from JSON result files.",
+        description="Render the README table, accuracy_spikes.svg, leaderboard.csv, leaderboard.html from JSON files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,7 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         type=Path,
         default=_HERE,
-        help="where leaderboard.csv and leaderboard.html go (default: leaderboard/ of this checkout)",
+        help="where the CSV, HTML and SVG files go (default: leaderboard/ of this checkout)",
     )
     parser.add_argument(
         "--readme",
@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     pages = render(table)
     page = arguments.out / "leaderboard.html"
     outputs = {arguments.out / "leaderboard.csv": pages.csv, page: pages.html}
+    if pages.svg:
+        outputs[arguments.out / "accuracy_spikes.svg"] = pages.svg
     if readme := _readme(arguments.readme):
         outputs[readme] = insert_table(_read(readme), pages.markdown)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .collect import Result, Row
 from .columns import COLUMNS, EMPTY, MISSING, shown
-from .scatter import scatter
+from .scatter import Point, scatter
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -24,8 +24,8 @@ def html_page(rows: Sequence[Row]) -> str:
         rank[row.dataset] += 1
         anchor = f"{row.dataset}-{rank[row.dataset]}"
         bodies.append(_body(row, rank[row.dataset], anchor))
-        points.append((row, rank[row.dataset], anchor))
-    plots = [scatter(dataset, [point for point in points if point[0].dataset == dataset]) for dataset in datasets]
+        points.append(Point(row, str(rank[row.dataset]), anchor))
+    plots = [scatter(dataset, [point for point in points if point.row.dataset == dataset]) for dataset in datasets]
     parts = {
         "<!--filter-->": "".join(f"<option>{escape(dataset)}</option>" for dataset in datasets),
         "<!--plots-->": "\n".join(plots),

@@ -1,4 +1,4 @@
-"""From rows to text: a Markdown table for the README, a CSV file with raw values, one HTML page."""
+"""From rows to text: a table and a picture for the README, a CSV file with raw values, one HTML page."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from zoo.errors import ZooError
 from .collect import Row
 from .columns import COLUMNS, EMPTY, published
 from .page import html_page
+from .scatter import picture
 
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
+TRIAL = "digits"
+"""A data set to try the program with: its rows are in the CSV file and the page, and compare with nobody's."""
 
 
 class Pages(NamedTuple):
-    """What is rendered: a Markdown table, the text of a CSV file, the text of an HTML file."""
+    """What is rendered: a Markdown table, the text of an SVG file ("" for none), of a CSV and of an HTML file."""
 
     markdown: str
+    svg: str
     csv: str
     html: str
 
 
 def render(rows: Sequence[Row]) -> Pages:
-    """Render rows three times. The same rows give the same bytes: nothing depends on the time or the machine."""
-    return Pages(_markdown(rows), _csv(rows), html_page(rows))
+    """Render rows four times. The same rows give the same bytes: nothing depends on time, machine or a library."""
+    brief = [row for row in rows if row.dataset != TRIAL]
+    return Pages(_markdown(brief), picture(brief), _csv(rows), html_page(rows))
 
 
 def insert_table(text: str, table: str) -> str:

@@ -421,6 +421,53 @@ def test_points_lie_inside_the_axes(spikes: list[float], top1: list[float]) -> N
     assert 4 <= figure.count('class="grid"') <= 30
 
 
+def boxes(panel: str) -> list[tuple[float, float, float, float]]:
+    """Where the names beside the marks of a panel stand, at 6 units a letter."""
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(start|end)">([^<]*)</text></g>', panel)
+    spans = [(float(x) - 6 * len(text) * (side == "end"), 6 * len(text), float(y)) for x, y, side, text in found]
+    return [(left, y - 10, left + width, y) for left, width, y in spans]
+
+
+def test_picture_names_every_network_and_no_name_covers_another() -> None:
+    spots = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78)]
+    results = {
+        f"{data}{i}.json": accuracy(model=f"net_w{i}_gs", tag=f"t2_{data}", dataset=data, spikes_per_image=x, top1=y)
+        for data in ("cifar10", "cifar100")
+        for i, (x, y) in enumerate(spots)
+    }
+    svg = render(rows(results)).svg
+    assert svg == render(rows(results)).svg
+    page = Balanced(svg)
+    assert page.links == []
+    assert page.text.count("net_w3_gs.t2_cifar10:") == 1  # a mark's title
+    panels = svg.split('<g transform="')[1:]
+    assert len(panels) == 2
+    for panel in panels:
+        assert panel.count(">net_w3_gs.t2</text>") == 1
+        names = boxes(panel)
+        assert len(names) == 4
+        for i, a in enumerate(names):
+            assert 64 < a[0] < a[2] < 400
+            assert not [b for b in names[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+
+
+def test_a_name_without_a_place_is_left_to_the_title() -> None:
+    results = {f"{i}.json": accuracy(model=f"one_long_name_{i:02}", top1=50 + i / 100) for i in range(20)}
+    svg = render(rows(results)).svg
+    assert 0 < len(boxes(svg)) < 20
+    assert all(f"<title>one_long_name_{i:02}.t2_cifar10: " in svg for i in range(20))
+
+
+def test_digits_are_in_page_and_csv_alone() -> None:
+    one, both = (rows({"a.json": accuracy(), "b.json": accuracy(dataset=data)}) for data in ("cifar10", "digits"))
+    pages = render(both)
+    assert (pages.markdown, pages.svg) == (render(one).markdown, render(one).svg)
+    assert pages.csv.count("\ndigits,") == 1
+    assert 'data-dataset="digits"' in pages.html
+    trial = render(rows({"b.json": accuracy(dataset="digits")}))
+    assert (trial.markdown, trial.svg) == ("No results yet.\n", "")
+
+
 def test_insert_table_replaces_what_is_between_the_markers() -> None:
     once = insert_table(README, "| new |\n")
     assert once.startswith("# Zoo\n\n<!-- leaderboard:start -->\n\n| new |\n")
@@ -452,7 +499,7 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert status() == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert all(name in error for name in ("leaderboard.csv", "leaderboard.html", "README.md"))
+    assert all(name in error for name in ("leaderboard.csv", "leaderboard.html", "accuracy_spikes.svg", "README.md"))
     assert snapshot(board) == before
 
     main(options(board))
@@ -460,10 +507,11 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "sresnet19.t2_cifar10" in (board / "README.md").read_text()
     assert status() == 0
 
-    (board / "site/leaderboard.csv").write_text("edited by hand")
+    for name in ("leaderboard.csv", "accuracy_spikes.svg"):
+        (board / "site" / name).write_text("edited by hand")
     assert status() == 1
     error = capsys.readouterr().err
-    assert "leaderboard.csv" in error
+    assert all(name in error for name in ("leaderboard.csv", "accuracy_spikes.svg"))
     assert "leaderboard.html" not in error
 
 
