@@ -1,7 +1,5 @@
 """Export a network to ONNX: `python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What an exported file says about its network, read back and checked."""
 
-from __future__ import annotations
-
 import json
 import reprlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Measure an exported graph in ONNX Runtime: `python -m export.bench_ort model.onnx --data cifar10`."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an exported graph costs in ONNX Runtime: accuracy, spikes and latency, read from the file alone."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Spikes as outputs of a graph: all of them for a comparison, or their counts for a measurement."""
 
-from __future__ import annotations
-
 import onnx
 from onnx import TensorProto, helper
 

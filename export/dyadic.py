@@ -6,8 +6,6 @@ potentials may need more bits than float32 has after many steps, but they are co
 order.) Average pooling must run over a power-of-two number of positions, as it does for 32 x 32 images.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ The function body is `zoo.neurons.LIF.step` unrolled over time, operation for op
 potentials agree bit for bit wherever the input currents do.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import onnx_ir as ir

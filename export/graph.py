@@ -4,8 +4,6 @@ A copy of the network is traced with a placeholder for each neuron layer; the pl
 What comes out uses standard operators only, computes everything in one run, and keeps no state between runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

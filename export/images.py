@@ -1,7 +1,5 @@
 """Images from a file, and the normalisation that a graph's metadata asks for."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 import zlib

@@ -1,7 +1,5 @@
 """ONNX Runtime sessions that run where and how they were asked to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

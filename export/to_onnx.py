@@ -1,7 +1,5 @@
 """Export: a trained network to one verified .onnx file that says what it is."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

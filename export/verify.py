@@ -7,8 +7,6 @@ agreement of the predicted classes are measured and bounded: by fixed numbers, o
 rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

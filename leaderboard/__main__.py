@@ -1,7 +1,5 @@
 """`python -m leaderboard`: from result files to the README's table and picture, a CSV file, one HTML page."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From result files to rows: read, check the layout, merge what is one run, average what is one recipe."""
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The columns that the README table and the page share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

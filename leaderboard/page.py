@@ -1,7 +1,5 @@
 """The HTML page: a table that sorts and filters, the evidence below each row, a scatter plot for each dataset."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """From rows to text: a table and a picture for the README, a CSV file with raw values, one HTML page."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io

@@ -4,8 +4,6 @@ In the page a figure for each data set, whose marks carry ranks and lead to the 
 marks carry names.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from html import escape

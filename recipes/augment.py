@@ -4,8 +4,6 @@ Randomness comes from torch's (and, for timm's erasing, Python's) global generat
 step: a resumed run sees the same images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

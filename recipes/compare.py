@@ -1,7 +1,5 @@
 """Results side by side: `python -m recipes.compare RESULT.json ...`."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mixed precision: what the recipe key `amp` means on a device."""
 
-from __future__ import annotations
-
 import torch
 
 

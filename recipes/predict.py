@@ -1,7 +1,5 @@
 """Classify image files: `python -m recipes.predict CHECKPOINT IMAGE...`."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several processes on one training run, as torchrun starts them."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

@@ -3,8 +3,6 @@
 Picks the recipe, says which, and becomes `python -m recipes.train RECIPE ...`, through torchrun if NPROC says so.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from difflib import get_close_matches

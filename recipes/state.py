@@ -1,7 +1,5 @@
 """The training state: everything that a resumed run needs, in one safetensors file that loads without pickle."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -4,8 +4,6 @@ A run directory holds recipe.yaml, summary.csv (a row an epoch), state.safetenso
 checkpoint (model.safetensors, config.json) and result.json, in the schema of the leaderboard.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math

@@ -1,7 +1,5 @@
 """Measure a checkpoint: `python -m recipes.validate CHECKPOINT|MODEL --dataset cifar10 --data-dir DATA_ROOT`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is in the zoo: `python -m zoo list`, `python -m zoo info sresnet19_gs`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Data sets as whole uint8 tensors: decoded once, augmented in batches on the device."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The one error type that reaches a user as a sentence instead of a traceback."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

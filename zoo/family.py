@@ -1,7 +1,5 @@
 """A family of architectures: one class of networks and a table of its variants, each registered with its `_gs` twin."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Files: written whole or not at all, JSON and YAML read as values only, every mistake one sentence."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

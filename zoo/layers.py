@@ -1,7 +1,5 @@
 """The layers of a network, made to its keywords: one object that every architecture builds from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One way from a name, a folder or a repository of a Hub to a trained network, for every command and for timm."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

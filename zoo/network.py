@@ -1,7 +1,5 @@
 """What every network of the zoo has beside its layers."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

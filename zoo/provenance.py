@@ -1,7 +1,5 @@
 """Where a number comes from: command, commit, date, versions, machine."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

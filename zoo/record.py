@@ -3,8 +3,6 @@
 Kind "accuracy" is a network in PyTorch on a data set, kind "onnx" its graph in ONNX Runtime. What is unknown is null.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import reprlib

@@ -1,7 +1,5 @@
 """One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

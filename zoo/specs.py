@@ -1,7 +1,5 @@
 """Specs: what the keywords neuron, surrogate and scaling take, a name or a name with numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The pages of all studies: `python -m recipes.studies --check`, or `--render`."""
 
-from __future__ import annotations
-
 from zoo.errors import CommandParser, run_command
 
 from .ablation.page import render_plans

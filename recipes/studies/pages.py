@@ -1,7 +1,5 @@
 """Pages that are rendered from result files, and the check that they are current."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from zoo.errors import ZooError

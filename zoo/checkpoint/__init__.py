@@ -5,8 +5,6 @@ size, labels) and pins the weights by their sha256. Pickles are never loaded. A 
 it claims is checked, on a network without memory, before anything of that size is read or built.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A config.json that may come from anybody: checked before anything is made of it."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import reprlib

@@ -1,7 +1,5 @@
 """A network without memory: its layers, names and shapes, whatever sizes its keywords ask for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A weights file that may come from anybody: what its header claims is read and bounded before its tensors are."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import reprlib

@@ -6,8 +6,6 @@
 Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
 """
 
-from __future__ import annotations
-
 import json
 
 from ..errors import CommandParser, run_command

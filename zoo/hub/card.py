@@ -3,8 +3,6 @@
 Made from the release alone, so that the same release gives the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What goes wrong between here and a Hub, in one sentence each; what may pass by itself is tried again first."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar

@@ -4,8 +4,6 @@ A branch or tag is first resolved to its commit, and all files are taken from th
 a download that fails leaves the version that the cache already had.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

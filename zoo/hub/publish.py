@@ -1,7 +1,5 @@
 """Push a run as one commit, and pull a published checkpoint with all its files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which checkpoints are on a Hub: weights/published.json, one entry a release, pinned to a commit and a sha256."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import cache

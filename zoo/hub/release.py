@@ -3,8 +3,6 @@
 Everything must speak of the same weights: a result or an ONNX file of others is refused.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

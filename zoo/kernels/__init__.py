@@ -9,8 +9,6 @@ The keyword `kernel` of a neuron or network decides, or, where that is "auto", t
 Fused kernels: "cpp" on a CPU (built on first use by the machine's C++ compiler, then cached), "triton" on CUDA.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import warnings

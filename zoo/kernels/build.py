@@ -1,7 +1,5 @@
 """Build the CPU kernel with the machine's own C++ compiler, once for each type of data, and keep it in a cache."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

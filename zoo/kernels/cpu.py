@@ -1,7 +1,5 @@
 """The CPU kernel: PyTorch tensors to the C++ of lif.cpp and back."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The CUDA kernel: PyTorch tensors to the Triton of triton_lif.py and back. No normalisation and no second branch."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

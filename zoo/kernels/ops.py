@@ -5,8 +5,6 @@ by a Function, which torch.compile traces; an eager call goes straight to the ke
 longer over these many arguments than a small layer takes to compute.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a kernel is given: the numbers of a neuron, the branches of its input current, and how they lie in memory."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

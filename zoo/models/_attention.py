@@ -11,8 +11,6 @@ normalisation behind takes out again; there is none here. Products of spikes in 
 convolution receives them: a layer of neurons comes first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

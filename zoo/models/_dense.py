@@ -1,7 +1,5 @@
 """Fully connected spiking layers behind the convolutions, as VGG-like networks have them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ the next neurons on the stream spike, those at the start of the next block. A st
 for gradient scaling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

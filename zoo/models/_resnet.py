@@ -1,7 +1,5 @@
 """What the spiking ResNets share: shapes by name, a convolution as stem, stages of blocks, one linear classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the zoo tells of its models and rules: sizes, what an image costs, what others published of the same network."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

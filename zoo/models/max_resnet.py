@@ -7,8 +7,6 @@ the paper's network, 3-3-2 blocks of 128-256-512 behind a stem of 64 channels wi
 gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..family import Variant, register_family

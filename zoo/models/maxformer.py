@@ -7,8 +7,6 @@ normalisations, which change nothing. `_3_64` names depth, of all stages togethe
 gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

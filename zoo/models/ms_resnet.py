@@ -7,8 +7,6 @@ block's neurons read; so the shortcut carries no spikes and its 1 x 1 convolutio
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

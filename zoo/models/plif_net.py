@@ -11,8 +11,6 @@ The maximum of spikes is a spike, so pooling is behind the neurons here. `_wN` n
 the hidden layer in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ published 6.74 M are those and another 6,336 biases in front of batch normalisat
 classes it has 6,699,898. `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ Names tell depth and width: `sdt_2_512` has 2 blocks of 512 channels behind a st
 normalisations, which change nothing; with 10 classes it has 10,227,274. `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -6,8 +6,6 @@ max-pooling, unlike the paper's for ImageNet. `sew_resnet19` has 3-3-2 blocks of
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -5,8 +5,6 @@ image 4 x 4; 9,310,906 parameters for 10 classes. The published 9.32 M count ano
 normalisations, which change nothing. `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -8,8 +8,6 @@ al. 2023, arXiv 2302.14311) and CLIF (Huang et al. 2024, arXiv 2402.04663), `sre
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

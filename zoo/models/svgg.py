@@ -21,8 +21,6 @@ conv - pool - norm - LIF: every convolution receives spikes, and there are a qua
 training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@
 keyword `neuron`, a name or `{"name": "lif", "decay": 0.5, ...}`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

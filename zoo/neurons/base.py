@@ -3,8 +3,6 @@
 A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

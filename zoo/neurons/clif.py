@@ -12,8 +12,6 @@ So a neuron that spiked lately is set back further, by up to one unit of potenti
 the authors' code's: m decays by the potential before the reset, and counts the spike before it sets v back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 

@@ -9,8 +9,6 @@
 as a brightness, so the images must not be normalised: values outside [0, 1] are clamped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Time folded into the batch: [T*B, ...], time-major, all images of the first step before those of the second."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

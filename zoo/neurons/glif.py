@@ -13,8 +13,6 @@ All eight are the sigmoids of learnable numbers, so each stays between 0 and 1. 
 next step, which is why u here is the potential before the reset.)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple

@@ -10,8 +10,6 @@ One time step, with input current x, membrane potential u before and v after the
 (Wu et al. 2018, arXiv 1706.02609, eq. 4 to 7, for the hard reset; Rueckauer et al. 2017 for the soft one.)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -7,8 +7,6 @@ Time is folded into the batch, so plain batch normalisation already takes its st
     tebn   the same, times a learnable factor for each time step (Duan et al. 2022, NeurIPS, TEBN)
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -8,8 +8,6 @@ A neuron without reset is linear in its inputs up to the spike. PSN learns that 
 W is not triangular: a spike may depend on later inputs, so all time steps are needed at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Mapping

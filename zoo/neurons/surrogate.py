@@ -5,8 +5,6 @@ replaces the derivative by a bump of unit area, `phi(x / width) / width` (STBP: 
 onward; the term surrogate gradient: Neftci et al. 2019, arXiv 1901.09948). Every surrogate here has that one parameter.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Layers whose weight gradient is scaled in training, and how they learn of the spikes of the neurons behind them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -13,8 +13,6 @@ Sources: Park et al. 2023 (arXiv 2308.00558) for `final_trace`, `causal_trace` a
 others are variations of them.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The keyword `scaling`: a rule of the family with its numbers, and how it is made cheaper than exact."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase

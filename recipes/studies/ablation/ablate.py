@@ -5,8 +5,6 @@ runs of one seed are pairs: what an arm changes is read from differences within 
 evidence; the page and plot beside them are rendered from these files alone.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What an ablation found: tables of arms and of paired differences, and a plot of accuracy against spikes."""
 
-from __future__ import annotations
-
 import io
 import statistics
 from typing import Any, NamedTuple

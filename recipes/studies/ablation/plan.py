@@ -1,7 +1,5 @@
 """The plan of an ablation, and the results that it has so far."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ held-out images: at the start with the statistics of that batch, as a training s
 mode.
 """
 
-from __future__ import annotations
-
 import csv
 import tempfile
 from pathlib import Path

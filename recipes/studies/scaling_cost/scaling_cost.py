@@ -6,8 +6,6 @@ layer by layer: in steps where it computes a factor and in those where it uses a
 steps, alternating in one process, over as many steps as the slowest form takes to come round.
 """
 
-from __future__ import annotations
-
 import copy
 import random
 import statistics

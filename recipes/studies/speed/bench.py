@@ -4,8 +4,6 @@ What is timed is what training does on every batch: forward, loss, backward, opt
 floor is the same network with identity in place of its neurons: convolutions, normalisation and optimiser only.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import time

@@ -1,7 +1,5 @@
 """How a step is timed and weighed: alternating runs, bytes that autograd keeps, the processor's matrix-product peak."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping

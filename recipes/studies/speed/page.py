@@ -1,7 +1,5 @@
 """The page of the speed measurements: `python -m recipes.speed_table [--check]`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 The networks take the layout and step mode that SpikingJelly recommends: multi-step, [T, B, ...], contiguous.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
