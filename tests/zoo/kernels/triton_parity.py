@@ -72,7 +72,7 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-    """Every kind of dynamics with every number of steps in float32, a quarter of them in other types; the rest drawn."""
+    """Every kind of dynamics with every number of steps in float32, a quarter in other types; the rest drawn."""
     draw = random.Random(0)
     shapes = [(3,), (1000,), (1025,), (2, 3, 4, 5), (1, 2560)]
     flags = [False, True]
