@@ -6,14 +6,12 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, accuracy, latency, onnx
+from conftest import accuracy, latency, onnx, run_module
 
 from leaderboard import insert_table, load_results, render, rows
 from leaderboard.__main__ import main
@@ -568,8 +566,7 @@ def test_bad_input_changes_nothing(board: Path, arguments: list[str], problem: s
 def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
     (board / "results/cifar10/sresnet19.t2_cifar10/b.json").write_text('{"kind": ')
     before = snapshot(board)
-    command = [sys.executable, "-m", "leaderboard", *options(board)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("leaderboard", *options(board))
     assert done.returncode == 2
     assert re.fullmatch(r"error: cannot read \S*b\.json as JSON: .*\n", done.stderr)
     assert done.stdout == ""
@@ -577,5 +574,5 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
 
 
 def test_the_committed_leaderboard_is_current() -> None:
-    done = subprocess.run([sys.executable, "-m", "leaderboard", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = run_module("leaderboard", "--check")
     assert (done.returncode, done.stderr) == (0, "")

@@ -188,7 +188,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
     assert 0 < step < 10
     assert step % 5
 
-    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module(*command[2:], "--resume")
     assert done.returncode == 0, done.stderr
     run_module("recipes.train", recipe, *flags(tmp_path / "whole", **extra))
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")

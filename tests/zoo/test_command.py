@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_code
 
 import zoo
 from zoo.__main__ import main
@@ -158,11 +155,11 @@ def test_a_users_own(tmp_path):
     """In a process of its own, whose registry nobody else sees: listed and described like the zoo's."""
     (tmp_path / "mine.py").write_text(PLUGIN)
     code = """
-import json, sys
+import json
 from zoo.__main__ import main
 from zoo.errors import ZooError
 
-file = ["--plugin", sys.argv[1]]
+file = ["--plugin", "mine.py"]
 for argv in (["list", "my_net", "my_other_net"], ["info", "my_net"], ["info", "my_rule"]):
     main(argv + file + ["--json"])
     print("---")
@@ -171,9 +168,7 @@ try:
 except ZooError as error:
     print(json.dumps(str(error)))
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "mine.py")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    done = run_code(code, tmp_path)
     assert done.returncode == 0, done.stderr
     listed, model, rule, error = (json.loads(part) for part in done.stdout.split("---"))
     assert [(row["model"], row["dense_operations"], row["timesteps"]) for row in listed["models"]] == [

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
 import sys
 
 import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import ROOT
+from conftest import run_code
 
 import zoo
 from zoo.errors import ZooError
@@ -219,14 +218,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     target = tmp_path / "file"
     atomic_write(target, b"old")
     code = (
-        "import resource, signal, sys\n"
+        "import resource, signal\n"
         "from zoo.errors import run_command\n"
         "from zoo.files import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "run_command(lambda argv: atomic_write(sys.argv[1], b'x' * 100_000))\n"
+        f"run_command(lambda argv: atomic_write({str(target)!r}, b'x' * 100_000))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=ROOT)
+    done = run_code(code)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: cannot write {target}: ")
     assert target.read_bytes() == b"old"

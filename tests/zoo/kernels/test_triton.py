@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_code
 
 from zoo.kernels import gpu
 from zoo.neurons.lif import LIF
@@ -38,18 +38,19 @@ def test_compiles_without_fused_multiply_add(tmp_path):
 
 
 def test_importing_the_zoo_leaves_triton_alone():  # as far as PyTorch, which may import it, does
-    run_script("-c", "import sys, zoo.kernels; assert 'zoo.kernels.triton_lif' not in sys.modules")
+    done = run_code("import sys, zoo.kernels; assert 'zoo.kernels.triton_lif' not in sys.modules")
+    assert done.returncode == 0, done.stderr
 
 
 def test_says_what_it_cannot_run():
     assert "int32" in gpu.obstacle(torch.int32, LIF(4)._numbers())
     assert "65" in gpu.obstacle(torch.float32, LIF(65)._numbers())
-    run_script(
-        "-c",
+    done = run_code(
         "import sys, torch; sys.modules['triton'] = None\n"
         "from zoo.kernels import gpu; from zoo.neurons import LIF\n"
-        "assert 'cannot be imported' in gpu.obstacle(torch.float32, LIF(4)._numbers())",
+        "assert 'cannot be imported' in gpu.obstacle(torch.float32, LIF(4)._numbers())"
     )
+    assert done.returncode == 0, done.stderr
 
 
 class TestDevice:

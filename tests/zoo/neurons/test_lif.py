@@ -45,7 +45,7 @@ def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_step_equals_forward_bit_for_bit(name, reset, dtype):
-    neuron = create_neuron({"name": name, "reset": reset}, timesteps=4)
+    neuron = create_neuron({"name": name, "reset": reset}, timesteps=4, kernel="reference")  # fused: test_kernels.py
     x = torch.randn(4 * 3, 4, 7).to(dtype)
     state, spikes = None, []
     for x_t in x.unflatten(0, (4, 3)):
@@ -105,7 +105,8 @@ def test_gradient_follows_the_chain_rule(reset, detach, decay_input):
     """dL/dx over three steps, the recursion through the membrane written out by hand."""
     decay, threshold, scale = 0.6, 0.8, 0.4 if decay_input else 1.0
     x = torch.randn(3, 50, dtype=torch.float64, requires_grad=True)
-    lif = LIF(3, decay=decay, threshold=threshold, reset=reset, detach_reset=detach, decay_input=decay_input)
+    numbers = {"decay": decay, "threshold": threshold, "reset": reset, "decay_input": decay_input}
+    lif = LIF(3, **numbers, detach_reset=detach, kernel="reference")
     weight = torch.randn(3, 50, dtype=torch.float64)
     (lif(x) * weight).sum().backward()
 
@@ -151,7 +152,7 @@ def test_tau_is_another_way_to_say_decay():
         ({"name": "lif", "tau": 0.5}, "tau.*0.5"),
         ({"name": "lif", "threshold": 0}, "threshold"),
         ({"name": "lif", "reset": "none"}, "hard"),
-        ({"name": "if", "decay": 0.5}, "no leak"),
+        ({"name": "if", "decay": 0.5}, "unknown key of neuron if 'decay'"),
         ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
         ({"name": "lif", "decay": 10**400}, "decay"),
         ({"name": "lif", "detach_reset": 1}, "detach_reset"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from brute_force import PRESETS, by_hand, example
 from conftest import tiny
-from test_rules import PRESETS, by_hand, example
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
