@@ -142,8 +142,9 @@ def test_sresnet19_without_hidden_neurons():
 def test_a_checkpoint_with_another_stem_and_head_loads_by_its_name(tmp_path, monkeypatch):
     model = zoo.create_model("sresnet19_w16", stem=16, hidden=0, timesteps=2)
     zoo.save_checkpoint(tmp_path / "sresnet19_w16.t2_test", model, tag="t2_test", data_cfg={})
-    monkeypatch.setattr("zoo.load.BUNDLED", tmp_path)
-    monkeypatch.setattr("timm.models.get_pretrained_cfg", lambda name: types.SimpleNamespace(tag="t2_test"))
+    load = sys.modules["zoo.load"]  # by attribute, zoo.load is its function
+    monkeypatch.setattr(load, "BUNDLED", tmp_path)
+    monkeypatch.setattr(load, "get_pretrained_cfg", lambda name: types.SimpleNamespace(tag="t2_test"))
     again = zoo.create_model("sresnet19_w16", pretrained=True)
     assert torch.equal(again.conv1.weight, model.conv1.weight)
     assert (again.model_args["stem"], again.model_args["hidden"], again.timesteps) == (16, 0, 2)
