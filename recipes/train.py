@@ -80,6 +80,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
     steps_per_epoch = len(train_index) // batch_size
     images, labels = data.train_images.to(device), data.train_labels.to(device)
+    held_out = data.train_images[val_index], data.train_labels[val_index]
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -198,8 +199,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 if kept.timesteps != recipe.timesteps:  # not the model itself: it would lose the factors that it keeps
                     kept = copy.deepcopy(kept)
                     kept.set_timesteps(recipe.timesteps)
-                val_images, val_labels = data.train_images[val_index], data.train_labels[val_index]
-                scores = evaluate(kept, val_images, val_labels, data.mean, data.std, progress="validate")
+                scores = evaluate(kept, *held_out, data.mean, data.std, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
             row["seconds"] = round(run.seconds, 1)
             run.rows.append(row)
@@ -216,7 +216,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         writer.close()
     if rank != 0:
         return {}
-    return _finish(recipe, run, ema.module if ema else model, data, train_index, val_index, init_sha256)
+    return _finish(recipe, run, ema.module if ema else model, data, train_index, held_out, init_sha256)
 
 
 def _finish(
@@ -225,7 +225,7 @@ def _finish(
     kept: SpikingNetwork,
     data: DataSet,
     train_index: Tensor,
-    val_index: Tensor,
+    held_out: tuple[Tensor, Tensor],
     init_sha256: str | None,
 ) -> dict[str, Any]:
     """The end of a run: what is kept, rounded, stored, and measured once on the test set."""
@@ -235,11 +235,7 @@ def _finish(
     weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg,
                                          dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings,
                                          **({"init_sha256": init_sha256} if recipe.init else {}))  # fmt: skip
-    part = (
-        (data.test_images, data.test_labels)
-        if recipe.test
-        else (data.train_images[val_index], data.train_labels[val_index])
-    )
+    part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
         return {}
