@@ -1,4 +1,8 @@
-"""What the tests share: no network, few threads, a tiny network, results, running commands as a user does."""
+"""What the tests share: no network, few threads, a tiny network, results, running commands as a user does.
+
+The folders mirror those of the code. None of them is a package, or tests/zoo would stand in the way of zoo: so every
+file has a name of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spiking ResNet, by zoo and timm: keywords, scaling, counting, bad requests."""
+"""`create_model`, the zoo's and timm's: keywords, layouts, counting spikes, bad requests."""
 
 from __future__ import annotations
 

@@ -266,3 +266,16 @@ def test_a_factor_of_channels_is_spread_over_the_weight(monkeypatch):
     for every in (1, 2):
         scaled = gradient(convolution(resolve_scaling({"name": "halves", "every": every})), *examples(1)[0])
         assert torch.allclose(scaled, gradient(convolution(None), *examples(1)[0]) / 2, rtol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_scaled_gradients_on_a_gpu_equal_the_cpus():
+    gradients = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model, x = tiny(scaling="causal_trace").double().to(device), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+        F.cross_entropy(model(x.to(device)), torch.arange(4, device=device)).backward()
+        gradients.append([p.grad.cpu() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
