@@ -101,7 +101,7 @@ def _summary(release: Release) -> str:
     lines = [
         f"A spiking neural network for images of {'x'.join(map(str, config['pretrained_cfg']['input_size']))} values "
         f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', dataset))[1]} with "
-        f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}",
+        f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}"
     ]
     tests = [result for result in _accuracies(release) if result["split"] == "test"]
     if tests:

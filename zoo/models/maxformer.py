@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ._attention import QKV, MembraneBlock, MembraneTransformer
+from ._attention import QKV, MembraneBlock, MembraneTransformer, variant
 
 
 class DepthwiseMixer(nn.Module):
@@ -117,15 +117,7 @@ class MaxFormer(MembraneTransformer):
 register_family(
     MaxFormer,
     [
-        Variant(
-            "maxformer",
-            "Max-Former, 1-1-2 blocks of up to 384 channels, 6.56 M parameters.",
-            {"depths": (1, 1, 2), "channels": 384, "heads": 8},
-        ),
-        Variant(
-            "maxformer_3_64",
-            "Max-Former, 1-1-1 blocks of up to 64 channels, 0.14 M parameters.",
-            {"depths": (1, 1, 1), "channels": 64, "heads": 2},
-        ),
+        variant("maxformer", "Max-Former", "6.56", depths=(1, 1, 2), channels=384, heads=8),
+        variant("maxformer_3_64", "Max-Former", "0.14", depths=(1, 1, 1), channels=64, heads=2),
     ],
 )

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import ConvNeuron, LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ._attention import MembraneBlock, MembraneTransformer
+from ._attention import MembraneBlock, MembraneTransformer, variant
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -85,15 +85,7 @@ class SpikeDrivenTransformer(MembraneTransformer):
 register_family(
     SpikeDrivenTransformer,
     [
-        Variant(
-            "sdt_2_512",
-            "Spike-driven transformer, 2 blocks of 512 channels, 10.23 M parameters.",
-            {"depth": 2, "channels": 512},
-        ),
-        Variant(
-            "sdt_2_64",
-            "Spike-driven transformer, 2 blocks of 64 channels, 0.16 M parameters.",
-            {"depth": 2, "channels": 64},
-        ),
+        variant("sdt_2_512", "Spike-driven transformer", "10.23", depth=2, channels=512),
+        variant("sdt_2_64", "Spike-driven transformer", "0.16", depth=2, channels=64),
     ],
 )

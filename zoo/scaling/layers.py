@@ -212,13 +212,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        saved: Tensor,
-        geometry: Geometry,
-        scaling: Scaling | None,
-        timesteps: int,
+        ctx: Any, x: Tensor, weight: Tensor, saved: Tensor, geometry: Geometry, scaling: Scaling | None, timesteps: int
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(saved, weight)
         ctx.set_materialize_grads(False)  # what never came is None, not zeros

@@ -184,7 +184,7 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
     if spec is None or spec == NONE or isinstance(spec, Scaling):
         return spec if isinstance(spec, Scaling) else None
     keys = [field for field in Scaling._fields if field != "name"]
-    name, given = split_spec("scaling", spec, [*list_scalings(), NONE], keys)
+    name, given = split_spec("scaling", spec, dict.fromkeys([*list_scalings(), NONE], keys))
     if name == NONE:
         if given:
             raise ZooError(f"scaling {NONE} takes no {', '.join(given)}: name a rule")
