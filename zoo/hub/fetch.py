@@ -12,14 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..checkpoint.weights import starts_as_pickle
@@ -144,9 +137,9 @@ def _commit_of(repo: str, revision: str | None) -> str | None:
         return revision
     try:
         commit = get_hf_file_metadata(hf_hub_url(repo, CONFIG, revision=revision)).commit_hash
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError):
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
         raise
-    except (HTTPError, OSError):
+    except (errors.HTTPError, OSError):
         return None
     return commit if commit and _COMMIT.fullmatch(commit) else None
 
@@ -154,10 +147,9 @@ def _commit_of(repo: str, revision: str | None) -> str | None:
 def _cached_commit(repo: str, revision: str | None, cache_dir: str | Path | None) -> str | None:
     """The commit that a revision stood for when the cache last saw it; None if it never did."""
     try:
-        return Path(
-            hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
-        ).parent.name
-    except LocalEntryNotFoundError:
+        path = hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
+        return Path(path).parent.name
+    except errors.LocalEntryNotFoundError:
         return None
 
 
@@ -189,10 +181,8 @@ def _verified(path: Path, what: str) -> Path:
         return path
     path.unlink(missing_ok=True)
     blob.unlink(missing_ok=True)
-    raise BrokenDownloadError(
-        f"{what} is not what {constants.ENDPOINT} announces: its hash is {digest[:12]}..., announced was "
-        f"{blob.name[:12]}...; nothing of it was kept"
-    )
+    hashes = f"its hash is {digest[:12]}..., announced was {blob.name[:12]}..."
+    raise BrokenDownloadError(f"{what} is not what {constants.ENDPOINT} announces: {hashes}; nothing of it was kept")
 
 
 def _check(folder: Path, repo: str) -> None:

@@ -34,9 +34,7 @@ ATTENTION_SCALE = 0.125
 
 def variant(name: str, network: str, parameters: str, **shape: Any) -> Variant:
     """A line of the table of a family, which says depth and width in words as well."""
-    blocks = (
-        f"{shape['depth']} blocks of" if "depth" in shape else f"{'-'.join(map(str, shape['depths']))} blocks of up to"
-    )
+    blocks = f"{shape['depth']} blocks of" if "depth" in shape else "{}-{}-{} blocks of up to".format(*shape["depths"])
     return Variant(name, f"{network}, {blocks} {shape['channels']} channels, {parameters} M parameters.", shape)
 
 
