@@ -16,6 +16,13 @@ from .neurons.surrogate import list_surrogates
 from .registry import is_model, list_models, load_plugin
 from .scaling.spec import list_scalings
 
+_KEYWORDS = {
+    "scaling": list_scalings,
+    "neuron": list_neurons,
+    "surrogate": list_surrogates,
+    "norm": list_norms,
+    "encoding": list_encodings,
+}
 _LIST = """\
 examples:
   python -m zoo list                      everything
@@ -72,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.command == "info":
         found = _info(arguments.name)
     else:
-        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": _keywords()}
+        keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
+        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": keywords}
     if arguments.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -90,16 +98,6 @@ def _info(name: str) -> dict[str, Any]:
     if name not in list_scalings() and not is_model(name):
         raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
     return describe(name)
-
-
-def _keywords() -> dict[str, list[str]]:
-    return {
-        "scaling": list_scalings(),
-        "neuron": list_neurons(),
-        "surrogate": list_surrogates(),
-        "norm": list_norms(),
-        "encoding": list_encodings(),
-    }
 
 
 def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> str:

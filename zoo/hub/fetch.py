@@ -99,7 +99,10 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
                     if file != WEIGHTS and starts_as_pickle(whole / file):
                         (whole / file).unlink()
                         pickles.append(file)
-            _check(whole, repo)
+            try:
+                read_checkpoint(whole)
+            except ZooError as error:
+                raise ZooError(str(error).replace(str(whole), repo)) from error
             os.replace(whole, directory)
     except OSError as error:
         raise ZooError(f"cannot write {directory}: {error.strerror or error}") from error
@@ -183,10 +186,3 @@ def _verified(path: Path, what: str) -> Path:
     blob.unlink(missing_ok=True)
     hashes = f"its hash is {digest[:12]}..., announced was {blob.name[:12]}..."
     raise BrokenDownloadError(f"{what} is not what {constants.ENDPOINT} announces: {hashes}; nothing of it was kept")
-
-
-def _check(folder: Path, repo: str) -> None:
-    try:
-        read_checkpoint(folder)
-    except ZooError as error:
-        raise ZooError(str(error).replace(str(folder), repo)) from error

@@ -94,10 +94,8 @@ class MaxFormer(MembraneTransformer):
         make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
         self.make_stem(widths[0] // 2)
-        self.stem, self.stem_shortcut = (
-            nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), make.norm(widths[0]))
-            for k in (3, 1)
-        )
+        convs = (nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False) for k in (3, 1))
+        self.stem, self.stem_shortcut = (nn.Sequential(conv, make.norm(widths[0])) for conv in convs)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):

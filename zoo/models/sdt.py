@@ -68,9 +68,8 @@ class SpikeDrivenTransformer(MembraneTransformer):
             make.norm(channels),
             nn.MaxPool2d(3, 2, 1),
         )
-        self.position = nn.Sequential(
-            make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
-        )
+        position = make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
+        self.position = nn.Sequential(*position)
         for _ in range(depth):
             block = MembraneBlock(SpikeDrivenAttention(channels, make), channels, make)
             self.add_stage(nn.Sequential(block), channels, 4)

@@ -118,11 +118,7 @@ class SVGG(SpikingNetwork):
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size}, stem_stride=stem_stride, **kwargs)
-        convolutions = [
-            (channels, layers[i + 1 : i + 2] == (POOL,))
-            for i, channels in enumerate(layers)
-            if isinstance(channels, int)
-        ]
+        convolutions = [(n, layers[i + 1 : i + 2] == (POOL,)) for i, n in enumerate(layers) if isinstance(n, int)]
         (channels, self.stem_pool), *rest = convolutions
         self.make_stem(channels)
         reduction, stage = 2 if self.stem_pool else 1, nn.Sequential()
