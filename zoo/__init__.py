@@ -16,15 +16,7 @@ from .metrics import SpikeCounter
 from .network import SpikingNetwork
 from .neurons import create_neuron, list_neurons
 from .neurons.surrogate import list_surrogates
-from .registry import (
-    create_model,
-    is_model,
-    list_models,
-    list_pretrained,
-    load_plugin,
-    model_info,
-    register_model,
-)
+from .registry import create_model, is_model, list_models, list_pretrained, load_plugin, model_info, register_model
 from .scaling import list_scalings, register_scaling
 
 __version__ = "0.1.0"

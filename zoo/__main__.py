@@ -16,6 +16,13 @@ from .neurons.surrogate import list_surrogates
 from .registry import is_model, list_models, load_plugin
 from .scaling.spec import list_scalings
 
+_KEYWORDS = {
+    "scaling": list_scalings,
+    "neuron": list_neurons,
+    "surrogate": list_surrogates,
+    "norm": list_norms,
+    "encoding": list_encodings,
+}
 _LIST = """\
 examples:
   python -m zoo list                      everything
@@ -51,31 +58,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python -m zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     raw = argparse.RawDescriptionHelpFormatter
-    listing = commands.add_parser(
-        "list",
-        help="a table of models, what others published of them, and the names that keywords take",
-        description="The models of the zoo, what others published of them, and the names that keywords take.",
-        epilog=_LIST,
-        formatter_class=raw,
-    )
+    what = "the models of the zoo, what others published of them, and the names that keywords take"
+    listing = commands.add_parser("list", help=what, description=f"List {what}.", epilog=_LIST, formatter_class=raw)
     listing.add_argument("patterns", metavar="PATTERN", nargs="*", help="wildcards over names of models (default: all)")
-    info = commands.add_parser(
-        "info",
-        help="one model, or one rule of gradient scaling, in detail",
-        description="One model, or one rule of gradient scaling, in detail.",
-        epilog=_INFO,
-        formatter_class=raw,
-    )
+    what = "one model, or one rule of gradient scaling, in detail"
+    info = commands.add_parser("info", help=what, description=f"Show {what}.", epilog=_INFO, formatter_class=raw)
     info.add_argument("name", metavar="NAME", help="a model, with or without .tag, or a rule")
+    plugin = "a Python file to run first, which registers models or rules of yours (repeatable)"
     for command in (listing, info):
         command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
-        command.add_argument(
-            "--plugin",
-            metavar="FILE",
-            action="append",
-            default=[],
-            help="a Python file to run first, which registers models or rules of yours (repeatable)",
-        )
+        command.add_argument("--plugin", metavar="FILE", action="append", default=[], help=plugin)
     return parser.parse_args(argv)
 
 
@@ -87,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.command == "info":
         found = _info(arguments.name)
     else:
-        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": _keywords()}
+        keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
+        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": keywords}
     if arguments.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -105,16 +98,6 @@ def _info(name: str) -> dict[str, Any]:
     if name not in list_scalings() and not is_model(name):
         raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
     return describe(name)
-
-
-def _keywords() -> dict[str, list[str]]:
-    return {
-        "scaling": list_scalings(),
-        "neuron": list_neurons(),
-        "surrogate": list_surrogates(),
-        "norm": list_norms(),
-        "encoding": list_encodings(),
-    }
 
 
 def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> str:
@@ -161,9 +144,8 @@ def _published(references: Iterable[dict[str, Any]]) -> list[str]:
     ]
     if not rows:
         return []
-    heading = (
-        "Published by others, top-1 in %, not measured here; * = known to use AutoAugment, Cutout, CutMix or Mixup:"
-    )
+    augmented = "* = known to use AutoAugment, Cutout, CutMix or Mixup"
+    heading = f"Published by others, top-1 in %, not measured here; {augmented}:"
     return [f"{heading}\n\n{_table(head, rows, right={3})}"]
 
 
@@ -190,13 +172,11 @@ def _about(found: dict[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(n) if i in right else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    )
+    columns = []
+    for i, column in enumerate(zip(head, *rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if i in right else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 if __name__ == "__main__":

@@ -67,10 +67,9 @@ def load_dataset(name: str, root: str | None = None, download: bool = False) -> 
             Path(root).mkdir(parents=True, exist_ok=True)
         train, test = (kind(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
-        raise ZooError(
-            f"no intact {name} below {root!r}: expected the folder {kind.base_folder} with torchvision's files "
-            f"(their md5 sums are checked); --download true fetches them"
-        ) from error
+        wanted = f"the folder {kind.base_folder} with torchvision's files (their md5 sums are checked)"
+        lost = f"no intact {name} below {root!r}: expected {wanted}; --download true fetches them"
+        raise ZooError(lost) from error
     images = [torch.from_numpy(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))) for part in (train, test)]
     labels = [torch.tensor(part.targets) for part in (train, test)]
     return _data_set(name, list(train.classes), images, labels)
@@ -83,9 +82,8 @@ def _digits() -> DataSet:
     images = interpolate(pixels[:, None], size=SIZE, mode="nearest").repeat(1, 3, 1, 1)
     labels = torch.from_numpy(digits.target).long()
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=digits.target, random_state=0)
-    return _data_set(
-        "digits", [str(c) for c in range(10)], [images[train], images[test]], [labels[train], labels[test]]
-    )
+    parts = ([whole[train], whole[test]] for whole in (images, labels))
+    return _data_set("digits", [str(c) for c in range(10)], *parts)
 
 
 def _data_set(name: str, classes: list[str], images: list[Tensor], labels: list[Tensor]) -> DataSet:

@@ -33,9 +33,8 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     config = checkpoint.config
     cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     try:
-        model = timm.create_model(
-            config["architecture"], pretrained=True, pretrained_cfg=cfg, **config["model_args"] | kwargs
-        )
+        args = config["model_args"] | kwargs
+        model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=cfg, **args)
     except ZooError:
         raise
     except (RuntimeError, TypeError) as error:

@@ -133,9 +133,7 @@ class SpikingNetwork(nn.Module):
         """
         layers = {n: m for n, m in self.named_modules() if isinstance(m, ScaledLayer)}
         rule = self._scaling
-        reached = [
-            name for name, layer in layers.items() if rule and rule.reaches(name, layer.by_default, layer.one_shape)
-        ]
+        reached = [n for n, m in layers.items() if rule and rule.reaches(n, m.by_default, m.one_shape)]
         for name, layer in layers.items():
             layer.scale_by(rule if name in reached else None)
         if rule and not reached:
@@ -244,10 +242,8 @@ class SpikingNetwork(nn.Module):
             return
         fixed = [name for name, module in self.named_modules() if getattr(module, "learns_per_step", False)]
         if fixed:
-            raise ZooError(
-                f"{fixed[0]} has parameters for each of {self.timesteps} time steps: cannot run {timesteps}; create "
-                "another network"
-            )
+            found = f"{fixed[0]} has parameters for each of {self.timesteps} time steps"
+            raise ZooError(f"{found}: cannot run {timesteps}; create another network")
         for module in self.modules():
             if "timesteps" in vars(module):
                 vars(module)["timesteps"] = timesteps

@@ -177,10 +177,7 @@ REQUIRED: dict[str, Checks] = {
     },
 }
 """The keys of a result file, in its order."""
-OPTIONAL: Checks = {
-    "reference": _or_null(REFERENCE),
-    "note": Check("a string", lambda value: isinstance(value, str)),
-}
+OPTIONAL: Checks = {"reference": _or_null(REFERENCE), "note": Check("a string", lambda value: isinstance(value, str))}
 
 
 def _not_null(key: str) -> Check:

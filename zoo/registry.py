@@ -98,6 +98,7 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
     """
     model = create_model(name, **bundled_args(name) | kwargs)
     architecture = split_model_name_tag(name)[0]
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
         "model": architecture,
         "description": (timm.models.model_entrypoint(architecture).__doc__ or "").strip(),
@@ -105,13 +106,9 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "input_size": list(model.pretrained_cfg["input_size"]),
         **{key: model.model_args[key] for key in ("timesteps", "neuron", "surrogate", "scaling")},
-        "kernel": {device: model.kernel_for(device, torch.float32) for device in _devices()},
+        "kernel": {device: model.kernel_for(device, torch.float32) for device in devices},
         "pretrained": list_pretrained(f"{architecture}.*"),
     }
-
-
-def _devices() -> list[str]:
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:

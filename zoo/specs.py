@@ -6,8 +6,8 @@ from typing import Any
 from .errors import ZooError, one_of
 
 
-def split_spec(kind: str, spec: Any, names: list[str], keys: list[str]) -> tuple[str, dict[str, Any]]:
-    """Split "name" or {"name": ..., key: value, ...} into the name and the rest.
+def split_spec(kind: str, spec: Any, known: Mapping[str, list[str]]) -> tuple[str, dict[str, Any]]:
+    """Split "name" or {"name": ..., key: value, ...} into the name and the rest; `known` has the keys of each name.
 
     Raises:
         ZooError: neither of the two forms, an unknown name or an unknown key.
@@ -16,11 +16,11 @@ def split_spec(kind: str, spec: Any, names: list[str], keys: list[str]) -> tuple
         raise ZooError(f'{kind} takes a name or an object {{"name": ...}}, not {spec!r}')
     given = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = given.pop("name", None)
-    if not isinstance(name, str) or name not in names:
-        raise one_of(kind, name, names)
+    if not isinstance(name, str) or name not in known:
+        raise one_of(kind, name, list(known))
     for key in given:
-        if key not in keys:
-            raise one_of(f"key of {kind} {name}", key, keys)
+        if key not in known[name]:
+            raise one_of(f"key of {kind} {name}", key, known[name])
     return name, given
 
 

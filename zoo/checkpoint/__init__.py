@@ -71,13 +71,10 @@ def save_checkpoint(
     Raises:
         ZooError: the weights hold NaN or infinite values, or do in `dtype`; or the directory cannot be written.
     """
-    tensors = {
-        name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, value in model.state_dict().items()
-    }
+    tensors = {}
+    for name, value in model.state_dict().items():
+        stored = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+        tensors[name] = stored.detach().cpu().contiguous()
     _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
@@ -113,10 +110,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     check_start(weights)
     digest = sha256_of(weights)
     if digest != config.setdefault("weights_sha256", digest):  # timm writes none
-        raise ZooError(
-            f"{weights} is not the file that {CONFIG} describes (sha256 {digest[:12]}..., expected "
-            f"{config['weights_sha256'][:12]}...): it was cut short or changed; fetch it again"
-        )
+        hashes = f"(sha256 {digest[:12]}..., expected {config['weights_sha256'][:12]}...)"
+        wrong = f"{weights} is not the file that {CONFIG} describes {hashes}"
+        raise ZooError(f"{wrong}: it was cut short or changed; fetch it again")
     _check_fits(weights, config)
     try:
         tensors = safetensors.torch.load_file(weights)

@@ -77,23 +77,17 @@ def read_config(path: Path) -> dict[str, Any]:
         config["model_args"]["scaling"] = NONE
     size = cfg.get("input_size")
     if not _numbers(size, 3) or not all(isinstance(v, int) and 0 < v <= _SIDE_LIMIT for v in size):
-        raise ZooError(
-            f"{path}: pretrained_cfg 'input_size' must be 3 numbers from 1 to {_SIDE_LIMIT}, not {reprlib.repr(size)}"
-        )
+        raise _bad(path, "input_size", f"3 numbers from 1 to {_SIDE_LIMIT}", size)
     for key, known in _CHOICES.items():
         if cfg.get(key, known[0]) not in known:
-            raise ZooError(f"{path}: pretrained_cfg {key!r} is {reprlib.repr(cfg[key])}, not one of {', '.join(known)}")
+            raise _bad(path, key, f"one of {', '.join(known)}", cfg[key])
     share = cfg.get("crop_pct", 1.0)
     if not _numbers([share], 1) or not 0 < share <= 1:
-        raise ZooError(
-            f"{path}: pretrained_cfg 'crop_pct' must be a number above 0, up to 1, not {reprlib.repr(share)}"
-        )
+        raise _bad(path, "crop_pct", "a number above 0, up to 1", share)
     channels = config["model_args"].setdefault("in_chans", size[0])
     for key in ("mean", "std"):
         if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
-            raise ZooError(
-                f"{path}: pretrained_cfg {key!r} must be {channels} numbers, not {reprlib.repr(cfg.get(key))}"
-            )
+            raise _bad(path, key, f"{channels} numbers", cfg.get(key))
     labels = config.get("label_names", cfg.get("label_names")) or []
     if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
         raise ZooError(f"{path}: 'label_names' must be a list of printable names")
@@ -103,6 +97,10 @@ def read_config(path: Path) -> dict[str, Any]:
     cfg |= {key: value for key in _LAYERS if (value := getattr(known, key, None))}
     cfg["num_classes"] = config["num_classes"]
     return config | {"pretrained_cfg": cfg | ({"label_names": labels} if labels else {})}
+
+
+def _bad(path: Path, key: str, expected: str, value: Any) -> ZooError:
+    return ZooError(f"{path}: pretrained_cfg {key!r} must be {expected}, not {reprlib.repr(value)}")
 
 
 def _largest(value: Any) -> int:

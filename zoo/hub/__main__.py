@@ -25,9 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
     sub.add_argument("--private", action="store_true", help="in a private repository")
     sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
-    sub.add_argument(
-        "--result", metavar="FILE", nargs="+", default=[], help="of python -m recipes.validate, export.bench_ort"
-    )
+    results = "of python -m recipes.validate, export.bench_ort"
+    sub.add_argument("--result", metavar="FILE", nargs="+", default=[], help=results)
     sub = commands.add_parser("pull", help="get a published checkpoint", description="Copy a repository's files here.")
     sub.add_argument("name", metavar="ORG/NAME[@REVISION]", help="the repository")
     sub.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
@@ -35,9 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     if a.command == "push":
         done = push(a.run, a.repo, private=a.private, onnx=a.onnx, results=a.result)
-        print(
-            f"{done.repo}: {'commit' if done.changed else 'nothing to do, all of it is there as commit'} {done.commit}"
-        )
+        what = "commit" if done.changed else "nothing to do, all of it is there as commit"
+        print(f"{done.repo}: {what} {done.commit}")
         print(f"for zoo/weights/published.json: {json.dumps(done.published)}")
     else:
         got = pull(a.name, a.directory, revision=a.revision)

@@ -35,16 +35,9 @@ _GRADIENT_SCALING = """\
 
 def card(release: Release, repo: str) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
-    sections = [
-        f"# {release.name}\n\n{_summary(release)}",
-        _usage(release, repo),
-        _training(release),
-        _results(release),
-        _latency(release),
-        _files(release),
-        _citation(release),
-    ]
-    return f"---\n{_dump(_metadata(release))}---\n\n" + "\n".join(section for section in sections if section)
+    parts = [part(release) for part in (_training, _results, _latency, _files, _citation)]
+    text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
+    return f"---\n{_dump(_metadata(release))}---\n\n{text}"
 
 
 def eval_results(release: Release) -> dict[str, str]:
@@ -66,6 +59,7 @@ def eval_results(release: Release) -> dict[str, str]:
 def _metadata(release: Release) -> dict[str, Any]:
     results = _accuracies(release)
     dataset = _DATASETS.get(str(release.recipe.get("dataset")))
+    index = [{"name": release.name, "results": [_index_entry(result) for result in results]}]
     metadata = {
         "license": "apache-2.0",
         "library_name": "snn-zoo",
@@ -73,9 +67,7 @@ def _metadata(release: Release) -> dict[str, Any]:
         "tags": [_TASK, "spiking-neural-network", "snn-zoo", "timm"] + (["onnx"] if _onnx_files(release) else []),
         "datasets": [dataset[0]] if dataset else None,
         "metrics": ["accuracy"] if results else None,
-        "model-index": [{"name": release.name, "results": [_index_entry(result) for result in results]}]
-        if results
-        else None,
+        "model-index": index if results else None,
     }
     return {key: value for key, value in metadata.items() if value is not None}
 
@@ -87,11 +79,8 @@ def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
         metrics.append({"type": "accuracy", "name": "Top-5 accuracy (%)", "value": round(result["top5"], 4)})
     if result["spikes_per_image"] is not None:
         metrics.append({"type": "spikes", "name": "Spikes per image", "value": round(result["spikes_per_image"])})
-    return {
-        "task": {"type": _TASK, "name": "Image Classification"},
-        "dataset": {"type": kind, "name": title, "split": result["split"]},
-        "metrics": metrics,
-    }
+    dataset = {"type": kind, "name": title, "split": result["split"]}
+    return {"task": {"type": _TASK, "name": "Image Classification"}, "dataset": dataset, "metrics": metrics}
 
 
 def _summary(release: Release) -> str:
@@ -101,11 +90,12 @@ def _summary(release: Release) -> str:
     lines = [
         f"A spiking neural network for images of {'x'.join(map(str, config['pretrained_cfg']['input_size']))} values "
         f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', dataset))[1]} with "
-        f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}",
+        f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}"
     ]
-    tests = [result for result in _accuracies(release) if result["split"] == "test"]
-    if tests:
-        lines.append(f"Top-1 on the test set: **{tests[0]['top1']:.2f} %**{_spikes(tests[0])}.")
+    if test := next((result for result in _accuracies(release) if result["split"] == "test"), None):
+        spikes = test["spikes_per_image"]
+        cost = "" if spikes is None else f", with {spikes:,.0f} spikes an image"
+        lines.append(f"Top-1 on the test set: **{test['top1']:.2f} %**{cost}.")
     return "\n".join(lines) + "\n"
 
 
@@ -158,17 +148,11 @@ def _training(release: Release) -> str:
 
 
 def _results(release: Release) -> str:
-    rows = [
-        [
-            _DATASETS.get(result["dataset"], ("", result["dataset"]))[1],
-            result["split"],
-            result["images"],
-            f"{result['top1']:.2f}",
-            _number(result["top5"], 2),
-            _number(result["spikes_per_image"], 0),
-        ]
-        for result in _accuracies(release)
-    ]
+    rows = []
+    for result in _accuracies(release):
+        dataset = _DATASETS.get(result["dataset"], ("", result["dataset"]))[1]
+        numbers = [(result[key], digits) for key, digits in (("top1", 2), ("top5", 2), ("spikes_per_image", 0))]
+        rows.append([dataset, result["split"], result["images"], *(_number(*number) for number in numbers)])
     if not rows:
         return "## Results\n\nNo accuracy was published with these weights.\n"
     head = ["data set", "split", "images", "top-1 (%)", "top-5 (%)", "spikes per image"]
@@ -206,10 +190,8 @@ def _citation(release: Release) -> str:
     sources = _SNN_ZOO
     config = release.config
     if "unregistered" in config or resolve_scaling(config["model_args"].get("scaling")) is not None:
-        text += (
-            " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is snn-zoo's "
-            "reading of it."
-        )
+        text += " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is "
+        text += "snn-zoo's reading of it."
         sources += _GRADIENT_SCALING
     return f"{text}\n\n```bibtex\n{sources}```\n"
 
@@ -227,11 +209,6 @@ def _onnx_files(release: Release) -> list[str]:
     return [name for name in release.files if name.endswith(".onnx")]
 
 
-def _spikes(result: dict[str, Any]) -> str:
-    count = result["spikes_per_image"]
-    return "" if count is None else f", with {count:,.0f} spikes an image"
-
-
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     return str(machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores")
@@ -242,8 +219,7 @@ def _number(value: Any, digits: int) -> str:
 
 
 def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in [head, ["---"] * len(head), *rows])
 
 
 def _cell(value: Any) -> str:

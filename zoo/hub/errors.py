@@ -1,20 +1,11 @@
 """What goes wrong between here and a Hub, in one sentence each; what may pass by itself is tried again first."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from huggingface_hub import constants, get_token
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors, get_token
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import ZooError, one_line
@@ -27,11 +18,14 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 class _Problem(NamedTuple):
     sentence: str
-    passing: bool
+    passing: bool = False
 
 
 class BrokenDownloadError(Exception):
     """A file arrived, but it is not the one that the Hub announced; the message is the sentence for the user."""
+
+
+_FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.EntryNotFoundError, BrokenDownloadError)
 
 
 def check_repo(repo: str) -> str:
@@ -40,15 +34,11 @@ def check_repo(repo: str) -> str:
     Raises:
         ZooError: it is not of the form ORG/NAME.
     """
-    try:
+    with contextlib.suppress(errors.HFValidationError):
         validate_repo_id(repo)
-    except HFValidationError:
-        repo_is_valid = False
-    else:
-        repo_is_valid = repo.count("/") == 1
-    if not repo_is_valid:
-        raise ZooError(f"{repo!r} is no repository: expected ORG/NAME, of letters, digits, '-', '_' and '.'")
-    return repo
+        if repo.count("/") == 1:
+            return repo
+    raise ZooError(f"{repo!r} is no repository: expected ORG/NAME, of letters, digits, '-', '_' and '.'")
 
 
 def ask(repo: str, action: Callable[[], T], revision: str | None = None, *, cached: bool = True) -> T:
@@ -65,15 +55,12 @@ def ask(repo: str, action: Callable[[], T], revision: str | None = None, *, cach
             return action()
         except ZooError:
             raise
-        except OfflineModeIsEnabled as error:
-            if cached:
-                raise ZooError(_explain(error, repo, revision).sentence) from error
-            raise ZooError(
-                f"offline (HF_HUB_OFFLINE is set), and this takes the Hub itself: unset it ({repo})"
-            ) from error
+        except errors.OfflineModeIsEnabled as error:
+            needed = f"offline (HF_HUB_OFFLINE is set), and this takes the Hub itself: unset it ({repo})"
+            raise ZooError(_explain(error, repo, revision).sentence if cached else needed) from error
         except (LookupError, TypeError, AttributeError) as error:  # what the client makes of an answer of another form
             raise ZooError(f"{constants.ENDPOINT} does not answer as a Hub does: {one_line(error)} ({repo})") from error
-        except (HTTPError, OSError, ValueError, RuntimeError, EntryNotFoundError, BrokenDownloadError) as error:
+        except _FAILURES as error:
             problem = _explain(error, repo, revision)
             if wait is None or not problem.passing:
                 raise ZooError(problem.sentence) from error
@@ -86,52 +73,45 @@ def _explain(error: BaseException, repo: str, revision: str | None) -> _Problem:
     at = f"{repo}@{revision}" if revision else repo
     if isinstance(error, BrokenDownloadError):
         return _Problem(str(error), passing=True)
-    if isinstance(error, OfflineModeIsEnabled):
-        return _Problem(
-            f"offline (HF_HUB_OFFLINE is set) and {at} is not in the cache {constants.HF_HUB_CACHE}: unset it, or "
-            "fetch it once while online",
-            passing=False,
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return _Problem(f"{repo} has no revision {revision or 'main'!r} on {hub}", passing=False)
-    if isinstance(error, RepositoryNotFoundError):
-        return _Problem(_not_there(repo), passing=False)
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        missing = f"offline (HF_HUB_OFFLINE is set) and {at} is not in the cache {constants.HF_HUB_CACHE}"
+        return _Problem(f"{missing}: unset it, or fetch it once while online")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _Problem(f"{repo} has no revision {revision or 'main'!r} on {hub}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return _Problem(_not_there(repo))
+    if isinstance(error, errors.LocalEntryNotFoundError):
         # The client gave up after tries of its own; what stopped it is the cause.
         if error.__cause__ is not None:
             return _explain(error.__cause__, repo, revision)._replace(passing=False)
-        return _Problem(f"{at} is not in the cache {constants.HF_HUB_CACHE}, and {hub} gives no answer", passing=False)
-    if isinstance(error, HfHubHTTPError):
+        return _Problem(f"{at} is not in the cache {constants.HF_HUB_CACHE}, and {hub} gives no answer")
+    if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(error, repo)
-    if isinstance(error, EntryNotFoundError):
-        return _Problem(f"{at} lacks a file: {one_line(error)}", passing=False)
-    if isinstance(error, HTTPError):
+    if isinstance(error, errors.EntryNotFoundError):
+        return _Problem(f"{at} lacks a file: {one_line(error)}")
+    if isinstance(error, errors.HTTPError):
         return _Problem(f"cannot reach {hub}: {one_line(error) or type(error).__name__}", passing=True)
     if error.__cause__ is not None:  # the client's wrapping of a failed upload
         return _explain(error.__cause__, repo, revision)._replace(passing=False)
     if isinstance(error, OSError) and error.errno is None:  # the client's own checks, of a size for example
         return _Problem(f"{at}: {one_line(error)}", passing=True)
-    return _Problem(f"{at}: {one_line(error)}", passing=False)
+    return _Problem(f"{at}: {one_line(error)}")
 
 
-def _explain_status(error: HfHubHTTPError, repo: str) -> _Problem:
+def _explain_status(error: errors.HfHubHTTPError, repo: str) -> _Problem:
     hub, status = constants.ENDPOINT, error.response.status_code
-    if isinstance(error, EntryNotFoundError):
-        return _Problem(f"{repo} has no file {error.response.url.path.rpartition('/')[2]!r} on {hub}", passing=False)
+    if isinstance(error, errors.EntryNotFoundError):
+        return _Problem(f"{repo} has no file {error.response.url.path.rpartition('/')[2]!r} on {hub}")
     if status == 401:
-        return _Problem(
-            f"{hub} does not accept the token in use: renew it (HF_TOKEN, or `hf auth login`)"
-            if get_token()
-            else _not_there(repo),
-            passing=False,
-        )
+        refused = f"{hub} does not accept the token in use: renew it (HF_TOKEN, or `hf auth login`)"
+        return _Problem(refused if get_token() else _not_there(repo))
     if status == 403:
-        return _Problem(f"{hub} forbids this with {repo}: the token in use lacks the right to it", passing=False)
+        return _Problem(f"{hub} forbids this with {repo}: the token in use lacks the right to it")
     if status in (409, 412):
         return _Problem(f"{repo} has changed meanwhile: start again", passing=True)
     if status in _PASSING:
         return _Problem(f"{hub} answers {status} for {repo}, again and again: try later", passing=True)
-    return _Problem(f"{hub} answers {status} for {repo}: {one_line(error)}", passing=False)
+    return _Problem(f"{hub} answers {status} for {repo}: {one_line(error)}")
 
 
 def _not_there(repo: str) -> str:

@@ -12,14 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..checkpoint.weights import starts_as_pickle
@@ -106,7 +99,10 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
                     if file != WEIGHTS and starts_as_pickle(whole / file):
                         (whole / file).unlink()
                         pickles.append(file)
-            _check(whole, repo)
+            try:
+                read_checkpoint(whole)
+            except ZooError as error:
+                raise ZooError(str(error).replace(str(whole), repo)) from error
             os.replace(whole, directory)
     except OSError as error:
         raise ZooError(f"cannot write {directory}: {error.strerror or error}") from error
@@ -144,9 +140,9 @@ def _commit_of(repo: str, revision: str | None) -> str | None:
         return revision
     try:
         commit = get_hf_file_metadata(hf_hub_url(repo, CONFIG, revision=revision)).commit_hash
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError):
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
         raise
-    except (HTTPError, OSError):
+    except (errors.HTTPError, OSError):
         return None
     return commit if commit and _COMMIT.fullmatch(commit) else None
 
@@ -154,10 +150,9 @@ def _commit_of(repo: str, revision: str | None) -> str | None:
 def _cached_commit(repo: str, revision: str | None, cache_dir: str | Path | None) -> str | None:
     """The commit that a revision stood for when the cache last saw it; None if it never did."""
     try:
-        return Path(
-            hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
-        ).parent.name
-    except LocalEntryNotFoundError:
+        path = hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
+        return Path(path).parent.name
+    except errors.LocalEntryNotFoundError:
         return None
 
 
@@ -189,14 +184,5 @@ def _verified(path: Path, what: str) -> Path:
         return path
     path.unlink(missing_ok=True)
     blob.unlink(missing_ok=True)
-    raise BrokenDownloadError(
-        f"{what} is not what {constants.ENDPOINT} announces: its hash is {digest[:12]}..., announced was "
-        f"{blob.name[:12]}...; nothing of it was kept"
-    )
-
-
-def _check(folder: Path, repo: str) -> None:
-    try:
-        read_checkpoint(folder)
-    except ZooError as error:
-        raise ZooError(str(error).replace(str(folder), repo)) from error
+    hashes = f"its hash is {digest[:12]}..., announced was {blob.name[:12]}..."
+    raise BrokenDownloadError(f"{what} is not what {constants.ENDPOINT} announces: {hashes}; nothing of it was kept")

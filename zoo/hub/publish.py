@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -69,11 +69,9 @@ def push(
     def commit() -> str:
         now = api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         # Made anew for each try: the client notes in them what it has already sent.
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(name, data) for name, data in sorted(files.items())
-        ]
+        operations: list[Any] = [CommitOperationAdd(name, data) for name, data in sorted(files.items())]
         operations += [CommitOperationDelete(name) for name in _outdated(now, files, release.config["weights_sha256"])]
-        done = api.create_commit(repo, operations, commit_message=f"{release.name}", parent_commit=now.sha)
+        done = api.create_commit(repo, operations, commit_message=release.name, parent_commit=now.sha)
         return str(done.oid)
 
     oid = ask(repo, commit, cached=False)
@@ -116,9 +114,6 @@ def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> 
     siblings = info.siblings or []
     if any(s.rfilename == WEIGHTS and s.lfs and s.lfs.sha256 == weights_sha256 for s in siblings):
         return []
-    about_weights = [
-        s.rfilename
-        for s in siblings
-        if s.rfilename.endswith(".onnx") or s.rfilename == RESULT or s.rfilename.startswith((RESULTS, EVAL_RESULTS))
-    ]
-    return [name for name in about_weights if name not in files]
+    old = [s.rfilename for s in siblings if s.rfilename not in files]
+    about_weights = RESULTS, EVAL_RESULTS
+    return [name for name in old if name.endswith(".onnx") or name == RESULT or name.startswith(about_weights)]

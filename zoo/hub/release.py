@@ -80,11 +80,10 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
     result = read(path)
-    if result["weights_sha256"] != weights_sha256:
-        raise ZooError(
-            f"{path} was measured on other weights (sha256 {result['weights_sha256'][:12]}..., here "
-            f"{weights_sha256[:12]}...): measure these with `python -m recipes.validate` or `export.bench_ort`"
-        )
+    if (of := result["weights_sha256"]) != weights_sha256:
+        other = f"other weights (sha256 {of[:12]}..., here {weights_sha256[:12]}...)"
+        how = "measure these with `python -m recipes.validate` or `export.bench_ort`"
+        raise ZooError(f"{path} was measured on {other}: {how}")
     return result
 
 
@@ -96,9 +95,7 @@ def _check_onnx(path: Path, weights_sha256: str) -> None:
         proto = onnx.load_model_from_string(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise ZooError(f"cannot read {path} as ONNX: {' '.join(str(error).split())}") from error
-    stated = {prop.key: prop.value for prop in proto.metadata_props}.get("weights_sha256")
-    if stated != weights_sha256:
-        raise ZooError(
-            f"{path} was exported from other weights (sha256 {str(stated)[:12]}..., here {weights_sha256[:12]}...): "
-            "export these with `python -m export`"
-        )
+    of = {prop.key: prop.value for prop in proto.metadata_props}.get("weights_sha256")
+    if of != weights_sha256:
+        other = f"other weights (sha256 {str(of)[:12]}..., here {weights_sha256[:12]}...)"
+        raise ZooError(f"{path} was exported from {other}: export these with `python -m export`")

@@ -24,10 +24,8 @@ def find_compiler() -> str | None:
     """The C++ compiler: what CXX names, else c++, g++ or clang++ on the PATH; None where there is none."""
     if sys.platform != "linux":
         return None
-    return next(
-        (path for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name and (path := shutil.which(name))),
-        None,
-    )
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
+from ..family import Variant
 from ..layers import ConvNeuron, LayerFactory
 from ..network import SpikingNetwork
 from ..scaling.layers import PostSpikes
@@ -29,6 +30,12 @@ MLP_RATIO = 4
 """Hidden channels of an MLP over channels of the stream, in all four papers."""
 ATTENTION_SCALE = 0.125
 """Of the product q kT v, whatever the channels of a head, in all papers that have that product."""
+
+
+def variant(name: str, network: str, parameters: str, **shape: Any) -> Variant:
+    """A line of the table of a family, which says depth and width in words as well."""
+    blocks = f"{shape['depth']} blocks of" if "depth" in shape else "{}-{}-{} blocks of up to".format(*shape["depths"])
+    return Variant(name, f"{network}, {blocks} {shape['channels']} channels, {parameters} M parameters.", shape)
 
 
 class QKV(nn.Module):
@@ -46,9 +53,8 @@ class QKV(nn.Module):
     def __init__(self, channels: int, heads: int, make: LayerFactory, *, counts: bool) -> None:
         super().__init__()
         self.heads = check_heads(heads, channels)
-        self.q, self.k, self.v = (
-            ConvNeuron(channels, channels, make, counts=counts, by_default=not counts) for _ in range(3)
-        )
+        maps = (ConvNeuron(channels, channels, make, counts=counts, by_default=not counts) for _ in range(3))
+        self.q, self.k, self.v = maps
         self.lif = make.neuron(threshold=make.threshold / 2)
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:

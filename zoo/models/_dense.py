@@ -34,11 +34,7 @@ class DenseLayer(nn.Module):
     def __init__(self, in_features: int, out_features: int, make: LayerFactory, *, norm: bool, dropout: float) -> None:
         super().__init__()
         self.dropout = StepDropout(dropout, make.timesteps)
-        self.linear: nn.Module
-        if norm:
-            self.linear = make.conv(in_features, out_features, 1)
-        else:
-            self.linear = make.linear(in_features, out_features)
+        self.linear = make.conv(in_features, out_features, 1) if norm else make.linear(in_features, out_features)
         self.bn = make.norm(out_features) if norm else None
         self.lif = make.neuron()
 

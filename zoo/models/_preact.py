@@ -18,7 +18,10 @@ from ._resnet import ResNet
 
 
 class UntiedConv2d(nn.Conv2d):
-    """A convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
+    """A 3 x 3 convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
@@ -51,14 +54,11 @@ class PreactBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.lif1 = make.neuron()
-        if pooled:
-            self.conv1: nn.Conv2d = UntiedConv2d(in_channels, channels, 3, 1, 1, bias=False)
-        else:
-            self.conv1 = make.conv(in_channels, channels, 3, stride)
+        self.conv1 = UntiedConv2d(in_channels, channels) if pooled else make.conv(in_channels, channels, 3, stride)
         self.pool = nn.MaxPool2d(3, stride, 1) if pooled else None
         self.bn1 = make.norm(channels)
         self.lif2 = make.neuron()
-        self.conv2 = make.conv(channels, channels) if tied else UntiedConv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = make.conv(channels, channels) if tied else UntiedConv2d(channels, channels)
         self.bn2 = make.norm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
@@ -113,10 +113,20 @@ class PreactResNet(ResNet):
     Gradient scaling reaches the 3 x 3 convolutions but for those whose neurons are out of reach: the last one of every
     stage except the last stage, whose neurons belong to the next stage, and those in front of a max-pooling.
 
-    Arguments as for `ResNet`; stages but the last end in currents, the last one in spikes.
+    Stages but the last end in currents, the last one in spikes.
+
+    Args:
+        depths, widths, stem: as for `ResNet`.
+        kwargs: as for `SpikingNetwork`.
     """
 
     spiking_stem = False
+    pooled = False
+    """Whether a max-pooling halves the resolution, as in `PreactBlock`."""
+
+    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, **kwargs: Any) -> None:
+        super().__init__(PreactBlock, depths, widths, stem, **kwargs)
+        self.finish()
 
     def make_stage(
         self, block: Callable[..., nn.Module], in_channels: int, channels: int, depth: int, stride: int, last: bool
@@ -125,7 +135,8 @@ class PreactResNet(ResNet):
         stage = PreactStage()
         for j in range(depth):
             shape: tuple[Any, ...] = (channels, channels, 1) if j else (in_channels, channels, stride)
-            stage.append(block(*shape, self.make, tied=last or j < depth - 1))
+            pooled = self.pooled and shape[-1] != 1
+            stage.append(block(*shape, self.make, pooled=pooled, tied=last or j < depth - 1))
         return stage.append(FinalNeurons(self.make)) if last else stage
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:

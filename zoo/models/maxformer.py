@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ._attention import QKV, MembraneBlock, MembraneTransformer
+from ._attention import QKV, MembraneBlock, MembraneTransformer, variant
 
 
 class DepthwiseMixer(nn.Module):
@@ -94,10 +94,8 @@ class MaxFormer(MembraneTransformer):
         make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
         self.make_stem(widths[0] // 2)
-        self.stem, self.stem_shortcut = (
-            nn.Sequential(nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False), make.norm(widths[0]))
-            for k in (3, 1)
-        )
+        convs = (nn.Conv2d(widths[0] // 2, widths[0], k, padding=k // 2, bias=False) for k in (3, 1))
+        self.stem, self.stem_shortcut = (nn.Sequential(conv, make.norm(widths[0])) for conv in convs)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):
@@ -117,15 +115,7 @@ class MaxFormer(MembraneTransformer):
 register_family(
     MaxFormer,
     [
-        Variant(
-            "maxformer",
-            "Max-Former, 1-1-2 blocks of up to 384 channels, 6.56 M parameters.",
-            {"depths": (1, 1, 2), "channels": 384, "heads": 8},
-        ),
-        Variant(
-            "maxformer_3_64",
-            "Max-Former, 1-1-1 blocks of up to 64 channels, 0.14 M parameters.",
-            {"depths": (1, 1, 1), "channels": 64, "heads": 2},
-        ),
+        variant("maxformer", "Max-Former", "6.56", depths=(1, 1, 2), channels=384, heads=8),
+        variant("maxformer_3_64", "Max-Former", "0.14", depths=(1, 1, 1), channels=64, heads=2),
     ],
 )

@@ -19,17 +19,8 @@ from ._resnet import resnet_shape
 class MSResNet(PreactResNet):
     """Spiking ResNet with a membrane shortcut.
 
-    Inputs that are not binary, and which convolutions gradient scaling reaches: as in `PreactResNet`.
-
-    Args:
-        depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
-        stem: channels of the stem convolution.
-        kwargs: as for `SpikingNetwork`.
+    Inputs that are not binary, which convolutions gradient scaling reaches, and arguments: as in `PreactResNet`.
     """
-
-    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, **kwargs: Any) -> None:
-        super().__init__(PreactBlock, depths, widths, stem, **kwargs)
-        self.finish()
 
     def init_weights(self) -> None:
         """As in `SpikingNetwork`, and blocks near the identity."""

@@ -116,9 +116,5 @@ def _variant(name: str, width: int, parameters: str) -> Variant:
 
 register_family(
     PLIFNet,
-    [
-        _variant("plif_net", 256, "36.72"),
-        _variant("plif_net_w32", 32, "0.60"),
-        _variant("plif_net_w16", 16, "0.16"),
-    ],
+    [_variant("plif_net", 256, "36.72"), _variant("plif_net_w32", 32, "0.60"), _variant("plif_net_w16", 16, "0.16")],
 )

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import ConvNeuron, LayerFactory
-from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, check_heads
+from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, check_heads, variant
 
 
 class TokenAttention(nn.Module):
@@ -102,15 +102,7 @@ class QKFormer(SpikingTransformer):
 register_family(
     QKFormer,
     [
-        Variant(
-            "qkformer_4_384",
-            "QKFormer, 1-1-2 blocks of up to 384 channels, 6.70 M parameters.",
-            {"depths": (1, 1, 2), "channels": 384, "heads": 8},
-        ),
-        Variant(
-            "qkformer_3_64",
-            "QKFormer, 1-1-1 blocks of up to 64 channels, 0.14 M parameters.",
-            {"depths": (1, 1, 1), "channels": 64, "heads": 2},
-        ),
+        variant("qkformer_4_384", "QKFormer", "6.70", depths=(1, 1, 2), channels=384, heads=8),
+        variant("qkformer_3_64", "QKFormer", "0.14", depths=(1, 1, 1), channels=64, heads=2),
     ],
 )

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import ConvNeuron, LayerFactory
 from ..scaling.layers import PostSpikes, compact
-from ._attention import MembraneBlock, MembraneTransformer
+from ._attention import MembraneBlock, MembraneTransformer, variant
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -68,9 +68,8 @@ class SpikeDrivenTransformer(MembraneTransformer):
             make.norm(channels),
             nn.MaxPool2d(3, 2, 1),
         )
-        self.position = nn.Sequential(
-            make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
-        )
+        position = make.neuron(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), make.norm(channels)
+        self.position = nn.Sequential(*position)
         for _ in range(depth):
             block = MembraneBlock(SpikeDrivenAttention(channels, make), channels, make)
             self.add_stage(nn.Sequential(block), channels, 4)
@@ -85,15 +84,7 @@ class SpikeDrivenTransformer(MembraneTransformer):
 register_family(
     SpikeDrivenTransformer,
     [
-        Variant(
-            "sdt_2_512",
-            "Spike-driven transformer, 2 blocks of 512 channels, 10.23 M parameters.",
-            {"depth": 2, "channels": 512},
-        ),
-        Variant(
-            "sdt_2_64",
-            "Spike-driven transformer, 2 blocks of 64 channels, 0.16 M parameters.",
-            {"depth": 2, "channels": 64},
-        ),
+        variant("sdt_2_512", "Spike-driven transformer", "10.23", depth=2, channels=512),
+        variant("sdt_2_64", "Spike-driven transformer", "0.16", depth=2, channels=64),
     ],
 )

@@ -58,8 +58,7 @@ class SEWResNet(ResNet):
     scaling then takes these counts for its pre-synaptic spikes.
 
     Args:
-        depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
-        stem: channels of the stem convolution.
+        depths, widths, stem: as for `ResNet`.
         connect: how a block joins its branches, "ADD", "AND" or "IAND".
         kwargs: as for `SpikingNetwork`.
 

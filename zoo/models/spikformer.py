@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
+from ..family import register_family
 from ..layers import ConvNeuron
-from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer
+from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, variant
 
 
 class Spikformer(SpikingTransformer):
@@ -57,15 +57,7 @@ class Spikformer(SpikingTransformer):
 register_family(
     Spikformer,
     [
-        Variant(
-            "spikformer_4_384",
-            "Spikformer, 4 blocks of 384 channels, 9.31 M parameters.",
-            {"depth": 4, "channels": 384, "heads": 12},
-        ),
-        Variant(
-            "spikformer_2_64",
-            "Spikformer, 2 blocks of 64 channels, 0.16 M parameters.",
-            {"depth": 2, "channels": 64, "heads": 2},
-        ),
+        variant("spikformer_4_384", "Spikformer", "9.31", depth=4, channels=384, heads=12),
+        variant("spikformer_2_64", "Spikformer", "0.16", depth=2, channels=64, heads=2),
     ],
 )

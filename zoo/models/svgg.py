@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ..errors import ZooError
 from ..family import Variant, register_family
-from ..layers import ConvNeuron, LayerFactory
+from ..layers import ConvNeuron
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
 from ..scaling.layers import PostSpikes, compact
@@ -49,9 +49,6 @@ _FIRST = 64
 
 class PooledConvNeuron(ConvNeuron):
     """3 x 3 convolution - 2 x 2 average pool - norm - LIF: spikes in, spikes out."""
-
-    def __init__(self, in_channels: int, channels: int, make: LayerFactory) -> None:
-        super().__init__(in_channels, channels, make, 3)
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
@@ -121,20 +118,14 @@ class SVGG(SpikingNetwork):
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size}, stem_stride=stem_stride, **kwargs)
-        convolutions = [
-            (channels, layers[i + 1 : i + 2] == (POOL,))
-            for i, channels in enumerate(layers)
-            if isinstance(channels, int)
-        ]
+        convolutions = [(n, layers[i + 1 : i + 2] == (POOL,)) for i, n in enumerate(layers) if isinstance(n, int)]
         (channels, self.stem_pool), *rest = convolutions
         self.make_stem(channels)
         reduction, stage = 2 if self.stem_pool else 1, nn.Sequential()
         for i, (width, pool) in enumerate(rest):
             if pool:
-                stage.append(PooledConvNeuron(channels, width, self.make))
                 reduction *= 2
-            else:
-                stage.append(ConvNeuron(channels, width, self.make, 3))
+            stage.append((PooledConvNeuron if pool else ConvNeuron)(channels, width, self.make, 3))
             channels = width
             if pool or i == len(rest) - 1:
                 self.add_stage(stage, channels, reduction)

@@ -17,14 +17,7 @@ from .surrogate import Surrogate
 
 __all__ = ["CLIF", "GLIF", "IF", "LIF", "PLIF", "PSN", "SpikingNeuron", "create_neuron", "list_neurons"]
 
-_NEURONS: dict[str, type[SpikingNeuron]] = {
-    "lif": LIF,
-    "if": IF,
-    "plif": PLIF,
-    "clif": CLIF,
-    "glif": GLIF,
-    "psn": PSN,
-}
+_NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF, "clif": CLIF, "glif": GLIF, "psn": PSN}
 
 
 def list_neurons() -> list[str]:
@@ -43,7 +36,5 @@ def create_neuron(
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    asked = spec.get("name") if isinstance(spec, Mapping) else spec
-    keys = next((neuron.spec_keys for name, neuron in _NEURONS.items() if name == asked), [])
-    name, given = split_spec("neuron", spec, list_neurons(), keys)
+    name, given = split_spec("neuron", spec, {name: neuron.spec_keys for name, neuron in _NEURONS.items()})
     return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)

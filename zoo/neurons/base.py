@@ -3,7 +3,7 @@
 A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -110,11 +110,11 @@ class SpikingNeuron(nn.Module):
             raise ZooError(f"no fused kernel has the dynamics of {type(self).__name__}: ask for 'auto' or 'reference'")
         return "reference"
 
-    def _run(self, currents: Tensor) -> Tensor:
-        """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch."""
+    def _run(self, currents: Tensor, step: Callable[..., Any] | None = None) -> Tensor:
+        """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch, by `step` or by default that of the class."""
         state, spikes = None, []
         for x_t in unfold_steps(currents, self.timesteps).unbind(0):
-            s, state = self.step(x_t, state)
+            s, state = (step or self.step)(x_t, state)
             spikes.append(s)
         return torch.cat(spikes)
 

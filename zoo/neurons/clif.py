@@ -12,17 +12,13 @@ So a neuron that spiked lately is set back further, by up to one unit of potenti
 the authors' code's: m decays by the potential before the reset, and counts the spike before it sets v back.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..kernels.spec import wide
-from ..specs import check_flag
-from .base import SpikingNeuron
-from .lif import resolve_decay
-from .surrogate import Surrogate
+from .lif import LIF
 
 
 class CLIFState(NamedTuple):
@@ -34,7 +30,7 @@ class CLIFState(NamedTuple):
     """Complementary potential."""
 
 
-class CLIF(SpikingNeuron):
+class CLIF(LIF):
     """Complementary LIF neurons: no parameter more than LIF, always the soft reset above.
 
     Args:
@@ -45,25 +41,10 @@ class CLIF(SpikingNeuron):
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "decay_input", "detach_reset"]
 
-    def __init__(
-        self,
-        timesteps: int = 4,
-        *,
-        decay: float | None = None,
-        tau: float | None = None,
-        threshold: float = 1.0,
-        decay_input: bool = False,
-        detach_reset: bool = False,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-        kernel: str = "auto",
-    ) -> None:
-        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
-        self.decay = resolve_decay(decay, tau)
-        self.decay_input = check_flag("decay_input", decay_input)
-        self.gain = 1 - self.decay if decay_input else 1.0
-        self.detach_reset = check_flag("detach_reset", detach_reset)
+    def __init__(self, timesteps: int = 4, *, detach_reset: bool = False, **others: Any) -> None:
+        super().__init__(timesteps, reset="soft", detach_reset=detach_reset, **others)
 
-    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:
+    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:  # type: ignore[override]
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero."""
         x = x_t.to(wide(x_t.dtype))
         if self.decay_input:
@@ -74,7 +55,3 @@ class CLIF(SpikingNeuron):
         r = s.detach() if self.detach_reset else s
         v = u - r * (self.threshold + torch.sigmoid(m))
         return s.to(x_t.dtype), CLIFState(v, m)
-
-    def extra_repr(self) -> str:
-        own = f"decay={self.decay:g}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
-        return f"{own}, {super().extra_repr()}"

@@ -85,9 +85,7 @@ def _brightness(x: Tensor, in_chans: int) -> Tensor:
     """Images in [0, 1], float32 at least so that steps and draws are as fine as the values."""
     _direct(x, 1, in_chans)
     if not x.is_floating_point():
-        raise ZooError(
-            f"expected images in [0, 1], got {x.dtype}: turn them into floating point, divided by their maximum"
-        )
+        raise ZooError(f"expected images in [0, 1], got {x.dtype}: make them floating point, divided by their maximum")
     return x.detach().to(wide(x.dtype)).clamp(0, 1)
 
 

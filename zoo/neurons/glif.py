@@ -14,7 +14,7 @@ next step, which is why u here is the potential before the reset.)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -25,7 +25,6 @@ from ..kernels.spec import wide
 from ..specs import check_flag, check_number
 from .base import SpikingNeuron
 from .lif import resolve_decay
-from .surrogate import Surrogate
 
 # Where the authors' code starts: gates undecided, the exponential leak and the threshold of its neurons.
 _GATES = {"alpha": 0.55, "beta": 0.65, "gamma": 0.55}
@@ -69,12 +68,11 @@ class GLIF(SpikingNeuron):
         tau: float | None = None,
         threshold: float = _THRESHOLD,
         detach_reset: bool = False,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-        kernel: str = "auto",
+        **others: Any,
     ) -> None:
         check_number("threshold of glif", threshold, 0, 1)
         start = _DECAY if decay is None and tau is None else resolve_decay(decay, tau)
-        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        super().__init__(timesteps, threshold=threshold, **others)
         self.detach_reset = check_flag("detach_reset", detach_reset)
         self.w_decay = _learnable("decay", start)
         for gate, value in _GATES.items():
@@ -94,13 +92,9 @@ class GLIF(SpikingNeuron):
         learned = {name: getattr(self, f"w_{name}") for name in _CONSTANTS}
         return {name: torch.sigmoid(w if dtype is None else w.to(dtype)) for name, w in learned.items()}
 
-    def _run(self, currents: Tensor) -> Tensor:
+    def _run(self, currents: Tensor, step: Callable[..., Any] | None = None) -> Tensor:
         constants = self.constants(wide(currents.dtype))  # once, not in every step
-        state, spikes = None, []
-        for x_t in currents.unflatten(0, (self.timesteps, -1)).unbind(0):
-            s, state = self._advance(x_t, state, constants)
-            spikes.append(s)
-        return torch.cat(spikes)
+        return super()._run(currents, lambda x_t, state: self._advance(x_t, state, constants))
 
     def step(self, x_t: Tensor, state: GLIFState | None = None) -> tuple[Tensor, GLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero.

@@ -11,7 +11,6 @@ One time step, with input current x, membrane potential u before and v after the
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +22,6 @@ from ..specs import check_flag, check_number
 from .base import SpikingNeuron
 from .folding import input_current
 from .norm import branch, can_fuse, update_statistics
-from .surrogate import Surrogate
 
 _RESETS = ["hard", "soft"]
 
@@ -49,14 +47,12 @@ class LIF(SpikingNeuron):
         *,
         decay: float | None = None,
         tau: float | None = None,
-        threshold: float = 1.0,
         reset: str = "hard",
         decay_input: bool = False,
         detach_reset: bool = True,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-        kernel: str = "auto",
+        **others: Any,
     ) -> None:
-        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+        super().__init__(timesteps, **others)
         if reset not in _RESETS:
             raise one_of("reset", reset, _RESETS)
         self.soft_reset = reset == "soft"
@@ -134,18 +130,8 @@ class IF(LIF):
 
     spec_keys: ClassVar = ["threshold", "reset", "detach_reset"]
 
-    def __init__(
-        self,
-        timesteps: int = 4,
-        *,
-        threshold: float = 1.0,
-        reset: str = "hard",
-        detach_reset: bool = True,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-        kernel: str = "auto",
-    ) -> None:
-        own: dict[str, Any] = {"threshold": threshold, "reset": reset, "detach_reset": detach_reset}
-        super().__init__(timesteps, decay=1.0, surrogate=surrogate, kernel=kernel, **own)
+    def __init__(self, timesteps: int = 4, **others: Any) -> None:
+        super().__init__(timesteps, decay=1.0, decay_input=False, **others)
 
 
 class PLIF(LIF):

@@ -20,7 +20,7 @@ from ..kernels import Branch
 from ..kernels.spec import wide
 from ..specs import check_integer, check_positive, split_spec
 
-_KEYS = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
+_KEYS: dict[str, list[str]] = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
 
 
 def list_norms() -> list[str]:
@@ -42,9 +42,7 @@ def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, th
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    asked = spec.get("name") if isinstance(spec, Mapping) else spec
-    keys = next((keys for name, keys in _KEYS.items() if name == asked), [])
-    name, given = split_spec("norm", spec, list_norms(), keys)
+    name, given = split_spec("norm", spec, _KEYS)
     check_integer("channels", channels, 1)
     if name == "tebn":
         return TEBN(channels, timesteps)

@@ -10,8 +10,7 @@ W is not triangular: a spike may depend on later inputs, so all time steps are n
 
 import contextlib
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from torch.amp.autocast_mode import is_autocast_available
 from ..errors import ZooError
 from ..kernels.spec import layout_of, wide
 from .base import SpikingNeuron
-from .surrogate import Surrogate
 
 
 class PSN(SpikingNeuron):
@@ -34,22 +32,14 @@ class PSN(SpikingNeuron):
         timesteps, surrogate, kernel: as in LIF; there is no fused kernel.
     """
 
-    spec_keys: ClassVar = ["threshold"]
     learns_per_step = True
 
-    def __init__(
-        self,
-        timesteps: int = 4,
-        *,
-        threshold: float = 1.0,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-        kernel: str = "auto",
-    ) -> None:
-        super().__init__(timesteps, threshold=threshold, surrogate=surrogate, kernel=kernel)
+    def __init__(self, timesteps: int = 4, **others: Any) -> None:
+        super().__init__(timesteps, **others)
         self.weight = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(timesteps, timesteps), a=math.sqrt(5)))
         self.bias = nn.Parameter(torch.full((timesteps, 1), -self.threshold))
 
-    def _run(self, currents: Tensor) -> Tensor:
+    def _run(self, currents: Tensor, step: Any = None) -> Tensor:
         x = currents.to(wide(currents.dtype))
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         last = layout_of(x) is torch.channels_last
@@ -65,9 +55,7 @@ class PSN(SpikingNeuron):
         Raises:
             ZooError: always.
         """
-        raise ZooError(
-            "psn neurons take no single steps, their spikes depend on later inputs: stream with another neuron"
-        )
+        raise ZooError("psn neurons take no single steps, as spikes depend on later inputs: stream with another neuron")
 
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager[Any]:

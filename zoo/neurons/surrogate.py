@@ -76,7 +76,7 @@ def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate) -> Surrogate:
     """
     if isinstance(spec, Surrogate):
         return spec
-    name, given = split_spec("surrogate", spec, list_surrogates(), ["width"])
+    name, given = split_spec("surrogate", spec, {name: ["width"] for name in _SURROGATES})
     return Surrogate(name, check_positive("surrogate width", given.get("width", _SURROGATES[name][1])))
 
 

@@ -92,7 +92,7 @@ class ScaledLayer(nn.Module):
         Raises:
             ZooError: the rule compares the input with itself, and the output has another shape.
         """
-        if scaling is not None and scaling.one_shape and not self.one_shape:
+        if scaling is not None and scaling.preset.one_shape and not self.one_shape:
             raise ZooError(f"scaling {scaling.name} takes layers whose input and output have one shape, not {self}")
         self.scaling = scaling
         self.kept = None
@@ -105,7 +105,9 @@ class ScaledLayer(nn.Module):
         self, x: Tensor, weight: Tensor, geometry: Geometry, post: PostSpikes | None, saved: Tensor | None
     ) -> Tensor:
         scaling = self.scaling if self.training else None
-        if scaling and (scaling.alpha == 0 or not (self.weight.requires_grad or scaling.locality == "error_down")):
+        if scaling and (
+            scaling.alpha == 0 or not (self.weight.requires_grad or scaling.preset.locality == "error_down")
+        ):
             scaling = None
         if not torch.is_grad_enabled() or (scaling is None and saved is None):
             return nn.functional.conv2d(x, weight, None, *geometry)
@@ -119,7 +121,7 @@ class ScaledLayer(nn.Module):
         y, token = _Convolution.apply(x, weight, saved, geometry, scaling, self.timesteps)
         if scaling is not None and post is not None:
             post.token, post.output = token, y.shape
-            if scaling.locality == "weight":
+            if scaling.preset.locality == "weight":
                 post.factor = self._factor(scaling, saved, weight.detach(), geometry, y.shape)
         return y
 
@@ -212,20 +214,14 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        saved: Tensor,
-        geometry: Geometry,
-        scaling: Scaling | None,
-        timesteps: int,
+        ctx: Any, x: Tensor, weight: Tensor, saved: Tensor, geometry: Geometry, scaling: Scaling | None, timesteps: int
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(saved, weight)
         ctx.set_materialize_grads(False)  # what never came is None, not zeros
         ctx.geometry, ctx.scaling, ctx.timesteps = geometry, scaling, timesteps
         y = nn.functional.conv2d(x, weight, None, *geometry)
         shape = y.shape
-        if scaling is not None and scaling.locality == "weight":
+        if scaling is not None and scaling.preset.locality == "weight":
             shape = torch.Size((scaling.steps(timesteps), *weight.shape))
         return y, torch.zeros((), dtype=widened(y.new_zeros(())).dtype, device=y.device).expand(shape)
 
@@ -234,12 +230,12 @@ class _Convolution(torch.autograd.Function):
         saved, weight = ctx.saved_tensors
         x = saved.to(grad.dtype)
         for_x, for_weight, *_ = ctx.needs_input_grad
-        if ctx.scaling is None or not (for_weight or ctx.scaling.locality == "error_down"):
+        if ctx.scaling is None or not (for_weight or ctx.scaling.preset.locality == "error_down"):
             both = convolution_backward(x, grad, weight, ctx.geometry, [for_x, for_weight, False])
             return *both, None, None, None, None
         if message is None:
             raise ZooError("no neuron tied its spikes to a layer with scaling (PostSpikes.tie)")
-        if ctx.scaling.locality != "weight":
+        if ctx.scaling.preset.locality != "weight":
             message = unfold_steps(message.to(grad.dtype), ctx.timesteps)
         pre, error = (unfold_steps(z, ctx.timesteps) for z in (x, grad))
         by_weight, down = ctx.scaling.gradients(pre, message, error, weight_gradient(weight, ctx.geometry))

@@ -184,28 +184,19 @@ def _pre_before_minus_after_post(s: Spikes) -> Tensor:
 # Normalisations: evidence to G. Where there is no evidence there is no information, and G is 1.
 
 
-def _by(reference: Tensor, evidence: Tensor) -> Tensor:
-    return torch.where(reference > 0, evidence / reference, torch.ones_like(evidence))
-
-
 def _over(reduce: Callable[..., Tensor], evidence: Tensor, first: int = 1) -> Tensor:
     """A reduction over all axes from `first` on, which are kept."""
     return reduce(evidence.flatten(first), -1).view(*evidence.shape[:first], *[1] * (evidence.dim() - first))
 
 
+def _by(reduce: Callable[..., Tensor], evidence: Tensor, alpha: float, first: int = 1) -> Tensor:
+    evidence = _sum_over_ranks(evidence)
+    reference = _over(reduce, evidence, first)
+    return 1 - alpha + alpha * torch.where(reference > 0, evidence / reference, torch.ones_like(evidence))
+
+
 def _by_max(evidence: Tensor, alpha: float) -> Tensor:
-    evidence = _sum_over_ranks(evidence)
-    return 1 - alpha + alpha * _by(_over(torch.amax, evidence), evidence)
-
-
-def _by_mean(evidence: Tensor, alpha: float) -> Tensor:
-    evidence = _sum_over_ranks(evidence)
-    return 1 - alpha + alpha * _by(_over(torch.mean, evidence), evidence)
-
-
-def _by_channel_mean(evidence: Tensor, alpha: float) -> Tensor:
-    evidence = _sum_over_ranks(evidence)
-    return 1 - alpha + alpha * _by(_over(torch.mean, evidence, 2), evidence)
+    return _by(torch.amax, evidence, alpha)
 
 
 def _signed(evidence: Tensor, alpha: float) -> Tensor:
@@ -297,11 +288,11 @@ PRESETS: dict[str, Rule] = {
         text=f"E = sum_t K(x_pre[t], x_post[t]); {_G}; dW = G sum_t g[t].",
     ),
     "mean_preserving": Rule(
-        lambda s, alpha: _by_mean(_coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
+        lambda s, alpha: _by(torch.mean, _coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
         text="E as in window; G = 1 - alpha + alpha E / mean E, whose mean is 1.",
     ),
     "channel": Rule(
-        lambda s, alpha: _by_channel_mean(_coincidence_of_window(s), alpha), window=True, counts=True, rank=True,
+        lambda s, alpha: _by(torch.mean, _coincidence_of_window(s), alpha, 2), window=True, counts=True, rank=True,
         text="As mean_preserving, with the mean of each output channel.",
     ),
     "coincidence": Rule(

@@ -10,20 +10,8 @@ from torch import Tensor
 
 from ..errors import ZooError, one_of
 from ..specs import check_integer, check_number, split_spec
-from .rules import (
-    CONTROLS,
-    LOCALITIES,
-    NORM_SCALE,
-    PRESETS,
-    TRACE_DECAY,
-    Rule,
-    Spikes,
-    WeightGradient,
-    each_step,
-    folded,
-    same_norm,
-    widened,
-)
+from . import rules
+from .rules import CONTROLS, LOCALITIES, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
 
 NONE = "none"
 """How model arguments spell None: timm drops keywords that are None, and a `_gs` model would fall back to its rule."""
@@ -56,31 +44,22 @@ class Scaling(NamedTuple):
     """What the evidence is computed in: "same" as the layer, or "bf16"."""
 
     @property
-    def locality(self) -> str:
-        """What the factor multiplies, as in `zoo.scaling.rules.Rule`."""
-        return self._rule.locality
+    def preset(self) -> Rule:
+        """The rule itself, or the one that it is the control of."""
+        return PRESETS[self.of or self.name]
 
     @property
     def stateful(self) -> bool:
         """Whether a layer keeps its factor from one forward pass to the next."""
         return self.every > 1 or self.average > 0
 
-    @property
-    def one_shape(self) -> bool:
-        """Whether only layers whose input and output have one shape can be scaled."""
-        return self._rule.one_shape
-
-    @property
-    def _rule(self) -> Rule:
-        return PRESETS[self.of or self.name]
-
     def steps(self, timesteps: int) -> int:
         """Length of the first axis of a factor of weight gradients."""
-        return 1 if self._rule.window else timesteps
+        return 1 if self.preset.window else timesteps
 
     def reaches(self, name: str, by_default: bool, one_shape: bool) -> bool:
         """Whether a layer of that name is scaled; `one_shape` if its input and output have one."""
-        if self._rule.one_shape and not one_shape:
+        if self.preset.one_shape and not one_shape:
             return False
         if self.layers in (DEFAULT_LAYERS, ALL_LAYERS):
             return by_default or self.layers == ALL_LAYERS
@@ -98,12 +77,12 @@ class Scaling(NamedTuple):
         part = math.ceil(self.batch * pre.shape[1])
         if part < pre.shape[1]:
             pre, post = pre[:, :part], post[:, :part]
-        if not self._rule.counts:
+        if not self.preset.counts:
             pre, post = pre.to(dtype), post.to(dtype)
         spikes = Spikes(pre, post, self.k, operator, _PRECISIONS[self.precision] or dtype, self.rank)
         if self.of is None:
-            return self._rule.factor(spikes, self.alpha)
-        return CONTROLS[self.name](self._rule, spikes, self.alpha)
+            return self.preset.factor(spikes, self.alpha)
+        return CONTROLS[self.name](self.preset, spikes, self.alpha)
 
     def shaped(self, factor: Tensor, shape: Sequence[int]) -> Tensor:
         """A factor, as `factor` gives it, in the whole shape of what it multiplies.
@@ -113,10 +92,9 @@ class Scaling(NamedTuple):
         """
         found = list(factor.shape) if isinstance(factor, Tensor) else []
         if len(found) != len(shape) or not all(size in (1, whole) for size, whole in zip(found, shape, strict=True)):
-            raise ZooError(
-                f"scaling {self.of or self.name} gives {found or repr(factor)}, not a factor of shape {list(shape)} "
-                f"(it is registered with locality {self.locality!r} and window={self._rule.window}; see `zoo.scaling`)"
-            )
+            wrong = f"scaling {self.of or self.name} gives {found or repr(factor)}, not a factor of shape {list(shape)}"
+            known = f"registered with locality {self.preset.locality!r} and window={self.preset.window}"
+            raise ZooError(f"{wrong} (it is {known}; see `zoo.scaling`)")
         return factor.expand(shape)
 
     def gradients(
@@ -130,13 +108,14 @@ class Scaling(NamedTuple):
             error: gradient at the layer's output [T, B, ...].
             operator: the layer's weight-gradient operator K.
         """
-        if self.locality == "weight":
-            plain = folded(operator, pre, error)[None] if len(message) == 1 else each_step(operator, pre, error)
+        if self.preset.locality == "weight":
+            one = len(message) == 1
+            plain = rules.folded(operator, pre, error)[None] if one else rules.each_step(operator, pre, error)
             scaled = (message * widened(plain)).sum(0)
-            return same_norm(widened(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
+            return rules.same_norm(widened(plain).sum(0), scaled) if self.name == NORM_SCALE else scaled, None
         factor = self.shaped(self.factor(pre, message, operator, error.dtype), error.shape)
         scaled = (error * factor).to(error.dtype)
-        return widened(folded(operator, pre, scaled)), scaled if self.locality == "error_down" else None
+        return widened(rules.folded(operator, pre, scaled)), scaled if self.preset.locality == "error_down" else None
 
 
 def register_scaling(
@@ -184,7 +163,7 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
     if spec is None or spec == NONE or isinstance(spec, Scaling):
         return spec if isinstance(spec, Scaling) else None
     keys = [field for field in Scaling._fields if field != "name"]
-    name, given = split_spec("scaling", spec, [*list_scalings(), NONE], keys)
+    name, given = split_spec("scaling", spec, dict.fromkeys([*list_scalings(), NONE], keys))
     if name == NONE:
         if given:
             raise ZooError(f"scaling {NONE} takes no {', '.join(given)}: name a rule")
@@ -200,23 +179,18 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
             values[key] = check_number(f"scaling {key}", values[key], 0, high)
     scaling = Scaling(name, **values)
     check_integer("scaling every", scaling.every, 1)
-    if scaling.batch == 0 or not isinstance(scaling.layers, str):
-        key = "batch" if scaling.batch == 0 else "layers"
-        raise ZooError(f"scaling {key} cannot be {getattr(scaling, key)!r}: {_HINTS[key]}")
+    check_integer("scaling rank", 1 if scaling.rank is None else scaling.rank, 1)
     if scaling.precision not in list(_PRECISIONS):
         raise one_of("scaling precision", scaling.precision, list(_PRECISIONS))
-    if scaling.rank is not None:
-        check_integer("scaling rank", scaling.rank, 1)
-        if not PRESETS[of or name].rank:
-            raise ZooError(f"scaling {of or name} takes no rank: only rules whose evidence is of a whole window do")
-    if name == NORM_SCALE and scaling.locality != "weight":
-        raise ZooError(f"scaling {name} is a control of rules that scale weight gradients, {of} is none")
-    if scaling.locality != "weight" and (scaling.stateful or scaling.batch < 1):
-        raise ZooError(f"scaling {of or name} scales each error by itself: it takes no every, average or batch")
+    batch, layers, rule = scaling.batch, scaling.layers, of or name
+    by_error, whole = scaling.preset.locality != "weight", batch == 1 and not scaling.stateful
+    for wrong, why in (
+        (batch == 0, f"batch cannot be {batch!r}: give the share of the batch to take the evidence from, up to 1"),
+        (not isinstance(layers, str), f'layers cannot be {layers!r}: give "default", "all" or a wildcard over layers'),
+        (scaling.rank and not scaling.preset.rank, f"{rule} takes no rank: only rules with evidence of a window do"),
+        (by_error and name == NORM_SCALE, f"{name} is a control of rules that scale weight gradients, {of} is none"),
+        (by_error and not whole, f"{rule} scales each error by itself: it takes no every, average or batch"),
+    ):
+        if wrong:
+            raise ZooError(f"scaling {why}")
     return scaling
-
-
-_HINTS = {
-    "batch": "give the share of the batch to take the evidence from, up to 1",
-    "layers": 'give "default", "all" or a wildcard over names of layers',
-}

@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     for key, low in {"timesteps": 1, "batch": 1, "train_steps": 0, "checks": 1, "rounds": 0}.items():
         check_integer(f"--{key.replace('_', '-')}", getattr(options, key), low)
     rule = resolve_scaling(parse_yaml(options.rule, "--rule"))
-    if rule is None or rule.locality != "weight" or rule.stateful:
+    if rule is None or rule.preset.locality != "weight" or rule.stateful:
         raise ZooError(f"--rule takes an exact rule that scales weight gradients, not {options.rule}")
     forms = CHEAP if options.forms is None else parse_yaml(options.forms, "--forms")
     if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) and form for form in forms):

@@ -83,7 +83,8 @@ def test_controls_keep_the_shrink_and_drop_the_information(of):
 
         run(Watched(*rule), kind, pre, post, error)
         factors[name] = seen[0]
-        assert rule.locality == ("weight" if not of.startswith("local") else {"local": "error"}.get(of, "error_down"))
+        locality = rule.preset.locality
+        assert locality == ("weight" if not of.startswith("local") else {"local": "error"}.get(of, "error_down"))
     exact, mean, permuted = factors[of], factors["mean_scale"], factors["permuted"]
     for t in range(len(exact)):
         torch.testing.assert_close(mean[t], torch.full_like(mean[t], float(exact[t].mean())), rtol=1e-12, atol=0)
