@@ -5,6 +5,7 @@ runs of one seed are pairs: what an arm changes is read from differences within 
 evidence; the page and plot beside them are rendered from these files alone.
 """
 
+import csv
 import os
 import signal
 import subprocess
@@ -79,10 +80,10 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
     folder = work / run.name
-    rows = (folder / "summary.csv").read_text().splitlines()
-    last = dict(zip(rows[0].split(","), map(float, rows[-1].split(",")), strict=True))
+    with open(folder / "summary.csv", newline="") as log:
+        *_, last = csv.DictReader(log)
     result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
-    result |= {"command": command(), "train_loss": last["train_loss"], "recipe": run.recipe.settings}
+    result |= {"command": command(), "train_loss": float(last["train_loss"]), "recipe": run.recipe.settings}
     write_json(plan.folder / f"{run.name}.json", result)
     return result
 
@@ -101,9 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
         "example: python -m recipes.ablate cpu_screening --workers 2",
     )
-    parser.add_argument(
-        "plan", metavar="PLAN", help="a YAML file, or the name of one in recipes/studies/ablation/plans"
-    )
+    parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
     options = parser.parse_args(argv)
