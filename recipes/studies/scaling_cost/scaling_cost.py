@@ -62,11 +62,10 @@ CHEAP: list[dict[str, Any]] = [
 class _Watch:
     """Stands in for the exact rule of one layer, and lets the cheap forms look on."""
 
-    def __init__(self, layer: SpikingConv2d, rule: Scaling, forms: dict[str, Scaling], seen: dict[str, list[float]]):
-        self.layer, self.rule, self.seen = layer, rule, seen
-        shape = layer.weight.shape
+    def __init__(self, layer: SpikingConv2d, rule: Scaling, forms: dict[str, Scaling]):
+        self.layer, self.rule, self.recording, shape = layer, rule, False, layer.weight.shape
+        self.seen: dict[str, list[float]] = {name: [] for name in forms}
         self.kept = {n: KeptFactor(f, torch.zeros(f.steps(layer.timesteps), *shape)) for n, f in forms.items()}
-        self.recording = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rule, name)
@@ -117,8 +116,7 @@ def measure(
         step(i)
 
     layers = {n: m for n, m in network.named_modules() if isinstance(m, SpikingConv2d) and m.scaling is not None}
-    seen: dict[str, dict[str, list[float]]] = {name: {form: [] for form in rules} for name in layers}
-    watches = {name: _Watch(layer, rule, rules, seen[name]) for name, layer in layers.items()}
+    watches = {name: _Watch(layer, rule, rules) for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.scaling = cast(Scaling, watches[name])
     round_length = max(form.every for form in rules.values())
@@ -145,9 +143,10 @@ def measure(
         row: dict[str, Any] = {}
         if name in rules:
             row["keys"] = next(form for form in forms if _name(form) == name)
-            lowest = {layer: min(seen[layer][name]) for layer in layers}
+            seen = {layer: watch.seen[name] for layer, watch in watches.items()}
+            lowest = {layer: min(values) for layer, values in seen.items()}
             row |= {"worst_layer": min(lowest, key=lambda layer: lowest[layer]), "worst": min(lowest.values())}
-            row |= {"mean": statistics.mean(x for layer in layers for x in seen[layer][name]), "layers": lowest}
+            row |= {"mean": statistics.mean(x for values in seen.values() for x in values), "layers": lowest}
         if timed:
             row["ms_a_step"] = timed[name]["median_ms"] / length
             row["times_plain"] = timed[name]["median_ms"] / timed["plain"]["median_ms"]
