@@ -40,15 +40,12 @@ def main(argv: list[str] | None = None) -> None:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "source", metavar="CHECKPOINT|MODEL", help="a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
-    )
+    source = "a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
+    parser.add_argument("source", metavar="CHECKPOINT|MODEL", help=source)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
-    parser.add_argument(
-        "--data", help="verify on cifar10, cifar100, digits (their test sets) or FILE.npz (default: noise)"
-    )
+    parser.add_argument("--data", help="verify on cifar10, cifar100, digits (test sets) or FILE.npz (default: noise)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="the first N images only (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
@@ -95,10 +92,8 @@ def summary(report: dict[str, Any], path: str) -> str:
             f"agreement): accepted only because {ROUNDING} times PyTorch's own rounding, or a single image, is allowed"
         )
     if real["silent_layers"]:
-        lines.append(
-            f"caution:      {len(real['silent_layers'])} of {dyadic['layers']} neuron layers never spike on these "
-            "images, so the line above says nothing about them"
-        )
+        silent = f"{len(real['silent_layers'])} of {dyadic['layers']} neuron layers never spike on these images"
+        lines.append(f"caution:      {silent}, so the line above says nothing about them")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 
 from zoo.errors import ZooError
+from zoo.record import COUNT, INTEGER, POSITIVE, Check, is_number
 
 from .counts import add_spike_outputs
 from .graph import SPIKE_VALUES
@@ -36,35 +36,28 @@ class About(NamedTuple):
     test_reads: int | None
 
 
-def _is_int(low: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
-
-
-def _are_numbers(low: float) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, list)
-        and all(isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= 1e30 for x in value)
-    )
+def _is_list(value: Any, *limits: float) -> bool:
+    return isinstance(value, list) and all(is_number(x, *limits) for x in value)
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_int(1), value))
+    return isinstance(value, list) and len(value) == 3 and all(map(POSITIVE.test, value))
 
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
 
 
-_JSON: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "timesteps": ("an integer, 1 or more", _is_int(1)),
-    "num_classes": ("an integer, 1 or more", _is_int(1)),
-    "mean": ("a list of numbers", _are_numbers(-1e30)),
-    "std": ("a list of numbers above 0", _are_numbers(1e-30)),
-    "input_size": ("[channels, height, width]", _is_size),
-    SPIKE_VALUES: ("an object from layer to value, not empty", _is_map),
-    "epochs": ("an integer, 0 or more", _is_int(0)),
-    "seed": ("an integer", _is_int(-(2**63))),
-    "test_reads": ("an integer, 0 or more", _is_int(0)),
+_JSON = {
+    "timesteps": POSITIVE,
+    "num_classes": POSITIVE,
+    "mean": Check("a list of numbers", lambda value: _is_list(value, -1e30, 1e30)),
+    "std": Check("a list of numbers above 0", lambda value: _is_list(value, 1e-30, 1e30)),
+    "input_size": Check("[channels, height, width]", _is_size),
+    SPIKE_VALUES: Check("an object from layer to value, not empty", _is_map),
+    "epochs": COUNT,
+    "seed": INTEGER,
+    "test_reads": COUNT,
 }
 
 
@@ -85,20 +78,22 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
         if key in texts:
             try:
                 values[key] = json.loads(texts[key])
+                fits = test(values[key])
             except (ValueError, RecursionError):
-                raise _bad(path, key, texts[key], expected) from None
-            if not test(values[key]):
+                fits = False
+            if not fits:
                 raise _bad(path, key, texts[key], expected)
     about = About(**values)
     channels = about.input_size[0]
-    for key in ("mean", "std"):
-        if len(values[key]) != channels:
-            raise _bad(path, key, texts[key], f"{channels} numbers, one a channel of input_size")
     size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
-    if size != about.input_size:
-        raise _bad(path, "input_size", texts["input_size"], f"{size} as in the graph")
-    if classes != [about.num_classes]:
-        raise _bad(path, "num_classes", texts["num_classes"], f"{classes} as in the graph")
+    for key, fits, expected in (
+        ("mean", len(about.mean) == channels, f"{channels} numbers, one a channel of input_size"),
+        ("std", len(about.std) == channels, f"{channels} numbers, one a channel of input_size"),
+        ("input_size", size == about.input_size, f"{size} as in the graph"),
+        ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
+    ):
+        if not fits:
+            raise _bad(path, key, texts[key], expected)
     values_in_graph = {output for node in proto.graph.node for output in node.output}
     if lost := [value for value in about.spike_values.values() if value not in values_in_graph]:
         raise _bad(path, SPIKE_VALUES, lost[0], "a value in the graph")

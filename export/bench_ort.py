@@ -10,8 +10,6 @@ from .benchmark import benchmark
 from .images import load_images
 from .session import CPU, OPTIMIZATIONS
 
-__all__ = ["benchmark", "main"]
-
 _EXAMPLE = """
 example:
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx
@@ -41,15 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     args = parser.parse_args(argv)
     data = load_images(args.data, args.data_dir, args.limit)._asdict() if args.data else {}
-    result = benchmark(
-        args.model,
-        **data,
-        batch_sizes=args.batch,
-        threads=args.threads,
-        runs=args.runs,
-        provider=args.provider,
-        optimization=args.optimization,
-    )
+    how = {key: getattr(args, key) for key in ("threads", "runs", "provider", "optimization")}
+    result = benchmark(args.model, **data, batch_sizes=args.batch, **how)
     if args.json:
         write_json(args.json, result)
     print(table(result))

@@ -76,19 +76,18 @@ def benchmark(
         raise ZooError(f"model has {about.num_classes} classes, {dataset or 'the data set'} has {classes}")
     pixels = None if images is None else np.asarray(images)
     truth = None if labels is None else np.asarray(labels)
-    if pixels is not None:
+    shape = (max(batch_sizes), *size)
+    if pixels is None:
+        measured: dict[str, Any] = dict.fromkeys(_SCORES)
+        sample = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    else:
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-    measured: dict[str, Any] = dict.fromkeys(_SCORES)
-    if pixels is not None:
         counted = add_spike_counts(proto).SerializeToString()
         session = create_session(counted, provider=provider, optimization=optimization)
         measured = _count(session, pixels, truth, mean, std)
-    if pixels is None:
-        sample = np.random.default_rng(0).standard_normal((max(batch_sizes), *size), dtype=np.float32)
-    else:
-        sample = normalise(np.resize(pixels, (max(batch_sizes), *size)), mean, std)
+        sample = normalise(np.resize(pixels, shape), mean, std)
     latency = []
     for n in threads:
         session = create_session(data, provider=provider, optimization=optimization, threads=n)

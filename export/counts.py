@@ -1,5 +1,7 @@
 """Spikes as outputs of a graph: all of them for a comparison, or their counts for a measurement."""
 
+import copy
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -20,41 +22,27 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
     layers = spike_values(proto)
     if PREFIX + next(iter(layers)) in (output.name for output in proto.graph.output):
         return proto
-    steps = timesteps(proto)
-    counted = _copy(proto)
+    steps = int(next(p.value for p in proto.metadata_props if p.key == "timesteps"))
+    counted = copy.deepcopy(proto)
     graph = counted.graph
     graph.initializer.append(helper.make_tensor("spikes_axis", TensorProto.INT64, [1], [1]))
     graph.initializer.append(helper.make_tensor("spikes_shape", TensorProto.INT64, [2], [steps, -1]))
     for layer, value in layers.items():
         out = PREFIX + layer
-        graph.node.extend(
-            [
-                helper.make_node("Flatten", [value], [f"{layer}/flat"], f"{out}/Flatten", axis=1),
-                helper.make_node(
-                    "ReduceSum", [f"{layer}/flat", "spikes_axis"], [f"{layer}/sum"], f"{out}/ReduceSum", keepdims=0
-                ),
-                helper.make_node("Reshape", [f"{layer}/sum", "spikes_shape"], [f"{layer}/steps"], f"{out}/Reshape"),
-                helper.make_node("Transpose", [f"{layer}/steps"], [out], f"{out}/Transpose", perm=[1, 0]),
-            ]
-        )
+        for kind, inputs, output, attributes in (
+            ("Flatten", [value], f"{layer}/flat", {"axis": 1}),
+            ("ReduceSum", [f"{layer}/flat", "spikes_axis"], f"{layer}/sum", {"keepdims": 0}),
+            ("Reshape", [f"{layer}/sum", "spikes_shape"], f"{layer}/steps", {}),
+            ("Transpose", [f"{layer}/steps"], out, {"perm": [1, 0]}),
+        ):
+            graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
         graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, ["batch", steps]))
     return counted
 
 
 def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A graph whose further outputs are the spikes [T*B, ...] of every neuron layer, named as in `spike_values`."""
-    exposed = _copy(proto)
+    exposed = copy.deepcopy(proto)
     for value in spike_values(proto).values():
         exposed.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     return exposed
-
-
-def timesteps(proto: onnx.ModelProto) -> int:
-    """T of a graph with metadata."""
-    return int(next(p.value for p in proto.metadata_props if p.key == "timesteps"))
-
-
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)
-    return copied

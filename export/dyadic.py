@@ -63,11 +63,9 @@ def _round_neuron(layer: LIF) -> None:
 
 def _current_unit(model: nn.Module) -> float:
     """The power of two near the current that takes a neuron at rest to its threshold in one step."""
-    needs = [
-        layer.threshold / (numbers_of(layer).gain if layer.decay_input else 1)
-        for layer in neuron_layers(model).values()
-    ]
-    return 2.0 ** round(math.log2(max(needs)))
+    layers = neuron_layers(model).values()
+    needed = max(n.threshold / (numbers_of(n).gain if n.decay_input else 1) for n in layers)
+    return 2.0 ** round(math.log2(needed))
 
 
 def _calibrate_norm(unit: float) -> Any:

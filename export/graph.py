@@ -36,9 +36,8 @@ def neuron_layers(model: nn.Module) -> dict[str, LIF]:
     Raises:
         ZooError: not a network of the zoo with a classifier and neurons that ONNX export knows.
     """
-    layers: dict[str, Any] = {
-        n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SpikingNeuron)
-    }
+    modules = model.named_modules(remove_duplicate=False)
+    layers: dict[str, Any] = {name: module for name, module in modules if isinstance(module, SpikingNeuron)}
     if not layers or not isinstance(getattr(model, "pretrained_cfg", None), dict):
         raise ZooError(
             f"cannot export {type(model).__name__}: it is not a spiking network of the zoo, with neuron layers and a "
@@ -86,15 +85,9 @@ def build_graph(model: nn.Module) -> onnx.ModelProto:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                traced,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: "batch"},),
-                input_names=["input"],
-                output_names=["logits"],
-                opset_version=OPSET,
-                verbose=False,
-            )
+                traced, (example,), dynamo=True, dynamic_shapes=({0: "batch"},), input_names=["input"],
+                output_names=["logits"], opset_version=OPSET, verbose=False,
+            )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
         raise ZooError(f"PyTorch's ONNX exporter failed on {type(model).__name__}: {_root_cause(error)}") from error
     assert program is not None

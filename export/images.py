@@ -85,9 +85,8 @@ def check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
     if labels.dtype.kind not in "iu":
         raise ZooError(f"labels must be integers, not {labels.dtype}")
     if not 0 <= labels.min() <= labels.max() < classes:
-        raise ZooError(
-            f"labels must lie in 0..{classes - 1}, the classes of this network, not {labels.min()}..{labels.max()}"
-        )
+        found = f"{labels.min()}..{labels.max()}"
+        raise ZooError(f"labels must lie in 0..{classes - 1}, the classes of this network, not {found}")
 
 
 def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

@@ -7,20 +7,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError, one_line, one_of
 
 CPU = "CPUExecutionProvider"
 
 # From none to all; each contains the ones before. LAYOUT came with ONNX Runtime 1.23 or so.
+_LEVELS = {name: f"ORT_ENABLE_{name.upper()}" for name in ("basic", "extended", "layout", "all")}
 OPTIMIZATIONS = {
     name: getattr(ort.GraphOptimizationLevel, level)
-    for name, level in {
-        "disable": "ORT_DISABLE_ALL",
-        "basic": "ORT_ENABLE_BASIC",
-        "extended": "ORT_ENABLE_EXTENDED",
-        "layout": "ORT_ENABLE_LAYOUT",
-        "all": "ORT_ENABLE_ALL",
-    }.items()
+    for name, level in {"disable": "ORT_DISABLE_ALL", **_LEVELS}.items()
     if hasattr(ort.GraphOptimizationLevel, level)
 }
 
@@ -55,7 +50,7 @@ def create_session(
     try:
         session = ort.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors have no common class
-        raise ZooError(f"ONNX Runtime cannot load the model: {_one_line(error)}") from error
+        raise ZooError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
     # Asked for a provider that it cannot start, ONNX Runtime falls back to the CPU without an error.
     if session.get_providers()[0] != provider:
         raise ZooError(unavailable)
@@ -67,8 +62,4 @@ def run_session(session: ort.InferenceSession, outputs: Sequence[str], x: NDArra
     try:
         return session.run(list(outputs), {"input": x})
     except Exception as error:  # as above
-        raise ZooError(f"ONNX Runtime cannot run the model on {list(x.shape)}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        raise ZooError(f"ONNX Runtime cannot run the model on {list(x.shape)}: {one_line(error)}") from error

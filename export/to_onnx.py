@@ -73,38 +73,27 @@ def to_onnx(
     verification = run_verification(model, data, images) if verify else None
     atomic_write(path, data)
     return {
-        "file": path.name,
-        "bytes": len(data),
-        "sha256": sha256_of(data),
-        "nodes": len(proto.graph.node),
-        "seconds": round(seconds, 2),
-        "metadata": described,
-        "verification": verification,
-    }
+        "file": path.name, "bytes": len(data), "sha256": sha256_of(data), "nodes": len(proto.graph.node),
+        "seconds": round(seconds, 2), "metadata": described, "verification": verification,
+    }  # fmt: skip
 
 
 def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     layers = neuron_layers(model)
-    neurons = {
-        name: {
-            "decay": numbers_of(layer).decay,
-            "threshold": layer.threshold,
-            "reset": "soft" if layer.soft_reset else "hard",
-            "decay_input": bool(layer.decay_input),
-        }
-        for name, layer in layers.items()
-    }
-    first = next(iter(neurons.values()))
-    same = all(neuron == first for neuron in neurons.values())
+    neurons: dict[str, dict[str, Any]] = {}
+    for name, layer in layers.items():
+        neurons[name] = {"decay": numbers_of(layer).decay, "threshold": layer.threshold}
+        neurons[name] |= {"reset": "soft" if layer.soft_reset else "hard", "decay_input": bool(layer.decay_input)}
+    first, *others = neurons.values()
     described = {
         "architecture": cfg.get("architecture") or type(model).__name__,
         "tag": (cfg.get("tag") if tag is None else tag) or "",
         "timesteps": json.dumps(next(iter(layers.values())).timesteps),
         "num_classes": json.dumps(model.num_classes),
         # One neuron, or a map from layer to neuron where they differ.
-        "neuron": json.dumps(first if same else neurons),
+        "neuron": json.dumps(neurons if any(other != first for other in others) else first),
         "mean": json.dumps(cfg["mean"]),
         "std": json.dumps(cfg["std"]),
         "input_size": json.dumps(input_size(model)),

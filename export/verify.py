@@ -7,7 +7,6 @@ agreement of the predicted classes are measured and bounded: by fixed numbers, o
 rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,28 +84,25 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
                             f"verification failed: {value} differ from PyTorch's on exact arithmetic "
                             f"({_difference(tensor.numpy(), array)}; optimization {level}, batch {len(images)})"
                         )
-    return {
-        "levels": list(OPTIMIZATIONS),
-        "batches": list(BATCHES),
-        "layers": len(values),
-        "spike_rates": rates,
-        "identical": True,
-    }
+    levels, batches = list(OPTIMIZATIONS), list(BATCHES)
+    return {"levels": levels, "batches": batches, "layers": len(values), "spike_rates": rates, "identical": True}
 
 
 def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
     network, precise = inference_copy(model), inference_copy(model).double()
     inputs = "random inputs" if images is None else "given images"
-    if images is None:
-        images = _random_images(model)
+    if images is None:  # 64 images of uniform noise, normalised as the network wants them
+        noise = np.random.default_rng(0).integers(0, 256, (64, *input_size(model)), dtype=np.uint8)
+        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        images = normalise(noise, cfg["mean"], cfg["std"])
     values = spike_values(proto)
     session = create_session(add_spike_outputs(proto).SerializeToString())
-    flips, active, total = dict.fromkeys(values, 0), dict.fromkeys(values, 0), dict.fromkeys(values, 0)
+    flips, active, total = (dict.fromkeys(values, 0) for _ in range(3))
     expected, got, rounded, rounding = [], [], 0, 0
-    for chunk in tqdm(list(_chunks(images)), desc="real weights", leave=False, disable=None):
-        logits, spikes = _run(network, torch.from_numpy(chunk))
-        outputs = session.run(["logits", *values.values()], {"input": chunk})
-        precise_logits, precise_spikes = _run(precise, torch.from_numpy(chunk).double())
+    for chunk in tqdm(torch.from_numpy(images).split(_CHUNK), desc="real weights", leave=False, disable=None):
+        logits, spikes = _run(network, chunk)
+        outputs = session.run(["logits", *values.values()], {"input": chunk.numpy()})
+        precise_logits, precise_spikes = _run(precise, chunk.double())
         rounding += sum(int((spikes[name] != precise_spikes[name]).sum()) for name in values)
         rounded += int((logits.argmax(1) != precise_logits.argmax(1)).sum())
         expected.append(logits.numpy())
@@ -147,15 +143,11 @@ def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> d
     """Agreement of the predicted classes of two logits [N, classes]: percent, each disagreement, largest difference."""
     classes, others = expected.argmax(1), got.argmax(1)
     ordered = np.sort(expected, 1)
+    margins = ordered[:, -1] - ordered[:, -2]
     return {
         "top1_agreement": 100 * float((classes == others).mean()),
         "disagreements": [
-            {
-                "index": int(i),
-                "torch": int(classes[i]),
-                "onnx": int(others[i]),
-                "margin": float(ordered[i, -1] - ordered[i, -2]),
-            }
+            {"index": int(i), "torch": int(classes[i]), "onnx": int(others[i]), "margin": float(margins[i])}
             for i in np.flatnonzero(classes != others)
         ],
         "max_logit_difference": float(np.abs(expected - got).max()),
@@ -176,17 +168,6 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _random_images(model: nn.Module) -> NDArray[np.float32]:
-    """64 images of uniform noise, normalised as the network wants them."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, *input_size(model)), dtype=np.uint8)
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return normalise(noise, cfg["mean"], cfg["std"])
-
-
-def _chunks(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    return (images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK))
 
 
 def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:

@@ -66,9 +66,8 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
         return images
     if kind == "randaugment":
         for _ in range(ops):
-            images = _apply(
-                images, torch.randint(len(_RAND_OPS), (len(images),)), [(o, magnitude / 30) for o in _RAND_OPS]
-            )
+            choice = torch.randint(len(_RAND_OPS), (len(images),))
+            images = _apply(images, choice, [(name, magnitude / 30) for name in _RAND_OPS])
         return images
     if kind != "autoaugment":
         raise one_of("auto_augment", kind, AUTO_AUGMENTS)

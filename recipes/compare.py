@@ -20,6 +20,12 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def said(result: dict[str, Any]) -> str:
+    """Accuracy and spikes of one result, for people."""
+    spikes = f"{result['spikes_per_image']:,.0f} spikes an image"
+    return f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, {spikes}"
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(

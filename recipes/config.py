@@ -69,9 +69,7 @@ class Recipe:
         "model", "'model' (as the architecture says), name or {name: lif, decay: 0.5, reset: hard, ...}"
     )
     surrogate: Spec = _key("model", "'model', name or {name: triangle, width: 1.0}")
-    scaling: Spec = _key(
-        "model", "gradient scaling: 'model' (as the architecture says), none, or {name: ..., alpha: ...}"
-    )
+    scaling: Spec = _key("model", "gradient scaling: 'model' (as the network says), none, or {name: ..., alpha: ...}")
     model_args: dict[str, Any] | None = _key(None, "further keywords of the architecture, {stem_stride: 2, ...}")
     plugin: str | None = _key(
         None, "Python file to run first, which registers scaling rules or models of yours", place=True
@@ -153,10 +151,8 @@ class Recipe:
         for phase in self.phases or []:
             _check_phase(phase)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
-            raise ZooError(
-                f"recipe key phases must leave some of the {self.epochs} epochs to the full setting: shorten them, or "
-                "train without them (--phases null)"
-            )
+            left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
+            raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
         self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
         self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
@@ -191,22 +187,20 @@ PLACE = {key.name for key in dataclasses.fields(Recipe) if key.metadata["place"]
 
 def _check_phase(phase: Any) -> None:
     if not isinstance(phase, dict):
-        raise ZooError(
-            f"recipe key phases takes objects {{epochs: E, size: pixels, timesteps: T, alpha: A}}, not {phase!r}"
-        )
+        form = "{epochs: E, size: pixels, timesteps: T, alpha: A}"
+        raise ZooError(f"recipe key phases takes objects {form}, not {phase!r}")
     for key in ("epochs", *phase):
-        if key == "alpha":
-            check_number("alpha of a phase", phase[key], 0, 1)
-            continue
         if key not in _PHASE:
-            raise one_of("key of a phase", key, [*_PHASE, "alpha"])
-        low, high = _PHASE[key]
-        value = phase.get(key)
-        if type(value) is not int or not low <= value <= high:
+            raise one_of("key of a phase", key, list(_PHASE))
+        (low, high), value = _PHASE[key], phase.get(key)
+        if key == "alpha":
+            check_number("alpha of a phase", value, low, high)
+        elif type(value) is not int or not low <= value <= high:
             raise ZooError(f"{key} of a phase must be a whole number from {low} to {high}, not {value!r}")
 
 
-_PHASE = {"epochs": (1, 100_000), "size": (8, SIZE), "timesteps": (1, 1024)}  # key: smallest and largest value
+# From key to smallest and largest value.
+_PHASE = {"epochs": (1, 100_000), "size": (8, SIZE), "timesteps": (1, 1024), "alpha": (0, 1)}
 _MEANING = {
     "int": "a whole number",
     "float": "a number",
@@ -269,10 +263,9 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
 
 def check_keys(values: dict[str, Any]) -> None:
     """Raise ZooError for a key that is none of a recipe's."""
-    known = [f.name for f in dataclasses.fields(Recipe)]
     for key in values:
-        if key not in known:
-            raise one_of("recipe key", key, known)
+        if key not in DEFAULTS:
+            raise one_of("recipe key", key, list(DEFAULTS))
 
 
 def parse_command_line(argv: list[str] | None) -> Recipe:
@@ -289,7 +282,5 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    return load_recipe(
-        given.pop("recipe"),
-        {key: parse_yaml(value, f"the value of --{key}, {value!r},") for key, value in given.items()},
-    )
+    path = given.pop("recipe")
+    return load_recipe(path, {k: parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()})

@@ -82,9 +82,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         return _join(skeleton, tensors)
     except (safetensors.SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise ZooError(
-            f"{path} is not a training state, or was cut short ({error}); start anew without --resume"
-        ) from error
+        hint = "start anew without --resume"
+        raise ZooError(f"{path} is not a training state, or was cut short ({error}); {hint}") from error
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -37,6 +37,7 @@ from zoo.record import accuracy_record
 from zoo.registry import load_plugin
 
 from . import augment
+from .compare import said
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, list_recipes, parse_command_line
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
@@ -66,16 +67,14 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     check_name(recipe.model)
     out = Path(recipe.out or "")
     unit = 2 * world if recipe.mixup or recipe.cutmix else world
-    if recipe.batch_size % unit:
-        raise ZooError(
-            f"batch_size {recipe.batch_size} must be a multiple of {unit} with {world} process(es) and mixing"
-        )
+    batch_size = recipe.batch_size
+    if batch_size % unit:
+        raise ZooError(f"batch_size {batch_size} must be a multiple of {unit} with {world} process(es) and mixing")
     origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
 
     # Data: the whole set on the device; each process takes its slice of every batch.
     data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download)
     train_index, val_index = split(data, recipe.train_images, recipe.val_images)
-    batch_size = recipe.batch_size
     if len(train_index) < batch_size:
         raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
     steps_per_epoch = len(train_index) // batch_size
@@ -216,7 +215,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         writer.close()
     if rank != 0:
         return {}
-    return _finish(recipe, run, ema.module if ema else model, data, train_index, held_out, init_sha256)
+    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, init_sha256)
 
 
 def _finish(
@@ -224,7 +223,7 @@ def _finish(
     run: RunState,
     kept: SpikingNetwork,
     data: DataSet,
-    train_index: Tensor,
+    train_images: int,
     held_out: tuple[Tensor, Tensor],
     init_sha256: str | None,
 ) -> dict[str, Any]:
@@ -243,14 +242,11 @@ def _finish(
     result = accuracy_record(
         kept, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
         weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
-        test_reads=recipe.test_reads if recipe.test else None, train_images=len(train_index),
+        test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
         train_seconds=train_seconds, origin=origin,
     )  # fmt: skip
     write_json(out / "result.json", result)
-    spikes = f"{result['spikes_per_image']:,.0f} spikes an image"
-    print(
-        f"{result['split']} top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, {spikes} -> {out}/result.json"
-    )
+    print(f"{result['split']} {said(result)} -> {out}/result.json")
     return result
 
 
@@ -367,10 +363,8 @@ def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
         text = f"This will take about {length} on this CPU: it is made for a GPU."
         if small in list_recipes():
-            text += (
-                " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
-                f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
-            )
+            text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
+            text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
         tqdm.write(text)
 
 
@@ -378,9 +372,8 @@ def _tensorboard(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ZooError(
-            "tensorboard is not installed: pip install 'snn-zoo[tensorboard]', or drop --tensorboard"
-        ) from None
+        hint = "pip install 'snn-zoo[tensorboard]', or drop --tensorboard"
+        raise ZooError(f"tensorboard is not installed: {hint}") from None
     return SummaryWriter(out)
 
 

@@ -11,6 +11,7 @@ from zoo.files import write_json
 from zoo.metrics import evaluate
 from zoo.record import accuracy_record
 
+from .compare import said
 from .processes import keep_memory, pick_device
 
 
@@ -31,8 +32,7 @@ def validate(
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
     cfg: dict[str, Any] = model.pretrained_cfg
-    count = limit or len(data.test_images)
-    images, labels = data.test_images[:count], data.test_labels[:count]
+    images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
@@ -52,9 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda where there is one"
-    )
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
@@ -63,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:
         write_json(a.json, result)
-        print(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, ", end="")
-        print(f"{result['spikes_per_image']:,.0f} spikes an image, {result['images']} images -> {a.json}")
+        print(f"{said(result)}, {result['images']} images -> {a.json}")
     else:
         print(json.dumps(result, indent=2))
 

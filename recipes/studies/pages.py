@@ -6,13 +6,18 @@ from zoo.errors import ZooError
 from zoo.files import atomic_write
 
 
-def write_page(file: Path, text: str, check: bool, command: str = "recipes.studies") -> None:
+def row(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def write_page(file: Path, text: str, check: bool) -> None:
     """Write a page; in a check, only compare it with what is there.
 
     Raises:
-        ZooError: `check`, and the file says something else; `python -m <command> --render` is the way out.
+        ZooError: `check`, and the file says something else; `python -m recipes.studies --render` is the way out.
     """
     if not check:
         atomic_write(file, text)
     elif not file.exists() or file.read_text() != text:
-        raise ZooError(f"{file} is not what its result files say: python -m {command} --render writes it")
+        raise ZooError(f"{file} is not what its result files say: python -m recipes.studies --render writes it")

@@ -116,7 +116,7 @@ def test_paired_differences(tmp_path):
     assert (plan.folder / "plot.svg").read_text().lstrip().startswith("<?xml")
     render(plan, check=True)
     (plan.folder / "window.seed5.json").unlink()  # a pair less: the page is out of date
-    with pytest.raises(ZooError, match=r"python -m recipes\.ablate plan\.yaml --render"):
+    with pytest.raises(ZooError, match=r"python -m recipes.studies --render"):
         render(plan, check=True)
     assert paired(plan, "window", "plain")[2] == 2
 

@@ -5,6 +5,7 @@ runs of one seed are pairs: what an arm changes is read from differences within 
 evidence; the page and plot beside them are rendered from these files alone.
 """
 
+import csv
 import os
 import signal
 import subprocess
@@ -46,20 +47,19 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
                     active[_start(run, work, environment)] = run
                 for process in [p for p in active if _ended(p)]:
                     run = active.pop(process)
-                    if process.returncode == 0:
-                        result = _keep(plan, run, work)
-                        tqdm.write(
-                            f"{run.name}: top-1 {result['top1']:.2f} %, {result['spikes_per_image']:,.0f} spikes"
-                        )
-                        render(plan)
-                        bar.update()
-                    else:
+                    if process.returncode:
                         failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
+                        continue
+                    r = _keep(plan, run, work)
+                    tqdm.write(f"{run.name}: top-1 {r['top1']:.2f} %, {r['spikes_per_image']:,.0f} spikes")
+                    render(plan)
+                    bar.update()
     finally:
         for process in active:  # on Ctrl-C: next time they go on from the last state that they saved
             process.terminate()
     if failed:
         raise ZooError(f"{len(failed)} of {len(plan.runs)} runs failed: {'; '.join(failed)}")
+    render(plan)
 
 
 def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -80,10 +80,10 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
     folder = work / run.name
-    rows = (folder / "summary.csv").read_text().splitlines()
-    last = dict(zip(rows[0].split(","), map(float, rows[-1].split(",")), strict=True))
+    with open(folder / "summary.csv", newline="") as log:
+        *_, last = csv.DictReader(log)
     result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
-    result |= {"command": command(), "train_loss": last["train_loss"], "recipe": run.recipe.settings}
+    result |= {"command": command(), "train_loss": float(last["train_loss"]), "recipe": run.recipe.settings}
     write_json(plan.folder / f"{run.name}.json", result)
     return result
 
@@ -102,19 +102,12 @@ def main(argv: list[str] | None = None) -> None:
         "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
         "example: python -m recipes.ablate cpu_screening --workers 2",
     )
-    parser.add_argument(
-        "plan", metavar="PLAN", help="a YAML file, or the name of one in recipes/studies/ablation/plans"
-    )
+    parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
-    parser.add_argument("--render", action="store_true", help="train nothing: render the page of the results there are")
-    parser.add_argument("--check", action="store_true", help="train and write nothing: fail if the page is out of date")
     options = parser.parse_args(argv)
     if options.workers < 1:
         raise ZooError(f"--workers must be 1 or more, not {options.workers}")
     plan = load_plan(options.plan)
-    if options.render or options.check:
-        render(plan, check=options.check)
-    else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
-        ablate(plan, options.workers, Path(options.work_dir) / plan.name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
+    ablate(plan, options.workers, Path(options.work_dir) / plan.name)

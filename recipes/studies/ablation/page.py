@@ -8,7 +8,7 @@ from scipy import stats
 
 from zoo.files import atomic_write
 
-from ..pages import write_page
+from ..pages import row, write_page
 from .plan import PLANS, Plan, load_plan
 
 WIDE = 0.5
@@ -64,7 +64,7 @@ def render(plan: Plan, check: bool = False) -> None:
     Raises:
         ZooError: `check`, and README.md is not what the results say.
     """
-    write_page(plan.folder / "README.md", _page(plan), check, command=f"recipes.ablate {_said(plan)}")
+    write_page(plan.folder / "README.md", _page(plan), check)
     if not check:
         atomic_write(plan.folder / "plot.svg", _plot(plan))
 
@@ -77,29 +77,20 @@ def render_plans(check: bool) -> None:
             render(plan, check)
 
 
-def _said(plan: Plan) -> str:
-    return plan.name if plan.folder.parent == PLANS else f"{plan.name}.yaml"
-
-
 def _page(plan: Plan) -> str:
     results = [result for arm in plan.arms for result in plan.results(arm).values()]
+    done = f"{len(results)} of {len(plan.runs)} runs. {_setting(results)}"
     lines = [f"# Ablation {plan.name}", *(["", plan.question] if plan.question else []), ""]
-    lines += [
-        f"Rendered by `python -m recipes.ablate {_said(plan)} --render` from the JSON files here: "
-        f"{len(results)} of {len(plan.runs)} runs. {_setting(results)}",
-        "",
-    ]
+    lines += [f"Rendered by `python -m recipes.ablate {plan.name}.yaml` from the JSON files here: {done}", ""]
     lines += ["| arm | runs | top-1 % | spikes an image | training loss | minutes a run |", "|:--|--:|--:|--:|--:|--:|"]
     for arm in plan.arms:
         found = list(plan.results(arm).values())
-        cells = [arm, str(len(found)), *(_cells(found) if found else ["—"] * 4)]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
     lines += ["", "Paired differences, with the 95 % interval of their mean:", ""]
     lines += ["| arm | compared to | pairs | top-1, points | | spikes, % |", "|:--|:--|--:|--:|:--|--:|"]
     for arm, other in plan.contrasts:
-        pair = paired(plan, arm, other)
-        if pair:
-            lines.append(f"| {arm} | {other} | {pair[2]} | {pair[0]} | {pair[0].verdict} | {pair[1] or '—'} |")
+        if pair := paired(plan, arm, other):
+            lines.append(row(arm, other, pair[2], pair[0], pair[0].verdict, pair[1] or "—"))
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 
 
@@ -126,17 +117,15 @@ def _plot(plan: Plan) -> bytes:
     mpl.rcParams["svg.hashsalt"] = plan.name  # the same file from the same results
     axes = (figure := Figure((8, 5), layout="constrained")).subplots()
     for i, arm in enumerate(plan.arms):
-        found = list(plan.results(arm).values())
-        if not found:
+        if not (found := list(plan.results(arm).values())):
             continue
         x, y = [r["spikes_per_image"] for r in found], [r["top1"] for r in found]
         colour, marker = f"C{i % 10}", "osD^vPX"[i // 10 % 7]
         axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=4)
         a, b = interval(x), interval(y)
         axes.errorbar(a.mean, b.mean, b.half, a.half, marker, color=colour, capsize=3, label=arm)
-    axes.set(
-        xlabel="spikes per image", ylabel="top-1 (%)", title=f"{plan.name}: a small mark a run, a large one an arm"
-    )
+    axes.set(xlabel="spikes per image", ylabel="top-1 (%)")
+    axes.set_title(f"{plan.name}: a small mark a run, a large one an arm")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     out = io.BytesIO()

@@ -103,10 +103,8 @@ def load_plan(path: str) -> Plan:
             raise ZooError(f"seeds of {file} must be different whole numbers from 0, not {seed!r}")
     for arm in arms:
         if not isinstance(arm, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", arm):
-            raise ZooError(
-                f"arm {arm!r} of {file} needs a name of letters, digits, '_', '-' and '.', in quotes if YAML would "
-                "read it as something else"
-            )
+            form = "letters, digits, '_', '-' and '.', in quotes if YAML would read it as something else"
+            raise ZooError(f"arm {arm!r} of {file} needs a name of {form}")
     contrasts = given.get("contrasts", [])
     for i, pair in enumerate(contrasts):
         if not isinstance(pair, list) or len(pair) != 2 or any(arm not in arms for arm in pair) or pair[0] == pair[1]:
@@ -116,11 +114,8 @@ def load_plan(path: str) -> Plan:
     runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
     if len({run.recipe.test for run in runs}) > 1:
         raise ZooError(f"arms of {file} must all measure on the test set or none: set test in 'recipe' alone")
-    name = file.stem
-    return Plan(
-        name, given.get("question", ""), arms, seeds,
-        [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]], runs, file.parent / name,
-    )  # fmt: skip
+    pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]
+    return Plan(file.stem, given.get("question", ""), arms, seeds, pairs, runs, file.with_suffix(""))
 
 
 def _find(path: Path) -> Path:
@@ -144,11 +139,6 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     check_keys(values)
     reads = len(given["arms"]) * len(given["seeds"])
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
-    _check(file, recipe)
-    return Run(arm, seed, recipe)
-
-
-def _check(file: Path, recipe: Recipe) -> None:
     # What only shows when a run starts, or ends, is better found before the first one does.
     if not recipe.test and not recipe.val_images:
         raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
@@ -157,3 +147,4 @@ def _check(file: Path, recipe: Recipe) -> None:
     check_name(recipe.model)
     if recipe.scaling != "model":
         resolve_scaling(recipe.scaling)
+    return Run(arm, seed, recipe)

@@ -25,7 +25,7 @@ from zoo.provenance import provenance
 
 from ...config import Recipe
 from ...train import train
-from ..pages import write_page
+from ..pages import row, write_page
 
 SILENT = 0.001
 """A layer with a lower firing rate is called silent."""
@@ -37,7 +37,7 @@ _HELD_OUT = 400
 _SHOWN = 100  # images that rates are taken from
 _INTRO = f"""# Which networks train
 
-Rendered by `python -m recipes.health --render` from the JSON files in results/, each with its command, commit and
+Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit and
 machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop and flip. Loss is the training loss
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
 per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
@@ -83,10 +83,10 @@ def examine(
         with open(Path(out) / "summary.csv", newline="") as log:
             loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
     return {
-        **{"schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": timesteps, "lr": lr},
-        **{"steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"]},
-        **{"rates_start": start, "rates_end": end, "data_sha256": data.sha256},
-    }
+        "schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": timesteps, "lr": lr,
+        "steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"],
+        "rates_start": start, "rates_end": end, "data_sha256": data.sha256,
+    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -127,17 +127,10 @@ def render(check: bool = False) -> None:
         r = read_json(file)
         start, end = r["rates_start"], r["rates_end"]
         least = min(start, key=lambda layer: min(start[layer], end[layer]))
-        loss = r["train_loss"]
-        cells = [
-            f"[{r['model']}](results/{file.name})",
-            r["dataset"],
-            r["timesteps"],
-            r["steps"],
-            r["batch"],
-            f"{loss[0]:.3f}",
-        ]
-        cells += [f"{loss[-1]:.3f}", f"{r['top1']:.1f}", f"{start[least]:.2%}", f"{end[least]:.2%}", least]
-        lines.append(f"| {' | '.join(map(str, cells))} |\n")
+        loss, rates = r["train_loss"], [f"{start[least]:.2%}", f"{end[least]:.2%}"]
+        what = [r[key] for key in ("dataset", "timesteps", "steps", "batch")]
+        learnt = [f"{loss[0]:.3f}", f"{loss[-1]:.3f}", f"{r['top1']:.1f}"]
+        lines.append(row(f"[{r['model']}](results/{file.name})", *what, *learnt, *rates, least) + "\n")
     write_page(FOLDER / "README.md", _INTRO + "".join(lines), check)
 
 
@@ -156,12 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())} (cifar10)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
     parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
-    parser.add_argument("--render", action="store_true", help="train nothing: render studies/health/README.md")
-    parser.add_argument("--check", action="store_true", help="train and write nothing: fail if that is out of date")
     a = parser.parse_args(argv)
-    if a.render or a.check:
-        render(a.check)
-        return
     if a.steps % _EPOCHS or a.steps < _EPOCHS:
         raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")
     models = a.models or small_forms()

@@ -33,13 +33,13 @@ from zoo.specs import check_integer
 
 from ...augment import random_crop, random_flip
 from ...processes import keep_memory
-from ..pages import write_page
-from ..speed.measure import alternate
+from ..pages import row, write_page
+from ..speed.measure import Step, alternate
 
 FOLDER = Path(__file__).resolve().parent
 _INTRO = """# What gradient scaling costs
 
-Rendered by `python -m recipes.scaling_cost --render` from the JSON files in results/, each with its command, commit,
+Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit,
 machine and every timing. Times are medians of alternating training steps in one process, relative to plain STBP.
 Correlations are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer,
 the smallest of all time steps: of the worst layer at the worst of the steps looked at, and on average.
@@ -62,14 +62,10 @@ CHEAP: list[dict[str, Any]] = [
 class _Watch:
     """Stands in for the exact rule of one layer, and lets the cheap forms look on."""
 
-    def __init__(self, layer: SpikingConv2d, rule: Scaling, forms: dict[str, Scaling], seen: dict[str, list[float]]):
-        self.layer, self.rule, self.seen = layer, rule, seen
-        shape = layer.weight.shape
-        self.forms = forms
-        self.kept = {
-            name: KeptFactor(form, torch.zeros(form.steps(layer.timesteps), *shape)) for name, form in forms.items()
-        }
-        self.recording = False
+    def __init__(self, layer: SpikingConv2d, rule: Scaling, forms: dict[str, Scaling]):
+        self.layer, self.rule, self.recording, shape = layer, rule, False, layer.weight.shape
+        self.seen: dict[str, list[float]] = {name: [] for name in forms}
+        self.kept = {n: KeptFactor(f, torch.zeros(f.steps(layer.timesteps), *shape)) for n, f in forms.items()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rule, name)
@@ -120,8 +116,7 @@ def measure(
         step(i)
 
     layers = {n: m for n, m in network.named_modules() if isinstance(m, SpikingConv2d) and m.scaling is not None}
-    seen: dict[str, dict[str, list[float]]] = {name: {form: [] for form in rules} for name in layers}
-    watches = {name: _Watch(layer, rule, rules, seen[name]) for name, layer in layers.items()}
+    watches = {name: _Watch(layer, rule, rules) for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.scaling = cast(Scaling, watches[name])
     round_length = max(form.every for form in rules.values())
@@ -138,19 +133,20 @@ def measure(
     arms = {"plain": None, "exact": rule, **rules}
     length = round_length if rounds else 0
     steps = {name: _timed(network, arm, data, batch, length) for name, arm in arms.items()} if rounds else {}
-    timed = alternate(steps, rounds, 1, torch.device("cpu")) if rounds else {}
+    timed = alternate(steps, rounds, 1, torch.device("cpu"))
     result: dict[str, Any] = {
-        **{"schema": 1, "kind": "scaling cost", "model": model, "dataset": data.name, "timesteps": timesteps},
-        **{"batch": batch, "rule": rule._asdict(), "train_steps": train_steps, "checks": len(look_at)},
-        **{"steps_a_round": length, "data_sha256": data.sha256, "forms": {}},
-    }
+        "schema": 1, "kind": "scaling cost", "model": model, "dataset": data.name, "timesteps": timesteps,
+        "batch": batch, "rule": rule._asdict(), "train_steps": train_steps, "checks": len(look_at),
+        "steps_a_round": length, "data_sha256": data.sha256, "forms": {},
+    }  # fmt: skip
     for name in arms:
         row: dict[str, Any] = {}
         if name in rules:
             row["keys"] = next(form for form in forms if _name(form) == name)
-            lowest = {layer: min(seen[layer][name]) for layer in layers}
+            seen = {layer: watch.seen[name] for layer, watch in watches.items()}
+            lowest = {layer: min(values) for layer, values in seen.items()}
             row |= {"worst_layer": min(lowest, key=lambda layer: lowest[layer]), "worst": min(lowest.values())}
-            row |= {"mean": statistics.mean(x for layer in layers for x in seen[layer][name]), "layers": lowest}
+            row |= {"mean": statistics.mean(x for values in seen.values() for x in values), "layers": lowest}
         if timed:
             row["ms_a_step"] = timed[name]["median_ms"] / length
             row["times_plain"] = timed[name]["median_ms"] / timed["plain"]["median_ms"]
@@ -178,18 +174,14 @@ def _trainer(network: SpikingNetwork, data: DataSet, batch: int) -> Callable[[in
     return step
 
 
-def _timed(network: SpikingNetwork, rule: Scaling | None, data: DataSet, batch: int, length: int) -> Callable[[], None]:
+def _timed(network: SpikingNetwork, rule: Scaling | None, data: DataSet, batch: int, length: int) -> Step:
     copied = copy.deepcopy(network)
     for module in copied.modules():
         if isinstance(module, SpikingConv2d):
             module.scale_by(rule if module.scaling is not None else None)
     step = _trainer(copied, data, batch)
 
-    def run() -> None:
-        for i in range(length):
-            step(i)
-
-    return run
+    return lambda: [step(i) for i in range(length)]
 
 
 def render(check: bool = False) -> None:
@@ -200,10 +192,12 @@ def render(check: bool = False) -> None:
         what = f"{r['model']}, T = {r['timesteps']}, batch {r['batch']}, {r['dataset']}, after {r['train_steps']} steps"
         lines += [f"## {r['rule']['name']}, alpha {r['rule']['alpha']:g}", "", f"{what}; {r['machine']['cpu']}, "
                   f"{r['machine']['threads']} threads ([{file.name}](results/{file.name})).", "", _HEAD]  # fmt: skip
-        for name, row in r["forms"].items():
-            time = [f"{row['ms_a_step']:.0f}", f"{row['times_plain']:.3f}"] if "ms_a_step" in row else ["—", "—"]
-            near = [f"{row['worst']:.3f}", row["worst_layer"], f"{row['mean']:.3f}"] if "worst" in row else ["—"] * 3
-            lines.append("| " + " | ".join([name, *time, *near]) + " |")
+        for name, form in r["forms"].items():
+            time = [f"{form['ms_a_step']:.0f}", f"{form['times_plain']:.3f}"] if "ms_a_step" in form else ["—"] * 2
+            near = (
+                [f"{form['worst']:.3f}", form["worst_layer"], f"{form['mean']:.3f}"] if "worst" in form else ["—"] * 3
+            )
+            lines.append(row(name, *time, *near))
         lines.append("")
     write_page(FOLDER / "README.md", "\n".join(lines), check)
 
@@ -222,33 +216,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checks", type=int, default=12, help="random steps at which factors are compared (12)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, 0 for none (5)")
     parser.add_argument("--json", metavar="FILE", help="write the measurement here")
-    parser.add_argument("--render", action="store_true", help="measure nothing: render studies/scaling_cost/README.md")
-    parser.add_argument("--check", action="store_true", help="measure and write nothing: fail if that is out of date")
     options = parser.parse_args(argv)
-    if options.render or options.check:
-        render(options.check)
-        return
-    for key, low in {"timesteps": 1, "batch": 1, "train_steps": 0, "checks": 1, "rounds": 0}.items():
-        check_integer(f"--{key.replace('_', '-')}", getattr(options, key), low)
+    lowest = {"timesteps": 1, "batch": 1, "train_steps": 0, "checks": 1, "rounds": 0}
+    numbers = {key: check_integer(f"--{key.replace('_', '-')}", getattr(options, key), lowest[key]) for key in lowest}
     rule = resolve_scaling(parse_yaml(options.rule, "--rule"))
     if rule is None or rule.preset.locality != "weight" or rule.stateful:
         raise ZooError(f"--rule takes an exact rule that scales weight gradients, not {options.rule}")
     forms = CHEAP if options.forms is None else parse_yaml(options.forms, "--forms")
     if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) and form for form in forms):
-        raise ZooError(
-            f"--forms takes a list of the keys that differ, [{{batch: 0.5}}, {{every: 8}}], not {options.forms}"
-        )
+        raise ZooError(f"--forms takes a list of differing keys, [{{batch: 0.5}}, {{every: 8}}], not {options.forms}")
     keep_memory()
     data = load_dataset(options.dataset, options.data_dir)
-    numbers = {key: getattr(options, key) for key in ("timesteps", "batch", "train_steps", "checks", "rounds")}
     result = measure(options.model, rule, forms, data, **numbers)
-    for name, row in result["forms"].items():
+    for name, form in result["forms"].items():
         words = [f"{name:36}"]
-        if "ms_a_step" in row:
-            words.append(f"{row['ms_a_step']:6.0f} ms a step, {row['times_plain']:.3f} x plain")
-        if "worst" in row:
+        if "ms_a_step" in form:
+            words.append(f"{form['ms_a_step']:6.0f} ms a step, {form['times_plain']:.3f} x plain")
+        if "worst" in form:
             words.append(
-                f"correlation {row['worst']:.3f} at worst ({row['worst_layer']}), {row['mean']:.3f} on average"
+                f"correlation {form['worst']:.3f} at worst ({form['worst_layer']}), {form['mean']:.3f} on average"
             )
         print("  ".join(words))
     if options.json:

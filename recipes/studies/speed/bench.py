@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -22,7 +22,6 @@ from zoo.errors import CommandParser, ZooError
 from zoo.files import write_json
 from zoo.kernels import list_kernels
 from zoo.models.sresnet import SResNet
-from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.neurons.folding import input_current
 from zoo.neurons.surrogate import list_surrogates
@@ -119,10 +118,10 @@ def bench(
         if name == "identity":
             for place in LAYOUTS:
                 arms[f"identity {place}"] = make(without_neurons(network), dtype, place)
-        elif name == "reference":
-            arms["reference"] = make(_same(build(kernel="reference"), network).to(here), dtype, layout)
-        elif name == "plain":
-            arms["plain"] = make(_same(build(kernel=kernel, scaling="none"), network).to(here), dtype, layout)
+        elif name in ("reference", "plain"):
+            other = build(kernel="reference") if name == "reference" else build(kernel=kernel, scaling="none")
+            other.load_state_dict(network.state_dict())
+            arms[name] = make(other.to(here), dtype, layout)
         else:
             if not isinstance(network, SResNet):
                 raise ZooError(f"{model} has no counterpart in SpikingJelly here: only the sresnet family has")
@@ -139,16 +138,13 @@ def bench(
         if mode == "step":
             timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / batch
     result: dict[str, Any] = {
-        **{"schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps},
-        "scaling": network.model_args["scaling"],
-        **{"amp": amp_name(dtype), "native_bf16": computes_in_bf16(here), "surrogate": surrogate, "layout": layout},
-        **{"kernel": kernel_name, "kernel_build_ms": build_ms, "compile": compile},
-        **{"grad_checkpointing": grad_checkpointing, "runs": runs},
-        **timed.pop("model"),
-    }
+        "schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps,
+        "scaling": network.model_args["scaling"], "amp": amp_name(dtype), "native_bf16": computes_in_bf16(here),
+        "surrogate": surrogate, "layout": layout, "kernel": kernel_name, "kernel_build_ms": build_ms,
+        "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, **timed.pop("model"),
+    }  # fmt: skip
     if here.type == "cuda":
-        flops = operations(arms["model"].step)
-        peak = matrix_peak(dtype or torch.float32, here)
+        flops, peak = operations(arms["model"].step), matrix_peak(dtype or torch.float32, here)
         result |= {"step_flops": flops, "matrix_peak_flops_per_second": peak}
         result["fraction_of_peak"] = flops / result["median_ms"] * 1e3 / peak
     floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
@@ -162,15 +158,12 @@ def bench(
     return result | origin
 
 
-class _Arm:
+class _Arm(NamedTuple):
     """One network ready to be timed: `step` runs all of it, `forward` up to the loss."""
 
-    def __init__(self, network: nn.Module, forward: Step, step: Step, keep: bool) -> None:
-        self.network, self.forward, self._step, self._keep = network, forward, step, keep
-
-    def step(self) -> None:
-        keep_memory(self._keep)
-        self._step()
+    network: nn.Module
+    forward: Step
+    step: Step
 
 
 def _arm(
@@ -202,19 +195,17 @@ def _arm(
             clear(network)
         return loss
 
-    def train() -> None:
+    def step() -> None:
+        keep_memory(clear is None)  # a peer runs as its users run it, with glibc's memory handling as it is
+        if mode == "inference":
+            torch.no_grad()(forward)()
+            return
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(forward()).backward()
         scaler.step(optimizer)
         scaler.update()
 
-    # A peer runs as its users run it, with glibc's memory handling as it is.
-    return _Arm(network, forward, train if mode == "step" else torch.no_grad()(forward), keep=clear is None)
-
-
-def _same(network: SpikingNetwork, other: SpikingNetwork) -> SpikingNetwork:
-    network.load_state_dict(other.state_dict())
-    return network
+    return _Arm(network, forward, step)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -262,14 +253,11 @@ def main(argv: list[str] | None = None) -> None:
 def _summary(result: dict[str, Any]) -> str:
     arms = {"model": result} | (result["identity"]["all"] if "identity" in result else {})
     arms |= {k: v for k, v in result.items() if isinstance(v, dict) and "median_ms" in v and k != "identity"}
-    lines = [
-        f"{result['model']} {result['mode']}, batch {result['batch']}, T = {result['timesteps']}, {result['amp']}, "
-        f"{result['kernel']} kernel, {result['layout']}"
-    ]
+    what = f"{result['model']} {result['mode']}, batch {result['batch']}, T = {result['timesteps']}, {result['amp']}"
+    lines = [f"{what}, {result['kernel']} kernel, {result['layout']}"]
     for name, arm in arms.items():
-        saved = (
-            f", {arm['saved_bytes_per_image'] / 1e6:.2f} MB saved an image" if "saved_bytes_per_image" in arm else ""
-        )
+        kept = arm.get("saved_bytes_per_image")
+        saved = "" if kept is None else f", {kept / 1e6:.2f} MB saved an image"
         lines.append(
             f"  {name:24} {arm['median_ms']:9.2f} ms  (p10 {arm['p10_ms']:.2f}, p90 {arm['p90_ms']:.2f}), first "
             f"{arm['first_step_ms']:.0f} ms, {arm['median_ms'] / result['median_ms']:.2f} x{saved}, "

@@ -1,27 +1,27 @@
-"""The page of the speed measurements: `python -m recipes.speed_table [--check]`."""
+"""The page of the speed measurements."""
 
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import CommandParser
 from zoo.files import read_json
 
-from ..pages import write_page
+from ..pages import row, write_page
 
 FOLDER = Path(__file__).resolve().parent
 _INTRO = """# Speed of a training step
 
-Rendered by `python -m recipes.speed_table` from the JSON files in results/, each with its command, commit, versions,
-machine and every single timing. Medians of alternating runs in one process. The floor is the same network with identity
-in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step, contiguous),
-after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
+Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit,
+versions, machine and every single timing. Medians of alternating runs in one process. The floor is the same network
+with identity in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step,
+contiguous), after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
 
 """
 _COLUMNS = (
-    *("Model", "T", "Batch", "Precision", "Surrogate", "Kernel", "ms", "x floor"),
-    *("Without scaling", "Reference kernel", "SpikingJelly fp32", "SpikingJelly same precision"),
-    *("Kept MB/image", "of SpikingJelly's fp32", "Peak MB", "Kernel build + first step s", "Processor"),
-)
+    "Model", "T", "Batch", "Precision", "Surrogate", "Kernel", "ms", "x floor", "Without scaling", "Reference kernel",
+    "SpikingJelly fp32", "SpikingJelly same precision", "Kept MB/image", "of SpikingJelly's fp32", "Peak MB",
+    "Kernel build + first step s", "Processor",
+)  # fmt: skip
+_SORTED = ("model", "amp", "timesteps", "surrogate")
 
 
 def render(check: bool = False) -> None:
@@ -31,21 +31,18 @@ def render(check: bool = False) -> None:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The page, Markdown: a row a measurement, sorted by model, time steps, precision and surrogate."""
-    lines = [_INTRO + "| " + " | ".join(_COLUMNS) + " |", "|" + " :--- |" + " ---: |" * (len(_COLUMNS) - 1)]
-    for result in sorted(
-        results, key=lambda r: (r["machine"]["cpu"], r["model"], r["amp"], r["timesteps"], r["surrogate"])
-    ):
-        lines.append("| " + " | ".join(_row(result)) + " |")
+    results = sorted(results, key=lambda r: (r["machine"]["cpu"], *(r[key] for key in _SORTED)))
+    lines = [_INTRO + row(*_COLUMNS), row(":---", *["---:"] * (len(_COLUMNS) - 1)), *map(_row, results)]
     return "\n".join(lines) + "\n"
 
 
-def _row(r: dict[str, Any]) -> list[str]:
+def _row(r: dict[str, Any]) -> str:
     def times(arm: str) -> str:
         return f"{r[arm]['median_ms'] / r['median_ms']:.2f} x" if arm in r else "—"
 
     precision = r["amp"] + (" (emulated)" if r["amp"] == "bf16" and not r["native_bf16"] else "")
     kernel = r["kernel"] + (", checkpointed" if r["grad_checkpointing"] else "")
-    what = [r["model"], str(r["timesteps"]), str(r["batch"]), precision, r["surrogate"], kernel]
+    what = [r["model"], r["timesteps"], r["batch"], precision, r["surrogate"], kernel]
     floor = f"{r['times_identity']:.3f}" if "times_identity" in r else "—"
     others = [times(arm) for arm in ("plain", "reference", "spikingjelly_fp32", f"spikingjelly_{r['amp']}")]
     kept, peer = r.get("saved_bytes_per_image"), r.get("spikingjelly_fp32")
@@ -56,11 +53,4 @@ def _row(r: dict[str, Any]) -> list[str]:
     ]
     start = f"{r['kernel_build_ms'] / 1e3:.1f} + {r['first_step_ms'] / 1e3:.1f}"
     machine = r["machine"]["gpu"] or f"{r['machine']['cpu']}, {r['machine']['threads']} threads"
-    return [*what, f"{r['median_ms']:.1f}", floor, *others, *memory, start, machine]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = CommandParser(prog="python -m recipes.speed_table", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is not up to date")
-    render(parser.parse_args(argv).check)
+    return row(*what, f"{r['median_ms']:.1f}", floor, *others, *memory, start, machine)
