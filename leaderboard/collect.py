@@ -40,17 +40,24 @@ class Row:
     scaling: str | None  # gradient-scaling rule
     train_seconds: float | None  # median over runs
     test_reads: int  # runs of the comparison that read the test set: as stated, or as counted where that is more
-    commits: tuple[str, ...]
     onnx_latency_ms: float | None  # p50, batch 1, one CPU thread
     onnx_bytes: int | None
     onnx_top1: float | None  # percent, on the graph that onnx_latency_ms times
-    reference: dict[str, Any] | None  # a published number, never ours
+    commits: tuple[str, ...]
+    published_top1: float | None  # percent; a published number, never ours
+    published_spikes_per_image: float | None
+    published_citation: str | None
     evidence: tuple[tuple[str, Result], ...]  # (file, content): all files of its runs, then ONNX measurements
 
     @property
     def name(self) -> str:
         """`<model>.<tag>`, as in the recipe, the folder and the Hub repository."""
         return _name(self.model, self.tag)
+
+    @property
+    def path(self) -> str:
+        """`<dataset>/<name>`: its folder below the results, and its place in the page."""
+        return f"{self.dataset}/{self.name}"
 
 
 def folder_of(result: Result) -> str:
@@ -138,7 +145,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
     # Of a run, every file: the newest gives the numbers, the oldest is often the one with the training command.
     files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
     evidence = (*files.items(), *graphs.items())
-    references = [reference for _, result in evidence if (reference := result.get("reference"))]
+    reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
     return Row(
         dataset=first["dataset"],
         model=first["model"],
@@ -156,11 +163,13 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         test_reads=max(
             _reduce(max, runs, "test_reads") or 0, *(len(reads[result["comparison"]]) for result in files.values())
         ),
-        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
         onnx_latency_ms=latency,
         onnx_bytes=graph.get("onnx_bytes"),
         onnx_top1=graph.get("top1"),
-        reference=references[0] if references else None,
+        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
+        published_top1=reference.get("top1"),
+        published_spikes_per_image=reference.get("spikes_per_image"),
+        published_citation=reference.get("citation"),
         evidence=evidence,
     )
 
@@ -178,9 +187,8 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
             _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
         runs[kept] = dict(group[kept])
         for key in _TRAINING:
-            for origin in reversed(origins):
-                if runs[kept].get(key) is None and group[origin].get(key) is not None:
-                    runs[kept][key] = group[origin][key]
+            known = (group[origin].get(key) for origin in reversed(origins))
+            runs[kept][key] = next((value for value in known if value is not None), None)
     return runs
 
 
@@ -208,15 +216,10 @@ def _best_graph(graphs: Results) -> tuple[Result, float | None]:
 
 def _check_alike(runs: Results) -> None:
     for key in _ALIKE:
-        seen: dict[object, str] = {}
-        for origin, run in runs.items():
-            if (value := _trait(run, key)) is not None:
-                seen.setdefault(value, origin)
+        seen = {value: origin for origin, run in runs.items() if (value := _trait(run, key)) is not None}
         if len(seen) > 1:
-            raise ZooError(
-                f"runs of one model and tag must agree in {key}: "
-                + ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
-            )
+            values = ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
+            raise ZooError(f"runs of one model and tag must agree in {key}: {values}")
 
 
 def _trait(run: Result, key: str) -> Any:
