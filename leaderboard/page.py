@@ -19,16 +19,12 @@ def html_page(rows: Sequence[Row]) -> str:
     datasets = {row.dataset: [other for other in rows if other.dataset == row.dataset] for row in rows}
     bodies = [_body(row, rank) for ranked in datasets.values() for rank, row in enumerate(ranked, 1)]
     plots = {dataset: picture(ranked) for dataset, ranked in datasets.items()}
-    heads = zip(_SIDES, COLUMNS, strict=True)
+    figures = [f'<figure data-dataset="{escape(name)}">{svg}</figure>' for name, svg in plots.items() if svg]
+    titles = [f'class="{side}"><button type="button">{c.title}' for side, c in zip(_SIDES, COLUMNS, strict=True)]
     parts = {
         "<!--filter-->": "".join(f"<option>{escape(dataset)}</option>" for dataset in datasets),
-        "<!--plots-->": "\n".join(
-            f'<figure data-dataset="{escape(dataset)}">{svg}</figure>' for dataset, svg in plots.items() if svg
-        ),
-        "<!--head-->": "".join(
-            f'<th scope="col" class="{side}"><button type="button">{column.title}</button></th>'
-            for side, column in heads
-        ),
+        "<!--plots-->": "\n".join(figures),
+        "<!--head-->": "".join(f'<th scope="col" {title}</button></th>' for title in titles),
         "<!--rows-->": "\n".join(bodies) or f'<tbody><tr><td colspan="{len(COLUMNS) + 1}">{EMPTY}</td></tr></tbody>',
     }
     page = _TEMPLATE.read_text(encoding="utf-8")
@@ -59,10 +55,8 @@ def _evidence(origin: str, result: Result) -> str:
     """One result file: every key but the bulky ones as it stands, the bulky ones as small tables."""
     layers = {**(result["spikes_per_layer"] or {}), "all": result["spikes_per_image"]}
     spikes = [(layer, MISSING if count is None else f"{count:,.0f}") for layer, count in layers.items()]
-    latency = [
-        (str(entry["batch"]), str(entry["threads"]), f"{entry['p50_ms']:,.2f}", f"{entry['p95_ms']:,.2f}")
-        for entry in result.get("latency") or []
-    ]
+    batches = result.get("latency") or []
+    latency = [(b["batch"], b["threads"], f"{b['p50_ms']:,.2f}", f"{b['p95_ms']:,.2f}") for b in batches]
     tables = _table(("Layer", "Spikes per image"), spikes if result["spikes_per_layer"] else [])
     tables += _table(("Batch", "Threads", "p50 (ms)", "p95 (ms)"), latency)
     facts = "".join(
@@ -73,11 +67,11 @@ def _evidence(origin: str, result: Result) -> str:
     return f'<section><h3>{escape(origin)}</h3><div class="file"><dl>{facts}</dl>{tables}</div></section>'
 
 
-def _table(head: Iterable[str], lines: Sequence[Iterable[str]]) -> str:
+def _table(head: Iterable[str], lines: Sequence[Iterable[Any]]) -> str:
     if not lines:
         return ""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -53,12 +53,9 @@ def _markdown(rows: Sequence[Row]) -> str:
     columns = [column for column in COLUMNS if column.brief]
     lines = [[column.title for column in columns]]
     lines.append(["---:" if column.form else ":---" for column in columns])
-    lines += [[_cell(column.show(row)) for column in columns] for row in rows]
+    texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
+    lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return html.escape(" ".join(text.split())).replace("|", "&#124;")
 
 
 def _csv(rows: Sequence[Row]) -> str:

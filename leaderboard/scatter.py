@@ -31,7 +31,7 @@ def picture(rows: Sequence[Row], page: str = "") -> str:
     panels = {dataset: [row for row in rows if row.dataset == dataset] for dataset in {r.dataset: 0 for r in rows}}
     title = f"Top-1 accuracy against spikes per image: {', '.join(panels)}"
     data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in rows]
-    digest = sha256_of(json.dumps(data).encode())
+    about = {"Title": title, "Description": sha256_of(json.dumps(data).encode()), "Date": None, "Creator": None}
     # The defaults: nobody's own style. The salt: the same ids each time, and no other plot of the page has them.
     with style.context(["default", _STYLE | {"svg.hashsalt": title}]):
         size = -(-len(panels) // 2), min(len(panels), 2)
@@ -43,8 +43,7 @@ def picture(rows: Sequence[Row], page: str = "") -> str:
         for axes, shown in zip(figure.axes, panels.values(), strict=True):
             _write_names(axes, shown)
         file = io.StringIO()
-        metadata = {"Title": title, "Description": digest, "Date": None, "Creator": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(file, format="svg", transparent=True, metadata=about)
 
     def link(found: re.Match[str]) -> str:
         (row,) = (row for row in rows if row.path == unescape(found[1]))
@@ -91,17 +90,12 @@ def _write_names(axes: Any, rows: Sequence[Row]) -> None:
     """A name beside each mark, over no other name or mark; none without such a place (the mark's title has it)."""
     from matplotlib.transforms import Bbox
 
-    taken = [
-        Bbox([spot - 7, spot + 7]) for spot in axes.transData.transform([(r.spikes_per_image, r.top1) for r in rows])
-    ]
-    for row in rows:
-        text, at, colour = (
-            row.name.removesuffix(f"_{row.dataset}"),
-            (row.spikes_per_image, row.top1),
-            _KINDS[row.scaling is not None][1],
-        )
+    spots = [(row.spikes_per_image, row.top1) for row in rows]
+    taken = [Bbox([middle - 7, middle + 7]) for middle in axes.transData.transform(spots)]
+    for row, spot in zip(rows, spots, strict=True):
+        text, colour = row.name.removesuffix(f"_{row.dataset}"), _KINDS[row.scaling is not None][1]
         for x, y, side in _PLACES:
-            name = axes.annotate(text, at, (x, y), textcoords="offset points", ha=side, va="center", color=colour)
+            name = axes.annotate(text, spot, (x, y), textcoords="offset points", ha=side, va="center", color=colour)
             name.set(in_layout=False, parse_math=False, url=row.path)
             box = name.get_window_extent()
             if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
