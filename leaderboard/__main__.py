@@ -9,6 +9,7 @@ from zoo.files import atomic_write
 
 from .collect import load_results, read_additions, rows
 from .render import insert_table, render
+from .scatter import without_drawings
 
 _HERE = Path(__file__).resolve().parent
 
@@ -33,29 +34,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--results",
-        metavar="DIR",
-        type=Path,
-        help="folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        default=_HERE,
-        help="where the CSV, HTML and SVG files go (default: leaderboard/ of this checkout)",
-    )
-    parser.add_argument(
-        "--readme",
-        metavar="FILE",
-        help="Markdown file that holds the table between its markers; 'none' leaves it out "
-        "(default: README.md of this checkout, if there is one)",
-    )
+    text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
+    parser.add_argument("--results", metavar="DIR", type=Path, help=text)
+    text = "where the CSV, HTML and SVG files go (default: leaderboard/ of this checkout)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=_HERE, help=text)
+    text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
+    parser.add_argument("--readme", metavar="FILE", help=f"{text}checkout, if there is one)")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument(
-        "--add", metavar="FILE", nargs="+", type=Path, default=[], help="copy result files to where they belong, first"
-    )
+    text = "copy result files to where they belong, first"
+    action.add_argument("--add", metavar="FILE", nargs="+", type=Path, default=[], help=text)
     action.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is not current")
     return parser.parse_args(argv)
 
@@ -75,11 +62,13 @@ def main(argv: list[str] | None = None) -> None:
     outputs = {arguments.out / "leaderboard.csv": pages.csv, page: pages.html}
     if pages.svg:
         outputs[arguments.out / "accuracy_spikes.svg"] = pages.svg
-    if readme := _readme(arguments.readme):
+    readme = Path(arguments.readme or _HERE.parent / "README.md")
+    if arguments.readme != "none" and (arguments.readme or readme.is_file()):
         outputs[readme] = insert_table(_read(readme), pages.markdown)
 
     if arguments.check:
-        stale = [str(path) for path, text in outputs.items() if not path.exists() or _read(path) != text]
+        current = {path: without_drawings(_read(path)) for path in outputs if path.exists()}
+        stale = [str(path) for path, text in outputs.items() if current.get(path) != without_drawings(text)]
         if stale:
             print(f"stale: {', '.join(stale)}; run python -m leaderboard", file=sys.stderr)
             sys.exit(1)
@@ -89,13 +78,6 @@ def main(argv: list[str] | None = None) -> None:
     for path, text in outputs.items():
         atomic_write(path, text)
     print(f"{len(table)} row{'s' if len(table) != 1 else ''} from {len(results) + len(additions)} result files: {page}")
-
-
-def _readme(argument: str | None) -> Path | None:
-    if argument is None:
-        default = _HERE.parent / "README.md"
-        return default if default.is_file() else None
-    return None if argument == "none" else Path(argument)
 
 
 def _read(path: Path) -> str:

@@ -40,17 +40,24 @@ class Row:
     scaling: str | None  # gradient-scaling rule
     train_seconds: float | None  # median over runs
     test_reads: int  # runs of the comparison that read the test set: as stated, or as counted where that is more
-    commits: tuple[str, ...]
     onnx_latency_ms: float | None  # p50, batch 1, one CPU thread
     onnx_bytes: int | None
     onnx_top1: float | None  # percent, on the graph that onnx_latency_ms times
-    reference: dict[str, Any] | None  # a published number, never ours
+    commits: tuple[str, ...]
+    published_top1: float | None  # percent; a published number, never ours
+    published_spikes_per_image: float | None
+    published_citation: str | None
     evidence: tuple[tuple[str, Result], ...]  # (file, content): all files of its runs, then ONNX measurements
 
     @property
     def name(self) -> str:
         """`<model>.<tag>`, as in the recipe, the folder and the Hub repository."""
         return _name(self.model, self.tag)
+
+    @property
+    def path(self) -> str:
+        """`<dataset>/<name>`: its folder below the results, and its place in the page."""
+        return f"{self.dataset}/{self.name}"
 
 
 def folder_of(result: Result) -> str:
@@ -59,10 +66,7 @@ def folder_of(result: Result) -> str:
 
 
 def load_results(folder: Path) -> dict[str, Result]:
-    """Read and check every `*.json` below a folder; a folder that does not exist holds no results.
-
-    Returns:
-        From the path below `folder` to the content, ordered by path.
+    """Read and check every `*.json` below a folder, by path below it; a folder that does not exist holds no results.
 
     Raises:
         ZooError: a file is malformed, breaks the schema, or lies in a folder that does not agree with its content.
@@ -78,10 +82,7 @@ def load_results(folder: Path) -> dict[str, Result]:
 
 
 def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Result, bytes]]:
-    """Read and check files that are to be added to a results folder; writes nothing.
-
-    Returns:
-        From the path below `folder` to content and raw bytes. A file whose twin is already there is left out.
+    """Read and check files to be added: content and raw bytes by path below `folder`, without what is already there.
 
     Raises:
         ZooError: a file is missing, malformed or breaks the schema.
@@ -91,7 +92,10 @@ def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Resul
         result, raw = read(file), file.read_bytes()
         home = folder_of(result)
         if all(known.read_bytes() != raw for known in (folder / home).glob("*.json")):
-            additions[f"{home}/{_file_name(result, raw)}"] = (result, raw)
+            # Kind, seed and weights for people; the start of the content's hash because one run can be measured often.
+            seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
+            name = f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
+            additions[f"{home}/{name}"] = (result, raw)
     return additions
 
 
@@ -102,8 +106,7 @@ def rows(results: Results) -> list[Row]:
     that disagree, a seed that was trained twice and an ONNX measurement without a row are told on stderr.
 
     Raises:
-        ZooError: runs that would share a row differ in timesteps, parameters, training images, epochs, images or
-            scaling.
+        ZooError: runs that would share a row differ in one of `_ALIKE`.
     """
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
@@ -137,8 +140,9 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
     graph, latency = _best_graph(graphs)
     # Of a run, every file: the newest gives the numbers, the oldest is often the one with the training command.
     files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
+    counted = [len(reads[result["comparison"]]) for result in files.values()]
     evidence = (*files.items(), *graphs.items())
-    references = [reference for _, result in evidence if (reference := result.get("reference"))]
+    reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
     return Row(
         dataset=first["dataset"],
         model=first["model"],
@@ -151,16 +155,16 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         timesteps=first["timesteps"],
         params=first["params"],
         epochs=_reduce(max, runs, "epochs"),
-        scaling=next((_trait(run, "scaling") for run in runs.values() if run["scaling"]), None),
+        scaling=_reduce(max, runs, "scaling"),
         train_seconds=_reduce(median, runs, "train_seconds"),
-        test_reads=max(
-            _reduce(max, runs, "test_reads") or 0, *(len(reads[result["comparison"]]) for result in files.values())
-        ),
-        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
+        test_reads=max(_reduce(max, runs, "test_reads") or 0, *counted),
         onnx_latency_ms=latency,
         onnx_bytes=graph.get("onnx_bytes"),
         onnx_top1=graph.get("top1"),
-        reference=references[0] if references else None,
+        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
+        published_top1=reference.get("top1"),
+        published_spikes_per_image=reference.get("spikes_per_image"),
+        published_citation=reference.get("citation"),
         evidence=evidence,
     )
 
@@ -178,9 +182,9 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
             _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
         runs[kept] = dict(group[kept])
         for key in _TRAINING:
-            for origin in reversed(origins):
-                if runs[kept].get(key) is None and group[origin].get(key) is not None:
-                    runs[kept][key] = group[origin][key]
+            known = (group[origin].get(key) for origin in reversed(origins))
+            runs[kept][key] = next((value for value in known if value is not None), None)
+        runs[kept]["scaling"] = (runs[kept]["scaling"] or {}).get("name")
     return runs
 
 
@@ -199,39 +203,23 @@ def _best_graph(graphs: Results) -> tuple[Result, float | None]:
     """The newest ONNX measurement with a latency at batch 1 on one CPU thread, else the newest; {} without any."""
     newest = sorted(graphs, key=lambda origin: (when(graphs[origin]), origin), reverse=True)
     for origin in newest:
-        if graphs[origin]["provider"] == "CPUExecutionProvider":
-            for entry in graphs[origin]["latency"]:
-                if entry["batch"] == entry["threads"] == 1:
-                    return graphs[origin], entry["p50_ms"]
+        for entry in graphs[origin]["latency"]:
+            if graphs[origin]["provider"] == "CPUExecutionProvider" and entry["batch"] == entry["threads"] == 1:
+                return graphs[origin], entry["p50_ms"]
     return (graphs[newest[0]], None) if newest else ({}, None)
 
 
 def _check_alike(runs: Results) -> None:
     for key in _ALIKE:
-        seen: dict[object, str] = {}
-        for origin, run in runs.items():
-            if (value := _trait(run, key)) is not None:
-                seen.setdefault(value, origin)
+        seen = {value: origin for origin, run in runs.items() if (value := run[key]) is not None}
         if len(seen) > 1:
-            raise ZooError(
-                f"runs of one model and tag must agree in {key}: "
-                + ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
-            )
-
-
-def _trait(run: Result, key: str) -> Any:
-    return run[key]["name"] if key == "scaling" and run[key] else run[key]
+            values = ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
+            raise ZooError(f"runs of one model and tag must agree in {key}: {values}")
 
 
 def _reduce(function: Any, runs: Results, key: str) -> Any:
     values = [run[key] for run in runs.values() if run[key] is not None]
     return function(values) if values else None
-
-
-def _file_name(result: Result, raw: bytes) -> str:
-    """Kind, seed and weights for people; the start of the content's hash because one run can be measured often."""
-    seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
-    return f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
 
 
 def _name(model: str, tag: str) -> str:

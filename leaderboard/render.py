@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zoo.errors import ZooError
 
 from .collect import Row
-from .columns import COLUMNS, EMPTY, published
+from .columns import COLUMNS, EMPTY
 from .page import html_page
 from .scatter import picture
 
@@ -29,9 +29,9 @@ class Pages(NamedTuple):
 
 
 def render(rows: Sequence[Row]) -> Pages:
-    """Render rows four times. The same rows give the same bytes: nothing depends on time, machine or a library."""
+    """Render rows four times. The same rows give the same bytes, drawings where Matplotlib's version is the same."""
     brief = [row for row in rows if row.dataset != TRIAL]
-    return Pages(_markdown(brief), picture(brief), _csv(rows), html_page(rows))
+    return Pages(_markdown(brief), picture(brief, "leaderboard.html"), _csv(rows), html_page(rows))
 
 
 def insert_table(text: str, table: str) -> str:
@@ -52,29 +52,24 @@ def _markdown(rows: Sequence[Row]) -> str:
         return f"{EMPTY}\n"
     columns = [column for column in COLUMNS if column.brief]
     lines = [[column.title for column in columns]]
-    lines.append(["---:" if column.numeric else ":---" for column in columns])
-    lines += [[_cell(column.show(row)) for column in columns] for row in rows]
+    lines.append(["---:" if column.form else ":---" for column in columns])
+    texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
+    lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return html.escape(" ".join(text.split())).replace("|", "&#124;")
 
 
 def _csv(rows: Sequence[Row]) -> str:
     """Every field of a row but the evidence, unscaled (seconds, bytes, ms); empty where nothing was measured."""
-    names = [field.name for field in fields(Row) if field.name not in ("commits", "reference", "evidence")]
-    foreign = ["top1", "spikes_per_image", "citation"]
+    names = [field.name for field in fields(Row) if field.name != "evidence"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "commits", *(f"published_{key}" for key in foreign)])
-    for row in rows:
-        values = [getattr(row, name) for name in names]
-        values += [" ".join(row.commits), *(published(row, key) for key in foreign)]
-        writer.writerow([_plain(value) for value in values])
+    writer.writerow(names)
+    writer.writerows([_plain(getattr(row, name)) for name in names] for row in rows)
     return text.getvalue()
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(value)
     # Ten digits are more than any measurement here has and hide the last bits of a mean.
     return format(value, ".10g") if isinstance(value, float) else value

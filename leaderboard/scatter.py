@@ -1,200 +1,104 @@
-"""SVG: accuracy against spikes per image, each network beside its twin with gradient scaling.
+"""SVG: accuracy against spikes per image, a panel for each data set, each network beside its twin with scaling."""
 
-In the page a figure for each data set, whose marks carry ranks and lead to the table; for the README one picture, whose
-marks carry names.
-"""
-
-import math
+import io
+import json
+import re
 from collections.abc import Sequence
-from html import escape
-from itertools import product
-from typing import NamedTuple
+from html import escape, unescape
+from typing import Any
 
 from zoo.family import plain_name
+from zoo.files import sha256_of
 
 from .collect import Row
 
-
-class Point(NamedTuple):
-    """A mark: its row, what is written beside it, and where a click on it leads, "" for nowhere."""
-
-    row: Row
-    label: str
-    anchor: str = ""
-
-
-_WIDTH, _HEIGHT = 640, 380
-_LEFT, _TOP, _BOTTOM, _MARGIN = 64, 44, 324, 24  # of the plotting area, in SVG units; _MARGIN is right of it
-_CHARACTER, _LINE, _MARK = 6.6, 14, 7  # about the width and height of a letter; half a mark
-_PANEL = 420  # wide, two of which the README shows side by side
-
-# A file of its own has no style of a page, and an image in a README is shown on white and on black: colours between.
-_STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#737b85}path{fill:none}"
-    ".grid{stroke:#737b85;stroke-opacity:.25}.twin{stroke:#737b85;stroke-dasharray:3 4}"
-    ".plain .dot{fill:#2f81d6}.scaled .dot{fill:#d1661a}.plain .bar{stroke:#2f81d6}.scaled .bar{stroke:#d1661a}"
-)
+# The picture is shown on white and on black: colours between. Two shapes as well: it reads without colour vision.
+_GREY = "#737b85"
+_KINDS = {False: ("o", "#2f81d6", "plain"), True: ("D", "#d1661a", "gradient scaling (_gs)")}
+_COLOURED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+_STYLE = dict.fromkeys(_COLOURED, _GREY) | {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}
+_PLACES = ((8, 0, "left"), (-8, 0, "right"), (0, 12, "center"), (0, -12, "center"))  # of a name, points from its mark
 
 
-def scatter(dataset: str, points: list[Point]) -> str:
-    """A figure for one dataset, of the width of the page."""
-    drawn = _panel(dataset, points, _WIDTH)
-    if not drawn:
+def picture(rows: Sequence[Row], page: str = "") -> str:
+    """An SVG element whose marks lead to their rows in `page`, by default the one it is in; "" for nothing to draw."""
+    rows = [row for row in rows if row.spikes_per_image]  # a network that never spikes has no place on a log axis
+    if not rows:
         return ""
-    title = f"{escape(dataset)}: top-1 accuracy against spikes per image"
-    return (
-        f'<figure data-dataset="{escape(dataset)}"><figcaption>{escape(dataset)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{title}">{drawn}</svg></figure>'
-    )
+    from matplotlib import style  # here, as it takes a second and who reads results needs none of it
+    from matplotlib.figure import Figure
+
+    panels = {dataset: [row for row in rows if row.dataset == dataset] for dataset in {r.dataset: 0 for r in rows}}
+    title = f"Top-1 accuracy against spikes per image: {', '.join(panels)}"
+    data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in rows]
+    about = {"Title": title, "Description": sha256_of(json.dumps(data).encode()), "Date": None, "Creator": None}
+    # The defaults: nobody's own style. The salt: the same ids each time, and no other plot of the page has them.
+    with style.context(["default", _STYLE | {"svg.hashsalt": title}]):
+        size = -(-len(panels) // 2), min(len(panels), 2)
+        figure = Figure((4.4 * size[1], 4 * size[0]), layout="constrained")
+        for place, (dataset, shown) in enumerate(panels.items(), 1):
+            _draw(figure.add_subplot(*size, place), dataset, shown)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+        figure.draw_without_rendering()  # moves the axes to where they stay: a name's place depends on it
+        for axes, shown in zip(figure.axes, panels.values(), strict=True):
+            _write_names(axes, shown)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata=about)
+
+    def link(found: re.Match[str]) -> str:
+        (row,) = (row for row in rows if row.path == unescape(found[1]))
+        text = f"{row.name}: {row.top1:.2f} %, {row.spikes_per_image:,.0f} spikes per image"
+        return f'<a xlink:href="{escape(f"{page}#{row.path}")}"><title>{escape(text)}</title>'
+
+    svg = file.getvalue().partition("<svg")[2]
+    svg = re.sub(r' id="[\w.]+_\d{1,4}"', "", svg)  # figure_1 and such, which every plot of the page would have
+    return "<svg" + re.sub(r'<a xlink:href="([^"]*)"[^>]*>', link, svg)
 
 
-def picture(rows: Sequence[Row]) -> str:
-    """All datasets in an SVG file, two side by side; "" where there is nothing to draw."""
-    points: dict[str, list[Point]] = {row.dataset: [] for row in rows}
+def without_drawings(text: str) -> str:
+    """A page or picture, each drawing replaced by the digest of its data: Matplotlib's versions draw differently."""
+    return re.sub(r"<svg .*?<dc:description>(\w+)</dc:description>.*?</svg>", r"\1", text, flags=re.DOTALL)
+
+
+def _draw(axes: Any, dataset: str, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    place: dict[tuple[Any, ...], tuple[float, float]] = {}
     for row in rows:
-        points[row.dataset].append(Point(row, row.name.removesuffix(f"_{row.dataset}")))
-    panels = [drawn for dataset in points if (drawn := _panel(dataset, points[dataset], _PANEL))]
-    if not panels:
-        return ""
-    places = [(index % 2 * _PANEL, index // 2 * _HEIGHT) for index in range(len(panels))]
-    width, height = _PANEL * min(len(panels), 2), places[-1][1] + _HEIGHT
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
-        f"<title>Top-1 accuracy against spikes per image</title>\n<style>{_STYLE}</style>\n"
-        + "".join(
-            f'<g transform="translate({x} {y})">{drawn}</g>\n' for (x, y), drawn in zip(places, panels, strict=True)
-        )
-        + "</svg>\n"
-    )
+        at = row.spikes_per_image or 0.0, row.top1
+        place[row.scaling is not None, plain_name(row.model), row.tag] = at
+        marker, colour, _ = _KINDS[row.scaling is not None]
+        axes.errorbar(*at, row.top1_std or 0, color=colour)
+        axes.scatter(*at, 40, colour, marker, zorder=3, urls=[row.path])
+    for scaled, *network in place:
+        if not scaled and (twin := (True, *network)) in place:
+            axes.plot(*zip(place[False, *network], place[twin], strict=True), "--", color=_GREY, linewidth=1)
+    for marker, colour, label in _KINDS.values():
+        axes.scatter([], [], 40, colour, marker, label=label)
+    axes.plot([], [], "--", color=_GREY, linewidth=1, label="twins")
+    low, high = min(x for x, _ in place.values()) / 1.7, max(x for x, _ in place.values()) * 1.7
+    axes.set(xscale="log", xlim=(low, high), xlabel="Spikes per image (log scale)", ylabel="Top-1 (%)")
+    axes.set_title(dataset, parse_math=False)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.minorticks_off()
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.25)
 
 
-def _panel(dataset: str, points: list[Point], width: int) -> str:
-    """One dataset. A row without a spike count, or that never spikes, has no place on the log axis."""
-    points = [point for point in points if point.row.spikes_per_image]
-    if not points:
-        return ""
-    right = width - _MARGIN
-    rows = [point.row for point in points]
-    x_ticks = _log_ticks([row.spikes_per_image or 0.0 for row in rows])
-    y_ticks = _linear_ticks([row.top1 + sign * (row.top1_std or 0.0) for row in rows for sign in (-1, 1)])
+def _write_names(axes: Any, rows: Sequence[Row]) -> None:
+    """A name beside each mark, over no other name or mark; none without such a place (the mark's title has it)."""
+    from matplotlib.transforms import Bbox
 
-    def x(spikes: float) -> float:
-        return _place(math.log(spikes), math.log(x_ticks[0]), math.log(x_ticks[-1]), _LEFT, right)
-
-    def y(top1: float) -> float:
-        return _place(top1, y_ticks[0], y_ticks[-1], _BOTTOM, _TOP)
-
-    grid = [
-        f'<path class="grid" d="M{x(tick):.1f} {_TOP}V{_BOTTOM}"/>'
-        f'<text x="{x(tick):.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{_short(tick)}</text>'
-        for tick in x_ticks
-    ] + [
-        f'<path class="grid" d="M{_LEFT} {y(tick):.1f}H{right}"/>'
-        f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
-        for tick in y_ticks
-    ]
-    places = [(x(row.spikes_per_image or 0.0), y(row.top1)) for row in rows]
-    place = dict(zip(map(_twin_key, rows), places, strict=True))
-    twins = [
-        '<path class="twin" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*place[False, name], *place[True, name])
-        for scaled, name in place
-        if not scaled and (True, name) in place
-    ]
-    texts = _labels(places, [point.label for point in points], right)
-    marks = [
-        _mark(point, *here, y(point.row.top1 + (point.row.top1_std or 0.0)), text)
-        for point, here, text in zip(points, places, texts, strict=True)
-    ]
-    return (
-        f"{_legend(right)}{''.join(grid)}"
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 14}" text-anchor="middle">Spikes per image (log scale)</text>'
-        f'<text transform="translate(16 {(_TOP + _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-        f"Top-1 on {escape(dataset)} (%)</text>{''.join(twins)}{''.join(marks)}"
-    )
-
-
-def _twin_key(row: Row) -> tuple[bool, str]:
-    """(has gradient scaling, name of the plain twin and tag): twins differ in the first only."""
-    return row.scaling is not None, f"{plain_name(row.model)}.{row.tag}"
-
-
-def _mark(point: Point, x: float, y: float, top: float, text: str) -> str:
-    row, scaled = point.row, _twin_key(point.row)[0]
-    bar = f'<path class="bar" d="M{x:.1f} {top:.1f}V{2 * y - top:.1f}"/>' if row.top1_std else ""
-    title = f"{point.label}. " if point.anchor else ""
-    title += f"{row.name}: {row.top1:.2f} %, {row.spikes_per_image:,.0f} spikes per image"
-    name, link = ("a", f'a href="#{escape(point.anchor)}"') if point.anchor else ("g", "g")
-    return (
-        f'<{link} class="{"scaled" if scaled else "plain"}"><title>{escape(title)}</title>{bar}'
-        f"{_shape(scaled, x, y)}{text}</{name}>"
-    )
-
-
-def _labels(places: Sequence[tuple[float, float]], labels: Sequence[str], right: float) -> list[str]:
-    """A text beside each mark, over no other text or mark; "" where there is no such place (its title has the name)."""
-    taken = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
-    texts = []
-    for (x, y), label in zip(places, labels, strict=True):
-        width = _CHARACTER * len(label)
-        for base, side in product((y + 4, y - 11, y + 19), ("start", "end")):  # beside it, above, below
-            at = x + 11 if side == "start" else x - 11
-            low = at if side == "start" else at - width
-            box = (low, base - _LINE + 2, low + width, base + 2)
-            if low > _LEFT and box[2] < right + 4 and not any(_overlap(box, other) for other in taken):
+    spots = [(row.spikes_per_image, row.top1) for row in rows]
+    taken = [Bbox([middle - 7, middle + 7]) for middle in axes.transData.transform(spots)]
+    for row, spot in zip(rows, spots, strict=True):
+        text, colour = row.name.removesuffix(f"_{row.dataset}"), _KINDS[row.scaling is not None][1]
+        for x, y, side in _PLACES:
+            name = axes.annotate(text, spot, (x, y), textcoords="offset points", ha=side, va="center", color=colour)
+            name.set(in_layout=False, parse_math=False, url=row.path)
+            box = name.get_window_extent()
+            if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
                 taken.append(box)
-                texts.append(f'<text x="{at:.1f}" y="{base:.1f}" text-anchor="{side}">{escape(label)}</text>')
                 break
-        else:
-            texts.append("")
-    return texts
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _shape(scaled: bool, x: float, y: float) -> str:
-    # Two shapes as well as two colours: the plot reads without colour vision.
-    if scaled:
-        return f'<path class="dot" d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"/>'
-    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
-
-
-def _legend(right: float) -> str:
-    return (
-        f'<g class="plain">{_shape(False, _LEFT + 8, 20)}<text x="{_LEFT + 22}" y="24">plain</text></g>'
-        f'<g class="scaled">{_shape(True, _LEFT + 72, 20)}<text x="{_LEFT + 86}" y="24">gradient scaling (_gs)'
-        f'</text></g><text x="{right}" y="24" text-anchor="end">dashes: twins</text>'
-    )
-
-
-def _place(value: float, low: float, high: float, start: float, end: float) -> float:
-    return start + (value - low) / (high - low) * (end - start)
-
-
-def _log_ticks(values: list[float]) -> list[float]:
-    """1, 2, 5, 10 ... from the last one at or below the smallest value to the first one above the largest."""
-    decades = range(math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values))) + 2)
-    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    low = max(tick for tick in ticks if tick <= min(values))
-    high = min(tick for tick in ticks if tick > max(values))
-    inside = [tick for tick in ticks if low <= tick <= high]
-    # Over many decades labels would touch: keep the powers of ten, and both ends of the axis.
-    return inside if len(inside) <= 8 else sorted({low, high, *(10.0**d for d in decades if low < 10.0**d < high)})
-
-
-def _linear_ticks(values: list[float]) -> list[float]:
-    """At most seven round numbers that enclose all values."""
-    for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20):
-        low = math.floor(min(values) / step)
-        high = max(math.ceil(max(values) / step), low + 1)
-        if high - low <= 6:
-            return [index * step for index in range(low, high + 1)]
-    return [-50.0, 0.0, 50.0, 100.0, 150.0]  # top-1 and its deviation cannot leave this
-
-
-def _short(count: float) -> str:
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            return f"{count / unit:.4g} {letter}"
-    return f"{count:.4g}"
+            name.remove()
