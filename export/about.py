@@ -87,8 +87,8 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     channels = about.input_size[0]
     size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
     for key, fits, expected in (
-        ("mean", len(about.mean) == channels, f"{channels} numbers, one a channel of input_size"),
-        ("std", len(about.std) == channels, f"{channels} numbers, one a channel of input_size"),
+        ("mean", len(about.mean) == channels, f"{channels} numbers, one per channel of input_size"),
+        ("std", len(about.std) == channels, f"{channels} numbers, one per channel of input_size"),
         ("input_size", size == about.input_size, f"{size} as in the graph"),
         ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
     ):

@@ -52,8 +52,8 @@ def benchmark(
         classes: how many classes that data set has; the network must have as many.
         batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
             and four threads a processor.
-        runs: timed runs a pair, after 10 that are not timed.
-        provider: CPUExecutionProvider unless said otherwise; it runs there or not at all.
+        runs: timed runs per pair, after 10 that are not timed.
+        provider: CPUExecutionProvider by default; it runs there or not at all.
         optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
 
     Returns:
@@ -138,7 +138,7 @@ def _count(
 
 
 def _time(session: Any, x: NDArray[np.float32], runs: int) -> dict[str, Any]:
-    """Milliseconds a run, input and output in NumPy arrays."""
+    """Milliseconds per run, input and output in NumPy arrays."""
     x = np.ascontiguousarray(x)
     for _ in range(WARM_UP):
         run_session(session, ["logits"], x)

@@ -12,7 +12,7 @@ PREFIX = "spikes/"
 
 
 def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph with one more output a neuron layer: "spikes/<layer>", float32 [batch, timesteps].
+    """A graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
 
     An entry is the number of spikes of that layer, for one image in one time step.
 

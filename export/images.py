@@ -34,7 +34,7 @@ def read_images(path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any
         raise ZooError(f'{path} has no array "images", only {", ".join(arrays) or "nothing"}')
     for name in ("images", "labels"):
         if name in arrays and not arrays[name].ndim:
-            raise ZooError(f'"{name}" in {path} is a single value, expected an array with one entry an image')
+            raise ZooError(f'"{name}" in {path} is a single value, expected an array with one entry per image')
     return arrays["images"], arrays.get("labels")
 
 

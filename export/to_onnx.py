@@ -42,8 +42,8 @@ def to_onnx(
     Args:
         model: a network of the zoo.
         path: the .onnx file.
-        spike_counts: one more output a neuron layer, "spikes/<layer>", float32 [batch, timesteps].
-        tag: names the training; the checkpoint's own unless said otherwise.
+        spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
+        tag: names the training; the checkpoint's own by default.
         verify: run the gate of `export.verify`.
         images: normalised images [N, C, H, W] for that gate; random ones without.
         metadata: further entries of the file's metadata_props.

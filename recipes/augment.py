@@ -19,7 +19,7 @@ AUTO_AUGMENTS = ["none", "autoaugment", "randaugment"]
 
 
 def random_crop(images: Tensor, padding: int) -> Tensor:
-    """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place an image."""
+    """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place per image."""
     batch, _, height, width = images.shape
     windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     y, x = torch.randint(2 * padding + 1, (2, batch)).to(images.device)
@@ -57,7 +57,7 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
 
     Args:
         kind: "none", "autoaugment" or "randaugment".
-        ops, magnitude: RandAugment's number of operations an image and their strength, 0 to 30.
+        ops, magnitude: RandAugment's number of operations per image and their strength, 0 to 30.
 
     Raises:
         ZooError: unknown kind.
@@ -81,7 +81,7 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
 
 
 def erase(images: Tensor, probability: float) -> Tensor:
-    """Zero a random rectangle an image with `probability` (arXiv 1708.04896), in place on normalised images."""
+    """Zero a random rectangle per image with `probability` (arXiv 1708.04896), in place on normalised images."""
     return RandomErasing(probability, mode="const", device=images.device)(images)
 
 
@@ -117,7 +117,7 @@ _POLICIES = AutoAugment(AutoAugmentPolicy.CIFAR10).policies
 
 
 def _apply(images: Tensor, choice: Tensor, operations: list[tuple[str, float]]) -> Tensor:
-    # The images that drew the same operation and sign go through it together: a few calls a batch, not one an image.
+    # The images that drew the same operation and sign go through it together: a few calls per batch, not one per image.
     out = images.clone()
     negative = torch.rand(len(images)) < 0.5
     for index, (name, level) in enumerate(operations):

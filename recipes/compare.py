@@ -8,7 +8,7 @@ from zoo.record import ARM, OPTIONAL, TRAINED, read
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line a result: name, seed, top-1 in percent, spikes an image, training time; differences to the first."""
+    """One line per result: name, seed, top-1 in percent, spikes per image, training time; differences to the first."""
     first, lines = results[0], [f"{'model':<28} {'seed':>4} {'top-1 %':>16} {'spikes/image':>20} {'train s':>8}"]
     for result in results:
         top1, spikes = f"{result['top1']:.2f}", f"{result['spikes_per_image']:,.0f}"
@@ -22,7 +22,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def said(result: dict[str, Any]) -> str:
     """Accuracy and spikes of one result, for people."""
-    spikes = f"{result['spikes_per_image']:,.0f} spikes an image"
+    spikes = f"{result['spikes_per_image']:,.0f} spikes per image"
     return f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, {spikes}"
 
 

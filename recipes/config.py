@@ -1,4 +1,4 @@
-"""The recipe: a flat YAML file, one key a training option; an unknown key is an error."""
+"""The recipe: a flat YAML file, one key per training option; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Recipe:
     """Everything that decides a training run; a run directory keeps it as recipe.yaml."""
 
     model: str = _key("sresnet19_gs", "architecture; python -c 'import zoo; print(zoo.list_models())' lists them")
-    tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> unless said")
+    tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> by default")
     dataset: str = _key("cifar10", "cifar10, cifar100 or digits (embedded, needs no files)")
-    data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA unless said", place=True)
+    data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA by default", place=True)
     download: bool = _key(False, "fetch missing CIFAR files into data_dir", place=True)
     train_images: int = _key(0, "train on this many images, 0 for all")
     val_images: int = _key(0, "hold out this many training images and validate on them every epoch")
@@ -83,9 +83,9 @@ class Recipe:
     phases: list[dict[str, Any]] | None = _key(
         None,
         "what comes before the full setting: a list of {epochs: E, size: pixels, timesteps: T, alpha: strength of "
-        "gradient scaling}, in order, each but epochs as in the full setting unless said; the last epochs are that",
+        "gradient scaling}, in order, each but epochs as in the full setting by default; the last epochs are that",
     )
-    batch_size: int = _key(128, "images a step, over all processes", low=1)
+    batch_size: int = _key(128, "images per step, over all processes", low=1)
     optimizer: str = _key(
         "sgd",
         "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)",
@@ -108,7 +108,7 @@ class Recipe:
     crop: int = _key(4, "random crop after padding by this many pixels, 0 for none")
     hflip: bool = _key(True, "random mirror image")
     auto_augment: str = _key("none", "none, autoaugment (CIFAR-10 policy) or randaugment", choices=AUTO_AUGMENTS)
-    randaugment_ops: int = _key(1, "operations an image")
+    randaugment_ops: int = _key(1, "operations per image")
     randaugment_magnitude: int = _key(9, "0 to 30", high=30)
     cutout: int = _key(0, "side of a zeroed square in pixels, 0 for none")
     erasing: float = _key(0.0, "probability of erasing a random rectangle", high=1)
@@ -134,11 +134,11 @@ class Recipe:
     device: str = _key("auto", "auto (cuda where there is one), cpu, cuda", choices=["auto", "cpu", "cuda"])
     seed: int = _key(0, "of initialisation, data order, augmentation and dropout")
 
-    out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> unless said", place=True)
-    resume: bool = _key(False, "go on where the run directory's last state ends, bit for bit", place=True)
+    out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> by default", place=True)
+    resume: bool = _key(False, "go on where the run directory's last state ends, bit-exactly", place=True)
     checkpoint_minutes: float = _key(5.0, "save the training state this often, and at every epoch's end", place=True)
     tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra snn-zoo[tensorboard])", place=True)
-    comparison: str | None = _key(None, "name of the comparison that this run is part of; <model>.<tag> unless said")
+    comparison: str | None = _key(None, "name of the comparison that this run is part of; <model>.<tag> by default")
     test_reads: int = _key(1, "how many runs of that comparison read the test set", low=1)
 
     def __post_init__(self) -> None:

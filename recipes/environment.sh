@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and tests/run.sh, from the root of the checkout: make .venv once and install into it.
-# SNNZOO_PYTHON names the interpreter to start from; python3 unless said.
+# SNNZOO_PYTHON names the interpreter to start from; python3 by default.
 
 make_environment() {  # make_environment REQUIREMENT: sets $python
     local base=${SNNZOO_PYTHON:-} candidate

@@ -16,7 +16,7 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
     """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
 
     Args:
-        top: how many classes an image, most probable first.
+        top: how many classes per image, most probable first.
         resize: scale and crop images that are not of the network's size, instead of refusing them.
 
     Returns:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    parser.add_argument("--top", type=int, default=5, help="classes an image (default: 5)")
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
     parser.add_argument("--resize", action="store_true", help="scale and crop images of another size")
     parser.add_argument("--json", action="store_true", help="print JSON")
     a = parser.parse_args(argv)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# start.sh DATASET [--key value ...]: train with the recipe of --model for that data set, sresnet19_gs unless said.
+# start.sh DATASET [--key value ...]: train with the recipe of --model for that data set, sresnet19_gs by default.
 # A GPU is used when there is one; NPROC=8 starts 8 processes through torchrun.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -31,7 +31,7 @@ class RunState:
     step: int = 0
     """All randomness of a step is seeded from (seed, rank, step), so this number is the whole position."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Of summary.csv, one an epoch."""
+    """Of summary.csv, one per epoch."""
     earlier: float = 0.0
     """Seconds of training before the last start of this run."""
     started: float = 0.0

@@ -1,6 +1,6 @@
 """Train a spiking network from a recipe: `python -m recipes.train RECIPE.yaml [--key value ...]`.
 
-A run directory holds recipe.yaml, summary.csv (a row an epoch), state.safetensors (to resume), and at the end the
+A run directory holds recipe.yaml, summary.csv (a row per epoch), state.safetensors (to resume), and at the end the
 checkpoint (model.safetensors, config.json) and result.json, in the schema of the leaderboard.
 """
 

@@ -32,7 +32,7 @@ _DEFAULT = {
 
 
 def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
-    """timm's `default_cfgs`: one entry a bundled or published checkpoint, or one without weights.
+    """timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps.
     """
@@ -178,7 +178,7 @@ def build(
 
 
 class StageFeatures(FeatureGetterNet):
-    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one a stage."""
+    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage."""
 
     def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int], **kwargs: Any) -> None:
         if tuple(out_indices if not isinstance(out_indices, int) else ()) == (0, 1, 2, 3, 4):  # timm's default

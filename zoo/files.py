@@ -19,7 +19,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
             was at `path` before stays as it was.
     """
     path = Path(path)
-    # One name a file: what a killed process left is overwritten by the next write.
+    # One name per file: what a killed process left is overwritten by the next write.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

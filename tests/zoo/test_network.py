@@ -42,7 +42,7 @@ def params(name):
         return sum(p.numel() for p in zoo.create_model(name).parameters())
 
 
-SMALL = [name for name in PLAIN if params(name) < 3e5]  # at least one a family, see test_families
+SMALL = [name for name in PLAIN if params(name) < 3e5]  # at least one per family, see test_families
 BIG = [name for name in PLAIN if name not in SMALL]
 FAMILIES = {type(zoo.create_model(name)).__name__: name for name in SMALL}
 EVERY_LAYER = {"name": "causal_trace", "layers": "all"}

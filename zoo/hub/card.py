@@ -94,7 +94,7 @@ def _summary(release: Release) -> str:
     ]
     if test := next((result for result in _accuracies(release) if result["split"] == "test"), None):
         spikes = test["spikes_per_image"]
-        cost = "" if spikes is None else f", with {spikes:,.0f} spikes an image"
+        cost = "" if spikes is None else f", with {spikes:,.0f} spikes per image"
         lines.append(f"Top-1 on the test set: **{test['top1']:.2f} %**{cost}.")
     return "\n".join(lines) + "\n"
 

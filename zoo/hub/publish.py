@@ -52,7 +52,7 @@ def push(
 
     Args:
         run: see `zoo.hub.release.collect`.
-        repo: ORG/NAME; ORGANISATION/architecture.tag unless said. Made if it is not there.
+        repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
         private: make it private; an existing public one is refused.
         onnx, results: further files, see `zoo.hub.release.collect`.
 
@@ -84,7 +84,7 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
 
     Args:
         name: ORG/NAME[@REVISION].
-        directory: must not exist, or be empty; NAME in the working directory unless said.
+        directory: must not exist, or be empty; NAME in the working directory by default.
         revision: a branch, a tag or a commit, if `name` has none.
 
     Raises:

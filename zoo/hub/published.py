@@ -1,4 +1,4 @@
-"""Which checkpoints are on a Hub: weights/published.json, one entry a release, pinned to a commit and a sha256."""
+"""Which checkpoints are on a Hub: weights/published.json, one entry per release, pinned to a commit and a sha256."""
 
 import re
 from collections.abc import Sequence

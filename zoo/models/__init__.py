@@ -1,4 +1,4 @@
-"""The architectures, one file a family. Importing this package registers them with timm and the zoo."""
+"""The architectures, one file per family. Importing this package registers them with timm and the zoo."""
 
 from . import max_resnet as max_resnet
 from . import maxformer as maxformer

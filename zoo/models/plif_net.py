@@ -1,7 +1,7 @@
 """The CIFAR-10 network of PLIF (Fang et al. 2021, arXiv 2007.05785), max-pooled.
 
 Six 3 x 3 convolutions of 256 channels with batch normalisation, a 2 x 2 max pool behind every third, a fully connected
-layer of 2048, one of 10 neurons a class, and voting: the logit of a class is the share of its 10 neurons that spike,
+layer of 2048, one of 10 neurons per class, and voting: the logit of a class is the share of its 10 neurons that spike,
 averaged over time, so it lies in [0, 1]. (So does its target in the paper, which trains with a squared error and
 dropout 0.5; a cross-entropy of such logits cannot fall below 1.46 with 10 classes.) 36,720,492 parameters for 10
 classes, eight of which are time constants: neurons are parametric LIF with the arctan surrogate by default. The same
@@ -41,7 +41,7 @@ class PLIFNet(SpikingNetwork):
         stem_stride, neuron, surrogate, kwargs: as for `SpikingNetwork`; `dropout` is in front of both fully connected
             layers.
 
-    The classifier `fc` has 10 outputs a class, each the current of a neuron that votes for it.
+    The classifier `fc` has 10 outputs per class, each the current of a neuron that votes for it.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class PLIFNet(SpikingNetwork):
                 _spread(layer)
 
     def make_classifier(self, features: int) -> nn.Module:
-        """A linear layer from features to 10 neurons a class, or nothing where there are no classes."""
+        """A linear layer from features to 10 neurons per class, or nothing where there are no classes."""
         self.head_hidden_size = features
         return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
 

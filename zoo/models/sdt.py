@@ -40,7 +40,7 @@ class SpikeDrivenAttention(nn.Module):
 
 
 class SpikeDrivenTransformer(MembraneTransformer):
-    """Spike-driven transformer: one stage a block, all of one resolution.
+    """Spike-driven transformer: one stage per block, all of one resolution.
 
     The stream holds membrane currents, and every convolution but that of the image receives spikes. Scaling cannot
     reach the last two of the stem: one has a pooling between itself and its neurons, the neurons of the other are in

@@ -15,7 +15,7 @@ from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, va
 
 
 class Spikformer(SpikingTransformer):
-    """Spikformer: one stage a block, all of one resolution.
+    """Spikformer: one stage per block, all of one resolution.
 
     Blocks add spikes to a stream that counts them (SEW ADD), so q, k, v and the first map of an MLP receive counts.
     Everything behind them receives spikes: the neurons are before the pooling, as in the paper and its code.

@@ -36,7 +36,7 @@ class CLIF(LIF):
     Args:
         decay, tau, threshold, decay_input, surrogate, kernel: as in LIF; there is no fused kernel.
         detach_reset: no gradient through the spike that resets v; the one that m counts keeps its gradient, which is
-            the neuron's second way back through time. Off unless said otherwise, as in the paper.
+            the neuron's second way back through time. Off by default, as in the paper.
     """
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "decay_input", "detach_reset"]

@@ -44,16 +44,16 @@ class GLIFState(NamedTuple):
 
 
 class GLIF(SpikingNeuron):
-    """Gated LIF neurons whose gates and constants are learned, one of each a layer.
+    """Gated LIF neurons whose gates and constants are learned, one of each per layer.
 
-    The paper has one of each a channel. A neuron here does not know its channels, so these are the paper's layer-wise
+    The paper has one of each per channel. A neuron here does not know its channels, so these are the paper's layer-wise
     ones: seven scalars, and a conductance for each time step.
 
     Args:
-        decay, tau: where the exponential leak's decay starts, between 0 and 1; 0.25 unless said otherwise.
+        decay, tau: where the exponential leak's decay starts, between 0 and 1; 0.25 by default.
         threshold: where the threshold starts, between 0 and 1; the reset by subtraction starts there too, and the
             linear leak at threshold / (2 T). The attribute `threshold` stays at this start: `constants` has the learnt.
-        detach_reset: no gradient through the spike that resets u. Off unless said otherwise, as in the authors' code.
+        detach_reset: no gradient through the spike that resets u. Off by default, as in the authors' code.
         timesteps, surrogate, kernel: as in LIF; there is no fused kernel.
     """
 

@@ -135,9 +135,9 @@ class IF(LIF):
 
 
 class PLIF(LIF):
-    """Parametric LIF: one learnable time constant a layer, 1 - decay = sigmoid(w) (Fang et al. 2021, arXiv 2007.05785).
+    """Parametric LIF: a learnable time constant per layer, 1 - decay = sigmoid(w) (Fang et al. 2021, arXiv 2007.05785).
 
-    `decay` or `tau` set the start; `decay_input` is on unless said otherwise, as in the paper (eq. 10).
+    `decay` or `tau` set the start; `decay_input` is on by default, as in the paper (eq. 10).
     """
 
     def __init__(self, timesteps: int = 4, *, decay_input: bool = True, **kwargs: Any) -> None:

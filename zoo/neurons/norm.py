@@ -32,7 +32,7 @@ def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, th
     """A normalisation of currents [T*B, C, H, W] from a name or `{"name": "tdbn", "alpha": 0.7}`.
 
     Args:
-        spec: "bn" and "tdbn" are PyTorch's BatchNorm2d, which the fused kernels take. `alpha` (1 unless said) is for
+        spec: "bn" and "tdbn" are PyTorch's BatchNorm2d, which the fused kernels take. `alpha` (1 by default) is for
             "tdbn": the paper takes 1 / sqrt(2) where two normalised branches are summed. Its weight is the paper's
             lambda * alpha * threshold: the same function; under SGD, steps of it are not scaled by that factor.
         channels: C.

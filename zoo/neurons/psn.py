@@ -22,7 +22,7 @@ from .base import SpikingNeuron
 
 
 class PSN(SpikingNeuron):
-    """Parallel spiking neurons: learnable `weight` W [T, T] and `bias` -B [T, 1], one of each a layer.
+    """Parallel spiking neurons: learnable `weight` W [T, T] and `bias` -B [T, 1], one of each per layer.
 
     As in the authors' code (SpikingJelly's PSN), W starts uniform in +-1 / sqrt(T) (Kaiming's rule with a = sqrt(5))
     and every threshold at 1.

@@ -36,7 +36,7 @@ class PostSpikes:
 
         Args:
             spikes: of the neurons behind the layer.
-            saved: what to save of them for backward, `compact(spikes)`; themselves unless said.
+            saved: what to save of them for backward, `compact(spikes)`; themselves by default.
 
         Raises:
             ZooError: they are not in the shape of the layer's output.
@@ -174,7 +174,7 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         Args:
             x: input spikes.
             post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
-            saved: what to save of `x` for the backward pass, `compact(x)`; itself unless said.
+            saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
 
         Raises:
             ZooError: the layer has a scaling and nobody says which neurons it drives.

@@ -33,7 +33,7 @@ class Scaling(NamedTuple):
     layers: str = DEFAULT_LAYERS
     """Which layers are scaled: "default", "all" or a wildcard over their names, "stages.2.*"."""
     every: int = 1
-    """The factor is computed in every so manieth forward pass, and kept between."""
+    """The factor is computed in every n-th forward pass, and kept between."""
     average: float = 0.0
     """What a new factor keeps of the one before, 0 to below 1."""
     batch: float = 1.0
@@ -154,8 +154,8 @@ def unregistered_rule(spec: Any) -> str | None:
 def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
     """Turn None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
 
-    alpha is 0.5 and k is exp(-1) unless said; a control (mean_scale, norm_scale, permuted, shuffled) says with `of`
-    which preset it is the control of, "causal_trace" unless said.
+    alpha is 0.5 and k is exp(-1) by default; a control (mean_scale, norm_scale, permuted, shuffled) says with `of`
+    which preset it is the control of, "causal_trace" by default.
 
     Raises:
         ZooError: unknown preset or key, or a number out of range.

@@ -1,7 +1,7 @@
 """Compare ways to train, arm by arm and seed by seed: `python -m recipes.ablate PLAN`.
 
 Each arm runs with each seed as a training run of its own. A seed fixes initialisation, data order and augmentation, so
-runs of one seed are pairs: what an arm changes is read from differences within them. One JSON file a run is the
+runs of one seed are pairs: what an arm changes is read from differences within them. One JSON file per run is the
 evidence; the page and plot beside them are rendered from these files alone.
 """
 
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(
         prog="python -m recipes.ablate",
         description="Train every arm of a plan with every seed, and compare them pair by pair.",
-        epilog="Results go to the folder beside the plan that has its name: one JSON file a run, README.md with the "
+        epilog="Results go to the folder beside the plan that has its name: one JSON file per run, README.md with the "
         "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
         "example: python -m recipes.ablate cpu_screening --workers 2",
     )

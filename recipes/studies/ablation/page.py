@@ -82,7 +82,8 @@ def _page(plan: Plan) -> str:
     done = f"{len(results)} of {len(plan.runs)} runs. {_setting(results)}"
     lines = [f"# Ablation {plan.name}", *(["", plan.question] if plan.question else []), ""]
     lines += [f"Rendered by `python -m recipes.ablate {plan.name}.yaml` from the JSON files here: {done}", ""]
-    lines += ["| arm | runs | top-1 % | spikes an image | training loss | minutes a run |", "|:--|--:|--:|--:|--:|--:|"]
+    lines += ["| arm | runs | top-1 % | spikes per image | training loss | minutes per run |"]
+    lines += ["|:--|--:|--:|--:|--:|--:|"]
     for arm in plan.arms:
         found = list(plan.results(arm).values())
         lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
@@ -125,7 +126,7 @@ def _plot(plan: Plan) -> bytes:
         a, b = interval(x), interval(y)
         axes.errorbar(a.mean, b.mean, b.half, a.half, marker, color=colour, capsize=3, label=arm)
     axes.set(xlabel="spikes per image", ylabel="top-1 (%)")
-    axes.set_title(f"{plan.name}: a small mark a run, a large one an arm")
+    axes.set_title(f"{plan.name}: a small mark per run, a large one per arm")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     out = io.BytesIO()

@@ -56,7 +56,7 @@ def examine(
         model: an architecture.
         data: what to train on; the held-out images are training images, too.
         steps: training steps, a multiple of 4.
-        batch: images a step.
+        batch: images per step.
         lr: peak learning rate.
         data_dir: where the data is.
 
@@ -143,11 +143,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
     parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
-    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
+    parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
     parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
     parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())} (cifar10)")
-    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
     a = parser.parse_args(argv)
     if a.steps % _EPOCHS or a.steps < _EPOCHS:

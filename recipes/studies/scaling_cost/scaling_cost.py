@@ -44,7 +44,7 @@ machine and every timing. Times are medians of alternating training steps in one
 Correlations are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer,
 the smallest of all time steps: of the worst layer at the worst of the steps looked at, and on average.
 """
-_HEAD = "| form | ms a step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"
+_HEAD = "| form | ms per step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"
 CHEAP: list[dict[str, Any]] = [
     {"batch": 0.5},
     {"batch": 0.25},
@@ -207,11 +207,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(prog="python -m recipes.scaling_cost", description=__doc__)
     parser.add_argument("--model", default="sresnet19_w32", help="architecture (%(default)s)")
     parser.add_argument("--dataset", default="cifar10", help="cifar10, cifar100 or digits (%(default)s)")
-    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA unless said")
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--rule", default="causal_trace", help="YAML: a preset, or {name: ..., alpha: ...}")
     parser.add_argument("--forms", help="YAML: a list of the keys that differ, [{batch: 0.25}, {every: 8}]")
     parser.add_argument("--timesteps", type=int, default=4, help="time steps (4)")
-    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
+    parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
     parser.add_argument("--train-steps", type=int, default=300, help="training steps before the comparison (300)")
     parser.add_argument("--checks", type=int, default=12, help="random steps at which factors are compared (12)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, 0 for none (5)")
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, form in result["forms"].items():
         words = [f"{name:36}"]
         if "ms_a_step" in form:
-            words.append(f"{form['ms_a_step']:6.0f} ms a step, {form['times_plain']:.3f} x plain")
+            words.append(f"{form['ms_a_step']:6.0f} ms per step, {form['times_plain']:.3f} x plain")
         if "worst" in form:
             words.append(
                 f"correlation {form['worst']:.3f} at worst ({form['worst_layer']}), {form['mean']:.3f} on average"

@@ -81,7 +81,7 @@ def bench(
     Args:
         mode: "step" (training) or "inference" (evaluation mode, forward only).
         model: an architecture of the zoo.
-        batch: images a step.
+        batch: images per step.
         amp: "off", "bf16" or "fp16".
         against: any of "identity" (the floor, in every layout), "reference" (the same network on the plain kernel),
             "plain" (without gradient scaling) and "spikingjelly" (as its users get it, in float32 and in `amp`).
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("mode", choices=["step", "inference"], help="a training step, or the forward pass alone")
     parser.add_argument("--model", required=True, help="architecture, as in zoo.list_models()")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images a step (32)")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images per step (32)")
     parser.add_argument("--timesteps", type=int, default=4, metavar="T", help="time steps (4)")
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
     parser.add_argument(
@@ -257,7 +257,7 @@ def _summary(result: dict[str, Any]) -> str:
     lines = [f"{what}, {result['kernel']} kernel, {result['layout']}"]
     for name, arm in arms.items():
         kept = arm.get("saved_bytes_per_image")
-        saved = "" if kept is None else f", {kept / 1e6:.2f} MB saved an image"
+        saved = "" if kept is None else f", {kept / 1e6:.2f} MB saved per image"
         lines.append(
             f"  {name:24} {arm['median_ms']:9.2f} ms  (p10 {arm['p10_ms']:.2f}, p90 {arm['p90_ms']:.2f}), first "
             f"{arm['first_step_ms']:.0f} ms, {arm['median_ms'] / result['median_ms']:.2f} x{saved}, "
