@@ -41,11 +41,11 @@ class Client(Forks):
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "SNNZOO_DATA"))
         }
-        environment = kept | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        self.environment = kept | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         # The Hub runs in the process of the tests, which may have to wait for a processor.
-        environment |= {"HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
-        environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1,localhost"}
-        super().__init__(environment)
+        self.environment |= {"HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+        self.environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1,localhost"}
+        super().__init__(self.environment)
 
     def hub(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """`python -m zoo.hub ARGUMENTS`."""
