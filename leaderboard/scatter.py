@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from html import escape, unescape
+from html import escape
 from typing import Any
 
 from zoo.family import plain_name
@@ -17,7 +17,8 @@ _GREY = "#737b85"
 _KINDS = {False: ("o", "#2f81d6", "plain"), True: ("D", "#d1661a", "gradient scaling (_gs)")}
 _COLOURED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
 _STYLE = dict.fromkeys(_COLOURED, _GREY) | {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}
-_PLACES = ((8, 0, "left"), (-8, 0, "right"), (0, 12, "center"), (0, -12, "center"))  # of a name, points from its mark
+# Of a name, in points from its mark: beside it, above, below.
+_PLACES = ((8, 0, "left"), (-8, 0, "right"), (-8, 12, "left"), (8, 12, "right"), (-8, -12, "left"), (8, -12, "right"))
 
 
 def picture(rows: Sequence[Row], page: str = "") -> str:
@@ -46,13 +47,13 @@ def picture(rows: Sequence[Row], page: str = "") -> str:
         figure.savefig(file, format="svg", transparent=True, metadata=about)
 
     def link(found: re.Match[str]) -> str:
-        (row,) = (row for row in rows if row.path == unescape(found[1]))
+        row = next(row for row in rows if row.path.encode().hex() == found[1])  # so that it needs no escape
         text = f"{row.name}: {row.top1:.2f} %, {row.spikes_per_image:,.0f} spikes per image"
         return f'<a xlink:href="{escape(f"{page}#{row.path}")}"><title>{escape(text)}</title>'
 
     svg = file.getvalue().partition("<svg")[2]
     svg = re.sub(r' id="[\w.]+_\d{1,4}"', "", svg)  # figure_1 and such, which every plot of the page would have
-    return "<svg" + re.sub(r'<a xlink:href="([^"]*)"[^>]*>', link, svg)
+    return "<svg" + re.sub(r'<a xlink:href="([0-9a-f]+)"[^>]*>', link, svg)
 
 
 def without_drawings(text: str) -> str:
@@ -68,13 +69,13 @@ def _draw(axes: Any, dataset: str, rows: Sequence[Row]) -> None:
         at = row.spikes_per_image or 0.0, row.top1
         place[row.scaling is not None, plain_name(row.model), row.tag] = at
         marker, colour, _ = _KINDS[row.scaling is not None]
-        axes.errorbar(*at, row.top1_std or 0, color=colour)
-        axes.scatter(*at, 40, colour, marker, zorder=3, urls=[row.path])
+        axes.errorbar(*at, row.top1_std or None, color=colour)
+        axes.scatter(*at, s=40, color=colour, marker=marker, zorder=3, urls=[row.path.encode().hex()])
     for scaled, *network in place:
         if not scaled and (twin := (True, *network)) in place:
             axes.plot(*zip(place[False, *network], place[twin], strict=True), "--", color=_GREY, linewidth=1)
     for marker, colour, label in _KINDS.values():
-        axes.scatter([], [], 40, colour, marker, label=label)
+        axes.scatter([], [], s=40, color=colour, marker=marker, label=label)
     axes.plot([], [], "--", color=_GREY, linewidth=1, label="twins")
     low, high = min(x for x, _ in place.values()) / 1.7, max(x for x, _ in place.values()) * 1.7
     axes.set(xscale="log", xlim=(low, high), xlabel="Spikes per image (log scale)", ylabel="Top-1 (%)")
@@ -96,7 +97,7 @@ def _write_names(axes: Any, rows: Sequence[Row]) -> None:
         text, colour = row.name.removesuffix(f"_{row.dataset}"), _KINDS[row.scaling is not None][1]
         for x, y, side in _PLACES:
             name = axes.annotate(text, spot, (x, y), textcoords="offset points", ha=side, va="center", color=colour)
-            name.set(in_layout=False, parse_math=False, url=row.path)
+            name.set(in_layout=False, parse_math=False, url=row.path.encode().hex())
             box = name.get_window_extent()
             if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
                 taken.append(box)

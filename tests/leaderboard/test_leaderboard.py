@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from conftest import accuracy, latency, onnx, run_module
 
 from leaderboard import insert_table, load_results, render, rows
 from leaderboard.__main__ import main
+from leaderboard.scatter import picture, without_drawings
 from zoo.errors import ZooError
 from zoo.record import ARM, OPTIONAL, REQUIRED, TRAINED, check
 
@@ -222,7 +224,7 @@ def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
 
 def test_one_run_has_no_deviation_and_missing_is_a_dash() -> None:
     (row,) = rows({"a.json": accuracy(spikes_per_image=None, epochs=None)})
-    assert (row.top1_std, row.spikes_per_image, row.onnx_latency_ms, row.reference) == (None,) * 4
+    assert (row.top1_std, row.spikes_per_image, row.onnx_latency_ms, row.published_top1) == (None,) * 4
     pages = render([row])
     assert "| 90.00 | — | 2 | 12.60 | 1 | — | — | — |" in pages.markdown
     (line,) = csv.DictReader(io.StringIO(pages.csv))
@@ -326,7 +328,7 @@ def test_latency_of_another_network_joins_nothing(change: dict[str, Any], capsys
 def test_a_published_number_stays_in_its_own_columns() -> None:
     reference = {"top1": 94.44, "spikes_per_image": None, "citation": "Deng et al. 2022"}
     (row,) = rows({"a.json": accuracy(reference=reference), "b.json": accuracy(seed=1, weights_sha256="b" * 64)})
-    assert (row.top1, row.reference) == (90.0, reference)
+    assert (row.top1, row.published_top1, row.published_spikes_per_image) == (90.0, 94.44, None)
     pages = render([row])
     (line,) = csv.DictReader(io.StringIO(pages.csv))
     assert (line["top1"], line["published_top1"], line["published_citation"]) == ("90", "94.44", "Deng et al. 2022")
@@ -350,7 +352,7 @@ class Balanced(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
         if tag not in ("meta", "br"):
             self.open.append(tag)
 
@@ -385,6 +387,22 @@ def test_html_escapes_what_files_say() -> None:
     assert page.text.count(evil) == 11
 
 
+def test_names_break_neither_page_nor_picture() -> None:
+    evil = '"></svg>--><script>alert(1)</script>&$\\frac{'
+    results = {"a.json": accuracy(model=evil), "b.json": accuracy(tag=evil), "c.json": accuracy(dataset=evil)}
+    pages = render(rows(results))
+    assert Balanced(pages.html).tags.count("script") == 1
+    titles = [title.text or "" for title in ElementTree.fromstring(pages.svg).iter("{http://www.w3.org/2000/svg}title")]
+    for name in (f"{evil}.t2_cifar10: 90.00 %", f"sresnet19.{evil}: 90.00 %"):
+        assert [title for title in titles if title.startswith(name)]
+    assert evil in titles[0]
+
+
+def links(svg: str) -> set[str]:
+    """Where the marks of a picture or page lead."""
+    return set(re.findall(r'<a xlink:href="([^"]*)"', svg))
+
+
 def test_page_is_self_contained_and_plots_twins() -> None:
     results = {
         "a.json": accuracy(),
@@ -397,63 +415,104 @@ def test_page_is_self_contained_and_plots_twins() -> None:
     text = render(rows(results)).html
     page = Balanced(text)
     assert page.tags.count("svg") == 1  # digits has no spike count to plot
-    assert sorted(page.links) == ["#cifar10-1", "#cifar10-2"]  # nor has a network that never spikes
-    assert text.count('class="scaled"><title>1. sresnet19_gs') == text.count('class="plain"><title>2. sresnet19') == 1
-    assert text.count('class="twin"') == 1
-    assert "http://" not in text
-    assert "https://" not in text
+    marks = {"cifar10/sresnet19.t2_cifar10", "cifar10/sresnet19_gs.t2_cifar10"}  # nor has a network that never spikes
+    assert links(text) == {f"#{mark}" for mark in marks}
+    assert all(text.count(f'<tbody id="{mark}"') == 1 for mark in marks)
+    for mark, colour in (("sresnet19", "#2f81d6"), ("sresnet19_gs", "#d1661a")):
+        assert re.search(rf"<title>{mark}\.t2_cifar10: [^<]*</title>\s*<use [^>]*fill: {colour}", text)
+    assert text.count("stroke-dasharray") == 2  # one of them in the legend
+    assert render(rows({"a.json": results["a.json"]})).html.count("stroke-dasharray") == 1
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.search(r"url\((?!#)", text)
     assert page.tags.count("details") == 4
+
+
+def test_plots_of_a_page_share_no_identifier() -> None:
+    results = {data: accuracy(dataset=data) for data in ("cifar10", "cifar100", "digits")}
+    text = render(rows(results)).html
+    identifiers = re.findall(r' id="([^"]*)"', text)
+    assert text.count("<svg ") == 3
+    assert len(identifiers) == len(set(identifiers)) > 10
+
+
+def frames(svg: str) -> list[tuple[float, float, float, float]]:
+    """The plotting areas: left, top, right, bottom."""
+    found = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', svg)
+    return [(x, y, x + width, y + height) for x, y, width, height in (map(float, frame) for frame in found)]
+
+
+def spots(svg: str) -> list[tuple[float, float]]:
+    """The middles of the marks."""
+    found = re.findall(r'<a [^>]*><title>[^<]*</title>\s*<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)"', svg)
+    return [(float(x), float(y)) for x, y in found]
 
 
 @pytest.mark.parametrize("spikes", [[1e-3, 1e9], [1.0, 1.0], [99_999.0, 100_001.0]])
 @pytest.mark.parametrize("top1", [[0.0, 0.0], [100.0, 100.0], [10.0, 99.0], [93.01, 93.02]])
 def test_points_lie_inside_the_axes(spikes: list[float], top1: list[float]) -> None:
     pairs = enumerate(zip(spikes, top1, strict=True))
-    table = rows({str(i): accuracy(model=f"m{i}", spikes_per_image=s, top1=t) for i, (s, t) in pairs})
-    figure = render(table).html
-    points = re.findall(r'<a href=[^>]*>.*?cx="([\d.]+)" cy="([\d.]+)"', figure)
+    svg = picture(rows({str(i): accuracy(model=f"m{i}", spikes_per_image=s, top1=t) for i, (s, t) in pairs}))
+    ((left, top, right, bottom),) = frames(svg)
+    points = spots(svg)
     assert len(points) == 2
     for x, y in points:
-        assert 64 <= float(x) <= 616
-        assert 44 <= float(y) <= 324
-    assert 4 <= figure.count('class="grid"') <= 30
+        assert left <= x <= right
+        assert top <= y <= bottom
+    assert 4 <= svg.count("stroke-opacity: 0.25") <= 30
 
 
-def boxes(panel: str) -> list[tuple[float, float, float, float]]:
-    """Where the names beside the marks of a panel stand, at 6 units a letter."""
-    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(start|end)">([^<]*)</text></g>', panel)
-    spans = [(float(x) - 6 * len(text) * (side == "end"), 6 * len(text), float(y)) for x, y, side, text in found]
-    return [(left, y - 10, left + width, y) for left, width, y in spans]
+def boxes(svg: str) -> list[tuple[float, float, float, float]]:
+    """Where the names beside the marks stand, at 5 points a letter."""
+    form = (
+        r'<text style="[^"]*text-anchor: (start|middle|end)[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)</text>\s*</a>'
+    )
+    before = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    found = [
+        (float(x) - 5 * len(text) * before[side], float(y), 5 * len(text)) for side, x, y, text in re.findall(form, svg)
+    ]
+    return [(left, y - 7, left + width, y) for left, y, width in found]
 
 
 def test_picture_names_every_network_and_no_name_covers_another() -> None:
-    spots = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78)]
+    values = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78)]
     results = {
         f"{data}{i}.json": accuracy(model=f"net_w{i}_gs", tag=f"t2_{data}", dataset=data, spikes_per_image=x, top1=y)
         for data in ("cifar10", "cifar100")
-        for i, (x, y) in enumerate(spots)
+        for i, (x, y) in enumerate(values)
     }
-    svg = render(rows(results)).svg
-    assert svg == render(rows(results)).svg
-    page = Balanced(svg)
-    assert page.links == []
-    assert page.text.count("net_w3_gs.t2_cifar10:") == 1  # a mark's title
-    panels = svg.split('<g transform="')[1:]
-    assert len(panels) == 2
-    for panel in panels:
-        assert panel.count(">net_w3_gs.t2</text>") == 1
-        names = boxes(panel)
-        assert len(names) == 4
-        for i, a in enumerate(names):
-            assert 64 < a[0] < a[2] < 400
-            assert not [b for b in names[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+    table = rows(results)
+    svg = picture(table, "leaderboard.html")
+    assert svg == render(table).svg
+    ElementTree.fromstring(svg)
+    assert links(svg) == {f"leaderboard.html#{row.dataset}/{row.name}" for row in table}
+    assert svg.count("<title>net_w3_gs.t2_cifar10: 75.78 %, 96,800 spikes per image</title>") == 2  # mark and name
+    assert svg.count(">net_w3_gs.t2</text>") == 2
+    assert (len(frames(svg)), len(spots(svg)), len(boxes(svg))) == (2, 8, 8)
+    names = boxes(svg)
+    for i, a in enumerate(names):
+        assert [frame for frame in frames(svg) if frame[0] < a[0] < a[2] < frame[2]]
+        assert not [b for b in names[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+        assert not [(x, y) for x, y in spots(svg) if a[0] < x < a[2] and a[1] < y < a[3]]
+
+
+def test_an_error_bar_spans_a_deviation_over_seeds_to_both_sides() -> None:
+    def bars(*top1: float) -> list[tuple[float, float]]:
+        svg = picture(rows(seeds(*top1)))
+        found = re.findall(r'd="M ([\d.]+) ([\d.]+) \nL \1 ([\d.]+) \n" [^>]*stroke: #2f81d6', svg)
+        (_, middle) = spots(svg)[0]
+        return [(float(start) - middle, middle - float(end)) for _, start, end in found]
+
+    assert bars(90.0) == bars(90.0, 90.0) == []
+    ((below, above),) = bars(89.0, 91.0)
+    assert below == pytest.approx(above, abs=1e-3)
+    assert below > 20
 
 
 def test_a_name_without_a_place_is_left_to_the_title() -> None:
-    results = {f"{i}.json": accuracy(model=f"one_long_name_{i:02}", top1=50 + i / 100) for i in range(20)}
-    svg = render(rows(results)).svg
-    assert 0 < len(boxes(svg)) < 20
-    assert all(f"<title>one_long_name_{i:02}.t2_cifar10: " in svg for i in range(20))
+    results = {f"{i}.json": accuracy(model=f"one_long_name_{i:02}", top1=50 + i / 100) for i in range(60)}
+    svg = picture(rows(results))
+    assert 0 < len(boxes(svg)) < 60
+    assert all(f"<title>one_long_name_{i:02}.t2_cifar10: " in svg for i in range(60))
 
 
 def test_digits_are_in_page_and_csv_alone() -> None:
@@ -511,6 +570,26 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     error = capsys.readouterr().err
     assert all(name in error for name in ("leaderboard.csv", "accuracy_spikes.svg"))
     assert "leaderboard.html" not in error
+
+
+def test_check_compares_what_is_plotted_not_how_it_is_drawn(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another version of Matplotlib draws the same data in other bytes."""
+    main(options(board))
+    texts = {path: path.read_text() for path in (board / "site").glob("*[lg]")}
+    assert sorted(path.name for path in texts) == ["accuracy_spikes.svg", "leaderboard.html"]
+    for path, text in texts.items():
+        path.write_text(text.replace('width: 0.8"', 'width: 0.81"'))
+        assert path.read_text() != text
+    main([*options(board), "--check"])
+    for path, text in texts.items():
+        (digest,) = re.findall("<dc:description>(.*)</dc:description>", text)
+        for other in (digest, "<svg ", "</svg>"):
+            assert without_drawings(text.replace(other, "")) != without_drawings(text)
+        path.write_text(text.replace(digest, "0" * 64))
+    with pytest.raises(SystemExit):
+        main([*options(board), "--check"])
+    error = capsys.readouterr().err
+    assert all(path.name in error for path in texts)
 
 
 def test_no_results_yet(board: Path) -> None:
