@@ -14,6 +14,7 @@ from zoo.errors import ZooError, run_command
 from zoo.family import GS, plain_name
 from zoo.files import read_json
 from zoo.models.catalogue import references, summary
+from zoo.scaling import PRESETS
 
 PLUGIN = '''
 import torch
@@ -107,13 +108,14 @@ def test_list(capsys):
     assert "74.47" in published
     assert "arXiv 2202.11946" in published
     assert sum("arXiv 2202.11946" in line for line in text.splitlines()) == 2  # once, not for each twin
-    assert "scaling: causal_trace" in text
+    assert "scaling: final_trace, causal_trace" in text
 
 
 def test_info(capsys):
     found = json.loads(printed(capsys, "info", "sresnet19_w16_gs.t2_cifar10", "--json"))
     assert found["model"] == "sresnet19_w16_gs"
-    assert found["scaling"] == GS
+    assert found["scaling"] == {"name": "channel", "alpha": 0.5, "rank": 1, "every": 3}  # that of the checkpoint
+    assert json.loads(printed(capsys, "info", "sresnet19_w16_gs", "--json"))["scaling"] == GS
     assert found["kernel"].keys() >= {"cpu"}
     assert found["pretrained"] == zoo.list_pretrained("sresnet19_w16_gs.*")
     assert found["references"] == []
@@ -125,7 +127,7 @@ def test_info(capsys):
     rule = json.loads(printed(capsys, "info", "window", "--json"))
     assert rule == {
         "scaling": "window",
-        "description": "",
+        "description": PRESETS["window"].text,
         "scales": "the weight gradient of the whole window",
         "control": False,
     }

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ..kernels.spec import wide
-from .lif import LIF
+from ..specs import check_flag
+from .base import SpikingNeuron
+from .lif import resolve_decay
 
 
 class CLIFState(NamedTuple):
@@ -30,7 +32,7 @@ class CLIFState(NamedTuple):
     """Complementary potential."""
 
 
-class CLIF(LIF):
+class CLIF(SpikingNeuron):
     """Complementary LIF neurons: no parameter more than LIF, always the soft reset above.
 
     Args:
@@ -41,10 +43,23 @@ class CLIF(LIF):
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "decay_input", "detach_reset"]
 
-    def __init__(self, timesteps: int = 4, *, detach_reset: bool = False, **others: Any) -> None:
-        super().__init__(timesteps, reset="soft", detach_reset=detach_reset, **others)
+    def __init__(
+        self,
+        timesteps: int = 4,
+        *,
+        decay: float | None = None,
+        tau: float | None = None,
+        decay_input: bool = False,
+        detach_reset: bool = False,
+        **others: Any,
+    ) -> None:
+        super().__init__(timesteps, **others)
+        self.decay = resolve_decay(decay, tau)
+        self.decay_input = check_flag("decay_input", decay_input)
+        self.gain = 1 - self.decay if decay_input else 1.0
+        self.detach_reset = check_flag("detach_reset", detach_reset)
 
-    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:  # type: ignore[override]
+    def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero."""
         x = x_t.to(wide(x_t.dtype))
         if self.decay_input:
@@ -55,3 +70,7 @@ class CLIF(LIF):
         r = s.detach() if self.detach_reset else s
         v = u - r * (self.threshold + torch.sigmoid(m))
         return s.to(x_t.dtype), CLIFState(v, m)
+
+    def extra_repr(self) -> str:
+        own = f"decay={self.decay:g}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
+        return f"{own}, {super().extra_repr()}"

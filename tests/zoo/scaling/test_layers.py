@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from brute_force import PRESETS, by_hand, example
+from brute_force import PRESETS, by_hand, example, fitting
 from conftest import tiny
 from torch.nn import functional as F
 
@@ -42,15 +42,16 @@ def examples(count, batch=4):
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize(("steps", "batch"), [(3, 2), (1, 1)])
 def test_a_linear_layer_equals_brute_force(name, steps, batch):
-    pre, post, error = (z[..., :1, :1] for z in example(POINT, steps, batch, (0.6, 0.6)))
-    layer = SpikingLinear(3, 4, timesteps=steps, scaling=Scaling(name, 0.7)).double()
+    kind = fitting(POINT, name)
+    pre, post, error = (z[..., :1, :1] for z in example(kind, steps, batch, (0.6, 0.6)))
+    layer = SpikingLinear(*kind[:2], timesteps=steps, scaling=Scaling(name, 0.7)).double()
     flat = [z[..., 0, 0] for z in (pre, post, error)]
     x = flat[0].flatten(0, 1).requires_grad_()
     link = PostSpikes()
     y = layer(x, link)
     torch.testing.assert_close(y, F.linear(x, layer.weight, layer.bias), rtol=1e-12, atol=1e-12)
     (y * flat[2].flatten(0, 1) + 0 * link.tie(flat[1].flatten(0, 1))).sum().backward()
-    expected, passed = by_hand(name, pre, post, error, 0.7, POINT)
+    expected, passed = by_hand(name, pre, post, error, 0.7, kind)
     torch.testing.assert_close(layer.weight.grad, expected[..., 0, 0], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(x.grad, passed.flatten(0, 1)[..., 0, 0] @ layer.weight, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(layer.bias.grad, flat[2].sum((0, 1)), rtol=1e-10, atol=1e-10)
