@@ -103,7 +103,7 @@ def rows(results: Results) -> list[Row]:
     """One row for each dataset, model and tag that was measured on a test split: by dataset, then best top-1 first.
 
     Measurements of the same weights are one run: the one over most images counts, of these the newest. Measurements
-    that disagree, a seed that was trained twice and an ONNX measurement without a row are told on stderr.
+    that disagree, a seed that was trained twice and an ONNX measurement without a row are reported on stderr.
 
     Raises:
         ZooError: runs that would share a row differ in one of `_ALIKE`.

@@ -66,8 +66,8 @@ class RunState:
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors and JSON values to `path`, atomically."""
     tensors: dict[str, Tensor] = {}
-    skeleton = _split(state, "", tensors)
-    atomic_write(path, safetensors.torch.save(tensors, metadata={"state": json.dumps(skeleton)}))
+    tree = _split(state, "", tensors)
+    atomic_write(path, safetensors.torch.save(tensors, metadata={"state": json.dumps(tree)}))
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         with safetensors.safe_open(Path(path), "pt") as file:
-            skeleton = json.loads((file.metadata() or {})["state"])
+            tree = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return _join(skeleton, tensors)
+        return _join(tree, tensors)
     except (safetensors.SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
         hint = "start anew without --resume"
         raise ZooError(f"{path} is not a training state, or was cut short ({error}); {hint}") from error

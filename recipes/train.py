@@ -194,11 +194,13 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             if not math.isfinite(row["train_loss"]):
                 raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
             if len(val_index) and rank == 0:
-                kept = ema.module if ema else model
-                if kept.timesteps != recipe.timesteps:  # not the model itself: it would lose the factors that it keeps
-                    kept = copy.deepcopy(kept)
-                    kept.set_timesteps(recipe.timesteps)
-                scores = evaluate(kept, *held_out, data.mean, data.std, progress="validate")
+                trained = ema.module if ema else model
+                if (
+                    trained.timesteps != recipe.timesteps
+                ):  # not the model itself: it would lose the factors that it keeps
+                    trained = copy.deepcopy(trained)
+                    trained.set_timesteps(recipe.timesteps)
+                scores = evaluate(trained, *held_out, data.mean, data.std, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
             row["seconds"] = round(run.seconds, 1)
             run.rows.append(row)
@@ -221,26 +223,26 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 def _finish(
     recipe: Recipe,
     run: RunState,
-    kept: SpikingNetwork,
+    trained: SpikingNetwork,
     data: DataSet,
     train_images: int,
     held_out: tuple[Tensor, Tensor],
     init_sha256: str | None,
 ) -> dict[str, Any]:
-    """The end of a run: what is kept, rounded, stored, and measured once on the test set."""
+    """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
-    _round(kept, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
+    _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    weights_sha256 = zoo.save_checkpoint(out, kept, tag=recipe.tag or "", data_cfg=data_cfg,
+    weights_sha256 = zoo.save_checkpoint(out, trained, tag=recipe.tag or "", data_cfg=data_cfg,
                                          dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings,
                                          **({"init_sha256": init_sha256} if recipe.init else {}))  # fmt: skip
     part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
         return {}
-    scores = evaluate(kept, *part, data.mean, data.std)
+    scores = evaluate(trained, *part, data.mean, data.std)
     result = accuracy_record(
-        kept, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
+        trained, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
         weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
         test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
         train_seconds=train_seconds, origin=origin,

@@ -30,7 +30,7 @@ _CONFIG_LIMIT = 16 * 2**20
 # Of channels, time steps, layers ...: beyond any network, and little enough to count to.
 _COUNT_LIMIT = 10_000
 _SIDE_LIMIT = 4096
-# What timm's transforms know; the first is what they take unless told.
+# What timm's transforms know; the first is their default.
 _CHOICES = {
     "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
     "crop_mode": ["center", "squash", "border"],

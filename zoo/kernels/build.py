@@ -15,7 +15,7 @@ from ..errors import ZooError
 
 _SOURCE = Path(__file__).with_name("lif.cpp")
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
-# Compilers use half of a 512-bit unit unless told otherwise, to spare clock rates that newer processors do not drop.
+# Compilers use half of a 512-bit unit by default, to spare clock rates that newer processors do not drop.
 _WIDE = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
 _FLAGS = "-std=c++17 -O2 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared"
 

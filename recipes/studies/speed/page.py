@@ -45,10 +45,10 @@ def _row(r: dict[str, Any]) -> str:
     what = [r["model"], r["timesteps"], r["batch"], precision, r["surrogate"], kernel]
     floor = f"{r['times_identity']:.3f}" if "times_identity" in r else "—"
     others = [times(arm) for arm in ("plain", "reference", "spikingjelly_fp32", f"spikingjelly_{r['amp']}")]
-    kept, peer = r.get("saved_bytes_per_image"), r.get("spikingjelly_fp32")
+    saved, peer = r.get("saved_bytes_per_image"), r.get("spikingjelly_fp32")
     memory = [
-        f"{kept / 1e6:.2f}" if kept else "—",
-        f"{kept / peer['saved_bytes_per_image']:.2f}" if kept and peer else "—",
+        f"{saved / 1e6:.2f}" if saved else "—",
+        f"{saved / peer['saved_bytes_per_image']:.2f}" if saved and peer else "—",
         f"{r['peak_bytes'] / 1e6:.0f}",
     ]
     start = f"{r['kernel_build_ms'] / 1e3:.1f} + {r['first_step_ms'] / 1e3:.1f}"

@@ -280,8 +280,8 @@ def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(prese
         pre, error = seen[name]
         fold = lambda z: z.unflatten(0, (2, -1))  # noqa: E731
         pre, post, error = fold(pre.double()), fold(posts[name].double()), fold(error.double())
-        told = rule.factor(pre, post, operator, pre.dtype) if rule.preset.locality == "weight" else post
-        expected, _ = rule.gradients(pre, told, error, operator)
+        sent = rule.factor(pre, post, operator, pre.dtype) if rule.preset.locality == "weight" else post
+        expected, _ = rule.gradients(pre, sent, error, operator)
         plain = operator(pre.flatten(0, 1), error.flatten(0, 1))
         got = layer.weight.grad.double()
         assert (got - expected).norm() < 0.02 * expected.norm(), name

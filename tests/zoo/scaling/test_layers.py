@@ -241,7 +241,7 @@ def test_evidence_in_few_terms_is_never_negative():
     assert float(factor.min()) >= 0.5
 
 
-OWN = {
+ONES_OWN = {
     "no_first_axis": (lambda s, alpha: torch.ones(4, 3, 3, 3), "weight", True),
     "steps_for_a_window": (lambda s, alpha: torch.ones(2, 4, 3, 3, 3), "weight", True),
     "a_number": (lambda s, alpha: 0.5, "weight", True),
@@ -250,10 +250,10 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", ONES_OWN)
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_rule_of_ones_own_in_the_wrong_shape_is_named(name, every, monkeypatch):
-    factor, locality, window = OWN[name]
+    factor, locality, window = ONES_OWN[name]
     monkeypatch.setitem(RULES, name, Rule(factor, locality, window))
     spec = {"name": name} | ({"every": every} if every > 1 and locality == "weight" else {})
     layer = convolution(resolve_scaling(spec))
