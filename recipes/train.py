@@ -233,9 +233,9 @@ def _finish(
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    weights_sha256 = zoo.save_checkpoint(out, trained, tag=recipe.tag or "", data_cfg=data_cfg,
-                                         dtype=WEIGHT_TYPES[recipe.weights], recipe=recipe.settings,
-                                         **({"init_sha256": init_sha256} if recipe.init else {}))  # fmt: skip
+    extra: dict[str, Any] = {"recipe": recipe.settings} | ({"init_sha256": init_sha256} if recipe.init else {})
+    dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
+    weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
     part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)

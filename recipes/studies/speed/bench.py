@@ -256,8 +256,8 @@ def _summary(result: dict[str, Any]) -> str:
     what = f"{result['model']} {result['mode']}, batch {result['batch']}, T = {result['timesteps']}, {result['amp']}"
     lines = [f"{what}, {result['kernel']} kernel, {result['layout']}"]
     for name, arm in arms.items():
-        kept = arm.get("saved_bytes_per_image")
-        saved = "" if kept is None else f", {kept / 1e6:.2f} MB saved per image"
+        size = arm.get("saved_bytes_per_image")
+        saved = "" if size is None else f", {size / 1e6:.2f} MB saved per image"
         lines.append(
             f"  {name:24} {arm['median_ms']:9.2f} ms  (p10 {arm['p10_ms']:.2f}, p90 {arm['p90_ms']:.2f}), first "
             f"{arm['first_step_ms']:.0f} ms, {arm['median_ms'] / result['median_ms']:.2f} x{saved}, "
