@@ -47,7 +47,7 @@ def test_the_small_forms_are_one_a_family():
 
 
 def test_a_network_is_examined():
-    numbers = {"steps": 32, "batch": 16, "timesteps": 1, "lr": 2e-3}
+    numbers = {"steps": 48, "batch": 16, "timesteps": 1, "lr": 4e-3}
     result = health.examine("sresnet19_w16_gs", load_dataset("digits"), **numbers)
     assert health.faults(result) == []
     assert len(result["train_loss"]) == 4
