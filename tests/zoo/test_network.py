@@ -241,28 +241,6 @@ def test_a_training_step_changes_every_parameter(name):
     assert not same
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_real_inputs_names_just_the_layers_whose_input_is_not_binary(name):
-    """Neither too few nor too many, in both modes; the normalisations have other numbers than at the start."""
-    model, real = zoo.create_model(name, timesteps=3), set()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.6)
-            nn.init.uniform_(module.bias, 0.0, 0.6)
-    seen_data(model)
-    layers = {key: m for key, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    for key, module in layers.items():
-        module.register_forward_pre_hook(
-            lambda m, i, key=key: None if ((i[0] == 0) | (i[0] == 1)).all() else real.add(key)
-        )
-    listed = {key for key in layers if any(fnmatchcase(key, pattern) for pattern in model.real_inputs)}
-    for mode in (True, False):
-        real.clear()
-        with torch.no_grad():
-            model.train(mode)(images(4))
-        assert real == listed
-
-
 def scaled_layers(model):
     return {f"{key}.weight" for key, module in model.named_modules() if getattr(module, "scaling", None)}
 
