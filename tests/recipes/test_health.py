@@ -47,8 +47,8 @@ def test_the_small_forms_are_one_a_family():
 
 
 def test_a_network_is_examined():
-    numbers = {"steps": 48, "batch": 16, "timesteps": 1, "lr": 4e-3}
-    result = health.examine("sresnet19_w16_gs", load_dataset("digits"), **numbers)
+    numbers = {"steps": 32, "batch": 16, "timesteps": 1, "lr": 5e-3}
+    result = health.examine("svgg11_w8_gs", load_dataset("digits"), **numbers)
     assert health.faults(result) == []
     assert len(result["train_loss"]) == 4
     assert result["rates_start"].keys() == result["rates_end"].keys()
