@@ -52,6 +52,10 @@ def test_it_is_small_and_has_its_evidence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_recipe_is_there(name):
     trained, recipe = config(name)["recipe"], load_recipe(name).settings
+    if trained["scaling"] == "model":  # what the architecture said then
+        trained = trained | {"scaling": config(name)["model_args"]["scaling"]}
+    if recipe["scaling"] == "model":
+        recipe["scaling"] = zoo.create_model(recipe["model"]).model_args["scaling"]
     for key, value in recipe.items():
         assert trained.get(key, DEFAULTS[key]) == value, key
 
