@@ -15,13 +15,14 @@ import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import ZooError, one_of
 from . import cpu, gpu
-from .ops import fused_lif
-from .spec import Branch, Dynamics
+from .ops import fused_lif, weighted_steps
+from .spec import Branch, Dynamics, plain_lif
 
-__all__ = ["Branch", "Dynamics", "fused_lif", "list_kernels", "pick_kernel"]
+__all__ = ["Branch", "Dynamics", "can_weigh_steps", "fused_lif", "list_kernels", "pick_kernel", "weighted_steps"]
 
 REFERENCE = "reference"
 VARIABLE = "SNNZOO_KERNEL"
@@ -31,6 +32,16 @@ _FUSED: dict[str, tuple[str, Any]] = {"cpu": ("cpp", cpu), "cuda": ("triton", gp
 def list_kernels() -> list[str]:
     """The values that the `kernel` keyword takes."""
     return ["auto", "fused", REFERENCE]
+
+
+def can_weigh_steps(spikes: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `weighted_steps` takes these spikes [T, ...], and SNNZOO_KERNEL does not ask for the reference."""
+    return spikes.dtype is torch.int8 and spikes.device.type == "cpu" and _weighs(len(spikes), dtype)
+
+
+@torch.compiler.assume_constant_result
+def _weighs(steps: int, dtype: torch.dtype) -> bool:
+    return os.environ.get(VARIABLE) != REFERENCE and _fused("cpu", dtype, plain_lif(steps))[1] is None
 
 
 def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics) -> str:

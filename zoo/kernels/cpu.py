@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ZooError
 from .build import load_library
-from .spec import SURROGATES, Branch, Dynamics, layout_of, like, wide
+from .spec import SURROGATES, Branch, Dynamics, layout_of, like, plain_lif, wide
 
 _SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "BF16"}
 _MOST_STEPS = 16
@@ -96,6 +96,20 @@ def backward(
         grad_r = grad_x.clone()
     rows = affine.unbind()
     return [grad_x, *rows[:2], grad_r, *rows[2:], none if leak is None else sums.to(leak.dtype)]
+
+
+def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
+    """sum_t weights[t] spikes[t] of int8 spikes [T, ...], in `dtype` and their layout."""
+    spikes = spikes if spikes[0].numel() == spikes.stride(0) else spikes.contiguous()
+    out = torch.empty_like(spikes[0], dtype=dtype)
+    size = out.numel()
+    threads = torch.get_num_threads() if spikes.numel() >= _PARALLEL else 1
+    numbers = (ctypes.c_double * len(weights))(*weights)
+    library = _library(dtype, plain_lif(len(weights)), leak=False)
+    library.weighted_steps(
+        _Pointer(spikes.data_ptr()), numbers, _Pointer(out.data_ptr()), ctypes.c_int64(size), ctypes.c_int32(threads)
+    )
+    return out
 
 
 def _stats(x: Branch, r: Branch | None) -> Tensor:

@@ -515,4 +515,14 @@ void lif_backward(const Args* a) {
   dispatch(*a, [&](auto form) { backward<decltype(form)>(*a); });
 }
 int64_t lif_args_size() { return sizeof(Args); }
+// sum_t weight[t] x[t] over spikes kept in one byte each, [T, step], in one pass: what gradient scaling takes of them.
+void weighted_steps(const int8_t* x, const double* weight, void* out, int64_t step, int32_t threads) {
+#pragma omp parallel for simd num_threads(threads)
+  for (int64_t l = 0; l < step; ++l) {
+    A sum = 0;
+#pragma GCC unroll 16
+    for (int t = 0; t < kSteps; ++t) sum += A(weight[t]) * A(x[t * step + l]);
+    store(static_cast<S*>(out)[l], sum);
+  }
+}
 }

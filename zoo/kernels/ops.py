@@ -1,4 +1,5 @@
-"""The fused neuron as PyTorch operators, `snnzoo::lif` and its backward: what autograd and torch.compile see.
+"""The kernels as PyTorch operators, `snnzoo::lif`, its backward, `snnzoo::weighted_steps`: what autograd and
+torch.compile see.
 
 An operator is one node to them, whatever runs inside; its outputs keep the layout of its input. Autograd joins the two
 by a Function, which torch.compile traces; an eager call goes straight to the kernel, because PyTorch's dispatcher takes
@@ -23,6 +24,7 @@ _INPUTS = (
 _LIBRARY = torch.library.Library("snnzoo", "DEF")
 _LIBRARY.define(f"lif({_INPUTS}) -> (Tensor spikes, Tensor stats)")
 _LIBRARY.define(f"lif_backward(Tensor grad, Tensor stats, {_INPUTS}) -> Tensor[]")
+_LIBRARY.define("weighted_steps(Tensor spikes, float[] weights, ScalarType dtype) -> Tensor")
 _KERNELS: dict[str, Any] = {"cpu": cpu, "cuda": gpu}
 _NUMBERS = 13  # where the numbers of a neuron begin among the inputs
 
@@ -42,6 +44,12 @@ def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynami
         (without normalisation [4, 0]).
     """
     return _LIF.apply(*x, *(r or (None,) * 6), leak, *dynamics)
+
+
+def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
+    """sum_t weights[t] spikes[t] of int8 spikes [T, ...] on the CPU, in `dtype`, in one pass over the data."""
+    result: Tensor = torch.ops.snnzoo.weighted_steps(spikes, weights, dtype)
+    return result
 
 
 def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | None, Dynamics]:
@@ -116,5 +124,9 @@ class _LIF(torch.autograd.Function):
 for device, module in _KERNELS.items():
     _LIBRARY.impl("lif", _forward(module), device.upper())
     _LIBRARY.impl("lif_backward", _backward(module), device.upper())
+_LIBRARY.impl("weighted_steps", cpu.weighted_steps, "CPU")
+torch.library.register_fake(
+    "snnzoo::weighted_steps", lambda x, weights, dtype: torch.empty_like(x[0], dtype=dtype), lib=_LIBRARY
+)
 torch.library.register_fake("snnzoo::lif", _forward_shapes, lib=_LIBRARY)
 torch.library.register_fake("snnzoo::lif_backward", _backward_shapes, lib=_LIBRARY)

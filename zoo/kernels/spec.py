@@ -24,6 +24,11 @@ class Dynamics(NamedTuple):
     width: float
 
 
+def plain_lif(steps: int) -> Dynamics:
+    """The dynamics of LIF neurons as they come by default."""
+    return Dynamics(steps, False, 0.5, 1.0, 1.0, False, True, SURROGATES[0], 1.0)
+
+
 class Branch(NamedTuple):
     """One summand of the current, [T*B, C, ...], with the batch normalisation in front of it."""
 

@@ -22,6 +22,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from ..kernels import can_weigh_steps, weighted_steps
+
 WeightGradient = Callable[[Tensor, Tensor], Tensor]
 """K: (layer input [N, ...], gradient at the layer's output [N, ...]) -> gradient in the shape of the weight."""
 
@@ -131,9 +133,14 @@ def _coincidence_of_window(s: Spikes) -> Tensor:
 
 
 def _coincidence_of_last_step(s: Spikes) -> Tensor:
-    weights = tuple(_unit(s) * s.k**age for age in reversed(range(len(s.pre))))
-    a, b = (_weighted_sum(widened(x[0], s.dtype), x[1:], weights).to(s.dtype) for x in (s.pre, s.post))
-    return widened(s.operator(a, b))[None]
+    return widened(s.operator(_last_trace(s, s.pre), _last_trace(s, s.post)))[None]
+
+
+def _last_trace(s: Spikes, spikes: Tensor) -> Tensor:
+    weights = tuple(_unit(s) * s.k**age for age in reversed(range(len(spikes))))
+    if can_weigh_steps(spikes, s.dtype):
+        return weighted_steps(spikes, list(weights), s.dtype)
+    return _weighted_sum(widened(spikes[0], s.dtype), spikes[1:], weights).to(s.dtype)
 
 
 def _coincidence_of_pre(s: Spikes) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import zoo
 from zoo import kernels
 from zoo.errors import ZooError
+from zoo.kernels import can_weigh_steps, weighted_steps
 from zoo.kernels.build import find_compiler
 from zoo.neurons import create_neuron
 from zoo.neurons.folding import input_current
@@ -202,6 +203,25 @@ def test_every_layout_of_the_input_is_taken():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weighted_sum_of_steps(dtype, layout, monkeypatch):
+    """Of spikes or their counts in one byte each, also where the steps do not lie one behind the other."""
+    counts = torch.randint(0, 3, (4 * 3, 5, 7, 6)).to(torch.int8).contiguous(memory_format=layout)
+    weights = [0.05, 0.14, 0.37, 1.0]
+    for x in (counts.unflatten(0, (4, -1)), counts.unflatten(0, (-1, 4)).transpose(0, 1)[:, :2]):
+        assert can_weigh_steps(x, dtype)
+        got, expected = weighted_steps(x, weights, dtype), sum(w * s.double() for w, s in zip(weights, x, strict=True))
+        tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3}[dtype]
+        torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
+        assert got.dtype == dtype
+    assert got.shape == x.shape[1:]
+    assert weighted_steps(counts.unflatten(0, (4, -1)), weights, dtype).is_contiguous(memory_format=layout)
+    assert not can_weigh_steps(counts.float().unflatten(0, (4, -1)), dtype)
+    monkeypatch.setenv("SNNZOO_KERNEL", "reference")
+    assert not can_weigh_steps(counts.unflatten(0, (4, -1)), dtype)
+
+
 @pytest.mark.parametrize("surrogate", list_surrogates())
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("detach", [True, False])
