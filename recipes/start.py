@@ -8,6 +8,7 @@ import sys
 from difflib import get_close_matches
 
 from zoo.errors import CommandParser, ZooError, one_of, run_command
+from zoo.family import plain_name
 from zoo.load import check_name
 
 from .config import list_recipes, load_recipe
@@ -26,8 +27,7 @@ def pick(model: str, dataset: str) -> list[str]:
     there = {name: recipe for name, recipe in recipes.items() if recipe.dataset == dataset}
     if not there:
         raise one_of("data set with recipes", dataset, sorted({recipe.dataset for recipe in recipes.values()}))
-    plain = model.removesuffix("_gs")
-    fitting = [name for name, recipe in there.items() if recipe.model in (plain, f"{plain}_gs")]
+    fitting = [name for name, recipe in there.items() if plain_name(recipe.model) == plain_name(model)]
     if not fitting:
         (near,) = get_close_matches(model, [recipe.model for recipe in there.values()], n=1, cutoff=0)
         name = pick(near, dataset)[0]
