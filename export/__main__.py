@@ -15,8 +15,8 @@ from zoo.files import write_json
 from zoo.load import check_name, is_path
 from zoo.provenance import provenance
 
-from .graph import input_size
 from .images import check_images, load_images, normalise
+from .parts import input_size
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
