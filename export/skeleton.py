@@ -7,15 +7,17 @@ graph, kept as it is for a step or a loop. At all steps, folded into the batch, 
 import copy
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.neurons import SpikingNeuron
 from zoo.neurons.folding import input_current, repeat_steps
 from zoo.neurons.norm import TEBN, is_per_step
 
-from .assembly import Piece, cut
+from .assembly import Assembly, Piece, cut, needed, renamed
 from .trace import trace
 
 DOMAIN = "snnzoo"
@@ -105,7 +107,7 @@ def trace_skeleton(network: nn.Module, layers: list[str], size: tuple[int, ...],
     example = (torch.zeros(2, *size),)
     names = {"input_names": ["input"], "output_names": ["logits"]}
     graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
-    piece = cut(graph, ["input"], ["logits"])
+    piece = without_norms(cut(graph, ["input"], ["logits"]), ranks(graph))
     ran = [layer_of(node) for node in piece.nodes if node.domain == DOMAIN and node.op_type == NEURONS]
     if twice := [name for name in ran if ran.count(name) > 1]:
         raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
@@ -119,12 +121,28 @@ def layer_of(node: Any) -> str:
     return next(a.s.decode() for a in node.attribute if a.name == LAYER)
 
 
-def factor_of(network: nn.Module, name: str) -> Any:
-    """The factors of a per-step normalisation, [T]."""
-    layer: Any = network.get_submodule(name)
-    return layer.p.detach().numpy()
+def ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    """Axes of each value whose shape the exporter noted."""
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
 
 
-def neuron_copies(network: nn.Module, layers: list[str]) -> dict[str, SpikingNeuron]:
-    """The layers of neurons of an `inference_copy`, to trace."""
-    return {name: network.get_submodule(name) for name in layers}  # type: ignore[misc]
+def without_norms(piece: Piece, ranks: dict[str, int]) -> Piece:
+    """The same with an affine map for each batch normalisation that no convolution in front could take in."""
+    g = Assembly()
+    names = {name: name for name in piece.inputs} | {n: g.constant(n, value) for n, value in piece.constants.items()}
+    for node in piece.nodes:
+        known = [piece.constants.get(name) for name in node.input[1:]]
+        if node.op_type != "BatchNormalization" or None in known:
+            g.nodes.append(renamed(node, names, ""))
+            continue
+        weight, bias, mean, var = (numpy_helper.to_array(value).astype(np.float64) for value in known)
+        eps = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        scale = weight / np.sqrt(var + eps)
+        shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
+        out = names.setdefault(node.output[0], node.output[0])
+        factor, shift = (v.astype(np.float32).reshape(shape) for v in (scale, bias - mean * scale))
+        scaled = g.op("Mul", [names[node.input[0]], g.constant(f"{out}/scale", factor)], f"{out}/scaled")
+        g.op("Add", [scaled, g.constant(f"{out}/shift", shift)], out)
+    nodes = needed(g.nodes, piece.outputs)
+    read = {name for node in nodes for name in node.input} | set(piece.outputs)
+    return Piece(piece.inputs, piece.outputs, nodes, {n: t for n, t in g.constants.items() if n in read})
