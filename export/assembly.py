@@ -11,9 +11,6 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
-_SMALL = 4096
-
-
 class Piece(NamedTuple):
     """A part of a graph, from named inputs to named outputs; an output may be an input or a constant."""
 
@@ -36,14 +33,11 @@ class Assembly:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], output, **attributes))
         return output
 
-    def constant(self, name: str, value: TensorProto | Any) -> str:
-        """The name of a constant: `name`, or that of an equal one that is there already."""
+    def constant(self, name: str, value: TensorProto | Any, *, shared: bool = True) -> str:
+        """The name of a constant: `name`, or, where it may be `shared`, that of an equal one that is there already."""
         tensor = value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name)
         array = numpy_helper.to_array(tensor)
-        # Weights are never equal by chance, and keep their names.
-        key: tuple[Any, ...] = (name,)
-        if array.size <= _SMALL:
-            key = (tensor.data_type, array.shape, array.tobytes())
+        key: tuple[Any, ...] = (tensor.data_type, array.shape, array.tobytes()) if shared else (name,)
         if key not in self._known:
             self._known[key] = name
             self.constants[name] = TensorProto()
@@ -108,7 +102,7 @@ def merged(pieces: list[Piece]) -> Piece | None:
     if len({len(piece.nodes) for piece in pieces}) > 1:
         return None
     constants: dict[str, TensorProto] = {}
-    names = [{name: name_in_first for name, name_in_first in zip(p.inputs, first.inputs, strict=True)} for p in pieces]
+    names = [dict(zip(piece.inputs, first.inputs, strict=True)) for piece in pieces]
     for i, alike in enumerate(zip(*(piece.nodes for piece in pieces), strict=True)):
         node = NodeProto()
         node.CopyFrom(alike[0])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .parts import input_size, neuron_layers
+from .parts import network_input, neuron_layers
 from .skeleton import inference_copy
 
 GRID = 64
@@ -25,9 +25,10 @@ _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def dyadic_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
-    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2)."""
+    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2); or in [0, 1] for latency encoding, or frames."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-2 * GRID, 2 * GRID, (count, *input_size(model)), generator=generator) / GRID
+    low, high = (0, GRID + 1) if getattr(model, "encoding", "direct") == "latency" else (-2 * GRID, 2 * GRID)
+    return torch.randint(low, high, (count, *network_input(model)), generator=generator) / GRID
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ def frames_of(g: Assembly, encoding: str, last_step: str) -> Frames | None:
 
     def frame(inner: Assembly, t: str, prefix: str) -> str:
         clock = inner.op("Cast", [t], f"{prefix}/clock", to=TensorProto.FLOAT)
-        return inner.op("Cast", [inner.op("Equal", [when, clock], f"{prefix}/now")], f"{prefix}/frame", to=TensorProto.FLOAT)
+        now = inner.op("Equal", [when, clock], f"{prefix}/now")
+        return inner.op("Cast", [now], f"{prefix}/frame", to=TensorProto.FLOAT)
 
     return frame

@@ -19,7 +19,7 @@ from .trace import OPSET
 IR_VERSION = 10
 SPIKE_VALUES = "spike_values"
 """Metadata key: JSON map from a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where
-time is not folded into the batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
+time is not in the batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
 STATES = "states"
 """Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null in a shape is the batch."""
 LAYOUT = "layout"
@@ -42,8 +42,10 @@ def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
         raise one_of("layout", layout, LAYOUTS)
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
-        raise ZooError(f"no layout {layout!r} for psn neurons: their spikes depend on later inputs; take flat or function")
+        raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
     parts = take_apart(model, all_steps=all_steps or layout == "function")
+    if layout != "function":  # which is to be read
+        parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
     inputs, outputs, about = _interface(parts, layout)
     opsets = {"": OPSET} | ({DOMAIN: 1} if functions else {})
@@ -99,8 +101,9 @@ def check_graph(proto: onnx.ModelProto) -> None:
 
 
 def metadata(proto: onnx.ModelProto, key: str) -> Any:
-    """A JSON entry of a graph's metadata."""
-    return json.loads(next(p.value for p in proto.metadata_props if p.key == key))
+    """An entry of a graph's metadata; all but names are JSON."""
+    text = next(p.value for p in proto.metadata_props if p.key == key)
+    return text if key == LAYOUT else json.loads(text)
 
 
 def spike_values(proto: onnx.ModelProto) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """ONNX Runtime sessions that run where and how they were asked to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,14 @@ def create_session(
     return session
 
 
-def run_session(session: ort.InferenceSession, outputs: Sequence[str], x: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """The named outputs for an input; whatever ONNX Runtime raises becomes a ZooError."""
+def run_session(
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    x: NDArray[np.float32],
+    others: Mapping[str, NDArray[Any]] | None = None,
+) -> list[NDArray[Any]]:
+    """The named outputs for "input" and `others`; whatever ONNX Runtime raises becomes a ZooError."""
     try:
-        return session.run(list(outputs), {"input": x})
+        return session.run(list(outputs), {"input": x, **(others or {})})
     except Exception as error:  # as above
         raise ZooError(f"ONNX Runtime cannot run the model on {list(x.shape)}: {one_line(error)}") from error

@@ -129,7 +129,8 @@ def ranks(graph: onnx.GraphProto) -> dict[str, int]:
 def without_norms(piece: Piece, ranks: dict[str, int]) -> Piece:
     """The same with an affine map for each batch normalisation that no convolution in front could take in."""
     g = Assembly()
-    names = {name: name for name in piece.inputs} | {n: g.constant(n, value) for n, value in piece.constants.items()}
+    names = {name: name for name in piece.inputs}
+    names |= {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
     for node in piece.nodes:
         known = [piece.constants.get(name) for name in node.input[1:]]
         if node.op_type != "BatchNormalization" or None in known:
@@ -141,8 +142,8 @@ def without_norms(piece: Piece, ranks: dict[str, int]) -> Piece:
         shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
         out = names.setdefault(node.output[0], node.output[0])
         factor, shift = (v.astype(np.float32).reshape(shape) for v in (scale, bias - mean * scale))
-        scaled = g.op("Mul", [names[node.input[0]], g.constant(f"{out}/scale", factor)], f"{out}/scaled")
-        g.op("Add", [scaled, g.constant(f"{out}/shift", shift)], out)
+        scaled = g.op("Mul", [names[node.input[0]], g.constant(f"{out}/scale", factor, shared=False)], f"{out}/scaled")
+        g.op("Add", [scaled, g.constant(f"{out}/shift", shift, shared=False)], out)
     nodes = needed(g.nodes, piece.outputs)
     read = {name for node in nodes for name in node.input} | set(piece.outputs)
     return Piece(piece.inputs, piece.outputs, nodes, {n: t for n, t in g.constants.items() if n in read})

@@ -1,7 +1,6 @@
 """Time folded into the batch, as in PyTorch: each layer once, over all steps, its neurons step by step in between."""
 
 import numpy as np
-
 from onnx import helper
 
 from ..assembly import Assembly, Piece, needed, renamed
@@ -13,7 +12,8 @@ from ..skeleton import DOMAIN, layer_of
 def folded(parts: Parts) -> Assembly:
     """All steps of a network, from "input" to "logits"; neurons are inlined."""
     g, piece = Assembly(), parts.skeleton.piece
-    names = {"input": "input"} | {name: g.constant(name, value) for name, value in piece.constants.items()}
+    names = {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
+    names["input"] = "input"
     for node in piece.nodes:
         if node.domain != DOMAIN:
             g.nodes.append(renamed(node, names, ""))

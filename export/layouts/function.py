@@ -15,7 +15,8 @@ from .folded import over_time
 def with_functions(parts: Parts) -> tuple[Assembly, list[FunctionProto]]:
     """All steps of a network, from "input" to "logits", and the functions of its neurons."""
     g, piece = Assembly(), parts.skeleton.piece
-    names = {"input": "input"} | {name: g.constant(name, value) for name, value in piece.constants.items()}
+    names = {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
+    names["input"] = "input"
     functions: dict[bytes, FunctionProto] = {}
     for node in piece.nodes:
         if node.domain != DOMAIN:

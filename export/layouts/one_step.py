@@ -11,7 +11,7 @@ def fix(g: Assembly, parts: Parts, *, image: bool) -> dict[str, str]:
     """Append what is the same in every step, and give its names: constants and, if the input is one `image` for all
     steps, what it goes through before the first neurons."""
     piece = parts.skeleton.piece
-    fixed = {name: g.constant(name, value) for name, value in piece.constants.items()}
+    fixed = {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
     if image:
         fixed["input"] = "input"
         for node in piece.nodes:
