@@ -16,6 +16,7 @@ from zoo.load import check_name, is_path
 from zoo.provenance import provenance
 
 from .images import check_images, load_images, normalise
+from .layouts import LAYOUTS
 from .parts import input_size
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
@@ -25,6 +26,7 @@ examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
+  python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.drive.Stream)
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
@@ -36,14 +38,17 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(
         prog="python -m export",
-        description="Write a spiking network as a time-unrolled ONNX graph of standard operators.",
+        description="Write a spiking network as an ONNX graph of standard operators.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = "a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
     parser.add_argument("source", metavar="CHECKPOINT|MODEL", help=source)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
+    parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
+    parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
+    parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
     parser.add_argument("--data", help="verify on cifar10, cifar100, digits (test sets) or FILE.npz (default: noise)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
@@ -57,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         images = load_images(args.data, args.data_dir, args.limit).images
         check_images(images, input_size(model))
         images = normalise(images, cfg["mean"], cfg["std"])
-    report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
+    asked = {key: getattr(args, key) for key in ("layout", "spike_counts", "rate_map", "step_logits")}
+    report = to_onnx(model, args.output, images=images, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())
     print(summary(report, args.output))

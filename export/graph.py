@@ -21,7 +21,7 @@ SPIKE_VALUES = "spike_values"
 """Metadata key: JSON map from a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where
 time is not in the batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
 STATES = "states"
-"""Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null in a shape is the batch."""
+"""Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null: the batch."""
 LAYOUT = "layout"
 """Metadata key: one of LAYOUTS."""
 

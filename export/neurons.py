@@ -42,7 +42,7 @@ class Dynamics(NamedTuple):
     whole: Piece | None
     """Currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
     any_step: Piece | None
-    """Of any step, if states start at zero: currents, states and, unless all steps are alike, the number of the step."""
+    """Of any step, if states start at zero: currents, states and, unless steps are alike, the number of the step."""
     states: list[State]
     kind: str
     """The class of the layer."""

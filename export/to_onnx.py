@@ -1,6 +1,8 @@
 """Export: a trained network to one verified .onnx file that says what it is."""
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,8 +53,8 @@ def to_onnx(
         metadata: further entries of the file's metadata_props.
 
     Returns:
-        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), layout, metadata, verification (None if it was
-        not run).
+        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), peak_mb (memory of this process so
+        far), layout, metadata, verification (None if it was not run).
 
     Raises:
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
@@ -79,9 +81,15 @@ def to_onnx(
     atomic_write(path, data)
     return {
         "file": path.name, "bytes": len(data), "sha256": sha256_of(data), "nodes": len(proto.graph.node),
-        "seconds": round(seconds, 2), "layout": layout,
+        "seconds": round(seconds, 2), "peak_mb": peak_mb(), "layout": layout,
         "metadata": {p.key: p.value for p in proto.metadata_props}, "verification": verification,
     }  # fmt: skip
+
+
+def peak_mb() -> int:
+    """The most memory that this process has had so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (10**6 if sys.platform == "darwin" else 10**3)
 
 
 def _check_writable(path: Path) -> None:

@@ -95,7 +95,10 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     exact = dyadic_copy(model)
     twin = add_description(build_graph(exact, layout_of(proto)), exact)
     shape = [(node.op_type, list(node.output)) for node in twin.graph.node]
-    found = [(node.op_type, list(node.output)[: len(known)]) for node, (_, known) in zip(proto.graph.node, shape)]
+    found = [
+        (node.op_type, list(node.output)[: len(known)])
+        for node, (_, known) in zip(proto.graph.node, shape, strict=False)
+    ]
     if shape != found:
         raise ZooError("verification failed: the graph's operations are not those that the network exports to")
     values = spike_values(twin)

@@ -51,7 +51,7 @@ def network(neuron="lif", timesteps=3, **kwargs):
             module.momentum = None  # the plain average of the few batches below
     with torch.no_grad():
         for _ in range(5):
-            net(2 * torch.randn(8, 3, 16, 16))
+            net(2 * torch.randn(8, *([timesteps] if net.encoding == "frames" else []), 3, 16, 16))
     return net.eval()
 
 
