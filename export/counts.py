@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from zoo.errors import ZooError, one_of
 
-from .graph import LAYOUT, metadata, spike_values
+from .graph import LAYOUT, SPIKE_SHAPES, metadata, spike_values
 
 PREFIX = "spikes/"
 """A count output is named after its layer: spikes/stages.0.0.lif1."""
@@ -56,16 +56,17 @@ def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
         raise one_of("neuron layer", layer, list(layers))
     mapped, graph = _with_spikes(proto, [layer])
     out, value = RATES + layer, layers[layer]
-    _, shape = _steps(mapped, graph, f"{out}/steps")
+    _, steps = _steps(mapped, graph, f"{out}/steps")
     graph.initializer.append(helper.make_tensor(f"{out}/axis", TensorProto.INT64, [1], [0]))
     for kind, inputs, output, attributes in (
         ("Shape", [value], f"{out}/map", {"start": 1}),
-        ("Concat", [shape, f"{out}/map"], f"{out}/shape", {"axis": 0}),
+        ("Concat", [steps, f"{out}/map"], f"{out}/shape", {"axis": 0}),
         ("Reshape", [value, f"{out}/shape"], f"{out}/unfolded", {}),
         ("ReduceMean", [f"{out}/unfolded", f"{out}/axis"], out, {"keepdims": 0}),
     ):
         graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
-    graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, None))
+    shape = ["batch", *metadata(proto, SPIKE_SHAPES)[layer]]
+    graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))
     return mapped
 
 

@@ -20,6 +20,8 @@ IR_VERSION = 10
 SPIKE_VALUES = "spike_values"
 """Metadata key: JSON map from a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where
 time is not in the batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
+SPIKE_SHAPES = "spike_shapes"
+"""Metadata key: JSON map from a neuron layer to the shape of its spikes, of one image at one step."""
 STATES = "states"
 """Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null: the batch."""
 LAYOUT = "layout"
@@ -51,7 +53,9 @@ def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
     opsets = {"": OPSET} | ({DOMAIN: 1} if functions else {})
     proto = make_model(g, inputs, outputs, opsets, IR_VERSION, functions)
     spikes = {name: f"{name}/spikes" for name in neuron_layers(model)}
-    helper.set_model_props(proto, {LAYOUT: layout, SPIKE_VALUES: json.dumps(spikes)} | about)
+    shapes = {name: parts.skeleton.shapes[name] for name in spikes}
+    told = {LAYOUT: layout, SPIKE_VALUES: json.dumps(spikes), SPIKE_SHAPES: json.dumps(shapes)}
+    helper.set_model_props(proto, told | about)
     check_graph(proto)
     return proto
 
