@@ -10,7 +10,7 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 import zoo
-from zoo.errors import CommandParser, run_command
+from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.load import check_name, is_path
 from zoo.provenance import provenance
@@ -18,6 +18,7 @@ from zoo.provenance import provenance
 from .images import check_images, load_images, normalise
 from .layouts import LAYOUTS
 from .parts import input_size
+from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
@@ -33,6 +34,9 @@ The file is written only after its graph was verified against PyTorch: bit for b
 by the rate of differing spikes and predicted classes on the real weights.
 """
 
+_ONNX_ONLY = {"layout": "flat", "spike_counts": False, "rate_map": None, "step_logits": False, "data": None}
+"""Options of ONNX alone, and their values by default."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
@@ -44,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     source = "a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
     parser.add_argument("source", metavar="CHECKPOINT|MODEL", help=source)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
+    parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
@@ -56,6 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
+    if args.to == "nir":
+        if asked := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
+            raise ZooError(f"--{asked[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
+        report = to_nir(model, args.output)
+        if args.json:
+            write_json(args.json, report | provenance())
+        print(f"{Path(args.output)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, {report['edges']} edges")
+        return
     images = None
     if args.data:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]

@@ -4,7 +4,6 @@ Untrained networks, initialised with seed 0; each in every layout that has a mea
 told and does not stop the others; the exit status says whether one did.
 """
 
-import argparse
 import fnmatch
 import sys
 import tempfile

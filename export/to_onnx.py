@@ -36,7 +36,7 @@ def to_onnx(
     images: NDArray[np.float32] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write the time-unrolled graph of a network: "input" [batch, C, H, W] to "logits" [batch, classes].
+    """Write the graph of a network: "input" [batch, C, H, W] to "logits" [batch, classes].
 
     The file appears under its name only once it is whole and verified; the network stays as it is.
 
@@ -53,8 +53,8 @@ def to_onnx(
         metadata: further entries of the file's metadata_props.
 
     Returns:
-        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), verify_seconds, peak_mb (memory of this process so
-        far), layout, metadata, verification (None if it was not run).
+        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), verify_seconds, peak_mb (memory of this
+        process so far), layout, metadata, verification (None if it was not run).
 
     Raises:
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
