@@ -1,4 +1,4 @@
-"""How a trained network leaves PyTorch: a verified ONNX graph, in one of four layouts, and what it costs in ONNX Runtime.
+"""How a trained network leaves PyTorch: a verified ONNX graph in a layout of four, and what it costs to run.
 
 >>> export.to_onnx(model, "model.onnx")["verification"]["real"]["flip_rate"]
 >>> export.benchmark("model.onnx", images, labels)["spikes_per_image"]

@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":
-        if asked := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
-            raise ZooError(f"--{asked[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
+        if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
+            raise ZooError(f"--{given[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
         report = to_nir(model, args.output)
         if args.json:
             write_json(args.json, report | provenance())

@@ -58,12 +58,13 @@ def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     out, value = RATES + layer, layers[layer]
     _, steps = _steps(mapped, graph, f"{out}/steps")
     graph.initializer.append(helper.make_tensor(f"{out}/axis", TensorProto.INT64, [1], [0]))
-    for kind, inputs, output, attributes in (
+    operations: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
         ("Shape", [value], f"{out}/map", {"start": 1}),
         ("Concat", [steps, f"{out}/map"], f"{out}/shape", {"axis": 0}),
         ("Reshape", [value, f"{out}/shape"], f"{out}/unfolded", {}),
         ("ReduceMean", [f"{out}/unfolded", f"{out}/axis"], out, {"keepdims": 0}),
-    ):
+    )
+    for kind, inputs, output, attributes in operations:
         graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
     shape = ["batch", *metadata(proto, SPIKE_SHAPES)[layer]]
     graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))

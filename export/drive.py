@@ -62,7 +62,7 @@ class Stream:
 
     def reset(self) -> None:
         """Forget all frames: states start at zero."""
-        self.steps = 0
+        self.steps, self._batch = 0, 0
         self._values: dict[str, NDArray[Any]] = {}
         self._sum: Any = None
 
@@ -91,11 +91,12 @@ class Stream:
             for state in self._states:
                 shape = [self._batch if n is None else n for n in state["shape"]]
                 self._values[state["input"]] = np.zeros(shape, self._types[state["input"]])
-        got = dict(zip(self.outputs, run_session(self._session, self.outputs, frame, self._values), strict=True))
-        self._values = {state["input"]: got.pop(state["output"]) for state in self._states}
-        self._sum = got["logits"] if self._sum is None else self._sum + got["logits"]
+        results = run_session(self._session, self.outputs, frame, self._values)
+        outputs = dict(zip(self.outputs, results, strict=True))
+        self._values = {state["input"]: outputs.pop(state["output"]) for state in self._states}
+        self._sum = outputs["logits"] if self._sum is None else self._sum + outputs["logits"]
         self.steps += 1
-        return got
+        return outputs
 
     @property
     def mean(self) -> NDArray[np.float32]:

@@ -61,7 +61,7 @@ def _round_neuron(layer: SpikingNeuron) -> None:
     if isinstance(layer, PLIF):
         layer.w.zero_()  # a decay of exactly 1/2
     elif isinstance(layer, LIF) and not isinstance(layer, IF):
-        layer.decay = min(max(round(4 * layer.decay), 1), 3) / 4  # type: ignore[operator]
+        layer.decay = min(max(round(4 * float(layer.decay)), 1), 3) / 4
     elif isinstance(layer, PSN):
         for parameter in (layer.weight, layer.bias):
             parameter.copy_((4 * parameter).round_() / 4)

@@ -78,12 +78,12 @@ def _interface(parts: Parts, layout: str) -> tuple[list[Any], list[Any], dict[st
         inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
     if layout != "step":
         return inputs, outputs, {}
-    described = []
+    described: list[dict[str, Any]] = []
     for i, (layer, state) in enumerate(states_of(parts)):
         inputs.append(value_info(f"state_{i}", state))
         outputs.append(value_info(f"new_state_{i}", state))
         sizes = [*([None] if state.batched else []), *state.shape]
-        of = {"layer": layer or None, "shape": sizes, "start": 0}
+        of: dict[str, Any] = {"layer": layer or None, "shape": sizes, "start": 0}
         described.append({"input": f"state_{i}", "output": f"new_state_{i}"} | of)
     return inputs, outputs, {STATES: json.dumps(described)}
 

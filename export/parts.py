@@ -87,7 +87,7 @@ def take_apart(model: nn.Module, *, all_steps: bool) -> Parts:
     steps, size = next(iter(layers.values())).timesteps, input_size(model)
     encoding = getattr(model, "encoding", "direct")
     network = inference_copy(model)
-    neurons = {name: network.get_submodule(name) for name in layers}
+    neurons: dict[str, Any] = {name: network.get_submodule(name) for name in layers}
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, TEBN)}
     factors = {name: norm.p.detach().numpy() for name, norm in norms.items()}
     whole = network_input(model) if all_steps else size

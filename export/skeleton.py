@@ -84,7 +84,7 @@ def inference_copy(model: nn.Module) -> nn.Module:
     return network
 
 
-def trace_skeleton(network: nn.Module, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
+def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
     """The skeleton of a network.
 
     Args:

@@ -29,7 +29,7 @@ def over_time(neurons: Dynamics, steps: int) -> Piece:
     g = Assembly()
     if neurons.whole is not None:
         shape = [g.op("Shape", ["currents"], "shape", start=1)]
-        unfolded = g.op("Concat", [g.constant("unfold", np.int64([steps, -1])), *shape], "unfolded", axis=0)
+        unfolded = g.op("Concat", [g.constant("unfold", np.array([steps, -1], np.int64)), *shape], "unfolded", axis=0)
         x = g.op("Reshape", ["currents", unfolded], "by_step")
         g.add(neurons.whole, [x], ["spikes"], "")
         return Piece(["currents"], ["spikes"], g.nodes, g.constants)
