@@ -14,12 +14,13 @@ from torch import nn
 from tqdm import tqdm
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, sha256_of
 
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
 from .graph import build_graph, check_graph
+from .parts import neuron_layers
 from .verify import check_inputs, run_gate
 
 
@@ -62,6 +63,9 @@ def to_onnx(
     path = Path(path)
     _check_writable(path)
     check_inputs(model, images)
+    layers = neuron_layers(model)
+    if rate_map is not None and rate_map not in layers:
+        raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
         proto = build_graph(model, layout)

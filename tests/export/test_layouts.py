@@ -11,11 +11,14 @@ import torch
 from test_export import Adaptive, network, of_neurons
 
 import export
+import export.__main__ as command
 import zoo
+from export import early_exit
 from export.counts import add_rate_map, add_step_logits
 from export.describe import add_description
 from export.drive import Runner, Stream
 from export.dyadic import dyadic_copy, dyadic_images
+from export.early_exit import exits
 from export.graph import build_graph
 from export.layouts import LAYOUTS
 from export.spikes import steep
@@ -225,3 +228,38 @@ def test_onnx_runtime_quantises_our_files(tmp_path):
     for name in ("dynamic", "static"):
         session = export.session.create_session((tmp_path / f"{name}.onnx").read_bytes())
         assert session.run(None, {"input": np.zeros((2, 3, 16, 16), np.float32)})[0].shape == (2, 10)
+
+
+def test_early_exit_trades_steps_for_accuracy(tmp_path):
+    logits = np.float32([[[4, 0], [0, 0]], [[0, 1], [9, 0]]])  # sure at once; unsure, then of another mind
+    assert exits(logits, np.array([0, 0]), 0.9) == {"threshold": 0.9, "top1": 100, "mean_steps": 1.5}
+    assert exits(logits, np.array([0, 0]), 0.0) == {"threshold": 0.0, "top1": 50, "mean_steps": 1}
+    net = network(timesteps=2)
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(6))
+    early_exit.main([str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npz"), "--json", str(tmp_path / "x.json")])
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert [row["threshold"] for row in rows] == list(early_exit.THRESHOLDS)
+    assert [row["mean_steps"] for row in rows] == sorted(row["mean_steps"] for row in rows)
+    assert rows[-1]["mean_steps"] == 2
+    with pytest.raises(ZooError, match=r"lies in 0..1, not 2"):
+        early_exit.early_exit(tmp_path / "x.onnx", pixels, np.arange(6), [2])
+    with pytest.raises(ZooError, match="images with labels"):
+        early_exit.early_exit(tmp_path / "x.onnx", pixels, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--layout", "round"], "unknown layout 'round'"),
+        (["--rate-map", "lif9"], "unknown neuron layer 'lif9'"),
+        (["--layout", "step", "--step-logits"], "one time step already"),
+        (["--timesteps", "0"], "timesteps"),
+        (["--to", "nir", "--layout", "step"], "--layout is for ONNX"),
+    ],
+)
+def test_the_command_refuses(options, words, tmp_path):
+    with pytest.raises(ZooError, match=words):
+        command.main(["sresnet19_w16", "--timesteps", "1", "-o", str(tmp_path / "x.onnx"), *options])
+    assert list(tmp_path.iterdir()) == []
