@@ -47,7 +47,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         model: the network; it stays as it is.
         onnx_bytes: its graph from `to_onnx`, serialised.
         images: normalised images [N, C, H, W] for the comparison on real weights (frames [N, T, C, H, W] where the
-            network takes them); 64 random ones without.
+            network takes them); 32 random ones without.
 
     Returns:
         JSON values: "dyadic" {levels, batches, layers, spike_rates, identical} and "real" {inputs, images,
@@ -82,13 +82,13 @@ def check_inputs(model: nn.Module, images: NDArray[np.float32] | None) -> None:
     """Raise ZooError unless the images are normalised ones that fit the network."""
     if images is None:
         return
-    if images.dtype != np.float32:
-        raise ZooError(f"verification takes normalised float32 images, not {images.dtype}")
     shape = network_input(model)
     if len(shape) == 3:
         check_images(images, shape)
     elif images.shape[1:] != shape or not len(images) or not np.isfinite(images).all():
         raise ZooError(f"expected finite frames {['N', *shape]}, got {list(images.shape)}")
+    if images.dtype != np.float32:
+        raise ZooError(f"verification takes normalised float32 images, not {images.dtype}")
 
 
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
@@ -190,10 +190,10 @@ def compare_where_alike(expected: NDArray[np.float32], got: NDArray[np.float32],
 
 
 def random_images(model: nn.Module) -> NDArray[np.float32]:
-    """64 images of uniform noise, normalised as the network wants them; in [0, 1] where it reads them as brightness;
+    """32 images of uniform noise, normalised as the network wants them; in [0, 1] where it reads them as brightness;
     frames of spikes where it takes frames."""
     draw = np.random.default_rng(0)
-    shape, encoding = (64, *network_input(model)), getattr(model, "encoding", "direct")
+    shape, encoding = (32, *network_input(model)), getattr(model, "encoding", "direct")
     if encoding == "latency":
         return draw.random(shape, np.float32)
     if encoding != "direct":
