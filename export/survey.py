@@ -7,6 +7,7 @@ told and does not stop the others; the exit status says whether one did.
 import fnmatch
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def survey(name: str, layout: str, timesteps: int) -> dict[str, Any]:
     """What the export of one network in one layout came to; "error" if it failed."""
     torch.manual_seed(0)
     model = zoo.create_model(name, timesteps=timesteps)
+    begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         try:
             report = to_onnx(model, Path(folder) / "model.onnx", layout=layout)
@@ -56,6 +58,7 @@ def survey(name: str, layout: str, timesteps: int) -> dict[str, Any]:
     real, dyadic = report["verification"]["real"], report["verification"]["dyadic"]
     kept = {key: report[key] for key in ("bytes", "nodes", "seconds", "verify_seconds", "peak_mb")}
     return kept | {
+        "cpu_seconds": round(time.process_time() - begin, 2),  # of all threads: says more on a busy machine
         "identical": dyadic["identical"], "layers": dyadic["layers"], "flip_rate": real["flip_rate"],
         "rounding_flip_rate": real["rounding_flip_rate"], "top1_agreement": real["top1_agreement"],
     }  # fmt: skip
