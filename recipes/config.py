@@ -75,7 +75,9 @@ class Recipe:
         None, "Python file to run first, which registers scaling rules or models of yours", place=True
     )
     init: str | None = _key(
-        None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
+        None,
+        "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME; where the "
+        "recipe is silent (model_args, neuron, surrogate), the network is built as that one was",
     )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 

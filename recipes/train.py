@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 import zoo
 from zoo.data import DataSet, load_dataset, normalise, split
-from zoo.errors import ZooError, one_line, run_command
+from zoo.errors import ZooError, run_command
+from zoo.family import plain_name
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
@@ -83,13 +84,18 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    source = zoo.load(recipe.init) if recipe.init else None
+    taken = _taken_over(recipe, source)
+    if taken and rank == 0:
+        values = ", ".join(f"{key} {value}" for key, value in taken.items())
+        print(f"taken over from {recipe.init}, as the recipe is silent: {values}", flush=True)
     _seed(recipe.seed)
-    model = _create(recipe, data).to(device)
+    model = _create(recipe, data, taken).to(device)
     if recipe.phases:
         _check_phases(model, recipe, device)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
-    init_sha256 = _start_from(recipe.init, model) if recipe.init else None
+    init_sha256 = _start_from(source, recipe, model) if source else None
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
@@ -272,27 +278,48 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     return saved
 
 
-def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
-    said = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe itself says of the network."""
+    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
+
+
+def _taken_over(recipe: Recipe, source: SpikingNetwork | None) -> dict[str, Any]:
+    """Keywords in which the network that a run starts from is no default one of its name, where the recipe is silent.
+
+    Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
+    """
+    if source is None or plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+        return {}
+    by_name = zoo.create_model(recipe.model).model_args
+    decided = {"timesteps", "dropout", "in_chans", "scaling", *_said(recipe)}
+    return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
+
+
+def _create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
-        kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
-        **recipe.model_args or {},
+        kernel=recipe.kernel, **taken | _said(recipe),
     )  # fmt: skip
 
 
-def _start_from(init: str, model: SpikingNetwork) -> str | None:
+def _start_from(source: SpikingNetwork, recipe: Recipe, model: SpikingNetwork) -> str | None:
     """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
-    source = zoo.load(init)
+    init, ours, theirs = recipe.init, model.model_args, source.model_args
     state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
     if source.num_classes != model.num_classes:
         state = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # of another shape
-        raise ZooError(f"the weights of {init} do not fit {model.model_args}: {one_line(error)}") from error
-    if wrong := unexpected + [key for key in missing if not key.startswith(classifier)]:
-        raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+    shapes = model.state_dict()
+    wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
+    wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
+    if wrong:
+        rest = ("scaling", "surrogate", "dropout", "timesteps")  # have no part in it, or only where nothing else has
+        differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
+        if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+            raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+        said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
+        raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
+    model.load_state_dict(state, strict=False)
     return source.weights_sha256
 
 
