@@ -157,8 +157,9 @@ def build(
         ZooError: a keyword that the network does not have; `pretrained`, and no weights are published under the name
             and tag, or they cannot be had; a broken checkpoint.
     """
-    kwargs = in_our_words(kwargs)
-    given = kwargs.keys() - (kwargs.get("pretrained_model_args") or {}).keys()
+    in_file = kwargs.pop("pretrained_model_args", None) or {}  # which timm added to the user's
+    kwargs = _in_our_words(kwargs, in_file)
+    given = kwargs.keys() - in_file.keys()
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
     # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
@@ -194,9 +195,10 @@ def build(
     return model.to(**placement) if placement else model
 
 
-def in_our_words(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of `create_model` with timm's names for what the networks have: `drop_rate` is `dropout`, and their
-    `global_pool` is "avg".
+def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords, of which some may be timm's and some those of a checkpoint's file, in the names of the networks.
+
+    timm's `drop_rate` is `dropout`, and its `global_pool` would be "avg".
 
     Raises:
         ZooError: both names of one thing with different values, or another pooling.
@@ -204,8 +206,7 @@ def in_our_words(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     ours = dict(kwargs)
     check_global_pool(ours.pop("global_pool", None))
     if (rate := ours.pop("drop_rate", None)) is not None:
-        # timm adds what a checkpoint's file says, and says so; that may be overridden.
-        if ours.get("dropout", rate) != rate and "dropout" not in (ours.get("pretrained_model_args") or {}):
+        if ours.get("dropout", rate) != rate and "dropout" not in in_file:
             raise ZooError(f"drop_rate {rate!r} and dropout {ours['dropout']!r} are two names of one number: give one")
         ours["dropout"] = rate
     return ours

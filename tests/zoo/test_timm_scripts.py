@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from conftest import assert_one_error, run_module, small_families
-from timm.data import resolve_data_config
+from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from timm.models import load_checkpoint
 from timm.models import resume_checkpoint as resume
@@ -75,6 +75,24 @@ def test_normalisation_that_timm_exchanges(name):
         split = convert_splitbn_model(copy.deepcopy(model), 2)
         torch.testing.assert_close(split.eval()(x), model(x))
         assert split.train()(x).shape == (4, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+def test_a_checkpoint_in_timms_validation_has_the_accuracy_of_its_row(data_root):
+    """As validate.py measures it, with timm's data set, transform and loader, on all images; loaded into the twin."""
+    file = str(BUNDLED / "sresnet19_w16_gs.t2_cifar10" / "model.safetensors")
+    model = timm.create_model("sresnet19_w16", num_classes=10, timesteps=2, checkpoint_path=file).eval()
+    config = resolve_data_config({}, model=model)
+    config = {key: config[key] for key in ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")}
+    data = create_dataset("torch/cifar10", root=data_root, split="test")
+    loader = create_loader(
+        data, batch_size=250, num_workers=0, device=torch.device("cpu"), use_prefetcher=False, **config
+    )
+    with torch.no_grad():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in loader)
+    assert right == pytest.approx(7578, abs=2)  # another processor rounds differently
 
 
 def test_sizes_that_timm_is_given():
