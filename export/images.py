@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo.data import load_dataset
+from zoo.data import SIZE, dataset_name, load_dataset
 from zoo.data import normalise as normalise_tensor
-from zoo.data.folder import PREFIX
+from zoo.data.dataset import check_size
+from zoo.data.folder import PREFIX, load_test_part
 from zoo.data.images import square_side
 from zoo.errors import ZooError
 
@@ -68,7 +69,11 @@ def load_images(
     if Path(data).suffix in (".npz", ".npy") and not data.startswith(PREFIX):
         images, labels = read_images(data)
         return Loaded(images[:limit], None if labels is None else labels[:limit], None, None)
-    found = load_dataset(data, root, img_size=None if input_size is None else square_side(input_size))
+    side = None if input_size is None else square_side(input_size)
+    if data.startswith(PREFIX):
+        (pixels, truth), classes = load_test_part(data.removeprefix(PREFIX), check_size(side or SIZE), limit)
+        return Loaded(pixels.numpy(), truth.numpy(), dataset_name(data), len(classes))
+    found = load_dataset(data, root, img_size=side)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
     return Loaded(images, labels, found.name, len(found.classes))
 

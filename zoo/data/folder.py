@@ -19,6 +19,7 @@ from .dataset import SIZE, DataSet, Part, check_memory, make_dataset
 from .images import SUFFIXES, Preparation, folder_cfg
 
 PREFIX = "folder:"
+TRAIN, VAL, TEST = "train", "val", "test"
 _NAME_LENGTH = 64
 
 
@@ -40,24 +41,39 @@ def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
         ZooError: no such folder, no train/, neither val/ nor test/, other classes in these, a class without images, a
             file that cannot be read, or too little memory.
     """
-    root, size = Path(path).expanduser(), img_size or SIZE
+    parts = _files_by_part(path)
+    size = img_size or SIZE
+    check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), size)
+    decoded = {part: _decode(part, files, size) for part, files in parts.items()}
+    test = decoded[TEST if TEST in parts else VAL]
+    return make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
+
+
+def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:
+    """The test images of a folder, or the first `limit` of them, and its classes; the rest is not decoded.
+
+    Raises:
+        ZooError: see `load_folder`.
+    """
+    parts = _files_by_part(path)
+    test = TEST if TEST in parts else VAL
+    check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), img_size)
+    return _decode(test, parts[test], img_size, limit), list(parts[TRAIN])
+
+
+def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
+    root = Path(path).expanduser()
     if not path or not root.is_dir():
         raise ZooError(f"no such folder: {path!r}; {PREFIX}DIR is one with train/CLASS/* and val/ or test/CLASS/*")
-    parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    if "train" not in parts:
+    parts = [part for part in (TRAIN, VAL, TEST) if (root / part).is_dir()]
+    if TRAIN not in parts:
         raise ZooError(f"{root} has no folder train/ with a folder of images for each class")
     if len(parts) == 1:
         raise ZooError(f"{root} has neither val/ nor test/ with a folder of images for each class")
     files = {part: _files(root / part) for part in parts}
-    classes = list(files["train"])
     for part in parts[1:]:
-        _check_same(root, part, classes, list(files[part]))
-    check_memory(str(root), sum(len(found) for part in files.values() for found in part.values()), size)
-    prepare = Preparation(folder_cfg(size))
-    decoded = {part: _decode(part, list(by_class.values()), prepare, size) for part, by_class in files.items()}
-    test = decoded.get("test", decoded.get("val"))
-    assert test is not None
-    return make_dataset(name, classes, decoded["train"], test, decoded.get("val") if "test" in decoded else None)
+        _check_same(root, part, list(files[TRAIN]), list(files[part]))
+    return files
 
 
 def _files(part: Path) -> dict[str, list[Path]]:
@@ -85,18 +101,19 @@ def _files(part: Path) -> dict[str, list[Path]]:
 
 def _check_same(root: Path, part: str, classes: list[str], others: list[str]) -> None:
     for have, lack, names in (
-        ("train", part, [c for c in classes if c not in others]),
-        (part, "train", [c for c in others if c not in classes]),
+        (TRAIN, part, [c for c in classes if c not in others]),
+        (part, TRAIN, [c for c in others if c not in classes]),
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise ZooError(f"{root}: {have}/ has the class {names[0]!r:.200}{more}, which {lack}/ lacks")
 
 
-def _decode(part: str, files: list[list[Path]], prepare: Preparation, size: int) -> Part:
-    labelled = [(path, label) for label, paths in enumerate(files) for path in paths]
-    order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()
-    images = torch.empty(len(labelled), 3, size, size, dtype=torch.uint8)
+def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> Part:
+    labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+    order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
+    images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)
+    prepare = Preparation(folder_cfg(size))
 
     def place(i: int) -> None:
         images[i] = prepare(labelled[order[i]][0])

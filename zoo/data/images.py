@@ -27,11 +27,16 @@ class Preparation:
 
     Args:
         cfg: a checkpoint's pretrained_cfg: input_size; crop_pct, crop_mode and interpolation, timm's where it has none.
+
+    Raises:
+        ZooError: images of other than three channels.
     """
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         config = resolve_data_config(pretrained_cfg=dict(cfg))
-        self.height, self.width = config["input_size"][1:]
+        channels, self.height, self.width = config["input_size"]
+        if channels != 3:
+            raise ZooError(f"the network takes images of {channels} channels, and image files have 3")
         self._scaled = max(self.height, self.width) / config["crop_pct"]
         # The prefetcher's form ends in uint8, where the other one normalises.
         self._transform = create_transform(**config, is_training=False, use_prefetcher=True)
@@ -47,14 +52,12 @@ class Preparation:
         """
         image = read_image(path)
         width, height = image.size
-        if image.size != (self.width, self.height):
-            found = f"{path} is {width} x {height} pixels"
-            if not resize:
-                expected = f"the network takes {self.width} x {self.height}"
-                raise ZooError(f"{found}, {expected}: --resize scales and crops")
-            # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
-            if self._scaled**2 * max(image.size) / min(image.size) > MAX_PIXELS:
-                raise ZooError(f"{found}, too long and thin: crop it first")
+        if image.size != (self.width, self.height) and not resize:
+            size, expected = f"{width} x {height}", f"{self.width} x {self.height}"
+            raise ZooError(f"{path} is {size} pixels, the network takes {expected}: --resize scales and crops")
+        # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
+        if self._scaled**2 * max(width, height) / min(width, height) > MAX_PIXELS:
+            raise ZooError(f"{path} is {width} x {height} pixels, too long and thin: crop it first")
         pixels: Tensor = self._transform(image)
         return pixels
 
@@ -69,14 +72,14 @@ def folder_cfg(size: int) -> dict[str, Any]:
 
 
 def square_side(input_size: Sequence[int]) -> int:
-    """The side of a network's images [channels, side, side].
+    """The side of a network's images [3, side, side].
 
     Raises:
-        ZooError: they are not square.
+        ZooError: they are not square, or have other than three channels.
     """
-    _, height, width = input_size
-    if height != width:
-        raise ZooError(f"the network takes {height} x {width} images; data sets are square")
+    channels, height, width = input_size
+    if channels != 3 or height != width:
+        raise ZooError(f"the network takes images {list(input_size)}, data sets have square ones of 3 channels")
     return height
 
 

@@ -73,8 +73,8 @@ def examine(
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
             model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS,
-            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, optimizer="adamw", lr=lr,
-            weight_decay=0.05, warmup_epochs=0.4, out=out,
+            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False,
+            optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         torch.manual_seed(0)
         fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))

@@ -14,7 +14,7 @@ from timm.data import create_transform
 
 from zoo.data import dataset as dataset_module
 from zoo.data import dataset_name, load_dataset
-from zoo.data.folder import folder_name
+from zoo.data.folder import folder_name, load_test_part
 from zoo.data.images import Preparation, folder_cfg, read_image
 from zoo.errors import ZooError
 
@@ -49,6 +49,14 @@ def test_a_picture_is_prepared_as_timm_evaluates(flowers):
 def test_the_only_other_part_is_the_test_set(tmp_path, only):
     data = load_dataset(f"folder:{make_pictures(tmp_path / 'x', ('train', only), 2)}")
     assert (len(data.test_images), data.val_images) == (6, None)
+
+
+def test_the_test_part_alone_is_that_of_the_whole(flowers):
+    data = load_dataset(f"folder:{flowers}", img_size=24)
+    (images, labels), classes = load_test_part(str(flowers), 24, limit=5)
+    assert torch.equal(images, data.test_images[:5])
+    assert torch.equal(labels, data.test_labels[:5])
+    assert classes == data.classes
 
 
 def test_every_mode_becomes_rgb(tmp_path):
