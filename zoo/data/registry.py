@@ -26,7 +26,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
 
     >>> import torch, zoo
     >>> def load(root):
-    ...     images = torch.randint(256, (100, 3, 32, 32), dtype=torch.uint8)
+    ...     images = torch.arange(100).to(torch.uint8)[:, None, None, None].repeat(1, 3, 32, 32)
     ...     labels = torch.arange(100) % 2
     ...     return {
     ...         "classes": ["even", "odd"],
@@ -38,9 +38,10 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     Args:
         name: letters, digits, _ and -; it is part of tags and file names.
         load: called with the data root (`--data-dir` or SNNZOO_DATA, None without either) where the data set is asked
-            for. It gives `classes` (a name each), `train_images` and `test_images`, uint8 [N, 3, S, S], `train_labels`
-            and `test_labels`, integers [N], and may give `val_images` and `val_labels`, held out for validation;
-            tensors or arrays, in a mapping or a `DataSet`. Channel statistics and checksum are computed from them.
+            for, and gives the same each time: `classes` (a name each), `train_images` and `test_images`, uint8 [N, 3,
+            S, S], `train_labels` and `test_labels`, integers [N], and perhaps `val_images` and `val_labels`, held out
+            for validation; tensors or arrays, in a mapping or a `DataSet`. Channel statistics and checksum are computed
+            from them.
 
     Raises:
         ZooError: a name that is taken or cannot be one, or a `load` that cannot be called.
