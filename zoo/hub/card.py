@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import yaml
 
+from ..data import dataset_name
 from ..record import when
 from ..scaling.spec import resolve_scaling
 from .release import Release
@@ -58,7 +59,7 @@ def eval_results(release: Release) -> dict[str, str]:
 
 def _metadata(release: Release) -> dict[str, Any]:
     results = _accuracies(release)
-    dataset = _DATASETS.get(str(release.recipe.get("dataset")))
+    dataset = _DATASETS.get(_dataset(release))
     index = [{"name": release.name, "results": [_index_entry(result) for result in results]}]
     metadata = {
         "license": "apache-2.0",
@@ -84,9 +85,9 @@ def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(release: Release) -> str:
-    config, recipe = release.config, release.recipe
+    config = release.config
     what = (timm.models.model_entrypoint(config["architecture"]).__doc__ or "").strip()
-    dataset = str(recipe.get("dataset") or "an unknown data set")
+    dataset = _dataset(release) or "an unknown data set"
     lines = [
         f"A spiking neural network for images of {'x'.join(map(str, config['pretrained_cfg']['input_size']))} values "
         f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', dataset))[1]} with "
@@ -136,7 +137,7 @@ def _training(release: Release) -> str:
         "started from": recipe.get("init"),
         "epochs": recipe.get("epochs"),
         "commit": source.get("commit"),
-        "data": f"{recipe.get('dataset')}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
+        "data": f"{_dataset(release)}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
         "training images": source.get("train_images"),
         "seconds": source.get("train_seconds"),
         "machine": _machine(source) if source else None,
@@ -194,6 +195,11 @@ def _citation(release: Release) -> str:
         text += "snn-zoo's reading of it."
         sources += _GRADIENT_SCALING
     return f"{text}\n\n```bibtex\n{sources}```\n"
+
+
+def _dataset(release: Release) -> str:
+    """What the recipe says of the data set, without a folder's place."""
+    return dataset_name(str(release.recipe.get("dataset") or ""))
 
 
 def _accuracies(release: Release) -> list[dict[str, Any]]:
