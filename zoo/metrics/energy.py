@@ -35,16 +35,17 @@ def energy(counts: Mapping[str, Any], *, membranes: bool = False, memory: bool =
     Returns:
         None where the operations are not known, or a line asked for is not.
     """
-    products: Mapping[str, Any] = counts.get("products") or {}
     keys = "Effective_ACs", "Effective_MACs"
-    (acs, macs), pairs = ([of.get(key) for key in keys] for of in (counts, products))
+    layers: list[Any] = [counts.get(key) for key in keys]
+    products: list[Any] = [(counts.get("products") or {}).get(key) for key in keys]
     updates: Any = counts.get("membrane_updates")
-    if None in (acs, macs, *pairs) or ((membranes or memory) and updates is None):
+    if None in layers + products or (updates is None and (membranes or memory)):
         return None
-    picojoules = {"acs": AC_PJ * (acs + pairs[0]), "macs": MAC_PJ * (macs + pairs[1])}
+    acs, macs = map(sum, zip(layers, products, strict=True))
+    picojoules = {"acs": AC_PJ * acs, "macs": MAC_PJ * macs}
     if membranes:
         picojoules["membranes"] = MEMBRANE_PJ * updates
     if memory:
-        picojoules["memory"] = ACCESS_PJ * (acs + macs + 2 * updates)
+        picojoules["memory"] = ACCESS_PJ * (sum(layers) + 2 * updates)
     lines = {line: value * 1e-6 for line, value in picojoules.items()}
     return lines | {"total": sum(lines.values())}
