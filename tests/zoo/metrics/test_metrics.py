@@ -185,6 +185,23 @@ def test_what_cannot_be_measured_ends_in_one_error():
         spikes.summary()
 
 
+FAMILIES = ["sresnet19_w16", "sew_resnet18_w16", "ms_resnet18_w16", "max_resnet18_w16", "svgg11_w8", "plif_net_w16"]
+FAMILIES += ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_layer_is_called_as_a_module_with_its_input_alone(name):
+    """Or hooks, ours and NeuroBench's, would not see it, or would see more than they know."""
+    model, calls = zoo.create_model(name, timesteps=1).eval(), []
+    with OperationCounter(model) as counter, torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs)))
+        model(torch.randn(1, 3, 32, 32))
+    assert set(calls) == {1}
+    assert counter.summary()["Dense"] > 0
+
+
 class Bypassed(TwoLayers):
     """Uses the weights of a layer without calling it."""
 

@@ -108,3 +108,12 @@ def test_its_labels_depend_on_the_size_of_batches():
         "Effective_ACs": 1.5,
         "Effective_MACs": 3.0,
     }
+
+
+def test_its_footprint_holds_what_only_training_needs():
+    scaling = {"name": "channel", "every": 3}  # keeps a factor for each layer
+    scaled, plain = (zoo.create_model("sresnet19_w16", scaling=s, timesteps=1) for s in (scaling, None))
+    images = torch.randn(1, 3, 32, 32)
+    assert scaled.state_dict().keys() == plain.state_dict().keys()
+    assert footprint(scaled) == footprint(plain) == neurobench(plain, images, 1)["Footprint"]
+    assert neurobench(scaled, images, 1)["Footprint"] > footprint(plain)
