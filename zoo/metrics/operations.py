@@ -22,6 +22,7 @@ from ..layers import Hadamard, MatMul
 from .hooks import Counter
 from .size import LAYERS
 
+# Layers with weights that nothing here counts.
 _OTHERS = (nn.RNNBase, nn.RNNCellBase, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
 
 
@@ -60,16 +61,16 @@ class OperationCounter(Counter):
         self._unknown = [name for name, module in modules.items() if isinstance(module, _OTHERS)]
         self.images = 0
         self._inputs: dict[tuple[str, torch.Size, bool], _Inputs] = {}
-        self._pairs: dict[str, Operations] = {}
+        self._pairs: dict[str, tuple[int, int, bool, bool]] = {}  # effective, dense, binary left and right
         self._batch, self._fired = 0, False
 
     def layers(self) -> dict[str, Operations]:
         """Operations of every layer that ran, over all images."""
-        return _sum((name, self._of(*key)) for key in self._inputs for name in key[:1])
+        return _sum((key[0], self._of(*key)) for key in self._inputs)
 
     def products(self) -> dict[str, Operations]:
         """Operations of every product of activations that ran, over all images."""
-        return dict(self._pairs)
+        return {name: Operations(n, dense, a or b) for name, (n, dense, a, b) in self._pairs.items()}
 
     def summary(self) -> dict[str, Any]:
         """Mean operations per image, under NeuroBench's names.
@@ -90,10 +91,10 @@ class OperationCounter(Counter):
         missing = self._unknown + [name for name in self._layers if name not in layers]
         if missing:
             warnings.warn(f"operations are not known: layer {missing[0]!r} ran in a way not counted", stacklevel=2)
-            return {**dict.fromkeys(_totals([])), "products": None, "stem": None}
+            return dict.fromkeys([*_totals([]), "products", "stem"])
         stem = _sum((name, self._of(name, shape, once)) for name, shape, once in self._inputs if once)
         per_image = lambda of: {key: n / self.images for key, n in _totals(of.values()).items()}  # noqa: E731
-        return {**per_image(layers), "products": per_image(self._pairs), "stem": per_image(stem)}
+        return {**per_image(layers), "products": per_image(self.products()), "stem": per_image(stem)}
 
     def _hooks(self) -> Iterator[Any]:
         yield self.model.register_forward_pre_hook(self._start, with_kwargs=True)
@@ -128,9 +129,9 @@ class OperationCounter(Counter):
         def multiply(product: nn.Module, factors: tuple[Tensor, Tensor]) -> None:
             a, b = (x.detach() for x in factors)
             effective, dense = (_matrix_pairs if isinstance(product, MatMul) else _element_pairs)(a, b)
-            before = self._pairs.get(name, Operations(0, 0, True))
-            binary = before.binary and (_is_binary(a) or _is_binary(b))
-            self._pairs[name] = Operations(before.effective + effective, before.dense + dense, binary)
+            before, all_dense, left, right = self._pairs.get(name, (0, 0, True, True))
+            binary = left and _is_binary(a), right and _is_binary(b)
+            self._pairs[name] = before + effective, all_dense + dense, *binary
 
         return multiply
 
