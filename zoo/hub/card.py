@@ -17,6 +17,15 @@ from .release import Release
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
 _TASK = "image-classification"
+# Key, title and decimals of what a result may hold; leaderboard/README.md defines them.
+_METRICS = [
+    ("top1", "top-1 (%)", 2),
+    ("top5", "top-5 (%)", 2),
+    ("spikes_per_image", "spikes per image", 0),
+    ("Effective_ACs", "ACs per image", 0),
+    ("Effective_MACs", "MACs per image", 0),
+    ("energy_uj", "energy at 45 nm (µJ per image)", 2),
+]
 _SNN_ZOO = """\
 @software{snnzoo,
   title = {snn-zoo: a model zoo of spiking neural networks},
@@ -149,14 +158,17 @@ def _training(release: Release) -> str:
 
 
 def _results(release: Release) -> str:
-    rows = []
-    for result in _accuracies(release):
-        dataset = _DATASETS.get(result["dataset"], ("", result["dataset"]))[1]
-        numbers = [(result[key], digits) for key, digits in (("top1", 2), ("top5", 2), ("spikes_per_image", 0))]
-        rows.append([dataset, result["split"], result["images"], *(_number(*number) for number in numbers)])
-    if not rows:
+    results = _accuracies(release)
+    if not results:
         return "## Results\n\nNo accuracy was published with these weights.\n"
-    head = ["data set", "split", "images", "top-1 (%)", "top-5 (%)", "spikes per image"]
+    # Results from before a metric was counted lack it.
+    known = [column for column in _METRICS if any(result.get(column[0]) is not None for result in results)]
+    rows = []
+    for result in results:
+        dataset = _DATASETS.get(result["dataset"], ("", result["dataset"]))[1]
+        numbers = (_number(result.get(key), digits) for key, _, digits in known)
+        rows.append([dataset, result["split"], result["images"], *numbers])
+    head = ["data set", "split", "images", *(title for _, title, _ in known)]
     return f"## Results\n\n{_table(head, rows)}"
 
 
