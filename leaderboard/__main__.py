@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write
+from zoo.plugins import add_plugin_option
 
 from .collect import load_results, read_additions, rows
 from .render import insert_table, render
@@ -44,6 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     text = "copy result files to where they belong, first"
     action.add_argument("--add", metavar="FILE", nargs="+", type=Path, default=[], help=text)
     action.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is not current")
+    add_plugin_option(parser)
     return parser.parse_args(argv)
 
 

@@ -25,6 +25,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear":
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _HERE = Path(__file__).resolve().parent
 Spec = str | dict[str, Any] | None
+Files = str | list[str] | None
 
 
 def _key(
@@ -71,8 +72,8 @@ class Recipe:
     surrogate: Spec = _key("model", "'model', name or {name: triangle, width: 1.0}")
     scaling: Spec = _key("model", "gradient scaling: 'model' (as the network says), none, or {name: ..., alpha: ...}")
     model_args: dict[str, Any] | None = _key(None, "further keywords of the architecture, {stem_stride: 2, ...}")
-    plugin: str | None = _key(
-        None, "Python file to run first, which registers scaling rules or models of yours", place=True
+    plugin: Files = _key(
+        None, "Python file to run first: it registers networks, neurons, rules ... of yours (repeatable)", place=True
     )
     init: str | None = _key(
         None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
@@ -161,6 +162,11 @@ class Recipe:
         """The recipe as JSON values, keys in the order of this file."""
         return dataclasses.asdict(self)
 
+    @property
+    def plugins(self) -> list[str]:
+        """The files that `plugin` names."""
+        return [self.plugin] if isinstance(self.plugin, str) else self.plugin or []
+
     def phase(self, epoch: int) -> Phase:
         """The setting of an epoch (counted from 0); see `phases`."""
         for phase in self.phases or []:
@@ -173,9 +179,11 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        for key in ("init", "plugin"):  # a plugin may move, but without its file nobody could repeat the run
-            if path := getattr(self, key):
-                values[key] = without_folders(path)
+        if self.init:
+            values["init"] = without_folders(self.init)
+        if self.plugin:  # it may move, but without its file nobody could repeat the run
+            files = [without_folders(file) for file in self.plugins]
+            values["plugin"] = files[0] if isinstance(self.plugin, str) else files
         return values
 
 
@@ -216,6 +224,10 @@ def _checked(key: dataclasses.Field[Any], value: Any) -> Any:
     name, kind, limits = key.name, str(key.type), key.metadata
     if kind == "Spec" or (kind.endswith("| None") and value is None):
         return value
+    if kind == "Files":
+        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(file, str) for file in value)):
+            return value
+        raise ZooError(f"recipe key {name} takes a file or a list of files, not {value!r}")
     wanted = kind.removesuffix(" | None").split("[")[0]
     if wanted == "float" and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
         try:
@@ -279,8 +291,13 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
     for key in dataclasses.fields(Recipe):
         text = key.metadata["help"] + ("" if key.default is None else f" (default: {key.default})")
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if key.type == "bool" else {}
+        if key.name == "plugin":
+            options = {"action": "append"}
         flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    path = given.pop("recipe")
-    return load_recipe(path, {k: parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()})
+    path, plugin = given.pop("recipe"), given.pop("plugin", None)
+    values = {k: parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()}
+    if plugin:  # names of files, as every other command takes them
+        values["plugin"] = plugin if len(plugin) > 1 else plugin[0]
+    return load_recipe(path, values)

@@ -10,6 +10,7 @@ from timm.data import create_transform, resolve_data_config
 import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.network import SpikingNetwork
+from zoo.plugins import add_plugin_option
 
 
 def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
     parser.add_argument("--resize", action="store_true", help="scale and crop images of another size")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.top < 1:
         raise ZooError(f"--top must be 1 or more, not {a.top}")

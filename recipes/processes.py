@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -52,6 +53,14 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def same_modules() -> dict[str, str]:
+    """Variables with which a `python -m` that this process starts finds the modules that it found itself.
+
+    By itself it would look into the working directory first, where a user may have a recipes/ or a zoo.py of their own.
+    """
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
 
 
 def keep_memory(keep: bool = True) -> None:

@@ -32,9 +32,9 @@ from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
+from zoo.plugins import load_plugin, warn_of_changes
 from zoo.provenance import provenance
 from zoo.record import accuracy_record
-from zoo.registry import load_plugin
 
 from . import augment
 from .compare import said
@@ -62,8 +62,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 
 def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
-    if recipe.plugin:
-        load_plugin(recipe.plugin)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
     check_name(recipe.model)
     out = Path(recipe.out or "")
     unit = 2 * world if recipe.mixup or recipe.cutmix else world
@@ -127,6 +127,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         if saved["step"] == total and (out / "result.json").exists():
             print(f"nothing left to do in {out}: the run is complete", flush=True)
             return dict(read_json(out / "result.json"))
+        warn_of_changes(saved["origin"].get("plugins"), str(out))
         run.restore(saved)
         _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])

@@ -9,6 +9,7 @@ from zoo.data import list_datasets, load_dataset
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
+from zoo.plugins import add_plugin_option
 from zoo.record import accuracy_record
 
 from .compare import said
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")

@@ -13,7 +13,8 @@ from .neurons import list_neurons
 from .neurons.encoding import list_encodings
 from .neurons.norm import list_norms
 from .neurons.surrogate import list_surrogates
-from .registry import is_model, list_models, load_plugin
+from .plugins import add_plugin_option
+from .registry import is_model, list_models
 from .scaling.spec import list_scalings
 
 _KEYWORDS = {
@@ -64,18 +65,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what = "one model, or one rule of gradient scaling, in detail"
     info = commands.add_parser("info", help=what, description=f"Show {what}.", epilog=_INFO, formatter_class=raw)
     info.add_argument("name", metavar="NAME", help="a model, with or without .tag, or a rule")
-    plugin = "a Python file to run first, which registers models or rules of yours (repeatable)"
     for command in (listing, info):
         command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
-        command.add_argument("--plugin", metavar="FILE", action="append", default=[], help=plugin)
+        add_plugin_option(command)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments = parse(argv)
-    for file in arguments.plugin:
-        load_plugin(file)
     if arguments.command == "info":
         found = _info(arguments.name)
     else:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -39,6 +40,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
     """Run a command line; bad input and a failing disk end in one line on stderr and exit status 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line of our code
     try:
         main(argv)
     except ZooError as error:

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, commit, date, versions, machine."""
+"""Where a number comes from: command, commit, date, versions, machine, plugins."""
 
 import os
 import platform
@@ -12,34 +12,37 @@ from typing import Any
 
 import torch
 
+from .plugins import loaded_plugins
+
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
 def provenance() -> dict[str, Any]:
-    """The fields that every measurement file carries: command, commit, date, versions, machine."""
+    """The fields that every measurement file carries: command, commit, date, versions, machine, plugins."""
     return {
         "command": command(),
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES if _version(p)},
         "machine": machine(),
+        "plugins": loaded_plugins(),
     }
 
 
 def command() -> str:
-    """The command line of this process, to be typed again: `python -m recipes.train ...`.
+    """The command line of this process, to be typed again: `snn-zoo train ...` or `python -m recipes.train ...`.
 
     Paths are as `without_folders` leaves them.
     """
     arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is None:
-        return shlex.join([Path(sys.argv[0]).name, *arguments])
-    start = ["python"]
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    start = []
+    if several := int(os.environ.get("WORLD_SIZE", 1)) > 1:
         start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
-    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments])
+    if spec is None:  # a script, as snn-zoo is one
+        return shlex.join([*start, *(["--no-python"] if several else []), Path(sys.argv[0]).name, *arguments])
+    return shlex.join([*(start or ["python"]), "-m", spec.name.removesuffix(".__main__"), *arguments])
 
 
 def without_folders(word: str) -> str:

@@ -14,6 +14,7 @@ from .data import DataSet
 from .errors import ZooError, one_of
 from .files import read_json, sha256_of
 from .network import SpikingNetwork
+from .plugins import is_plugins
 from .provenance import provenance
 from .scaling.spec import resolve_scaling
 
@@ -177,7 +178,11 @@ REQUIRED: dict[str, Checks] = {
     },
 }
 """The keys of a result file, in its order."""
-OPTIONAL: Checks = {"reference": _or_null(REFERENCE), "note": Check("a string", lambda value: isinstance(value, str))}
+OPTIONAL: Checks = {
+    "reference": _or_null(REFERENCE),
+    "note": Check("a string", lambda value: isinstance(value, str)),
+    "plugins": Check("a list of {file, sha256}, or null", is_plugins),
+}
 
 
 def _not_null(key: str) -> Check:

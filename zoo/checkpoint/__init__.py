@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, write_json
 from ..network import SpikingNetwork
+from ..plugins import loaded_plugins
 from .config import ARCHITECTURES, WEIGHT_SOURCES, read_config
 from .memoryless import WithoutMemory
 from .weights import check_start, misfit, read_header
@@ -86,6 +87,7 @@ def save_checkpoint(
         "model_args": model.model_args,
         "pretrained_cfg": cfg | {"tag": tag, "num_classes": model.num_classes},
         "weights_sha256": sha256_of(weights),
+        "plugins": loaded_plugins(),
         **extra,
     }
     atomic_write(Path(directory) / WEIGHTS, weights)

@@ -12,6 +12,9 @@ from timm.models import build_model_with_cfg
 
 from ..errors import ZooError
 from ..files import read_json
+from ..neurons.kinds import list_neurons
+from ..neurons.surrogate import list_surrogates
+from ..plugins import absent, is_plugins, warn_of_changes
 from ..scaling.spec import NONE, unregistered_rule
 
 ARCHITECTURES: set[str] = set()
@@ -43,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     A scaling rule that is not registered here becomes "none", with a warning, and is kept under the key "unregistered".
 
     Raises:
-        ZooError: a key is missing or holds what no checkpoint can have.
+        ZooError: a key is missing or holds what no checkpoint can have; or a part of a plugin that is not loaded.
     """
     if path.exists() and not path.is_file():
         raise ZooError(f"{path} is no ordinary file")
@@ -58,9 +61,19 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ZooError(f"{path} is not the config of a checkpoint: {key!r} is missing or no {kind.__name__}")
     if not isinstance(config.get("weights_sha256", ""), str):
         raise ZooError(f"{path}: 'weights_sha256' is no string")
-    architecture, cfg = config["architecture"], config["pretrained_cfg"]
+    architecture, cfg, plugins = config["architecture"], config["pretrained_cfg"], config.setdefault("plugins", None)
+    if not is_plugins(plugins):
+        raise ZooError(f"{path}: 'plugins' must be null or a list of {{file, sha256}}, not {reprlib.repr(plugins)}")
+    warn_of_changes(plugins, str(path))
+    hint = absent(plugins)
     if architecture not in ARCHITECTURES:
-        raise ZooError(f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}")
+        unknown = f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}"
+        raise ZooError(f"{unknown}; {hint}" if hint else unknown)
+    for key, known in (("neuron", list_neurons()), ("surrogate", list_surrogates())):
+        spec = config["model_args"].get(key, known[0])
+        name = spec.get("name") if isinstance(spec, dict) else spec
+        if hint and name not in known:
+            raise ZooError(f"{path} names an unknown {key}: {reprlib.repr(name)}; {hint}")
     for key in config["model_args"]:
         if key in _FACTORY:
             raise ZooError(f"{path}: model_args holds {key!r}, which is no keyword of a network")
@@ -69,8 +82,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if rule := unregistered_rule(config["model_args"].get("scaling")):
         warnings.warn(
             f"{path} was trained with the scaling rule {reprlib.repr(rule)}, which is not registered here: it is "
-            "loaded as its plain twin, which infers the same. To train on with the rule, run its plugin first "
-            "(zoo.load_plugin)",
+            f"loaded as its plain twin, which infers the same. To train on with the rule: "
+            f"{hint or 'run its plugin first (--plugin FILE, zoo.load_plugin)'}",
             stacklevel=2,
         )
         config |= {"unregistered": config["model_args"]["scaling"]}
