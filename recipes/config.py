@@ -193,6 +193,10 @@ PLACE = {key.name for key in dataclasses.fields(Recipe) if key.metadata["place"]
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _check_phase(phase: Any) -> None:
     if not isinstance(phase, dict):
         form = "{epochs: E, size: pixels, timesteps: T, alpha: A}"
@@ -225,7 +229,7 @@ def _checked(key: dataclasses.Field[Any], value: Any) -> Any:
     if kind == "Spec" or (kind.endswith("| None") and value is None):
         return value
     if kind == "Files":
-        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(file, str) for file in value)):
+        if value is None or isinstance(value, str) or _are_texts(value):
             return value
         raise ZooError(f"recipe key {name} takes a file or a list of files, not {value!r}")
     wanted = kind.removesuffix(" | None").split("[")[0]

@@ -36,8 +36,8 @@ columns:
   dense (M)          multiply-accumulates of convolutions and linear layers for one image and one time step, were
                      nothing sparse; a spiking network does a share of them
   T                  time steps unless you say timesteps=...
-  published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; below
-                     the table, each with its citation. Methods and recipes differ, and nothing there was measured here
+  published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; with
+                     --published, each with its citation. Methods and recipes differ, and none was measured here
   checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads
 
 A name that ends in _gs is the same network, trained with gradient scaling; _wN has N channels in its first stage.
@@ -65,6 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what = "one model, or one rule of gradient scaling, in detail"
     info = commands.add_parser("info", help=what, description=f"Show {what}.", epilog=_INFO, formatter_class=raw)
     info.add_argument("name", metavar="NAME", help="a model, with or without .tag, or a rule")
+    listing.add_argument("--published", action="store_true", help="also every published result, with its citation")
     for command in (listing, info):
         command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
         add_plugin_option(command)
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print(_about(found) if arguments.command == "info" else _listing(**found))
+        print(_about(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
 
 
 def _matching(patterns: list[str]) -> list[str]:
@@ -98,7 +99,7 @@ def _info(name: str) -> dict[str, Any]:
     return describe(name)
 
 
-def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> str:
+def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], published: bool) -> str:
     head = ["model", "params (M)", "dense (M)", "T", "published", "checkpoints"]
     rows = [
         [
@@ -111,9 +112,9 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> st
         ]
         for row in models
     ]
-    # A twin has the references of its plain twin: say each once.
-    references = {id(reference): reference for row in models for reference in row["references"]}
-    parts = [_table(head, rows, right={1, 2, 3}), *_published(references.values())]
+    parts = [_table(head, rows, right={1, 2, 3})]
+    if published:  # a twin has the references of its plain twin: say each once
+        parts += _published({id(reference): reference for row in models for reference in row["references"]}.values())
     parts.append("\n".join(f"{keyword}: {', '.join(names)}" for keyword, names in keywords.items()))
     return "\n\n".join(parts)
 

@@ -1,0 +1,154 @@
+"""What users bring: a file of theirs goes through every command; every example runs; what is wrong with one is said."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from conftest import ROOT, assert_one_error, run_code
+from hub_client import loopback
+from minihub import TOKEN
+
+EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
+SNN_ZOO = "import sys; sys.argv = ['snn-zoo', *{words}]; from leaderboard.command import main; main()"
+SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--timesteps", "2"]
+
+# Runs a command, and kills it once it has saved a state in the middle of an epoch.
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from recipes.state import load_state
+
+if (pid := os.fork()) == 0:
+    {command}
+    os._exit(0)
+state, deadline = Path("run/state.safetensors"), time.time() + 200
+while time.time() < deadline and not (state.exists() and load_state(state)["step"] in (2, 3, 4)):
+    time.sleep(0.01)
+os.kill(pid, signal.SIGKILL)
+print("killed by", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def command_of(example):
+    """The line of an example's docstring that runs it."""
+    (line,) = [line for line in example.read_text().split('"""')[1].splitlines() if line.startswith("snn-zoo ")]
+    return shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+def test_every_example_runs_as_it_says(example, tmp_path):
+    (tmp_path / example.name).write_text(example.read_text())
+    words = [*command_of(example), *SMALL, "--out", "run"]
+    done = run_code(SNN_ZOO.format(words=words), tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [plugin["file"] for plugin in result["plugins"]] == [example.name]
+    assert result["plugins"] == json.loads((tmp_path / "run" / "config.json").read_text())["plugins"]
+    assert result["command"].startswith(f"snn-zoo train quickstart --plugin {example.name} ")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with the file of a user, whose commands run there, in front of the loopback Hub."""
+    folder = tmp_path_factory.mktemp("own")
+    text = (ROOT / "recipes" / "examples" / "everything.py").read_text()
+    assert len(text.splitlines()) <= 60
+    (folder / "own.py").write_text(text)
+    # Of the user's own, and none of the command's business.
+    for name in ("export.py", "zoo.py", "leaderboard.py", "recipes/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise SystemExit('a file of the user, not of the zoo')")
+    return folder
+
+
+def snn_zoo(folder, *words, plugin=("--plugin", "own.py"), code="{command}"):
+    """`snn-zoo WORDS` in a process of its own."""
+    command = SNN_ZOO.format(words=[*words, *plugin])
+    done = loopback()[1].run(code.format(command=command), cwd=folder, token=TOKEN)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def ran(folder, *words, **options):
+    done = snn_zoo(folder, *words, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+OWN = ["--model", "own_net", "--neuron", "{name: own_lif, decay: 0.6}", "--surrogate", "own_bump"]
+OWN += ["--scaling", "{name: own_rule, alpha: 0.5}", "--out", "run", "--checkpoint-minutes", "0"]
+OWN += [*SMALL, "--train-images", "160", "--epochs", "2", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def trained(own):
+    """The run directory: trained, killed in the middle of an epoch, resumed."""
+    assert "killed by -9" in ran(own, "train", "quickstart", *OWN, code=KILLED)
+    assert not (own / "run" / "result.json").exists()
+    assert "top-1" in ran(own, "train", "quickstart", *OWN, "--resume")
+    return own / "run"
+
+
+def test_a_run_of_ones_own_is_killed_and_resumed(trained):
+    result, config = (json.loads((trained / name).read_text()) for name in ("result.json", "config.json"))
+    assert result["scaling"]["name"] == "own_rule"
+    assert result["command"].startswith("snn-zoo train quickstart --model own_net")
+    assert config["model_args"]["neuron"] == {"name": "own_lif", "decay": 0.6}
+    assert config["model_args"]["surrogate"] == "own_bump"
+    assert result["plugins"] == config["plugins"]
+    assert [plugin["file"] for plugin in result["plugins"]] == ["own.py"]
+
+
+def test_it_is_validated_and_predicts(own, trained):
+    from PIL import Image
+
+    ran(own, "validate", "run", "--dataset", "digits", "--limit", "100", "--json", "validated.json")
+    validated = json.loads((own / "validated.json").read_text())
+    assert validated["plugins"] == json.loads((trained / "result.json").read_text())["plugins"]
+    Image.new("RGB", (32, 32)).save(own / "x.png")
+    assert "x.png" in ran(own, "predict", "run", "x.png")
+
+
+def test_it_is_exported_measured_filed_published_and_loaded(own, trained):
+    exported = ran(own, "export", "run", "-o", "own.onnx", "--data", "digits", "--limit", "64")
+    assert "identical to PyTorch" in exported
+    measured = ["--data", "digits", "--limit", "64", "--runs", "3", "--json", "onnx.json"]
+    assert "spikes per image" in ran(own, "bench-ort", "own.onnx", *measured)
+    results = ["run/result.json", "onnx.json"]
+    board = ran(own, "leaderboard", "--results", "results", "--out", "board", "--readme", "none", "--add", *results)
+    assert "1 row from 2 result files" in board
+    ran(own, "push", "run", "--repo", "me/own_net", "--onnx", "own.onnx", "--result", "onnx.json")
+    ran(own, "pull", "me/own_net", "-o", "pulled")
+    again = ran(own, "validate", "pulled", "--dataset", "digits", "--limit", "100")
+    loaded = ran(own, "validate", "hf-hub:me/own_net", "--dataset", "digits", "--limit", "100")
+    assert json.loads(again)["top1"] == json.loads(loaded)["top1"]
+    assert "own.py" in (own / "pulled" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["validate", "run", "--dataset", "digits"],
+        ["predict", "run", "x.png"],
+        ["export", "run", "-o", "never.onnx"],
+        ["push", "run", "--repo", "me/x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_without_its_plugin_one_line_names_it(words, own, trained):
+    assert_one_error(snn_zoo(own, *words, plugin=()), "own.py", "--plugin own.py")
+    assert not (own / "never.onnx").exists()
+
+
+def test_a_plugin_that_changed_is_one_warning(own, trained, tmp_path):
+    (tmp_path / "own.py").write_text((own / "own.py").read_text() + "# changed\n")
+    words = ["validate", "run", "--dataset", "digits", "--limit", "10", "--json", "other.json"]
+    done = snn_zoo(own, *words, plugin=("--plugin", str(tmp_path / "own.py")))
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "own.py" in line]
+    assert warning.startswith("warning: the plugin own.py has changed since ")
+    recorded = [json.loads(file.read_text())["plugins"][0] for file in (own / "other.json", trained / "result.json")]
+    assert recorded[0]["file"] == recorded[1]["file"]
+    assert recorded[0]["sha256"] != recorded[1]["sha256"]
