@@ -297,7 +297,7 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if key.type == "bool" else {}
         if key.name == "plugin":
             options = {"action": "append"}
-        flags = {f"--{key.name.replace('_', '-')}", f"--{key.name}"}
+        flags = dict.fromkeys((f"--{key.name.replace('_', '-')}", f"--{key.name}"))
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     path, plugin = given.pop("recipe"), given.pop("plugin", None)
