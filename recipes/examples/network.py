@@ -3,6 +3,8 @@
 snn-zoo train quickstart --plugin network.py --model my_net_gs
 """
 
+from itertools import pairwise
+
 from torch import nn
 
 import zoo
@@ -15,7 +17,7 @@ class MyNet(zoo.SpikingNetwork):
     def __init__(self, widths, **kwargs):
         super().__init__({}, **kwargs)
         self.make_stem(widths[0])
-        for i, (before, width) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, width) in enumerate(pairwise(widths)):
             block = ConvNeuron(before, width, self.make, 3, by_default=True)  # gradient scaling reaches it
             self.add_stage(nn.Sequential(block, nn.MaxPool2d(2)), width, 2 ** (i + 1))
         self.finish()  # the classifier, initial weights, gradient scaling
