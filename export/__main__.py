@@ -16,8 +16,8 @@ from zoo.load import check_name, is_path
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .graph import input_size
 from .images import check_images, load_images, normalise
+from .parts import input_size
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 

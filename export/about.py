@@ -94,10 +94,11 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     ):
         if not fits:
             raise _bad(path, key, texts[key], expected)
-    values_in_graph = {output for node in proto.graph.node for output in node.output}
+    exposed = add_spike_outputs(proto)
+    values_in_graph = {output for node in exposed.graph.node for output in node.output}
     if lost := [value for value in about.spike_values.values() if value not in values_in_graph]:
         raise _bad(path, SPIKE_VALUES, lost[0], "a value in the graph")
-    session = create_session(add_spike_outputs(proto).SerializeToString(), threads=1)
+    session = create_session(exposed.SerializeToString(), threads=1)
     spikes = run_session(session, list(about.spike_values.values()), np.zeros((1, *size), np.float32))
     for array in spikes:  # [T*B, ...] at B = 1
         if array.shape[:1] != (about.timesteps,):

@@ -20,9 +20,11 @@ from zoo.errors import ZooError
 
 from .counts import add_spike_outputs
 from .dyadic import dyadic_copy, dyadic_images
-from .graph import build_graph, inference_copy, input_size, neuron_layers, spike_values
+from .graph import build_graph, spike_values
 from .images import check_images, normalise
+from .parts import input_size, neuron_layers
 from .session import OPTIMIZATIONS, create_session
+from .skeleton import inference_copy
 
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
