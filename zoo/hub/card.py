@@ -132,7 +132,7 @@ def _plugins(release: Release) -> str:
         return ""
     files = [plugin["file"] for plugin in release.config["plugins"]]
     load = "\n".join(f"zoo.load_plugin({file!r})" for file in files)
-    return f"""It was made with code of its author's, which is not in this repository. With the file at hand, before all else:
+    return f"""It was made with code of its author's that is not in this repository. With the file at hand, run first:
 
 ```python
 {load}  # on the command line, --plugin

@@ -107,7 +107,7 @@ def test_the_decorator_and_registering_again():
     with pytest.raises(ZooError, match="neuron 'twice' is already registered"):
         zoo.register_neuron("twice", Other)
     for name in ("lif", "model", "none", "a b", "", 3, None, ["x"]):
-        with pytest.raises(ZooError, match="already registered|is no name"):
+        with pytest.raises(ZooError, match=r"already registered|is no name"):
             zoo.register_neuron(name, Leaky)
 
 
@@ -228,7 +228,7 @@ def test_what_is_wrong_with_a_surrogate_is_one_error(derivative, words):
 
 def test_names_and_widths_of_surrogates():
     for name in ("triangle", "model", "a-b", 1):
-        with pytest.raises(ZooError, match="already registered|is no name"):
+        with pytest.raises(ZooError, match=r"already registered|is no name"):
             zoo.register_surrogate(name, steep)
     for width in (0, -1, float("nan"), "1", True):
         with pytest.raises(ZooError, match="width of surrogate 'mine'"):
