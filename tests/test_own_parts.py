@@ -10,6 +10,8 @@ from conftest import ROOT, assert_one_error, run_code
 from hub_client import loopback
 from minihub import TOKEN
 
+from zoo.errors import ZooError
+
 EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
 SNN_ZOO = "import sys; sys.argv = ['snn-zoo', *{words}]; from leaderboard.command import main; main()"
 SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--timesteps", "2"]
@@ -152,3 +154,92 @@ def test_a_plugin_that_changed_is_one_warning(own, trained, tmp_path):
     recorded = [json.loads(file.read_text())["plugins"][0] for file in (own / "other.json", trained / "result.json")]
     assert recorded[0]["file"] == recorded[1]["file"]
     assert recorded[0]["sha256"] != recorded[1]["sha256"]
+
+
+def test_an_ablation_hands_its_plugins_to_its_runs(own):
+    """In processes of their own, which the user's recipes/ does not mislead."""
+    recipe = {"model": "own_net", "neuron": "own_lif", "dataset": "digits", "timesteps": 2, "epochs": 1, "amp": "off"}
+    arms = {"own": {"scaling": "own_rule"}}
+    plan = {"seeds": [1], "recipe": recipe | {"train_images": 64, "batch_size": 32}, "arms": arms}
+    (own / "plan.yaml").write_text(json.dumps(plan))
+    ran(own, "ablate", "plan.yaml")
+    result = json.loads((own / "plan" / "own.seed1.json").read_text())
+    assert [plugin["file"] for plugin in result["plugins"]] == ["own.py"]
+    assert result["command"] == "snn-zoo ablate plan.yaml --plugin own.py"
+
+
+FEW = ["--dataset", "digits", "--batch", "8", "--timesteps", "2"]
+FEW += ["--train-steps", "1", "--checks", "1", "--rounds", "0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list", "own_net*"], "own_net_gs"),
+        (["info", "own_net"], "A network of one's own."),
+        (["info", "own_rule"], "less where the neuron behind fires often"),
+        (["bench", "step", "--model", "own_net", "--surrogate", "own_bump", "--batch", "2", "--runs", "1"], "own_net"),
+        (["health", "own_net", "--dataset", "digits", "--steps", "4", "--batch", "8"], "own_net: loss"),
+        (["scaling-cost", "--model", "own_net", "--rule", "own_rule", "--forms", "[{every: 2}]", *FEW], "every 2"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_other_commands_know_them_too(words, said, own):
+    assert said in snn_zoo(own, *words).stdout
+
+
+PLUGIN = "import zoo\nfrom zoo.models.sresnet import SResNet\nshape = {'depths': (1,), 'widths': (8,), 'stem': 4}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("zoo.register_family(SResNet, [zoo.Variant('sresnet19', 'x', shape)])", "'sresnet19' already names a model"),
+        (
+            "zoo.register_family(SResNet, [zoo.Variant('resnet18', 'x', shape)])",
+            "'resnet18' already names a timm",
+        ),
+        ("zoo.register_scaling('final_trace')", "scaling 'final_trace' is already registered"),
+        ("raise SystemExit('x')", "fails: SystemExit"),
+        ("def", "fails: SyntaxError"),
+        ("\0", "fails: "),
+    ],
+)
+def test_a_plugin_that_cannot_be_is_one_error(text, words, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN + text)
+    assert_one_error(run_code(SNN_ZOO.format(words=["list", "--plugin", "mine.py"]), tmp_path), words)
+
+
+def test_plugins_run_once_and_are_told_apart_by_their_place(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        text = f"zoo.register_family(SResNet, [zoo.Variant('net_{folder}', 'x', shape)])"
+        (tmp_path / folder / "my-net.py").write_text(PLUGIN + text)
+    code = """
+import os, zoo
+from zoo.plugins import loaded_plugins
+assert loaded_plugins() is None
+for path in ("a/my-net.py", "b/my-net.py", os.path.abspath("a/my-net.py"), "b/../b/my-net.py"):
+    zoo.load_plugin(path)
+assert [plugin["file"] for plugin in loaded_plugins()] == ["my-net.py"] * 2
+assert len({plugin["sha256"] for plugin in loaded_plugins()}) == 2
+assert zoo.create_model("net_a").pretrained_cfg["architecture"] == "net_a" and zoo.is_model("net_b")
+"""
+    done = run_code(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_what_a_record_says_of_plugins_is_checked():
+    from conftest import accuracy
+
+    from zoo.record import check
+
+    good = [{"file": "own.py", "sha256": "a" * 64}]
+    for plugins in (None, good, good * 2):
+        assert check(accuracy(plugins=plugins), "x")
+    assert check(accuracy(), "x")  # of before there were any
+    for plugins in ([], "own.py", [{"file": "own.py"}], [good[0] | {"file": "../own.py"}], [good[0] | {"sha256": "a"}],
+                    [good[0] | {"file": "\x1b[31m"}], [good[0] | {"file": ["own.py"]}], good * 1000):  # fmt: skip
+        with pytest.raises(ZooError, match="key 'plugins'"):
+            check(accuracy(plugins=plugins), "x")

@@ -83,7 +83,8 @@ class _Watch:
 
 def correlation(near: Tensor, exact: Tensor) -> float:
     """Pearson's, over the entries of a layer's factors; the smallest of all time steps."""
-    exact, near = torch.broadcast_tensors(exact.flatten(1), near.flatten(1))
+    # A rule may give one number for all entries of a channel.
+    exact, near = (z.flatten(1) for z in torch.broadcast_tensors(exact, near))
     a, b = (z - z.mean(1, keepdim=True) for z in (exact, near))
     norms = a.norm(dim=1) * b.norm(dim=1)
     return float(torch.where(norms > 0, (a * b).sum(1) / norms, 1.0).min())
