@@ -3,7 +3,7 @@
 A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,7 @@ class SpikingNeuron(nn.Module):
         kernel: which code runs, "auto", "fused" or "reference"; see `zoo.kernels`.
     """
 
-    spec_keys: ClassVar[list[str]] = ["threshold"]
+    spec_keys: ClassVar[Sequence[str]] = ["threshold"]
     """The keywords that `create_neuron` takes beside the name."""
     learns_per_step = False
     """Whether parameters belong to single time steps, whose number is then fixed."""

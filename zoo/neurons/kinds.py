@@ -34,16 +34,16 @@ def create_neuron(
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    name, given = split_spec("neuron", spec, {name: neuron.spec_keys for name, neuron in _NEURONS.items()})
+    name, given = split_spec("neuron", spec, {name: list(neuron.spec_keys) for name, neuron in _NEURONS.items()})
     return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
 
 
-def register_neuron(name: str, cls: Kind | None = None) -> Callable[[Kind], Kind]:
+def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callable[[Kind], Kind]:
     """Decorator: make a subclass of `zoo.SpikingNeuron` a kind of neuron under a name, to be used like ours.
 
     >>> @zoo.register_neuron("my_lif")
     ... class MyLIF(zoo.SpikingNeuron):
-    ...     spec_keys = ["threshold", "decay"]  # what {"name": "my_lif", ...} may say
+    ...     spec_keys = ("threshold", "decay")  # what {"name": "my_lif", ...} may say
     ...     def __init__(self, timesteps=4, *, decay=0.5, **others):
     ...         super().__init__(timesteps, **others)
     ...         self.decay = decay
