@@ -6,16 +6,17 @@ read from answers/, which answers.py writes and a test compares with the command
 """
 
 import contextlib
+import fnmatch
 import importlib
 import re
 import sys
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import NamedTuple
 
 ANSWERS = Path(__file__).resolve().parent / "answers"
+HELP = "{}.help.txt"
 LIST = "list.txt"
 
 
@@ -54,15 +55,13 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     name, *words = (sys.argv[1:] if argv is None else argv) or [""]
-    helps = not {"-h", "--help"}.isdisjoint([name, *words])
-    if name in COMMANDS and not helps:
-        if name != "list" or not (text := _listed(words)):
+    asks = not {"-h", "--help"}.isdisjoint([name, *words])
+    if name in COMMANDS:
+        text = (ANSWERS / HELP.format(name)).read_text() if asks else _listed(words) if name == "list" else ""
+        if not text:
             with contextlib.suppress(BrokenPipeError):
                 _run(COMMANDS[name], words)
-            return
-    elif name in COMMANDS:
-        text = (ANSWERS / f"{name}.txt" if name != "list" else ANSWERS / "list_help.txt").read_text()
-    elif helps:
+    elif asks:
         text = _help()
     else:
         near = get_close_matches(name, COMMANDS, n=1)
@@ -95,11 +94,12 @@ def _run(command: Command, words: list[str]) -> None:
 def _listed(patterns: list[str]) -> str:
     """The list of networks, or those of some patterns; "" where only the command itself knows what to say."""
     table, rest = (ANSWERS / LIST).read_text().split("\n\n", 1)
-    head, *rows = table.splitlines()
-    names = {row: row.split()[0] for row in rows}
-    if not all(any(fnmatchcase(name, pattern) for name in names.values()) for pattern in patterns):
+    head, *lines = table.splitlines()
+    rows = {line.split()[0]: line for line in lines}
+    found = [fnmatch.filter(rows, pattern) for pattern in patterns or ["*"]]
+    if not all(found):
         return ""
-    shown = [row for row in rows if not patterns or any(fnmatchcase(names[row], pattern) for pattern in patterns)]
+    shown = [line for name, line in rows.items() if any(name in names for names in found)]
     return "\n".join([head, *shown]) + f"\n\n{rest}"
 
 

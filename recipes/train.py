@@ -32,7 +32,7 @@ from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
-from zoo.plugins import load_plugin, warn_of_changes
+from zoo.plugins import load_plugin, loaded_plugins, warn_of_changes
 from zoo.provenance import provenance
 from zoo.record import accuracy_record
 
@@ -127,7 +127,10 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         if saved["step"] == total and (out / "result.json").exists():
             print(f"nothing left to do in {out}: the run is complete", flush=True)
             return dict(read_json(out / "result.json"))
-        warn_of_changes(saved["origin"].get("plugins"), str(out))
+        before = saved["origin"].get("plugins") or []
+        warn_of_changes(before, str(out))
+        later = [plugin for plugin in loaded_plugins() or [] if plugin not in before]
+        saved["origin"]["plugins"] = [*before, *later] or None  # it was trained with both
         run.restore(saved)
         _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])
