@@ -45,7 +45,7 @@ def test_every_example_runs_as_it_says(example, tmp_path):
     if example.stem == "dataset" and not hasattr(zoo, "register_dataset"):
         pytest.skip("data sets of one's own are not here yet")
     (tmp_path / example.name).write_text(example.read_text())
-    words = [*command_of(example), *SMALL, "--out", "run"]
+    words = [*command_of(example), *SMALL, "--val-images", "32", "--test", "false", "--out", "run"]
     done = run_code(SNN_ZOO.format(words=words), tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -89,10 +89,13 @@ OWN += [*SMALL, "--train-images", "160", "--epochs", "2", "--seed", "3"]
 
 @pytest.fixture(scope="module")
 def trained(own):
-    """The run directory: trained, killed in the middle of an epoch, resumed."""
+    """The run directory: trained, killed in the middle of an epoch, resumed with a file that has another comment."""
     assert "killed by -9" in ran(own, "train", "quickstart", *OWN, code=KILLED)
     assert not (own / "run" / "result.json").exists()
-    assert "top-1" in ran(own, "train", "quickstart", *OWN, "--resume")
+    (own / "own.py").write_text((own / "own.py").read_text() + "# resumed\n")
+    resumed = snn_zoo(own, "train", "quickstart", *OWN, "--resume")
+    assert "top-1" in resumed.stdout, resumed.stderr
+    assert resumed.stderr.count("warning: the plugin own.py has changed since run was made with it") == 1
     return own / "run"
 
 
@@ -102,8 +105,9 @@ def test_a_run_of_ones_own_is_killed_and_resumed(trained):
     assert result["command"].startswith("snn-zoo train quickstart --model own_net")
     assert config["model_args"]["neuron"] == {"name": "own_lif", "decay": 0.6}
     assert config["model_args"]["surrogate"] == "own_bump"
-    assert result["plugins"] == config["plugins"]
-    assert [plugin["file"] for plugin in result["plugins"]] == ["own.py"]
+    before, now = result["plugins"]
+    assert before["file"] == now["file"] == "own.py"
+    assert config["plugins"] == [now] != [before]
 
 
 def test_it_is_validated_and_predicts(own, trained):
@@ -111,7 +115,7 @@ def test_it_is_validated_and_predicts(own, trained):
 
     ran(own, "validate", "run", "--dataset", "digits", "--limit", "100", "--json", "validated.json")
     validated = json.loads((own / "validated.json").read_text())
-    assert validated["plugins"] == json.loads((trained / "result.json").read_text())["plugins"]
+    assert validated["plugins"] == json.loads((trained / "config.json").read_text())["plugins"]
     Image.new("RGB", (32, 32)).save(own / "x.png")
     assert "x.png" in ran(own, "predict", "run", "x.png")
 
@@ -154,7 +158,7 @@ def test_a_plugin_that_changed_is_one_warning(own, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     (warning,) = [line for line in done.stderr.splitlines() if "own.py" in line]
     assert warning.startswith("warning: the plugin own.py has changed since ")
-    recorded = [json.loads(file.read_text())["plugins"][0] for file in (own / "other.json", trained / "result.json")]
+    recorded = [json.loads(file.read_text())["plugins"][0] for file in (own / "other.json", trained / "config.json")]
     assert recorded[0]["file"] == recorded[1]["file"]
     assert recorded[0]["sha256"] != recorded[1]["sha256"]
 
