@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from zoo.data import SIZE
+from zoo.data import SIZE, dataset_name
+from zoo.data.dataset import check_size
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import parse_yaml, read_yaml
 from zoo.kernels import list_kernels
@@ -58,7 +59,14 @@ class Recipe:
 
     model: str = _key("sresnet19_gs", "architecture; python -c 'import zoo; print(zoo.list_models())' lists them")
     tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> by default")
-    dataset: str = _key("cifar10", "cifar10, cifar100 or digits (embedded, needs no files)")
+    dataset: str = _key(
+        "cifar10",
+        "cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/train/CLASS/* and val/ or test/, or "
+        "one that a plugin registers",
+    )
+    img_size: int | None = _key(
+        None, "pixels a side that images are brought to; by default those of the data set, 32 of a folder"
+    )
     data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA by default", place=True)
     download: bool = _key(False, "fetch missing CIFAR files into data_dir", place=True)
     train_images: int = _key(0, "train on this many images, 0 for all")
@@ -78,6 +86,9 @@ class Recipe:
     init: str | None = _key(
         None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
     )
+    freeze: int = _key(
+        0, "keep the stem and this many stages as `init` has them, their normalisation's statistics too; 0 for none"
+    )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head")
 
     epochs: int = _key(100, "passes over the training images", low=1)
@@ -93,6 +104,9 @@ class Recipe:
         choices=["sgd", "adamw", "muon"],
     )
     lr: float = _key(0.1, "peak learning rate for this batch size")
+    layer_decay: float = _key(
+        1.0, "each block learns this many times as fast as the one behind it, the head at lr; 1 for all alike", high=1
+    )
     momentum: float = _key(0.9, "of sgd and muon")
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation")
     warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr")
@@ -149,12 +163,16 @@ class Recipe:
             raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
         if self.optimizer == "sgd" and self.momentum == 0:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
+        if self.freeze and not self.init:
+            raise ZooError("recipe key freeze keeps what init has learnt: give init, or freeze 0")
+        if self.img_size is not None:
+            check_size(self.img_size)
         for phase in self.phases or []:
-            _check_phase(phase)
+            _check_phase(phase, self.img_size or SIZE)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
             left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
             raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
-        self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
+        self.tag = self.tag or f"t{self.timesteps}_{dataset_name(self.dataset)}"
         self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
 
@@ -169,18 +187,20 @@ class Recipe:
 
     def phase(self, epoch: int) -> Phase:
         """The setting of an epoch (counted from 0); see `phases`."""
+        size = self.img_size or SIZE
         for phase in self.phases or []:
             if epoch < phase["epochs"]:
-                return Phase(phase.get("size", SIZE), phase.get("timesteps", self.timesteps), phase.get("alpha"))
+                return Phase(phase.get("size", size), phase.get("timesteps", self.timesteps), phase.get("alpha"))
             epoch -= phase["epochs"]
-        return Phase(SIZE, self.timesteps, None)
+        return Phase(size, self.timesteps, None)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        if self.init:
-            values["init"] = without_folders(self.init)
+        for key in ("dataset", "init"):
+            if path := getattr(self, key):
+                values[key] = without_folders(path)
         if self.plugin:  # it may move, but without its file nobody could repeat the run
             files = [without_folders(file) for file in self.plugins]
             values["plugin"] = files[0] if isinstance(self.plugin, str) else files
@@ -197,7 +217,7 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _check_phase(phase: Any) -> None:
+def _check_phase(phase: Any, full_size: int) -> None:
     if not isinstance(phase, dict):
         form = "{epochs: E, size: pixels, timesteps: T, alpha: A}"
         raise ZooError(f"recipe key phases takes objects {form}, not {phase!r}")
@@ -205,6 +225,7 @@ def _check_phase(phase: Any) -> None:
         if key not in _PHASE:
             raise one_of("key of a phase", key, list(_PHASE))
         (low, high), value = _PHASE[key], phase.get(key)
+        high = full_size if key == "size" else high
         if key == "alpha":
             check_number("alpha of a phase", value, low, high)
         elif type(value) is not int or not low <= value <= high:
@@ -212,7 +233,7 @@ def _check_phase(phase: Any) -> None:
 
 
 # From key to smallest and largest value.
-_PHASE = {"epochs": (1, 100_000), "size": (8, SIZE), "timesteps": (1, 1024), "alpha": (0, 1)}
+_PHASE = {"epochs": (1, 100_000), "size": (8, math.inf), "timesteps": (1, 1024), "alpha": (0, 1)}
 _MEANING = {
     "int": "a whole number",
     "float": "a number",
@@ -301,7 +322,8 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     path, plugin = given.pop("recipe"), given.pop("plugin", None)
-    values = {k: parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()}
+    names = {key.name for key in dataclasses.fields(Recipe) if key.type == "str"}  # taken as they are, "folder:a b #1"
+    said = {k: v if k in names else parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()}
     if plugin:  # names of files, as every other command takes them
-        values["plugin"] = plugin if len(plugin) > 1 else plugin[0]
-    return load_recipe(path, values)
+        said["plugin"] = plugin if len(plugin) > 1 else plugin[0]
+    return load_recipe(path, said)

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform, resolve_data_config
 
 import zoo
+from zoo.data import normalise
+from zoo.data.folder import PREFIX
+from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
@@ -18,31 +19,21 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
 
     Args:
         top: how many classes per image, most probable first.
-        resize: scale and crop images that are not of the network's size, instead of refusing them.
+        resize: scale and crop images that are not of the network's size, instead of refusing them; a network that was
+            trained on a folder of images has them of any size.
 
     Returns:
         One {"image": path, "top": [{"label", "class", "probability"}, ...]} a file, in order.
 
     Raises:
-        ZooError: a file that is no image, or one of another size.
+        ZooError: a file that is no image, or one of another size; see `zoo.data.images`.
     """
     cfg: dict[str, Any] = model.pretrained_cfg
-    transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
-    height, width = cfg["input_size"][1:]
-    images = []
-    for path in paths:
-        try:
-            image = Image.open(path).convert("RGB")
-        except FileNotFoundError:
-            raise ZooError(f"no such file: {path}") from None
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ZooError(f"{path} is not an image that Pillow can read: {error}") from error
-        if image.size != (width, height) and not resize:
-            size = f"{image.width} x {image.height}"
-            raise ZooError(f"{path} is {size} pixels, the network takes {width} x {height}: --resize scales and crops")
-        images.append(transform(image))
+    prepare = Preparation(cfg)
+    resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
+    images = torch.stack([prepare(path, resize=resize) for path in paths])
     with torch.no_grad():
-        probabilities = model(torch.stack(images)).softmax(1)
+        probabilities = model(normalise(images, cfg["mean"], cfg["std"])).softmax(1)
     names = cfg.get("label_names") or [str(i) for i in range(probabilities.shape[1])]
     results = []
     for path, values in zip(paths, probabilities, strict=True):

@@ -10,7 +10,6 @@ from conftest import ROOT, assert_one_error, run_code
 from hub_client import loopback
 from minihub import TOKEN
 
-import zoo
 from zoo.errors import ZooError
 
 EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
@@ -42,8 +41,6 @@ def command_of(example):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
 def test_every_example_runs_as_it_says(example, tmp_path):
-    if example.stem == "dataset" and not hasattr(zoo, "register_dataset"):
-        pytest.skip("data sets of one's own are not here yet")
     (tmp_path / example.name).write_text(example.read_text())
     words = [*command_of(example), *SMALL, "--val-images", "32", "--test", "false", "--out", "run"]
     done = run_code(SNN_ZOO.format(words=words), tmp_path)
