@@ -84,7 +84,9 @@ class Recipe:
         None, "Python file to run first: it registers networks, neurons, rules ... of yours (repeatable)", place=True
     )
     init: str | None = _key(
-        None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
+        None,
+        "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME; where the "
+        "recipe is silent (model_args, neuron, surrogate), the network is built as that one was",
     )
     freeze: int = _key(
         0, "keep the stem and this many stages as `init` has them, their normalisation's statistics too; 0 for none"

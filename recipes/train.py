@@ -31,6 +31,7 @@ from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
+from zoo.family import plain_name
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
@@ -91,13 +92,15 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    source = zoo.load(recipe.init) if recipe.init else None
+    taken = _taken_over(recipe, source)
     _seed(recipe.seed)
-    model = _create(recipe, data).to(device)
+    model = _create(recipe, data, taken).to(device)
     _check_phases(model, recipe, device)
     frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
-    init_sha256 = _start_from(recipe.init, model, say=rank == 0 and not saved) if recipe.init else None
+    init_sha256 = _start_from(source, recipe, model, taken, say=rank == 0 and not saved) if source else None
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
@@ -292,35 +295,61 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     return saved
 
 
-def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe itself says of the network."""
+    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
+
+
+def _taken_over(recipe: Recipe, source: SpikingNetwork | None) -> dict[str, Any]:
+    """Keywords in which the network that a run starts from is no default one of its name, where the recipe is silent.
+
+    Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
+    """
+    if source is None or plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+        return {}
+    with WithoutMemory():
+        by_name = zoo.create_model(recipe.model).model_args
+    decided = {"timesteps", "dropout", "in_chans", "img_size", "scaling", *_said(recipe)}
+    return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
+
+
+def _create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
     """The network of a recipe; one that is built for a size of images for that of the data, unless the recipe says."""
-    own = recipe.model_args or {}
+    own = taken | _said(recipe)
     with WithoutMemory():
         has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
-    said = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
-        kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
-        **({"img_size": data.size} if has_size else {}) | own,
+        kernel=recipe.kernel, **({"img_size": data.size} if has_size else {}) | own,
     )  # fmt: skip
 
 
-def _start_from(init: str, model: SpikingNetwork, *, say: bool) -> str | None:
+def _start_from(
+    source: SpikingNetwork, recipe: Recipe, model: SpikingNetwork, taken: dict[str, Any], *, say: bool
+) -> str | None:
     """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
-    source = zoo.load(init)
+    init, ours, theirs = recipe.init, model.model_args, source.model_args
     state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
     anew = source.num_classes != model.num_classes
     if anew:
         state = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # of another shape
-        raise ZooError(f"the weights of {init} do not fit {model.model_args}: {one_line(error)}") from error
-    if wrong := unexpected + [key for key in missing if not key.startswith(classifier)]:
-        raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+    shapes = model.state_dict()
+    wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
+    wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
+    if wrong:
+        rest = ("scaling", "surrogate", "dropout", "timesteps")  # have no part in it, or only where nothing else has
+        differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
+        if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+            raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+        said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
+        raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
+    model.load_state_dict(state, strict=False)
     if say:
         head = f"a new head for {model.num_classes} classes, in place of {source.num_classes}" if anew else "its head"
-        print(f"started from {init}, with {head}", flush=True)
+        values = ", ".join(f"{key} {value}" for key, value in taken.items())
+        form = f"; taken over, as the recipe is silent: {values}" if taken else ""
+        print(f"started from {init}, with {head}{form}", flush=True)
     return source.weights_sha256
 
 

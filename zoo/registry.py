@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
@@ -65,7 +66,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
             which always load their weights and come in evaluation mode.
         pretrained: load trained weights: those bundled with the zoo, or else the published ones, from the cache or the
             Hub. HF_HUB_OFFLINE=1 keeps it off the network.
-        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values.
+        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values. And
+            timm's own: features_only, checkpoint_path, pretrained_cfg_overlay, drop_rate (its name for dropout) ...
 
     Raises:
         ZooError: unknown name, tag, keyword or value; no published weights, or out of reach; a broken checkpoint.
@@ -75,14 +77,17 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     if name.startswith(("local-dir:", "hf-hub:")):
         return load(name, **kwargs)
     check_name(name)
+    weights = kwargs.get("checkpoint_path")
+    if weights and not (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
+        raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise ZooError(f"{name}: {error}") from error
-    except RuntimeError as error:
-        if not pretrained:
+    except (RuntimeError, SafetensorError) as error:
+        if not pretrained and not weights:
             raise
-        raise ZooError(f"the weights of {name} do not fit {kwargs}: {one_line(error)}") from error
+        raise ZooError(f"the weights of {weights or name} do not fit {name}, {kwargs}: {one_line(error)}") from error
 
 
 def bundled_args(name: str) -> dict[str, Any]:

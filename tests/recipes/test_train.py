@@ -25,6 +25,7 @@ from recipes.start import pick
 from recipes.state import load_state, save_state
 from recipes.train import _steps_left, _warn_if_long, train
 from zoo.errors import ZooError
+from zoo.family import GS
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
 from zoo.record import COSTS, REQUIRED, check
@@ -243,10 +244,10 @@ def test_fine_tuning_to_other_classes(tmp_path):
     settings = SHORT | {"epochs": 1, "train_images": 32, "lr": 0.0, "test": False}
     train(Recipe(**settings | {"out": str(tmp_path / "x"), "init": str(tmp_path / "a")}))
     kept = weights(tmp_path / "x")
-    assert kept["fc.weight"].shape == (10, 32)
-    assert torch.equal(kept["fc_hidden.weight"], model.state_dict()["fc_hidden.weight"])
+    assert kept["fc.weight"].shape == (10, 64)
+    assert torch.equal(kept["conv1.weight"], model.state_dict()["conv1.weight"])
     for wrong, words in (
-        ({"model_args": {"stem": 16}}, "do not fit"),
+        ({"model_args": {"stem": 4}}, "do not fit sresnet19_w16_gs with stem 4 instead of 16: give"),
         ({"model": "svgg11_w8"}, "another network"),
         ({"init": "nothing/here"}, "nothing/here"),
         ({"init": "sresnet19"}, "no published weights"),
@@ -254,6 +255,23 @@ def test_fine_tuning_to_other_classes(tmp_path):
         with pytest.raises(ZooError, match=words):
             train(Recipe(**settings | {"out": str(tmp_path / "y"), "init": str(tmp_path / "a")} | wrong))
     assert not list((tmp_path / "y").glob("*.safetensors"))
+
+
+def test_fine_tuning_takes_over_the_form_of_the_network_where_the_recipe_is_silent(tmp_path, capsys):
+    form = {"stem": 8, "hidden": 12, "neuron": {"name": "lif", "decay": 0.25}, "surrogate": "arctan"}
+    model = zoo.create_model("sresnet19_w16", num_classes=5, timesteps=1, dropout=0.1, **form)
+    zoo.save_checkpoint(tmp_path / "a", model, tag="t1_test", data_cfg={})
+    settings = SHORT | {"epochs": 1, "train_images": 32, "lr": 0.0, "test": False, "init": str(tmp_path / "a")}
+    train(Recipe(**settings | {"out": str(tmp_path / "x"), "surrogate": "sigmoid"}))
+    head = f"started from {tmp_path}/a, with a new head for 10 classes, in place of 5"
+    said = f"{head}; taken over, as the recipe is silent: neuron {{'name': 'lif', 'decay': 0.25}}, stem 8, hidden 12"
+    assert said in capsys.readouterr().out.splitlines()
+    args = json.loads((tmp_path / "x" / "config.json").read_text())["model_args"]
+    assert args == model.model_args | {"timesteps": 2, "dropout": 0.0, "surrogate": "sigmoid", "scaling": GS}
+    assert torch.equal(weights(tmp_path / "x")["fc_hidden.weight"], model.fc_hidden.weight)
+    with pytest.raises(ZooError, match="with hidden 0 instead of 12: give"):
+        train(Recipe(**settings | {"out": str(tmp_path / "y"), "model_args": {"hidden": 0}}))
+    assert not (tmp_path / "y" / "state.safetensors").exists()
 
 
 def test_a_linear_schedule_falls_by_equal_steps(tmp_path):

@@ -99,8 +99,8 @@ def test_list(capsys):
     assert head.split("  ")[0] == "model"
     rows = {line.split()[0]: line for line in lines}
     assert set(rows) == {*zoo.list_models("sresnet19*"), "svgg11_w16"}
-    assert "12.63" in rows["sresnet19"]
-    assert "2,216.5" in rows["sresnet19"]
+    assert "12.57" in rows["sresnet19"]
+    assert "2,285.2" in rows["sresnet19"]
     assert "92.9-97.3 / 70.9-83.9" in rows["sresnet19"]
     assert rows["sresnet19_w16_gs"].endswith("t2_cifar10, t2_cifar100")
     assert rows["svgg11_w16"].split()[1:] == ["0.58", "9.9", "4", "-", "-"]

@@ -19,13 +19,14 @@ from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, write_json
 from ..network import SpikingNetwork
 from ..plugins import loaded_plugins
-from .config import ARCHITECTURES, WEIGHT_SOURCES, read_config
+from .config import ARCHITECTURES, PLACEMENT, WEIGHT_SOURCES, read_config
 from .memoryless import WithoutMemory
 from .weights import check_start, misfit, read_header
 
 __all__ = [
     "ARCHITECTURES",
     "CONFIG",
+    "PLACEMENT",
     "WEIGHTS",
     "WEIGHT_SOURCES",
     "Checkpoint",
@@ -107,7 +108,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")
     if not weights.is_file():
-        raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS} and {CONFIG}")
+        timms = " (timm's save_for_hf writes one with safe_serialization=True)" if (path / CONFIG).is_file() else ""
+        raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS}{timms} and {CONFIG}")
     config = read_config(weights.parent / CONFIG)
     check_start(weights)
     digest = sha256_of(weights)

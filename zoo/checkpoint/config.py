@@ -23,8 +23,11 @@ WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "
 """Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
 # What the architecture knows better than a file does: which layers timm may adapt, and how.
 _LAYERS = ("first_conv", "classifier", "label_offset")
+PLACEMENT = {"device", "dtype"}
+"""timm's keywords for where a network is made and with which numbers: no part of what it is."""
 # Keywords with which timm's factories would load or build something else: never a network's own.
 _FACTORY = {
+    *PLACEMENT,
     *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "out_indices", "pretrained_model_args"),

@@ -61,8 +61,9 @@ class Plan(NamedTuple):
         for key, value in (("arm", run.arm), ("seed", run.seed)):
             if result[key] != value:
                 raise ZooError(f"{file} is a result of {key} {result[key]!r}, not of {value!r}: move it away")
+        recorded = _recorded(result)
         for key, value in run.recipe.settings.items():
-            before = result["recipe"].get(key, DEFAULTS[key])
+            before = recorded.get(key, DEFAULTS[key])
             if before != value:
                 was = f"{key} = {before!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
@@ -116,6 +117,16 @@ def load_plan(path: str) -> Plan:
         raise ZooError(f"arms of {file} must all measure on the test set or none: set test in 'recipe' alone")
     pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]
     return Plan(file.stem, given.get("question", ""), arms, seeds, pairs, runs, file.with_suffix(""))
+
+
+def _recorded(result: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a result; that of sresnet19 in the form of tdBN and TET may leave it out: once the default."""
+    recipe: dict[str, Any] = result["recipe"]
+    given, width = recipe.get("model_args") or {}, re.fullmatch(r"sresnet19(?:_w(\d+))?(?:_gs)?", recipe["model"])
+    if width and "lif_hidden" in result["spikes_per_layer"] and "hidden" not in given:
+        first = int(width[1] or 128)
+        return recipe | {"model_args": given | {"stem": given.get("stem", first // 2), "hidden": 2 * first}}
+    return recipe
 
 
 def _find(path: Path) -> Path:

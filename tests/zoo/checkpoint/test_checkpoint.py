@@ -67,7 +67,7 @@ def test_another_class_count_channels_or_timesteps(folder):
     assert model.weights_sha256 is None  # the checksum names weights that it no longer has all of
     assert zoo.load_checkpoint(folder, timesteps=3).weights_sha256
     original = safetensors.torch.load_file(folder / "model.safetensors")
-    assert torch.equal(model.fc_hidden.weight, original["fc_hidden.weight"])
+    assert torch.equal(model.stages[2][1].conv2.weight, original["stages.2.1.conv2.weight"])
     assert torch.allclose(model.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
 
 
