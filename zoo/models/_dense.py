@@ -84,8 +84,8 @@ def resolve_img_size(img_size: int | None, stem_stride: int) -> int:
     Raises:
         ZooError: one of them is not a positive integer.
     """
-    check_integer("stem_stride", stem_stride, 1)
-    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1)
+    check_integer("stem_stride", stem_stride, 1, 64)
+    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1, 4096)
 
 
 def map_side(img_size: int, stem_stride: int, pools: int) -> int:
