@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from .errors import shown
+
+_LONGEST = 8000
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
@@ -30,16 +33,17 @@ def provenance() -> dict[str, Any]:
 def command() -> str:
     """The command line of this process, to be typed again: `python -m recipes.train ...`.
 
-    Paths are as `without_folders` leaves them.
+    Paths are as `without_folders` leaves them. What cannot be printed is written as an escape.
     """
     arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None:
-        return shlex.join([Path(sys.argv[0]).name, *arguments])
+        return shown(shlex.join([Path(sys.argv[0]).name, *arguments]), _LONGEST)
     start = ["python"]
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
-    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments])
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world.isdecimal() and int(world) > 1:
+        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", world)]
+    return shown(shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments]), _LONGEST)
 
 
 def without_folders(word: str) -> str:
