@@ -4,15 +4,17 @@ import inspect
 import math
 import reprlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg
 
-from ..errors import ZooError
+from ..errors import ZooError, quoted
 from ..files import read_json
 from ..scaling.spec import NONE, unregistered_rule
+from ..specs import MOST, MOST_CLASSES, check_integer
 
 ARCHITECTURES: set[str] = set()
 """The zoo's own, of all that timm knows: those that a checkpoint may name. Filled by `zoo.register_model`."""
@@ -24,12 +26,12 @@ _LAYERS = ("first_conv", "classifier", "label_offset")
 _FACTORY = {
     *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters,
-    *("features_only", "out_indices", "pretrained_model_args"),
+    *("name", "features_only", "out_indices", "pretrained_model_args"),
 }
 _CONFIG_LIMIT = 16 * 2**20
-# Of channels, time steps, layers ...: beyond any network, and little enough to count to.
-_COUNT_LIMIT = 10_000
 _SIDE_LIMIT = 4096
+# Of a network: its labels, and the characters of one.
+_LONGEST_LABEL = 200
 # What timm's transforms know; the first is their default.
 _CHOICES = {
     "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
@@ -45,11 +47,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ZooError: a key is missing or holds what no checkpoint can have.
     """
-    if path.exists() and not path.is_file():
-        raise ZooError(f"{path} is no ordinary file")
-    if path.is_file() and path.stat().st_size > _CONFIG_LIMIT:
-        raise ZooError(f"{path} has {path.stat().st_size:,} bytes: no config of a checkpoint is that large")
-    config = read_json(path)
+    config = read_json(path, _CONFIG_LIMIT)
     if isinstance(config, dict) and isinstance(config.setdefault("model_args", {}), dict):
         config["model_args"].pop("num_classes", None)  # timm says it twice
     kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict}
@@ -61,11 +59,12 @@ def read_config(path: Path) -> dict[str, Any]:
     architecture, cfg = config["architecture"], config["pretrained_cfg"]
     if architecture not in ARCHITECTURES:
         raise ZooError(f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}")
-    for key in config["model_args"]:
-        if key in _FACTORY:
-            raise ZooError(f"{path}: model_args holds {key!r}, which is no keyword of a network")
-    if _largest(config["model_args"]) > _COUNT_LIMIT:
-        raise ZooError(f"{path}: model_args holds a number beyond {_COUNT_LIMIT}, to which no network counts")
+    check_keywords(config["model_args"], f"{path}: model_args")
+    if _largest(config["model_args"]) > MOST:
+        raise ZooError(f"{path}: model_args holds a number beyond {MOST}, to which no network counts")
+    check_integer(f"{path}: 'num_classes'", config["num_classes"], 0, MOST_CLASSES)
+    if not isinstance(config.get("recipe", {}), dict):
+        raise ZooError(f"{path}: 'recipe' must be an object, not {quoted(config['recipe'])}")
     if rule := unregistered_rule(config["model_args"].get("scaling")):
         warnings.warn(
             f"{path} was trained with the scaling rule {reprlib.repr(rule)}, which is not registered here: it is "
@@ -89,14 +88,25 @@ def read_config(path: Path) -> dict[str, Any]:
         if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
             raise _bad(path, key, f"{channels} numbers", cfg.get(key))
     labels = config.get("label_names", cfg.get("label_names")) or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
-        raise ZooError(f"{path}: 'label_names' must be a list of printable names")
+    if not isinstance(labels, list) or not all(map(_is_label, labels)):
+        raise ZooError(f"{path}: 'label_names' must be a list of printable names of at most {_LONGEST_LABEL} characters")
     # These weights and no others: what else the file names as their source would be loaded unchecked.
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)
     cfg |= {key: value for key in _LAYERS if (value := getattr(known, key, None))}
     cfg["num_classes"] = config["num_classes"]
     return config | {"pretrained_cfg": cfg | ({"label_names": labels} if labels else {})}
+
+
+def check_keywords(args: Mapping[str, Any], where: str) -> None:
+    """Raise ZooError for a keyword that no network takes, but with which timm would build or load something else."""
+    for key in args:
+        if key in _FACTORY:
+            raise ZooError(f"{where} holds {key!r}, which is no keyword of a network")
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, str) and label.isprintable() and len(label) <= _LONGEST_LABEL
 
 
 def _bad(path: Path, key: str, expected: str, value: Any) -> ZooError:
