@@ -243,7 +243,9 @@ def _checked(key: dataclasses.Field[Any], value: Any) -> Any:
     if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
         raise ZooError(f"recipe key {name} takes {_MEANING[wanted]}, not {quoted(value)}")
     if wanted == "str" and not (len(value) <= _LONGEST_TEXT and value.isprintable()):
-        raise ZooError(f"recipe key {name} takes printable text of at most {_LONGEST_TEXT} characters, not {quoted(value)}")
+        raise ZooError(
+            f"recipe key {name} takes printable text of at most {_LONGEST_TEXT} characters, not {quoted(value)}"
+        )
     if wanted in ("dict", "list") and len(value) > _LONGEST_LIST:
         raise ZooError(f"recipe key {name} takes at most {_LONGEST_LIST} entries, not {len(value):,}")
     if limits["choices"] and value not in limits["choices"]:

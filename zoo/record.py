@@ -106,7 +106,10 @@ def _is_count(value: Any) -> bool:
 TEXT = Check("a non-empty string", lambda value: isinstance(value, str) and value.strip() != "")
 # Dataset, model and tag become folder names, so what could lead out of the results folder is not a name.
 NAME = Check("a name of letters, digits, _ and -, at most 100", _matches(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"))
-TAG = Check("a tag of letters, digits, _ . and -, at most 100, or an empty string", _matches(r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"))
+TAG = Check(
+    "a tag of letters, digits, _ . and -, at most 100, or an empty string",
+    _matches(r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"),
+)
 NUMBER = Check("a finite number, 0 or more", is_number)
 PERCENT = Check("a percentage, 0 to 100", lambda value: is_number(value, 0, 100))
 COUNT = Check("an integer, 0 or more", is_int)
@@ -135,7 +138,9 @@ _SPIKES = {
     "spikes_per_image": _or_null(SPIKES),
     "spikes_per_layer": _or_null(LAYERS),
     "spikes_per_step": _or_null(STEPS),
-    "timesteps": Check(f"an integer, 1 to {MOST_TIMESTEPS}", lambda value: is_int(value, 1) and value <= MOST_TIMESTEPS),
+    "timesteps": Check(
+        f"an integer, 1 to {MOST_TIMESTEPS}", lambda value: is_int(value, 1) and value <= MOST_TIMESTEPS
+    ),
 }
 _PROVENANCE = {"command": TEXT, "commit": _or_null(TEXT), "date": DATE, "versions": DICT, "machine": MACHINE}
 

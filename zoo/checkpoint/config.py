@@ -89,7 +89,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise _bad(path, key, f"{channels} numbers", cfg.get(key))
     labels = config.get("label_names", cfg.get("label_names")) or []
     if not isinstance(labels, list) or not all(map(_is_label, labels)):
-        raise ZooError(f"{path}: 'label_names' must be a list of printable names of at most {_LONGEST_LABEL} characters")
+        raise ZooError(
+            f"{path}: 'label_names' must be a list of printable names of at most {_LONGEST_LABEL} characters"
+        )
     # These weights and no others: what else the file names as their source would be loaded unchecked.
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)
