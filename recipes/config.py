@@ -158,10 +158,10 @@ class Recipe:
         if self.optimizer == "sgd" and self.momentum == 0:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
         check_keywords(self.model_args or {}, "recipe key model_args")
-        for key in self.model_args or {}:
-            if key in DEFAULTS or key == "num_classes":
-                where = "the data set says it" if key == "num_classes" else f"recipe key {key} says it"
-                raise ZooError(f"recipe key model_args cannot hold {key!r}: {where}")
+        for word in self.model_args or {}:
+            if word in DEFAULTS or word == "num_classes":
+                where = "the data set says it" if word == "num_classes" else f"recipe key {word} says it"
+                raise ZooError(f"recipe key model_args cannot hold {word!r}: {where}")
         for phase in self.phases or []:
             _check_phase(phase)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:

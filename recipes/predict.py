@@ -8,10 +8,16 @@ from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 
 import zoo
-from zoo.errors import CommandParser, ZooError, run_command
+from zoo.errors import CommandParser, ZooError, one_line, run_command, shown
+from zoo.files import open_regular
 from zoo.network import SpikingNetwork
 
 
+# Images in memory at a time, and bytes of a file.
+_BATCH, _LARGEST = 64, 2**28
+
+
+@torch.no_grad()
 def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
     """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
 
@@ -26,29 +32,40 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
         ZooError: a file that is no image, or one of another size.
     """
     cfg: dict[str, Any] = model.pretrained_cfg
+    if model.in_chans != 3 or not model.num_classes:
+        has = f"{model.in_chans} channels and {model.num_classes} classes"
+        raise ZooError(f"the network has {has}: labels for image files take 3 channels, and a class at least")
     transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
     height, width = cfg["input_size"][1:]
-    images = []
-    for path in paths:
-        try:
-            image = Image.open(path).convert("RGB")
-        except FileNotFoundError:
-            raise ZooError(f"no such file: {path}") from None
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ZooError(f"{path} is not an image that Pillow can read: {error}") from error
-        if image.size != (width, height) and not resize:
-            size = f"{image.width} x {image.height}"
-            raise ZooError(f"{path} is {size} pixels, the network takes {width} x {height}: --resize scales and crops")
-        images.append(transform(image))
-    with torch.no_grad():
-        probabilities = model(torch.stack(images)).softmax(1)
-    names = cfg.get("label_names") or [str(i) for i in range(probabilities.shape[1])]
+    names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     results = []
-    for path, values in zip(paths, probabilities, strict=True):
-        best = values.topk(min(top, len(values)))
-        classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
-        results.append({"image": path, "top": [{"label": names[i], "class": i, "probability": p} for i, p in classes]})
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
+        images = [transform(_open(path, (width, height), resize)) for path in batch]
+        probabilities = model(torch.stack(images)).softmax(1)
+        if probabilities.shape != (len(batch), len(names)):
+            got = list(probabilities.shape)
+            raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
+        for path, values in zip(batch, probabilities, strict=True):
+            best = values.topk(min(top, len(values)))
+            classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
+            found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
+            results.append({"image": path, "top": found})
     return results
+
+
+def _open(path: str, size: tuple[int, int], resize: bool) -> Image.Image:
+    try:
+        with open_regular(path, _LARGEST) as file:
+            image = Image.open(file).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(f"{path} is not an image that Pillow can read: {one_line(error)}") from error
+    if image.size != size and not resize:
+        found = f"{image.width} x {image.height}"
+        raise ZooError(f"{path} is {found} pixels, the network takes {size[0]} x {size[1]}: --resize scales and crops")
+    return image
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,9 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(results, indent=2))
         return
     for result in results:
-        print(result["image"])
+        print(shown(result["image"]))
         for entry in result["top"]:
-            print(f"  {100 * entry['probability']:6.2f} %  {entry['label']}")
+            print(f"  {100 * entry['probability']:6.2f} %  {shown(entry['label'])}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -9,14 +10,14 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
 from .errors import ZooError, one_line, quoted
 
 # Beyond what any file of that kind needs, and little enough to read.
-_TEXT_LIMIT, _YAML_LIMIT = 16 * 2**20, 256 * 2**10
+TEXT_LIMIT, _YAML_LIMIT = 16 * 2**20, 256 * 2**10
 _DEEPEST = 64
 _LARGEST = 2**63
 
@@ -61,14 +62,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 
 
 @contextlib.contextmanager
-def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[BinaryIO]:
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[io.BufferedReader]:
     """A file of at most `limit` bytes, open for reading; never waits for a pipe, never reads from a device.
 
     Raises:
         ZooError: no such file, no ordinary one, none that may be read, or a larger one.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+        file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
     except OSError as error:
@@ -98,7 +99,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_text(path: str | os.PathLike[str], limit: int = _TEXT_LIMIT) -> str:
+def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
     """The content of a UTF-8 file of at most `limit` bytes, line ends as they are.
 
     Raises:
@@ -111,7 +112,7 @@ def read_text(path: str | os.PathLike[str], limit: int = _TEXT_LIMIT) -> str:
         raise ZooError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
 
 
-def read_json(path: str | os.PathLike[str], limit: int = _TEXT_LIMIT) -> Any:
+def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
     """The value of a JSON file.
 
     Raises:

@@ -86,6 +86,9 @@ def evaluate(
     Returns:
         images (N), top1 and top5 in percent, loss (cross-entropy of the mean logits), and the counts of
         `SpikeCounter.summary`.
+
+    Raises:
+        ZooError: images of other channels than the network's, or logits that are not one row an image.
     """
     parameter = next(model.parameters())
     was_training = model.training
@@ -98,6 +101,10 @@ def evaluate(
             batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)
             target = labels[start : start + batch_size].to(parameter.device)
             logits = model(batch).float()
+            if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
+                raise ZooError(
+                    f"the network gives logits {list(logits.shape)} for {len(batch)} images, not [B, classes]"
+                )
             ranked = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
             top1 += int(ranked[:, 0].sum())
             top5 += int(ranked.any(1).sum())
