@@ -1,6 +1,6 @@
 """What an exported file says about its network, read back and checked."""
 
-import json
+import math
 import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line, shown
+from zoo.files import parse_json
 from zoo.record import COUNT, INTEGER, POSITIVE, Check, is_number
 
 from .counts import add_spike_outputs
@@ -77,9 +78,9 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     for key, (expected, test) in _JSON.items():
         if key in texts:
             try:
-                values[key] = json.loads(texts[key])
+                values[key] = parse_json(texts[key], key)
                 fits = test(values[key])
-            except (ValueError, RecursionError):
+            except ZooError:
                 fits = False
             if not fits:
                 raise _bad(path, key, texts[key], expected)
@@ -102,7 +103,32 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     for array in spikes:  # [T*B, ...] at B = 1
         if array.shape[:1] != (about.timesteps,):
             raise _bad(path, "timesteps", texts["timesteps"], f"{array.shape[:1]} as in the graph")
+        if not np.isin(array, (0, 1)).all():
+            raise ZooError(f"{path}: what it calls spikes are not zeros and ones; export it again")
     return about
+
+
+def check_weights(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise ZooError if a number in a graph, however deep, is NaN, or lies in another file."""
+    graphs: list[Any] = [proto.graph, *proto.functions]
+    while graphs:
+        graph = graphs.pop()
+        tensors = list(getattr(graph, "initializer", ()))
+        for attribute in (a for node in graph.node for a in node.attribute):
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+            if any(math.isnan(number) for number in (attribute.f, *attribute.floats)):
+                raise ZooError(f"{path} holds NaN, in an attribute {shown(attribute.name)}: it cannot be measured")
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ZooError(f"{path} keeps {shown(tensor.name)} in another file: only whole files are read")
+            try:
+                array = onnx.numpy_helper.to_array(tensor)
+                broken = array.dtype.kind == "f" and np.isnan(array).any()
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise ZooError(f"{path}: the tensor {shown(tensor.name)} is broken: {one_line(error)}") from error
+            if broken:
+                raise ZooError(f"{path} holds NaN, in {shown(tensor.name)}: it cannot be measured")
 
 
 def _shape(infos: Any, name: str) -> list[int]:

@@ -143,7 +143,7 @@ def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> d
     """Agreement of the predicted classes of two logits [N, classes]: percent, each disagreement, largest difference."""
     classes, others = expected.argmax(1), got.argmax(1)
     ordered = np.sort(expected, 1)
-    margins = ordered[:, -1] - ordered[:, -2]
+    margins = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0)
     return {
         "top1_agreement": 100 * float((classes == others).mean()),
         "disagreements": [

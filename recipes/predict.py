@@ -12,7 +12,6 @@ from zoo.errors import CommandParser, ZooError, one_line, run_command, shown
 from zoo.files import open_regular
 from zoo.network import SpikingNetwork
 
-
 # Images in memory at a time, and bytes of a file.
 _BATCH, _LARGEST = 64, 2**28
 

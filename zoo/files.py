@@ -69,7 +69,7 @@ def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iter
         ZooError: no such file, no ordinary one, none that may be read, or a larger one.
     """
     try:
-        file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+        file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
     except OSError as error:
