@@ -55,20 +55,25 @@ class FiniteGuard:
         total = get_total_norm([*self._weights, *grads, loss.detach()])
         if total.device.type != "cuda":
             self._sums = [(step, total, None)]
-            self.settle(repeat)
+            self._look(repeat)
             return
         here = torch.empty_like(total, device="cpu", pin_memory=True).copy_(total, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        self.settle(repeat)
+        self._look(repeat)
         self._sums = [(step, here, copied)]
 
-    def settle(self, repeat: Callable[[], Any] | None = None) -> None:
-        """Look at what is still open: before a state is saved, so that it is a good one.
+    def settle(self, step: int) -> None:
+        """Look at what a step has left, before a state is saved: it is a good one.
 
         Raises:
             ZooError: see `watch`.
         """
+        self._look(None)
+        self._sums = [(step, get_total_norm(self._weights), None)]
+        self._look(None)
+
+    def _look(self, repeat: Callable[[], Any] | None) -> None:
         for step, total, copied in self._sums:
             if copied is not None:
                 copied.synchronize()

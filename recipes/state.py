@@ -114,7 +114,7 @@ def last_state(out: Path, rank: int = 0) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     state = load_state(path)
     for key, kind in _KINDS.items():
-        if not isinstance(state, dict) or not isinstance(state.get(key), kind):
+        if not isinstance(state.get(key), kind):
             raise ZooError(f"{path} is not the state of a training run: {key!r} is missing or of another kind")
     return state
 
@@ -142,12 +142,14 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise ValueError(f"its header holds {sorted(metadata)}")
             if metadata["sha256"] != _digest(metadata["state"], tensors):
                 raise ValueError("its checksum is another")
-        state = _join(parse_json(metadata["state"], "its header"), tensors)
+        state: dict[str, Any] = _join(parse_json(metadata["state"], "its header"), tensors)
+        if not isinstance(state, dict):
+            raise ValueError("its header holds no mapping")
     except (safetensors.SafetensorError, LookupError, OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, ZooError) and not os.path.isfile(path):
             raise
         raise ZooError(f"{path} is not a training state, or was cut short or changed ({one_line(error)})") from error
-    return dict(state)
+    return state
 
 
 def _digest(tree: str, tensors: dict[str, Tensor]) -> str:

@@ -187,11 +187,11 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 bar.update()
                 late = time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                 if rank == 0 and late and run.step % steps_per_epoch:
-                    guard.settle()
+                    guard.settle(run.step)
                     run.save(out)
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
-            guard.settle()
+            guard.settle(run.step)
             loss_sum, right_sum, count = mean_over_processes(run.running).tolist()
             row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
@@ -238,6 +238,7 @@ def _finish(
     extra: dict[str, Any] = {"recipe": recipe.settings} | ({"init_sha256": init_sha256} if recipe.init else {})
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
     weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
+    (out / BEFORE).unlink(missing_ok=True)  # of use no more
     part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
@@ -250,7 +251,6 @@ def _finish(
         train_seconds=train_seconds, origin=origin,
     )  # fmt: skip
     write_json(out / "result.json", result)
-    (out / BEFORE).unlink(missing_ok=True)  # of use no more
     print(f"{result['split']} {said(result)} -> {out}/result.json")
     return result
 
