@@ -53,7 +53,7 @@ def test_a_good_step_passes_and_a_bad_one_is_named():
     FiniteGuard(model, Recipe(), scaled=True).watch(3, loss, None)  # float16: such gradients are skipped
     with torch.no_grad():
         model.fc.weight[0, 0] = math.nan
-    with pytest.raises(ZooError, match=r"step 3: the weight fc\.weight"):
+    with pytest.raises(ZooError, match=r"step 4: the weight fc\.weight"):
         guard.watch(4, loss, None)
 
 
