@@ -10,7 +10,7 @@ import onnx
 
 from zoo.errors import ZooError, one_line, shown
 from zoo.files import parse_json
-from zoo.record import COUNT, INTEGER, POSITIVE, Check, is_number
+from zoo.record import COUNT, INTEGER, NAME, POSITIVE, SHA256, TAG, Check, is_number
 
 from .counts import add_spike_outputs
 from .graph import SPIKE_VALUES
@@ -49,6 +49,7 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
 
 
+_TEXTS = {"architecture": NAME, "tag": TAG, "weights_sha256": SHA256}
 _JSON = {
     "timesteps": POSITIVE,
     "num_classes": POSITIVE,
@@ -75,6 +76,9 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
             "elsewhere or was cut short; export it again"
         )
     values: dict[str, Any] = {key: texts.get(key) for key in About._fields}
+    for key, (expected, test) in _TEXTS.items():
+        if not test(texts[key]):
+            raise _bad(path, key, texts[key], expected)
     for key, (expected, test) in _JSON.items():
         if key in texts:
             try:

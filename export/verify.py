@@ -67,7 +67,7 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     values = spike_values(twin)
     graphs = {"logits": twin.SerializeToString(), "spikes": add_spike_outputs(twin).SerializeToString()}
     runs = [(images, *_run(exact, images)) for images in (dyadic_images(exact, n, seed=n) for n in BATCHES)]
-    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).mean()) for name in values}
+    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).float().mean()) for name in values}
     if silent := [name for name, rate in rates.items() if rate == 0]:
         raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the dyadic copy")
     for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
@@ -99,7 +99,8 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     session = create_session(add_spike_outputs(proto).SerializeToString())
     flips, active, total = (dict.fromkeys(values, 0) for _ in range(3))
     expected, got, rounded, rounding = [], [], 0, 0
-    for chunk in tqdm(torch.from_numpy(images).split(_CHUNK), desc="real weights", leave=False, disable=None):
+    size = max(1, _CHUNK * 32**2 // (images.shape[2] * images.shape[3]))  # of large images fewer at a time
+    for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
         logits, spikes = _run(network, chunk)
         outputs = session.run(["logits", *values.values()], {"input": chunk.numpy()})
         precise_logits, precise_spikes = _run(precise, chunk.double())
@@ -160,7 +161,7 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     spikes: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda layer, inputs, output: spikes.__setitem__(name, output)
+        return lambda layer, inputs, output: spikes.__setitem__(name, output.to(torch.int8))
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in neuron_layers(network).items()]
     try:

@@ -125,6 +125,7 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
 
 
 def _report(message: str) -> int:
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+    rank = os.environ.get("RANK", "0")
+    if not rank.isdecimal() or int(rank) == 0:  # of several processes one speaks
         print(f"error: {ZooError(message)}", file=sys.stderr)
     return 2

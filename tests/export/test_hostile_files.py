@@ -1,4 +1,4 @@
-"""Files that bench_ort may be given by anybody: arrays that lie about their size, graphs that lie about their spikes."""
+"""Files that anybody may give to bench_ort: arrays that lie of their size, graphs that lie of their spikes."""
 
 from __future__ import annotations
 
@@ -221,7 +221,9 @@ def test_a_graph_without_end_is_stopped(graph, tmp_path, monkeypatch):
     assert time.monotonic() - begin < 30
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.touch()])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.touch()]
+)
 def test_files_that_are_no_graphs(make, tmp_path):
     make(tmp_path / "x.onnx")
     with pytest.raises(ZooError, match=r"x\.onnx"):

@@ -1,7 +1,7 @@
 """A config.json that may come from anybody: checked before anything is made of it."""
 
 import inspect
-import math
+import re
 import reprlib
 import warnings
 from collections.abc import Mapping
@@ -29,9 +29,12 @@ _FACTORY = {
     *("name", "features_only", "out_indices", "pretrained_model_args"),
 }
 _CONFIG_LIMIT = 16 * 2**20
-_SIDE_LIMIT = 4096
+_SIDE_LIMIT = 1024
+# Of the share of an image that is used, and of means and standard deviations, which are of pixels from 0 to 1.
+_LEAST_CROP, _LEAST_STD, _MOST_MEAN = 0.25, 1e-6, 1e6
 # Of a network: its labels, and the characters of one.
 _LONGEST_LABEL = 200
+_TAG = r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"
 # What timm's transforms know; the first is their default.
 _CHOICES = {
     "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
@@ -81,12 +84,16 @@ def read_config(path: Path) -> dict[str, Any]:
         if cfg.get(key, known[0]) not in known:
             raise _bad(path, key, f"one of {', '.join(known)}", cfg[key])
     share = cfg.get("crop_pct", 1.0)
-    if not _numbers([share], 1) or not 0 < share <= 1:
-        raise _bad(path, "crop_pct", "a number above 0, up to 1", share)
+    if not _numbers([share], 1) or not _LEAST_CROP <= share <= 1:
+        raise _bad(path, "crop_pct", f"a number from {_LEAST_CROP} to 1", share)
     channels = config["model_args"].setdefault("in_chans", size[0])
     for key in ("mean", "std"):
-        if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
-            raise _bad(path, key, f"{channels} numbers", cfg.get(key))
+        low = _LEAST_STD if key == "std" else -_MOST_MEAN
+        if not _numbers(cfg.get(key), channels) or not all(low <= value <= _MOST_MEAN for value in cfg[key]):
+            raise _bad(path, key, f"{channels} numbers from {low:g} to {_MOST_MEAN:g}", cfg.get(key))
+    tag = cfg.get("tag") or ""
+    if not isinstance(tag, str) or not re.fullmatch(_TAG, tag):
+        raise _bad(path, "tag", "letters, digits, '_', '-' and '.', at most 100", tag)
     labels = config.get("label_names", cfg.get("label_names")) or []
     if not isinstance(labels, list) or not all(map(_is_label, labels)):
         raise ZooError(
@@ -131,5 +138,5 @@ def _numbers(values: Any, count: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     )
