@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
 from zoo.files import read_bytes
 from zoo.record import onnx_record
 
 from .about import About, check_weights, read_about
-from .counts import PREFIX, add_spike_counts
+from .counts import PREFIX, add_spike_counts, add_spike_outputs
 from .images import check_images, check_labels, normalise
 from .session import CPU, create_session, run_session
 
@@ -86,8 +86,10 @@ def benchmark(
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-        counted = add_spike_counts(proto).SerializeToString()
-        session = create_session(counted, provider=provider, optimization=optimization)
+        counting = add_spike_counts(proto)
+        if counting is proto:
+            _check_counters(proto, about, normalise(pixels[:1], mean, std))
+        session = create_session(counting.SerializeToString(), provider=provider, optimization=optimization)
         measured = _count(session, pixels, truth, mean, std)
         sample = normalise(np.resize(pixels, shape), mean, std)
     latency = []
@@ -139,6 +141,15 @@ def _count(
         "spikes_per_layer": {n.removeprefix(PREFIX): float(m.sum()) for n, m in zip(names, means, strict=True)},
         "spikes_per_step": means.sum(0).tolist(),
     }
+
+
+def _check_counters(proto: onnx.ModelProto, about: About, image: NDArray[np.float32]) -> None:
+    """Raise ZooError unless the counters that a file brings count its spikes, on one image."""
+    session = create_session(add_spike_outputs(proto).SerializeToString(), threads=1)
+    for layer, value in about.spike_values.items():
+        spikes, counted = run_session(session, [value, PREFIX + layer], image)
+        if not np.array_equal(spikes.reshape(about.timesteps, -1).sum(1)[None], counted):
+            raise ZooError(f"the model's counter of {shown(layer)} does not count its spikes: nothing was measured")
 
 
 def _check_measured(logits: NDArray[Any], spikes: Sequence[NDArray[Any]], images: int) -> None:

@@ -161,6 +161,26 @@ def with_nan(proto):
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
+def louder(value):
+    """Every layer's spikes are multiplied by a number."""
+
+    def change(proto):
+        spikes = set(layers(proto).values())
+        proto.graph.initializer.append(numpy_helper.from_array(np.float32(value), "factor"))
+        nodes = []
+        for node in proto.graph.node:
+            nodes.append(node)
+            for i, output in enumerate(node.output):
+                if output in spikes:
+                    node.output[i] = f"{output}/before"
+                    nodes.append(helper.make_node("Mul", [f"{output}/before", "factor"], [output]))
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)
+
+    return change
+
+
 def elsewhere(proto):
     tensor = proto.graph.initializer[0]
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -190,7 +210,7 @@ def test_the_good_file_is_measured(graph, tmp_path):
     assert measure(graph, lambda proto: None, tmp_path)["spikes_per_image"] > 0
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0, 0.5])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0, 0.5, 3.0, 1e30])
 def test_counters_that_lie_are_not_believed(value, graph, tmp_path):
     with pytest.raises(ZooError, match="measured"):
         measure(graph, counting(value), tmp_path)
@@ -200,6 +220,12 @@ def test_counters_that_lie_are_not_believed(value, graph, tmp_path):
     ("change", "words"),
     [
         (with_nan, "NaN"),
+        (louder(0), "nothing was measured"),
+        (louder(0.5), "zeros and ones"),
+        (louder(-1), "zeros and ones"),
+        (louder(np.inf), "zeros and ones"),
+        (edited("architecture", "\x1b[31m"), "architecture"),
+        (edited("tag", "x" * 100_000), "tag"),
         (elsewhere, "another file"),
         (edited("spike_values", "[" * 100_000), "spike_values"),
         (edited("timesteps", "9" * 5000), "timesteps"),

@@ -23,7 +23,7 @@ _FLAGS = "-std=c++17 -O2 -march=native -ffp-contract=off -fno-math-errno -fno-tr
 
 SYMBOLS = ("lif_args_size", "lif_forward", "lif_backward", "weighted_steps")
 """The functions of the library."""
-_PATIENCE = 45
+_PATIENCE = 40
 """Seconds that a compiler has; ours takes five or so."""
 _GIVEN_UP: dict[str, str] = {}
 """Compilers that took longer, and what to say of them."""
@@ -60,7 +60,9 @@ def load_library(**constants: str | int) -> ctypes.CDLL:
             getattr(found, symbol)
     except (OSError, AttributeError) as error:
         library.unlink(missing_ok=True)  # next time it is built anew
-        raise ZooError(f"cannot load the neuron kernel that {compiler} built: {one_line(error)}") from error
+        raise ZooError(
+            f"cannot load the neuron kernel that {compiler} built: {one_line(error).replace(str(library), 'it')}"
+        ) from error
     return found
 
 
