@@ -71,7 +71,7 @@ def benchmark(
     for name, values, most in limits:
         if not values or min(values) < 1 or max(values) > most:
             raise ZooError(f"{name} must lie in 1..{most}, not {list(values)}")
-    data, proto, about = _read(path)
+    data, proto, about = read_graph(path)
     size, mean, std = about.input_size, about.mean, about.std
     provider = provider or CPU
     if classes is not None and classes != about.num_classes:
@@ -102,7 +102,12 @@ def benchmark(
     )
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
+def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
+    """A file that `to_onnx` wrote: its bytes, what they hold, and its metadata.
+
+    Raises:
+        ZooError: it cannot be read, is broken, or not from `to_onnx`.
+    """
     path = Path(path)
     data = read_bytes(path, _LARGEST)
     try:

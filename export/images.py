@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo.data import load_dataset
+from zoo.data import SIZE, dataset_name, load_dataset
 from zoo.data import normalise as normalise_tensor
+from zoo.data.dataset import check_size
+from zoo.data.folder import PREFIX, load_test_part
+from zoo.data.images import square_side
 from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
 
@@ -98,22 +101,29 @@ class Loaded(NamedTuple):
     classes: int | None
 
 
-def load_images(data: str, root: str | None = None, limit: int | None = None) -> Loaded:
+def load_images(
+    data: str, root: str | None = None, limit: int | None = None, input_size: Sequence[int] | None = None
+) -> Loaded:
     """What a command line calls data.
 
     Args:
-        data: cifar10, cifar100 or digits (their test sets), or an .npz or .npy file.
+        data: cifar10, cifar100, digits, folder:DIR or one of your own (their test sets), or an .npz or .npy file.
         root: the folder with the data sets' files.
         limit: the first so many images only.
+        input_size: of the network [C, H, W], to which a data set is brought.
 
     Raises:
         ZooError: no such data, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise ZooError(f"--limit must be 1 or more, not {limit}")
-    if Path(data).suffix in (".npz", ".npy"):
+    if Path(data).suffix in (".npz", ".npy") and not data.startswith(PREFIX):
         return Loaded(*read_images(data, limit), None, None)
-    found = load_dataset(data, root)
+    side = None if input_size is None else square_side(input_size)
+    if data.startswith(PREFIX):
+        (pixels, truth), classes = load_test_part(data.removeprefix(PREFIX), check_size(side or SIZE), limit)
+        return Loaded(pixels.numpy(), truth.numpy(), dataset_name(data), len(classes))
+    found = load_dataset(data, root, img_size=side)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
     return Loaded(images, labels, found.name, len(found.classes))
 

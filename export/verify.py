@@ -41,7 +41,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         images: normalised images [N, C, H, W] for the comparison on real weights; 64 random ones without.
 
     Returns:
-        JSON values: "dyadic" {levels, batches, layers, spike_rates, identical} and "real" {inputs, images,
+        JSON values: "dyadic" {levels, batches, input_size, layers, spike_rates, identical} and "real" {inputs, images,
         within_fixed_bounds, flip_rate, flip_rate_per_layer, rounding_flip_rate, rounding_disagreements (both between
         PyTorch in float32 and in float64), spike_rates, silent_layers, top1_agreement (percent), disagreements,
         max_logit_difference}. Rates are fractions of all neurons and time steps.
@@ -85,7 +85,10 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
                             f"({_difference(tensor.numpy(), array)}; optimization {level}, batch {len(images)})"
                         )
     levels, batches = list(OPTIMIZATIONS), list(BATCHES)
-    return {"levels": levels, "batches": batches, "layers": len(values), "spike_rates": rates, "identical": True}
+    return {
+        "levels": levels, "batches": batches, "input_size": list(input_size(exact)), "layers": len(values),
+        "spike_rates": rates, "identical": True,
+    }  # fmt: skip
 
 
 def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from zoo.checkpoint import check_keywords
-from zoo.data import SIZE
+from zoo.data import SIZE, dataset_name
+from zoo.data.dataset import check_size
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml
 from zoo.kernels import list_kernels
@@ -64,7 +65,14 @@ class Recipe:
 
     model: str = _key("sresnet19_gs", "architecture; python -c 'import zoo; print(zoo.list_models())' lists them")
     tag: str | None = _key(None, "name of this training; t<timesteps>_<dataset> by default")
-    dataset: str = _key("cifar10", "cifar10, cifar100 or digits (embedded, needs no files)")
+    dataset: str = _key(
+        "cifar10",
+        "cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/train/CLASS/* and val/ or test/, or "
+        "one that a plugin registers",
+    )
+    img_size: int | None = _key(
+        None, "pixels a side that images are brought to; by default those of the data set, 32 of a folder"
+    )
     data_dir: str | None = _key(None, "folder with torchvision's CIFAR files; SNNZOO_DATA by default", place=True)
     download: bool = _key(False, "fetch missing CIFAR files into data_dir", place=True)
     train_images: int = _key(0, "train on this many images, 0 for all")
@@ -84,6 +92,11 @@ class Recipe:
     init: str | None = _key(
         None, "start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME"
     )
+    freeze: int = _key(
+        0,
+        "keep the stem and this many stages as `init` has them, their normalisation's statistics too; 0 for none",
+        high=100,
+    )
     dropout: float = _key(0.0, "probability of dropping a pooled feature before the head", high=0.99)
 
     epochs: int = _key(100, "passes over the training images", low=1, high=MOST_EPOCHS)
@@ -99,6 +112,9 @@ class Recipe:
         choices=["sgd", "adamw", "muon"],
     )
     lr: float = _key(0.1, "peak learning rate for this batch size", high=1e6)
+    layer_decay: float = _key(
+        1.0, "each block learns this many times as fast as the one behind it, the head at lr; 1 for all alike", high=1
+    )
     momentum: float = _key(0.9, "of sgd and muon", high=1)
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation", high=1e6)
     warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr", high=MOST_EPOCHS)
@@ -159,15 +175,19 @@ class Recipe:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
         check_keywords(self.model_args or {}, "recipe key model_args")
         for word in self.model_args or {}:
-            if word in DEFAULTS or word == "num_classes":
-                where = "the data set says it" if word == "num_classes" else f"recipe key {word} says it"
-                raise ZooError(f"recipe key model_args cannot hold {word!r}: {where}")
+            if word in _SAID_ELSEWHERE:
+                where = "the data set" if word == "num_classes" else f"recipe key {word}"
+                raise ZooError(f"recipe key model_args cannot hold {word!r}: {where} says it")
+        if self.freeze and not self.init:
+            raise ZooError("recipe key freeze keeps what init has learnt: give init, or freeze 0")
+        if self.img_size is not None:
+            check_size(self.img_size)
         for phase in self.phases or []:
-            _check_phase(phase)
+            _check_phase(phase, self.img_size or SIZE)
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
             left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
             raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
-        self.tag = self.tag or f"t{self.timesteps}_{self.dataset}"
+        self.tag = self.tag or f"t{self.timesteps}_{dataset_name(self.dataset)}"
         self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
 
@@ -177,29 +197,31 @@ class Recipe:
 
     def phase(self, epoch: int) -> Phase:
         """The setting of an epoch (counted from 0); see `phases`."""
+        size = self.img_size or SIZE
         for phase in self.phases or []:
             if epoch < phase["epochs"]:
-                return Phase(phase.get("size", SIZE), phase.get("timesteps", self.timesteps), phase.get("alpha"))
+                return Phase(phase.get("size", size), phase.get("timesteps", self.timesteps), phase.get("alpha"))
             epoch -= phase["epochs"]
-        return Phase(SIZE, self.timesteps, None)
+        return Phase(size, self.timesteps, None)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        for key in ("init", "plugin"):  # a plugin may move, but without its file nobody could repeat the run
+        for key in ("dataset", "init", "plugin"):  # a plugin may move, but without its file nobody could repeat the run
             if path := getattr(self, key):
                 values[key] = without_folders(path)
         return values
 
 
+_SAID_ELSEWHERE = ("num_classes", "timesteps", "neuron", "surrogate", "scaling", "dropout", "kernel")
 DEFAULTS = {key.name: key.default for key in dataclasses.fields(Recipe)}
 """What a key was in a recipe that is older than the key."""
 PLACE = {key.name for key in dataclasses.fields(Recipe) if key.metadata["place"]}
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 
 
-def _check_phase(phase: Any) -> None:
+def _check_phase(phase: Any, full_size: int) -> None:
     if not isinstance(phase, dict):
         form = "{epochs: E, size: pixels, timesteps: T, alpha: A}"
         raise ZooError(f"recipe key phases takes objects {form}, not {quoted(phase)}")
@@ -207,6 +229,7 @@ def _check_phase(phase: Any) -> None:
         if key not in _PHASE:
             raise one_of("key of a phase", key, list(_PHASE))
         (low, high), value = _PHASE[key], phase.get(key)
+        high = full_size if key == "size" else high
         if key == "alpha":
             check_number("alpha of a phase", value, low, high)
         elif type(value) is not int or not low <= value <= high:
@@ -214,7 +237,7 @@ def _check_phase(phase: Any) -> None:
 
 
 # From key to smallest and largest value.
-_PHASE = {"epochs": (1, MOST_EPOCHS), "size": (8, SIZE), "timesteps": (1, MOST_TIMESTEPS), "alpha": (0, 1)}
+_PHASE = {"epochs": (1, MOST_EPOCHS), "size": (8, math.inf), "timesteps": (1, MOST_TIMESTEPS), "alpha": (0, 1)}
 _MEANING = {
     "int": "a whole number",
     "float": "a number",
@@ -305,4 +328,6 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     path = given.pop("recipe")
-    return load_recipe(path, {k: parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()})
+    names = {key.name for key in dataclasses.fields(Recipe) if key.type == "str"}  # taken as they are, "folder:a b #1"
+    said = {k: v if k in names else parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()}
+    return load_recipe(path, said)

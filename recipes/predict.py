@@ -4,16 +4,16 @@ import json
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform, resolve_data_config
 
 import zoo
-from zoo.errors import CommandParser, ZooError, one_line, run_command, shown
-from zoo.files import open_regular
+from zoo.data import normalise
+from zoo.data.folder import PREFIX
+from zoo.data.images import Preparation
+from zoo.errors import CommandParser, ZooError, run_command, shown
 from zoo.network import SpikingNetwork
 
-# Images in memory at a time, and bytes of a file.
-_BATCH, _LARGEST = 64, 2**28
+# Images in memory at a time.
+_BATCH = 64
 
 
 @torch.no_grad()
@@ -22,26 +22,26 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
 
     Args:
         top: how many classes per image, most probable first.
-        resize: scale and crop images that are not of the network's size, instead of refusing them.
+        resize: scale and crop images that are not of the network's size, instead of refusing them; a network that was
+            trained on a folder of images has them of any size.
 
     Returns:
         One {"image": path, "top": [{"label", "class", "probability"}, ...]} a file, in order.
 
     Raises:
-        ZooError: a file that is no image, or one of another size.
+        ZooError: a file that is no image, or one of another size; see `zoo.data.images`.
     """
     cfg: dict[str, Any] = model.pretrained_cfg
-    if model.in_chans != 3 or not model.num_classes:
-        has = f"{model.in_chans} channels and {model.num_classes} classes"
-        raise ZooError(f"the network has {has}: labels for image files take 3 channels, and a class at least")
-    transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
-    height, width = cfg["input_size"][1:]
+    if not model.num_classes:
+        raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
+    prepare = Preparation(cfg)
+    resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     results = []
     for start in range(0, len(paths), _BATCH):
         batch = paths[start : start + _BATCH]
-        images = [transform(_open(path, (width, height), resize)) for path in batch]
-        probabilities = model(torch.stack(images)).softmax(1)
+        images = torch.stack([prepare(path, resize=resize) for path in batch])
+        probabilities = model(normalise(images, cfg["mean"], cfg["std"])).softmax(1)
         if probabilities.shape != (len(batch), len(names)):
             got = list(probabilities.shape)
             raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
@@ -51,20 +51,6 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
             found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
             results.append({"image": path, "top": found})
     return results
-
-
-def _open(path: str, size: tuple[int, int], resize: bool) -> Image.Image:
-    try:
-        with open_regular(path, _LARGEST) as file:
-            image = Image.open(file).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, ZooError):
-            raise
-        raise ZooError(f"{path} is not an image that Pillow can read: {one_line(error)}") from error
-    if image.size != size and not resize:
-        found = f"{image.width} x {image.height}"
-        raise ZooError(f"{path} is {found} pixels, the network takes {size[0]} x {size[1]}: --resize scales and crops")
-    return image
 
 
 def main(argv: list[str] | None = None) -> None:

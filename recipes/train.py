@@ -6,6 +6,7 @@ checkpoint (model.safetensors, config.json) and result.json, in the schema of th
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import random
 import sys
@@ -26,7 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, load_dataset, normalise, split
+from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
+from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
@@ -39,6 +42,7 @@ from zoo.registry import load_plugin
 from . import augment
 from .compare import said
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
+from .finetune import freeze
 from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
@@ -72,28 +76,33 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
 
     # Data: the whole set on the device; each process takes its slice of every batch.
-    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download)
+    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)
+    if data.size != recipe.phase(recipe.epochs).size:  # one of somebody's own, in a size of its own
+        recipe = dataclasses.replace(recipe, img_size=data.size)
     train_index, val_index = split(data, recipe.train_images, recipe.val_images)
     if len(train_index) < batch_size:
         raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
     steps_per_epoch = len(train_index) // batch_size
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     held_out = data.train_images[val_index], data.train_labels[val_index]
+    if data.val_images is not None and data.val_labels is not None:
+        held_out = data.val_images, data.val_labels
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     _seed(recipe.seed)
     model = _create(recipe, data).to(device)
-    if recipe.phases:
-        _check_phases(model, recipe, device)
+    _check_phases(model, recipe, device)
+    frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     saved = _open_run(out, recipe, rank)
-    init_sha256 = _start_from(recipe.init, model) if recipe.init else None
+    init_sha256 = _start_from(recipe.init, model, say=rank == 0 and not saved) if recipe.init else None
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-    )
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+    )  # fmt: skip
     scheduler, _ = create_scheduler_v2(
         optimizer,
         **SCHEDULES[recipe.schedule],
@@ -118,13 +127,15 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
     if ema:
         parts["ema"] = ema.module
-    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world}
+    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world, "data_sha256": data.sha256}
     run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
     if saved:
         if saved["world"] != world:
             raise ZooError(f"{out} was started with {saved['world']} process(es), not {world}: cannot resume")
         if saved["step"] > total:
             raise ZooError(f"{out} is at step {saved['step']} of {total}: its training state is of another run")
+        if saved.get("data_sha256", data.sha256) != data.sha256:
+            raise ZooError(f"{out} was started on other images of {data.name} than there are now: cannot resume")
         if saved["step"] == total and (out / "result.json").exists():
             print(f"nothing left to do in {out}: the run is complete", flush=True)
             return dict(read_json(out / "result.json"))
@@ -133,7 +144,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         model.load_scaling_state(saved["scaling"])
 
     if rank == 0:
-        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
+        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
         how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
         print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
     if run.step < total:  # on all processes: a rule of gradient scaling may sum over them
@@ -155,6 +166,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
+            for module in frozen:
+                module.eval()
             for batch in range(run.step % steps_per_epoch, steps_per_epoch):
                 _seed(recipe.seed, rank, run.step)
                 scheduler.step_update(run.step)
@@ -193,9 +206,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
             guard.settle(run.step)
             loss_sum, right_sum, count = mean_over_processes(run.running).tolist()
-            row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+            row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimizer.param_groups)}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
-            if len(val_index) and rank == 0:
+            if len(held_out[0]) and rank == 0:
                 trained = ema.module if ema else model
                 if (
                     trained.timesteps != recipe.timesteps
@@ -235,6 +248,7 @@ def _finish(
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
+    data_cfg |= folder_cfg(data.size)
     extra: dict[str, Any] = {"recipe": recipe.settings} | ({"init_sha256": init_sha256} if recipe.init else {})
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
     weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
@@ -269,25 +283,32 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     saved = last_state(out, rank)
     for key, value in recipe.to_dict().items():
         before = saved["recipe"].get(key, DEFAULTS[key])
+        if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move
+            continue
         if before != value and key not in PLACE and key != "weights":  # which play no part before the end
             raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 
 
 def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
+    """The network of a recipe; one that is built for a size of images for that of the data, unless the recipe says."""
+    own = recipe.model_args or {}
+    with WithoutMemory():
+        has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
     said = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
         kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
-        **recipe.model_args or {},
+        **({"img_size": data.size} if has_size else {}) | own,
     )  # fmt: skip
 
 
-def _start_from(init: str, model: SpikingNetwork) -> str | None:
+def _start_from(init: str, model: SpikingNetwork, *, say: bool) -> str | None:
     """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
     source = zoo.load(init)
     state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
-    if source.num_classes != model.num_classes:
+    anew = source.num_classes != model.num_classes
+    if anew:
         state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -295,6 +316,9 @@ def _start_from(init: str, model: SpikingNetwork) -> str | None:
         raise ZooError(f"the weights of {init} do not fit {model.model_args}: {one_line(error)}") from error
     if wrong := unexpected + [key for key in missing if not key.startswith(classifier)]:
         raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+    if say:
+        head = f"a new head for {model.num_classes} classes, in place of {source.num_classes}" if anew else "its head"
+        print(f"started from {init}, with {head}", flush=True)
     return source.weights_sha256
 
 
@@ -304,7 +328,11 @@ def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -
     model.eval()
     for phase in dict.fromkeys(map(recipe.phase, range(recipe.epochs))):
         _enter(model, phase)
-        model(torch.zeros(1, 3, phase.size, phase.size, device=device))
+        try:
+            model(torch.zeros(1, 3, phase.size, phase.size, device=device))
+        except (ZooError, RuntimeError) as error:
+            images = f"images of {phase.size} x {phase.size} pixels"
+            raise ZooError(f"{recipe.model} cannot take {images}: {one_line(error)}") from error
     model.train()
 
 

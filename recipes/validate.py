@@ -6,6 +6,8 @@ from typing import Any
 
 import zoo
 from zoo.data import list_datasets, load_dataset
+from zoo.data.folder import PREFIX
+from zoo.data.images import square_side
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
@@ -25,13 +27,18 @@ def validate(
         limit: only the first so many test images, 0 for all.
 
     Raises:
-        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number.
+        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number, or a
+            folder's in their names.
     """
     model = zoo.load(name).to(pick_device(device))
-    data = load_dataset(dataset, data_dir)
+    cfg: dict[str, Any] = model.pretrained_cfg
+    data = load_dataset(dataset, data_dir, img_size=square_side(cfg["input_size"]))
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
-    cfg: dict[str, Any] = model.pretrained_cfg
+    labels = cfg.get("label_names") or data.classes
+    if dataset.startswith(PREFIX) and labels != data.classes:
+        first = next(pair for pair in zip(labels, data.classes, strict=True) if pair[0] != pair[1])
+        raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: rename its folders")
     images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}
@@ -49,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
-    parser.add_argument("--dataset", required=True, help=", ".join(list_datasets()))
+    parser.add_argument("--dataset", required=True, help=", ".join([*list_datasets(), f"{PREFIX}DIR"]))
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")

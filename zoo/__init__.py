@@ -7,7 +7,7 @@
 
 from . import models as models
 from .checkpoint import read_checkpoint, save_checkpoint
-from .data import list_datasets, load_dataset
+from .data import DataSet, list_datasets, load_dataset, register_dataset
 from .errors import ZooError
 from .family import Variant, register_family
 from .kernels import list_kernels
@@ -21,6 +21,7 @@ from .scaling import list_scalings, register_scaling
 
 __version__ = "0.1.0"
 __all__ = [
+    "DataSet",
     "SpikeCounter",
     "SpikingNetwork",
     "Variant",
@@ -41,6 +42,7 @@ __all__ = [
     "load_plugin",
     "model_info",
     "read_checkpoint",
+    "register_dataset",
     "register_family",
     "register_model",
     "register_scaling",

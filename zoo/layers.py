@@ -95,13 +95,29 @@ def fire(
         saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
     """
     post = PostSpikes()
-    return post.tie(neurons(layer(x, post, saved), norm=norm))
+    return post.tie(neurons(layer(x, post=post, saved=saved), norm=norm))
 
 
 def tie_compact(post: PostSpikes, spikes: Tensor) -> tuple[Tensor, Tensor | None]:
     """`spikes`, tied to the layer that drives them, and `compact(spikes)`, for the layer that they drive to save."""
     saved = compact(spikes)
     return post.tie(spikes, saved), saved
+
+
+class MatMul(nn.Module):
+    """Matrix product of two activations: a module, so that `zoo.metrics` can count it."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """[..., I, J] and [..., J, K] to [..., I, K]."""
+        return a @ b
+
+
+class Hadamard(nn.Module):
+    """Elementwise product of two activations, such as a mask: a module, so that `zoo.metrics` can count it."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two tensors that broadcast, to their product."""
+        return a * b
 
 
 class ConvNeuron(nn.Module):

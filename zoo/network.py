@@ -226,9 +226,10 @@ class SpikingNetwork(nn.Module):
         return nn.Linear(features, self.num_classes) if self.num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks."""
+        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; what is in
+        none of them, the head, comes last."""
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
-        return {"stem": r"^(?!stages|fc|final)", "blocks": [(blocks, None), (r"^final|^fc", (99999,))]}
+        return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
     def set_timesteps(self, timesteps: int) -> None:
         """Run with another number of time steps from now on, with the same parameters.

@@ -16,6 +16,7 @@ from .errors import shown
 
 _LONGEST = 8000
 _ROOT = Path(__file__).resolve().parent.parent
+_FOLDER = "folder:"  # in front of the folder of a data set
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
@@ -47,13 +48,15 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """A path out of the working directory, also as --option=PATH, cut to its last part; other words as they are.
+    """A path out of the working directory, also as --option=PATH or folder:PATH, cut to its last part; other words as
+    they are.
 
     Where somebody keeps files is no part of a result.
     """
     option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    kind, value = (_FOLDER, value.removeprefix(_FOLDER)) if value.startswith(_FOLDER) else ("", value)
     outside = os.path.isabs(value) or value.startswith(("~", ".."))
-    return f"{option}{sign}{Path(value).name}" if outside else word
+    return f"{option}{sign}{kind}{Path(value).name}" if outside else word
 
 
 def commit() -> str | None:

@@ -123,6 +123,19 @@ STEPS = Check("a list of spikes per image", lambda value: isinstance(value, list
 LAYERS = Check(
     "an object from layer to spikes per image", lambda value: DICT.test(value) and all(map(_is_count, value.values()))
 )
+SHARE = Check("a share, 0 to 1", lambda value: is_number(value, 0, 1))
+RATES = Check(
+    "an object from layer to firing rate, 0 to 1",
+    lambda value: DICT.test(value) and all(map(SHARE.test, value.values())),
+)
+OPERATIONS = Check(
+    "an object of Effective_ACs, Effective_MACs and Dense, numbers of 0 or more",
+    lambda value: (
+        DICT.test(value)
+        and value.keys() == {"Effective_ACs", "Effective_MACs", "Dense"}
+        and all(map(is_number, value.values()))
+    ),
+)
 SCALING = Check('an object with a "name"', lambda value: DICT.test(value) and TEXT.test(value.get("name")))
 MACHINE = Check(
     "an object with system, cpu, cores, threads and gpu",
@@ -192,7 +205,25 @@ REQUIRED: dict[str, Checks] = {
     },
 }
 """The keys of a result file, in its order."""
-OPTIONAL: Checks = {"reference": _or_null(REFERENCE), "note": Check("a string", lambda value: isinstance(value, str))}
+COSTS: Checks = {
+    "firing_rates": _or_null(RATES),
+    "activation_sparsity": _or_null(SHARE),
+    "membrane_updates": _or_null(NUMBER),
+    "Effective_ACs": _or_null(NUMBER),
+    "Effective_MACs": _or_null(NUMBER),
+    "Dense": _or_null(NUMBER),
+    "products": _or_null(OPERATIONS),
+    "stem": _or_null(OPERATIONS),
+    "footprint_bytes": _or_null(COUNT),
+    "connection_sparsity": _or_null(SHARE),
+    "energy_uj": _or_null(NUMBER),
+}
+"""What `zoo.metrics.evaluate` counts beside accuracy and spikes; results older than these keys lack them."""
+OPTIONAL: Checks = {
+    "reference": _or_null(REFERENCE),
+    "note": Check("a string", lambda value: isinstance(value, str)),
+    **COSTS,
+}
 
 
 def _not_null(key: str) -> Check:

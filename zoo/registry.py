@@ -112,7 +112,9 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that registers: `zoo.register_family`, `register_model`, `register_scaling`; once a process.
+    """Run a Python file that registers, once a process.
+
+    What it may call: `zoo.register_family`, `register_model`, `register_scaling`, `register_dataset`.
 
     Raises:
         ZooError: no such file, or it fails; the message holds its error.

@@ -221,8 +221,8 @@ def test_counters_that_lie_are_not_believed(value, graph, tmp_path):
     [
         (with_nan, "NaN"),
         (louder(0), "nothing was measured"),
-        (louder(0.5), "zeros and ones"),
-        (louder(-1), "zeros and ones"),
+        (louder(0.5), "zeros and ones|whole numbers"),
+        (louder(-1), "zeros and ones|whole numbers"),
         (louder(np.inf), "zeros and ones"),
         (edited("architecture", "\x1b[31m"), "architecture"),
         (edited("tag", "x" * 100_000), "tag"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import one_of
 from ..family import Variant, register_family
-from ..layers import LayerFactory, fire, tie_compact
+from ..layers import Hadamard, LayerFactory, fire, tie_compact
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape
 
@@ -37,17 +37,19 @@ class SEWBlock(nn.Module):
             conv = make.conv(in_channels, channels, 1, stride)
             self.shortcut.extend([conv, make.norm(channels), make.neuron()])
         self.connect = connect
+        if connect != "ADD":
+            self.product = Hadamard()
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']."""
         post = PostSpikes()
-        y, saved = tie_compact(post, self.lif1(self.conv1(x, post), norm=self.bn1))
+        y, saved = tie_compact(post, self.lif1(self.conv1(x, post=post), norm=self.bn1))
         y = fire(y, self.conv2, self.bn2, self.lif2, saved)
         if len(self.shortcut):
             x = fire(x, *self.shortcut)
         if self.connect == "ADD":
             return x + y
-        return x * y if self.connect == "AND" else x * (1 - y)
+        return self.product(x, y if self.connect == "AND" else 1 - y)
 
 
 class SEWResNet(ResNet):

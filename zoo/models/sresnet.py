@@ -37,11 +37,11 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
-        y, saved = tie_compact(post1, self.lif1(self.conv1(x, post1), norm=self.bn1))
-        y = self.conv2(y, post2, saved)
+        y, saved = tie_compact(post1, self.lif1(self.conv1(x, post=post1), norm=self.bn1))
+        y = self.conv2(y, post=post2, saved=saved)
         if len(self.shortcut):
             conv, norm = self.shortcut
-            y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post3), shortcut_norm=norm)
+            y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post=post3), shortcut_norm=norm)
         else:
             y = self.lif2(y, norm=self.bn2, shortcut=x)
         return post3.tie(post2.tie(y))

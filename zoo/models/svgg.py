@@ -53,7 +53,7 @@ class PooledConvNeuron(ConvNeuron):
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
         post = PostSpikes()
-        y = self.conv(x, post, compact(x) if saved is None else saved)
+        y = self.conv(x, post=post, saved=compact(x) if saved is None else saved)
         return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
 
 

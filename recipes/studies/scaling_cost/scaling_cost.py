@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(prog="python -m recipes.scaling_cost", description=__doc__)
     parser.add_argument("--model", default="sresnet19_w32", help="architecture (%(default)s)")
-    parser.add_argument("--dataset", default="cifar10", help="cifar10, cifar100 or digits (%(default)s)")
+    parser.add_argument("--dataset", default="cifar10", help="cifar10, cifar100, digits or folder:DIR (%(default)s)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--rule", default="causal_trace", help="YAML: a preset, or {name: ..., alpha: ...}")
     parser.add_argument("--forms", help="YAML: a list of the keys that differ, [{batch: 0.25}, {every: 8}]")

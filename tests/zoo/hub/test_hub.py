@@ -177,6 +177,17 @@ def test_the_card(run, tmp_path):
     assert "/somewhere" not in text
 
 
+def test_the_card_has_what_a_result_counts(run):
+    def columns():
+        return next(line for line in card(collect(run), "org/net").splitlines() if "top-1 (%)" in line)
+
+    assert columns() == "| data set | split | images | top-1 (%) | spikes per image |"
+    costs = {"Effective_ACs": 1234567.0, "Effective_MACs": 0.0, "energy_uj": 1.111}
+    (run / "result.json").write_text(json.dumps(measured(run, **costs)))
+    assert "MACs per image | energy at 45 nm (µJ per image) |" in columns()
+    assert "69,518 | 1,234,567 | 0 | 1.11 |" in card(collect(run), "org/net")
+
+
 def test_the_card_names_the_rule_of_the_training_not_of_the_name(run, tmp_path):
     plain = zoo.create_model(NAME.split(".")[0], timesteps=2, scaling=None)
     make_run(tmp_path / "plain", seed=1)
