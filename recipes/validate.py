@@ -12,7 +12,7 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
 from zoo.plugins import add_plugin_option
-from zoo.record import accuracy_record
+from zoo.record import accuracy_record, check
 
 from .compare import said
 from .processes import keep_memory, pick_device
@@ -45,7 +45,8 @@ def validate(
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
-    return accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    result = accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    return check(result, name)  # what a checkpoint says of its training may be anything
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from timm.models import split_model_name_tag
 
-from .errors import CommandParser, one_of, run_command
+from .errors import CommandParser, one_of, run_command, shown
 from .models.catalogue import describe, summary
 from .neurons import list_neurons
 from .neurons.encoding import list_encodings
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
         found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": keywords}
     if arguments.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2))
     else:
         print(_about(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
 
@@ -166,13 +166,14 @@ def _about(found: dict[str, Any]) -> str:
             value = json.dumps(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             value = f"{value:,}"
-        lines.append(f"{key + ':':18}{value if value != '' else '-'}")
+        lines.append(f"{key + ':':18}{shown(value, 2000) if value != '' else '-'}")
     return "\n\n".join(["\n".join(lines), *_published(found.get("references", []))])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
     columns = []
-    for i, column in enumerate(zip(head, *rows, strict=True)):
+    cells = [[shown(cell) for cell in row] for row in (head, *rows)]
+    for i, column in enumerate(zip(*cells, strict=True)):
         width = max(map(len, column))
         columns.append([cell.rjust(width) if i in right else cell.ljust(width) for cell in column])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

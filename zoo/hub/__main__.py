@@ -8,7 +8,7 @@ Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `
 
 import json
 
-from ..errors import CommandParser, run_command
+from ..errors import CommandParser, run_command, shown
 from ..plugins import add_plugin_option
 from .publish import ORGANISATION, pull, push
 
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         got = pull(a.name, a.directory, revision=a.revision)
         for name in got.left_out:
-            print(f"left out, a pickle can run code when loaded: {name}")
-        print(f"{a.name} -> {got.directory}, commit {got.commit}")
+            print(f"left out, a pickle can run code when loaded: {shown(name)}")
+        print(f"{a.name} -> {shown(got.directory)}, commit {got.commit}")
 
 
 if __name__ == "__main__":

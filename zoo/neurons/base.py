@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
 from ..kernels import list_kernels
-from ..specs import check_integer, check_positive
+from ..specs import check_positive, check_timesteps
 from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step
 from .surrogate import Surrogate, resolve_surrogate
@@ -55,7 +55,7 @@ class SpikingNeuron(nn.Module):
         if kernel not in list_kernels():
             raise one_of("kernel", kernel, list_kernels())
         self.kernel = kernel
-        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.timesteps = check_timesteps(timesteps)
         self.threshold = check_positive("threshold", threshold)
         self.surrogate = resolve_surrogate(surrogate)
 
