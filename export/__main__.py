@@ -13,10 +13,11 @@ import zoo
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
 from zoo.load import check_name, is_path
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .graph import input_size
 from .images import check_images, load_images, normalise
+from .parts import input_size
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="the first N images only (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     images = None

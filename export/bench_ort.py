@@ -5,6 +5,7 @@ from typing import Any
 
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
+from zoo.plugins import add_plugin_option
 
 from .benchmark import benchmark, read_graph
 from .images import load_images
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--provider", default=CPU, help=f"ONNX Runtime's execution provider ({CPU})")
     parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
     data: dict[str, Any] = {}
     if args.data:

@@ -1,6 +1,7 @@
 """Spikes as outputs of a graph: all of them for a comparison, or their counts for a measurement."""
 
 import copy
+import itertools
 
 import onnx
 from onnx import TensorProto, helper
@@ -23,7 +24,7 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
     if PREFIX + next(iter(layers)) in (output.name for output in proto.graph.output):
         return proto
     steps = int(next(p.value for p in proto.metadata_props if p.key == "timesteps"))
-    counted = copy.deepcopy(proto)
+    counted = _with_spikes(proto)
     graph = counted.graph
     graph.initializer.append(helper.make_tensor("spikes_axis", TensorProto.INT64, [1], [1]))
     graph.initializer.append(helper.make_tensor("spikes_shape", TensorProto.INT64, [2], [steps, -1]))
@@ -42,7 +43,18 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A graph whose further outputs are the spikes [T*B, ...] of every neuron layer, named as in `spike_values`."""
-    exposed = copy.deepcopy(proto)
+    exposed = _with_spikes(proto)
     for value in spike_values(proto).values():
         exposed.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     return exposed
+
+
+def _with_spikes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which the spikes of every layer are one value, [T*B, ...]."""
+    found = {name for node in proto.graph.node for name in node.output}
+    copied = copy.deepcopy(proto)
+    for value in spike_values(proto).values():
+        steps = list(itertools.takewhile(found.__contains__, (f"{value}/{t}" for t in itertools.count())))
+        if value not in found and steps:
+            copied.graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
+    return copied

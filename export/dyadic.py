@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.neurons.lif import IF, LIF, PLIF
+from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .functions import numbers_of
-from .graph import inference_copy, input_size, neuron_layers
+from .parts import input_size, neuron_layers
+from .skeleton import inference_copy
 
 GRID = 64
 """Inputs, biases and means are multiples of 1 / GRID."""
@@ -72,18 +72,22 @@ def _make_pools_exact(exact: nn.Module) -> None:
         exact.pretrained_cfg = exact.pretrained_cfg | {"input_size": smaller}  # type: ignore[operator]
 
 
-def _round_neuron(layer: LIF) -> None:
+def _round_neuron(layer: SpikingNeuron) -> None:
+    """Decay, threshold and what else sums see to multiples of 1/4. Other neurons keep their numbers: their membranes
+    are computed element by element, in one order, whatever the numbers."""
     layer.threshold = max(round(4 * layer.threshold), 1) / 4
     if isinstance(layer, PLIF):
         layer.w.zero_()  # a decay of exactly 1/2
-    elif not isinstance(layer, IF):
-        layer.decay = min(max(round(4 * numbers_of(layer).decay), 1), 3) / 4
+    elif isinstance(layer, LIF) and not isinstance(layer, IF):
+        layer.decay = min(max(round(4 * layer.decay), 1), 3) / 4  # type: ignore[operator]
+    elif isinstance(layer, PSN):
+        for parameter in (layer.weight, layer.bias):
+            parameter.copy_((4 * parameter).round_() / 4)
 
 
 def _current_unit(model: nn.Module) -> float:
     """The power of two near the current that takes a neuron at rest to its threshold in one step."""
-    layers = neuron_layers(model).values()
-    needed = max(n.threshold / (numbers_of(n).gain if n.decay_input else 1) for n in layers)
+    needed = max(layer.threshold / float(layer.gain) for layer in neuron_layers(model).values())
     return 2.0 ** round(math.log2(needed))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -17,12 +18,16 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError
 from zoo.files import atomic_write, sha256_of
+from zoo.neurons import LIF, SpikingNeuron
 
 from .about import TRAINING
 from .counts import add_spike_counts
-from .functions import numbers_of
-from .graph import SPIKE_VALUES, build_graph, check_graph, input_size, neuron_layers, spike_values
+from .graph import SPIKE_VALUES, build_graph, check_graph, spike_values
+from .parts import input_size, neuron_layers
 from .verify import verify as run_verification
+
+_LISTED = 256
+"""Parameters of a neuron layer up to so many numbers are in the metadata."""
 
 
 def to_onnx(
@@ -82,10 +87,7 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     layers = neuron_layers(model)
-    neurons: dict[str, dict[str, Any]] = {}
-    for name, layer in layers.items():
-        neurons[name] = {"decay": numbers_of(layer).decay, "threshold": layer.threshold}
-        neurons[name] |= {"reset": "soft" if layer.soft_reset else "hard", "decay_input": bool(layer.decay_input)}
+    neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
     first, *others = neurons.values()
     described = {
         "architecture": cfg.get("architecture") or type(model).__name__,
@@ -105,6 +107,18 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     if cfg.get("label_names"):
         described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
     return described
+
+
+def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
+    """A layer of neurons in JSON values: LIF and its kin by their numbers, others by class, keywords and parameters."""
+    if isinstance(layer, LIF) and layer.fused:
+        reset = "soft" if layer.soft_reset else "hard"
+        numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
+        return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}
+    told = {key: getattr(layer, key, None) for key in ("threshold", *layer.spec_keys)}
+    plain = {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
+    learned = {key: value.tolist() for key, value in layer.named_parameters() if value.numel() <= _LISTED}
+    return {"kind": type(layer).__name__} | plain | learned
 
 
 def weights_sha256(model: nn.Module) -> str:

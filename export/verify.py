@@ -20,9 +20,11 @@ from zoo.errors import ZooError
 
 from .counts import add_spike_outputs
 from .dyadic import dyadic_copy, dyadic_images
-from .graph import build_graph, inference_copy, input_size, neuron_layers, spike_values
+from .graph import build_graph, spike_values
 from .images import check_images, normalise
+from .parts import input_size, neuron_layers
 from .session import OPTIMIZATIONS, create_session
+from .skeleton import inference_copy
 
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
@@ -67,7 +69,7 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     values = spike_values(twin)
     graphs = {"logits": twin.SerializeToString(), "spikes": add_spike_outputs(twin).SerializeToString()}
     runs = [(images, *_run(exact, images)) for images in (dyadic_images(exact, n, seed=n) for n in BATCHES)]
-    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).mean()) for name in values}
+    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).float().mean()) for name in values}
     if silent := [name for name, rate in rates.items() if rate == 0]:
         raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the dyadic copy")
     for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
@@ -102,7 +104,8 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     session = create_session(add_spike_outputs(proto).SerializeToString())
     flips, active, total = (dict.fromkeys(values, 0) for _ in range(3))
     expected, got, rounded, rounding = [], [], 0, 0
-    for chunk in tqdm(torch.from_numpy(images).split(_CHUNK), desc="real weights", leave=False, disable=None):
+    size = max(1, _CHUNK * 32**2 // (images.shape[2] * images.shape[3]))  # of large images fewer at a time
+    for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
         logits, spikes = _run(network, chunk)
         outputs = session.run(["logits", *values.values()], {"input": chunk.numpy()})
         precise_logits, precise_spikes = _run(precise, chunk.double())
@@ -146,7 +149,7 @@ def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> d
     """Agreement of the predicted classes of two logits [N, classes]: percent, each disagreement, largest difference."""
     classes, others = expected.argmax(1), got.argmax(1)
     ordered = np.sort(expected, 1)
-    margins = ordered[:, -1] - ordered[:, -2]
+    margins = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0)
     return {
         "top1_agreement": 100 * float((classes == others).mean()),
         "disagreements": [
@@ -163,7 +166,7 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     spikes: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda layer, inputs, output: spikes.__setitem__(name, output)
+        return lambda layer, inputs, output: spikes.__setitem__(name, output.to(torch.int8))
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in neuron_layers(network).items()]
     try:

@@ -11,7 +11,8 @@ from zoo.data.images import square_side
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
-from zoo.record import accuracy_record
+from zoo.plugins import add_plugin_option
+from zoo.record import accuracy_record, check
 
 from .compare import said
 from .processes import keep_memory, pick_device
@@ -44,7 +45,8 @@ def validate(
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
-    return accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    result = accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    return check(result, name)  # what a checkpoint says of its training may be anything
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")

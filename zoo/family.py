@@ -99,7 +99,7 @@ def register_family(
         first_conv, classifier: names of the layers that timm adapts to other channels and classes.
 
     Raises:
-        ZooError: a name is already one of timm's.
+        ZooError: a name is already one of timm's or the zoo's.
     """
     module = sys.modules[sys._getframe(1).f_globals["__name__"]]
     twins = []

@@ -15,7 +15,7 @@ from .neurons.encoding import encode, resolve_encoding
 from .neurons.folding import unfold_steps
 from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
-from .specs import check_integer, check_number
+from .specs import MOST_CLASSES, check_integer, check_number, check_timesteps
 
 
 class SpikingNetwork(nn.Module):
@@ -81,9 +81,9 @@ class SpikingNetwork(nn.Module):
         self.make = LayerFactory(timesteps, neuron, surrogate, norm, kernel)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
-        self.num_classes = check_integer("num_classes", num_classes, 0)
-        self.in_chans = check_integer("in_chans", in_chans, 1)
-        self.stem_stride = check_integer("stem_stride", stem_stride, 1)
+        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
+        self.in_chans = check_integer("in_chans", in_chans, 1, 256)
+        self.stem_stride = check_integer("stem_stride", stem_stride, 1, 64)
         self.timesteps, self.encoding = timesteps, resolve_encoding(encoding)
         self._scaling = resolve_scaling(scaling)
         self.model_args = {
@@ -263,7 +263,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ZooError: the network learns something for each time step (tebn, glif, psn).
         """
-        if check_integer("timesteps", timesteps, 1) == self.timesteps:
+        if check_timesteps(timesteps) == self.timesteps:
             return
         fixed = [name for name, module in self.named_modules() if getattr(module, "learns_per_step", False)]
         if fixed:

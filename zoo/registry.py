@@ -1,7 +1,5 @@
 """One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
 
-import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,13 +25,21 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
     above it in the same file, and the function calls `zoo.family.build`.
 
     Raises:
-        ZooError: the name is already one of timm's.
+        ZooError: the name is already one of timm's or the zoo's.
     """
     name = entrypoint.__name__
     if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
+    if name in ARCHITECTURES and not _same_file(timm.models.model_entrypoint(name), entrypoint):
+        raise ZooError(f"{name!r} already names a model of the zoo: choose another name")
     ARCHITECTURES.add(name)
     return _timm_register_model(entrypoint)
+
+
+def _same_file(*entrypoints: Callable[..., Any]) -> bool:
+    """Whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
+    modules = {function.__module__ for function in entrypoints}
+    return len(modules) == 1 or len({getattr(sys.modules[name], "__file__", name) for name in modules}) == 1
 
 
 def is_model(name: str) -> bool:
@@ -114,26 +120,3 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         "kernel": {device: model.kernel_for(device, torch.float32) for device in devices},
         "pretrained": list_pretrained(f"{architecture}.*"),
     }
-
-
-def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that registers, once a process.
-
-    What it may call: `zoo.register_family`, `register_model`, `register_scaling`, `register_dataset`.
-
-    Raises:
-        ZooError: no such file, or it fails; the message holds its error.
-    """
-    file = Path(path).resolve()
-    name = f"zoo_plugin_{file.stem}"
-    if getattr(sys.modules.get(name), "__file__", None) == str(file):
-        return
-    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
-    if spec is None or spec.loader is None:
-        raise ZooError(f"no such plugin: {path} (a Python file that registers scaling rules or models)")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise error if isinstance(error, ZooError) else ZooError(f"plugin {path} fails: {error!r}") from error

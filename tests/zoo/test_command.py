@@ -94,7 +94,7 @@ def test_summary_leaves_the_random_numbers_alone():
 
 
 def test_list(capsys):
-    text = printed(capsys, "list", "sresnet19*", "svgg11_w16")
+    text = printed(capsys, "list", "sresnet19*", "svgg11_w16", "--published")
     head, *lines = text.split("\n\n")[0].splitlines()
     assert head.split("  ")[0] == "model"
     rows = {line.split()[0]: line for line in lines}
@@ -109,6 +109,7 @@ def test_list(capsys):
     assert "arXiv 2202.11946" in published
     assert sum("arXiv 2202.11946" in line for line in text.splitlines()) == 2  # once, not for each twin
     assert "scaling: final_trace, causal_trace" in text
+    assert "arXiv" not in printed(capsys, "list", "sresnet19*")
 
 
 def test_info(capsys):

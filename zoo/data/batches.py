@@ -13,6 +13,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """uint8 images [B, C, H, W] to (x / 255 - mean) / std of their channel; float32 ones are taken as normalised."""
     if images.dtype == torch.float32:
         return images
+    if images.shape[1] != len(mean):
+        raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")
     shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))
     return images.float().div_(255).sub_(shift).div_(scale)
 

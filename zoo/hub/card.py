@@ -45,7 +45,7 @@ _GRADIENT_SCALING = """\
 
 def card(release: Release, repo: str) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
-    parts = [part(release) for part in (_training, _results, _latency, _files, _citation)]
+    parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
     text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
     return f"---\n{_dump(_metadata(release))}---\n\n{text}"
 
@@ -137,6 +137,19 @@ print(model.pretrained_cfg.get("label_names", range({classes}))[label])
 """
 
 
+def _plugins(release: Release) -> str:
+    if not release.config["plugins"]:
+        return ""
+    files = [plugin["file"] for plugin in release.config["plugins"]]
+    load = "\n".join(f"zoo.load_plugin({file!r})" for file in files)
+    return f"""It was made with code of its author's that is not in this repository. With the file at hand, run first:
+
+```python
+{load}  # on the command line, --plugin
+```
+"""
+
+
 def _training(release: Release) -> str:
     source = next((r for r in release.results if r["kind"] == "accuracy" and r["train_seconds"]), {})
     recipe = release.recipe
@@ -151,6 +164,7 @@ def _training(release: Release) -> str:
         "seconds": source.get("train_seconds"),
         "machine": _machine(source) if source else None,
         "date": source.get("date"),
+        "plugins": ", ".join(f"{p['file']}, sha256 {p['sha256']}" for p in release.config["plugins"] or []) or None,
         "weights": f"sha256 {release.config['weights_sha256']}",
     }
     table = _table(["", ""], [[key, value] for key, value in rows.items() if value is not None])

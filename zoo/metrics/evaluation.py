@@ -34,7 +34,8 @@ def evaluate(
         `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
 
     Raises:
-        ZooError: there are no images, or the network has no spiking neurons.
+        ZooError: there are no images, they have other channels than the network's, the network has no spiking neurons,
+            or its logits are not one row an image.
     """
     if not len(images):
         raise ZooError("no images to evaluate on: give one at least")
@@ -49,6 +50,8 @@ def evaluate(
             batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)
             target = labels[start : start + batch_size].to(parameter.device)
             logits = model(batch).float()
+            if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
+                raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
             ranked = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
             top1 += int(ranked[:, 0].sum())
             top5 += int(ranked.any(1).sum())

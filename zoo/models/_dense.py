@@ -86,10 +86,10 @@ def resolve_img_size(img_size: int | Sequence[int] | None, stem_stride: int) -> 
     Raises:
         ZooError: one of them is not a positive integer, or the sides differ.
     """
-    check_integer("stem_stride", stem_stride, 1)
+    check_integer("stem_stride", stem_stride, 1, 64)
     if isinstance(img_size, list | tuple) and len(img_size) == 2 and img_size[0] == img_size[1]:
         img_size = img_size[0]
-    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1)
+    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1, 4096)
 
 
 def map_side(img_size: int, stem_stride: int, pools: int) -> int:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml
 from zoo.load import check_name
+from zoo.plugins import load_plugin
 from zoo.record import ARM, TRAINED, read
-from zoo.registry import load_plugin
 from zoo.scaling.spec import resolve_scaling
 
 from ...config import DEFAULTS, Recipe, check_keys
@@ -153,8 +153,8 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     # What only shows when a run starts, or ends, is better found before the first one does.
     if not recipe.test and not recipe.val_images:
         raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
-    if recipe.plugin:
-        load_plugin(recipe.plugin)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
     check_name(recipe.model)
     if recipe.scaling != "model":
         resolve_scaling(recipe.scaling)

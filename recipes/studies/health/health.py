@@ -21,6 +21,7 @@ from zoo.errors import CommandParser, ZooError
 from zoo.files import read_json, write_json
 from zoo.load import check_name
 from zoo.network import SpikingNetwork
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from ...config import Recipe
@@ -150,6 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())}, folder:DIR (cifar10)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.steps % _EPOCHS or a.steps < _EPOCHS:
         raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")

@@ -24,6 +24,7 @@ from zoo.data import DataSet, load_dataset, normalise
 from zoo.errors import CommandParser, ZooError
 from zoo.files import parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d
 from zoo.scaling.operators import Geometry, KeptFactor
@@ -84,7 +85,8 @@ class _Watch:
 
 def correlation(near: Tensor, exact: Tensor) -> float:
     """Pearson's, over the entries of a layer's factors; the smallest of all time steps."""
-    exact, near = torch.broadcast_tensors(exact.flatten(1), near.flatten(1))
+    # A rule may give one number for all entries of a channel.
+    exact, near = (z.flatten(1) for z in torch.broadcast_tensors(exact, near))
     a, b = (z - z.mean(1, keepdim=True) for z in (exact, near))
     norms = a.norm(dim=1) * b.norm(dim=1)
     return float(torch.where(norms > 0, (a * b).sum(1) / norms, 1.0).min())
@@ -218,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checks", type=int, default=12, help="random steps at which factors are compared (12)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, 0 for none (5)")
     parser.add_argument("--json", metavar="FILE", help="write the measurement here")
+    add_plugin_option(parser)
     options = parser.parse_args(argv)
     lowest = {"timesteps": 1, "batch": 1, "train_steps": 0, "checks": 1, "rounds": 0}
     numbers = {key: check_integer(f"--{key.replace('_', '-')}", getattr(options, key), lowest[key]) for key in lowest}

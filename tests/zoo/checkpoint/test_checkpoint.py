@@ -132,7 +132,7 @@ def rewrite_header(folder, dtype):
 
 
 MEMORY_BOMB = {
-    "timesteps": 10_000,
+    "timesteps": 1000,
     "scaling": {"name": "causal_trace", "alpha": 0.5, "every": 2, "layers": "all"},  # keeps a factor for each step
 }
 
@@ -152,12 +152,12 @@ MEMORY_BOMB = {
             lambda f: edit(f, architecture="resnet18", model_args={"layers": [9000] * 4}),
             "none of the zoo's: 'resnet18'",
         ),
-        (lambda f: edit(f, model_args=MEMORY_BOMB | {"timesteps": 2000}), "beside its weights"),
-        (lambda f: special(f, "/dev/zero"), "no ordinary file"),
+        (lambda f: edit(f, model_args=MEMORY_BOMB | {"timesteps": 2000}), "timesteps"),
+        (lambda f: special(f, "/dev/zero"), "a device, not a file"),
         (lambda f: edit_cfg(f, interpolation="evil"), "interpolation"),
         (lambda f: edit_cfg(f, crop_pct="x"), "crop_pct"),
         (lambda f: edit_cfg(f, input_size=[3, 30_000, 30_000]), "input_size"),
-        (lambda f: edit_cfg(f, label_names=["\ud800"] * 5), "printable"),
+        (lambda f: edit_cfg(f, label_names=["\x1b[2J"] * 5), "printable"),
         (lambda f: rewrite_header(f, "\x1b[2J\nerror: forged"), r"type '\\x1b\[2J\\nerror"),
         (lambda f: edit(f, architecture=["sresnet19"]), "architecture"),
         (lambda f: edit(f, model_args=None), "model_args"),

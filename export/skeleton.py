@@ -1,0 +1,130 @@
+"""A network traced without its neurons: a placeholder node stands where each layer of them is.
+
+Of a network at one time step, the skeleton is what every layout but one is made of: copied once a step for a flat
+graph, kept as it is for a step or a loop. At all steps, folded into the batch, it has a neuron's name where it is.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.neurons import SpikingNeuron
+from zoo.neurons.folding import input_current, repeat_steps
+from zoo.neurons.norm import TEBN, is_per_step
+
+from .assembly import Piece, cut
+from .trace import trace
+
+DOMAIN = "snnzoo"
+NEURONS, FACTOR = "Neurons", "Factor"
+"""Placeholders: a layer of neurons, and a factor that each time step has its own of (TEBN)."""
+LAYER = "layer"
+"""Attribute of a placeholder: the name of the layer that it stands for."""
+
+
+class Skeleton(NamedTuple):
+    """A network without its neurons."""
+
+    piece: Piece
+    """From "input" to "logits"; a placeholder's first output is named as its layer."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of the currents of each layer of neurons, without the batch; in the order in which they run."""
+
+
+class _Placeholder(nn.Module):
+    """Takes the place of a layer in the copy of a network that is traced: one node."""
+
+    def __init__(self, kind: str, name: str, timesteps: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self.kind, self.name, self.timesteps, self.shapes = kind, name, timesteps, shapes
+
+    def node(self, x: Tensor) -> Tensor:
+        attributes: dict[str, Any] = {LAYER: self.name}
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{self.kind}", (x,), attributes, dtype=x.dtype, shape=x.shape, version=1
+        )
+
+
+class _Neurons(_Placeholder):
+    def forward(self, x: Tensor, *, norm: nn.Module | None = None, repeat: bool = False, **current: Any) -> Tensor:
+        """As `SpikingNeuron.forward`, to a placeholder for the spikes."""
+        if repeat and is_per_step(norm):
+            x, repeat = repeat_steps(x, self.timesteps), False
+        x = input_current(x, self.timesteps, norm, repeat=repeat, **current)
+        self.shapes[self.name] = tuple(map(int, x.shape[1:]))
+        return self.node(x)
+
+
+class _Factor(_Placeholder):
+    def __init__(self, name: str, norm: TEBN) -> None:
+        super().__init__(FACTOR, name, 1, {})
+        self.bn = norm.bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.node(self.bn(x))
+
+
+def inference_copy(model: nn.Module) -> nn.Module:
+    """A deep copy on the CPU, in float32 and evaluation mode; the network itself stays as it is.
+
+    Where encoding draws random numbers, the copy takes the encoder's spikes, event frames [B, T, C, H, W].
+    """
+    network: Any = copy.deepcopy(model).cpu().float().eval()
+    if getattr(network, "encoding", "direct") == "rate":
+        network.encoding = "frames"
+    return network
+
+
+def trace_skeleton(network: nn.Module, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
+    """The skeleton of a network.
+
+    Args:
+        network: an `inference_copy`; it is used up.
+        layers: names of its layers of neurons.
+        size: of the input, without the batch.
+        timesteps: T, if all steps are in the batch; None for a skeleton of one step, which takes what the first
+            convolution sees in it.
+
+    Raises:
+        ZooError: PyTorch's exporter fails, or a layer runs twice or never.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in layers:
+        network.set_submodule(name, _Neurons(NEURONS, name, timesteps or 1, shapes))
+    if timesteps is None:
+        for name, norm in [(n, m) for n, m in network.named_modules() if isinstance(m, TEBN)]:
+            network.set_submodule(name, _Factor(name, norm))
+        for module in network.modules():
+            if "timesteps" in vars(module):
+                vars(module)["timesteps"] = 1
+        if hasattr(network, "encoding"):
+            network.encoding = "direct"  # one step of any encoding is an image
+    example = (torch.zeros(2, *size),)
+    names = {"input_names": ["input"], "output_names": ["logits"]}
+    graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
+    piece = cut(graph, ["input"], ["logits"])
+    ran = [layer_of(node) for node in piece.nodes if node.domain == DOMAIN and node.op_type == NEURONS]
+    if twice := [name for name in ran if ran.count(name) > 1]:
+        raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
+    if missing := [name for name in layers if name not in ran]:
+        raise ZooError(f"cannot export a network whose forward leaves out neuron layers {', '.join(missing)}")
+    return Skeleton(piece, {name: shapes[name] for name in ran})
+
+
+def layer_of(node: Any) -> str:
+    """The layer that a placeholder stands for."""
+    return next(a.s.decode() for a in node.attribute if a.name == LAYER)
+
+
+def factor_of(network: nn.Module, name: str) -> Any:
+    """The factors of a per-step normalisation, [T]."""
+    layer: Any = network.get_submodule(name)
+    return layer.p.detach().numpy()
+
+
+def neuron_copies(network: nn.Module, layers: list[str]) -> dict[str, SpikingNeuron]:
+    """The layers of neurons of an `inference_copy`, to trace."""
+    return {name: network.get_submodule(name) for name in layers}  # type: ignore[misc]
