@@ -98,8 +98,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     _check_phases(model, recipe, device)
     frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
+    say = rank == 0 and not has_state(out)
+    init_sha256 = _start_from(source, recipe, model, taken, say=say) if source else None
     saved = _open_run(out, recipe, rank)
-    init_sha256 = _start_from(source, recipe, model, taken, say=rank == 0 and not saved) if source else None
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(

@@ -272,7 +272,7 @@ def test_fine_tuning_takes_over_the_form_of_the_network_where_the_recipe_is_sile
     assert torch.equal(weights(tmp_path / "x")["fc_hidden.weight"], model.fc_hidden.weight)
     with pytest.raises(ZooError, match="with hidden 0 instead of 12: give"):
         train(Recipe(**settings | {"out": str(tmp_path / "y"), "model_args": {"hidden": 0}}))
-    assert not (tmp_path / "y" / "state.safetensors").exists()
+    assert not (tmp_path / "y").exists()
 
 
 def test_a_linear_schedule_falls_by_equal_steps(tmp_path):

@@ -159,7 +159,8 @@ def test_a_script_of_others_knows_the_names_of_the_zoo(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys, timm, beside\nif __name__ == '__main__':\n"
                       "    print(timm.is_model('sresnet19_w16'), sys.argv, beside.answer)\n")  # fmt: skip
-    done = run_module("zoo.script", script, "--model", "sresnet19_w16")
-    assert done.stdout == f"True {[str(script), '--model', 'sresnet19_w16']} 42\n", done.stderr
+    arguments = ["--model", "sresnet19_w16", "--help", "x"]
+    done = run_module("zoo.script", script, *arguments)
+    assert done.stdout == f"True {[str(script), *arguments]} 42\n", done.stderr
     assert_one_error(run_module("zoo.script", tmp_path / "no.py"), "no.py")
-    assert_one_error(run_module("zoo.script"), "SCRIPT.py")
+    assert_one_error(run_module("zoo.script"), "script")
