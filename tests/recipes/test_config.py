@@ -174,7 +174,7 @@ def test_defaults_follow_from_the_rest():
 
 def test_a_network_keeps_its_own_neurons_unless_the_recipe_says():
     data = load_dataset("digits")
-    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data)
+    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data, {})
     assert own.model_args["neuron"]["tau"] == 2.0
-    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data)
+    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data, {})
     assert (said.model_args["neuron"], said.model_args["surrogate"]) == ("if", "arctan")

@@ -222,10 +222,16 @@ def drop_recipe(file):
         (lambda run: (run / "result.json").write_text("[]"), "expected one JSON object"),
         (lambda run: (run / "result.json").write_text(json.dumps(accuracy(weights_sha256="0" * 64))), "other weights"),
         *(
-            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(measured(run, **bad))), next(iter(bad)))
-            for bad in (
-                *({"top1": None}, {"top1": True}, {"top1": 10**400}, {"top1": float("nan")}, {"top5": "x"}),
-                *({"spikes_per_image": "many"}, {"energy_nj": 1.0}, {"date": "\ud800"}, {"command": "\ud800"}),
+            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(measured(run, **bad))), words)
+            for words, bad in (
+                ("top1", {"top1": None}),
+                ("top1", {"top1": True}),
+                ("top5", {"top5": "x"}),
+                ("spikes_per_image", {"spikes_per_image": "many"}),
+                ("energy_nj", {"energy_nj": 1.0}),
+                ("does not fit 64 bits", {"top1": 10**400}),
+                ("no number that is finite", {"top1": float("nan")}),
+                ("holds what is no character", {"command": "\ud800"}),
             )
         ),
     ],
