@@ -240,7 +240,7 @@ class SpikingNetwork(nn.Module):
             ZooError: `num_classes` is no such number, or `global_pool` another pooling than the network's own.
         """
         check_global_pool(global_pool)
-        self.num_classes = check_integer("num_classes", num_classes, 0)
+        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
         device = next(self.parameters()).device
         self.fc = self.make_classifier(self.head_hidden_size).to(device)
 

@@ -171,7 +171,7 @@ def louder(value):
         for node in proto.graph.node:
             nodes.append(node)
             for i, output in enumerate(node.output):
-                if output in spikes:
+                if output in spikes or output.rpartition("/")[0] in spikes:  # whole, or of one time step
                     node.output[i] = f"{output}/before"
                     nodes.append(helper.make_node("Mul", [f"{output}/before", "factor"], [output]))
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -127,7 +127,7 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"init": "sresnet19_w32_gs.t2_cifar10"}, "do not fit"),
+        ({"init": "sresnet19_w32_gs.t2_cifar10"}, "another network"),
         ({"init": "nothing/here"}, "nothing/here"),
         ({"scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]}, "alpha"),
         ({"batch_size": 65}, "65"),

@@ -10,6 +10,7 @@ import timm
 import yaml
 
 from ..data import dataset_name
+from ..errors import shown
 from ..record import when
 from ..scaling.spec import resolve_scaling
 from .release import Release
@@ -255,7 +256,7 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return " ".join(str("" if value is None else value).split()).replace("|", "\\|")
+    return " ".join(shown("" if value is None else value, 2000).split()).replace("|", "\\|")
 
 
 def _dump(value: Any) -> str:
