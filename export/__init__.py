@@ -1,11 +1,13 @@
-"""How a trained network leaves PyTorch: a verified, time-unrolled ONNX graph, and what it costs in ONNX Runtime.
+"""How a trained network leaves PyTorch: a verified ONNX graph in a layout of four, and what it costs to run.
 
 >>> export.to_onnx(model, "model.onnx")["verification"]["real"]["flip_rate"]
 >>> export.benchmark("model.onnx", images, labels)["spikes_per_image"]
 """
 
 from .benchmark import benchmark
+from .drive import Stream
+from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import verify
 
-__all__ = ["benchmark", "to_onnx", "verify"]
+__all__ = ["Stream", "benchmark", "to_nir", "to_onnx", "verify"]

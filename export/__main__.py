@@ -10,14 +10,16 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 import zoo
-from zoo.errors import CommandParser, run_command
+from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.load import check_name, is_path
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .images import check_images, load_images, normalise
+from .layouts import LAYOUTS
 from .parts import input_size
+from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
@@ -26,25 +28,33 @@ examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
+  python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.drive.Stream)
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
 by the rate of differing spikes and predicted classes on the real weights.
 """
 
+_ONNX_ONLY = {"layout": "flat", "spike_counts": False, "rate_map": None, "step_logits": False, "data": None}
+"""Options of ONNX alone, and their values by default."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(
         prog="python -m export",
-        description="Write a spiking network as a time-unrolled ONNX graph of standard operators.",
+        description="Write a spiking network as an ONNX graph of standard operators.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = "a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
     parser.add_argument("source", metavar="CHECKPOINT|MODEL", help=source)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file to write")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
+    parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
+    parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
+    parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
+    parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
     parser.add_argument(
         "--data", help="verify on cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz (default: noise)"
@@ -55,13 +65,22 @@ def main(argv: list[str] | None = None) -> None:
     add_plugin_option(parser)
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
+    if args.to == "nir":
+        if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
+            raise ZooError(f"--{given[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
+        report = to_nir(model, args.output)
+        if args.json:
+            write_json(args.json, report | provenance())
+        print(f"{Path(args.output)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, {report['edges']} edges")
+        return
     images = None
     if args.data:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
         images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
         check_images(images, input_size(model))
         images = normalise(images, cfg["mean"], cfg["std"])
-    report = to_onnx(model, args.output, spike_counts=args.spike_counts, images=images, metadata=metadata)
+    asked = {key: getattr(args, key) for key in ("layout", "spike_counts", "rate_map", "step_logits")}
+    report = to_onnx(model, args.output, images=images, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())
     print(summary(report, args.output))

@@ -13,11 +13,13 @@ from zoo.files import parse_json
 from zoo.record import COUNT, INTEGER, NAME, POSITIVE, SHA256, TAG, Check, is_number
 
 from .counts import add_spike_outputs
-from .graph import SPIKE_VALUES
+from .graph import LAYOUT, SPIKE_VALUES
 from .session import create_session, run_session
 
 TRAINING = ("epochs", "seed", "test_reads")
 """Metadata keys that a file has only if its checkpoint tells them."""
+
+_ONE_CALL = ("flat", "function")
 
 
 class About(NamedTuple):
@@ -99,6 +101,10 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     ):
         if not fits:
             raise _bad(path, key, texts[key], expected)
+    if (layout := texts.get(LAYOUT, "flat")) not in _ONE_CALL:
+        raise ZooError(
+            f"{path} has the layout {layout}: only {' and '.join(_ONE_CALL)} are measured; export one of them"
+        )
     exposed = add_spike_outputs(proto)
     values_in_graph = {output for node in exposed.graph.node for output in node.output}
     if lost := [value for value in about.spike_values.values() if value not in values_in_graph]:

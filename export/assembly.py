@@ -1,4 +1,4 @@
-"""Putting a graph together from pieces: nodes are copied under new names, constants shared, what nobody asks for left out.
+"""Putting a graph together from pieces: nodes copied under new names, constants shared, what nobody needs left out.
 
 Pieces are ONNX protos, whose values are known by their names alone; so copying one is a matter of renaming.
 """
@@ -33,13 +33,11 @@ class Assembly:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], output, **attributes))
         return output
 
-    def constant(self, name: str, value: TensorProto | Any) -> str:
-        """The name of a constant: `name`, or that of an equal one that is there already."""
+    def constant(self, name: str, value: TensorProto | Any, *, shared: bool = True) -> str:
+        """The name of a constant: `name`, or, where it may be `shared`, that of an equal one that is there already."""
         tensor = value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name)
         array = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, array.shape, array.tobytes())
-        if array.size > 4096:  # weights, which are never equal by chance
-            key = (name,)
+        key: tuple[Any, ...] = (tensor.data_type, array.shape, array.tobytes()) if shared else (name,)
         if key not in self._known:
             self._known[key] = name
             self.constants[name] = TensorProto()
@@ -89,6 +87,53 @@ def cut(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> Piece:
     nodes = needed(graph.node, outputs)
     read = {name for node in nodes for name in node.input} | set(outputs)
     return Piece(inputs, outputs, nodes, {t.name: t for t in graph.initializer if t.name in read})
+
+
+STEP = "step"
+"""The last input of a piece from `merged`: the number of the step, int64 without axes."""
+
+
+def merged(pieces: list[Piece]) -> Piece | None:
+    """One piece for several that differ in constants alone: it takes the number of the piece, and those of a table.
+
+    None if they differ in more.
+    """
+    first, nodes = pieces[0], []
+    if len({len(piece.nodes) for piece in pieces}) > 1:
+        return None
+    constants: dict[str, TensorProto] = {}
+    names = [dict(zip(piece.inputs, first.inputs, strict=True)) for piece in pieces]
+    for i, alike in enumerate(zip(*(piece.nodes for piece in pieces), strict=True)):
+        node = NodeProto()
+        node.CopyFrom(alike[0])
+        for other, known in zip(alike, names, strict=True):
+            if (other.op_type, list(other.attribute)) != (node.op_type, list(node.attribute)):
+                return None
+            known.update(zip(other.output, node.output, strict=True))
+        for j, operands in enumerate(zip(*(other.input for other in alike), strict=True)):
+            values = [piece.constants.get(name) for piece, name in zip(pieces, operands, strict=True)]
+            if all(value is None for value in values):
+                if len({known.get(name, name) for known, name in zip(names, operands, strict=True)}) > 1:
+                    return None
+                continue
+            if any(value is None for value in values):
+                return None
+            arrays = [numpy_helper.to_array(value) for value in values if value is not None]
+            if len({array.shape for array in arrays}) > 1:
+                return None
+            name = f"constant_{i}_{j}"
+            if all(array.tobytes() == arrays[0].tobytes() for array in arrays):
+                constants[name] = numpy_helper.from_array(arrays[0], name)
+            else:
+                table = f"{name}/table"
+                constants[table] = numpy_helper.from_array(np.stack(arrays), table)
+                nodes.append(helper.make_node("Gather", [table, STEP], [name], name, axis=0))
+            node.input[j] = name
+        nodes.append(node)
+    outputs = [[known.get(name) for name in p.outputs] for p, known in zip(pieces, names, strict=True)]
+    if any(None in given or given != outputs[0] for given in outputs):
+        return None
+    return Piece([*first.inputs, STEP], list(first.outputs), nodes, constants)
 
 
 def needed(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:

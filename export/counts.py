@@ -1,21 +1,27 @@
-"""Spikes as outputs of a graph: all of them for a comparison, or their counts for a measurement."""
+"""Instruments: what a graph tells beside its logits. Spikes as they are, for a comparison; counts and maps of them."""
 
 import copy
 import itertools
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
-from .graph import spike_values
+from zoo.errors import ZooError, one_of
+
+from .graph import LAYOUT, SPIKE_SHAPES, metadata, spike_values
 
 PREFIX = "spikes/"
 """A count output is named after its layer: spikes/stages.0.0.lif1."""
+RATES = "rates/"
+"""So is a map of firing rates."""
+STEP_LOGITS = "step_logits"
 
 
 def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
 
-    An entry is the number of spikes of that layer, for one image in one time step.
+    An entry is the number of spikes of that layer, for one image in one time step; a step graph has one step.
 
     Args:
         proto: a graph of `build_graph`, new or loaded from a file; returned as it is if it has these outputs already.
@@ -23,17 +29,15 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
     layers = spike_values(proto)
     if PREFIX + next(iter(layers)) in (output.name for output in proto.graph.output):
         return proto
-    steps = int(next(p.value for p in proto.metadata_props if p.key == "timesteps"))
-    counted = _with_spikes(proto)
-    graph = counted.graph
+    counted, graph = _with_spikes(proto, list(layers))
     graph.initializer.append(helper.make_tensor("spikes_axis", TensorProto.INT64, [1], [1]))
-    graph.initializer.append(helper.make_tensor("spikes_shape", TensorProto.INT64, [2], [steps, -1]))
+    steps, shape = _steps(counted, graph, "spikes_shape")
     for layer, value in layers.items():
         out = PREFIX + layer
         for kind, inputs, output, attributes in (
             ("Flatten", [value], f"{layer}/flat", {"axis": 1}),
             ("ReduceSum", [f"{layer}/flat", "spikes_axis"], f"{layer}/sum", {"keepdims": 0}),
-            ("Reshape", [f"{layer}/sum", "spikes_shape"], f"{layer}/steps", {}),
+            ("Reshape", [f"{layer}/sum", shape], f"{layer}/steps", {}),
             ("Transpose", [f"{layer}/steps"], out, {"perm": [1, 0]}),
         ):
             graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
@@ -41,20 +45,118 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
     return counted
 
 
+def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+    """A graph with the output "rates/<layer>": each neuron's spikes over time steps, 0 to 1, float32 [batch, C, H, W].
+
+    Raises:
+        ZooError: there is no such layer.
+    """
+    layers = spike_values(proto)
+    if layer not in layers:
+        raise one_of("neuron layer", layer, list(layers))
+    mapped, graph = _with_spikes(proto, [layer])
+    out, value = RATES + layer, layers[layer]
+    _, steps = _steps(mapped, graph, f"{out}/steps")
+    graph.initializer.append(helper.make_tensor(f"{out}/axis", TensorProto.INT64, [1], [0]))
+    operations: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+        ("Shape", [value], f"{out}/map", {"start": 1}),
+        ("Concat", [steps, f"{out}/map"], f"{out}/shape", {"axis": 0}),
+        ("Reshape", [value, f"{out}/shape"], f"{out}/unfolded", {}),
+        ("ReduceMean", [f"{out}/unfolded", f"{out}/axis"], out, {"keepdims": 0}),
+    )
+    for kind, inputs, output, attributes in operations:
+        graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
+    shape = ["batch", *metadata(proto, SPIKE_SHAPES)[layer]]
+    graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))
+    return mapped
+
+
+def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph with the output "step_logits", the logits of every time step, float32 [batch, timesteps, classes].
+
+    Raises:
+        ZooError: a step graph, whose logits are those of one step already, or a network whose last operation is not the
+            mean over time.
+    """
+    told = copy.deepcopy(proto)
+    graph = told.graph
+    found = {name for node in graph.node for name in node.output}
+    steps = list(itertools.takewhile(found.__contains__, (f"{t}/logits" for t in itertools.count())))
+    loop = next((node for node in graph.node if node.op_type == "Loop"), None)
+    last = next((node for node in graph.node if "logits" in node.output), None)
+    if metadata(proto, LAYOUT) == "step":
+        raise ZooError("the logits of a step graph are those of one time step already: no step_logits")
+    if steps:
+        graph.initializer.append(helper.make_tensor("step_axis", TensorProto.INT64, [1], [1]))
+        for name in steps:
+            graph.node.append(helper.make_node("Unsqueeze", [name, "step_axis"], [f"{name}/step"]))
+        graph.node.append(helper.make_node("Concat", [f"{name}/step" for name in steps], [STEP_LOGITS], axis=1))
+    else:
+        by_step = None
+        if loop is not None:
+            by_step = _scanned(loop, "t/logits", "logits/steps")
+        elif last is not None and last.op_type == "ReduceMean":
+            by_step = last.input[0]
+        if by_step is None:
+            raise ZooError("no step_logits: the last operation of this network is not the mean over time")
+        graph.node.append(helper.make_node("Transpose", [by_step], [STEP_LOGITS], perm=[1, 0, 2]))
+    classes = next(o for o in graph.output if o.name == "logits").type.tensor_type.shape.dim[1].dim_value
+    count: Any = len(steps) or "time"
+    graph.output.append(helper.make_tensor_value_info(STEP_LOGITS, TensorProto.FLOAT, ["batch", count, classes]))
+    return told
+
+
 def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A graph whose further outputs are the spikes [T*B, ...] of every neuron layer, named as in `spike_values`."""
-    exposed = _with_spikes(proto)
-    for value in spike_values(proto).values():
-        exposed.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+    layers = spike_values(proto)
+    exposed, graph = _with_spikes(proto, list(layers))
+    for value in layers.values():
+        graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     return exposed
 
 
-def _with_spikes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which the spikes of every layer are one value, [T*B, ...]."""
-    found = {name for node in proto.graph.node for name in node.output}
+def _steps(proto: onnx.ModelProto, graph: onnx.GraphProto, name: str) -> tuple[int | str, str]:
+    """How many time steps a graph has, and a value of that name for Reshape: [steps, -1]."""
+    layout = metadata(proto, LAYOUT)
+    if layout == "loop":
+        graph.initializer.append(helper.make_tensor(f"{name}/one", TensorProto.INT64, [1], [1]))
+        graph.initializer.append(helper.make_tensor(f"{name}/rest", TensorProto.INT64, [1], [-1]))
+        graph.node.append(helper.make_node("Reshape", ["timesteps", f"{name}/one"], [f"{name}/steps"]))
+        graph.node.append(helper.make_node("Concat", [f"{name}/steps", f"{name}/rest"], [name], axis=0))
+        return "time", name
+    steps = 1 if layout == "step" else int(metadata(proto, "timesteps"))
+    graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [2], [steps, -1]))
+    return steps, name
+
+
+def _with_spikes(proto: onnx.ModelProto, layers: list[str]) -> tuple[onnx.ModelProto, onnx.GraphProto]:
+    """A copy in which the spikes of each of the layers are one value, [T*B, ...]; and its graph."""
     copied = copy.deepcopy(proto)
-    for value in spike_values(proto).values():
+    graph = copied.graph
+    found = {name for node in graph.node for name in node.output}
+    loop = next((node for node in graph.node if node.op_type == "Loop"), None)
+    for value in (spike_values(proto)[layer] for layer in layers):
+        if value in found:
+            continue
         steps = list(itertools.takewhile(found.__contains__, (f"{value}/{t}" for t in itertools.count())))
-        if value not in found and steps:
-            copied.graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
-    return copied
+        if steps:
+            graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
+        elif f"{value}/t" in found:
+            graph.node.append(helper.make_node("Identity", [f"{value}/t"], [value], value))
+        elif loop is not None:
+            stacked = _scanned(loop, f"{value}/t", f"{value}/stacked")
+            if not any(tensor.name == "folded" for tensor in graph.initializer):
+                graph.initializer.append(helper.make_tensor("folded", TensorProto.INT64, [1], [-1]))
+            graph.node.append(helper.make_node("Shape", [stacked], [f"{value}/map"], start=2))
+            graph.node.append(helper.make_node("Concat", ["folded", f"{value}/map"], [f"{value}/shape"], axis=0))
+            graph.node.append(helper.make_node("Reshape", [stacked, f"{value}/shape"], [value], value))
+    return copied, graph
+
+
+def _scanned(loop: onnx.NodeProto, inner: str, name: str) -> str:
+    """Give a loop one more output, `name` [T, ...]: its value `inner` of every step."""
+    body: onnx.GraphProto = next(a.g for a in loop.attribute if a.name == "body")
+    body.node.append(helper.make_node("Identity", [inner], [f"{inner}/out"]))
+    body.output.append(helper.make_tensor_value_info(f"{inner}/out", TensorProto.FLOAT, None))
+    loop.output.append(name)
+    return name

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .parts import input_size, neuron_layers
+from .parts import input_size, network_input, neuron_layers
 from .skeleton import inference_copy
 
 GRID = 64
@@ -26,9 +26,10 @@ _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def dyadic_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
-    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2)."""
+    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2); or in [0, 1] for latency encoding, or frames."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-2 * GRID, 2 * GRID, (count, *input_size(model)), generator=generator) / GRID
+    low, high = (0, GRID + 1) if getattr(model, "encoding", "direct") == "latency" else (-2 * GRID, 2 * GRID)
+    return torch.randint(low, high, (count, *network_input(model)), generator=generator) / GRID
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def _make_pools_exact(exact: nn.Module) -> None:
     positions: list[int] = []
     pools = [module for module in exact.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
-    exact(torch.zeros(1, *input_size(exact)))
+    exact(torch.zeros(1, *network_input(exact)))
     for handle in handles:
         handle.remove()
     if any(n & (n - 1) for n in positions):
@@ -79,7 +80,7 @@ def _round_neuron(layer: SpikingNeuron) -> None:
     if isinstance(layer, PLIF):
         layer.w.zero_()  # a decay of exactly 1/2
     elif isinstance(layer, LIF) and not isinstance(layer, IF):
-        layer.decay = min(max(round(4 * layer.decay), 1), 3) / 4  # type: ignore[operator]
+        layer.decay = min(max(round(4 * float(layer.decay)), 1), 3) / 4
     elif isinstance(layer, PSN):
         for parameter in (layer.weight, layer.bias):
             parameter.copy_((4 * parameter).round_() / 4)

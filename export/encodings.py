@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+from onnx import TensorProto
 
 from .assembly import Assembly
 
-Frames = Callable[[Assembly, str], str]
-"""Given a time step, the name of a value that holds it (int64, no axes), the name of that step's frame."""
+Frames = Callable[[Assembly, str, str], str]
+"""Appends the frame of a time step, given the name of a value that holds it (int64, no axes) and a prefix for names."""
 
 
 def input_shape(encoding: str, size: tuple[int, ...], timesteps: int | str) -> tuple[int | str, ...]:
@@ -29,18 +30,17 @@ def frames_of(g: Assembly, encoding: str, last_step: str) -> Frames | None:
     if encoding == "direct":
         return None
     if encoding in ("frames", "rate"):
-        return lambda inner, t: inner.op("Gather", ["input", t], f"{t}/frame", axis=1)
+        return lambda inner, t, prefix: inner.op("Gather", ["input", t], f"{prefix}/frame", axis=1)
     # latency: a spike at step round((T - 1) (1 - p)), a tie to the even step; none for 0.
     zero, one = g.constant("zero", np.float32(0)), g.constant("one", np.float32(1))
     p = g.op("Clip", ["input", zero, one], "latency/brightness")
-    when = g.op(
-        "Round", [g.op("Mul", [last_step, g.op("Sub", [one, p], "latency/rest")], "latency/late")], "latency/step"
-    )
-    never = g.constant("latency/never", np.float32(-1))
-    when = g.op("Where", [g.op("Greater", [p, zero], "latency/seen"), when, never], "latency/spike_at")
+    late = g.op("Mul", [last_step, g.op("Sub", [one, p], "latency/rest")], "latency/late")
+    seen, never = g.op("Greater", [p, zero], "latency/seen"), g.constant("latency/never", np.float32(-1))
+    when = g.op("Where", [seen, g.op("Round", [late], "latency/step"), never], "latency/spike_at")
 
-    def frame(inner: Assembly, t: str) -> str:
-        now = inner.op("Equal", [when, inner.op("Cast", [t], f"{t}/clock", to=1)], f"{t}/now")
-        return inner.op("Cast", [now], f"{t}/frame", to=1)
+    def frame(inner: Assembly, t: str, prefix: str) -> str:
+        clock = inner.op("Cast", [t], f"{prefix}/clock", to=TensorProto.FLOAT)
+        now = inner.op("Equal", [when, clock], f"{prefix}/now")
+        return inner.op("Cast", [now], f"{prefix}/frame", to=TensorProto.FLOAT)
 
     return frame

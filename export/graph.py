@@ -4,50 +4,98 @@ import json
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import FunctionProto, TensorProto, helper
 from torch import nn
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_of
 
-from .assembly import make_model
+from .assembly import Assembly, make_model
 from .encodings import input_shape
-from .layouts import folded, unrolled
-from .parts import input_size, needs_all_steps, neuron_layers, take_apart
-from .skeleton import inference_copy
+from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
+from .parts import Parts, needs_all_steps, neuron_layers, take_apart
+from .skeleton import DOMAIN
 from .trace import OPSET
 
 IR_VERSION = 10
 SPIKE_VALUES = "spike_values"
-"""Metadata key: JSON map from a neuron layer to its spikes, the value of that name in the graph [T*B, ...], or the
-values with /0, /1 ... behind the name, one for each time step [B, ...]."""
+"""Metadata key: JSON map from a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where
+time is not in the batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
+SPIKE_SHAPES = "spike_shapes"
+"""Metadata key: JSON map from a neuron layer to the shape of its spikes, of one image at one step."""
+STATES = "states"
+"""Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null: the batch."""
+LAYOUT = "layout"
+"""Metadata key: one of LAYOUTS."""
 
 
-def build_graph(model: nn.Module) -> onnx.ModelProto:
+def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
     Batch normalisation is folded into the convolutions. The metadata maps neuron layers to their spikes.
 
+    Args:
+        model: a network of the zoo.
+        layout: "flat", "function", "step" or "loop"; see `export.layouts`.
+
     Raises:
-        ZooError: a network that cannot be exported.
+        ZooError: an unknown layout, or a network that cannot be exported in it.
     """
+    if layout not in LAYOUTS:
+        raise one_of("layout", layout, LAYOUTS)
     all_steps = needs_all_steps(model)
-    parts = take_apart(model, all_steps=all_steps)
-    g = (folded if all_steps else unrolled)(parts)
-    shape = ["batch", *input_shape(parts.encoding, parts.size, parts.timesteps)]
-    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", parts.classes])]
-    proto = make_model(g, inputs, outputs, {"": OPSET}, IR_VERSION)
+    if all_steps and layout in ("step", "loop"):
+        raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
+    parts = take_apart(model, all_steps=all_steps or layout == "function")
+    if layout != "function":  # which is to be read
+        parts = parts.with_steep_spikes()
+    g, functions = _lay_out(parts, layout, all_steps)
+    inputs, outputs, about = _interface(parts, layout)
+    opsets = {"": OPSET} | ({DOMAIN: 1} if functions else {})
+    proto = make_model(g, inputs, outputs, opsets, IR_VERSION, functions)
     spikes = {name: f"{name}/spikes" for name in neuron_layers(model)}
-    helper.set_model_props(proto, {SPIKE_VALUES: json.dumps(spikes)})
+    shapes = {name: parts.skeleton.shapes[name] for name in spikes}
+    told = {LAYOUT: layout, SPIKE_VALUES: json.dumps(spikes), SPIKE_SHAPES: json.dumps(shapes)}
+    helper.set_model_props(proto, told | about)
     check_graph(proto)
     return proto
 
 
+def _lay_out(parts: Parts, layout: str, all_steps: bool) -> tuple[Assembly, list[FunctionProto]]:
+    if layout == "function":
+        return with_functions(parts)
+    if layout == "flat":
+        return (folded if all_steps else unrolled)(parts), []
+    return (step if layout == "step" else loop)(parts), []
+
+
+def _interface(parts: Parts, layout: str) -> tuple[list[Any], list[Any], dict[str, str]]:
+    """Inputs, outputs, and what the metadata says of them."""
+    steps = "time" if layout == "loop" else parts.timesteps
+    shape = parts.size if layout == "step" else input_shape(parts.encoding, parts.size, steps)
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *shape])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", parts.classes])]
+    if layout == "loop":
+        inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
+    if layout != "step":
+        return inputs, outputs, {}
+    described: list[dict[str, Any]] = []
+    for i, (layer, state) in enumerate(states_of(parts)):
+        inputs.append(value_info(f"state_{i}", state))
+        outputs.append(value_info(f"new_state_{i}", state))
+        sizes = [*([None] if state.batched else []), *state.shape]
+        of: dict[str, Any] = {"layer": layer or None, "shape": sizes, "start": 0}
+        described.append({"input": f"state_{i}", "output": f"new_state_{i}"} | of)
+    return inputs, outputs, {STATES: json.dumps(described)}
+
+
 def check_graph(proto: onnx.ModelProto) -> None:
-    """Raise ZooError unless the model is valid ONNX, flat, in standard operators and without batch normalisation."""
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain})
-    if proto.functions or foreign:
-        raise ZooError(f"the graph is not flat: {len(proto.functions)} functions, operators {foreign}")
+    """Raise ZooError unless the model is valid ONNX, in standard operators and its functions of them, and without batch
+    normalisation."""
+    own = {(function.domain, function.name) for function in proto.functions}
+    bodies = [proto.graph.node, *(function.node for function in proto.functions)]
+    foreign = {(node.domain, node.op_type) for body in bodies for node in body if node.domain} - own
+    if foreign:
+        raise ZooError(f"the graph has operators that are not ONNX's: {sorted(foreign)}")
     if any(node.op_type == "BatchNormalization" for node in proto.graph.node):
         raise ZooError("a batch normalisation could not be folded: each must directly follow a convolution or linear")
     try:
@@ -56,6 +104,12 @@ def check_graph(proto: onnx.ModelProto) -> None:
         raise ZooError(f"the graph is not valid ONNX: {error}") from error
 
 
+def metadata(proto: onnx.ModelProto, key: str) -> Any:
+    """An entry of a graph's metadata; all but names are JSON."""
+    text = next(p.value for p in proto.metadata_props if p.key == key)
+    return text if key == LAYOUT else json.loads(text)
+
+
 def spike_values(proto: onnx.ModelProto) -> dict[str, str]:
     """Neuron layer -> name of its spikes, in a graph from `build_graph`."""
-    return json.loads(next(p.value for p in proto.metadata_props if p.key == SPIKE_VALUES))
+    return metadata(proto, SPIKE_VALUES)

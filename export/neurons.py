@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from zoo.errors import ZooError, one_line
 from zoo.neurons import PSN, SpikingNeuron
 
-from .assembly import Piece, cut
+from .assembly import Piece, cut, merged
 from .trace import trace
 
 _BATCH = 3
@@ -41,12 +41,21 @@ class Dynamics(NamedTuple):
     """Of steps 2, 3 ...: currents and states to spikes and states; a single one if all are alike."""
     whole: Piece | None
     """Currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
+    any_step: Piece | None
+    """Of any step, if states start at zero: currents, states and, unless steps are alike, the number of the step."""
     states: list[State]
+    kind: str
+    """The class of the layer."""
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether `any_step` needs the number of the step."""
+        return self.any_step is not None and len(self.any_step.inputs) > 1 + len(self.states)
 
     @property
     def elementwise(self) -> bool:
         """Whether each neuron is computed by itself, from scalars: then the shape of the currents plays no part."""
-        pieces = [*([self.first] if self.first else []), *self.later]
+        pieces = [piece for piece in (self.first, *self.later) if piece is not None]
         nodes = all(node.op_type in _ELEMENTWISE for piece in pieces for node in piece.nodes)
         return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
 
@@ -66,6 +75,8 @@ class _Form(NamedTuple):
     spec: Any
     results: list[Tensor]
     """Examples of the outputs."""
+    zero: bool = False
+    """Of a first step, from states of zeros."""
 
 
 class _Forms(nn.Module):
@@ -109,7 +120,7 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
         for name in left:
             layer, shape = layers[name], shapes[name]
             if (known := next((k for k in _KNOWN if k.fits(layer, shape)), None)) is not None:
-                found[name] = known.dynamics
+                found[name] = known.of_shape(shape)
             elif not any(are_alike(layer, other) for _, other, _ in new):
                 new.append((name, layer, shape))
         if new:  # of what differs in shape alone, the second waits: perhaps the first one's trace is its own, too
@@ -128,6 +139,11 @@ class _Known(NamedTuple):
     def fits(self, layer: SpikingNeuron, shape: tuple[int, ...]) -> bool:
         """Whether this is the trace of another layer, too: they are alike, and shapes are equal or play no part."""
         return (self.shape == shape or self.dynamics.elementwise) and are_alike(self.layer, layer)
+
+    def of_shape(self, shape: tuple[int, ...]) -> Dynamics:
+        """The dynamics for currents of that shape."""
+        states = [s._replace(shape=shape) if s.shape == self.shape else s for s in self.dynamics.states]
+        return self.dynamics._replace(states=states)
 
 
 _KNOWN: list[_Known] = []
@@ -175,23 +191,52 @@ def _tensors(leaves: Sequence[Any] | None) -> list[Tensor]:
 
 
 def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
-    """The forms of a layer, tried out in PyTorch."""
+    """The forms of a layer, tried out in PyTorch: of each step, or of the first two where the others are alike; and, if
+    its states start at zero, the one of a first step from zeros."""
     if isinstance(layer, PSN):
         x = torch.zeros(layer.timesteps, _BATCH, *shape)
         return [_Form(i, x, None, None, [x.flatten(0, 1)])]
-    x = torch.zeros(_BATCH, *shape)
+    x = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)) * 2
     forms: list[_Form] = []
     leaves, spec, state = None, None, None
-    for _ in range(max(layer.timesteps, 1)):
-        spikes, state = layer.step(x, state)
+    for t in range(max(layer.timesteps, 2)):
+        try:
+            spikes, state = layer.step(x, state)
+        except ZooError:
+            if t < layer.timesteps:
+                raise
+            break  # a neuron that knows one step alone
         if not isinstance(spikes, Tensor) or (spikes.shape, spikes.dtype) != (x.shape, x.dtype):
             got = f"{spikes.dtype} {list(spikes.shape)}" if isinstance(spikes, Tensor) else type(spikes).__name__
             raise ZooError(f"its step gives {got} instead of spikes in the shape and type of currents {list(x.shape)}")
         before = leaves, spec
         leaves, spec = pytree.tree_flatten(state)
         forms.append(_Form(i, x, *before, [spikes, *_tensors(leaves)]))
-    constants = [[leaf for leaf in form.state or () if not isinstance(leaf, Tensor)] for form in forms[1:]]
-    return forms[:2] if all(values == constants[0] for values in constants) else forms
+    constants = [_constants(form.state) for form in forms[1:]]
+    zero = _from_zeros(layer, forms)
+    alike = all(values == constants[0] for values in constants)
+    return [*(forms[:2] if alike else forms), *zero]
+
+
+def _from_zeros(layer: SpikingNeuron, forms: list[_Form]) -> list[_Form]:
+    """The form of a first step whose states are zeros, if it does what the first form does; else none."""
+    first, *others = forms
+    if not others:
+        return []
+    leaves = [torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in others[0].state or ()]
+    if len(others) > 1:  # a counter of steps counts on from one before
+        pairs = zip(leaves, others[1].state or (), strict=True)
+        counts = [(a, b) if type(a) is int and type(b) is int else (a, a) for a, b in pairs]
+        leaves = [a if isinstance(a, Tensor) else a if a is b else 2 * a - b for a, b in counts]
+    spikes, state = layer.step(first.x, pytree.tree_unflatten(leaves, others[0].spec))
+    results = [spikes, *_tensors(pytree.tree_leaves(state))]
+    same = all(torch.equal(a, b) for a, b in zip(results, first.results, strict=True))
+    same = same and _constants(pytree.tree_leaves(state)) == _constants(others[0].state)
+    return [_Form(first.layer, first.x, leaves, others[0].spec, results, zero=True)] if same else []
+
+
+def _constants(leaves: Sequence[Any] | None) -> list[Any]:
+    return [leaf for leaf in leaves or () if not isinstance(leaf, Tensor)]
 
 
 def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
@@ -211,12 +256,18 @@ def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
 
 
 def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynamics:
-    (form, first), *later = traced
+    kind = type(layer).__name__
+    (form, first), *later = [(form, piece) for form, piece in traced if not form.zero]
     if isinstance(layer, PSN):
-        return Dynamics(None, [], first, [])
-    types = [onnx.helper.np_dtype_to_tensor_dtype(s.numpy().dtype) for s in form.results[1:]]
-    shapes = [(tuple(s.shape[_batched(s) :]), _batched(s)) for s in form.results[1:]]
-    return Dynamics(first, [piece for _, piece in later], None, [State(*s, t) for s, t in zip(shapes, types)])
+        return Dynamics(None, [], first, None, [], kind)
+    states = [
+        State(tuple(s.shape[_batched(s) :]), _batched(s), onnx.helper.np_dtype_to_tensor_dtype(s.numpy().dtype))
+        for s in form.results[1:]
+    ]
+    forms = [piece for _, piece in later]
+    zero = [piece for form, piece in traced if form.zero]
+    any_step = None if not zero else forms[0] if len(forms) == 1 else merged([*zero, *forms])
+    return Dynamics(first, forms, None, any_step, states, kind)
 
 
 def _batched(state: Tensor) -> bool:

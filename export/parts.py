@@ -12,6 +12,7 @@ from zoo.neurons.norm import TEBN
 from .encodings import input_shape
 from .neurons import Dynamics, trace_neurons
 from .skeleton import Skeleton, inference_copy, trace_skeleton
+from .spikes import steep_spikes
 
 
 class Parts(NamedTuple):
@@ -26,6 +27,16 @@ class Parts(NamedTuple):
     size: tuple[int, ...]
     """Channels, height, width of one step's input."""
     classes: int
+
+    def with_steep_spikes(self) -> "Parts":
+        """The same with the spikes' fast form; see `export.spikes`."""
+        shapes, neurons = self.skeleton.shapes, {}
+        for name, n in self.neurons.items():
+            first = n.first and steep_spikes(n.first, shapes[name])
+            any_step = n.any_step and steep_spikes(n.any_step, shapes[name])
+            later = [steep_spikes(piece, shapes[name]) for piece in n.later]
+            neurons[name] = n._replace(first=first, later=later, any_step=any_step)
+        return self._replace(neurons=neurons)
 
 
 def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
@@ -56,6 +67,12 @@ def input_size(model: nn.Module) -> tuple[int, int, int]:
     return size
 
 
+def network_input(model: nn.Module) -> tuple[int, ...]:
+    """The shape of what the network takes in all steps, without the batch."""
+    steps = next(iter(neuron_layers(model).values())).timesteps
+    return tuple(map(int, input_shape(getattr(model, "encoding", "direct"), input_size(model), steps)))
+
+
 def take_apart(model: nn.Module, *, all_steps: bool) -> Parts:
     """The parts of a network, which stays as it is.
 
@@ -70,15 +87,14 @@ def take_apart(model: nn.Module, *, all_steps: bool) -> Parts:
     steps, size = next(iter(layers.values())).timesteps, input_size(model)
     encoding = getattr(model, "encoding", "direct")
     network = inference_copy(model)
-    neurons = {name: network.get_submodule(name) for name in layers}
+    neurons: dict[str, Any] = {name: network.get_submodule(name) for name in layers}
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, TEBN)}
     factors = {name: norm.p.detach().numpy() for name, norm in norms.items()}
-    whole = input_shape(encoding, size, steps) if all_steps else size
+    whole = network_input(model) if all_steps else size
     skeleton = trace_skeleton(network, list(layers), whole, steps if all_steps else None)
-    shapes = {name: shape for name, shape in skeleton.shapes.items()}
     return Parts(
         skeleton,
-        trace_neurons(neurons, shapes),
+        trace_neurons(neurons, skeleton.shapes),
         factors,
         steps,
         encoding,

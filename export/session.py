@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,13 @@ def create_session(
     return session
 
 
-def run_session(session: ort.InferenceSession, outputs: Sequence[str], x: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """The named outputs for an input; whatever ONNX Runtime raises becomes a ZooError.
+def run_session(
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    x: NDArray[np.float32],
+    others: Mapping[str, NDArray[Any]] | None = None,
+) -> list[NDArray[Any]]:
+    """The named outputs for "input" and `others`; whatever ONNX Runtime raises becomes a ZooError.
 
     A file may hold a loop without end: a run that takes longer than `_PATIENCE` and ten seconds for each further image
     is stopped.
@@ -73,7 +78,7 @@ def run_session(session: ort.InferenceSession, outputs: Sequence[str], x: NDArra
     begin = time.monotonic()
     timer.start()
     try:
-        return session.run(list(outputs), {"input": x}, options)
+        return session.run(list(outputs), {"input": x, **(others or {})}, options)
     except Exception as error:  # as above
         if time.monotonic() - begin >= limit:
             raise ZooError(f"the model does not end within {limit} s on {len(x)} images: it was stopped") from error

@@ -7,15 +7,17 @@ graph, kept as it is for a step or a loop. At all steps, folded into the batch, 
 import copy
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.neurons import SpikingNeuron
 from zoo.neurons.folding import input_current, repeat_steps
 from zoo.neurons.norm import TEBN, is_per_step
 
-from .assembly import Piece, cut
+from .assembly import Assembly, Piece, cut, needed, renamed
 from .trace import trace
 
 DOMAIN = "snnzoo"
@@ -23,6 +25,10 @@ NEURONS, FACTOR = "Neurons", "Factor"
 """Placeholders: a layer of neurons, and a factor that each time step has its own of (TEBN)."""
 LAYER = "layer"
 """Attribute of a placeholder: the name of the layer that it stands for."""
+
+
+_LINEAR = ({"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, 2)
+"""Attributes and constants of the Gemm of a linear layer."""
 
 
 class Skeleton(NamedTuple):
@@ -78,7 +84,7 @@ def inference_copy(model: nn.Module) -> nn.Module:
     return network
 
 
-def trace_skeleton(network: nn.Module, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
+def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
     """The skeleton of a network.
 
     Args:
@@ -105,7 +111,7 @@ def trace_skeleton(network: nn.Module, layers: list[str], size: tuple[int, ...],
     example = (torch.zeros(2, *size),)
     names = {"input_names": ["input"], "output_names": ["logits"]}
     graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
-    piece = cut(graph, ["input"], ["logits"])
+    piece = plain(cut(graph, ["input"], ["logits"]), ranks(graph))
     ran = [layer_of(node) for node in piece.nodes if node.domain == DOMAIN and node.op_type == NEURONS]
     if twice := [name for name in ran if ran.count(name) > 1]:
         raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
@@ -119,12 +125,44 @@ def layer_of(node: Any) -> str:
     return next(a.s.decode() for a in node.attribute if a.name == LAYER)
 
 
-def factor_of(network: nn.Module, name: str) -> Any:
-    """The factors of a per-step normalisation, [T]."""
-    layer: Any = network.get_submodule(name)
-    return layer.p.detach().numpy()
+def ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    """Axes of each value whose shape the exporter noted."""
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
 
 
-def neuron_copies(network: nn.Module, layers: list[str]) -> dict[str, SpikingNeuron]:
-    """The layers of neurons of an `inference_copy`, to trace."""
-    return {name: network.get_submodule(name) for name in layers}  # type: ignore[misc]
+def plain(piece: Piece, ranks: dict[str, int]) -> Piece:
+    """The same with an affine map for each batch normalisation that no convolution in front could take in; and with
+    MatMul and Add for Gemm, which ONNX Runtime's quantisation does not take in the middle of a graph."""
+    g = Assembly()
+    names = {name: name for name in piece.inputs}
+    names |= {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
+
+    def affine(node: onnx.NodeProto, constants: list[Any]) -> None:
+        weight, bias, mean, var = (numpy_helper.to_array(value).astype(np.float64) for value in constants)
+        eps = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        scale = weight / np.sqrt(var + eps)
+        shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
+        factor, shift = (v.astype(np.float32).reshape(shape) for v in (scale, bias - mean * scale))
+        out = names.setdefault(node.output[0], node.output[0])
+        by = [g.constant(f"{out}/{name}", v, shared=False) for name, v in (("scale", factor), ("shift", shift))]
+        scaled = g.op("Mul", [names[node.input[0]], by[0]], f"{out}/scaled")
+        g.op("Add", [scaled, by[1]], out)
+
+    def product(node: onnx.NodeProto, weight: Any) -> None:
+        out = names.setdefault(node.output[0], node.output[0])
+        turned = g.constant(f"{node.input[1]}/transposed", numpy_helper.to_array(weight).T.copy(), shared=False)
+        y = g.op("MatMul", [names[node.input[0]], turned], f"{out}/product")
+        g.op("Add", [y, names[node.input[2]]], out)
+
+    for node in piece.nodes:
+        constants = [piece.constants.get(name) for name in node.input[1:]]
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "BatchNormalization" and None not in constants:
+            affine(node, constants)
+        elif node.op_type == "Gemm" and None not in constants and (attributes, len(constants)) == _LINEAR:
+            product(node, constants[0])
+        else:
+            g.nodes.append(renamed(node, names, ""))
+    nodes = needed(g.nodes, piece.outputs)
+    read = {name for node in nodes for name in node.input} | set(piece.outputs)
+    return Piece(piece.inputs, piece.outputs, nodes, {n: t for n, t in g.constants.items() if n in read})

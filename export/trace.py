@@ -46,7 +46,6 @@ def trace(
     # Metadata goes because the exporter notes source paths and stack traces in every node.
     clean = Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedOpsetsPass(),
         passes.ClearMetadataAndDocStringPass(),

@@ -6,48 +6,29 @@ in every step, as the stem of an image, is there once.
 
 import numpy as np
 
-from ..assembly import Assembly, renamed
+from ..assembly import Assembly
 from ..encodings import frames_of
 from ..parts import Parts
-from ..skeleton import DOMAIN, FACTOR, layer_of
+from .one_step import add_step, fix
 
 
 def unrolled(parts: Parts) -> Assembly:
     """All steps of a network, from "input" to "logits"."""
-    g, piece, steps = Assembly(), parts.skeleton.piece, parts.timesteps
-    fixed = {name: g.constant(name, value) for name, value in piece.constants.items()}
+    g, steps = Assembly(), parts.timesteps
     frames = frames_of(g, parts.encoding, g.constant("last_step", np.float32(steps - 1)))
-    if frames is None:
-        fixed["input"] = "input"
+    fixed = fix(g, parts, image=frames is None)
     states: dict[str, list[str]] = {}
     logits = []
     for t in range(steps):
         names = dict(fixed)
         if frames is not None:
-            names["input"] = frames(g, g.constant(f"step_{t}", np.int64(t)))
-        for node in piece.nodes:
-            if node.domain == DOMAIN:
-                x, layer, out = names[node.input[0]], layer_of(node), node.output[0]
-                if node.op_type == FACTOR:
-                    names[out] = g.op("Mul", [x, g.constant(f"{layer}/{t}", parts.factors[layer][t])], f"{t}/{out}")
-                    continue
-                form = parts.neurons[layer].step(t)
-                results: list[str | None] = [f"{layer}/spikes/{t}", *[None] * (len(form.outputs) - 1)]
-                names[out], *states[layer] = g.add(form, [x, *states.get(layer, [])], results, f"{layer}/{t}/")
-            elif not all(name in fixed for name in node.input if name):
-                g.nodes.append(renamed(node, names, f"{t}/"))
-            elif t == 0:
-                g.nodes.append(renamed(node, fixed, ""))
-                names |= fixed
-        logits.append(names["logits"])
-    mean_of(g, logits)
-    return g
-
-
-def mean_of(g: Assembly, logits: list[str]) -> None:
-    """Append "logits", the mean over the logits of all steps."""
-    if len(logits) == 1:
+            names["input"] = frames(g, g.constant(f"step_{t}", np.int64(t)), str(t))
+        forms = {layer: neurons.step(t) for layer, neurons in parts.neurons.items()}
+        factors = {layer: g.constant(f"{layer}/{t}", factor[t]) for layer, factor in parts.factors.items()}
+        logits.append(add_step(g, parts, names, forms, factors, states, str(t)))
+    if steps == 1:
         g.op("Identity", logits, "logits")
     else:
-        steps = g.constant("steps", np.float32(len(logits)))
-        g.op("Div", [g.op("Sum", logits, "logits/sum"), steps], "logits")
+        total = g.op("Sum", logits, "logits/sum")
+        g.op("Div", [total, g.constant("steps", np.float32(steps))], "logits")
+    return g

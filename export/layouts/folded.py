@@ -1,7 +1,6 @@
 """Time folded into the batch, as in PyTorch: each layer once, over all steps, its neurons step by step in between."""
 
 import numpy as np
-
 from onnx import helper
 
 from ..assembly import Assembly, Piece, needed, renamed
@@ -13,7 +12,8 @@ from ..skeleton import DOMAIN, layer_of
 def folded(parts: Parts) -> Assembly:
     """All steps of a network, from "input" to "logits"; neurons are inlined."""
     g, piece = Assembly(), parts.skeleton.piece
-    names = {"input": "input"} | {name: g.constant(name, value) for name, value in piece.constants.items()}
+    names = {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
+    names["input"] = "input"
     for node in piece.nodes:
         if node.domain != DOMAIN:
             g.nodes.append(renamed(node, names, ""))
@@ -29,7 +29,7 @@ def over_time(neurons: Dynamics, steps: int) -> Piece:
     g = Assembly()
     if neurons.whole is not None:
         shape = [g.op("Shape", ["currents"], "shape", start=1)]
-        unfolded = g.op("Concat", [g.constant("unfold", np.int64([steps, -1])), *shape], "unfolded", axis=0)
+        unfolded = g.op("Concat", [g.constant("unfold", np.array([steps, -1], np.int64)), *shape], "unfolded", axis=0)
         x = g.op("Reshape", ["currents", unfolded], "by_step")
         g.add(neurons.whole, [x], ["spikes"], "")
         return Piece(["currents"], ["spikes"], g.nodes, g.constants)

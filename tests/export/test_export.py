@@ -16,11 +16,11 @@ import export.__main__ as command
 import zoo
 from export import bench_ort, graph
 from export.counts import add_spike_counts
+from export.describe import describe
 from export.dyadic import dyadic_copy, dyadic_images
 from export.images import load_images, normalise
 from export.parts import neuron_layers as graph_layers
 from export.session import CPU, OPTIMIZATIONS, create_session
-from export.to_onnx import describe
 from export.verify import compare_logits
 from zoo import SpikeCounter, ZooError
 from zoo.neurons import SpikingNeuron
@@ -51,7 +51,7 @@ def network(neuron="lif", timesteps=3, **kwargs):
             module.momentum = None  # the plain average of the few batches below
     with torch.no_grad():
         for _ in range(5):
-            net(2 * torch.randn(8, 3, 16, 16))
+            net(2 * torch.randn(8, *([timesteps] if net.encoding == "frames" else []), 3, 16, 16))
     return net.eval()
 
 

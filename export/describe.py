@@ -1,0 +1,92 @@
+"""What a file says about its network, as metadata and in a sentence."""
+
+import json
+from typing import Any
+
+import onnx
+import safetensors.torch
+import torch
+from torch import nn
+
+from zoo.files import sha256_of
+from zoo.neurons import LIF, SpikingNeuron
+
+from .about import TRAINING
+from .graph import LAYOUT, metadata
+from .parts import input_size, neuron_layers
+
+_LISTED = 256
+"""Parameters of a neuron layer up to so many numbers are in the metadata."""
+_RGB = 3
+_PIXELS = {
+    "direct": "RGB pixels in 0 .. 255 divided by 255, less mean, divided by std",
+    "latency": "RGB pixels in 0 .. 255 divided by 255, not normalised",
+    "rate": "the spikes 0 or 1 that rate encoding made of RGB pixels, one frame a time step",
+    "frames": "event frames, one a time step",
+}
+
+
+def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = None, **others: str) -> onnx.ModelProto:
+    """The graph itself, with metadata and a doc_string about its network; `others` are further entries."""
+    entries = describe(model, tag) | {p.key: p.value for p in proto.metadata_props} | others
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, entries)
+    name = ".".join(filter(None, (entries["architecture"], entries["tag"])))
+    shape = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    proto.doc_string = (
+        f"{name}, a spiking network, {entries['timesteps']} time steps, layout {metadata(proto, LAYOUT)}. "
+        f"Input: float32 {shape}, {entries['pixels']} (metadata: mean, std). "
+        f"Output: logits [batch, {entries['num_classes']}], in the order of the metadata's labels. "
+        f"License: {entries['license']}."
+    )
+    return proto
+
+
+def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
+    """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    layers = neuron_layers(model)
+    neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
+    first, *others = neurons.values()
+    described = {
+        "architecture": cfg.get("architecture") or type(model).__name__,
+        "tag": (cfg.get("tag") if tag is None else tag) or "",
+        "timesteps": json.dumps(next(iter(layers.values())).timesteps),
+        "num_classes": json.dumps(model.num_classes),
+        # One neuron, or a map from layer to neuron where they differ.
+        "neuron": json.dumps(neurons if any(other != first for other in others) else first),
+        "mean": json.dumps(cfg["mean"]),
+        "std": json.dumps(cfg["std"]),
+        "input_size": json.dumps(input_size(model)),
+        "weights_sha256": weights_sha256(model),
+    }
+    # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
+    trained: dict[str, Any] = getattr(model, "training_args", None) or {}
+    described |= {key: json.dumps(trained[key]) for key in TRAINING if isinstance(trained.get(key), int)}
+    encoding = getattr(model, "encoding", "direct")
+    pixels = _PIXELS[encoding] if cfg["input_size"][0] == _RGB else _PIXELS[encoding].replace("RGB ", "")
+    described |= {"encoding": json.dumps(encoding), "pixels": pixels, "license": cfg.get("license") or "not stated"}
+    if cfg.get("label_names"):
+        described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
+    return described
+
+
+def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
+    """A layer of neurons in JSON values: LIF and its kin by their numbers, others by class, keywords and parameters."""
+    if isinstance(layer, LIF) and layer.fused:
+        reset = "soft" if layer.soft_reset else "hard"
+        numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
+        return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}
+    told = {key: getattr(layer, key, None) for key in ("threshold", *layer.spec_keys)}
+    plain = {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
+    learned = {key: value.tolist() for key, value in layer.named_parameters() if value.numel() <= _LISTED}
+    return {"kind": type(layer).__name__} | plain | learned
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """The sha256 of the checkpoint that the weights came from, or else of the file that they would be saved to."""
+    known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
+    if known:
+        return str(known)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

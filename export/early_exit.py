@@ -1,0 +1,103 @@
+"""What stopping early costs and saves: `python -m export.early_exit FILE --data cifar10`.
+
+After each time step, the network's answer so far is the mean of the logits. An image stops at the first step at which
+the probability of its class (softmax of that mean) reaches a threshold, and at the last step anyway.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import write_json
+from zoo.provenance import provenance
+
+from .benchmark import read_graph
+from .counts import STEP_LOGITS, add_step_logits
+from .drive import Runner
+from .images import check_images, check_labels, load_images, normalise
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_CHUNK = 64
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = CommandParser(prog="python -m export.early_exit", description="Accuracy and time steps of stopping early.")
+    parser.add_argument("model", metavar="FILE", help="a flat or function graph from `python -m export`")
+    parser.add_argument("--data", required=True, help="cifar10, cifar100, digits (their test sets) or FILE.npz")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="P", help="confidences")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    args = parser.parse_args(argv)
+    data = load_images(args.data, args.data_dir, args.limit)
+    result = early_exit(Path(args.model), data.images, data.labels, args.thresholds)
+    if args.json:
+        write_json(args.json, result | {"dataset": data.dataset} | provenance())
+    print(table(result))
+
+
+def early_exit(
+    path: Path, images: NDArray[Any], labels: NDArray[Any] | None, thresholds: Any = THRESHOLDS
+) -> dict[str, Any]:
+    """Accuracy in percent and mean time steps at each threshold of confidence.
+
+    Args:
+        path: a graph from `to_onnx` that runs all steps.
+        images, labels: as for `export.benchmark`; labels are needed.
+        thresholds: probabilities in 0 .. 1.
+
+    Raises:
+        ZooError: a file, images, labels or a threshold that do not fit.
+    """
+    if bad := [p for p in thresholds if not 0 <= p <= 1]:
+        raise ZooError(f"a threshold of confidence lies in 0..1, not {bad[0]:g}")
+    _, proto, about = read_graph(path)
+    if labels is None:
+        raise ZooError("early exit is measured on images with labels, and these have none")
+    check_images(images, about.input_size)
+    check_labels(labels, len(images), about.num_classes)
+    logits = step_logits(proto, normalise(images, about.mean, about.std))
+    rows = [exits(logits, labels, threshold) for threshold in thresholds]
+    return {
+        "model": about.architecture, "tag": about.tag, "images": len(images), "timesteps": logits.shape[1],
+        "rows": rows,
+    }  # fmt: skip
+
+
+def step_logits(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits of every step, [N, T, classes]."""
+    if STEP_LOGITS not in (output.name for output in proto.graph.output):
+        proto = add_step_logits(proto)
+    run = Runner(proto)
+    return np.concatenate([run(images[i : i + _CHUNK], [STEP_LOGITS])[0] for i in range(0, len(images), _CHUNK)])
+
+
+def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -> dict[str, float]:
+    """What a threshold does: top1 in percent, mean_steps."""
+    steps = logits.shape[1]
+    so_far = logits.cumsum(1) / np.arange(1, steps + 1)[:, None]
+    shifted = np.exp(so_far - so_far.max(2, keepdims=True))
+    sure = (shifted / shifted.sum(2, keepdims=True)).max(2) >= threshold
+    sure[:, -1] = True
+    stop = sure.argmax(1)
+    right = so_far[np.arange(len(labels)), stop].argmax(1) == labels
+    return {"threshold": float(threshold), "top1": 100 * float(right.mean()), "mean_steps": float(stop.mean()) + 1}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurement for people."""
+    name = ".".join(filter(None, (result["model"], result["tag"])))
+    lines = [f"{name}, {result['images']} images, at most {result['timesteps']} time steps"]
+    lines.append(f"{'confidence':>10} {'top-1 %':>8} {'mean steps':>10}")
+    for row in result["rows"]:
+        lines.append(f"{row['threshold']:>10g} {row['top1']:>8.2f} {row['mean_steps']:>10.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,176 @@
+"""NIR, the neuromorphic intermediate representation (Pedersen et al. 2024): a network for other simulators and chips.
+
+A NIR graph has no time steps: it holds for one step what runs in all of them, `dt` 1 apart. Sums are several edges into
+one node; batch normalisation is folded; a linear layer over averages is an Affine behind an AvgPool2d. u = decay v + x
+becomes tau dv/dt = (v_leak - v) + r x, tau = 1 / (1 - decay), v_leak = 0. What NIR cannot say is refused by name.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import nn
+
+from zoo.errors import ZooError
+from zoo.files import atomic_write
+from zoo.neurons import LIF
+
+from .describe import describe
+from .parts import input_size, neuron_layers
+from .skeleton import DOMAIN, NEURONS, Skeleton, inference_copy, layer_of, trace_skeleton
+
+
+class _Value(NamedTuple):
+    """A value of the network: the nodes whose outputs sum to it, and its shape without the batch."""
+
+    sources: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def to_nir(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write a network as a NIR graph (HDF5), its description as the graph's metadata.
+
+    The graph takes what the first convolution sees in each step: with direct encoding, the image. Its output is the
+    logits of the step; the network's are their mean.
+
+    Returns:
+        JSON values: file, bytes, nodes, edges.
+
+    Raises:
+        ZooError: NIR has no such operation, `nir` is not installed, or the path cannot be written.
+    """
+    graph, path = nir_graph(model), Path(path)
+    nir = _nir()
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        nir.write(partial, graph)
+        data = partial.read_bytes()
+    finally:
+        partial.unlink(missing_ok=True)
+    atomic_write(path, data)
+    return {"file": path.name, "bytes": len(data), "nodes": len(graph.nodes), "edges": len(graph.edges)}
+
+
+def nir_graph(model: nn.Module) -> Any:
+    """The `nir.NIRGraph` of a network; errors as for `to_nir`."""
+    layers = neuron_layers(model)
+    skeleton = trace_skeleton(inference_copy(model), list(layers), input_size(model), None)
+    return _Builder(_nir(), layers, skeleton, input_size(model)).graph(describe(model))
+
+
+def _nir() -> Any:
+    try:
+        import nir
+    except ImportError as error:
+        raise ZooError("NIR needs the package nir: pip install 'snn-zoo[nir]'") from error
+    return nir
+
+
+class _Builder:
+    def __init__(self, nir: Any, layers: dict[str, Any], skeleton: Skeleton, size: tuple[int, ...]) -> None:
+        self.nir, self.layers, self.size = nir, layers, size
+        self.piece = skeleton.piece
+        self.constants = {name: numpy_helper.to_array(value) for name, value in skeleton.piece.constants.items()}
+        self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(size)})}
+        self.edges: list[tuple[str, str]] = []
+        self.values = {"input": _Value(("input",), size)}
+        self.products: dict[str, tuple[_Value, Any, str]] = {}
+        """Products with a matrix, whose bias may follow."""
+
+    def graph(self, about: dict[str, str]) -> Any:
+        for node in self.piece.nodes:
+            self.convert(node)
+        logits = self.values["logits"]
+        self.connect("output", self.nir.Output({"output": np.array(logits.shape)}), logits, logits.shape)
+        return self.nir.NIRGraph(self.nodes, self.edges, metadata=about | {"dt": 1.0, "spike": "v >= v_threshold"})
+
+    def connect(self, name: str, node: Any, x: _Value, shape: tuple[int, ...]) -> _Value:
+        name = name.replace("/", "_")
+        self.nodes[name] = node
+        self.edges += [(source, name) for source in x.sources]
+        return _Value((name,), shape)
+
+    def convert(self, node: onnx.NodeProto) -> None:
+        """Append what one ONNX node is in NIR."""
+        out = node.output[0]
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.domain == DOMAIN:
+            if node.op_type != NEURONS:
+                raise _missing("factor for each time step (tebn)")
+            self.values[out] = self.neurons(layer_of(node), self.values[node.input[0]])
+            return
+        x = self.values.get(node.input[0])
+        fixed = [self.constants[name] for name in node.input[1:] if name in self.constants]
+        if node.op_type == "Add" and node.input[0] in self.products and fixed:
+            x, weight, name = self.products.pop(node.input[0])
+            self.values[out] = self.connect(name, self.nir.Affine(weight, fixed[0]), x, fixed[0].shape)
+        elif node.op_type == "Add" and x is not None and not fixed:
+            self.values[out] = self.sum(x, self.values[node.input[1]])
+        elif node.op_type == "MatMul" and x is not None and fixed:
+            self.products[out] = x, fixed[0].T.copy(), node.input[1].removesuffix(".weight/transposed")
+        elif node.op_type == "Conv" and x is not None and fixed:
+            self.values[out] = self.conv(node, x, fixed, attributes)
+        elif node.op_type == "AveragePool" and x is not None:
+            kernel = np.array(attributes["kernel_shape"])
+            self.values[out] = self.pool(out, x, kernel, np.array(attributes.get("strides", kernel)))
+        elif node.op_type == "ReduceMean" and x is not None and len(x.shape) == len(self.size):
+            side = np.array(x.shape[1:])
+            self.values[out] = self.pool(out, x, side, side)
+        elif node.op_type in ("Reshape", "Identity", "ReduceMean", "Flatten", "Unsqueeze", "Squeeze") and x is not None:
+            self.values[out] = self.flat(out, x)
+        else:
+            raise _missing(node.op_type)
+
+    def neurons(self, name: str, x: _Value) -> _Value:
+        layer = self.layers[name]
+        if not (isinstance(layer, LIF) and layer.fused):
+            raise _missing(f"neuron {type(layer).__name__}")
+        if layer.soft_reset:
+            raise _missing("reset by subtraction")
+        decay = torch.as_tensor(layer.decay).item()
+        full = lambda value: np.full(x.shape, value, np.float32)  # noqa: E731
+        gain = torch.as_tensor(layer.gain).item()
+        if decay == 1:
+            node = self.nir.IF(full(gain), full(layer.threshold), full(0))
+        else:
+            tau = 1 / (1 - decay)
+            node = self.nir.LIF(full(tau), full(gain * tau), full(0), full(layer.threshold), full(0))
+        return self.connect(name, node, x, x.shape)
+
+    def conv(self, node: onnx.NodeProto, x: _Value, fixed: list[Any], attributes: dict[str, Any]) -> _Value:
+        weight, bias = fixed if len(fixed) > 1 else (fixed[0], np.zeros(len(fixed[0]), np.float32))
+        pads, stride, dilation = (
+            tuple(attributes.get(key, default)) for key, default in
+            (("pads", (0, 0, 0, 0)), ("strides", (1, 1)), ("dilations", (1, 1)))
+        )  # fmt: skip
+        side = tuple(
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(x.shape[1:], pads[:2], dilation, weight.shape[2:], stride, strict=True)
+        )
+        groups = attributes.get("group", 1)
+        made = self.nir.Conv2d(x.shape[1:], weight, stride, pads[:2], dilation, groups, bias)
+        return self.connect(node.input[1].removesuffix(".weight"), made, x, (len(weight), *side))
+
+    def pool(self, name: str, x: _Value, kernel: Any, stride: Any) -> _Value:
+        side = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:], kernel, stride, strict=True))
+        return self.connect(name, self.nir.AvgPool2d(kernel, stride, np.array([0, 0])), x, (x.shape[0], *side))
+
+    def flat(self, name: str, x: _Value) -> _Value:
+        """Maps become vectors; what is a vector already only loses or gets axes that one step does not need."""
+        if len(x.shape) == 1:
+            return x
+        node = self.nir.Flatten({"input": np.array(x.shape)}, start_dim=0)
+        return self.connect(name, node, x, (int(np.prod(x.shape)),))
+
+    def sum(self, a: _Value, b: _Value) -> _Value:
+        if a.shape != b.shape or set(a.sources) & set(b.sources):
+            raise _missing("sum of values in different shapes, or of one with itself")
+        return _Value(a.sources + b.sources, a.shape)
+
+
+def _missing(operation: str) -> ZooError:
+    return ZooError(f"cannot export to NIR: it has no {operation}")

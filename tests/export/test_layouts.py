@@ -1,0 +1,265 @@
+"""Every layout computes what the network does, for every neuron, norm and encoding; steps are driven one by one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from test_export import Adaptive, network, of_neurons
+
+import export
+import export.__main__ as command
+import zoo
+from export import early_exit
+from export.counts import add_rate_map, add_step_logits
+from export.describe import add_description
+from export.drive import Runner, Stream
+from export.dyadic import dyadic_copy, dyadic_images
+from export.early_exit import exits
+from export.graph import build_graph
+from export.layouts import LAYOUTS
+from export.spikes import steep
+from zoo import ZooError
+from zoo.neurons import PLIF
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# Spread over neurons, norms and encodings; the gate of each layout runs at every optimisation level.
+CASES = {
+    "clif, latency": ({"neuron": "clif", "encoding": "latency"}, ["flat", "loop"]),
+    "glif, tebn": ({"neuron": "glif", "norm": "tebn"}, ["step", "loop"]),
+    "psn": ({"neuron": "psn"}, ["flat", "function"]),
+    "plif, rate": ({"neuron": "plif", "encoding": "rate"}, ["flat", "step"]),
+    "soft, frames": (
+        {"neuron": {"name": "lif", "reset": "soft"}, "encoding": "frames"},
+        ["flat", "loop"],
+    ),
+    "if, tdbn": ({"neuron": "if", "norm": "tdbn"}, ["function", "step"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_gate_passes(case, tmp_path):
+    keywords, layouts = CASES[case]
+    net = network(**keywords)
+    for layout in layouts:
+        report = export.to_onnx(net, tmp_path / "x.onnx", layout=layout)
+        assert report["verification"]["dyadic"]["identical"]
+        assert report["verification"]["real"]["flip_rate"] < 1e-3
+        assert report["metadata"]["layout"] == layout
+
+
+@pytest.fixture(scope="module")
+def exact():
+    torch.manual_seed(0)
+    net = dyadic_copy(network(timesteps=4))
+    return net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
+
+
+def test_all_layouts_are_one_function_and_take_any_batch(exact):
+    net, graphs = exact
+    for batch in (1, 2, 5):
+        images = dyadic_images(net, batch).numpy()
+        logits = {layout: Runner(graph)(images, ["logits"])[0] for layout, graph in graphs.items()}
+        for layout in LAYOUTS:
+            assert np.array_equal(logits[layout], logits["flat"]), layout
+
+
+def test_a_loop_takes_any_number_of_steps(exact):
+    net, graphs = exact
+    images = dyadic_images(net, 2)
+    for steps in (1, 2, 4, 8):
+        net.set_timesteps(steps)
+        flat = Runner(add_description(build_graph(net), net))(images.numpy(), ["logits"])[0]
+        assert np.array_equal(Runner(graphs["loop"], steps)(images.numpy(), ["logits"])[0], flat)
+        assert np.array_equal(Runner(graphs["step"], steps)(images.numpy(), ["logits"])[0], flat)
+    net.set_timesteps(4)
+
+
+def test_a_stream_is_driven_frame_by_frame(exact):
+    net, graphs = exact
+    stream, images = Stream(graphs["step"].SerializeToString()), dyadic_images(net, 2).numpy()
+    with torch.no_grad():
+        steps = net(torch.from_numpy(images), per_step=True).numpy()
+    for t in range(4):
+        assert np.array_equal(stream.step(images), steps[t])
+    assert np.array_equal(stream.mean, steps.mean(0))
+    assert np.array_equal(stream.run(images), stream.run(images, 4))
+    for frame, words in (
+        (images[:1], "a stream of 2 images got a frame of 1"),
+        (images[:, :1], r"expected a float32 frame \['B', 3, 16, 16\], got \[2, 1, 16, 16\]"),
+        (images.astype(np.float64), "got float64"),
+        ([1.0], "got list"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            stream.step(frame)
+    stream.reset()
+    with pytest.raises(ZooError, match="no time step yet"):
+        _ = stream.mean
+    with pytest.raises(ZooError, match="expected a graph of one time step, got flat"):
+        Stream(graphs["flat"].SerializeToString())
+    with pytest.raises(ZooError, match="cut short"):
+        Stream(b"not ONNX")
+
+
+def test_steps_that_have_parameters_of_their_own_are_counted():
+    net = network("glif", norm="tebn")
+    stream = Stream(add_description(build_graph(net, "step"), net).SerializeToString())
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = net(images)
+    assert np.allclose(stream.run(images.numpy()), expected, atol=1e-5)
+    with pytest.raises(ZooError, match="parameters for 3 time steps, no more"):
+        stream.step(images.numpy())
+
+
+def test_functions_are_one_per_kind_of_neuron(exact):
+    net, graphs = exact
+    proto = graphs["function"]
+    assert [f.name for f in proto.functions] == ["LIF"]
+    neurons = [node for node in proto.graph.node if node.domain]
+    assert {node.name for node in neurons} == {name for name, _ in net.named_modules() if "lif" in name}
+    mixed = network(timesteps=2)
+    mixed.lif1 = PLIF(2)
+    mixed.lif_hidden.threshold = 0.5
+    assert {f.name for f in build_graph(mixed, "function").functions} == {"LIF", "PLIF", "LIF_2"}
+
+
+def test_the_last_reset_is_not_computed_and_the_stem_runs_once():
+    proto = build_graph(network(timesteps=3))
+    assert sum(node.op_type == "HardSigmoid" for node in proto.graph.node) == 8 * 3 + 8 * 2  # spikes, resets
+    images = [node for node in proto.graph.node if "input" in node.input]
+    assert [node.op_type for node in images] == ["Conv"]
+    used = {name for node in proto.graph.node for name in node.input} | {"logits"}
+    assert all(used & set(node.output) for node in proto.graph.node)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.5, 0.25, 0.7, 0.3333, 3.0, 1e-3, -0.6, -1.0, 100.0])
+def test_a_steep_line_is_a_step(threshold):
+    threshold = np.float32(threshold)
+    alpha, beta = map(np.float32, steep(threshold))
+    below = above = threshold
+    for _ in range(3):
+        below, above = np.nextafter(below, np.float32(-1e9)), np.nextafter(above, np.float32(1e9))
+        u = np.float32([below, threshold, above])
+        assert np.clip(alpha * u + beta, 0, 1).tolist() == [0, 1, 1]
+        assert np.clip(-alpha * u + (1 - beta), 0, 1).tolist() == [1, 0, 0]
+
+
+def test_what_has_no_meaning_is_refused():
+    for layout in ("step", "loop"):
+        with pytest.raises(ZooError, match=f"no layout '{layout}' for psn neurons, which take all steps at once"):
+            build_graph(network("psn"), layout)
+    with pytest.raises(ZooError, match="unknown layout 'round'"):
+        build_graph(network(), "round")
+
+    class Eager(Adaptive):
+        def step(self, x_t, state=None):
+            return super().step(x_t, (x_t + 1, x_t) if state is None else state)
+
+    with pytest.raises(ZooError, match="'lif1', Eager, do not start from zeros"):
+        build_graph(of_neurons(Eager), "step")
+
+
+def test_instruments(exact, tmp_path):
+    net, graphs = exact
+    images = dyadic_images(net, 2)
+    spikes = {}
+    handle = net.lif1.register_forward_hook(lambda *args: spikes.update(lif1=args[2].unflatten(0, (4, -1))))
+    with torch.no_grad():
+        steps = net(images, per_step=True).transpose(0, 1).numpy()
+    handle.remove()
+    for layout in ("flat", "function", "loop"):
+        graph = add_step_logits(add_rate_map(graphs[layout], "lif1"))
+        onnx.checker.check_model(graph, full_check=True)
+        rates, logits = Runner(graph)(images.numpy(), ["rates/lif1", "step_logits"])
+        assert np.array_equal(rates, spikes["lif1"].mean(0).numpy()), layout
+        assert np.array_equal(logits, steps), layout
+    with pytest.raises(ZooError, match="unknown neuron layer 'lif9'; did you mean lif1"):
+        add_rate_map(graphs["flat"], "lif9")
+    with pytest.raises(ZooError, match="one time step already"):
+        add_step_logits(graphs["step"])
+    for layout in LAYOUTS:
+        asked = {"spike_counts": True, "rate_map": "lif1", "step_logits": layout != "step"}
+        export.to_onnx(net, tmp_path / "x.onnx", layout=layout, verify=layout == "loop", **asked)
+        counts = Runner(onnx.load(tmp_path / "x.onnx"))(images.numpy(), ["spikes/lif1"])[0]
+        expected = spikes["lif1"].flatten(2).sum(2).numpy()
+        assert np.array_equal(counts if layout == "step" else counts.T.reshape(-1, 1), expected.reshape(-1, 1))
+    export.verify(net, (tmp_path / "x.onnx").read_bytes())
+
+
+def test_files_say_what_they_take(tmp_path):
+    net = zoo.create_model("sresnet19_w16", timesteps=1)
+    proto = add_description(build_graph(net), net)
+    about = {p.key: p.value for p in proto.metadata_props}
+    assert json.loads(about["encoding"]) == "direct"
+    assert about["pixels"] == "RGB pixels in 0 .. 255 divided by 255, less mean, divided by std"
+    assert about["license"] in proto.doc_string
+    assert about["pixels"] in proto.doc_string
+
+
+def test_onnx_runtime_quantises_our_files(tmp_path):
+    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+
+    net = network(timesteps=2)
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+
+    class Images(CalibrationDataReader):
+        left = 2
+
+        def get_next(self):
+            self.left -= 1
+            return (
+                {"input": np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32)} if self.left else None
+            )
+
+    quantize_dynamic(tmp_path / "x.onnx", tmp_path / "dynamic.onnx")
+    quantize_static(tmp_path / "x.onnx", tmp_path / "static.onnx", Images())
+    for name in ("dynamic", "static"):
+        session = export.session.create_session((tmp_path / f"{name}.onnx").read_bytes())
+        assert session.run(None, {"input": np.zeros((2, 3, 16, 16), np.float32)})[0].shape == (2, 10)
+
+
+def test_early_exit_trades_steps_for_accuracy(tmp_path):
+    logits = np.float32([[[4, 0], [0, 0]], [[0, 1], [9, 0]]])  # sure at once; unsure, then of another mind
+    assert exits(logits, np.array([0, 0]), 0.9) == {"threshold": 0.9, "top1": 100, "mean_steps": 1.5}
+    assert exits(logits, np.array([0, 0]), 0.0) == {"threshold": 0.0, "top1": 50, "mean_steps": 1}
+    net = network(timesteps=2)
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(6))
+    early_exit.main([str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npz"), "--json", str(tmp_path / "x.json")])
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert [row["threshold"] for row in rows] == list(early_exit.THRESHOLDS)
+    assert [row["mean_steps"] for row in rows] == sorted(row["mean_steps"] for row in rows)
+    assert rows[-1]["mean_steps"] == 2
+    with pytest.raises(ZooError, match=r"lies in 0..1, not 2"):
+        early_exit.early_exit(tmp_path / "x.onnx", pixels, np.arange(6), [2])
+    with pytest.raises(ZooError, match="images with labels"):
+        early_exit.early_exit(tmp_path / "x.onnx", pixels, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--layout", "round"], "unknown layout 'round'"),
+        (["--rate-map", "lif9"], "unknown neuron layer 'lif9'"),
+        (["--layout", "step", "--step-logits"], "one time step already"),
+        (["--timesteps", "0"], "timesteps"),
+        (["--to", "nir", "--layout", "step"], "--layout is for ONNX"),
+    ],
+)
+def test_the_command_refuses(options, words, tmp_path):
+    with pytest.raises(ZooError, match=words):
+        command.main(["sresnet19_w16", "--timesteps", "1", "-o", str(tmp_path / "x.onnx"), *options])
+    assert list(tmp_path.iterdir()) == []

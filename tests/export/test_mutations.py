@@ -1,0 +1,174 @@
+"""A wrong graph is caught: each change of a right file, in every layout, is refused by `export.verify`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from test_export import network
+
+import export
+from export.counts import add_step_logits
+from export.describe import add_description
+from export.graph import build_graph
+from export.layouts import LAYOUTS
+from export.verify import _verify_real, compare_where_alike
+from zoo import ZooError
+
+
+@pytest.fixture(scope="module")
+def right():
+    """A network, and its right graph in every layout."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = network()
+    net.lif1.decay, net.lif1.threshold = 0.7, 0.9  # numbers that no other layer has
+    yield net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
+    torch.set_num_threads(threads)
+
+
+def constant(proto, wanted, change):
+    """Change the first constant that is wanted, wherever it is."""
+    bodies = [proto.graph, *(a.g for node in proto.graph.node for a in node.attribute if a.name == "body")]
+    tensors = [tensor for body in bodies for tensor in body.initializer]
+    tensors += [a.t for f in proto.functions for node in f.node for a in node.attribute if a.name == "value"]
+    tensor = next(t for t in tensors if wanted(t))
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+
+
+def all_nodes(proto):
+    inner = [a.g.node for node in proto.graph.node for a in node.attribute if a.name == "body"]
+    return [n for nodes in (proto.graph.node, *inner, *(f.node for f in proto.functions)) for n in nodes]
+
+
+def is_number(tensor, value):
+    array = numpy_helper.to_array(tensor)
+    return array.dtype == np.float32 and array.size and bool((array == np.float32(value)).all())
+
+
+def weight(proto):
+    def change(array):
+        array.flat[3] += 0.5
+        return array
+
+    constant(proto, lambda t: t.name.startswith("stages.0.0.conv2"), change)
+
+
+def decay(proto):
+    constant(proto, lambda t: is_number(t, 0.7), lambda array: array + np.float32(0.1))
+
+
+def threshold(proto):
+    steep = [n for n in all_nodes(proto) if n.op_type == "HardSigmoid" and n.output[0].startswith("lif1/")]
+    if not steep:
+        constant(proto, lambda t: is_number(t, 0.9), lambda array: array + np.float32(0.1))
+    for attribute in steep[0].attribute if steep else ():
+        if attribute.name == "beta":
+            attribute.f *= 1.1
+
+
+def swapped_spikes(proto):
+    spikes = ["stages.0.0.lif1/spikes", "stages.0.0.lif2/spikes"]
+    for node in all_nodes(proto):
+        for i, name in enumerate(node.input):
+            for a, b in (spikes, spikes[::-1]):
+                if name == a or name.startswith(f"{a}/"):
+                    node.input[i] = name.replace(a, b)
+                    break
+
+
+def dropped_reset(proto):
+    """1 - spike becomes 1."""
+    resets = [n for n in all_nodes(proto) if n.op_type == "HardSigmoid" and n.attribute[0].f < 0]
+    if not resets:
+        node = [n for n in all_nodes(proto) if n.op_type == "Sub"][1]  # the first one compares with the threshold
+        node.op_type, node.input[1] = "Max", node.input[0]
+    for attribute in resets[0].attribute if resets else ():
+        attribute.f = 0 if attribute.name == "alpha" else 1
+
+
+def shifted_bias(proto):
+    constant(proto, lambda t: t.name == "fc.bias", lambda array: array + np.float32(0.1) * (np.arange(10) == 4))
+
+
+def swapped_rows(proto):
+    constant(proto, lambda t: t.name.startswith("fc.weight"), lambda array: array[:, [1, 0, *range(2, 10)]])
+
+
+def lie(key, value):
+    def change(proto):
+        next(entry for entry in proto.metadata_props if entry.key == key).value = value
+
+    change.__name__ = f"lie_{key}"
+    return change
+
+
+def lying_threshold(proto):
+    entry = next(p for p in proto.metadata_props if p.key == "neuron")
+    neurons = json.loads(entry.value)
+    neurons["lif1"]["threshold"] = 1.0
+    entry.value = json.dumps(neurons)
+
+
+RUNNING = [weight, decay, threshold, shifted_bias, swapped_rows]
+"""Changes that a run shows on any images."""
+ALL = [
+    *RUNNING, dropped_reset, swapped_spikes, lying_threshold,
+    lie("mean", "[0.5, 0.5, 0.5]"), lie("std", "[0.2, 0.25, 0.31]"), lie("labels", json.dumps(["x"] * 10)),
+    lie("timesteps", "4"),
+]  # fmt: skip
+
+
+def changed(graph, mutation):
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(graph)
+    mutation(wrong)
+    assert wrong.SerializeToString(deterministic=True) != graph.SerializeToString(deterministic=True)
+    return wrong
+
+
+def test_the_right_file_passes(right):
+    net, graphs = right
+    export.verify(net, graphs["flat"].SerializeToString())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mutation", ALL, ids=lambda m: m.__name__)
+def test_a_wrong_graph_is_refused(mutation, layout, right, monkeypatch):
+    net, graphs = right
+    # Running the graph may find it too, but here the rest has to; and tracing 48 times is slow.
+    monkeypatch.setattr(sys.modules["export.verify"], "run_gate", lambda *args: {})
+    monkeypatch.setattr(
+        sys.modules["export.verify"], "build_graph", lambda model, layout: copy.deepcopy(graphs[layout])
+    )
+    with pytest.raises(ZooError, match="verification failed"):
+        export.verify(net, changed(graphs[layout], mutation).SerializeToString())
+
+
+@pytest.mark.parametrize("mutation", RUNNING, ids=lambda m: m.__name__)
+def test_running_it_finds_it_too(mutation, right):
+    net, graphs = right
+    with pytest.raises(ZooError, match="verification failed on the real weights"):
+        _verify_real(net, changed(graphs["flat"], mutation), None)
+
+
+def test_instruments_are_checked_like_all_else(right):
+    net, graphs = right
+    told = add_step_logits(graphs["flat"])
+    told.graph.node[-1].input[0] = told.graph.node[-1].input[1]
+    with pytest.raises(ZooError, match="operations are not those"):
+        export.verify(net, told.SerializeToString())
+
+
+def test_logits_are_compared_where_spikes_agree():
+    expected, got = np.float32([[1, 2], [3, 4]]), np.float32([[1, 2.01], [3, 9]])
+    compare_where_alike(expected, got, np.array([False, False]))
+    with pytest.raises(ZooError, match="for image 0, whose spikes are all PyTorch's"):
+        compare_where_alike(expected, got, np.array([True, False]))

@@ -1,0 +1,109 @@
+"""NIR: what leaves comes back as the same graph, and spikes as the network does; what NIR lacks is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from torch.nn import functional as F
+
+import zoo
+from export.dyadic import dyadic_copy, dyadic_images
+from export.to_nir import nir_graph, to_nir
+from zoo import ZooError
+
+nir = pytest.importorskip("nir")
+
+
+def tensor(array):
+    return torch.from_numpy(np.asarray(array))
+
+
+def interpret(graph, image, steps):
+    """Logits of every step of a NIR graph, [steps, B, classes], and the spikes of its neurons."""
+    before = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
+    state, logits, spikes = {}, [], {}
+
+    def value(name, done):
+        if name not in done:
+            x = sum(value(source, done) for source in before[name]) if before[name] else image
+            done[name] = run(name, graph.nodes[name], x)
+        return done[name]
+
+    def run(name, node, x):
+        kind = type(node).__name__
+        if kind == "Conv2d":
+            how = (node.stride, node.padding, node.dilation)
+            return F.conv2d(x, tensor(node.weight), tensor(node.bias), *(tuple(map(int, h)) for h in how), node.groups)
+        if kind == "Affine":
+            return F.linear(x, tensor(node.weight), tensor(node.bias))
+        if kind == "AvgPool2d":
+            return F.avg_pool2d(x, tuple(map(int, node.kernel_size)), tuple(map(int, node.stride)))
+        if kind == "Flatten":
+            return x.flatten(1)
+        if kind in ("LIF", "IF"):
+            v, tau = state.get(name, torch.zeros(())), tensor(node.tau) if kind == "LIF" else None
+            u = v + tensor(node.r) * x if tau is None else v + ((0 - v) + tensor(node.r) * x) / tau
+            s = (u >= tensor(node.v_threshold)).float()
+            state[name] = torch.where(s > 0, tensor(node.v_reset), u)
+            spikes.setdefault(name, []).append(s)
+            return s
+        return x
+
+    for _ in range(steps):
+        logits.append(value("output", {}))
+    return torch.stack(logits), {name: torch.cat(steps) for name, steps in spikes.items()}
+
+
+NETWORKS = {
+    "sresnet": lambda: tiny(timesteps=3),
+    "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
+    "ms_resnet": lambda: zoo.create_model("ms_resnet19_w16", timesteps=2, neuron={"name": "lif", "decay_input": True}),
+    "sew_resnet": lambda: zoo.create_model("sew_resnet19_w16", timesteps=2, neuron="plif"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
+    net = NETWORKS[name]()
+    net.pretrained_cfg = dict(getattr(net, "pretrained_cfg", {})) or {
+        "input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.2,) * 3,
+    }  # fmt: skip
+    exact = dyadic_copy(net)
+    report = to_nir(exact, tmp_path / "x.nir")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.nir"]
+    graph, back = nir_graph(exact), nir.read(tmp_path / "x.nir")
+    assert (len(back.nodes), len(back.edges)) == (report["nodes"], report["edges"])
+    assert sorted(map(tuple, back.edges)) == sorted(graph.edges)
+    for key, node in graph.nodes.items():
+        mine, theirs = node.to_dict(), back.nodes[key].to_dict()
+        for field, value in mine.items():
+            if isinstance(value, np.ndarray):
+                assert np.array_equal(value, theirs[field]), (key, field)
+    images, seen = dyadic_images(exact, 2), {}
+    for key, layer in exact.named_modules():
+        if isinstance(layer, zoo.neurons.SpikingNeuron):
+            layer.register_forward_hook(lambda m, i, out, key=key: seen.__setitem__(key, out))
+    with torch.no_grad():
+        expected = exact(images, per_step=True)
+        got, spikes = interpret(back, images, exact.timesteps)
+    assert spikes.keys() == seen.keys()
+    for key, value in seen.items():
+        assert torch.equal(spikes[key], value), key
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "operation"),
+    [
+        ("plif_net_w16", {}, "MaxPool"),
+        ("sresnet19_w16", {"neuron": "clif"}, "neuron CLIF"),
+        ("sresnet19_w16", {"neuron": {"name": "lif", "reset": "soft"}}, "reset by subtraction"),
+        ("sresnet19_w16", {"norm": "tebn"}, "factor for each time step"),
+    ],
+)
+def test_what_nir_lacks_is_named(name, changes, operation, tmp_path):
+    with pytest.raises(ZooError, match=f"cannot export to NIR: it has no {operation}"):
+        to_nir(zoo.create_model(name, timesteps=1, **changes), tmp_path / "x.nir")
+    assert list(tmp_path.iterdir()) == []
