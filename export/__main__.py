@@ -13,6 +13,7 @@ import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.load import check_name, is_path
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .images import check_images, load_images, normalise
@@ -55,10 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
-    parser.add_argument("--data", help="verify on cifar10, cifar100, digits (test sets) or FILE.npz (default: noise)")
+    parser.add_argument(
+        "--data", help="verify on cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz (default: noise)"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="the first N images only (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":
@@ -72,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     images = None
     if args.data:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        images = load_images(args.data, args.data_dir, args.limit).images
+        images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
         check_images(images, input_size(model))
         images = normalise(images, cfg["mean"], cfg["std"])
     asked = {key: getattr(args, key) for key in ("layout", "spike_counts", "rate_map", "step_logits")}
@@ -100,7 +104,7 @@ def summary(report: dict[str, Any], path: str) -> str:
     lines = [
         f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
         f"exact copy:   {dyadic['layers']} neuron layers identical to PyTorch at {len(dyadic['levels'])} "
-        "optimisation levels",
+        f"optimisation levels, on images of {dyadic['input_size'][1]} x {dyadic['input_size'][2]} pixels",
         f"real weights: {real['flip_rate']:.2e} of the spikes differ, top-1 agreement "
         f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
         f"float64: {real['rounding_flip_rate']:.2e}",

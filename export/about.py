@@ -1,6 +1,6 @@
 """What an exported file says about its network, read back and checked."""
 
-import json
+import math
 import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from zoo.errors import ZooError
-from zoo.record import COUNT, INTEGER, POSITIVE, Check, is_number
+from zoo.errors import ZooError, one_line, shown
+from zoo.files import parse_json
+from zoo.record import COUNT, INTEGER, NAME, POSITIVE, SHA256, TAG, Check, is_number
 
 from .counts import add_spike_outputs
 from .graph import LAYOUT, SPIKE_VALUES
@@ -50,6 +51,7 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
 
 
+_TEXTS = {"architecture": NAME, "tag": TAG, "weights_sha256": SHA256}
 _JSON = {
     "timesteps": POSITIVE,
     "num_classes": POSITIVE,
@@ -76,12 +78,15 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
             "elsewhere or was cut short; export it again"
         )
     values: dict[str, Any] = {key: texts.get(key) for key in About._fields}
+    for key, (expected, test) in _TEXTS.items():
+        if not test(texts[key]):
+            raise _bad(path, key, texts[key], expected)
     for key, (expected, test) in _JSON.items():
         if key in texts:
             try:
-                values[key] = json.loads(texts[key])
+                values[key] = parse_json(texts[key], key)
                 fits = test(values[key])
-            except (ValueError, RecursionError):
+            except ZooError:
                 fits = False
             if not fits:
                 raise _bad(path, key, texts[key], expected)
@@ -109,7 +114,32 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     for array in spikes:  # [T*B, ...] at B = 1
         if array.shape[:1] != (about.timesteps,):
             raise _bad(path, "timesteps", texts["timesteps"], f"{array.shape[:1]} as in the graph")
+        if not np.isin(array, (0, 1)).all():
+            raise ZooError(f"{path}: what it calls spikes are not zeros and ones; export it again")
     return about
+
+
+def check_weights(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise ZooError if a number in a graph, however deep, is NaN, or lies in another file."""
+    graphs: list[Any] = [proto.graph, *proto.functions]
+    while graphs:
+        graph = graphs.pop()
+        tensors = list(getattr(graph, "initializer", ()))
+        for attribute in (a for node in graph.node for a in node.attribute):
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+            if any(math.isnan(number) for number in (attribute.f, *attribute.floats)):
+                raise ZooError(f"{path} holds NaN, in an attribute {shown(attribute.name)}: it cannot be measured")
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ZooError(f"{path} keeps {shown(tensor.name)} in another file: only whole files are read")
+            try:
+                array = onnx.numpy_helper.to_array(tensor)
+                broken = array.dtype.kind == "f" and np.isnan(array).any()
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise ZooError(f"{path}: the tensor {shown(tensor.name)} is broken: {one_line(error)}") from error
+            if broken:
+                raise ZooError(f"{path} holds NaN, in {shown(tensor.name)}: it cannot be measured")
 
 
 def _shape(infos: Any, name: str) -> list[int]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
+from zoo.plugins import add_plugin_option
 
-from .benchmark import benchmark
+from .benchmark import benchmark, read_graph
 from .images import load_images
 from .session import CPU, OPTIMIZATIONS
 
@@ -28,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="an .onnx file from `python -m export`")
-    parser.add_argument("--data", help="cifar10, cifar100, digits (their test sets) or FILE.npz; without: latency only")
+    parser.add_argument(
+        "--data", help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz; without: latency only"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes to time (1)")
@@ -37,8 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--provider", default=CPU, help=f"ONNX Runtime's execution provider ({CPU})")
     parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
-    data = load_images(args.data, args.data_dir, args.limit)._asdict() if args.data else {}
+    data: dict[str, Any] = {}
+    if args.data:
+        data = load_images(args.data, args.data_dir, args.limit, read_graph(args.model)[2].input_size)._asdict()
     how = {key: getattr(args, key) for key in ("threads", "runs", "provider", "optimization")}
     result = benchmark(args.model, **data, batch_sizes=args.batch, **how)
     if args.json:

@@ -13,11 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
+from zoo.files import read_bytes
 from zoo.record import onnx_record
 
-from .about import About, read_about
-from .counts import PREFIX, add_spike_counts
+from .about import About, check_weights, read_about
+from .counts import PREFIX, add_spike_counts, add_spike_outputs
 from .images import check_images, check_labels, normalise
 from .session import CPU, create_session, run_session
 
@@ -25,6 +26,7 @@ WARM_UP = 10
 MAX_BATCH = 4096
 MAX_THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 64
+_LARGEST = 2**30  # bytes of a file
 _SCORES = ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
 
 
@@ -69,7 +71,7 @@ def benchmark(
     for name, values, most in limits:
         if not values or min(values) < 1 or max(values) > most:
             raise ZooError(f"{name} must lie in 1..{most}, not {list(values)}")
-    data, proto, about = read_model(path)
+    data, proto, about = read_graph(path)
     size, mean, std = about.input_size, about.mean, about.std
     provider = provider or CPU
     if classes is not None and classes != about.num_classes:
@@ -84,8 +86,10 @@ def benchmark(
         check_images(pixels, size)
         if truth is not None:
             check_labels(truth, len(pixels), about.num_classes)
-        counted = add_spike_counts(proto).SerializeToString()
-        session = create_session(counted, provider=provider, optimization=optimization)
+        counting = add_spike_counts(proto)
+        if counting is proto:
+            _check_counters(proto, about, normalise(pixels[:1], mean, std))
+        session = create_session(counting.SerializeToString(), provider=provider, optimization=optimization)
         measured = _count(session, pixels, truth, mean, std)
         sample = normalise(np.resize(pixels, shape), mean, std)
     latency = []
@@ -98,22 +102,19 @@ def benchmark(
     )
 
 
-def read_model(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
-    """A file from `to_onnx`: its bytes, its graph, its metadata.
+def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
+    """A file that `to_onnx` wrote: its bytes, what they hold, and its metadata.
 
     Raises:
-        ZooError: it cannot be read, is broken, or comes from elsewhere.
+        ZooError: it cannot be read, is broken, or not from `to_onnx`.
     """
     path = Path(path)
+    data = read_bytes(path, _LARGEST)
     try:
-        data = path.read_bytes()
         proto = onnx.load_model_from_string(data)
-    except FileNotFoundError as error:
-        raise ZooError(f"no such file: {path}") from error
-    except OSError as error:
-        raise ZooError(f"cannot read {path}: {error.strerror}") from error
     except DecodeError as error:
         raise ZooError(f"{path} is not an ONNX file, or was cut short: export it again") from error
+    check_weights(proto, path)
     return data, proto, read_about(proto, path)
 
 
@@ -127,11 +128,16 @@ def _count(
     with tqdm(total=len(pixels), desc="spikes", unit="img", leave=False, disable=None) as bar:
         for i in range(0, len(pixels), _CHUNK):
             chunk = normalise(pixels[i : i + _CHUNK], mean, std)
+            if not i:  # the first image by itself: a graph without end is stopped sooner
+                run_session(session, ["logits"], chunk[:1])
             logits, *spikes = run_session(session, ["logits", *names], chunk)
+            _check_measured(logits, spikes, len(chunk))
             counts = counts + np.stack(spikes).sum(1, dtype=np.float64)
             if labels is not None:
                 correct += int((logits.argmax(1) == labels[i : i + _CHUNK]).sum())
             bar.update(len(chunk))
+    if not counts.any():
+        raise ZooError("no layer of the model ever spikes on these images: nothing was measured")
     means = counts / len(pixels)
     return {
         "images": len(pixels),
@@ -140,6 +146,24 @@ def _count(
         "spikes_per_layer": {n.removeprefix(PREFIX): float(m.sum()) for n, m in zip(names, means, strict=True)},
         "spikes_per_step": means.sum(0).tolist(),
     }
+
+
+def _check_counters(proto: onnx.ModelProto, about: About, image: NDArray[np.float32]) -> None:
+    """Raise ZooError unless the counters that a file brings count its spikes, on one image."""
+    session = create_session(add_spike_outputs(proto).SerializeToString(), threads=1)
+    for layer, value in about.spike_values.items():
+        spikes, counted = run_session(session, [value, PREFIX + layer], image)
+        if not np.array_equal(spikes.reshape(about.timesteps, -1).sum(1)[None], counted):
+            raise ZooError(f"the model's counter of {shown(layer)} does not count its spikes: nothing was measured")
+
+
+def _check_measured(logits: NDArray[Any], spikes: Sequence[NDArray[Any]], images: int) -> None:
+    """Raise ZooError for what no network of spikes can give, whatever a file calls it."""
+    if logits.shape[:1] != (images,) or not np.isfinite(logits).all():
+        raise ZooError(f"the model gives no finite logits for each of {images} images: nothing was measured")
+    for counted in spikes:
+        if len(counted) != images or not (np.isfinite(counted) & (counted >= 0) & (counted == np.floor(counted))).all():
+            raise ZooError("the model counts spikes that are no whole numbers from 0: nothing was measured")
 
 
 def _time(session: Any, x: NDArray[np.float32], runs: int) -> dict[str, Any]:

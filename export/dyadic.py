@@ -3,7 +3,8 @@
 Weights become small integers times a power of two, batch normalisation becomes an affine map with a power of two, decay
 and threshold become multiples of 1/4. Every sum of products is then exact in whatever order it is taken. (Membrane
 potentials may need more bits than float32 has after many steps, but they are computed element by element, in one
-order.) Average pooling must run over a power-of-two number of positions, as it does for 32 x 32 images.
+order.) A mean over positions is exact if their number is a power of two: where it is not, as for 96 or 224 pixels, the
+copy takes smaller images.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .parts import network_input, neuron_layers
+from .parts import input_size, network_input, neuron_layers
 from .skeleton import inference_copy
 
 GRID = 64
@@ -33,8 +34,12 @@ def dyadic_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def dyadic_copy(model: nn.Module) -> nn.Module:
-    """The exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes."""
+    """The exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes.
+
+    The size of its images is in its pretrained_cfg, and the network's own if that pools over powers of two.
+    """
     exact = inference_copy(model)
+    _make_pools_exact(exact)
     for layer in neuron_layers(exact).values():
         _round_neuron(layer)
     unit = _current_unit(exact)
@@ -52,6 +57,20 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
     for handle in handles:
         handle.remove()
     return exact
+
+
+def _make_pools_exact(exact: nn.Module) -> None:
+    """Bring the images to a power of two pixels a side, if a pool over whole maps has another number of positions."""
+    positions: list[int] = []
+    pools = [module for module in exact.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
+    exact(torch.zeros(1, *network_input(exact)))
+    for handle in handles:
+        handle.remove()
+    if any(n & (n - 1) for n in positions):
+        channels, *sides = input_size(exact)
+        smaller = (channels, *(2 ** (side.bit_length() - 1) for side in sides))
+        exact.pretrained_cfg = exact.pretrained_cfg | {"input_size": smaller}  # type: ignore[operator]
 
 
 def _round_neuron(layer: SpikingNeuron) -> None:

@@ -15,7 +15,7 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.provenance import provenance
 
-from .benchmark import read_model
+from .benchmark import read_graph
 from .counts import STEP_LOGITS, add_step_logits
 from .drive import Runner
 from .images import check_images, check_labels, load_images, normalise
@@ -56,7 +56,7 @@ def early_exit(
     """
     if bad := [p for p in thresholds if not 0 <= p <= 1]:
         raise ZooError(f"a threshold of confidence lies in 0..1, not {bad[0]:g}")
-    _, proto, about = read_model(path)
+    _, proto, about = read_graph(path)
     if labels is None:
         raise ZooError("early exit is measured on images with labels, and these have none")
     check_images(images, about.input_size)

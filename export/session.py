@@ -1,5 +1,7 @@
 """ONNX Runtime sessions that run where and how they were asked to."""
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from zoo.errors import ZooError, one_line, one_of
 
 CPU = "CPUExecutionProvider"
+_PATIENCE = 40
+"""Seconds for an image."""
 
 # From none to all; each contains the ones before. LAYOUT came with ONNX Runtime 1.23 or so.
 _LEVELS = {name: f"ORT_ENABLE_{name.upper()}" for name in ("basic", "extended", "layout", "all")}
@@ -63,8 +67,21 @@ def run_session(
     x: NDArray[np.float32],
     others: Mapping[str, NDArray[Any]] | None = None,
 ) -> list[NDArray[Any]]:
-    """The named outputs for "input" and `others`; whatever ONNX Runtime raises becomes a ZooError."""
+    """The named outputs for "input" and `others`; whatever ONNX Runtime raises becomes a ZooError.
+
+    A file may hold a loop without end: a run that takes longer than `_PATIENCE` and ten seconds for each further image
+    is stopped.
+    """
+    options, limit = ort.RunOptions(), _PATIENCE + 10 * (len(x) - 1)
+    timer = threading.Timer(limit, setattr, (options, "terminate", True))
+    timer.daemon = True
+    begin = time.monotonic()
+    timer.start()
     try:
-        return session.run(list(outputs), {"input": x, **(others or {})})
+        return session.run(list(outputs), {"input": x, **(others or {})}, options)
     except Exception as error:  # as above
+        if time.monotonic() - begin >= limit:
+            raise ZooError(f"the model does not end within {limit} s on {len(x)} images: it was stopped") from error
         raise ZooError(f"ONNX Runtime cannot run the model on {list(x.shape)}: {one_line(error)}") from error
+    finally:
+        timer.cancel()

@@ -1,8 +1,4 @@
-"""What was measured: result files, checked and rendered. `python -m leaderboard` writes tables, picture and page."""
+"""What was measured: result files, checked (collect.py) and rendered (render.py); `python -m leaderboard` does it.
 
-from zoo.record import check as validate
-
-from .collect import Row, load_results, rows
-from .render import Pages, insert_table, render
-
-__all__ = ["Pages", "Row", "insert_table", "load_results", "render", "rows", "validate"]
+And the command `snn-zoo` (command.py), which stands above all others. Nothing is imported here, so that it is quick.
+"""

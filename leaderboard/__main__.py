@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import atomic_write
+from zoo.files import atomic_write, read_text
+from zoo.plugins import add_plugin_option
 
 from .collect import load_results, read_additions, rows
 from .render import insert_table, render
 from .scatter import without_drawings
 
+_LARGEST_PAGE = 2**28
 _HERE = Path(__file__).resolve().parent
 
 _EXAMPLES = """\
@@ -44,6 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     text = "copy result files to where they belong, first"
     action.add_argument("--add", metavar="FILE", nargs="+", type=Path, default=[], help=text)
     action.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is not current")
+    add_plugin_option(parser)
     return parser.parse_args(argv)
 
 
@@ -64,10 +67,10 @@ def main(argv: list[str] | None = None) -> None:
         outputs[arguments.out / "accuracy_spikes.svg"] = pages.svg
     readme = Path(arguments.readme or _HERE.parent / "README.md")
     if arguments.readme != "none" and (arguments.readme or readme.is_file()):
-        outputs[readme] = insert_table(_read(readme), pages.markdown)
+        outputs[readme] = insert_table(read_text(readme), pages.markdown)
 
     if arguments.check:
-        current = {path: without_drawings(_read(path)) for path in outputs if path.exists()}
+        current = {path: without_drawings(read_text(path, _LARGEST_PAGE)) for path in outputs if path.exists()}
         stale = [str(path) for path, text in outputs.items() if current.get(path) != without_drawings(text)]
         if stale:
             print(f"stale: {', '.join(stale)}; run python -m leaderboard", file=sys.stderr)
@@ -78,15 +81,6 @@ def main(argv: list[str] | None = None) -> None:
     for path, text in outputs.items():
         atomic_write(path, text)
     print(f"{len(table)} row{'s' if len(table) != 1 else ''} from {len(results) + len(additions)} result files: {page}")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()  # as bytes: read_text would turn the line ends of a README round
-    except FileNotFoundError as error:
-        raise ZooError(f"no such file: {path}") from error
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not UTF-8 text") from error
 
 
 if __name__ == "__main__":

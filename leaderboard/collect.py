@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from zoo.errors import ZooError
-from zoo.files import sha256_of
+from zoo.errors import ZooError, shown
+from zoo.files import TEXT_LIMIT, read_bytes, sha256_of
 from zoo.record import read, when
 
 Result = dict[str, Any]
@@ -89,9 +89,9 @@ def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Resul
     """
     additions = {}
     for file in files:
-        result, raw = read(file), file.read_bytes()
+        result, raw = read(file), read_bytes(file, TEXT_LIMIT)
         home = folder_of(result)
-        if all(known.read_bytes() != raw for known in (folder / home).glob("*.json")):
+        if all(read_bytes(known, TEXT_LIMIT) != raw for known in (folder / home).glob("*.json")):
             # Kind, seed and weights for people; the start of the content's hash because one run can be measured often.
             seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
             name = f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
@@ -227,4 +227,4 @@ def _name(model: str, tag: str) -> str:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {shown(message, 1000)}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """Results side by side: `python -m recipes.compare RESULT.json ...`."""
 
-import math
 from typing import Any
 
 from zoo.errors import CommandParser, run_command
@@ -14,7 +13,8 @@ def table(results: list[dict[str, Any]]) -> str:
         top1, spikes = f"{result['top1']:.2f}", f"{result['spikes_per_image']:,.0f}"
         if result is not first:
             top1 += f" ({result['top1'] - first['top1']:+.2f})"
-            spikes += f" ({100 * (result['spikes_per_image'] / (first['spikes_per_image'] or math.nan) - 1):+.1f} %)"
+            if first["spikes_per_image"]:  # of nothing there is no percentage
+                spikes += f" ({100 * (result['spikes_per_image'] / first['spikes_per_image'] - 1):+.1f} %)"
         name, seconds = f"{result['model']}.{result['tag']}", result["train_seconds"]
         lines.append(f"{name:<28} {result['seed']:>4} {top1:>16} {spikes:>20} {seconds:>8.0f}")
     return "\n".join(lines)

@@ -4,50 +4,53 @@ import json
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform, resolve_data_config
 
 import zoo
-from zoo.errors import CommandParser, ZooError, run_command
+from zoo.data import normalise
+from zoo.data.folder import PREFIX
+from zoo.data.images import Preparation
+from zoo.errors import CommandParser, ZooError, run_command, shown
 from zoo.network import SpikingNetwork
+from zoo.plugins import add_plugin_option
+
+# Images in memory at a time.
+_BATCH = 64
 
 
+@torch.no_grad()
 def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
     """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
 
     Args:
         top: how many classes per image, most probable first.
-        resize: scale and crop images that are not of the network's size, instead of refusing them.
+        resize: scale and crop images that are not of the network's size, instead of refusing them; a network that was
+            trained on a folder of images has them of any size.
 
     Returns:
         One {"image": path, "top": [{"label", "class", "probability"}, ...]} a file, in order.
 
     Raises:
-        ZooError: a file that is no image, or one of another size.
+        ZooError: a file that is no image, or one of another size; see `zoo.data.images`.
     """
     cfg: dict[str, Any] = model.pretrained_cfg
-    transform = create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
-    height, width = cfg["input_size"][1:]
-    images = []
-    for path in paths:
-        try:
-            image = Image.open(path).convert("RGB")
-        except FileNotFoundError:
-            raise ZooError(f"no such file: {path}") from None
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ZooError(f"{path} is not an image that Pillow can read: {error}") from error
-        if image.size != (width, height) and not resize:
-            size = f"{image.width} x {image.height}"
-            raise ZooError(f"{path} is {size} pixels, the network takes {width} x {height}: --resize scales and crops")
-        images.append(transform(image))
-    with torch.no_grad():
-        probabilities = model(torch.stack(images)).softmax(1)
-    names = cfg.get("label_names") or [str(i) for i in range(probabilities.shape[1])]
+    if not model.num_classes:
+        raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
+    prepare = Preparation(cfg)
+    resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
+    names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     results = []
-    for path, values in zip(paths, probabilities, strict=True):
-        best = values.topk(min(top, len(values)))
-        classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
-        results.append({"image": path, "top": [{"label": names[i], "class": i, "probability": p} for i, p in classes]})
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
+        images = torch.stack([prepare(path, resize=resize) for path in batch])
+        probabilities = model(normalise(images, cfg["mean"], cfg["std"])).softmax(1)
+        if probabilities.shape != (len(batch), len(names)):
+            got = list(probabilities.shape)
+            raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
+        for path, values in zip(batch, probabilities, strict=True):
+            best = values.topk(min(top, len(values)))
+            classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
+            found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
+            results.append({"image": path, "top": found})
     return results
 
 
@@ -63,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
     parser.add_argument("--resize", action="store_true", help="scale and crop images of another size")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.top < 1:
         raise ZooError(f"--top must be 1 or more, not {a.top}")
@@ -71,9 +75,9 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(results, indent=2))
         return
     for result in results:
-        print(result["image"])
+        print(shown(result["image"]))
         for entry in result["top"]:
-            print(f"  {100 * entry['probability']:6.2f} %  {entry['label']}")
+            print(f"  {100 * entry['probability']:6.2f} %  {shown(entry['label'])}")
 
 
 if __name__ == "__main__":

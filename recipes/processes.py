@@ -4,11 +4,12 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
 
 import torch
 import torch.distributed as dist
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,17 +22,33 @@ def pick_device(name: str) -> torch.device:
         raise ZooError("device is cuda, and PyTorch sees no GPU here: use --device cpu, or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", _variable("LOCAL_RANK", 0))
+
+
+def _variable(name: str, default: int) -> int:
+    """A number that torchrun sets."""
+    text = os.environ.get(name, str(default))
+    if not (text.isdecimal() and len(text) < 10):
+        raise ZooError(f"the variable {name} must be a number, as torchrun sets it, not {text!r}: unset it")
+    return int(text)
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """Join the group that torchrun made, if it did: (rank, world size, device of this process)."""
+    """Join the group that torchrun made, if it did: (rank, world size, device of this process).
+
+    Raises:
+        ZooError: no such device, or variables that torchrun does not set so.
+    """
+    several = _variable("WORLD_SIZE", 1) > 1 and "RANK" in os.environ
     here = pick_device(device)
     cuda = here.type == "cuda"
     if cuda:
         torch.cuda.set_device(here)
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+    if several:
+        try:
+            dist.init_process_group("nccl" if cuda else "gloo")
+        except (ValueError, RuntimeError) as error:
+            raise ZooError(f"cannot join the other processes: {one_line(error)}; torchrun starts them") from error
         return dist.get_rank(), dist.get_world_size(), here
     return 0, 1, here
 
@@ -52,6 +69,14 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def same_modules() -> dict[str, str]:
+    """Variables with which a `python -m` that this process starts finds the modules that it found itself.
+
+    By itself it would look into the working directory first, where a user may have a recipes/ or a zoo.py of their own.
+    """
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
 
 
 def keep_memory(keep: bool = True) -> None:

@@ -1,7 +1,13 @@
-"""The training state: everything that a resumed run needs, in one safetensors file that loads without pickle."""
+"""The training state: everything that a resumed run needs, in one safetensors file that loads without pickle.
 
+A state carries a checksum of all that it holds. The one before it is kept beside it: a run whose last state is damaged
+goes on from there, to the same end.
+"""
+
+import hashlib
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +18,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.files import atomic_write
+from zoo.errors import ZooError, one_line
+from zoo.files import atomic_write, open_regular, parse_json
 
+STATE, BEFORE = "state.safetensors", "state.before.safetensors"
+"""The last state of a run directory, and the one before it."""
 _TENSOR = "__tensor__"
+# What each state holds, and what it is.
+_KINDS: dict[str, Any] = {
+    "recipe": dict, "origin": dict, "world": int, "step": int, "rows": list, "running": Tensor, "seconds": float,
+    "scaling": dict, "model": dict, "optimizer": dict, "scaler": dict,
+}  # fmt: skip
 
 
 @dataclass
@@ -47,43 +60,105 @@ class RunState:
         """Of training in all."""
         return self.earlier + time.perf_counter() - self.started
 
-    def save(self, path: Path) -> None:
-        """Write everything to `path`."""
+    def save(self, out: Path) -> None:
+        """Write everything to the run directory."""
         state = self.about | {"step": self.step, "rows": self.rows, "running": self.running, "seconds": self.seconds}
         state |= {name: part.state_dict() for name, part in self.parts.items()}
-        save_state(path, state | {"scaling": self.parts["model"].scaling_state()})
+        state |= {"scaling": self.parts["model"].scaling_state()}
+        save_state(out / STATE, state, keep=out / BEFORE)
         self.saved_at = time.perf_counter()
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from what `save` wrote; factors of gradient scaling follow once the model is in its phase."""
+        """Go on from what `save` wrote; factors of gradient scaling follow once the model is in its phase.
+
+        Raises:
+            ZooError: it is the state of another network or optimiser.
+        """
         self.about["origin"] = saved["origin"]
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            self.running.copy_(saved["running"])
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise ZooError(f"the training state does not fit this run: {one_line(error)}") from error
         self.step, self.rows, self.earlier = saved["step"], saved["rows"], saved["seconds"]
-        self.running.copy_(saved["running"])
 
 
-def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Write nested dicts and lists of tensors and JSON values to `path`, atomically."""
+def has_state(out: Path) -> bool:
+    """Whether a run directory holds a state to go on from."""
+    return (out / STATE).exists() or (out / BEFORE).exists()
+
+
+def last_state(out: Path, rank: int = 0) -> dict[str, Any]:
+    """The last state of a run directory that is whole; says so where that is the one before the last.
+
+    Raises:
+        ZooError: there is none.
+    """
+    try:
+        return _read(out / STATE)
+    except ZooError as error:
+        if not (out / BEFORE).exists():
+            raise ZooError(
+                f"{error}; there is no state before it: start anew without --resume, in another --out"
+            ) from error
+        try:
+            before = _read(out / BEFORE)
+        except ZooError as other:
+            raise ZooError(f"{error}; so is the one before it: {other}") from other
+        if rank == 0:
+            print(f"{error}; going on from the state before it, of step {before['step']}", file=sys.stderr)
+        return before
+
+
+def _read(path: Path) -> dict[str, Any]:
+    state = load_state(path)
+    for key, kind in _KINDS.items():
+        if not isinstance(state.get(key), kind):
+            raise ZooError(f"{path} is not the state of a training run: {key!r} is missing or of another kind")
+    return state
+
+
+def save_state(path: str | os.PathLike[str], state: dict[str, Any], keep: Path | None = None) -> None:
+    """Write nested dicts and lists of tensors and JSON values to `path`, atomically; what was there goes to `keep`."""
     tensors: dict[str, Tensor] = {}
-    tree = _split(state, "", tensors)
-    atomic_write(path, safetensors.torch.save(tensors, metadata={"state": json.dumps(tree)}))
+    tree = json.dumps(_split(state, "", tensors))
+    metadata = {"state": tree, "sha256": _digest(tree, tensors)}
+    atomic_write(path, safetensors.torch.save(tensors, metadata=metadata), keep)
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what `save_state` wrote, tensors on the CPU.
 
     Raises:
-        ZooError: not such a file, or one that was cut short.
+        ZooError: not such a file, or one that was cut short or changed.
     """
     try:
-        with safetensors.safe_open(Path(path), "pt") as file:
-            tree = json.loads((file.metadata() or {})["state"])
+        with open_regular(path), safetensors.safe_open(Path(path), "pt") as file:
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return _join(tree, tensors)
-    except (safetensors.SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        hint = "start anew without --resume"
-        raise ZooError(f"{path} is not a training state, or was cut short ({error}); {hint}") from error
+        if metadata.keys() != {"state"}:  # as states were before they had a checksum
+            if metadata.keys() != {"state", "sha256"}:
+                raise ValueError(f"its header holds {sorted(metadata)}")
+            if metadata["sha256"] != _digest(metadata["state"], tensors):
+                raise ValueError("its checksum is another")
+        state: dict[str, Any] = _join(parse_json(metadata["state"], "its header"), tensors)
+        if not isinstance(state, dict):
+            raise ValueError("its header holds no mapping")
+    except (safetensors.SafetensorError, LookupError, OSError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, ZooError) and not os.path.isfile(path):
+            raise
+        raise ZooError(f"{path} is not a training state, or was cut short or changed ({one_line(error)})") from error
+    return state
+
+
+def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
+    """The sha256 of all that a state holds."""
+    digest = hashlib.sha256(tree.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -6,7 +6,8 @@ checkpoint (model.safetensors, config.json) and result.json, in the schema of th
 
 import contextlib
 import copy
-import math
+import dataclasses
+import functools
 import random
 import sys
 import time
@@ -26,25 +27,27 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, load_dataset, normalise, split
+from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
+from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
+from zoo.family import plain_name
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
+from zoo.plugins import load_plugin, loaded_plugins, warn_of_changes
 from zoo.provenance import provenance
 from zoo.record import accuracy_record
-from zoo.registry import load_plugin
 
 from . import augment
 from .compare import said
-from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, list_recipes, parse_command_line
+from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
+from .finetune import freeze
+from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
-from .state import RunState, load_state
-
-STATE = "state.safetensors"
-_LONG_HOURS = 3.0
+from .state import BEFORE, RunState, has_state, last_state
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -56,14 +59,15 @@ def train(recipe: Recipe) -> dict[str, Any]:
     rank, world, device = start_processes(recipe.device)
     keep_memory()
     try:
-        return _train(recipe, rank, world, device)
+        with no_trace(Path(recipe.out or "")), memory_named(recipe):
+            return _train(recipe, rank, world, device)
     finally:
         stop_processes()
 
 
 def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
-    if recipe.plugin:
-        load_plugin(recipe.plugin)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
     check_name(recipe.model)
     out = Path(recipe.out or "")
     unit = 2 * world if recipe.mixup or recipe.cutmix else world
@@ -73,28 +77,36 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
 
     # Data: the whole set on the device; each process takes its slice of every batch.
-    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download)
+    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)
+    if data.size != recipe.phase(recipe.epochs).size:  # one of somebody's own, in a size of its own
+        recipe = dataclasses.replace(recipe, img_size=data.size)
     train_index, val_index = split(data, recipe.train_images, recipe.val_images)
     if len(train_index) < batch_size:
         raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
     steps_per_epoch = len(train_index) // batch_size
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     held_out = data.train_images[val_index], data.train_labels[val_index]
+    if data.val_images is not None and data.val_labels is not None:
+        held_out = data.val_images, data.val_labels
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    source = zoo.load(recipe.init) if recipe.init else None
+    taken = _taken_over(recipe, source)
     _seed(recipe.seed)
-    model = _create(recipe, data).to(device)
-    if recipe.phases:
-        _check_phases(model, recipe, device)
+    model = _create(recipe, data, taken).to(device)
+    _check_phases(model, recipe, device)
+    frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
+    say = rank == 0 and not has_state(out)
+    init_sha256 = _start_from(source, recipe, model, taken, say=say) if source else None
     saved = _open_run(out, recipe, rank)
-    init_sha256 = _start_from(recipe.init, model) if recipe.init else None
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-    )
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+    )  # fmt: skip
     scheduler, _ = create_scheduler_v2(
         optimizer,
         **SCHEDULES[recipe.schedule],
@@ -119,30 +131,42 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
     if ema:
         parts["ema"] = ema.module
-    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world}
+    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world, "data_sha256": data.sha256}
     run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
     if saved:
         if saved["world"] != world:
             raise ZooError(f"{out} was started with {saved['world']} process(es), not {world}: cannot resume")
+        if saved["step"] > total:
+            raise ZooError(f"{out} is at step {saved['step']} of {total}: its training state is of another run")
+        if saved.get("data_sha256", data.sha256) != data.sha256:
+            raise ZooError(f"{out} was started on other images of {data.name} than there are now: cannot resume")
         if saved["step"] == total and (out / "result.json").exists():
             print(f"nothing left to do in {out}: the run is complete", flush=True)
             return dict(read_json(out / "result.json"))
+        before = saved["origin"].get("plugins") or []
+        warn_of_changes(before, str(out))
+        later = [plugin for plugin in loaded_plugins() or [] if plugin not in before]
+        saved["origin"]["plugins"] = [*before, *later] or None  # it was trained with both
         run.restore(saved)
         _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])
 
     if rank == 0:
-        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {recipe.dataset}, seed {recipe.seed}"
+        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
         how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
         print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
+    if run.step < total:  # on all processes: a rule of gradient scaling may sum over them
+        seconds = _time_step(model, recipe, data, device, amp, run.step // steps_per_epoch, batch_size // world)
+        if rank == 0:
+            tell_length(recipe, device, seconds * steps_left(recipe, run.step, steps_per_epoch))
     writer = _tensorboard(out) if recipe.tensorboard and rank == 0 else None
     # In a log file, where every update is a line of its own, one in ten seconds is enough.
     every = 0.1 if sys.stderr.isatty() else 10.0
     bar = tqdm(total=total, initial=run.step, desc="train", unit="step", disable=rank != 0,
                mininterval=every, maxinterval=every)  # fmt: skip
-    run.start()
-    first_step, estimated = run.step, rank != 0
+    guard = FiniteGuard(model, recipe, scaled=scaler.is_enabled())
 
+    run.start()
     with bar:  # on an error, too, the bar ends its line
         for epoch in range(run.step // steps_per_epoch, recipe.epochs):
             phase = recipe.phase(epoch)
@@ -150,6 +174,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             _seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
+            for module in frozen:
+                module.eval()
             for batch in range(run.step % steps_per_epoch, steps_per_epoch):
                 _seed(recipe.seed, rank, run.step)
                 scheduler.step_update(run.step)
@@ -167,6 +193,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     logits = network(x, per_step=True)
                 loss = _loss(logits.float(), target, recipe)
                 scaler.scale(loss).backward()
+                guard.watch(run.step + 1, loss, functools.partial(_forward, model, x, amp) if world == 1 else None)
                 if recipe.clip_grad:
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
@@ -179,21 +206,17 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 right = (logits.detach().mean(0).argmax(1) == y).double().mean()
                 run.running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
                 bar.update()
-                done, elapsed = run.step - first_step, time.perf_counter() - run.started
-                if not estimated and (done == 3 or elapsed > 15):
-                    _warn_if_long(recipe, device, elapsed / done * _steps_left(recipe, run.step, steps_per_epoch))
-                    estimated = True
                 late = time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                 if rank == 0 and late and run.step % steps_per_epoch:
-                    run.save(out / STATE)
+                    guard.settle(run.step)
+                    run.save(out)
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
+            guard.settle(run.step)
             loss_sum, right_sum, count = mean_over_processes(run.running).tolist()
-            row: dict[str, Any] = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+            row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimizer.param_groups)}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
-            if not math.isfinite(row["train_loss"]):
-                raise ZooError(f"the loss is {row['train_loss']} in epoch {epoch + 1}: lower lr, or set clip_grad")
-            if len(val_index) and rank == 0:
+            if len(held_out[0]) and rank == 0:
                 trained = ema.module if ema else model
                 if (
                     trained.timesteps != recipe.timesteps
@@ -206,7 +229,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             run.rows.append(row)
             run.running.zero_()
             if rank == 0:
-                run.save(out / STATE)
+                run.save(out)
                 lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
                 atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
                 bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
@@ -233,9 +256,11 @@ def _finish(
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
+    data_cfg |= folder_cfg(data.size)
     extra: dict[str, Any] = {"recipe": recipe.settings} | ({"init_sha256": init_sha256} if recipe.init else {})
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
     weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
+    (out / BEFORE).unlink(missing_ok=True)  # of use no more
     part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
@@ -254,45 +279,80 @@ def _finish(
 
 def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     """The saved state to go on from, or None for a new run; refuses to mix two runs in one directory."""
-    state = out / STATE
-    if state.exists() and not recipe.resume:
+    if has_state(out) and not recipe.resume:
         raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
-    if not state.exists():
+    if not has_state(out):
         if rank == 0:
             if recipe.resume:
                 print(f"nothing to resume in {out}: starting from the beginning", flush=True)
             # The first file of a run, so that a directory that cannot be written is known before the work.
             atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         return None
-    saved = load_state(state)
+    saved = last_state(out, rank)
     for key, value in recipe.to_dict().items():
         before = saved["recipe"].get(key, DEFAULTS[key])
+        if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move
+            continue
         if before != value and key not in PLACE and key != "weights":  # which play no part before the end
             raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 
 
-def _create(recipe: Recipe, data: DataSet) -> SpikingNetwork:
-    said = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe itself says of the network."""
+    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
+
+
+def _taken_over(recipe: Recipe, source: SpikingNetwork | None) -> dict[str, Any]:
+    """Keywords in which the network that a run starts from is no default one of its name, where the recipe is silent.
+
+    Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
+    """
+    if source is None or plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+        return {}
+    with WithoutMemory():
+        by_name = zoo.create_model(recipe.model).model_args
+    decided = {"timesteps", "dropout", "in_chans", "img_size", "scaling", *_said(recipe)}
+    return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
+
+
+def _create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
+    """The network of a recipe; one that is built for a size of images for that of the data, unless the recipe says."""
+    own = taken | _said(recipe)
+    with WithoutMemory():
+        has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
-        kernel=recipe.kernel, **{key: value for key, value in said.items() if value != "model"},
-        **recipe.model_args or {},
+        kernel=recipe.kernel, **({"img_size": data.size} if has_size else {}) | own,
     )  # fmt: skip
 
 
-def _start_from(init: str, model: SpikingNetwork) -> str | None:
+def _start_from(
+    source: SpikingNetwork, recipe: Recipe, model: SpikingNetwork, taken: dict[str, Any], *, say: bool
+) -> str | None:
     """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
-    source = zoo.load(init)
+    init, ours, theirs = recipe.init, model.model_args, source.model_args
     state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
-    if source.num_classes != model.num_classes:
+    anew = source.num_classes != model.num_classes
+    if anew:
         state = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # of another shape
-        raise ZooError(f"the weights of {init} do not fit {model.model_args}: {one_line(error)}") from error
-    if wrong := unexpected + [key for key in missing if not key.startswith(classifier)]:
-        raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+    shapes = model.state_dict()
+    wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
+    wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
+    if wrong:
+        rest = ("scaling", "surrogate", "dropout", "timesteps")  # have no part in it, or only where nothing else has
+        differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
+        if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+            raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+        said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
+        raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
+    model.load_state_dict(state, strict=False)
+    if say:
+        head = f"a new head for {model.num_classes} classes, in place of {source.num_classes}" if anew else "its head"
+        values = ", ".join(f"{key} {value}" for key, value in taken.items())
+        form = f"; taken over, as the recipe is silent: {values}" if taken else ""
+        print(f"started from {init}, with {head}{form}", flush=True)
     return source.weights_sha256
 
 
@@ -302,7 +362,11 @@ def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -
     model.eval()
     for phase in dict.fromkeys(map(recipe.phase, range(recipe.epochs))):
         _enter(model, phase)
-        model(torch.zeros(1, 3, phase.size, phase.size, device=device))
+        try:
+            model(torch.zeros(1, 3, phase.size, phase.size, device=device))
+        except (ZooError, RuntimeError) as error:
+            images = f"images of {phase.size} x {phase.size} pixels"
+            raise ZooError(f"{recipe.model} cannot take {images}: {one_line(error)}") from error
     model.train()
 
 
@@ -351,23 +415,31 @@ def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
     return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
 
 
-def _steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The steps after the first `step` ones, in units of the last of these, if a step costs pixels times time steps (in
-    truth less: some of it costs the same in every phase)."""
-    costs = [phase.size**2 * phase.timesteps for phase in map(recipe.phase, range(recipe.epochs))]
-    epochs = [later // steps_per_epoch for later in range(step, recipe.epochs * steps_per_epoch)]
-    return sum(costs[epoch] for epoch in epochs) / costs[(step - 1) // steps_per_epoch]
+def _forward(model: SpikingNetwork, x: Tensor, amp: torch.dtype | None) -> Tensor:
+    with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
+        return model(x, per_step=True)
 
 
-def _warn_if_long(recipe: Recipe, device: torch.device, seconds: float) -> None:
-    hours, small = seconds / 3600, f"sresnet19_w16_gs.t2_{recipe.dataset}"
-    if device.type == "cpu" and hours > _LONG_HOURS:
-        length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
-        text = f"This will take about {length} on this CPU: it is made for a GPU."
-        if small in list_recipes():
-            text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
-            text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
-        tqdm.write(text)
+def _time_step(
+    model: SpikingNetwork,
+    recipe: Recipe,
+    data: DataSet,
+    device: torch.device,
+    amp: torch.dtype | None,
+    epoch: int,
+    batch_size: int,
+) -> float:
+    """About how many seconds a step of an epoch takes."""
+    phase = recipe.phase(epoch)
+
+    def run(probe: SpikingNetwork, images: int) -> Tensor:
+        _enter(probe, phase)
+        x = torch.zeros(images, *data.train_images.shape[1:], dtype=torch.uint8, device=device)
+        x = augment.resize(_augmented(x, recipe, data), phase.size)
+        target = torch.full((images, len(data.classes)), 1 / len(data.classes), device=device)
+        return _loss(_forward(probe, x, amp).float(), target, recipe)
+
+    return seconds_per_step(model.train(), run, batch_size)
 
 
 def _tensorboard(out: Path) -> Any:

@@ -6,10 +6,13 @@ from typing import Any
 
 import zoo
 from zoo.data import list_datasets, load_dataset
+from zoo.data.folder import PREFIX
+from zoo.data.images import square_side
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
-from zoo.record import accuracy_record
+from zoo.plugins import add_plugin_option
+from zoo.record import accuracy_record, check
 
 from .compare import said
 from .processes import keep_memory, pick_device
@@ -25,19 +28,25 @@ def validate(
         limit: only the first so many test images, 0 for all.
 
     Raises:
-        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number.
+        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number, or a
+            folder's in their names.
     """
     model = zoo.load(name).to(pick_device(device))
-    data = load_dataset(dataset, data_dir)
+    cfg: dict[str, Any] = model.pretrained_cfg
+    data = load_dataset(dataset, data_dir, img_size=square_side(cfg["input_size"]))
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
-    cfg: dict[str, Any] = model.pretrained_cfg
+    labels = cfg.get("label_names") or data.classes
+    if dataset.startswith(PREFIX) and labels != data.classes:
+        first = next(pair for pair in zip(labels, data.classes, strict=True) if pair[0] != pair[1])
+        raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: rename its folders")
     images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
-    return accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    result = accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    return check(result, name)  # what a checkpoint says of its training may be anything
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,12 +57,13 @@ def main(argv: list[str] | None = None) -> None:
         epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
-    parser.add_argument("--dataset", required=True, help=", ".join(list_datasets()))
+    parser.add_argument("--dataset", required=True, help=", ".join([*list_datasets(), f"{PREFIX}DIR"]))
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")

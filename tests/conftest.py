@@ -21,6 +21,8 @@ import pytest
 import torch
 from forks import Forks, as_module
 
+import zoo
+from zoo.family import plain_name
 from zoo.models.sresnet import SResNet
 
 
@@ -41,6 +43,19 @@ def data_root() -> str:
 def tiny(**kwargs) -> SResNet:
     """A spiking ResNet of two blocks that still has every kind of layer."""
     return SResNet((2, 1), (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
+
+
+@functools.cache
+def small_families() -> list[str]:
+    """The smallest network of every family of the zoo."""
+    smallest: dict[str, tuple[int, str]] = {}
+    for name in zoo.list_models():
+        if plain_name(name) == name:
+            with torch.device("meta"):
+                model = zoo.create_model(name)
+            size, family = sum(p.numel() for p in model.parameters()), type(model).__name__
+            smallest[family] = min((size, name), smallest.get(family, (size, name)))
+    return sorted(name for _, name in smallest.values())
 
 
 def run_module(name: str, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

@@ -54,10 +54,9 @@ def test_wheel_works_without_the_repository(installed, tmp_path):
 
 def test_public_names_exist():
     import export
-    import leaderboard
     import recipes
     import zoo
 
-    for package in (zoo, recipes, export, leaderboard):
+    for package in (zoo, recipes, export):
         for name in package.__all__:
             assert hasattr(package, name), (package.__name__, name)

@@ -17,6 +17,7 @@ from recipes.config import DEFAULTS, load_recipe
 from recipes.processes import keep_memory
 from recipes.validate import validate
 from zoo.data import load_dataset
+from zoo.family import plain_name
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.load import BUNDLED
@@ -58,6 +59,31 @@ def test_its_recipe_is_there(name):
         recipe["scaling"] = zoo.create_model(recipe["model"]).model_args["scaling"]
     for key, value in recipe.items():
         assert trained.get(key, DEFAULTS[key]) == value, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_the_network_of_its_name_and_of_its_twins(name):
+    """But for time steps, classes, channels and what only training sees: so whatever loads weights by names works."""
+    args, classes = config(name)["model_args"], config(name)["num_classes"]
+    architecture, file = config(name)["architecture"], BUNDLED / name / "model.safetensors"
+    by_name = zoo.create_model(architecture).model_args
+    differing = {key for key in args | by_name if args.get(key) != by_name.get(key)}
+    assert differing <= {"timesteps", "in_chans", "surrogate", "scaling", "dropout"}
+
+    trained = zoo.create_model(name, pretrained=True)
+    zoo.create_model(name).load_state_dict(trained.state_dict())
+    want = trained.eval()(x := torch.randn(2, 3, 32, 32))
+    plain = plain_name(architecture)
+    for twin in (plain, f"{plain}_gs"):
+        model = zoo.create_model(twin, num_classes=classes, timesteps=trained.timesteps).eval()
+        model.load_state_dict(trained.state_dict())
+        assert torch.equal(model(x), want)
+        for timms in (
+            {"checkpoint_path": str(file)},
+            {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file), "num_classes": classes}},
+        ):
+            model = timm.create_model(twin, num_classes=classes, timesteps=trained.timesteps, **timms).eval()
+            assert torch.equal(model(x), want)
 
 
 @pytest.mark.slow

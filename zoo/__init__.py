@@ -7,22 +7,25 @@
 
 from . import models as models
 from .checkpoint import read_checkpoint, save_checkpoint
-from .data import list_datasets, load_dataset
+from .data import DataSet, list_datasets, load_dataset, register_dataset
 from .errors import ZooError
 from .family import Variant, register_family
 from .kernels import list_kernels
 from .load import load, load_checkpoint
 from .metrics import SpikeCounter
 from .network import SpikingNetwork
-from .neurons import create_neuron, list_neurons
-from .neurons.surrogate import list_surrogates
-from .registry import create_model, is_model, list_models, list_pretrained, load_plugin, model_info, register_model
+from .neurons import SpikingNeuron, create_neuron, list_neurons, register_neuron
+from .neurons.surrogate import list_surrogates, register_surrogate
+from .plugins import load_plugin
+from .registry import create_model, is_model, list_models, list_pretrained, model_info, register_model
 from .scaling import list_scalings, register_scaling
 
 __version__ = "0.1.0"
 __all__ = [
+    "DataSet",
     "SpikeCounter",
     "SpikingNetwork",
+    "SpikingNeuron",
     "Variant",
     "ZooError",
     "create_model",
@@ -41,8 +44,11 @@ __all__ = [
     "load_plugin",
     "model_info",
     "read_checkpoint",
+    "register_dataset",
     "register_family",
     "register_model",
+    "register_neuron",
     "register_scaling",
+    "register_surrogate",
     "save_checkpoint",
 ]

@@ -7,13 +7,14 @@ from typing import Any
 
 from timm.models import split_model_name_tag
 
-from .errors import CommandParser, one_of, run_command
+from .errors import CommandParser, one_of, run_command, shown
 from .models.catalogue import describe, summary
 from .neurons import list_neurons
 from .neurons.encoding import list_encodings
 from .neurons.norm import list_norms
 from .neurons.surrogate import list_surrogates
-from .registry import is_model, list_models, load_plugin
+from .plugins import add_plugin_option
+from .registry import is_model, list_models
 from .scaling.spec import list_scalings
 
 _KEYWORDS = {
@@ -35,8 +36,8 @@ columns:
   dense (M)          multiply-accumulates of convolutions and linear layers for one image and one time step, were
                      nothing sparse; a spiking network does a share of them
   T                  time steps unless you say timesteps=...
-  published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; below
-                     the table, each with its citation. Methods and recipes differ, and nothing there was measured here
+  published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; with
+                     --published, each with its citation. Methods and recipes differ, and none was measured here
   checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads
 
 A name that ends in _gs is the same network, trained with gradient scaling; _wN has N channels in its first stage.
@@ -64,27 +65,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what = "one model, or one rule of gradient scaling, in detail"
     info = commands.add_parser("info", help=what, description=f"Show {what}.", epilog=_INFO, formatter_class=raw)
     info.add_argument("name", metavar="NAME", help="a model, with or without .tag, or a rule")
-    plugin = "a Python file to run first, which registers models or rules of yours (repeatable)"
+    listing.add_argument("--published", action="store_true", help="also every published result, with its citation")
     for command in (listing, info):
         command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
-        command.add_argument("--plugin", metavar="FILE", action="append", default=[], help=plugin)
+        add_plugin_option(command)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments = parse(argv)
-    for file in arguments.plugin:
-        load_plugin(file)
     if arguments.command == "info":
         found = _info(arguments.name)
     else:
         keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
         found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": keywords}
     if arguments.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2))
     else:
-        print(_about(found) if arguments.command == "info" else _listing(**found))
+        print(_about(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
 
 
 def _matching(patterns: list[str]) -> list[str]:
@@ -100,7 +99,7 @@ def _info(name: str) -> dict[str, Any]:
     return describe(name)
 
 
-def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> str:
+def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], published: bool) -> str:
     head = ["model", "params (M)", "dense (M)", "T", "published", "checkpoints"]
     rows = [
         [
@@ -113,9 +112,9 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]]) -> st
         ]
         for row in models
     ]
-    # A twin has the references of its plain twin: say each once.
-    references = {id(reference): reference for row in models for reference in row["references"]}
-    parts = [_table(head, rows, right={1, 2, 3}), *_published(references.values())]
+    parts = [_table(head, rows, right={1, 2, 3})]
+    if published:  # a twin has the references of its plain twin: say each once
+        parts += _published({id(reference): reference for row in models for reference in row["references"]}.values())
     parts.append("\n".join(f"{keyword}: {', '.join(names)}" for keyword, names in keywords.items()))
     return "\n\n".join(parts)
 
@@ -167,13 +166,14 @@ def _about(found: dict[str, Any]) -> str:
             value = json.dumps(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             value = f"{value:,}"
-        lines.append(f"{key + ':':18}{value if value != '' else '-'}")
+        lines.append(f"{key + ':':18}{shown(value, 2000) if value != '' else '-'}")
     return "\n\n".join(["\n".join(lines), *_published(found.get("references", []))])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
     columns = []
-    for i, column in enumerate(zip(head, *rows, strict=True)):
+    cells = [[shown(cell) for cell in row] for row in (head, *rows)]
+    for i, column in enumerate(zip(*cells, strict=True)):
         width = max(map(len, column))
         columns.append([cell.rjust(width) if i in right else cell.ljust(width) for cell in column])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

@@ -1,30 +1,72 @@
-"""The one error type that reaches a user as a sentence instead of a traceback."""
+"""The one error type that reaches a user as a sentence instead of a traceback, and how foreign text is printed."""
 
 import argparse
+import math
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+# Characters of a message, and of a word in it: a value of any length is named, not printed whole.
+_MESSAGE, _WORD = 1000, 240
+# Of an option on a command line.
+_LARGEST = 2**53
+
+
+def shown(text: object, limit: int = 200) -> str:
+    """Text that may come from anybody, for a terminal: on one line, with nothing that the terminal would obey.
+
+    Control characters, escape sequences, line ends, controls of writing direction and halves of surrogate pairs become
+    escapes, \\x1b; what is longer than `limit` characters loses its middle.
+    """
+    line = str(text)
+    if len(line) > limit:
+        head = limit * 3 // 4
+        line = f"{line[:head]} ... {line[-(limit - head) :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def quoted(value: object, limit: int = 200) -> str:
+    """repr(value), as `shown` gives it."""
+    try:
+        return shown(repr(value), limit)
+    except (ValueError, RecursionError):  # of an integer with thousands of digits, of a list in itself
+        return f"a very long {type(value).__name__}"
+
 
 class ZooError(ValueError):
-    """Bad input: the message names the bad value and what to do about it."""
+    """Bad input: the message names the bad value and what to do about it, on one line."""
+
+    def __init__(self, message: str) -> None:
+        words = re.sub(rf"\S{{{_WORD},}}", lambda word: shown(word[0], _WORD), message)
+        super().__init__(shown(words, _MESSAGE))
 
 
 def one_of(kind: str, value: object, known: list[str]) -> ZooError:
     """The error for a name that is not known: the name, its nearest neighbours and the whole list when it is short."""
     from difflib import get_close_matches
 
-    near = get_close_matches(str(value), known, n=3)
+    near = get_close_matches(shown(value), known, n=3) if isinstance(value, str) else []
     listing = (", ".join(known) or "none") if len(known) <= 16 else f"{len(known)} names"
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return ZooError(f"unknown {kind} {value!r}{hint} (known: {listing})")
+    return ZooError(f"unknown {kind} {quoted(value)}{hint} (known: {listing})")
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error that is not ours, short enough for ours."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
+    return shown(" ".join(str(error).split()), 300)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """How much memory somebody asked for in vain, in words, if that is what this error says; else None."""
+    text = str(error)
+    ours = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not ours and not (isinstance(error, RuntimeError) and re.search(r"not enough memory|can.t allocate", text)):
+        return None
+    asked = re.search(r"allocate ([\d.]+ ?(?:[KMGT]i?B|bytes))", text)
+    return f"not enough memory ({asked[1]} more were needed)" if asked else "not enough memory"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -32,25 +74,61 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+        self.register("type", int, _integer)
+        self.register("type", float, _number)
 
     def error(self, message: str) -> NoReturn:
         raise ZooError(f"{message} (see {self.prog} --help)")
 
 
+def _integer(text: str) -> int:
+    return _bounded(text, int)
+
+
+def _number(text: str) -> float:
+    return _bounded(text, float)
+
+
+def _bounded(text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not -_LARGEST <= value <= _LARGEST:
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"expected {what} of at most {_LARGEST}, not {quoted(text)}")
+    return value
+
+
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
-    """Run a command line; bad input and a failing disk end in one line on stderr and exit status 2."""
+    """Run a command line; bad input, a failing disk and too little memory end in one line on stderr, exit status 2."""
+    # Without the line of our code.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {shown(message, 2000)}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(argv)
     except ZooError as error:
         sys.exit(_report(str(error)))
     except OSError as error:
         sys.exit(_report(f"{error.strerror or error}: {error.filename or 'an output of this command'}"))
+    except UnicodeEncodeError as error:
+        text = f"{error.object!r} cannot be a file's name here, where names are {error.encoding}"
+        sys.exit(_report(f"{text}: set LANG=C.UTF-8, or choose another name"))
+    except RecursionError:
+        sys.exit(_report("the input is nested too deeply"))
+    except (MemoryError, RuntimeError) as error:
+        if (problem := out_of_memory(error)) is None:
+            raise
+        sys.exit(_report(f"{problem}: use a smaller batch, fewer time steps, or smaller images or networks"))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def _report(message: str) -> int:
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    if not rank.isdecimal() or int(rank) == 0:  # of several processes one speaks
+        print(f"error: {ZooError(message)}", file=sys.stderr)
     return 2

@@ -1,5 +1,7 @@
 """A family of architectures: one class of networks and a table of its variants, each registered with its `_gs` twin."""
 
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +10,12 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 
-from .checkpoint import CONFIG, WEIGHT_SOURCES, WEIGHTS
+from .checkpoint import CONFIG, PLACEMENT, WEIGHT_SOURCES, WEIGHTS
+from .errors import ZooError, one_of
 from .files import read_json
 from .hub.published import published
 from .load import BUNDLED, find_checkpoint, of_architecture, record_origin
-from .network import SpikingNetwork
+from .network import SpikingNetwork, check_global_pool
 from .registry import register_model
 from .scaling import NONE
 
@@ -96,7 +99,7 @@ def register_family(
         first_conv, classifier: names of the layers that timm adapts to other channels and classes.
 
     Raises:
-        ZooError: a name is already one of timm's.
+        ZooError: a name is already one of timm's or the zoo's.
     """
     module = sys.modules[sys._getframe(1).f_globals["__name__"]]
     twins = []
@@ -127,6 +130,8 @@ def scaled_twin(variant: Variant) -> Variant:
 
 def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) -> Callable[..., SpikingNetwork]:
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+        for key in variant.shape.keys() & kwargs.keys():
+            raise ZooError(f"{key} is what makes {variant.name} that network, and cannot be changed")
         return build(network, variant.name, pretrained, variant.defaults, **variant.shape, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name
@@ -149,9 +154,12 @@ def build(
         kwargs: those of the user, and those of the architecture that nobody may change.
 
     Raises:
-        ZooError: `pretrained`, and no weights are published under the name and tag, or they cannot be had; a broken
-            checkpoint.
+        ZooError: a keyword that the network does not have; `pretrained`, and no weights are published under the name
+            and tag, or they cannot be had; a broken checkpoint.
     """
+    in_file = kwargs.pop("pretrained_model_args", None) or {}  # which timm added to the user's
+    kwargs = _in_our_words(kwargs, in_file)
+    given = kwargs.keys() - in_file.keys()
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
     # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
@@ -168,26 +176,62 @@ def build(
             kwargs = checkpoint.config["model_args"] | kwargs
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     kwargs = dict(defaults or {}) | kwargs
-    features = {"feature_cls": StageFeatures}  # for `features_only`
-    model = build_model_with_cfg(network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs)
+    placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
+    features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
+    try:
+        model = build_model_with_cfg(
+            network, architecture, pretrained, pretrained_cfg=cfg, feature_cfg=features, **kwargs
+        )
+    except TypeError as error:
+        wrong = re.search("unexpected keyword argument '(.+?)'", str(error))
+        if wrong is None or wrong[1] not in kwargs:
+            raise
+        known = [key for key in _keywords(network, defaults or {}) if key not in given]
+        raise one_of(f"keyword of {architecture}", wrong[1], known) from error
     if isinstance(model, SpikingNetwork):
         _describe(model)
         if checkpoint is not None:
             record_origin(model, checkpoint)
-    return model
+    return model.to(**placement) if placement else model
+
+
+def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords, of which some may be timm's and some those of a checkpoint's file, in the names of the networks.
+
+    timm's `drop_rate` is `dropout`, and its `global_pool` would be "avg".
+
+    Raises:
+        ZooError: both names of one thing with different values, or another pooling.
+    """
+    ours = dict(kwargs)
+    check_global_pool(ours.pop("global_pool", None))
+    if (rate := ours.pop("drop_rate", None)) is not None:
+        if ours.get("dropout", rate) != rate and "dropout" not in in_file:
+            raise ZooError(f"drop_rate {rate!r} and dropout {ours['dropout']!r} are two names of one number: give one")
+        ours["dropout"] = rate
+    return ours
+
+
+def _keywords(network: type[SpikingNetwork], defaults: Mapping[str, Any]) -> list[str]:
+    """The keywords that may be given to a network: those with defaults in the signatures of its class and bases."""
+    classes = [cls for cls in network.__mro__ if issubclass(cls, SpikingNetwork)]
+    given = [p for cls in classes for p in inspect.signature(cls.__init__).parameters.values() if p.name != "own"]
+    return list(dict.fromkeys([*defaults, *(p.name for p in given if p.default is not p.empty), "drop_rate"]))
 
 
 class StageFeatures(FeatureGetterNet):
-    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage."""
+    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage.
 
-    def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int], **kwargs: Any) -> None:
-        if tuple(out_indices if not isinstance(out_indices, int) else ()) == (0, 1, 2, 3, 4):  # timm's default
-            out_indices = tuple(range(len(model.stages)))
-        super().__init__(model, out_indices, **kwargs)
+    Raises:
+        ZooError: `out_indices` (see `SpikingNetwork.stage_indices`) names a stage that there is not.
+    """
+
+    def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int] | None, **kwargs: Any) -> None:
+        super().__init__(model, model.stage_indices(out_indices), **kwargs)
 
 
 def _describe(model: SpikingNetwork) -> None:
-    """Make pretrained_cfg speak of the network that was built, where keywords changed channels or classes."""
+    """Make pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
     cfg = model.pretrained_cfg
     cfg.pop("state_dict", None)
     cfg["num_classes"] = model.num_classes
@@ -197,3 +241,5 @@ def _describe(model: SpikingNetwork) -> None:
         cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
         for key in ("mean", "std"):
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
+    if model.img_size:
+        cfg["input_size"] = (model.in_chans, model.img_size, model.img_size)

@@ -1,18 +1,32 @@
-"""Files: written whole or not at all, JSON and YAML read as values only, every mistake one sentence."""
+"""Files: written whole or not at all, read within bounds, JSON and YAML as plain values, every mistake one sentence."""
 
+import contextlib
 import hashlib
+import io
 import json
+import math
 import os
+import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import ZooError
+from .errors import ZooError, one_line, quoted
+
+# Beyond what any file of that kind needs, and little enough to read.
+TEXT_LIMIT, _YAML_LIMIT = 16 * 2**20, 256 * 2**10
+_DEEPEST = 64
+_LARGEST = 2**63
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
+def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:
     """Write `data` to a temporary file beside `path`, flush it to the disk, then rename it.
+
+    Args:
+        keep: once the new file is whole, what was at `path` before goes there.
 
     Raises:
         ZooError: the file cannot be written (no space, no permission ...). Nothing is left behind, and a file that
@@ -28,40 +42,167 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}") from error
+    except ValueError as error:  # NUL in its name, or what the file system's encoding lacks
+        raise ZooError(f"cannot write {str(path)!r}: {one_line(error)}") from error
     return path
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     """Write `value` as indented JSON, atomically."""
-    return atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return atomic_write(path, text.encode(errors="backslashreplace"))  # half a surrogate pair becomes JSON's escape
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; a missing or malformed one raises ZooError with its name."""
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[io.BufferedReader]:
+    """A file of at most `limit` bytes, open for reading; never waits for a pipe, never reads from a device.
+
+    Raises:
+        ZooError: no such file, no ordinary one, none that may be read, or a larger one.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"cannot read {path} as JSON: {error}") from error
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ZooError(f"cannot read {str(path)!r}: {one_line(error)}") from error
+    with file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            kind = "a directory" if stat.S_ISDIR(about.st_mode) else "a pipe, a socket or a device"
+            raise ZooError(f"cannot read {path}: it is {kind}, not a file")
+        if limit is not None and about.st_size > limit:
+            raise ZooError(f"{path} has {about.st_size:,} bytes: at most {limit:,} are read of such a file")
+        yield file
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        ZooError: see `open_regular`.
+    """
+    try:
+        with open_regular(path, limit) as file:
+            return file.read(limit)
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
+    """The content of a UTF-8 file of at most `limit` bytes, line ends as they are.
+
+    Raises:
+        ZooError: it is no UTF-8, or see `open_regular`.
+    """
+    data = read_bytes(path, limit)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
+
+
+def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ZooError: see `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path, limit), str(path))
+
+
+def parse_json(text: str | bytes, origin: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        origin: where it is from, for the error.
+
+    Raises:
+        ZooError: it is no JSON; a key stands twice in one object; it holds NaN or another number, text or depth that
+            no file of ours has.
+    """
+    try:
+        return _plain(json.loads(text, object_pairs_hook=_once))
+    except RecursionError:
+        raise ZooError(f"cannot read {origin} as JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ZooError(f"cannot read {origin} as JSON: {one_line(error)}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {quoted(twice)} stands twice")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """`value` itself, if it is JSON, no deeper than `_DEEPEST`, of numbers that fit 64 bits and of whole characters.
+
+    Raises:
+        ValueError: it is not.
+    """
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        deeper: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                deeper += [*item, *item.values()]
+                if any(not isinstance(key, str) for key in item):
+                    key = next(key for key in item if not isinstance(key, str))
+                    raise ValueError(f"the key {quoted(key)} is no text: put it in quotes")
+            elif isinstance(item, list):
+                deeper += item
+            elif isinstance(item, str):
+                if re.search("[\ud800-\udfff\0]", item):
+                    raise ValueError(f"{quoted(item)} holds what is no character")
+            elif item is not None and not isinstance(item, int | float):
+                raise ValueError(f"{quoted(item)} is no text, number, list or mapping")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError(f"{item} is no number that is finite")
+            elif isinstance(item, int) and not -_LARGEST <= item < _LARGEST:
+                raise ValueError(f"the integer {quoted(item, 30)} does not fit 64 bits")
+        if not deeper:
+            return value
+        level = deeper
+    raise ValueError("it is nested too deeply")
 
 
 def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
     """The sha256 of some bytes, or of the file at a path, as 64 hexadecimal digits."""
     if isinstance(data, bytes):
         return hashlib.sha256(data).hexdigest()
-    with open(data, "rb") as file:
+    with open_regular(data) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which a key that stands twice does not pass."""
+    """PyYAML's safe loader, which some things do not pass: a key that stands twice, and a value that is written once
+    and taken many times. It reads numbers as decimals: not 1:30 as 90, nor 010 as 8; and no dates."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as PyYAML has it)
+        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            what = f"*{event.anchor}: write the value out, aliases are not read"
+            raise yaml.composer.ComposerError(None, None, what, event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -72,6 +213,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text.
 
@@ -79,27 +228,22 @@ def parse_yaml(text: str, origin: str) -> Any:
         origin: where it is from, for the error.
 
     Raises:
-        ZooError: it is no YAML of plain values, or a key stands twice in one mapping.
+        ZooError: it is no YAML of plain values, a key stands twice in one mapping, a value is an alias; it holds a
+            number, text or depth that no file of ours has.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _plain(yaml.load(text, _Loader))
     except RecursionError:
         raise ZooError(f"cannot read {origin} as YAML: it is nested too deeply") from None
     # PyYAML leaves what its constructors make of a bad date or number as it comes.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        raise ZooError(f"cannot read {origin} as YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ZooError(f"cannot read {origin} as YAML: {one_line(error)}") from error
 
 
 def read_yaml(path: Path) -> Any:
     """The value of a YAML file.
 
     Raises:
-        ZooError: it cannot be read, or see `parse_yaml`.
+        ZooError: see `read_text` and `parse_yaml`.
     """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ZooError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ZooError(f"cannot read {path} as YAML: {error}") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path, _YAML_LIMIT), str(path))

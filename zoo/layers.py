@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
-from .specs import check_integer
+from .specs import check_timesteps, check_weights
 
 
 def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
@@ -37,7 +37,7 @@ class LayerFactory:
         norm: str | Mapping[str, Any],
         kernel: str,
     ) -> None:
-        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.timesteps = check_timesteps(timesteps)
         self._neuron, self._surrogate, self._norm, self._kernel = neuron, surrogate, norm, kernel
         self.threshold = self.neuron().threshold
 
@@ -71,6 +71,7 @@ class LayerFactory:
         """
         if by_default is None:
             by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels
+        check_weights(out_channels, in_channels * kernel_size**2 // others.get("groups", 1))
         padding = others.get("dilation", 1) * (kernel_size // 2)
         settings = {"timesteps": self.timesteps, "by_default": by_default} | others
         return SpikingConv2d(in_channels, out_channels, kernel_size, stride, padding, **settings)
@@ -79,6 +80,7 @@ class LayerFactory:
         self, in_features: int, out_features: int, *, bias: bool = True, by_default: bool = False
     ) -> SpikingLinear:
         """A linear layer over spikes [T*B, C]."""
+        check_weights(out_features, in_features)
         return SpikingLinear(in_features, out_features, bias, timesteps=self.timesteps, by_default=by_default)
 
 
@@ -93,13 +95,29 @@ def fire(
         saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
     """
     post = PostSpikes()
-    return post.tie(neurons(layer(x, post, saved), norm=norm))
+    return post.tie(neurons(layer(x, post=post, saved=saved), norm=norm))
 
 
 def tie_compact(post: PostSpikes, spikes: Tensor) -> tuple[Tensor, Tensor | None]:
     """`spikes`, tied to the layer that drives them, and `compact(spikes)`, for the layer that they drive to save."""
     saved = compact(spikes)
     return post.tie(spikes, saved), saved
+
+
+class MatMul(nn.Module):
+    """Matrix product of two activations: a module, so that `zoo.metrics` can count it."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """[..., I, J] and [..., J, K] to [..., I, K]."""
+        return a @ b
+
+
+class Hadamard(nn.Module):
+    """Elementwise product of two activations, such as a mask: a module, so that `zoo.metrics` can count it."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two tensors that broadcast, to their product."""
+        return a * b
 
 
 class ConvNeuron(nn.Module):

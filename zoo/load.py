@@ -33,7 +33,7 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     config = checkpoint.config
     cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     try:
-        args = config["model_args"] | kwargs
+        args = config["model_args"] | kwargs | {"pretrained_model_args": config["model_args"]}
         model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=cfg, **args)
     except ZooError:
         raise

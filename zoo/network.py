@@ -15,7 +15,7 @@ from .neurons.encoding import encode, resolve_encoding
 from .neurons.folding import unfold_steps
 from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
-from .specs import check_integer, check_number
+from .specs import MOST_CLASSES, check_integer, check_number, check_timesteps
 
 
 class SpikingNetwork(nn.Module):
@@ -47,6 +47,8 @@ class SpikingNetwork(nn.Module):
     fc: nn.Module
     num_features: int
     head_hidden_size: int
+    img_size: int | None = None
+    """Side of the only images that it takes; None for any."""
     feature_info: list[dict[str, Any]]
     """timm's: channels (num_chs), reduction and name (module) of the output of every stage."""
     model_args: dict[str, Any]
@@ -79,9 +81,9 @@ class SpikingNetwork(nn.Module):
         self.make = LayerFactory(timesteps, neuron, surrogate, norm, kernel)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
-        self.num_classes = check_integer("num_classes", num_classes, 0)
-        self.in_chans = check_integer("in_chans", in_chans, 1)
-        self.stem_stride = check_integer("stem_stride", stem_stride, 1)
+        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
+        self.in_chans = check_integer("in_chans", in_chans, 1, 256)
+        self.stem_stride = check_integer("stem_stride", stem_stride, 1, 64)
         self.timesteps, self.encoding = timesteps, resolve_encoding(encoding)
         self._scaling = resolve_scaling(scaling)
         self.model_args = {
@@ -146,8 +148,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ZooError: the input is not in the shape that the encoding takes.
         """
-        logits = unfold_steps(self.forward_head(self.forward_features(x)), self.timesteps)
-        return logits if per_step else logits.mean(0)
+        return self.forward_head(self.forward_features(x), per_step=per_step)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Encoded input to [T*B, C, H, W]; with `repeat`, it is [B, C, H, W], the same at every time step."""
@@ -164,10 +165,19 @@ class SpikingNetwork(nn.Module):
         """Features [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
         return self.dropout(self.pool(x).flatten(1))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features [T*B, C, H, W] to logits [T*B, classes], or to the classifier's inputs if `pre_logits`."""
+    def forward_classifier(self, x: Tensor) -> Tensor:
+        """The classifier's inputs [T*B, C'] to logits [T*B, classes]."""
+        logits: Tensor = self.fc(x)
+        return logits
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False, per_step: bool = False) -> Tensor:
+        """Features [T*B, C, H, W] to logits [B, classes], or to the classifier's inputs [B, C'] if `pre_logits`.
+
+        They are means over time; with `per_step`, those of every time step, [T, B, ...].
+        """
         x = self.forward_pre_logits(x)
-        return x if pre_logits else self.fc(x)
+        steps = unfold_steps(x if pre_logits else self.forward_classifier(x), self.timesteps)
+        return steps if per_step else steps.mean(0)
 
     def forward_intermediates(
         self,
@@ -193,12 +203,7 @@ class SpikingNetwork(nn.Module):
         """
         if output_fmt not in ("NCHW", "TNCHW"):
             raise one_of("output_fmt", output_fmt, ["NCHW", "TNCHW"])
-        count = len(self.stages)
-        if indices is None or isinstance(indices, int):
-            indices = range(-(count if indices is None else indices), 0)
-        if not all(-count <= index < count for index in indices):
-            raise ZooError(f"stages {list(indices)} are not all among the {count} of this network")
-        take = [index % count for index in indices]
+        take = self.stage_indices(indices)
         x = self.forward_stem(*encode(x, self.encoding, self.timesteps, self.in_chans))
         outputs = {}
         for i, stage in enumerate(self.stages):
@@ -210,13 +215,32 @@ class SpikingNetwork(nn.Module):
         intermediates = [outputs[i] if output_fmt == "TNCHW" else outputs[i].mean(0) for i in take]
         return intermediates if intermediates_only else (x, intermediates)
 
+    def stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Which stages are meant, from 0: an integer n for the last n, negative ones from the end, None for all.
+
+        Raises:
+            ZooError: there is no such stage.
+        """
+        count = len(self.stages)
+        wanted: Any = range(-count if indices is None else -indices, 0) if isinstance(indices, int | None) else indices
+        given = list(wanted) if isinstance(wanted, Sequence) else []
+        if not given or not all(type(index) is int and -count <= index < count for index in given):
+            known = f"give indices from {-count} to {count - 1}, or the number of last stages"
+            raise ZooError(f"a network of {count} stages has no {indices!r}: {known}")
+        return [index % count for index in given]
+
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
         return self.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last linear layer by a new one for `num_classes` classes (0: none)."""
-        self.num_classes = num_classes
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last linear layer by a new one for `num_classes` classes (0: none).
+
+        Raises:
+            ZooError: `num_classes` is no such number, or `global_pool` another pooling than the network's own.
+        """
+        check_global_pool(global_pool)
+        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
         device = next(self.parameters()).device
         self.fc = self.make_classifier(self.head_hidden_size).to(device)
 
@@ -226,9 +250,10 @@ class SpikingNetwork(nn.Module):
         return nn.Linear(features, self.num_classes) if self.num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks."""
+        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; what is in
+        none of them, the head, comes last."""
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
-        return {"stem": r"^(?!stages|fc|final)", "blocks": [(blocks, None), (r"^final|^fc", (99999,))]}
+        return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
     def set_timesteps(self, timesteps: int) -> None:
         """Run with another number of time steps from now on, with the same parameters.
@@ -238,7 +263,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ZooError: the network learns something for each time step (tebn, glif, psn).
         """
-        if check_integer("timesteps", timesteps, 1) == self.timesteps:
+        if check_timesteps(timesteps) == self.timesteps:
             return
         fixed = [name for name, module in self.named_modules() if getattr(module, "learns_per_step", False)]
         if fixed:
@@ -295,10 +320,25 @@ class SpikingNetwork(nn.Module):
         for name, value in self.scaling_state().items():
             value.copy_(state[name])
 
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """The keywords that timm's `save_for_hf` writes."""
+        return dict(self.model_args)
+
+    @_model_args.setter
+    def _model_args(self, value: Mapping[str, Any]) -> None:
+        """timm notes the keywords of `create_model` here; `model_args` has those of the checkpoint, too."""
+
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
         names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, SpikingNeuron))
         return ", ".join(names)
+
+
+def check_global_pool(pool: str | None) -> None:
+    """Raise ZooError unless timm's keyword `global_pool` asks for nothing, or for what the networks have: "avg"."""
+    if pool not in (None, "avg"):
+        raise ZooError(f"global_pool must be 'avg', not {pool!r}: how a network of the zoo pools is a part of it")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, commit, date, versions, machine."""
+"""Where a number comes from: command, commit, date, versions, machine, plugins."""
 
 import os
 import platform
@@ -12,44 +12,54 @@ from typing import Any
 
 import torch
 
+from .errors import shown
+from .plugins import loaded_plugins
+
+_LONGEST = 8000
 _ROOT = Path(__file__).resolve().parent.parent
+_FOLDER = "folder:"  # in front of the folder of a data set
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
 def provenance() -> dict[str, Any]:
-    """The fields that every measurement file carries: command, commit, date, versions, machine."""
+    """The fields that every measurement file carries: command, commit, date, versions, machine, plugins."""
     return {
         "command": command(),
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES if _version(p)},
         "machine": machine(),
+        "plugins": loaded_plugins(),
     }
 
 
 def command() -> str:
-    """The command line of this process, to be typed again: `python -m recipes.train ...`.
+    """The command line of this process, to be typed again: `snn-zoo train ...` or `python -m recipes.train ...`.
 
-    Paths are as `without_folders` leaves them.
+    Paths are as `without_folders` leaves them. What cannot be printed is written as an escape.
     """
     arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is None:
-        return shlex.join([Path(sys.argv[0]).name, *arguments])
-    start = ["python"]
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
-    return shlex.join([*start, "-m", spec.name.removesuffix(".__main__"), *arguments])
+    start, world = [], os.environ.get("WORLD_SIZE", "1")
+    if several := world.isdecimal() and int(world) > 1:
+        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", world)]
+    if spec is None:  # a script, as snn-zoo is one
+        words = [*start, *(["--no-python"] if several else []), Path(sys.argv[0]).name]
+    else:
+        words = [*(start or ["python"]), "-m", spec.name.removesuffix(".__main__")]
+    return shown(shlex.join([*words, *arguments]), _LONGEST)
 
 
 def without_folders(word: str) -> str:
-    """A path out of the working directory, also as --option=PATH, cut to its last part; other words as they are.
+    """A path out of the working directory, also as --option=PATH or folder:PATH, cut to its last part; other words as
+    they are.
 
     Where somebody keeps files is no part of a result.
     """
     option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    kind, value = (_FOLDER, value.removeprefix(_FOLDER)) if value.startswith(_FOLDER) else ("", value)
     outside = os.path.isabs(value) or value.startswith(("~", ".."))
-    return f"{option}{sign}{Path(value).name}" if outside else word
+    return f"{option}{sign}{kind}{Path(value).name}" if outside else word
 
 
 def commit() -> str | None:

@@ -14,11 +14,17 @@ from .data import DataSet
 from .errors import ZooError, one_of
 from .files import read_json, sha256_of
 from .network import SpikingNetwork
+from .plugins import is_plugins
 from .provenance import provenance
 from .scaling.spec import resolve_scaling
+from .specs import MOST_TIMESTEPS
 
-# Far beyond any measurement, yet small enough that every number in a result fits a float. NaN fails the comparison too.
-_LIMIT = 1e300
+# Far beyond any measurement, yet small enough to compute with and to draw. NaN fails the comparison too.
+_LIMIT = 1e18
+# The fewest spikes per image that are any: one spike in a trillion images.
+_FEWEST = 1e-12
+# Of a text: characters, all of them printable.
+_LONGEST = 10_000
 
 
 class Check(NamedTuple):
@@ -74,7 +80,7 @@ def _is_reference(value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() == {"top1", "spikes_per_image", "citation"}
         and (value["top1"] is None or is_number(value["top1"], 0, 100))
-        and (value["spikes_per_image"] is None or is_number(value["spikes_per_image"]))
+        and (value["spikes_per_image"] is None or _is_count(value["spikes_per_image"]))
         and TEXT.test(value["citation"])
     )
 
@@ -94,10 +100,17 @@ def _or_null(check: Check) -> Check:
     return Check(f"{check.expected}, or null", lambda value: value is None or check.test(value))
 
 
+def _is_count(value: Any) -> bool:
+    return is_number(value) and (value == 0 or value >= _FEWEST)
+
+
 TEXT = Check("a non-empty string", lambda value: isinstance(value, str) and value.strip() != "")
 # Dataset, model and tag become folder names, so what could lead out of the results folder is not a name.
-NAME = Check("a name of letters, digits, _ and -", _matches(r"[A-Za-z0-9][A-Za-z0-9_-]*"))
-TAG = Check("a tag of letters, digits, _ . and -, or an empty string", _matches(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*)?"))
+NAME = Check("a name of letters, digits, _ and -, at most 100", _matches(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"))
+TAG = Check(
+    "a tag of letters, digits, _ . and -, at most 100, or an empty string",
+    _matches(r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"),
+)
 NUMBER = Check("a finite number, 0 or more", is_number)
 PERCENT = Check("a percentage, 0 to 100", lambda value: is_number(value, 0, 100))
 COUNT = Check("an integer, 0 or more", is_int)
@@ -106,9 +119,23 @@ INTEGER = Check("an integer", lambda value: isinstance(value, int) and is_number
 SHA256 = Check("64 lower-case hexadecimal digits", _matches(r"[0-9a-f]{64}"))
 DATE = Check("an ISO 8601 date, such as 2026-01-31T12:00:00Z", _is_date)
 DICT = Check("an object", lambda value: isinstance(value, dict))
-NUMBERS = Check("a list of numbers, 0 or more", lambda value: isinstance(value, list) and all(map(is_number, value)))
+SPIKES = Check(f"a finite number, 0 or at least {_FEWEST:g}", _is_count)
+STEPS = Check("a list of spikes per image", lambda value: isinstance(value, list) and all(map(_is_count, value)))
 LAYERS = Check(
-    "an object from layer to spikes per image", lambda value: DICT.test(value) and all(map(is_number, value.values()))
+    "an object from layer to spikes per image", lambda value: DICT.test(value) and all(map(_is_count, value.values()))
+)
+SHARE = Check("a share, 0 to 1", lambda value: is_number(value, 0, 1))
+RATES = Check(
+    "an object from layer to firing rate, 0 to 1",
+    lambda value: DICT.test(value) and all(map(SHARE.test, value.values())),
+)
+OPERATIONS = Check(
+    "an object of Effective_ACs, Effective_MACs and Dense, numbers of 0 or more",
+    lambda value: (
+        DICT.test(value)
+        and value.keys() == {"Effective_ACs", "Effective_MACs", "Dense"}
+        and all(map(is_number, value.values()))
+    ),
 )
 SCALING = Check('an object with a "name"', lambda value: DICT.test(value) and TEXT.test(value.get("name")))
 MACHINE = Check(
@@ -122,10 +149,12 @@ LATENCY = Check(
 REFERENCE = Check("an object of top1, spikes_per_image (numbers or null) and citation (a string)", _is_reference)
 
 _SPIKES = {
-    "spikes_per_image": _or_null(NUMBER),
+    "spikes_per_image": _or_null(SPIKES),
     "spikes_per_layer": _or_null(LAYERS),
-    "spikes_per_step": _or_null(NUMBERS),
-    "timesteps": POSITIVE,
+    "spikes_per_step": _or_null(STEPS),
+    "timesteps": Check(
+        f"an integer, 1 to {MOST_TIMESTEPS}", lambda value: is_int(value, 1) and value <= MOST_TIMESTEPS
+    ),
 }
 _PROVENANCE = {"command": TEXT, "commit": _or_null(TEXT), "date": DATE, "versions": DICT, "machine": MACHINE}
 
@@ -177,7 +206,26 @@ REQUIRED: dict[str, Checks] = {
     },
 }
 """The keys of a result file, in its order."""
-OPTIONAL: Checks = {"reference": _or_null(REFERENCE), "note": Check("a string", lambda value: isinstance(value, str))}
+COSTS: Checks = {
+    "firing_rates": _or_null(RATES),
+    "activation_sparsity": _or_null(SHARE),
+    "membrane_updates": _or_null(NUMBER),
+    "Effective_ACs": _or_null(NUMBER),
+    "Effective_MACs": _or_null(NUMBER),
+    "Dense": _or_null(NUMBER),
+    "products": _or_null(OPERATIONS),
+    "stem": _or_null(OPERATIONS),
+    "footprint_bytes": _or_null(COUNT),
+    "connection_sparsity": _or_null(SHARE),
+    "energy_uj": _or_null(NUMBER),
+}
+"""What `zoo.metrics.evaluate` counts beside accuracy and spikes; results older than these keys lack them."""
+OPTIONAL: Checks = {
+    "reference": _or_null(REFERENCE),
+    "note": Check("a string", lambda value: isinstance(value, str)),
+    **COSTS,
+    "plugins": Check("a list of {file, sha256}, or null", is_plugins),
+}
 
 
 def _not_null(key: str) -> Check:
@@ -312,8 +360,8 @@ def check(
 
 
 def _check_leaves(origin: str, key: str, value: Any) -> None:
-    """Reject, however deep, what Python's JSON reader lets through and no output can hold: NaN, infinity, half a
-    surrogate pair."""
+    """Reject, however deep, what JSON lets through and no page or terminal should get: numbers beyond measure, escape
+    sequences, text without end."""
     if isinstance(value, dict):
         for name, item in value.items():
             _check_leaves(origin, key, name)
@@ -321,10 +369,10 @@ def _check_leaves(origin: str, key: str, value: Any) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_leaves(origin, key, item)
-    elif isinstance(value, float) and not is_number(value, -_LIMIT):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value, -_LIMIT):
         raise _bad(origin, key, value, "a finite number")
-    elif isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise _bad(origin, key, value, "text that can be written as UTF-8")
+    elif isinstance(value, str) and not (len(value) <= _LONGEST and value.isprintable()):
+        raise _bad(origin, key, value, f"printable text of at most {_LONGEST:,} characters")
 
 
 def _bad(origin: str, key: str, value: Any, expected: str) -> ZooError:

@@ -1,7 +1,5 @@
 """One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
 
-import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from timm.models import register_model as _timm_register_model
 
@@ -26,13 +25,21 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
     above it in the same file, and the function calls `zoo.family.build`.
 
     Raises:
-        ZooError: the name is already one of timm's.
+        ZooError: the name is already one of timm's or the zoo's.
     """
     name = entrypoint.__name__
     if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
+    if name in ARCHITECTURES and not _same_file(timm.models.model_entrypoint(name), entrypoint):
+        raise ZooError(f"{name!r} already names a model of the zoo: choose another name")
     ARCHITECTURES.add(name)
     return _timm_register_model(entrypoint)
+
+
+def _same_file(*entrypoints: Callable[..., Any]) -> bool:
+    """Whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
+    modules = {function.__module__ for function in entrypoints}
+    return len(modules) == 1 or len({getattr(sys.modules[name], "__file__", name) for name in modules}) == 1
 
 
 def is_model(name: str) -> bool:
@@ -59,7 +66,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
             which always load their weights and come in evaluation mode.
         pretrained: load trained weights: those bundled with the zoo, or else the published ones, from the cache or the
             Hub. HF_HUB_OFFLINE=1 keeps it off the network.
-        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values.
+        kwargs: timesteps, neuron, surrogate, scaling, num_classes, in_chans, dropout, kernel; all JSON values. And
+            timm's own: features_only, checkpoint_path, pretrained_cfg_overlay, drop_rate (its name for dropout) ...
 
     Raises:
         ZooError: unknown name, tag, keyword or value; no published weights, or out of reach; a broken checkpoint.
@@ -69,14 +77,17 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     if name.startswith(("local-dir:", "hf-hub:")):
         return load(name, **kwargs)
     check_name(name)
+    weights = kwargs.get("checkpoint_path")
+    if weights and not (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
+        raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise ZooError(f"{name}: {error}") from error
-    except RuntimeError as error:
-        if not pretrained:
+    except (RuntimeError, SafetensorError) as error:
+        if not pretrained and not weights:
             raise
-        raise ZooError(f"the weights of {name} do not fit {kwargs}: {one_line(error)}") from error
+        raise ZooError(f"the weights of {weights or name} do not fit {name}, {kwargs}: {one_line(error)}") from error
 
 
 def bundled_args(name: str) -> dict[str, Any]:
@@ -109,24 +120,3 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         "kernel": {device: model.kernel_for(device, torch.float32) for device in devices},
         "pretrained": list_pretrained(f"{architecture}.*"),
     }
-
-
-def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that registers: `zoo.register_family`, `register_model`, `register_scaling`; once a process.
-
-    Raises:
-        ZooError: no such file, or it fails; the message holds its error.
-    """
-    file = Path(path).resolve()
-    name = f"zoo_plugin_{file.stem}"
-    if getattr(sys.modules.get(name), "__file__", None) == str(file):
-        return
-    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
-    if spec is None or spec.loader is None:
-        raise ZooError(f"no such plugin: {path} (a Python file that registers scaling rules or models)")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise error if isinstance(error, ZooError) else ZooError(f"plugin {path} fails: {error!r}") from error

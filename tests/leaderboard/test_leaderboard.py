@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from conftest import accuracy, latency, onnx, run_module
 
-from leaderboard import insert_table, load_results, render, rows
 from leaderboard.__main__ import main
+from leaderboard.collect import load_results, rows
+from leaderboard.render import insert_table, render
 from leaderboard.scatter import picture, without_drawings
 from zoo.errors import ZooError
 from zoo.record import ARM, OPTIONAL, REQUIRED, TRAINED, check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -156,9 +155,9 @@ def test_a_key_says_its_range_choices_and_place_once():
             low, high = key.metadata["low"], key.metadata["high"]
             with pytest.raises(ZooError, match=f"recipe key {key.name} must be {low} or more, not {low - 1}"):
                 Recipe(**{key.name: low - 1})
-            if high < math.inf:
-                with pytest.raises(ZooError, match=rf"recipe key {key.name} must lie in \[0, {high}\], not {high + 1}"):
-                    Recipe(**{key.name: high + 1})
+            for beyond in (2 * high, 10**400):
+                with pytest.raises(ZooError, match=rf"recipe key {key.name} (must lie in \[{low}, {high}\]|takes)"):
+                    Recipe(**{key.name: beyond})
 
 
 def test_unknown_recipe_and_option():
@@ -175,7 +174,7 @@ def test_defaults_follow_from_the_rest():
 
 def test_a_network_keeps_its_own_neurons_unless_the_recipe_says():
     data = load_dataset("digits")
-    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data)
+    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data, {})
     assert own.model_args["neuron"]["tau"] == 2.0
-    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data)
+    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data, {})
     assert (said.model_args["neuron"], said.model_args["surrogate"]) == ("if", "arctan")

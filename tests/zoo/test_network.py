@@ -129,25 +129,29 @@ def test_a_learnt_number_of_time_steps_is_fixed(learnt):
         model.set_timesteps(3)
 
 
-def test_sresnet19_without_hidden_neurons():
-    model = zoo.create_model("sresnet19_w16", hidden=0, num_classes=100)
-    assert model.model_args["hidden"] == 0
+def test_the_other_published_form_of_sresnet19():
+    """That of tdBN and TET: a narrower stem, a hidden layer in the head."""
+    model = zoo.create_model("sresnet19_w16", num_classes=100)
+    assert (model.model_args["stem"], model.model_args["hidden"]) == (16, 0)
     assert {name for name in model.state_dict() if name.startswith("fc")} == {"fc.weight", "fc.bias"}
-    assert zoo.create_model("sresnet19_w16").fc_hidden.out_features == 32
+    with torch.device("meta"):
+        other = zoo.create_model("sresnet19", stem=64, hidden=256)
+    assert (other.conv1.out_channels, other.fc_hidden.out_features) == (64, 256)
+    assert sum(p.numel() for p in other.parameters()) == 12_630_858
     for wrong in ({"hidden": -1}, {"stem": 0}, {"depths": [1, 1, 1]}, {"widths": [1, 1]}):
         with pytest.raises(ZooError, match=next(iter(wrong))):
             zoo.create_model("sresnet19_w16", **wrong)
 
 
 def test_a_checkpoint_with_another_stem_and_head_loads_by_its_name(tmp_path, monkeypatch):
-    model = zoo.create_model("sresnet19_w16", stem=16, hidden=0, timesteps=2)
+    model = zoo.create_model("sresnet19_w16", stem=8, hidden=32, timesteps=2)
     zoo.save_checkpoint(tmp_path / "sresnet19_w16.t2_test", model, tag="t2_test", data_cfg={})
     load = sys.modules["zoo.load"]  # by attribute, zoo.load is its function
     monkeypatch.setattr(load, "BUNDLED", tmp_path)
     monkeypatch.setattr(load, "get_pretrained_cfg", lambda name: types.SimpleNamespace(tag="t2_test"))
     again = zoo.create_model("sresnet19_w16", pretrained=True)
     assert torch.equal(again.conv1.weight, model.conv1.weight)
-    assert (again.model_args["stem"], again.model_args["hidden"], again.timesteps) == (16, 0, 2)
+    assert (again.model_args["stem"], again.model_args["hidden"], again.timesteps) == (8, 32, 2)
 
 
 def test_no_name_shadows_one_of_timms():
@@ -208,7 +212,11 @@ def real_inputs(model):
 
 @pytest.mark.parametrize(
     ("name", "kwargs"),
-    [*((name, {}) for name in PLAIN), *(("sew_resnet18_w16", {"connect": connect}) for connect in ("AND", "IAND"))],
+    [
+        *((name, {}) for name in PLAIN),
+        ("sresnet19_w16", {"stem": 8, "hidden": 32}),
+        *(("sew_resnet18_w16", {"connect": connect}) for connect in ("AND", "IAND")),
+    ],
 )
 def test_layers_receive_only_spikes_but_for_the_listed_and_all_are_alive(name, kwargs):
     """And the listed receive something else: the list is neither too short nor too long."""
@@ -299,8 +307,13 @@ def test_timms_contract(name):
     x = images()
     features = model.forward_features(x)
     assert features.shape[:2] == (4, model.num_features)
-    hidden = model.forward_head(features, pre_logits=True)
-    assert hidden.shape == (4, model.head_hidden_size)
+    y = model(x)
+    assert torch.equal(model.forward_head(features), y)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    assert torch.equal(model.forward_head(features, per_step=True), model(x, per_step=True))
+    steps = model.forward_head(features, pre_logits=True, per_step=True)
+    assert steps.shape == (2, 2, model.head_hidden_size)
+    assert torch.equal(steps.mean(0), model.forward_head(features, pre_logits=True))
     final, maps = model.forward_intermediates(x)
     assert torch.equal(final, features)
     assert len(maps) == len(model.stages) == len(model.feature_info)
@@ -313,9 +326,16 @@ def test_timms_contract(name):
     for a, b in zip(only(x), maps, strict=True):
         assert torch.equal(a, b)
     assert only.feature_info.channels() == [info["num_chs"] for info in model.feature_info]
-    for bad in ({"indices": [len(maps)]}, {"output_fmt": "NLC"}):
-        with pytest.raises(ZooError):
-            model.forward_intermediates(x, **bad)
+    with pytest.raises(ZooError, match="output_fmt"):
+        model.forward_intermediates(x, output_fmt="NLC")
+    count = len(maps)
+    for bad in ([count], (-count - 1,), (), 0, count + 1, -1, ["0"], "0", (0.0,), [True]):
+        with pytest.raises(ZooError, match=f"{count} stages"):
+            model.forward_intermediates(x, indices=bad)
+        with pytest.raises(ZooError, match=f"{count} stages"):
+            timm.create_model(name, features_only=True, out_indices=bad)
+    some = timm.create_model(name, features_only=True, out_indices=(-1, 0))
+    assert some.feature_info.channels() == [model.feature_info[i]["num_chs"] for i in (-1, 0)]
 
     groups = param_groups_layer_decay(model, layer_decay=0.5)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -323,9 +343,12 @@ def test_timms_contract(name):
     assert scales[model.conv1.weight] < scales[next(p for k, p in model.named_parameters() if k.startswith("fc"))]
     assert len(set(scales.values())) > len(model.stages)
 
-    model.reset_classifier(7)
+    model.reset_classifier(7, global_pool="avg")
     assert model(x).shape == (2, 7)
-    model.reset_classifier(0)
+    for bad in ((-1,), (2.5,), (7, "max")):
+        with pytest.raises(ZooError, match=r"num_classes|global_pool"):
+            model.reset_classifier(*bad)
+    model.reset_classifier(0, "avg")
     assert model(x).shape == (2, model.head_hidden_size)
     other = timm.create_model(name, num_classes=0, in_chans=1, timesteps=1).eval()
     assert other(torch.randn(2, 1, 32, 32)).shape == (2, other.head_hidden_size)
@@ -409,7 +432,7 @@ def test_other_encodings(name, encoding):
 def test_larger_images(name):
     model = zoo.create_model(name, timesteps=1, stem_stride=2).eval()
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 10)
-    with pytest.raises(ZooError, match="stem_stride must be an integer of 1 or more, not 0"):
+    with pytest.raises(ZooError, match="stem_stride must be an integer from 1 to"):
         zoo.create_model(name, stem_stride=0)
 
 

@@ -18,16 +18,19 @@ from torch import Tensor
 from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, write_json
 from ..network import SpikingNetwork
-from .config import ARCHITECTURES, WEIGHT_SOURCES, read_config
+from ..plugins import loaded_plugins
+from .config import ARCHITECTURES, PLACEMENT, WEIGHT_SOURCES, check_keywords, read_config
 from .memoryless import WithoutMemory
-from .weights import check_start, misfit, read_header
+from .weights import HALVES, check_start, misfit, read_header
 
 __all__ = [
     "ARCHITECTURES",
     "CONFIG",
+    "PLACEMENT",
     "WEIGHTS",
     "WEIGHT_SOURCES",
     "Checkpoint",
+    "check_keywords",
     "is_pickle",
     "read_checkpoint",
     "read_config",
@@ -86,6 +89,7 @@ def save_checkpoint(
         "model_args": model.model_args,
         "pretrained_cfg": cfg | {"tag": tag, "num_classes": model.num_classes},
         "weights_sha256": sha256_of(weights),
+        "plugins": loaded_plugins(),
         **extra,
     }
     atomic_write(Path(directory) / WEIGHTS, weights)
@@ -105,15 +109,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")
     if not weights.is_file():
-        raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS} and {CONFIG}")
+        timms = " (timm's save_for_hf writes one with safe_serialization=True)" if (path / CONFIG).is_file() else ""
+        raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS}{timms} and {CONFIG}")
     config = read_config(weights.parent / CONFIG)
     check_start(weights)
+    vouched = "weights_sha256" in config
     digest = sha256_of(weights)
     if digest != config.setdefault("weights_sha256", digest):  # timm writes none
         hashes = f"(sha256 {digest[:12]}..., expected {config['weights_sha256'][:12]}...)"
         wrong = f"{weights} is not the file that {CONFIG} describes {hashes}"
         raise ZooError(f"{wrong}: it was cut short or changed; fetch it again")
-    _check_fits(weights, config)
+    _check_fits(weights, config, vouched)
     try:
         tensors = safetensors.torch.load_file(weights)
     except safetensors.SafetensorError as error:
@@ -122,10 +128,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(config, tensors)
 
 
-def _check_fits(weights: Path, config: dict[str, Any]) -> None:
-    """Compare the header of the weights with the network that the config describes, built without memory."""
+def _check_fits(weights: Path, config: dict[str, Any], vouched: bool) -> None:
+    """Compare the header of the weights with the network that the config describes, built without memory.
+
+    Args:
+        vouched: config.json says which file of weights it is for.
+    """
     architecture = config["architecture"]
     entries = read_header(weights)
+    if not vouched and (half := next((entry.dtype for entry in entries.values() if entry.dtype in HALVES), None)):
+        # A header that says BF16 of what was written as F16 gives other numbers, and nothing else would tell.
+        raise ZooError(
+            f"{weights} holds {half}, and {CONFIG} has no weights_sha256 that vouches for it: save it again with "
+            "zoo.save_checkpoint, or in float32"
+        )
     try:
         with WithoutMemory():
             model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])

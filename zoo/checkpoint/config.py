@@ -1,18 +1,23 @@
 """A config.json that may come from anybody: checked before anything is made of it."""
 
 import inspect
-import math
+import re
 import reprlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg
 
-from ..errors import ZooError
+from ..errors import ZooError, quoted
 from ..files import read_json
+from ..neurons.kinds import list_neurons
+from ..neurons.surrogate import list_surrogates
+from ..plugins import absent, is_plugins, warn_of_changes
 from ..scaling.spec import NONE, unregistered_rule
+from ..specs import MOST, MOST_CLASSES, check_integer
 
 ARCHITECTURES: set[str] = set()
 """The zoo's own, of all that timm knows: those that a checkpoint may name. Filled by `zoo.register_model`."""
@@ -20,16 +25,22 @@ WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "
 """Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
 # What the architecture knows better than a file does: which layers timm may adapt, and how.
 _LAYERS = ("first_conv", "classifier", "label_offset")
+PLACEMENT = {"device", "dtype"}
+"""timm's keywords for where a network is made and with which numbers: no part of what it is."""
 # Keywords with which timm's factories would load or build something else: never a network's own.
 _FACTORY = {
+    *PLACEMENT,
     *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters,
-    *("features_only", "out_indices", "pretrained_model_args"),
+    *("name", "features_only", "out_indices", "pretrained_model_args"),
 }
 _CONFIG_LIMIT = 16 * 2**20
-# Of channels, time steps, layers ...: beyond any network, and little enough to count to.
-_COUNT_LIMIT = 10_000
-_SIDE_LIMIT = 4096
+_SIDE_LIMIT = 1024
+# Of the share of an image that is used, and of means and standard deviations, which are of pixels from 0 to 1.
+_LEAST_CROP, _LEAST_STD, _MOST_MEAN = 0.25, 1e-6, 1e6
+# Of a network: its labels, and the characters of one.
+_LONGEST_LABEL = 200
+_TAG = r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"
 # What timm's transforms know; the first is their default.
 _CHOICES = {
     "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
@@ -43,13 +54,9 @@ def read_config(path: Path) -> dict[str, Any]:
     A scaling rule that is not registered here becomes "none", with a warning, and is kept under the key "unregistered".
 
     Raises:
-        ZooError: a key is missing or holds what no checkpoint can have.
+        ZooError: a key is missing or holds what no checkpoint can have; or a part of a plugin that is not loaded.
     """
-    if path.exists() and not path.is_file():
-        raise ZooError(f"{path} is no ordinary file")
-    if path.is_file() and path.stat().st_size > _CONFIG_LIMIT:
-        raise ZooError(f"{path} has {path.stat().st_size:,} bytes: no config of a checkpoint is that large")
-    config = read_json(path)
+    config = read_json(path, _CONFIG_LIMIT)
     if isinstance(config, dict) and isinstance(config.setdefault("model_args", {}), dict):
         config["model_args"].pop("num_classes", None)  # timm says it twice
     kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict}
@@ -58,19 +65,30 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ZooError(f"{path} is not the config of a checkpoint: {key!r} is missing or no {kind.__name__}")
     if not isinstance(config.get("weights_sha256", ""), str):
         raise ZooError(f"{path}: 'weights_sha256' is no string")
-    architecture, cfg = config["architecture"], config["pretrained_cfg"]
+    architecture, cfg, plugins = config["architecture"], config["pretrained_cfg"], config.setdefault("plugins", None)
+    if not is_plugins(plugins):
+        raise ZooError(f"{path}: 'plugins' must be null or a list of {{file, sha256}}, not {reprlib.repr(plugins)}")
+    warn_of_changes(plugins, str(path))
+    hint = absent(plugins)
     if architecture not in ARCHITECTURES:
-        raise ZooError(f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}")
-    for key in config["model_args"]:
-        if key in _FACTORY:
-            raise ZooError(f"{path}: model_args holds {key!r}, which is no keyword of a network")
-    if _largest(config["model_args"]) > _COUNT_LIMIT:
-        raise ZooError(f"{path}: model_args holds a number beyond {_COUNT_LIMIT}, to which no network counts")
+        unknown = f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}"
+        raise ZooError(f"{unknown}; {hint}" if hint else unknown)
+    for key, known in (("neuron", list_neurons()), ("surrogate", list_surrogates())):
+        spec = config["model_args"].get(key, known[0])
+        name = spec.get("name") if isinstance(spec, dict) else spec
+        if hint and name not in known:
+            raise ZooError(f"{path} names an unknown {key}: {reprlib.repr(name)}; {hint}")
+    check_keywords(config["model_args"], f"{path}: model_args")
+    if _largest(config["model_args"]) > MOST:
+        raise ZooError(f"{path}: model_args holds a number beyond {MOST}, to which no network counts")
+    check_integer(f"{path}: 'num_classes'", config["num_classes"], 0, MOST_CLASSES)
+    if not isinstance(config.get("recipe", {}), dict):
+        raise ZooError(f"{path}: 'recipe' must be an object, not {quoted(config['recipe'])}")
     if rule := unregistered_rule(config["model_args"].get("scaling")):
         warnings.warn(
             f"{path} was trained with the scaling rule {reprlib.repr(rule)}, which is not registered here: it is "
-            "loaded as its plain twin, which infers the same. To train on with the rule, run its plugin first "
-            "(zoo.load_plugin)",
+            f"loaded as its plain twin, which infers the same. To train on with the rule: "
+            f"{hint or 'run its plugin first (--plugin FILE, zoo.load_plugin)'}",
             stacklevel=2,
         )
         config |= {"unregistered": config["model_args"]["scaling"]}
@@ -82,21 +100,38 @@ def read_config(path: Path) -> dict[str, Any]:
         if cfg.get(key, known[0]) not in known:
             raise _bad(path, key, f"one of {', '.join(known)}", cfg[key])
     share = cfg.get("crop_pct", 1.0)
-    if not _numbers([share], 1) or not 0 < share <= 1:
-        raise _bad(path, "crop_pct", "a number above 0, up to 1", share)
+    if not _numbers([share], 1) or not _LEAST_CROP <= share <= 1:
+        raise _bad(path, "crop_pct", f"a number from {_LEAST_CROP} to 1", share)
     channels = config["model_args"].setdefault("in_chans", size[0])
     for key in ("mean", "std"):
-        if not _numbers(cfg.get(key), channels) or (key == "std" and min(cfg[key]) <= 0):
-            raise _bad(path, key, f"{channels} numbers", cfg.get(key))
+        low = _LEAST_STD if key == "std" else -_MOST_MEAN
+        if not _numbers(cfg.get(key), channels) or not all(low <= value <= _MOST_MEAN for value in cfg[key]):
+            raise _bad(path, key, f"{channels} numbers from {low:g} to {_MOST_MEAN:g}", cfg.get(key))
+    tag = cfg.get("tag") or ""
+    if not isinstance(tag, str) or not re.fullmatch(_TAG, tag):
+        raise _bad(path, "tag", "letters, digits, '_', '-' and '.', at most 100", tag)
     labels = config.get("label_names", cfg.get("label_names")) or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
-        raise ZooError(f"{path}: 'label_names' must be a list of printable names")
+    if not isinstance(labels, list) or not all(map(_is_label, labels)):
+        raise ZooError(
+            f"{path}: 'label_names' must be a list of printable names of at most {_LONGEST_LABEL} characters"
+        )
     # These weights and no others: what else the file names as their source would be loaded unchecked.
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)
     cfg |= {key: value for key in _LAYERS if (value := getattr(known, key, None))}
     cfg["num_classes"] = config["num_classes"]
     return config | {"pretrained_cfg": cfg | ({"label_names": labels} if labels else {})}
+
+
+def check_keywords(args: Mapping[str, Any], where: str) -> None:
+    """Raise ZooError for a keyword that no network takes, but with which timm would build or load something else."""
+    for key in args:
+        if key in _FACTORY:
+            raise ZooError(f"{where} holds {key!r}, which is no keyword of a network")
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, str) and label.isprintable() and len(label) <= _LONGEST_LABEL
 
 
 def _bad(path: Path, key: str, expected: str, value: Any) -> ZooError:
@@ -119,5 +154,5 @@ def _numbers(values: Any, count: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     )

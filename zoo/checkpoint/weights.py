@@ -1,7 +1,7 @@
 """A weights file that may come from anybody: what its header claims is read and bounded before its tensors are."""
 
 import contextlib
-import json
+import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..errors import ZooError
+from ..files import open_regular, parse_json
 
 # safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
 _FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")
+HALVES = ("F16", "BF16")
+"""Types of the same size: nothing but a checksum tells one from the other."""
 _HEADER_LIMIT = 4 * 2**20
 _STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
 
@@ -30,10 +33,10 @@ def check_start(path: Path) -> int:
     Raises:
         ZooError: a pickle, or a header that cannot be: longer than the file or than any network needs.
     """
-    with open(path, "rb") as file:
-        start = file.read(9)
+    with open_regular(path) as file:
+        start, size = file.read(9), os.fstat(file.fileno()).st_size
     length = int.from_bytes(start[:8], "little")
-    if len(start) == 9 and 2 <= length <= min(path.stat().st_size - 8, _HEADER_LIMIT) and start[8:] == b"{":
+    if len(start) == 9 and 2 <= length <= min(size - 8, _HEADER_LIMIT) and start[8:] == b"{":
         return length
     # Only now: the length of a good header may start with such a byte, too.
     if start.startswith(_STARTS_OF_PICKLES):
@@ -48,14 +51,16 @@ def read_header(path: Path) -> dict[str, Entry]:
         ZooError: see `check_start`; or the header is malformed, or holds a type that no network has.
     """
     length = check_start(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(8)
         text = file.read(length)
     try:
-        header = json.loads(text)
+        header = parse_json(text, f"the header of {path}")
         header.pop("__metadata__", None)
         entries = {name: Entry(str(e["dtype"]), tuple(map(int, e["shape"]))) for name, e in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except ZooError as error:
+        raise ZooError(f"{path} is not a valid safetensors file: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ZooError(f"{path} is not a valid safetensors file: {type(error).__name__} in its header") from error
     for name, entry in entries.items():
         if entry.dtype not in _FLOATS + _INTEGERS:
@@ -86,6 +91,6 @@ def starts_as_pickle(path: Path) -> bool:
     with contextlib.suppress(ZooError):
         check_start(path)  # the length of a good safetensors header may begin so, too
         return False
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(4)
     return start.startswith((b"PK\3\4", *(bytes([0x80, protocol]) for protocol in range(2, 6))))

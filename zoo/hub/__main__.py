@@ -8,7 +8,8 @@ Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `
 
 import json
 
-from ..errors import CommandParser, run_command
+from ..errors import CommandParser, run_command, shown
+from ..plugins import add_plugin_option
 from .publish import ORGANISATION, pull, push
 
 
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     sub.add_argument("name", metavar="ORG/NAME[@REVISION]", help="the repository")
     sub.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
     sub.add_argument("-o", dest="directory", metavar="DIR", help="a new directory (default: NAME)")
+    for command in commands.choices.values():
+        add_plugin_option(command)
     a = parser.parse_args(argv)
     if a.command == "push":
         done = push(a.run, a.repo, private=a.private, onnx=a.onnx, results=a.result)
@@ -40,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         got = pull(a.name, a.directory, revision=a.revision)
         for name in got.left_out:
-            print(f"left out, a pickle can run code when loaded: {name}")
-        print(f"{a.name} -> {got.directory}, commit {got.commit}")
+            print(f"left out, a pickle can run code when loaded: {shown(name)}")
+        print(f"{a.name} -> {shown(got.directory)}, commit {got.commit}")
 
 
 if __name__ == "__main__":

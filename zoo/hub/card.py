@@ -9,6 +9,8 @@ from typing import Any
 import timm
 import yaml
 
+from ..data import dataset_name
+from ..errors import shown
 from ..record import when
 from ..scaling.spec import resolve_scaling
 from .release import Release
@@ -16,6 +18,15 @@ from .release import Release
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
 _TASK = "image-classification"
+# Key, title and decimals of what a result may hold; leaderboard/README.md defines them.
+_METRICS = [
+    ("top1", "top-1 (%)", 2),
+    ("top5", "top-5 (%)", 2),
+    ("spikes_per_image", "spikes per image", 0),
+    ("Effective_ACs", "ACs per image", 0),
+    ("Effective_MACs", "MACs per image", 0),
+    ("energy_uj", "energy at 45 nm (µJ per image)", 2),
+]
 _SNN_ZOO = """\
 @software{snnzoo,
   title = {snn-zoo: a model zoo of spiking neural networks},
@@ -35,7 +46,7 @@ _GRADIENT_SCALING = """\
 
 def card(release: Release, repo: str) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
-    parts = [part(release) for part in (_training, _results, _latency, _files, _citation)]
+    parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
     text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
     return f"---\n{_dump(_metadata(release))}---\n\n{text}"
 
@@ -58,7 +69,7 @@ def eval_results(release: Release) -> dict[str, str]:
 
 def _metadata(release: Release) -> dict[str, Any]:
     results = _accuracies(release)
-    dataset = _DATASETS.get(str(release.recipe.get("dataset")))
+    dataset = _DATASETS.get(_dataset(release))
     index = [{"name": release.name, "results": [_index_entry(result) for result in results]}]
     metadata = {
         "license": "apache-2.0",
@@ -84,9 +95,9 @@ def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(release: Release) -> str:
-    config, recipe = release.config, release.recipe
+    config = release.config
     what = (timm.models.model_entrypoint(config["architecture"]).__doc__ or "").strip()
-    dataset = str(recipe.get("dataset") or "an unknown data set")
+    dataset = _dataset(release) or "an unknown data set"
     lines = [
         f"A spiking neural network for images of {'x'.join(map(str, config['pretrained_cfg']['input_size']))} values "
         f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', dataset))[1]} with "
@@ -127,6 +138,19 @@ print(model.pretrained_cfg.get("label_names", range({classes}))[label])
 """
 
 
+def _plugins(release: Release) -> str:
+    if not release.config["plugins"]:
+        return ""
+    files = [plugin["file"] for plugin in release.config["plugins"]]
+    load = "\n".join(f"zoo.load_plugin({file!r})" for file in files)
+    return f"""It was made with code of its author's that is not in this repository. With the file at hand, run first:
+
+```python
+{load}  # on the command line, --plugin
+```
+"""
+
+
 def _training(release: Release) -> str:
     source = next((r for r in release.results if r["kind"] == "accuracy" and r["train_seconds"]), {})
     recipe = release.recipe
@@ -136,11 +160,12 @@ def _training(release: Release) -> str:
         "started from": recipe.get("init"),
         "epochs": recipe.get("epochs"),
         "commit": source.get("commit"),
-        "data": f"{recipe.get('dataset')}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
+        "data": f"{_dataset(release)}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
         "training images": source.get("train_images"),
         "seconds": source.get("train_seconds"),
         "machine": _machine(source) if source else None,
         "date": source.get("date"),
+        "plugins": ", ".join(f"{p['file']}, sha256 {p['sha256']}" for p in release.config["plugins"] or []) or None,
         "weights": f"sha256 {release.config['weights_sha256']}",
     }
     table = _table(["", ""], [[key, value] for key, value in rows.items() if value is not None])
@@ -148,14 +173,17 @@ def _training(release: Release) -> str:
 
 
 def _results(release: Release) -> str:
-    rows = []
-    for result in _accuracies(release):
-        dataset = _DATASETS.get(result["dataset"], ("", result["dataset"]))[1]
-        numbers = [(result[key], digits) for key, digits in (("top1", 2), ("top5", 2), ("spikes_per_image", 0))]
-        rows.append([dataset, result["split"], result["images"], *(_number(*number) for number in numbers)])
-    if not rows:
+    results = _accuracies(release)
+    if not results:
         return "## Results\n\nNo accuracy was published with these weights.\n"
-    head = ["data set", "split", "images", "top-1 (%)", "top-5 (%)", "spikes per image"]
+    # Results from before a metric was counted lack it.
+    known = [column for column in _METRICS if any(result.get(column[0]) is not None for result in results)]
+    rows = []
+    for result in results:
+        dataset = _DATASETS.get(result["dataset"], ("", result["dataset"]))[1]
+        numbers = (_number(result.get(key), digits) for key, _, digits in known)
+        rows.append([dataset, result["split"], result["images"], *numbers])
+    head = ["data set", "split", "images", *(title for _, title, _ in known)]
     return f"## Results\n\n{_table(head, rows)}"
 
 
@@ -196,6 +224,11 @@ def _citation(release: Release) -> str:
     return f"{text}\n\n```bibtex\n{sources}```\n"
 
 
+def _dataset(release: Release) -> str:
+    """What the recipe says of the data set, without a folder's place."""
+    return dataset_name(str(release.recipe.get("dataset") or ""))
+
+
 def _accuracies(release: Release) -> list[dict[str, Any]]:
     """One result for each data set and split: the one on most images, of these the newest."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
@@ -223,7 +256,7 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return " ".join(str("" if value is None else value).split()).replace("|", "\\|")
+    return " ".join(shown("" if value is None else value, 2000).split()).replace("|", "\\|")
 
 
 def _dump(value: Any) -> str:

@@ -12,9 +12,11 @@ import yaml
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..errors import ZooError
+from ..files import read_bytes
 from ..record import read
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
+_LIMIT = 2**30  # of a file
 RESULTS, EVAL_RESULTS = "results/", ".eval_results/"
 
 
@@ -55,12 +57,12 @@ def collect(run: Path, onnx: Sequence[Path] = (), results: Sequence[Path] = ()) 
     recipe = config.get("recipe")
     if not isinstance(recipe, dict):
         raise ZooError(f"{run / CONFIG} holds no recipe: `zoo.save_checkpoint(..., recipe={{...}})` writes it there")
-    files = {name: (run / name).read_bytes() for name in (WEIGHTS, CONFIG, LOG)}
+    files = {name: read_bytes(run / name, _LIMIT) for name in (WEIGHTS, CONFIG, LOG)}
     files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False).encode()
     measured = []
     if (run / RESULT).is_file():
         measured.append(_read_result(run / RESULT, sha256))
-        files[RESULT] = (run / RESULT).read_bytes()
+        files[RESULT] = read_bytes(run / RESULT, _LIMIT)
     for path in results:
         measured.append(_read_result(path, sha256))
         _add(files, RESULTS + path.name, path, ".json")
@@ -75,7 +77,7 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
         raise ZooError(f"cannot publish {path} under its name: expected letters, digits, - _ . and {suffix} at the end")
     if name in files:
         raise ZooError(f"two files would be published as {name}: rename {path}")
-    files[name] = path.read_bytes()
+    files[name] = read_bytes(path, _LIMIT)
 
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
@@ -92,8 +94,8 @@ def _check_onnx(path: Path, weights_sha256: str) -> None:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError) as error:
+        proto = onnx.load_model_from_string(read_bytes(path, _LIMIT))
+    except DecodeError as error:
         raise ZooError(f"cannot read {path} as ONNX: {' '.join(str(error).split())}") from error
     of = {prop.key: prop.value for prop in proto.metadata_props}.get("weights_sha256")
     if of != weights_sha256:

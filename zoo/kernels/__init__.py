@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import ZooError, one_of
 from . import cpu, gpu
 from .ops import fused_lif, weighted_steps
-from .spec import Branch, Dynamics, plain_lif
+from .spec import SURROGATES, Branch, Dynamics, plain_lif
 
 __all__ = ["Branch", "Dynamics", "can_weigh_steps", "fused_lif", "list_kernels", "pick_kernel", "weighted_steps"]
 
@@ -84,6 +84,8 @@ def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics) -> tuple[str, st
     if device not in _FUSED:
         return REFERENCE, f"there is none for device {device}"
     name, module = _FUSED[device]
+    if dynamics.surrogate not in SURROGATES:  # of a user's: no kernel may compute another in its place
+        return name, f"the {name} kernel does not know the surrogate {dynamics.surrogate!r}"
     return name, module.obstacle(dtype, dynamics)
 
 

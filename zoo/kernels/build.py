@@ -1,23 +1,32 @@
 """Build the CPU kernel with the machine's own C++ compiler, once for each type of data, and keep it in a cache."""
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from ..errors import ZooError
+from ..errors import ZooError, one_line, shown
 
 _SOURCE = Path(__file__).with_name("lif.cpp")
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
 # Compilers use half of a 512-bit unit by default, to spare clock rates that newer processors do not drop.
 _WIDE = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
 _FLAGS = "-std=c++17 -O2 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared"
+
+SYMBOLS = ("lif_args_size", "lif_forward", "lif_backward", "weighted_steps")
+"""The functions of the library."""
+_PATIENCE = 40
+"""Seconds that a compiler has; ours takes five or so."""
+_GIVEN_UP: dict[str, str] = {}
+"""Compilers that took longer, and what to say of them."""
 
 
 def find_compiler() -> str | None:
@@ -33,7 +42,7 @@ def load_library(**constants: str | int) -> ctypes.CDLL:
     """The kernel with its constants (see lif.cpp: SCALAR, STEPS ...), built now if the cache does not hold it.
 
     Raises:
-        ZooError: no compiler, or it fails; the message says how.
+        ZooError: no compiler, or it fails, or what it built is another library; the message says how.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -44,17 +53,54 @@ def load_library(**constants: str | int) -> ctypes.CDLL:
     folder = _cache_folder()
     library = folder / name
     if not library.exists():
-        building = folder / f"{name}.{os.getpid()}"  # several processes may build at once: the last rename wins
-        done = subprocess.run([compiler, *flags, str(_SOURCE), "-o", str(building)], capture_output=True, text=True)
-        if done.returncode:
-            building.unlink(missing_ok=True)
-            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise ZooError(f"{compiler} cannot build the neuron kernel: {first}")
-        building.replace(library)
+        _compile(compiler, flags, library)
     try:
-        return ctypes.CDLL(str(library))
+        found = ctypes.CDLL(str(library))
+        for symbol in SYMBOLS:
+            getattr(found, symbol)
+    except (OSError, AttributeError) as error:
+        library.unlink(missing_ok=True)  # next time it is built anew
+        raise ZooError(
+            f"cannot load the neuron kernel that {compiler} built: {one_line(error).replace(str(library), 'it')}"
+        ) from error
+    return found
+
+
+def _compile(compiler: str, flags: list[str], library: Path) -> None:
+    """Build a library; it appears under its name once it is whole.
+
+    Raises:
+        ZooError: the compiler fails, writes nothing, or takes too long, which it then is not asked again to do.
+    """
+    if compiler in _GIVEN_UP:
+        raise ZooError(_GIVEN_UP[compiler])
+    building = library.with_name(f"{library.name}.{os.getpid()}")  # several may build at once: the last rename wins
+    try:
+        with tempfile.TemporaryFile() as said:
+            # A session of its own: what the compiler starts ends with it.
+            process = subprocess.Popen(
+                [compiler, *flags, str(_SOURCE), "-o", str(building)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+            )  # fmt: skip
+            try:
+                status = process.wait(_PATIENCE)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                _GIVEN_UP[compiler] = f"{compiler} does not end within {_PATIENCE} s: it cannot build the neuron kernel"
+                raise ZooError(_GIVEN_UP[compiler]) from None
+            said.seek(0)
+            text = said.read(10_000).decode(errors="replace")
+        if status or not building.is_file() or not building.stat().st_size:
+            first = next((line for line in text.splitlines() if "error" in line), text.strip()) or "it writes nothing"
+            raise ZooError(f"{compiler} cannot build the neuron kernel: {shown(first)}")
+        building.replace(library)
     except OSError as error:
-        raise ZooError(f"cannot load the neuron kernel {name}: {error}") from error
+        raise ZooError(f"{compiler} cannot build the neuron kernel: {error.strerror}") from error
+    finally:
+        building.unlink(missing_ok=True)
 
 
 def _processor() -> str:
@@ -78,4 +124,6 @@ def _cache_folder() -> Path:
     except (OSError, RuntimeError):
         pass
     # Never a shared place such as /tmp/snn-zoo, where somebody else could leave a library for us to load.
-    return Path(tempfile.mkdtemp(prefix="snn-zoo-"))
+    folder = Path(tempfile.mkdtemp(prefix="snn-zoo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

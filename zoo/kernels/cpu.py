@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,8 +47,21 @@ def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
         library = _library(dtype, dynamics, leak=False)
     except ZooError as error:
         return str(error)
-    assert library.lif_args_size() == ctypes.sizeof(_Args)
+    if library.lif_args_size() != ctypes.sizeof(_Args) or not _answers(library, dtype, dynamics.steps):
+        Path(library._name).unlink(missing_ok=True)  # next time it is built anew
+        return "the library that the C++ compiler built is another one"
     return None
+
+
+def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
+    """Whether a library computes what is known: the sums over time of a place that always spikes, and of one that
+    never does."""
+    spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8)
+    ones, out = (ctypes.c_double * steps)(*[1.0] * steps), torch.full((2,), 7.0, dtype=dtype)
+    library.weighted_steps(
+        _Pointer(spikes.data_ptr()), ones, _Pointer(out.data_ptr()), ctypes.c_int64(2), ctypes.c_int32(1)
+    )
+    return out.tolist() == [steps, 0]
 
 
 def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:

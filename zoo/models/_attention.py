@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..family import Variant
-from ..layers import ConvNeuron, LayerFactory
+from ..layers import ConvNeuron, LayerFactory, MatMul
 from ..network import SpikingNetwork
 from ..scaling.layers import PostSpikes
 from ..specs import check_integer
@@ -55,13 +55,14 @@ class QKV(nn.Module):
         self.heads = check_heads(heads, channels)
         maps = (ConvNeuron(channels, channels, make, counts=counts, by_default=not counts) for _ in range(3))
         self.q, self.k, self.v = maps
+        self.memory, self.product = MatMul(), MatMul()
         self.lif = make.neuron(threshold=make.threshold / 2)
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """Spikes or counts [T*B, C, H, W] to spikes of the same shape; `saved` as in `ConvNeuron`."""
         # Channels of a head by tokens, so that nothing is transposed; whole numbers, so that any order is exact.
         q, k, v = (m(x, saved).flatten(2).unflatten(1, (self.heads, -1)) for m in (self.q, self.k, self.v))
-        product = (v @ k.transpose(-2, -1)) @ q
+        product = self.product(self.memory(v, k.transpose(-2, -1)), q)
         return self.lif((product * ATTENTION_SCALE).reshape(x.shape))
 
 

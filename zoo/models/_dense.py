@@ -1,5 +1,7 @@
 """Fully connected spiking layers behind the convolutions, as VGG-like networks have them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -78,14 +80,16 @@ class DenseLayers(nn.Sequential):
         return super().forward(x.flatten(1))
 
 
-def resolve_img_size(img_size: int | None, stem_stride: int) -> int:
-    """The side of the images that a network is for: by default 32 pixels behind the stem.
+def resolve_img_size(img_size: int | Sequence[int] | None, stem_stride: int) -> int:
+    """The side of the images that a network is for: by default 32 pixels behind the stem; timm gives both sides.
 
     Raises:
-        ZooError: one of them is not a positive integer.
+        ZooError: one of them is not a positive integer, or the sides differ.
     """
-    check_integer("stem_stride", stem_stride, 1)
-    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1)
+    check_integer("stem_stride", stem_stride, 1, 64)
+    if isinstance(img_size, list | tuple) and len(img_size) == 2 and img_size[0] == img_size[1]:
+        img_size = img_size[0]
+    return 32 * stem_stride if img_size is None else check_integer("img_size", img_size, 1, 4096)
 
 
 def map_side(img_size: int, stem_stride: int, pools: int) -> int:

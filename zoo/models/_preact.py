@@ -76,10 +76,10 @@ class PreactBlock(nn.Module):
         """
         post1, post2 = PostSpikes(), PostSpikes()
         y, saved = tie_compact(before, self.lif1(x))
-        y = self.conv1(y, post1, saved)
+        y = self.conv1(y, post=post1, saved=saved)
         y = self.lif2(y, norm=self.bn1) if self.pool is None else self.lif2(self.pool(self.bn1(y)))
         y, saved = tie_compact(post1, y)
-        y = self.conv2(y, post2, saved)
+        y = self.conv2(y, post=post2, saved=saved)
         return self.bn2(y) + self.shortcut(x), post2
 
 

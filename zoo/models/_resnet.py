@@ -10,15 +10,15 @@ from ..network import SpikingNetwork
 _DEPTHS = {18: (2, 2, 2, 2), 19: (3, 3, 2), 20: (3, 3, 3), 32: (5, 5, 5), 34: (3, 4, 6, 3)}
 
 
-def resnet_shape(layers: int, width: int) -> dict[str, Any]:
+def resnet_shape(layers: int, width: int, stem: int | None = None) -> dict[str, Any]:
     """The depths, widths and stem of the ResNet of so many layers whose first stage has `width` channels.
 
-    18 and 34 are the ImageNet shapes (He et al. 2016, arXiv 1512.03385), 20 and 32 that paper's CIFAR shapes; 19 is the
-    shape of tdBN (Zheng et al. 2021, arXiv 2011.05280), whose stem has half the channels of its first stage.
+    18 and 34 are the ImageNet shapes (He et al. 2016, arXiv 1512.03385), 20 and 32 that paper's CIFAR shapes, 19 has
+    the blocks of tdBN (Zheng et al. 2021, arXiv 2011.05280). The stem has the channels of the first stage, or `stem`.
     """
     depths = _DEPTHS[layers]
     widths = tuple(width * 2**i for i in range(len(depths)))
-    return {"depths": depths, "widths": widths, "stem": width // 2 if layers == 19 else width}
+    return {"depths": depths, "widths": widths, "stem": stem or width}
 
 
 class ResNet(SpikingNetwork):

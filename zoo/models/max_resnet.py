@@ -22,7 +22,7 @@ class MaxResNet(PreactResNet):
 
 
 def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:
-    shape = resnet_shape(layers, width)
+    shape = resnet_shape(layers, width, width // 2 if layers == 19 else None)  # the paper has 64 in front of 128
     blocks = "-".join(map(str, shape["depths"]))
     return Variant(name, f"Max-ResNet-18 of {blocks} blocks, first stage {width} channels, {parameters}.", shape)
 

@@ -29,7 +29,7 @@ class DepthwiseMixer(nn.Module):
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
         """Currents [T*B, C, H, W] to what is added to them; `post` is that of the convolution."""
         x = self.lif(x)
-        return self.bn(self.conv(x, post, compact(x)))
+        return self.bn(self.conv(x, post=post, saved=compact(x)))
 
 
 class AttentionMixer(nn.Module):
@@ -46,7 +46,7 @@ class AttentionMixer(nn.Module):
         """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
         x = self.lif(x)
         x = self.qkv(x, compact(x))
-        return self.bn(self.proj(x, post, compact(x)))
+        return self.bn(self.proj(x, post=post, saved=compact(x)))
 
 
 class Embedding(nn.Module):

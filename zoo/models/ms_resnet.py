@@ -38,8 +38,12 @@ register_family(
     [
         Variant("ms_resnet18", "MS-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
         Variant("ms_resnet18_w16", "MS-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
-        Variant("ms_resnet19", "MS-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128)),
-        Variant("ms_resnet19_w16", "MS-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
+        Variant(
+            "ms_resnet19", "MS-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128, 64)
+        ),
+        Variant(
+            "ms_resnet19_w16", "MS-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16, 8)
+        ),
         Variant("ms_resnet34", "MS-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
         Variant("ms_resnet34_w16", "MS-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),
     ],

@@ -11,7 +11,7 @@ The maximum of spikes is a spike, so pooling is behind the neurons here. `_wN` n
 the hidden layer in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class PLIFNet(SpikingNetwork):
         width: int = 256,
         hidden: int = 2048,
         *,
-        img_size: int | None = None,
+        img_size: int | Sequence[int] | None = None,
         stem_stride: int = 1,
         neuron: str | Mapping[str, Any] = "plif",
         surrogate: str | Mapping[str, Any] = "arctan",
@@ -58,6 +58,7 @@ class PLIFNet(SpikingNetwork):
         img_size = resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size}, stem_stride=stem_stride, neuron=neuron, surrogate=surrogate, **kwargs)
         make = self.make
+        self.img_size = img_size
         self.make_stem(width)
         for i, depth in enumerate((2, 3)):
             layers = [ConvNeuron(width, width, make, 3) for _ in range(depth)]
@@ -89,16 +90,17 @@ class PLIFNet(SpikingNetwork):
         self.head_hidden_size = features
         return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Spikes [T*B, C, H, W] to logits in [0, 1] [T*B, classes], or to the classifier's inputs if `pre_logits`.
+    def forward_pre_logits(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C'].
 
         Raises:
             ZooError: the images were not of `img_size`.
         """
-        x = self.dropout(self.fc_hidden(x))
-        if pre_logits or not self.num_classes:
-            return x
-        return self.fc_lif(self.fc(x)).unflatten(1, (-1, _VOTES)).mean(-1)
+        return self.dropout(self.fc_hidden(x))
+
+    def forward_classifier(self, x: Tensor) -> Tensor:
+        """Spikes [T*B, C'] to logits in [0, 1] [T*B, classes], or to themselves where there are no classes."""
+        return self.fc_lif(self.fc(x)).unflatten(1, (-1, _VOTES)).mean(-1) if self.num_classes else x
 
 
 def _spread(linear: nn.Linear) -> nn.Linear:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..family import register_family
-from ..layers import ConvNeuron, LayerFactory
+from ..layers import ConvNeuron, Hadamard, LayerFactory
 from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, check_heads, variant
 
 
@@ -32,13 +32,14 @@ class TokenAttention(nn.Module):
         self.heads = check_heads(heads, channels)
         self.q, self.k = (ConvNeuron(channels, channels, make, counts=True) for _ in range(2))
         self.lif = make.neuron(threshold=make.threshold / 2)
+        self.mask = Hadamard()
         self.proj = ConvNeuron(channels, channels, make, by_default=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to spikes of the same shape."""
         q, k = (m(x).unflatten(1, (self.heads, -1)) for m in (self.q, self.k))
         mask = self.lif(q.sum(2))
-        return self.proj((mask[:, :, None] * k).flatten(1, 2))
+        return self.proj(self.mask(mask[:, :, None], k).flatten(1, 2))
 
 
 class Embedding(nn.Module):

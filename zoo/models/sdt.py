@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..family import register_family
-from ..layers import ConvNeuron, LayerFactory
+from ..layers import ConvNeuron, Hadamard, LayerFactory
 from ..scaling.layers import PostSpikes, compact
 from ._attention import MembraneBlock, MembraneTransformer, variant
 
@@ -26,6 +26,7 @@ class SpikeDrivenAttention(nn.Module):
         super().__init__()
         self.lif1 = make.neuron()
         self.q, self.k, self.v = (ConvNeuron(channels, channels, make, by_default=True) for _ in range(3))
+        self.agree, self.mask = Hadamard(), Hadamard()
         self.lif2 = make.neuron(threshold=make.threshold / 2)
         self.proj = make.conv(channels, channels, 1, by_default=True)
         self.bn = make.norm(channels)
@@ -35,8 +36,8 @@ class SpikeDrivenAttention(nn.Module):
         x = self.lif1(x)
         saved = compact(x)
         q, k, v = (m(x, saved) for m in (self.q, self.k, self.v))
-        masked = q * self.lif2((k * v).sum((2, 3), keepdim=True))
-        return self.bn(self.proj(masked, post, compact(masked)))
+        masked = self.mask(q, self.lif2(self.agree(k, v).sum((2, 3), keepdim=True)))
+        return self.bn(self.proj(masked, post=post, saved=compact(masked)))
 
 
 class SpikeDrivenTransformer(MembraneTransformer):

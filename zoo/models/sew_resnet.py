@@ -2,7 +2,8 @@
 
 Both branches of a block end in neurons, and an element-wise function joins their spikes, s of the shortcut and a of the
 convolutions: ADD s + a, AND s a, IAND s (1 - a). ADD gives integers, the other two spikes. The stem has stride 1 and no
-max-pooling, unlike the paper's for ImageNet. `sew_resnet19` has 3-3-2 blocks of 128-256-512, stem 64 and one FC.
+max-pooling, unlike the paper's for ImageNet. `sew_resnet19` has 3-3-2 blocks of 128-256-512 and one FC behind the stem
+of 128 channels of MPD-AGL (IJCAI 2025) and IS-SNN (ECCV 2026).
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import one_of
 from ..family import Variant, register_family
-from ..layers import LayerFactory, fire, tie_compact
+from ..layers import Hadamard, LayerFactory, fire, tie_compact
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape
 
@@ -37,17 +38,19 @@ class SEWBlock(nn.Module):
             conv = make.conv(in_channels, channels, 1, stride)
             self.shortcut.extend([conv, make.norm(channels), make.neuron()])
         self.connect = connect
+        if connect != "ADD":
+            self.product = Hadamard()
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H', W']."""
         post = PostSpikes()
-        y, saved = tie_compact(post, self.lif1(self.conv1(x, post), norm=self.bn1))
+        y, saved = tie_compact(post, self.lif1(self.conv1(x, post=post), norm=self.bn1))
         y = fire(y, self.conv2, self.bn2, self.lif2, saved)
         if len(self.shortcut):
             x = fire(x, *self.shortcut)
         if self.connect == "ADD":
             return x + y
-        return x * y if self.connect == "AND" else x * (1 - y)
+        return self.product(x, y if self.connect == "AND" else 1 - y)
 
 
 class SEWResNet(ResNet):
@@ -90,7 +93,7 @@ register_family(
     [
         Variant("sew_resnet18", "SEW-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
         Variant("sew_resnet18_w16", "SEW-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
-        Variant("sew_resnet19", "SEW-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128)),
+        Variant("sew_resnet19", "SEW-ResNet-19, first stage 128 channels, 12.57 M parameters.", resnet_shape(19, 128)),
         Variant("sew_resnet19_w16", "SEW-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
         Variant("sew_resnet34", "SEW-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
         Variant("sew_resnet34_w16", "SEW-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),

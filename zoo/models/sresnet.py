@@ -1,10 +1,12 @@
 """Spiking ResNets for 32 x 32 images, with the spike after the addition (post-activation).
 
-`sresnet19` is the ResNet-19 of tdBN (Zheng et al. 2021, arXiv 2011.05280) and TET (Deng et al. 2022, arXiv 2202.11946):
-stem of 64 channels, 3-3-2 basic blocks of 128-256-512, global average pooling, FC 256 - LIF - FC; 12,630,858 parameters
-for 10 classes. The others have one FC: `sresnet18` (2-2-2-2 blocks of 64-128-256-512) is the ResNet-18 of SLTT (Meng et
-al. 2023, arXiv 2302.14311) and CLIF (Huang et al. 2024, arXiv 2402.04663), `sresnet34` the same with 3-4-6-3 blocks;
-`sresnet20` and `sresnet32` have 3-3-3 and 5-5-5 blocks of 64-128-256, as in Park et al. 2023 (arXiv 2308.00558).
+`sresnet19` is the ResNet-19 of GLIF (Yao et al. 2022, arXiv 2210.13768) and MPBN (Guo et al. 2023, arXiv 2308.08359):
+the 3-3-2 basic blocks of 128-256-512 of tdBN (Zheng et al. 2021, arXiv 2011.05280) behind a stem of 128 channels, then
+global average pooling and one FC; 12,569,226 parameters for 10 classes. `stem=64, hidden=256` is the form of tdBN and
+TET (Deng et al. 2022, arXiv 2202.11946): stem of 64 channels, FC 256 - LIF - FC, 12,630,858 parameters. `sresnet18`
+(2-2-2-2 blocks of 64-128-256-512) is the ResNet-18 of SLTT (Meng et al. 2023, arXiv 2302.14311) and CLIF (Huang et al.
+2024, arXiv 2402.04663), `sresnet34` the same with 3-4-6-3 blocks; `sresnet20` and `sresnet32` have 3-3-3 and 5-5-5
+blocks of 64-128-256, as in Park et al. 2023 (arXiv 2308.00558).
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 
@@ -37,11 +39,11 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
-        y, saved = tie_compact(post1, self.lif1(self.conv1(x, post1), norm=self.bn1))
-        y = self.conv2(y, post2, saved)
+        y, saved = tie_compact(post1, self.lif1(self.conv1(x, post=post1), norm=self.bn1))
+        y = self.conv2(y, post=post2, saved=saved)
         if len(self.shortcut):
             conv, norm = self.shortcut
-            y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post3), shortcut_norm=norm)
+            y = self.lif2(y, norm=self.bn2, shortcut=conv(x, post=post3), shortcut_norm=norm)
         else:
             y = self.lif2(y, norm=self.bn2, shortcut=x)
         return post3.tie(post2.tie(y))
@@ -95,8 +97,7 @@ class SResNet(ResNet):
 def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:
     text = f"ResNet-{layers}, first stage {width} channels, {parameters} M parameters."
     shape = resnet_shape(layers, width)
-    defaults = {"stem": shape.pop("stem"), "hidden": 2 * width if layers == 19 else 0}
-    return Variant(name, text, shape, defaults)
+    return Variant(name, text, shape, {"stem": shape.pop("stem")})
 
 
 register_family(
@@ -104,7 +105,7 @@ register_family(
     [
         _variant("sresnet18", 18, 64, "11.17"),
         _variant("sresnet18_w16", 18, 16, "0.70"),
-        _variant("sresnet19", 19, 128, "12.63"),
+        _variant("sresnet19", 19, 128, "12.57"),
         _variant("sresnet19_w32", 19, 32, "0.79"),
         _variant("sresnet19_w16", 19, 16, "0.20"),
         _variant("sresnet20", 20, 64, "4.33"),

@@ -21,6 +21,7 @@ conv - pool - norm - LIF: every convolution receives spikes, and there are a qua
 training.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class PooledConvNeuron(ConvNeuron):
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
         post = PostSpikes()
-        y = self.conv(x, post, compact(x) if saved is None else saved)
+        y = self.conv(x, post=post, saved=compact(x) if saved is None else saved)
         return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
 
 
@@ -112,7 +113,7 @@ class SVGG(SpikingNetwork):
         layers: tuple[int | str, ...],
         hidden: tuple[int, ...] = (),
         *,
-        img_size: int | None = None,
+        img_size: int | Sequence[int] | None = None,
         stem_stride: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -132,6 +133,7 @@ class SVGG(SpikingNetwork):
                 stage = nn.Sequential()
         self.fc_hidden: DenseLayers | None = None
         if hidden:
+            self.img_size = img_size
             side = map_side(img_size, stem_stride, layers.count(POOL))
             self.fc_hidden = DenseLayers(channels, side, hidden, self.make, norm=True, dropout=self.dropout.p)
             self.dropout = StepDropout(self.dropout.p, self.timesteps)

@@ -3,7 +3,7 @@
 A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
 from ..kernels import list_kernels
-from ..specs import check_integer, check_positive
+from ..specs import check_positive, check_timesteps
 from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step
 from .surrogate import Surrogate, resolve_surrogate
@@ -27,18 +27,20 @@ class SpikingNeuron(nn.Module):
         kernel: which code runs, "auto", "fused" or "reference"; see `zoo.kernels`.
     """
 
-    spec_keys: ClassVar[list[str]] = ["threshold"]
+    spec_keys: ClassVar[Sequence[str]] = ["threshold"]
     """The keywords that `create_neuron` takes beside the name."""
     learns_per_step = False
     """Whether parameters belong to single time steps, whose number is then fixed."""
     fused = False
-    """Whether the fused kernels have these dynamics; False again in a subclass with a `step` of its own."""
+    """Whether the fused kernels have these dynamics; False again where a subclass or mixin brings another `step`."""
     gain: float | Tensor = 1.0
     """Factor of the input current."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "step" in vars(cls) and "fused" not in vars(cls):
+        # Who says so must know the step that runs.
+        step, fused = (next(i for i, c in enumerate(cls.__mro__) if key in vars(c)) for key in ("step", "fused"))
+        if step < fused:
             cls.fused = False
 
     def __init__(
@@ -53,7 +55,7 @@ class SpikingNeuron(nn.Module):
         if kernel not in list_kernels():
             raise one_of("kernel", kernel, list_kernels())
         self.kernel = kernel
-        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.timesteps = check_timesteps(timesteps)
         self.threshold = check_positive("threshold", threshold)
         self.surrogate = resolve_surrogate(surrogate)
 

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import ZooError
 from ..kernels import Branch
 from ..kernels.spec import wide
-from ..specs import check_integer, check_positive, split_spec
+from ..specs import check_integer, check_positive, check_timesteps, split_spec
 
 _KEYS: dict[str, list[str]] = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
 
@@ -64,7 +64,7 @@ class TEBN(nn.Module):
 
     def __init__(self, channels: int, timesteps: int) -> None:
         super().__init__()
-        self.timesteps = check_integer("timesteps", timesteps, 1)
+        self.timesteps = check_timesteps(timesteps)
         self.bn = nn.BatchNorm2d(channels)
         self.p = nn.Parameter(torch.ones(timesteps))
 

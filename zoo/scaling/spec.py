@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_of
+from ..plugins import check_new
 from ..specs import check_integer, check_number, split_spec
 from . import rules
 from .rules import CONTROLS, LOCALITIES, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
@@ -126,14 +127,15 @@ def register_scaling(
     Raises:
         ZooError: no name, one that is taken, or an unknown locality.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str):
         raise ZooError(f'register_scaling takes a name first, @zoo.register_scaling("my_rule"), not {name!r}')
-    if name in [*list_scalings(), NONE]:
-        raise ZooError(f"scaling {name!r} is already registered: choose another name")
+    before = PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(name)
+    check_new("scaling", name, before)
     if locality not in LOCALITIES:
         raise one_of("locality", locality, LOCALITIES)
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        check_new("scaling", name, before, factor)
         PRESETS[name] = Rule(factor, locality, window, rank=window)
         return factor
 

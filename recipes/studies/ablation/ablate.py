@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError
 from zoo.files import atomic_write, read_json, write_json
+from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
 
+from ...processes import same_modules
 from .page import render
 from .plan import Plan, Run, load_plan
 
@@ -35,7 +37,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
     """
     todo = [run for run in plan.runs if not plan.result_of(run)]
     threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ
+    environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     active: dict[subprocess.Popen[bytes], Run] = {}
     failed: list[str] = []
     bar = tqdm(total=len(plan.runs), initial=len(plan.runs) - len(todo), desc=plan.name, unit="run")
@@ -66,6 +68,7 @@ def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Pope
     folder = work / run.name
     recipe = atomic_write(work / f"{run.name}.yaml", yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
+    arguments += [word for file in plugin_files() for word in ("--plugin", file)]
     with open(work / f"{run.name}.log", "wb") as log:
         return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -105,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
+    add_plugin_option(parser)
     options = parser.parse_args(argv)
     if options.workers < 1:
         raise ZooError(f"--workers must be 1 or more, not {options.workers}")

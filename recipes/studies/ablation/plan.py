@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml
 from zoo.load import check_name
+from zoo.plugins import load_plugin
 from zoo.record import ARM, TRAINED, read
-from zoo.registry import load_plugin
 from zoo.scaling.spec import resolve_scaling
 
 from ...config import DEFAULTS, Recipe, check_keys
@@ -61,8 +61,9 @@ class Plan(NamedTuple):
         for key, value in (("arm", run.arm), ("seed", run.seed)):
             if result[key] != value:
                 raise ZooError(f"{file} is a result of {key} {result[key]!r}, not of {value!r}: move it away")
+        recorded = _recorded(result)
         for key, value in run.recipe.settings.items():
-            before = result["recipe"].get(key, DEFAULTS[key])
+            before = recorded.get(key, DEFAULTS[key])
             if before != value:
                 was = f"{key} = {before!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
@@ -118,6 +119,16 @@ def load_plan(path: str) -> Plan:
     return Plan(file.stem, given.get("question", ""), arms, seeds, pairs, runs, file.with_suffix(""))
 
 
+def _recorded(result: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a result; that of sresnet19 in the form of tdBN and TET may leave it out: once the default."""
+    recipe: dict[str, Any] = result["recipe"]
+    given, width = recipe.get("model_args") or {}, re.fullmatch(r"sresnet19(?:_w(\d+))?(?:_gs)?", recipe["model"])
+    if width and "lif_hidden" in result["spikes_per_layer"] and "hidden" not in given:
+        first = int(width[1] or 128)
+        return recipe | {"model_args": given | {"stem": given.get("stem", first // 2), "hidden": 2 * first}}
+    return recipe
+
+
 def _find(path: Path) -> Path:
     """The file of a plan; results name the project's plans by where they were once, recipes/ablations/NAME.yaml."""
     if not path.is_file() and path.parent in (Path(), Path("recipes/ablations")):
@@ -142,8 +153,8 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     # What only shows when a run starts, or ends, is better found before the first one does.
     if not recipe.test and not recipe.val_images:
         raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
-    if recipe.plugin:
-        load_plugin(recipe.plugin)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
     check_name(recipe.model)
     if recipe.scaling != "model":
         resolve_scaling(recipe.scaling)

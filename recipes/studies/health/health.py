@@ -21,6 +21,7 @@ from zoo.errors import CommandParser, ZooError
 from zoo.files import read_json, write_json
 from zoo.load import check_name
 from zoo.network import SpikingNetwork
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from ...config import Recipe
@@ -48,8 +49,9 @@ per neuron and time step of the layer that fires least; below {SILENT:.1%} it wo
 
 
 def examine(
-    model: str, data: DataSet, *, steps: int, batch: int, timesteps: int, lr: float, data_dir: str | None = None
-) -> dict[str, Any]:
+    model: str, data: DataSet, *, steps: int, batch: int, timesteps: int, lr: float, dataset: str | None = None,
+    data_dir: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train a network of the zoo for a few hundred steps and look at its layers.
 
     Args:
@@ -58,7 +60,7 @@ def examine(
         steps: training steps, a multiple of 4.
         batch: images per step.
         lr: peak learning rate.
-        data_dir: where the data is.
+        dataset, data_dir: what and where the data was loaded from; by default under its name.
 
     Returns:
         A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
@@ -71,9 +73,9 @@ def examine(
     x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
-            model=model, dataset=data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS, batch_size=batch,
-            train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False, optimizer="adamw", lr=lr,
-            weight_decay=0.05, warmup_epochs=0.4, out=out,
+            model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS,
+            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False,
+            optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         torch.manual_seed(0)
         fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))
@@ -146,16 +148,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
     parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
-    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())} (cifar10)")
+    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())}, folder:DIR (cifar10)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
+    add_plugin_option(parser)
     a = parser.parse_args(argv)
     if a.steps % _EPOCHS or a.steps < _EPOCHS:
         raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")
     models = a.models or small_forms()
     for model in models:
         check_name(model)
-    numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "data_dir")}
+    numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "dataset", "data_dir")}
     data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(), []
     for model in tqdm(models, desc="networks", unit="network"):
         try:

@@ -25,6 +25,7 @@ from zoo.models.sresnet import SResNet
 from zoo.neurons import SpikingNeuron
 from zoo.neurons.folding import input_current
 from zoo.neurons.surrogate import list_surrogates
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
@@ -227,7 +228,8 @@ def main(argv: list[str] | None = None) -> None:
         "scaling), spikingjelly (needs it installed; equality is checked first)",
     )  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cuda where there is one")
-    parser.add_argument("--surrogate", choices=list_surrogates(), default="triangle", help="surrogate gradient")
+    text = f"surrogate gradient, {', '.join(list_surrogates())} (triangle)"
+    parser.add_argument("--surrogate", metavar="NAME", default="triangle", help=text)
     parser.add_argument("--kernel", choices=list_kernels(), default="auto", help="which code runs the neurons")
     parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="memory layout")
     parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
@@ -235,6 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
     options = vars(parser.parse_args(argv))
     file = options.pop("json")
     for key in ("batch", "timesteps", "runs", "warmup"):

@@ -177,6 +177,17 @@ def test_the_card(run, tmp_path):
     assert "/somewhere" not in text
 
 
+def test_the_card_has_what_a_result_counts(run):
+    def columns():
+        return next(line for line in card(collect(run), "org/net").splitlines() if "top-1 (%)" in line)
+
+    assert columns() == "| data set | split | images | top-1 (%) | spikes per image |"
+    costs = {"Effective_ACs": 1234567.0, "Effective_MACs": 0.0, "energy_uj": 1.111}
+    (run / "result.json").write_text(json.dumps(measured(run, **costs)))
+    assert "MACs per image | energy at 45 nm (µJ per image) |" in columns()
+    assert "69,518 | 1,234,567 | 0 | 1.11 |" in card(collect(run), "org/net")
+
+
 def test_the_card_names_the_rule_of_the_training_not_of_the_name(run, tmp_path):
     plain = zoo.create_model(NAME.split(".")[0], timesteps=2, scaling=None)
     make_run(tmp_path / "plain", seed=1)
@@ -211,10 +222,16 @@ def drop_recipe(file):
         (lambda run: (run / "result.json").write_text("[]"), "expected one JSON object"),
         (lambda run: (run / "result.json").write_text(json.dumps(accuracy(weights_sha256="0" * 64))), "other weights"),
         *(
-            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(measured(run, **bad))), next(iter(bad)))
-            for bad in (
-                *({"top1": None}, {"top1": True}, {"top1": 10**400}, {"top1": float("nan")}, {"top5": "x"}),
-                *({"spikes_per_image": "many"}, {"energy_nj": 1.0}, {"date": "\ud800"}, {"command": "\ud800"}),
+            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(measured(run, **bad))), words)
+            for words, bad in (
+                ("top1", {"top1": None}),
+                ("top1", {"top1": True}),
+                ("top5", {"top5": "x"}),
+                ("spikes_per_image", {"spikes_per_image": "many"}),
+                ("energy_nj", {"energy_nj": 1.0}),
+                ("does not fit 64 bits", {"top1": 10**400}),
+                ("no number that is finite", {"top1": float("nan")}),
+                ("holds what is no character", {"command": "\ud800"}),
             )
         ),
     ],

@@ -1,0 +1,190 @@
+"""What protects a long run and its owner: how long it will take, a stop where numbers are no longer finite, what to do
+when memory runs out, and a start that fails leaves nothing behind."""
+
+import contextlib
+import copy
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from zoo.errors import ZooError, out_of_memory
+from zoo.network import SpikingNetwork
+
+from .config import Recipe, list_recipes
+from .state import has_state
+
+_LONG_HOURS = 3.0
+# The part of a batch that an estimate is made from, and twice that.
+_PART = 16
+
+
+class FiniteGuard:
+    """Stops a run at the first step whose loss, weights or gradients are not finite.
+
+    A spiking network hides such numbers: NaN reaches no threshold, so the network falls silent and its loss stays
+    finite. On a CPU a bad step changes no weight; on a GPU, which is not waited for, it is found one step later.
+
+    Args:
+        scaled: the gradients are of a loss that is scaled (float16), and may be infinite now and then.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, *, scaled: bool) -> None:
+        self.model, self.recipe, self.scaled = model, recipe, scaled
+        self._weights = [value for value in model.state_dict().values() if value.is_floating_point()]
+        self._sums: list[tuple[int, Tensor, Any]] = []  # of steps that nobody has looked at
+
+    def watch(self, step: int, loss: Tensor, repeat: Callable[[], Any] | None) -> None:
+        """Look at a step, after its backward pass and before the optimiser's.
+
+        Args:
+            step: its number, from 1.
+            repeat: runs its forward pass again, to find the layer that is to blame; None where others would have to
+                join in.
+
+        Raises:
+            ZooError: loss, weights or gradients are not finite.
+        """
+        grads = [] if self.scaled else [p.grad for p in self.model.parameters() if p.grad is not None]
+        total = get_total_norm([*self._weights, *grads, loss.detach()])
+        if total.device.type != "cuda":
+            self._sums = [(step, total, None)]
+            self._look(repeat)
+            return
+        here = torch.empty_like(total, device="cpu", pin_memory=True).copy_(total, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._look(repeat)
+        self._sums = [(step, here, copied)]
+
+    def settle(self, step: int) -> None:
+        """Look at what a step has left, before a state is saved: it is a good one.
+
+        Raises:
+            ZooError: see `watch`.
+        """
+        self._look(None)
+        self._sums = [(step, get_total_norm(self._weights), None)]
+        self._look(None)
+
+    def _look(self, repeat: Callable[[], Any] | None) -> None:
+        for step, total, copied in self._sums:
+            if copied is not None:
+                copied.synchronize()
+            if not math.isfinite(total.item()):
+                what = blame(self.model, repeat)
+                raise ZooError(
+                    f"step {step}: {what} is not finite. Start again with a lower lr (it is {self.recipe.lr:g}) or "
+                    f"with clip_grad (it is {self.recipe.clip_grad:g}); the last training state that was saved is good"
+                )
+        self._sums = []
+
+
+def blame(model: nn.Module, repeat: Callable[[], Any] | None) -> str:
+    """The first of a network's weights, else of its layers' outputs, else of its gradients that is not finite."""
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            return f"the weight {name}"
+    found: list[str] = []
+    handles = [
+        module.register_forward_hook(
+            lambda _, __, output, name=name: (
+                found.append(name) if isinstance(output, Tensor) and not torch.isfinite(output).all() else None
+            )
+        )
+        for name, module in model.named_modules()
+        if name
+    ]
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for handle in handles:
+            stack.callback(handle.remove)
+        if repeat is not None:
+            repeat()
+    if found:
+        return f"the output of layer {found[0]}"
+    # Backward comes from the end: the last layer is the first.
+    bad = [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    return f"the gradient of {bad[-1]}" if bad else "the loss"
+
+
+def seconds_per_step(model: SpikingNetwork, run: Callable[[SpikingNetwork, int], Tensor], batch: int) -> float:
+    """An estimate of forward and backward for `batch` images, from a sixteenth and an eighth of them.
+
+    Args:
+        model: it stays as it is; a copy runs.
+        run: the loss of a network for a number of images.
+    """
+    probe, part = copy.deepcopy(model), max(2, batch // _PART)
+    times = []
+    for images in (2, part, 2 * part):  # the first one builds kernels and fills caches
+        begin = time.perf_counter()
+        run(probe, images).backward()
+        if next(probe.parameters()).is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    _, small, large = times
+    more = max(0, batch - 2 * part) / part
+    # A line through both; between a cost that does not depend on the batch and one that is in proportion to it.
+    return min(max(large + more * (large - small), large), large * batch / (2 * part))
+
+
+def steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The steps from `step` (counted from 0) on, in units of that one, if a step costs pixels times time steps (in
+    truth less: some of it costs the same in every phase)."""
+    now, left = step // steps_per_epoch, recipe.epochs * steps_per_epoch - step
+    cost = [phase.size**2 * phase.timesteps for phase in map(recipe.phase, range(now, recipe.epochs))]
+    rest = sum(cost[1:]) * steps_per_epoch
+    return (cost[0] * (left - (len(cost) - 1) * steps_per_epoch) + rest) / cost[0]
+
+
+def tell_length(recipe: Recipe, device: torch.device, seconds: float) -> None:
+    """Print how long a run will take, if it is more than a minute, and what else there is if it is hours on a CPU."""
+    if seconds < 60:
+        return
+    hours, small = seconds / 3600, f"sresnet19_w16_gs.t2_{recipe.dataset}"
+    length = f"{seconds / 60:.0f} minutes" if hours < 2 else f"{hours:.0f} hours" if hours < 72 else None
+    text = f"This will take about {length or f'{hours / 24:.0f} days'}"
+    if device.type == "cpu" and hours > _LONG_HOURS:
+        text += " on this CPU: it is made for a GPU."
+        if small in list_recipes():
+            text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
+            text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
+    print(f"{text.removesuffix('.')} (estimated from a small part of one step).", flush=True)
+
+
+@contextlib.contextmanager
+def memory_named(recipe: Recipe) -> Iterator[None]:
+    """Say of a step that runs out of memory what makes it smaller."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if (problem := out_of_memory(error)) is None:
+            raise
+        advice = "lower batch_size" if recipe.grad_checkpointing else "set grad_checkpointing, or lower batch_size"
+        raise ZooError(f"{problem}: {advice} (it is {recipe.batch_size})") from error
+
+
+@contextlib.contextmanager
+def no_trace(out: Path) -> Iterator[None]:
+    """Take back what a run has written into `out` if it ends before its first training state is saved."""
+    fresh = [path for path in (out, *out.parents) if not path.exists()]
+    recipe = out / "recipe.yaml"
+    ours = not recipe.exists()
+    try:
+        yield
+    except BaseException:
+        if not has_state(out):
+            if out in fresh:
+                shutil.rmtree(out, ignore_errors=True)
+            elif ours:
+                recipe.unlink(missing_ok=True)
+            for path in fresh[1:]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        raise

@@ -1,0 +1,240 @@
+"""From a trained network to one for images of one's own: freezing, layer-wise learning rates, a new head; and all of it
+by the command line, up to a Hub and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import assert_one_error, run_module
+from hub_client import TRY, loopback, outcomes
+from minihub import TOKEN
+from pictures import CLASSES, make_pictures
+from timm.optim import create_optimizer_v2
+
+import zoo
+from recipes.config import Recipe, load_recipe
+from recipes.finetune import freeze
+from recipes.state import load_state, save_state
+from recipes.train import train
+from zoo.errors import ZooError
+
+INIT = "sresnet19_w16_gs.t2_cifar10"
+SHORT = {"epochs": 1, "batch_size": 16, "lr": 0.01}
+
+
+def finetune(folder: Path, out: Path, **more) -> dict:
+    return train(load_recipe(INIT, {"dataset": f"folder:{folder}", "init": INIT, "out": str(out)} | SHORT | more))
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("own") / "flowers", ("train", "val", "test"))
+
+
+def said(done) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_folder_of_pictures_from_training_to_a_hub_and_back(tmp_path):
+    root, out = make_pictures(tmp_path / "somewhere" / "my flowers", count=4), tmp_path / "run"
+    data = f"folder:{root}"
+    words = ["--init", INIT, "--dataset", data, "--epochs", 12, "--batch-size", 12, "--lr", 0.01, "--img-size", 24]
+    text = said(run_module("recipes.train", INIT, *words, "--out", out))
+    assert "a new head for 3 classes, in place of 10" in text
+    assert f"{INIT.split('.')[0]}.t2_my_flowers on 24 images of my_flowers" in text
+    result = json.loads((out / "result.json").read_text())
+    assert (result["dataset"], result["split"], result["images"]) == ("my_flowers", "test", 12)
+    assert result["top1"] > 80
+    for file in ("config.json", "result.json"):
+        assert "somewhere" not in (out / file).read_text()
+
+    said(run_module("recipes.validate", out, "--dataset", data, "--json", tmp_path / "v.json"))
+    again = json.loads((tmp_path / "v.json").read_text())
+    assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
+
+    pictures = sorted((root / "val").glob("*/0[01].*"))
+    text = said(run_module("recipes.predict", out, *pictures, "--top", 1))
+    assert set(re.findall(r"%  (\w+)", text)) <= set(CLASSES)
+    assert [str(path) in text for path in pictures] == [True] * 6
+
+    onnx = tmp_path / "model.onnx"
+    assert "(12 images, given images)" in said(run_module("export", out, "-o", onnx, "--data", data))
+    said(run_module("export.bench_ort", onnx, "--data", data, "--runs", 2, "--json", tmp_path / "onnx.json"))
+    measured = json.loads((tmp_path / "onnx.json").read_text())
+    assert (measured["dataset"], measured["top1"]) == ("my_flowers", pytest.approx(result["top1"], abs=9))
+
+    _, client = loopback()
+    extra = ["--onnx", onnx, "--result", tmp_path / "onnx.json"]
+    said(client.hub("push", out, "--repo", "me/flowers", *extra, token=TOKEN))
+    said(client.hub("pull", "me/flowers", "-o", tmp_path / "pulled"))
+    card = (tmp_path / "pulled" / "README.md").read_text()
+    assert "trained on my_flowers" in card
+    assert "somewhere" not in card
+    here, there = (zoo.load(tmp_path / name) for name in ("run", "pulled"))
+    assert there.pretrained_cfg["label_names"] == CLASSES
+    x = torch.randn(2, 3, 24, 24)
+    assert torch.equal(here(x), there(x))
+    assert "%" in said(run_module("recipes.predict", tmp_path / "pulled", pictures[0]))
+    ok = client.run(TRY + "attempt(lambda: zoo.load('hf-hub:me/flowers'))", token=TOKEN)
+    assert outcomes(ok) == [f"ok {result['weights_sha256']}"]
+
+
+def test_a_frozen_part_stays_as_it_was_statistics_and_all(flowers, tmp_path):
+    finetune(flowers, tmp_path / "x", freeze=2, weight_decay=0.5, ema=0.9)
+    before, after = zoo.load(INIT).state_dict(), safetensors.torch.load_file(tmp_path / "x" / "model.safetensors")
+    frozen = [key for key in before if re.match(r"conv1|bn1|stages\.[01]\.", key)]
+    assert len(frozen) > 50
+    for key in frozen:
+        assert torch.equal(before[key].half(), after[key].half()), key
+    moved = [key for key in before if key.startswith("stages.2.") and not torch.equal(before[key], after[key].float())]
+    assert {key.split(".")[-1] for key in moved} >= {"weight", "bias", "running_mean", "running_var"}
+
+
+@pytest.mark.parametrize(
+    "name", ["sresnet19_w16_gs", "ms_resnet18_w16", "plif_net_w16", "svgg9_w16", "sdt_2_64", "qkformer_3_64"]
+)
+def test_all_stages_frozen_leave_the_head(name):
+    model = zoo.create_model(name, neuron="plif")  # whose neurons learn, too
+    freeze(model, len(model.stages))
+    learning = {key for key, value in model.named_parameters() if value.requires_grad}
+    head = {key for key, _ in model.named_parameters() if re.match("fc|lif_hidden|final", key)}
+    assert learning == head
+    with pytest.raises(ZooError, match=rf"cannot freeze {len(model.stages) + 1} stages: {name} has"):
+        freeze(model, len(model.stages) + 1)
+
+
+@pytest.mark.parametrize("name", ["sresnet19_w16", "plif_net_w16", "svgg9_w16", "sdt_2_64", "maxformer_3_64"])
+def test_layers_learn_the_slower_the_nearer_they_are_to_the_image(name):
+    model = zoo.create_model(name, neuron="plif")
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=1.0, layer_decay=0.5)
+    names = {id(value): key for key, value in model.named_parameters()}
+    rates = {names[id(p)]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rate for key, rate in rates.items() if re.match("fc|lif_hidden|final", key)} == {1.0}
+    stem = {rate for key, rate in rates.items() if key.startswith(("conv1", "bn1", "lif1"))}
+    assert stem == {min(rates.values())}
+    blocks = {}
+    for key, rate in rates.items():
+        if block := re.match(r"stages\.(\d+)\.(\d+)", key):
+            blocks.setdefault(tuple(map(int, block.groups())), set()).add(rate)
+    assert [len(of_block) for of_block in blocks.values()] == [1] * len(blocks)
+    assert [max(blocks[key]) for key in sorted(blocks)] == sorted(max(of_block) for of_block in blocks.values())
+
+
+def test_layer_decay_reaches_the_run(flowers, tmp_path):
+    finetune(flowers, tmp_path / "x", layer_decay=0.0, weights="fp32")  # 0: the head alone learns
+    before, after = zoo.load(INIT).state_dict(), safetensors.torch.load_file(tmp_path / "x" / "model.safetensors")
+    same = {key: torch.equal(before[key], after[key]) for key in before if not re.search("running|num_b|fc", key)}
+    assert all(same.values())
+    assert (tmp_path / "x" / "summary.csv").read_text().splitlines()[1].split(",")[1] != "0"
+
+
+def test_a_network_for_larger_images(flowers, tmp_path):
+    args = {"stem": 16, "hidden": 0, "stem_stride": 2}
+    more = {"img_size": 64, "model_args": args, "phases": [{"epochs": 1, "size": 48}], "epochs": 2, "freeze": 1}
+    finetune(flowers, tmp_path / "x", **more)
+    model = zoo.load(tmp_path / "x")
+    assert (tuple(model.pretrained_cfg["input_size"]), model.stem_stride) == ((3, 64, 64), 2)
+    data = f"folder:{flowers}"
+    said(run_module("recipes.validate", tmp_path / "x", "--dataset", data, "--json", tmp_path / "v.json"))
+    result, again = (json.loads(file.read_text()) for file in (tmp_path / "x" / "result.json", tmp_path / "v.json"))
+    assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
+
+
+def test_a_network_that_is_built_for_a_size_gets_it(flowers, tmp_path):
+    settings = {"model": "plif_net_w16", "dataset": f"folder:{flowers}", "img_size": 40, "amp": "off", "timesteps": 2}
+    train(Recipe(**settings | SHORT | {"out": str(tmp_path / "x")}))
+    assert zoo.load(tmp_path / "x").model_args["img_size"] == 40
+    with pytest.raises(ZooError, match="plif_net_w16 cannot take images of 40 x 40 pixels: the last map is"):
+        train(Recipe(**settings | SHORT | {"out": str(tmp_path / "y"), "model_args": {"img_size": 32}}))
+    assert not (tmp_path / "y").exists()
+
+
+def test_own_validation_images_are_what_an_epoch_is_validated_on(flowers, tmp_path):
+    result = finetune(flowers, tmp_path / "x", test=False)
+    assert (result["split"], result["images"], result["train_images"]) == ("validation", 24, 48)
+    row = dict(
+        zip(*(line.split(",") for line in (tmp_path / "x" / "summary.csv").read_text().splitlines()), strict=True)
+    )
+    assert float(row["val_spikes_per_image"]) > 0
+
+
+def test_a_run_goes_on_where_its_folder_went_but_not_on_other_images(flowers, tmp_path):
+    """And a state that is older than the keys of this file goes on, too."""
+    first, second = tmp_path / "a" / "flowers", tmp_path / "b" / "flowers"
+    shutil.copytree(flowers, first)
+    finetune(first, tmp_path / "x")
+    state = load_state(tmp_path / "x" / "state.safetensors")
+    shutil.move(first, second)
+    again = {"dataset": f"folder:{second}", "resume": True}
+    finetune(second, tmp_path / "x", **again)
+    for key in ("img_size", "freeze", "layer_decay"):
+        del state["recipe"][key]
+    del state["data_sha256"]
+    save_state(tmp_path / "x" / "state.safetensors", state)
+    (tmp_path / "x" / "result.json").unlink()
+    finetune(second, tmp_path / "x", **again)
+    (second / "train" / "rose" / "00.jpg").unlink()
+    finetune(second, tmp_path / "y")
+    (second / "train" / "rose" / "01.png").unlink()
+    with pytest.raises(ZooError, match="was started on other images of flowers than there are now"):
+        finetune(second, tmp_path / "y", **again)
+
+
+def test_mistakes_are_one_error(flowers, tmp_path):
+    for more, words in (
+        ({"freeze": 4}, "cannot freeze 4 stages: sresnet19_w16_gs has 3"),
+        ({"freeze": 1, "init": None}, "give init, or freeze 0"),
+        ({"val_images": 5}, "24 validation images of its own"),
+        ({"img_size": 5}, "img_size must be a whole number from 8 to 1024, not 5"),
+        ({"img_size": 48, "phases": [{"epochs": 1, "size": 64}]}, "size of a phase .* from 8 to 48, not 64"),
+        ({"layer_decay": 2}, "layer_decay must lie in"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            finetune(flowers, tmp_path / "x", **more)
+        assert not (tmp_path / "x").exists(), more
+    run = finetune(flowers, tmp_path / "x", train_images=16)
+    assert run["train_images"] == 16
+    other = make_pictures(tmp_path / "other", count=2)
+    for part in ("train", "val"):
+        (other / part / "rose").rename(other / part / "poppy")
+    done = run_module("recipes.validate", tmp_path / "x", "--dataset", f"folder:{other}")
+    assert_one_error(done, "'rose'", "'poppy'")
+    done = run_module("recipes.train", INIT, "--dataset", "folder:", cwd=tmp_path)
+    assert_one_error(done, "no such folder: ''")
+
+
+PLUGIN = """
+import torch
+import zoo
+
+def load(root):
+    images = torch.arange(60).to(torch.uint8).mul(4)[:, None, None, None].repeat(1, 3, 40, 40)
+    labels = torch.arange(60) // 30
+    half = torch.arange(60) % 2 == 0
+    return {
+        "classes": ["dark", "bright"], "train_images": images[half], "train_labels": labels[half],
+        "test_images": images[~half], "test_labels": labels[~half],
+    }
+
+zoo.register_dataset("shades", load)
+"""
+
+
+def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):
+    (tmp_path / "shades.py").write_text(PLUGIN)
+    words = ["--plugin", tmp_path / "shades.py", "--dataset", "shades", "--batch-size", 10, "--epochs", 2]
+    said(run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "x"))
+    result = json.loads((tmp_path / "x" / "result.json").read_text())
+    assert (result["dataset"], result["tag"], result["images"]) == ("shades", "t2_shades", 30)
+    cfg = json.loads((tmp_path / "x" / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["input_size"], cfg["label_names"]) == ([3, 40, 40], ["dark", "bright"])
+    (tmp_path / "shades.py").write_text(PLUGIN.replace("// 30", "// 20"))
+    done = run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "y")
+    assert_one_error(done, "shades", "labels must lie in 0..1")

@@ -1,0 +1,281 @@
+"""What protects a long run: numbers that are not finite, too little memory, damaged states, starts that fail."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import tiny
+from torch import nn
+
+import recipes.guard
+from recipes.config import Recipe
+from recipes.guard import FiniteGuard, blame, memory_named, no_trace, seconds_per_step
+from recipes.state import BEFORE, STATE, _read, last_state, load_state, save_state
+from recipes.train import train
+from zoo.errors import ZooError
+
+SHORT = {
+    "model": "sresnet19_w16_gs",
+    "dataset": "digits",
+    "timesteps": 1,
+    "train_images": 64,
+    "batch_size": 32,
+    "epochs": 2,
+    "test": False,
+    "amp": "off",
+}
+
+
+# -- numbers that are not finite
+
+
+def network():
+    model = tiny()
+    loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.zeros(4).long())
+    loss.backward()
+    return model, loss
+
+
+def test_a_good_step_passes_and_a_bad_one_is_named():
+    model, loss = network()
+    guard = FiniteGuard(model, Recipe(), scaled=False)
+    guard.watch(1, loss, None)
+    with pytest.raises(ZooError, match=r"step 2: the loss .*lr \(it is 0\.1\).*clip_grad"):
+        guard.watch(2, loss * math.nan, None)
+    model.stages[0][0].conv1.weight.grad[0] = math.inf
+    with pytest.raises(ZooError, match=r"step 3: the gradient of stages\.0\.0\.conv1\.weight is not finite"):
+        guard.watch(3, loss, None)
+    FiniteGuard(model, Recipe(), scaled=True).watch(3, loss, None)  # float16: such gradients are skipped
+    with torch.no_grad():
+        model.fc.weight[0, 0] = math.nan
+    with pytest.raises(ZooError, match=r"step 4: the weight fc\.weight"):
+        guard.watch(4, loss, None)
+
+
+def test_the_layer_that_overflows_is_found():
+    model = tiny()
+    with torch.no_grad():
+        model.stages[0][0].conv1.weight.fill_(3e38)
+    model.eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert blame(model, lambda: model(10 * images)) == "the output of layer stages.0.0.conv1"
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch):
+    """NaN reaches no threshold: a spiking network with NaN in its weights has a finite loss."""
+    step = torch.optim.SGD.step
+    calls = []
+
+    def spoil(self, *args, **kwargs):
+        calls.append(1)
+        step(self, *args, **kwargs)
+        if len(calls) == 3:  # the first step of the second epoch
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    with pytest.raises(ZooError, match=r"step 3: the weight .* is not finite"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "checkpoint_minutes": 0.0}))
+    assert len(calls) == 3
+    for name in (STATE, BEFORE):
+        state = load_state(tmp_path / "x" / name)
+        assert state["step"] < 3
+        assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+# -- time and memory
+
+
+def test_the_estimate_is_of_the_whole_batch(monkeypatch):
+    """A clock that a run moves: 2 s whatever the batch, and 0.1 s an image."""
+    now = [0.0]
+    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
+    seen = []
+
+    def run(probe, images):
+        assert probe is not model
+        seen.append(images)
+        now[0] += 2 + 0.1 * images
+        return probe(torch.randn(images, 3, 32, 32)).sum()
+
+    model = tiny()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert seconds_per_step(model, run, 128) == pytest.approx(2 + 12.8)
+    assert seen == [2, 8, 16]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+    words = r"2\.00 GiB.*batch_size \(it is 128\)" if checkpointing else "set grad_checkpointing, or lower batch_size"
+    with pytest.raises(ZooError, match=words), memory_named(Recipe(grad_checkpointing=checkpointing)):
+        raise error
+    with pytest.raises(RuntimeError, match="a bug"), memory_named(Recipe()):
+        raise RuntimeError("a bug")
+
+
+# -- starts that fail
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"init": "sresnet19_w32_gs.t2_cifar10"}, "another network"),
+        ({"init": "nothing/here"}, "nothing/here"),
+        ({"scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]}, "alpha"),
+        ({"batch_size": 65}, "65"),
+        ({"model_args": {"in_chans": 4}}, "images"),
+        ({"neuron": {"name": "lif", "decay": 7}}, "decay"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):
+    with pytest.raises(ZooError, match=words):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "runs" / "x")} | wrong))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_there_before_a_start_stays(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def start():
+        with no_trace(tmp_path):
+            (tmp_path / "recipe.yaml").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# -- damaged states
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with its last state and the one before it, and the run's settings."""
+    out = tmp_path_factory.mktemp("states") / "x"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.train._finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(Recipe(**SHORT | {"out": str(out), "checkpoint_minutes": 0.0}))
+    assert (load_state(out / BEFORE)["step"], load_state(out / STATE)["step"]) == (3, 4)
+    return out
+
+
+def header_of(data):
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+def flip(position):
+    def change(data):
+        place = position(data)
+        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+    return change
+
+
+def again(**changes):
+    """The state with other content, and no checksum: as an older one, or somebody else's."""
+
+    def change(data, folder):
+        (folder / "old").write_bytes(data)
+        state = load_state(folder / "old") | changes
+        save_state(folder / "old", {key: value for key, value in state.items() if value is not None})
+        return (folder / "old").read_bytes()
+
+    return change
+
+
+DAMAGE = {
+    "data": flip(lambda data: len(data) - 5),
+    "first data": flip(header_of),
+    "header": flip(lambda data: data.index(b"sha256") + 12),
+    "key of the checksum": flip(lambda data: data.index(b"sha256")),
+    "tree": flip(lambda data: data.index(b"digits")),
+    "length": flip(lambda data: 0),
+    "empty": lambda data: b"",
+    "cut short": lambda data: data[:-100],
+    "deep": lambda data: safetensors.torch.save({}, {"state": "[" * 50_000}),
+    "foreign": lambda data: safetensors.torch.save({"a": torch.ones(1)}, {"format": "pt"}),
+    "no state": lambda data: safetensors.torch.save({}, {"state": "{}"}),
+    "a list": lambda data: safetensors.torch.save({}, {"state": "[1]"}),
+    "a pickle": lambda data: b"\x80\x04.",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_refused_and_the_one_before_it_taken(damage, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "x")
+    path = tmp_path / "x" / STATE
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(ZooError, match=STATE):
+        _read(path)
+    assert last_state(tmp_path / "x")["step"] == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert STATE in said
+    assert "going on from the state before it, of step 3" in said
+    (tmp_path / "x" / BEFORE).unlink()
+    with pytest.raises(ZooError, match="no state before it"):
+        last_state(tmp_path / "x")
+
+
+@pytest.mark.parametrize("key", ["step", "recipe", "model", "optimizer", "rows", "running", "scaling", "seconds"])
+def test_a_state_that_lacks_a_part_is_refused(key, run, tmp_path):
+    shutil.copytree(run, tmp_path / "x")
+    (tmp_path / "x" / BEFORE).unlink()
+    path = tmp_path / "x" / STATE
+    path.write_bytes(again(**{key: None})(path.read_bytes(), tmp_path))
+    with pytest.raises(ZooError, match=f"{STATE}.*{key}"):
+        last_state(tmp_path / "x")
+
+
+@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}])
+def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
+    shutil.copytree(run, tmp_path / "x")
+    path = tmp_path / "x" / STATE
+    path.write_bytes(again(**changes)(path.read_bytes(), tmp_path))
+    with pytest.raises(ZooError, match=r"does not fit|of another run"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "resume": True, "checkpoint_minutes": 0.0}))
+
+
+def test_a_run_ends_the_same_from_the_state_before(run, tmp_path):
+    """Damage in the last state, and a state as they were before they had a checksum."""
+    for name in ("whole", "damaged", "old"):
+        shutil.copytree(run, tmp_path / name)
+    path = tmp_path / "damaged" / STATE
+    path.write_bytes(DAMAGE["data"](path.read_bytes()))
+    old = tmp_path / "old" / STATE
+    with safetensors.safe_open(old, "pt") as file:
+        tensors, tree = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()["state"]  # noqa: SIM118
+    old.write_bytes(safetensors.torch.save(tensors, {"state": tree}))
+    (tmp_path / "old" / BEFORE).unlink()
+    weights = []
+    for name in ("whole", "damaged", "old"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / name), "resume": True}))
+        weights.append(safetensors.torch.load_file(tmp_path / name / "model.safetensors"))
+        assert not (tmp_path / name / BEFORE).exists()
+    for other in weights[1:]:
+        assert all(torch.equal(value, other[key]) for key, value in weights[0].items())
+
+
+def test_without_its_last_state_a_run_goes_on_from_the_one_before(run, tmp_path, capsys):
+    """As after a crash between the two renames of a save."""
+    shutil.copytree(run, tmp_path / "x")
+    (tmp_path / "x" / STATE).unlink()
+    assert last_state(tmp_path / "x")["step"] == 3
+    assert "no such file" in capsys.readouterr().err
+    recipe = json.dumps(SHORT | {"out": str(tmp_path / "x")})
+    with pytest.raises(ZooError, match="already holds a run"):
+        train(Recipe(**json.loads(recipe)))

@@ -1,0 +1,249 @@
+"""What users bring: a file of theirs goes through every command; every example runs; what is wrong with one is said."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from conftest import ROOT, assert_one_error, run_code
+from hub_client import loopback
+from minihub import TOKEN
+
+from zoo.errors import ZooError
+
+EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
+SNN_ZOO = "import sys; sys.argv = ['snn-zoo', *{words}]; from leaderboard.command import main; main()"
+SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--timesteps", "2"]
+
+# Runs a command, and kills it once it has saved a state in the middle of an epoch.
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from recipes.state import load_state
+
+if (pid := os.fork()) == 0:
+    {command}
+    os._exit(0)
+state, deadline = Path("run/state.safetensors"), time.time() + 200
+while time.time() < deadline and not (state.exists() and load_state(state)["step"] in (2, 3, 4)):
+    time.sleep(0.01)
+os.kill(pid, signal.SIGKILL)
+print("killed by", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def command_of(example):
+    """The line of an example's docstring that runs it."""
+    (line,) = [line for line in example.read_text().split('"""')[1].splitlines() if line.startswith("snn-zoo ")]
+    return shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+def test_every_example_runs_as_it_says(example, tmp_path):
+    (tmp_path / example.name).write_text(example.read_text())
+    words = [*command_of(example), *SMALL, "--val-images", "32", "--test", "false", "--out", "run"]
+    done = run_code(SNN_ZOO.format(words=words), tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [plugin["file"] for plugin in result["plugins"]] == [example.name]
+    assert result["plugins"] == json.loads((tmp_path / "run" / "config.json").read_text())["plugins"]
+    assert result["command"].startswith(f"snn-zoo train quickstart --plugin {example.name} ")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with the file of a user, whose commands run there, in front of the loopback Hub."""
+    folder = tmp_path_factory.mktemp("own")
+    text = (ROOT / "recipes" / "examples" / "everything.py").read_text()
+    assert len(text.splitlines()) <= 60
+    (folder / "own.py").write_text(text)
+    # Of the user's own, and none of the command's business.
+    for name in ("export.py", "zoo.py", "leaderboard.py", "recipes/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise SystemExit('a file of the user, not of the zoo')")
+    return folder
+
+
+def snn_zoo(folder, *words, plugin=("--plugin", "own.py"), code="{command}"):
+    """`snn-zoo WORDS` in a process of its own."""
+    command = SNN_ZOO.format(words=[*words, *plugin])
+    done = loopback()[1].run(code.format(command=command), cwd=folder, token=TOKEN)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def ran(folder, *words, **options):
+    done = snn_zoo(folder, *words, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+OWN = ["--model", "own_net", "--neuron", "{name: own_lif, decay: 0.6}", "--surrogate", "own_bump"]
+OWN += ["--scaling", "{name: own_rule, alpha: 0.5}", "--out", "run", "--checkpoint-minutes", "0"]
+OWN += [*SMALL, "--train-images", "160", "--epochs", "2", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def trained(own):
+    """The run directory: trained, killed in the middle of an epoch, resumed with a file that has another comment."""
+    assert "killed by -9" in ran(own, "train", "quickstart", *OWN, code=KILLED)
+    assert not (own / "run" / "result.json").exists()
+    (own / "own.py").write_text((own / "own.py").read_text() + "# resumed\n")
+    resumed = snn_zoo(own, "train", "quickstart", *OWN, "--resume")
+    assert "top-1" in resumed.stdout, resumed.stderr
+    assert resumed.stderr.count("warning: the plugin own.py has changed since run was made with it") == 1
+    return own / "run"
+
+
+def test_a_run_of_ones_own_is_killed_and_resumed(trained):
+    result, config = (json.loads((trained / name).read_text()) for name in ("result.json", "config.json"))
+    assert result["scaling"]["name"] == "own_rule"
+    assert result["command"].startswith("snn-zoo train quickstart --model own_net")
+    assert config["model_args"]["neuron"] == {"name": "own_lif", "decay": 0.6}
+    assert config["model_args"]["surrogate"] == "own_bump"
+    before, now = result["plugins"]
+    assert before["file"] == now["file"] == "own.py"
+    assert config["plugins"] == [now] != [before]
+
+
+def test_it_is_validated_and_predicts(own, trained):
+    from PIL import Image
+
+    ran(own, "validate", "run", "--dataset", "digits", "--limit", "100", "--json", "validated.json")
+    validated = json.loads((own / "validated.json").read_text())
+    assert validated["plugins"] == json.loads((trained / "config.json").read_text())["plugins"]
+    Image.new("RGB", (32, 32)).save(own / "x.png")
+    assert "x.png" in ran(own, "predict", "run", "x.png")
+
+
+def test_it_is_exported_measured_filed_published_and_loaded(own, trained):
+    exported = ran(own, "export", "run", "-o", "own.onnx", "--data", "digits", "--limit", "64")
+    assert "identical to PyTorch" in exported
+    measured = ["--data", "digits", "--limit", "64", "--runs", "3", "--json", "onnx.json"]
+    assert "spikes per image" in ran(own, "bench-ort", "own.onnx", *measured)
+    results = ["run/result.json", "onnx.json"]
+    board = ran(own, "leaderboard", "--results", "results", "--out", "board", "--readme", "none", "--add", *results)
+    assert "1 row from 2 result files" in board
+    ran(own, "push", "run", "--repo", "me/own_net", "--onnx", "own.onnx", "--result", "onnx.json")
+    ran(own, "pull", "me/own_net", "-o", "pulled")
+    again = ran(own, "validate", "pulled", "--dataset", "digits", "--limit", "100")
+    loaded = ran(own, "validate", "hf-hub:me/own_net", "--dataset", "digits", "--limit", "100")
+    assert json.loads(again)["top1"] == json.loads(loaded)["top1"]
+    assert "own.py" in (own / "pulled" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["validate", "run", "--dataset", "digits"],
+        ["predict", "run", "x.png"],
+        ["export", "run", "-o", "never.onnx"],
+        ["push", "run", "--repo", "me/x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_without_its_plugin_one_line_names_it(words, own, trained):
+    assert_one_error(snn_zoo(own, *words, plugin=()), "own.py", "--plugin own.py")
+    assert not (own / "never.onnx").exists()
+
+
+def test_a_plugin_that_changed_is_one_warning(own, trained, tmp_path):
+    (tmp_path / "own.py").write_text((own / "own.py").read_text() + "# changed\n")
+    words = ["validate", "run", "--dataset", "digits", "--limit", "10", "--json", "other.json"]
+    done = snn_zoo(own, *words, plugin=("--plugin", str(tmp_path / "own.py")))
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "own.py" in line]
+    assert warning.startswith("warning: the plugin own.py has changed since ")
+    recorded = [json.loads(file.read_text())["plugins"][0] for file in (own / "other.json", trained / "config.json")]
+    assert recorded[0]["file"] == recorded[1]["file"]
+    assert recorded[0]["sha256"] != recorded[1]["sha256"]
+
+
+def test_an_ablation_hands_its_plugins_to_its_runs(own):
+    """In processes of their own, which the user's recipes/ does not mislead."""
+    recipe = {"model": "own_net", "neuron": "own_lif", "dataset": "digits", "timesteps": 2, "epochs": 1, "amp": "off"}
+    arms = {"own": {"scaling": "own_rule"}}
+    plan = {"seeds": [1], "recipe": recipe | {"train_images": 64, "batch_size": 32}, "arms": arms}
+    (own / "plan.yaml").write_text(json.dumps(plan))
+    ran(own, "ablate", "plan.yaml")
+    result = json.loads((own / "plan" / "own.seed1.json").read_text())
+    assert [plugin["file"] for plugin in result["plugins"]] == ["own.py"]
+    assert result["command"] == "snn-zoo ablate plan.yaml --plugin own.py"
+
+
+FEW = ["--dataset", "digits", "--batch", "8", "--timesteps", "2"]
+FEW += ["--train-steps", "1", "--checks", "1", "--rounds", "0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list", "own_net*"], "own_net_gs"),
+        (["info", "own_net"], "A network of one's own."),
+        (["info", "own_rule"], "less where the neuron behind fires often"),
+        (["bench", "step", "--model", "own_net", "--surrogate", "own_bump", "--batch", "2", "--runs", "1"], "own_net"),
+        (["health", "own_net", "--dataset", "digits", "--steps", "4", "--batch", "8"], "own_net: loss"),
+        (["scaling-cost", "--model", "own_net", "--rule", "own_rule", "--forms", "[{every: 2}]", *FEW], "every 2"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_other_commands_know_them_too(words, said, own):
+    assert said in snn_zoo(own, *words).stdout
+
+
+PLUGIN = "import zoo\nfrom zoo.models.sresnet import SResNet\nshape = {'depths': (1,), 'widths': (8,), 'stem': 4}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("zoo.register_family(SResNet, [zoo.Variant('sresnet19', 'x', shape)])", "'sresnet19' already names a model"),
+        (
+            "zoo.register_family(SResNet, [zoo.Variant('resnet18', 'x', shape)])",
+            "'resnet18' already names a timm",
+        ),
+        ("zoo.register_scaling('final_trace')", "scaling 'final_trace' is already registered"),
+        ("raise SystemExit('x')", "fails: SystemExit"),
+        ("def", "fails: SyntaxError"),
+        ("\0", "fails: "),
+    ],
+)
+def test_a_plugin_that_cannot_be_is_one_error(text, words, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN + text)
+    assert_one_error(run_code(SNN_ZOO.format(words=["list", "--plugin", "mine.py"]), tmp_path), words)
+
+
+def test_plugins_run_once_and_are_told_apart_by_their_place(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        text = f"zoo.register_family(SResNet, [zoo.Variant('net_{folder}', 'x', shape)])"
+        (tmp_path / folder / "my-net.py").write_text(PLUGIN + text)
+    code = """
+import os, zoo
+from zoo.plugins import loaded_plugins
+assert loaded_plugins() is None
+for path in ("a/my-net.py", "b/my-net.py", os.path.abspath("a/my-net.py"), "b/../b/my-net.py"):
+    zoo.load_plugin(path)
+assert [plugin["file"] for plugin in loaded_plugins()] == ["my-net.py"] * 2
+assert len({plugin["sha256"] for plugin in loaded_plugins()}) == 2
+assert zoo.create_model("net_a").pretrained_cfg["architecture"] == "net_a" and zoo.is_model("net_b")
+"""
+    done = run_code(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_what_a_record_says_of_plugins_is_checked():
+    from conftest import accuracy
+
+    from zoo.record import check
+
+    good = [{"file": "own.py", "sha256": "a" * 64}]
+    for plugins in (None, good, good * 2):
+        assert check(accuracy(plugins=plugins), "x")
+    assert check(accuracy(), "x")  # of before there were any
+    for plugins in ([], "own.py", [{"file": "own.py"}], [good[0] | {"file": "../own.py"}], [good[0] | {"sha256": "a"}],
+                    [good[0] | {"file": "\x1b[31m"}], [good[0] | {"file": ["own.py"]}], good * 1000):  # fmt: skip
+        with pytest.raises(ZooError, match="key 'plugins'"):
+            check(accuracy(plugins=plugins), "x")

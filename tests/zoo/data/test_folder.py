@@ -1,0 +1,174 @@
+"""Images of one's own: which files are read and how, what is refused and how that is said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import CLASSES, make_pictures
+from PIL import Image
+from timm.data import create_transform
+
+from zoo.data import dataset as dataset_module
+from zoo.data import dataset_name, load_dataset
+from zoo.data.folder import folder_name, load_test_part
+from zoo.data.images import Preparation, folder_cfg, read_image
+from zoo.errors import ZooError
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("own") / "my flowers", ("train", "val", "test"))
+
+
+def test_pictures_become_square_tensors_in_a_fixed_order_of_all_classes(flowers):
+    data = load_dataset(f"folder:{flowers}")
+    assert (data.name, data.classes, data.size) == ("my_flowers", CLASSES, 32)
+    assert [len(x) for x in (data.train_images, data.val_images, data.test_images)] == [48, 24, 24]
+    assert data.train_images.dtype == torch.uint8
+    assert set(data.test_labels[:12].tolist()) == {0, 1, 2}
+    brightness = [data.train_images[data.train_labels == label].float().mean() for label in range(3)]
+    assert brightness == sorted(brightness)
+    assert data.sha256 == load_dataset(f"folder:{flowers}/").sha256
+    assert data.sha256 != load_dataset(f"folder:{flowers}", img_size=48).sha256
+
+
+def test_a_picture_is_prepared_as_timm_evaluates(flowers):
+    prepare = Preparation(folder_cfg(48))
+    reference = create_transform((3, 48, 48), crop_pct=1.0, interpolation="bilinear", mean=(0,) * 3, std=(1,) * 3)
+    for path in sorted((flowers / "train" / "rose").iterdir()):
+        picture = Image.open(path)
+        expected = reference(picture.convert("RGBA" if "transparency" in picture.info else "RGB").convert("RGB"))
+        assert torch.equal(prepare(path).float() / 255, expected), path
+
+
+@pytest.mark.parametrize("only", ["val", "test"])
+def test_the_only_other_part_is_the_test_set(tmp_path, only):
+    data = load_dataset(f"folder:{make_pictures(tmp_path / 'x', ('train', only), 2)}")
+    assert (len(data.test_images), data.val_images) == (6, None)
+
+
+def test_the_test_part_alone_is_that_of_the_whole(flowers):
+    data = load_dataset(f"folder:{flowers}", img_size=24)
+    (images, labels), classes = load_test_part(str(flowers), 24, limit=5)
+    assert torch.equal(images, data.test_images[:5])
+    assert torch.equal(labels, data.test_labels[:5])
+    assert classes == data.classes
+
+
+def test_every_mode_becomes_rgb(tmp_path):
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(grey * 257).save(tmp_path / "16.png")
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.int32) * 256).save(tmp_path / "32.tif")
+    expected = np.asarray(read_image(tmp_path / "8.png"))
+    for name in ("16.png", "32.tif"):
+        assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected), name
+    for mode in ("1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr"):
+        suffix = {"CMYK": "jpg", "YCbCr": "jpg", "PA": "tif"}.get(mode, "png")
+        picture = Image.new("RGB", (5, 4), (200, 100, 50)).convert("P" if mode == "PA" else mode)
+        picture.save(tmp_path / f"{mode}.{suffix}")
+        assert read_image(tmp_path / f"{mode}.{suffix}").mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("flowers", "flowers"),
+        ("/data/alice/My flowers (2024)/", "My_flowers_2024_"),
+        ("../x/_hidden", "hidden"),
+        ("花", "folder"),
+        ("cifar10", "cifar10_folder"),  # its numbers are not CIFAR-10's
+        ("a" * 200, "a" * 64),
+    ],
+)
+def test_a_folder_gives_a_name_that_fits_a_tag(name, safe):
+    assert dataset_name(f"folder:{name}") == safe
+    assert dataset_name("cifar10") == "cifar10"
+    assert folder_name(".") == folder_name(os.getcwd())
+
+
+def _break(root: Path, how: str) -> str:
+    """Spoil a folder of pictures, and say what the error must name."""
+    broken = root / "train" / "rose" / "00.jpg"
+    if how == "cut short":
+        broken.write_bytes(broken.read_bytes()[:300])
+    elif how == "text":
+        broken.write_text("no image")
+    elif how == "postscript":  # which Pillow would hand to Ghostscript
+        broken.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    elif how == "pipe":
+        broken.unlink()
+        os.mkfifo(broken)
+    elif how == "thin":
+        Image.new("L", (1, 60_000)).save(broken)
+    elif how == "empty class":
+        (root / "val" / "violet").mkdir()
+        return "violet holds no image"
+    elif how == "other class":
+        (root / "val" / "rose").rename(root / "val" / "violet")
+        return "train/ has the class 'rose', which val/ lacks"
+    elif how == "one class more":
+        (root / "val" / "violet").mkdir()
+        Image.new("L", (9, 9)).save(root / "val" / "violet" / "x.png")
+        return "val/ has the class 'violet', which train/ lacks"
+    elif how == "no val":
+        (root / "val").rename(root / "valid")
+        return "neither val/ nor test/"
+    elif how == "no train":
+        (root / "train").rename(root / "training")
+        return "has no folder train/"
+    elif how == "unprintable":
+        for part in ("train", "val"):
+            (root / part / "rose").rename(root / part / "ro\x1bse")
+        return r"ro\x1bse"
+    return str(broken)
+
+
+HOW = ["cut short", "text", "postscript", "pipe", "thin", "empty class", "other class", "one class more", "no val"]
+
+
+@pytest.mark.parametrize("how", [*HOW, "no train", "unprintable"])
+def test_a_bad_folder_is_one_error_that_names_it(tmp_path, how):
+    root = make_pictures(tmp_path / "x", count=2)
+    named = _break(root, how)
+    with pytest.raises(ZooError) as error:
+        load_dataset(f"folder:{root}", img_size=224 if how == "thin" else None)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_folder_is_named(tmp_path):
+    for name in ("", str(tmp_path / "none"), __file__):
+        with pytest.raises(ZooError, match="no such folder"):
+            load_dataset(f"folder:{name}")
+    with pytest.raises(ZooError, match="img_size must be a whole number from 8 to 1024, not 4096"):
+        load_dataset(f"folder:{tmp_path}", img_size=4096)
+
+
+def test_files_that_are_no_images_are_left_out_aloud(tmp_path, capsys):
+    root = make_pictures(tmp_path / "x", count=2)
+    for name in ("notes.txt", ".DS_Store", ".hidden.png"):
+        (root / "train" / "rose" / name).write_text("x")
+    (root / "train" / "rose" / "more").mkdir()
+    Image.new("RGB", (9, 9)).save(root / "train" / "rose" / "more" / "X.PNG")
+    assert len(load_dataset(f"folder:{root}").train_images) == 13
+    assert "left out 1 file" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_said_before_anything_is_decoded(flowers, monkeypatch):
+    monkeypatch.setattr(dataset_module, "free_memory", lambda: 10_000_000)
+    with pytest.raises(ZooError, match=r"96 images of 256 x 256 pixels .* 0\.0 GB of memory are free: lower img_size"):
+        load_dataset(f"folder:{flowers}", img_size=256)
+    assert load_dataset(f"folder:{flowers}", img_size=64).size == 64
+    monkeypatch.undo()
+    assert dataset_module.free_memory() > 1e6
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    Image.new("1", (9000, 9000)).save(tmp_path / "x.png")
+    with pytest.raises(ZooError, match=r"x\.png has 9000 x 9000 pixels"):
+        read_image(tmp_path / "x.png")

@@ -1,0 +1,66 @@
+"""Compilers that do not do what they should: the reference runs instead, and nothing is left in the cache."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+import torch
+
+from zoo.kernels import build, cpu
+from zoo.kernels.spec import plain_lif
+
+LAST = 'for word; do out="$word"; done\n'
+COMPILERS = {
+    "fails and prints bytes": ("printf '\\377\\033[31m error \\376' >&2; exit 1", "cannot build"),
+    "writes nothing": ("exit 0", "writes nothing"),
+    "writes an empty file": (f"{LAST}: > $out", "writes nothing"),
+    "writes no library": (f"{LAST}head -c 5000 /dev/urandom > $out", "cannot load"),
+    "builds another library": (
+        f"{LAST}echo 'int f(){{return 1;}}' | gcc -shared -fPIC -x c - -o $out",
+        "undefined symbol",
+    ),
+    "builds one that answers wrongly": (
+        f"{LAST}echo 'long lif_args_size(){{return {cpu.ctypes.sizeof(cpu._Args)};}} void lif_forward(){{}} "
+        "void lif_backward(){} void weighted_steps(){}' | gcc -shared -fPIC -x c - -o $out",
+        "another one",
+    ),
+    "sleeps": ("sleep 100 & sleep 100", "does not end within"),
+}
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("kind", COMPILERS)
+def test_a_compiler_that_misbehaves(kind, tmp_path, monkeypatch):
+    text, words = COMPILERS[kind]
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\n{text}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_PATIENCE", 1)
+    build._cache_folder.cache_clear()
+    build.load_library.cache_clear()
+    try:
+        begin = time.monotonic()
+        said = [cpu.obstacle(dtype, plain_lif(3)) for dtype in (torch.float32, torch.float64)]
+        assert time.monotonic() - begin < 10
+    finally:
+        build._cache_folder.cache_clear()
+        build.load_library.cache_clear()
+    for obstacle in said:
+        assert words in obstacle
+        assert obstacle.isprintable()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_is_a_file_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("mine")
+    monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
+    removed = []
+    monkeypatch.setattr(build.atexit, "register", lambda *call, **_: removed.append(call))
+    folder = build._cache_folder.__wrapped__()
+    assert removed == [(shutil.rmtree, folder)]
+    shutil.rmtree(folder)
+    assert (tmp_path / "cache").read_text() == "mine"

@@ -1,0 +1,246 @@
+"""What is counted, by hand and by brute force; one pass in bounded memory; what cannot be counted."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import weakref
+
+import pytest
+import torch
+from conftest import accuracy, tiny
+from torch import nn
+
+import zoo
+from zoo import ZooError
+from zoo.layers import Hadamard, MatMul
+from zoo.metrics import OperationCounter, SpikeCounter, connection_sparsity, energy, evaluate, footprint
+from zoo.neurons import create_neuron
+from zoo.neurons.folding import repeat_steps
+from zoo.record import COSTS, REQUIRED, accuracy_record, check
+
+NEURON = {"name": "if", "reset": "hard"}
+KEYS = ("Effective_ACs", "Effective_MACs", "Dense")
+
+
+class TwoLayers(nn.Module):
+    """A convolution, run once for all steps, neurons, a linear layer."""
+
+    def __init__(self, timesteps=2):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 1, 2, bias=False), nn.Linear(4, 2)
+        self.lif = create_neuron(NEURON, timesteps)
+        self.conv.weight.data = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]]])
+        self.fc.weight.data = torch.tensor([[1.0, 0.0, 5.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
+
+    def forward(self, x):
+        steps = self.fc(self.lif(self.conv(x), repeat=True).flatten(1))
+        return steps.unflatten(0, (self.lif.timesteps, -1)).mean(0)
+
+
+def measure(model, *batches):
+    with torch.no_grad(), SpikeCounter(model) as spikes, OperationCounter(model) as operations:
+        for batch in batches:
+            model(batch)
+    return spikes.summary() | operations.summary()
+
+
+def test_two_layers_by_hand():
+    # The pixel 0.5, in a corner, meets one weight of the convolution, 1. The pixel 1, in the middle, meets four, of
+    # which one is 0. So the currents are 0.5 + 3, 2, 0, 1, and three of four neurons spike in both steps. Behind them,
+    # their spikes meet 2, 1 and 0 weights that are not 0, of 2.
+    image = torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])[None, None]
+    counts = measure(TwoLayers(), image)
+    assert counts == {
+        "spikes_per_image": 6.0,
+        "spikes_per_layer": {"lif": 6.0},
+        "spikes_per_step": [3.0, 3.0],
+        "firing_rates": {"lif": 0.75},
+        "activation_sparsity": 0.25,
+        "membrane_updates": 8.0,
+        "Effective_ACs": 6.0,
+        "Effective_MACs": 4.0,
+        "Dense": 16.0 + 2 * 8.0,
+        "products": dict.fromkeys(KEYS, 0.0),
+        "stem": {"Effective_ACs": 0.0, "Effective_MACs": 4.0, "Dense": 16.0},
+    }
+    assert measure(TwoLayers(), torch.cat([image, torch.zeros_like(image)]))["Effective_MACs"] == 2.0  # per image
+    model = TwoLayers()
+    assert footprint(model) == 4 * (4 + 8 + 2)
+    assert connection_sparsity(model) == 4 / 12
+
+
+def test_energy_by_hand():
+    counts = {"Effective_ACs": 6e6, "Effective_MACs": 4e6, "membrane_updates": 8e6}
+    counts["products"] = {"Effective_ACs": 2e6, "Effective_MACs": 0.0, "Dense": 9e6}
+    assert energy(counts) == pytest.approx({"acs": 0.9 * 8, "macs": 4.6 * 4, "total": 25.6})
+    every = energy(counts, membranes=True, memory=True)
+    lines = {"acs": 7.2, "macs": 18.4, "membranes": 4.6 * 8, "memory": 5 * (6 + 4 + 2 * 8)}
+    assert every == pytest.approx(lines | {"total": sum(lines.values())})
+    assert energy(counts | {"membrane_updates": None}, memory=True) is None
+    assert energy(counts | {"Effective_ACs": None}) is None
+    assert energy(accuracy()) is None  # an old result
+
+
+CONVOLUTIONS = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": (3, 2), "stride": (2, 1), "padding": (0, 2), "bias": True},
+    {"kernel_size": 3, "dilation": 2, "padding": "same"},
+    {"kernel_size": 3, "groups": 2, "stride": 2},
+    {"kernel_size": 3, "groups": 4, "padding": 1, "padding_mode": "reflect"},
+]
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+@pytest.mark.parametrize("values", [(0.0, 1.0), (-1.0, 0.0, 1.0), (0.0, 0.5, 2.0)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_by_brute_force(convolution, values, layout):
+    conv = nn.Conv2d(4, 8, **{"bias": False} | convolution)
+    conv.weight.data *= torch.rand_like(conv.weight) < 0.6
+    model = nn.Sequential(conv, create_neuron(NEURON, 2))
+    draw = lambda n: torch.tensor(values)[torch.randint(len(values), (n, 4, 7, 9))].to(memory_format=layout)  # noqa: E731
+    batches = [draw(6), draw(2)]
+    with torch.inference_mode(), OperationCounter(model) as counter:
+        for batch in batches:
+            model(batch)
+    rows = torch.cat(batches)
+    counting = nn.Conv2d(4, 8, **convolution | {"bias": False}).requires_grad_(False)
+    counting.weight.copy_(conv.weight != 0)
+    effective = counting((rows != 0).float()).double().sum()
+    counting.weight.fill_(1)
+    dense = counting(torch.ones_like(rows)).double().sum()
+    assert counter.layers() == {"0": (int(effective), int(dense), 2.0 not in values)}
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_products_by_brute_force(top):
+    class Products(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix, self.mask, self.lif = MatMul(), Hadamard(), create_neuron(NEURON, 1)
+
+        def forward(self, a, b, c):
+            return self.mask(self.lif(self.matrix(a, b)), c)
+
+    shapes = {(2, 3, 4, 5): 3, (2, 3, 5, 6): top, (4, 1): 8}
+    a, b, c = (torch.randint(high + 1, shape).float() for shape, high in shapes.items())
+    model = Products()
+    spikes = model.lif(a @ b)
+    with OperationCounter(model) as counter:
+        model(a, b, c)
+    places = itertools.product(range(4), range(5), range(6))
+    pairs = sum(int(((a[..., i, j] != 0) & (b[..., j, k] != 0)).sum()) for i, j, k in places)
+    assert counter.products() == {
+        "matrix": (pairs, 2 * 3 * 4 * 5 * 6, top == 1),  # one factor is spikes: to accumulate will do
+        "mask": (int((spikes * c != 0).sum()), spikes.numel(), True),
+    }
+
+
+def test_a_stem_that_runs_at_every_step_counts_so_often():
+    direct = zoo.create_model("sresnet19_w16", timesteps=3).eval()
+    frames = zoo.create_model("sresnet19_w16", timesteps=3, encoding="frames").eval()
+    frames.load_state_dict(direct.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    once, often = measure(direct, images), measure(frames, repeat_steps(images, 3).unflatten(0, (3, 2)).transpose(0, 1))
+    assert once["stem"]["Effective_MACs"] > 0
+    assert often["stem"] == dict.fromkeys(KEYS, 0.0)
+    for key in KEYS:
+        assert often[key] == once[key] + 2 * once["stem"][key]
+
+
+def test_one_pass_whatever_the_batches():
+    model = tiny().double()  # in float32 another size of batches may round a spike away
+    images, labels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8), torch.randint(10, (7,))
+    data = (images, labels, (0.5,) * 3, (0.25,) * 3)
+    scores = [evaluate(model, *data, batch_size=n) for n in (3, 7)]
+    for key in COSTS:
+        assert scores[0][key] == scores[1][key], key
+    assert scores[0]["Effective_ACs"] > 0
+    assert scores[0]["energy_uj"] == energy(scores[0])["total"] > 0
+    assert scores[0]["footprint_bytes"] == footprint(model)
+    assert scores[0]["activation_sparsity"] == 1 - scores[0]["spikes_per_image"] / scores[0]["membrane_updates"]
+
+
+def test_nothing_of_a_batch_stays_in_memory():
+    model, seen = tiny().eval(), []
+    model.stages[0][0].conv1.register_forward_pre_hook(lambda m, inputs: seen.append(weakref.ref(inputs[0])))
+    with torch.no_grad(), SpikeCounter(model), OperationCounter(model):
+        model(torch.randn(2, 3, 16, 16))
+        gc.collect()
+        assert seen[0]() is None
+    assert not any(module._forward_pre_hooks for module in model.modules() if module is not model.stages[0][0].conv1)
+
+
+def test_what_cannot_be_measured_ends_in_one_error():
+    model, mean = tiny(), (0.5,) * 3
+    none = torch.zeros(0, 3, 16, 16, dtype=torch.uint8), torch.zeros(0, dtype=torch.long)
+    with pytest.raises(ZooError, match="no images"):
+        evaluate(model, *none, mean, mean)
+    one = torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+    with pytest.raises(ZooError, match="Sequential has no layer of spiking neurons"):
+        evaluate(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), *one, mean, mean)
+    with OperationCounter(model) as operations, pytest.raises(ZooError, match="call the network"):
+        operations.summary()
+    with SpikeCounter(model) as spikes, pytest.raises(ZooError, match="no spikes were counted"):
+        spikes.summary()
+
+
+FAMILIES = ["sresnet19_w16", "sew_resnet18_w16", "ms_resnet18_w16", "max_resnet18_w16", "svgg11_w8", "plif_net_w16"]
+FAMILIES += ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_layer_is_called_as_a_module_with_its_input_alone(name):
+    """Or hooks, ours and NeuroBench's, would not see it, or would see more than they know."""
+    model, calls = zoo.create_model(name, timesteps=1).eval(), []
+    with OperationCounter(model) as counter, torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs)))
+        model(torch.randn(1, 3, 32, 32))
+    assert set(calls) == {1}
+    assert counter.summary()["Dense"] > 0
+
+
+class Bypassed(TwoLayers):
+    """Uses the weights of a layer without calling it."""
+
+    def forward(self, x):
+        spikes = self.lif(self.conv(x), repeat=True).flatten(1)
+        return nn.functional.linear(spikes, self.fc.weight).unflatten(0, (2, -1)).mean(0)
+
+
+def test_what_no_counter_sees_is_null_and_said():
+    with pytest.warns(UserWarning, match="layer 'fc'"):
+        counts = measure(Bypassed(), torch.ones(1, 1, 3, 3))
+    assert [counts[key] for key in (*KEYS, "products", "stem")] == [None] * 5
+    assert energy(counts) is None
+    check(accuracy(**{key: counts[key] for key in COSTS if key in counts}), "x.json")
+
+
+class TestRecord:
+    def test_it_holds_what_evaluate_counts(self):
+        model, data = zoo.create_model("sresnet19_w16"), zoo.load_dataset("digits")
+        scores = evaluate(model, data.test_images[:4], data.test_labels[:4], data.mean, data.std)
+        unknown = dict.fromkeys(("comparison", "epochs", "seed", "test_reads"))
+        record = accuracy_record(model, scores, data, tag="x", split="test", weights_sha256="0" * 64, **unknown)
+        assert check(record, "x.json").keys() == REQUIRED["accuracy"].keys() | COSTS.keys()
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("Effective_ACs", -1.0),
+            ("Dense", "many"),
+            ("activation_sparsity", 1.5),
+            ("connection_sparsity", float("nan")),
+            ("firing_rates", {"lif": 2.0}),
+            ("products", {"Effective_ACs": 1.0}),
+            ("stem", {"Effective_ACs": 1.0, "Effective_MACs": None, "Dense": 2.0}),
+            ("footprint_bytes", 0.5),
+            ("energy_uj", float("inf")),
+        ],
+    )
+    def test_a_bad_value_is_refused(self, key, value):
+        check(accuracy(**dict.fromkeys(COSTS)), "x.json")
+        with pytest.raises(ZooError, match=f"x.json: key '{key}' is"):
+            check(accuracy(**{key: value}), "x.json")

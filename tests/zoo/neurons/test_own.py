@@ -1,0 +1,237 @@
+"""Neurons and surrogates of a user's own: they run like ours, no kernel computes another, and what is wrong is said."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from conftest import tiny
+from torch import nn
+
+import zoo
+from zoo.errors import ZooError
+from zoo.kernels import _announce
+from zoo.neurons import LIF, kinds, surrogate
+from zoo.neurons.surrogate import triangle
+
+
+@pytest.fixture(autouse=True)
+def _registered_here_only(monkeypatch):
+    monkeypatch.setattr(kinds, "_NEURONS", dict(kinds._NEURONS))
+    monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
+
+
+class Leaky(zoo.SpikingNeuron):
+    """The dynamics of LIF, in words of its own."""
+
+    spec_keys = ("threshold", "leak")
+
+    def __init__(self, timesteps=4, *, leak=0.5, **others):
+        super().__init__(timesteps, **others)
+        self.leak = leak
+
+    def step(self, x_t, state=None):
+        u = x_t if state is None else state * (1 - self.leak) + x_t
+        s = self.surrogate.spike(u - self.threshold)
+        return s, u * (1 - s.detach())
+
+
+def gradients(model, x):
+    model(x).square().sum().backward()
+    return [p.grad for p in model.parameters()]
+
+
+def test_a_neuron_of_ones_own_equals_lif_in_training():
+    """With gradient scaling, learning and streaming: the same dynamics give the same network."""
+    assert zoo.register_neuron("leaky", Leaky) is not None
+    assert "leaky" in zoo.list_neurons()
+    x, scaling = torch.randn(3, 3, 16, 16), {"name": "causal_trace", "alpha": 0.5}
+    found = []
+    for neuron in ({"name": "lif", "decay": 0.75}, {"name": "leaky", "leak": 0.25}):
+        torch.manual_seed(1)
+        model = tiny(neuron=neuron, scaling=scaling, kernel="reference")
+        found.append(gradients(model, x))
+        assert model.model_args["neuron"] == neuron
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ZooError, match="unknown key of neuron leaky 'decay'"):
+        tiny(neuron={"name": "leaky", "decay": 0.5})
+    with pytest.raises(ZooError, match="no fused kernel has the dynamics of Leaky"):
+        tiny(neuron="leaky", kernel="fused")(x)
+
+
+class Passing:
+    """A step for classes that mix it in."""
+
+    def step(self, x_t, state=None):
+        return self.surrogate.spike(x_t - self.threshold), None
+
+
+def test_no_fused_kernel_runs_another_step():
+    """Whichever way a subclass of LIF gets a step of its own."""
+
+    class Mixed(Passing, LIF):
+        pass
+
+    class Given(LIF):
+        step = Passing.step
+
+    class Below(Given):
+        """It adds nothing."""
+
+    class Same(LIF):
+        """LIF under another name."""
+
+    x = torch.randn(8, 3, 4, 4)
+    for cls in (Mixed, Given, Below):
+        assert not cls.fused
+        assert cls(4).kernel_for("cpu", torch.float32) == "reference"
+        assert torch.equal(cls(4)(x), (x >= 1).float())
+    assert Same.fused
+
+
+def test_the_decorator_and_registering_again():
+    @zoo.register_neuron("decorated")
+    class Decorated(Leaky):
+        """It is given back."""
+
+    assert isinstance(Decorated, type)
+    zoo.register_neuron("twice", Leaky)
+    zoo.register_neuron("twice", Leaky)  # as a file does that is imported, and a plugin, too
+
+    class Other(Leaky):
+        def step(self, x_t, state=None):
+            return super().step(x_t, state)
+
+    with pytest.raises(ZooError, match="neuron 'twice' is already registered"):
+        zoo.register_neuron("twice", Other)
+    for name in ("lif", "model", "none", "a b", "", 3, None, ["x"]):
+        with pytest.raises(ZooError, match=r"already registered|is no name"):
+            zoo.register_neuron(name, Leaky)
+
+
+def spiking(self, x_t):
+    return self.surrogate.spike(x_t - 1)
+
+
+def remembers(self, x_t, state=None):
+    self.v = getattr(self, "v", 0) * 0.9 + x_t.detach()
+    return self.surrogate.spike(self.v + 1e-3 * x_t - 1), None
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, "has no step"),
+        ({"step": lambda self, x, s=None: spiking(self, x)}, r"returns float32 .* not the pair"),
+        ({"step": lambda self, x, s=None: (spiking(self, x)[0], None)}, r"\[3, 4, 4\] for currents float32 \[2, 3"),
+        ({"step": lambda self, x, s=None: (spiking(self, x).double(), None)}, "float64"),
+        ({"step": lambda self, x, s=None: (spiking(self, x) * 0.5, None)}, "values such as 0.5"),
+        ({"step": lambda self, x, s=None: ((x >= 1).float(), None)}, "without a gradient.*self.surrogate.spike"),
+        ({"step": lambda self, x, s=None: (spiking(self, x), [x])}, "the state list"),
+        ({"step": lambda self, x, s=None: (spiking(self, x), (x, 3))}, r"the state \(float32 .*, int\)"),
+        ({"step": lambda self, x, s=None: 1 / 0}, "fails on currents.*ZeroDivisionError"),
+        ({"step": lambda self, x: (spiking(self, x), None)}, "fails on currents.*TypeError"),
+        ({"step": remembers}, "belongs in the state"),
+        ({"step": Passing.step, "spec_keys": ["leak"]}, "lists 'leak' in spec_keys"),
+        ({"step": Passing.step, "spec_keys": "leak"}, "not a list"),
+        (
+            {"step": Passing.step, "__init__": lambda self, timesteps: None, "spec_keys": []},
+            "cannot be made as networks do",
+        ),
+        ({"step": Passing.step, "__init__": lambda self, t, **others: nn.Module.__init__(self)}, r"super\(\).__init__"),
+    ],
+)
+def test_what_is_wrong_with_a_neuron_is_one_error(parts, words):
+    cls = type("Mine", (zoo.SpikingNeuron,), parts)
+    with pytest.raises(ZooError, match=rf"^neuron 'mine' \(Mine\) .*{words}") as error:
+        zoo.register_neuron("mine")(cls)
+    assert "\n" not in str(error.value)
+    assert "mine" not in zoo.list_neurons()
+
+
+def test_what_is_no_neuron_or_claims_a_kernel_that_is_not_its_own():
+    claims = type("Claims", (LIF,), {"step": Passing.step, "fused": True})
+    for cls, words in ((claims, "fused kernel gives other spikes"), (nn.Identity, "no subclass"), (Leaky(), "no sub")):
+        with pytest.raises(ZooError, match=words):
+            zoo.register_neuron("mine", cls)
+
+
+def steep(x, width):
+    return triangle(x, width) * 3
+
+
+@pytest.mark.parametrize("scaling", [None, {"name": "causal_trace", "alpha": 0.5}])
+def test_the_gradient_is_that_of_ones_own_surrogate(scaling):
+    """On the kernel "auto", which would be fused for ours, and with gradient scaling on."""
+    zoo.register_surrogate("same", lambda x, width: triangle(x, width), width=2.0)
+    zoo.register_surrogate("steep", width=2.0)(steep)
+    x, found = torch.randn(3, 3, 16, 16), {}
+    for name, kernel in (("triangle", "reference"), ("same", "auto"), ("steep", "auto"), ("steep", "reference")):
+        torch.manual_seed(1)
+        spec = {"name": name, "width": 2.0} if name == "triangle" else name
+        model = tiny(surrogate=spec, scaling=scaling, kernel=kernel)
+        assert model.kernel_for("cpu", torch.float32) == "reference"
+        found[name, kernel] = gradients(model, x)
+    equal = lambda a, b: all(map(torch.equal, found[a], found[b]))  # noqa: E731
+    assert equal(("same", "auto"), ("triangle", "reference"))
+    assert equal(("steep", "auto"), ("steep", "reference"))
+    assert not equal(("steep", "auto"), ("same", "auto"))
+
+
+def test_compiled_neurons_keep_ones_own_surrogate():
+    zoo.register_surrogate("steep", steep)
+    neuron, current = LIF(4, surrogate="steep"), torch.randn(8, 6)
+    found = []
+    for run in (neuron, torch.compile(neuron, backend="aot_eager")):
+        x = current.clone().requires_grad_()
+        (run(x) * torch.arange(8.0)[:, None]).sum().backward()
+        found.append(x.grad)
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], 0 * current)
+
+
+def test_kernels_step_aside_with_one_message():
+    zoo.register_surrogate("steep", steep)
+    _announce.cache_clear()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            tiny(surrogate="steep")(torch.randn(2, 3, 16, 16))
+    (message,) = [str(warning.message) for warning in seen]
+    assert "the cpp kernel does not know the surrogate 'steep'" in message
+    with pytest.raises(ZooError, match="does not know the surrogate 'steep'"):
+        LIF(4, surrogate="steep", kernel="fused")(torch.randn(4, 3))
+    assert LIF(4, surrogate="steep").kernel_for("cuda", torch.float32) == "reference"
+
+
+@pytest.mark.parametrize(
+    ("derivative", "words"),
+    [
+        (3, "takes a function"),
+        (lambda x: x, "fails: TypeError"),
+        (lambda x, width: x.sum(), r"gives float32 \[\] for float32 \[5, 17\]"),
+        (lambda x, width: x.float(), "gives float32 .* for float64"),
+        (lambda x, width: 1.0, "gives 1.0"),
+        (lambda x, width: 1 / x.abs(), "is inf at x = 0"),
+        (lambda x, width: torch.exp(x * x), "is inf at x = "),
+        (lambda x, width: 0 * x, "is 0 everywhere"),
+        (lambda x, width: x.mul_(2), "changes the potentials"),
+    ],
+)
+def test_what_is_wrong_with_a_surrogate_is_one_error(derivative, words):
+    with pytest.raises(ZooError, match=rf"^surrogate 'mine' .*{words}"):
+        zoo.register_surrogate("mine", derivative)
+    assert "mine" not in zoo.list_surrogates()
+
+
+def test_names_and_widths_of_surrogates():
+    for name in ("triangle", "model", "a-b", 1):
+        with pytest.raises(ZooError, match=r"already registered|is no name"):
+            zoo.register_surrogate(name, steep)
+    for width in (0, -1, float("nan"), "1", True):
+        with pytest.raises(ZooError, match="width of surrogate 'mine'"):
+            zoo.register_surrogate("mine", steep, width=width)
+    zoo.register_surrogate("mine", steep, width=0.25)
+    assert LIF(4, surrogate="mine").surrogate.width == 0.25

@@ -1,0 +1,149 @@
+"""Reading what may come from anybody: ordinary files alone, within bounds, as plain values, each mistake a sentence."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from zoo.errors import ZooError
+from zoo.files import (
+    atomic_write,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_text,
+    read_yaml,
+    sha256_of,
+    write_json,
+)
+from zoo.specs import MOST, check_integer, check_number, check_timesteps
+
+
+def special(kind, folder):
+    path = folder / "special"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "large":
+        path.touch()
+        os.truncate(path, 2**34)
+    elif kind == "bytes":
+        path.write_bytes(b'{"a": "\xff"}')
+    elif kind == "nul":
+        return "a\0b"
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "large", "nothing", "nul"])
+@pytest.mark.parametrize("read", [lambda p: read_bytes(p, 2**20), read_text, read_json, read_yaml])
+def test_only_ordinary_files_are_read(kind, read, tmp_path):
+    """At once: a pipe is not waited for."""
+    with pytest.raises(ZooError, match=r"read|no such file"):
+        read(special(kind, tmp_path))
+
+
+def test_special_files_have_no_checksum(tmp_path):
+    with pytest.raises(ZooError, match="not a file"):
+        sha256_of(special("device", tmp_path))
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path):
+    with pytest.raises(ZooError, match="not UTF-8"):
+        read_json(special("bytes", tmp_path))
+    write_json(tmp_path / "a.json", {"ä": "half \udcff"})
+    assert '"ä": "half \\udcff"' in (tmp_path / "a.json").read_bytes().decode()
+    with pytest.raises(ZooError, match="no character"):
+        read_json(tmp_path / "a.json")
+
+
+REFUSED_BY_BOTH = [
+    ("9" * 30, "64 bits"),
+    ("9" * 9000, "read"),
+    ("[" * 100 + "]" * 100, "deeply"),
+    ("[" * 600 + "]" * 600, "deeply"),
+    ('"\\ud800"', "no character|read"),
+    ('{"a": 1, "a": 2}', "stands twice"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *REFUSED_BY_BOTH,
+        ("[" * 100_000, "deeply"),
+        ("NaN", "finite"),
+        ("[1e999]", "finite"),
+        ('"\\u0000"', "no character"),
+        ("{", "JSON"),
+    ],
+)
+def test_json_that_is_refused(text, words):
+    with pytest.raises(ZooError, match=words) as caught:
+        parse_json(text, "x")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *REFUSED_BY_BOTH,
+        ("a: .nan", "finite"),
+        ("a: -.inf", "finite"),
+        ("5: 1", "in quotes"),
+        ("true: 1", "in quotes"),
+        ("a: &b [1]\nc: *b", "aliases"),
+        ("a: &a [*a]", "aliases"),
+        ("a: &b {c: 1}\n<<: *b", "aliases"),
+        ("a: !!set {b}", "no text"),
+        ("a: !!binary aaaa", "no text"),
+        ("a: !!python/object:os.system x", "YAML"),
+        ("a: \x1b", "YAML"),
+    ],
+)
+def test_yaml_that_is_refused(text, words):
+    with pytest.raises(ZooError, match=words) as caught:
+        parse_yaml(text, "x")
+    assert len(str(caught.value)) < 1100
+
+
+@pytest.mark.parametrize("text", ["1:30:00", "010", "0x10", "1_000", "2026-01-01", "1:30.5", "5e-4"])
+def test_yaml_reads_decimals_alone_as_numbers(text):
+    assert parse_yaml(f"a: {text}", "x") == {"a": text}
+
+
+def test_yaml_of_ours():
+    text = "a: 1\nb: -2.5\nc: [yes, null, x]\nd: {e: 1.5e-3, f: .5}\ng: '1'\n"
+    value = {"a": 1, "b": -2.5, "c": [True, None, "x"], "d": {"e": 0.0015, "f": 0.5}, "g": "1"}
+    assert parse_yaml(text, "x") == value
+    assert parse_json('{"a": [1, -2.5, true, null, "ä"]}', "x") == {"a": [1, -2.5, True, None, "ä"]}
+
+
+def test_a_bomb_of_aliases_is_refused_at_once():
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join(['*' + a] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    with pytest.raises(ZooError, match="aliases"):
+        parse_yaml("\n".join(lines), "x")
+
+
+def test_what_was_there_is_kept(tmp_path):
+    path, before = tmp_path / "a", tmp_path / "a.before"
+    for text in "123":
+        atomic_write(path, text, before)
+    assert (path.read_text(), before.read_text()) == ("3", "2")
+    with pytest.raises(ZooError, match="cannot write"):
+        atomic_write("a\0b", "x")
+
+
+@pytest.mark.parametrize("value", [0, MOST + 1, 10**400, 1.0, True, "4", None, [1], "\x1b" * 10_000])
+def test_counts_are_bounded(value):
+    for check in (lambda: check_integer("channels", value, 1), lambda: check_timesteps(value)):
+        with pytest.raises(ZooError) as caught:
+            check()
+        assert str(caught.value).isprintable()
+    with pytest.raises(ZooError):
+        check_number("decay", value if not isinstance(value, float) else float("nan"), 0.5, 0.9)

@@ -1,0 +1,166 @@
+"""What timm's own train.py and validate.py do with a network, on one network of each family."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import timm
+import torch
+from conftest import assert_one_error, run_module, small_families
+from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm
+from timm.models import load_checkpoint
+from timm.models import resume_checkpoint as resume
+from timm.optim import create_optimizer_v2
+from timm.utils import CheckpointSaver, ModelEmaV3
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.errors import ZooError
+from zoo.load import BUNDLED
+
+# As the scripts call it, whatever flags are given: what is None was not.
+GIVEN = {
+    **{"in_chans": 3, "num_classes": 4, "drop_rate": 0.0, "drop_path_rate": None, "drop_block_rate": None},
+    **{"global_pool": None, "bn_momentum": None, "bn_eps": None, "scriptable": False, "checkpoint_path": ""},
+}
+create = functools.partial(timm.create_model, timesteps=2, pretrained=False)
+
+
+def images(batch=4):
+    return torch.randn(batch, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", small_families())
+def test_a_training_of_timms(name, tmp_path):
+    """Head initialisation, checkpointing, moving average, layer-wise decay, AMP, its checkpoints, and resuming."""
+    model = create(name, **GIVEN | {"drop_rate": 0.1, "global_pool": "avg"})
+    assert model.dropout.p == model.model_args["dropout"] == 0.1
+    head = model.get_classifier()
+    with torch.no_grad():
+        head.weight.mul_(0.5)
+        head.bias.mul_(0.5)
+    nn.init.constant_(head.bias, 0.1)
+    model.set_grad_checkpointing(enable=True)
+    model.to(device=torch.device("cpu"), dtype=None)
+    model.to(memory_format=torch.channels_last)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.7)
+    ema = ModelEmaV3(model, decay=0.9)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(model.train()(images()), torch.arange(4))
+    loss.backward()
+    optimizer.step()
+    ema.update(model, step=1)
+    saver = CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=tmp_path, recovery_dir=tmp_path)
+    saver.save_checkpoint(0, metric=1.0)
+    file = str(tmp_path / "last.pth.tar")
+    other = create(name, **GIVEN)
+    assert resume(other, file, create_optimizer_v2(other, opt="adamw", lr=1e-3, layer_decay=0.7)) == 1
+    x = images()
+    assert torch.equal(other.eval()(x), model.eval()(x))
+    load_checkpoint(other, file, use_ema=True)
+    assert torch.equal(other(x), ema.module.eval()(x))
+
+
+@pytest.mark.parametrize("name", small_families())
+def test_normalisation_that_timm_exchanges(name):
+    """--sync-bn, of which a CPU can only see the evaluation mode, and --split-bn."""
+    model, x = create(name).eval(), images()
+    with torch.no_grad():
+        synced = convert_sync_batchnorm(copy.deepcopy(model))
+        torch.testing.assert_close(synced.eval()(x), model(x))
+        split = convert_splitbn_model(copy.deepcopy(model), 2)
+        torch.testing.assert_close(split.eval()(x), model(x))
+        assert split.train()(x).shape == (4, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+def test_a_checkpoint_in_timms_validation_has_the_accuracy_of_its_row(data_root):
+    """As validate.py measures it, with timm's data set, transform and loader, on all images; loaded into the twin."""
+    file = str(BUNDLED / "sresnet19_w16_gs.t2_cifar10" / "model.safetensors")
+    model = timm.create_model("sresnet19_w16", num_classes=10, timesteps=2, checkpoint_path=file).eval()
+    config = resolve_data_config({}, model=model)
+    config = {key: config[key] for key in ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")}
+    data = create_dataset("torch/cifar10", root=data_root, split="test")
+    loader = create_loader(
+        data, batch_size=250, num_workers=0, device=torch.device("cpu"), use_prefetcher=False, **config
+    )
+    with torch.no_grad():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in loader)
+    assert right == pytest.approx(7578, abs=2)  # another processor rounds differently
+
+
+def test_sizes_that_timm_is_given():
+    model = create("sresnet19_w16", stem_stride=2)
+    config = resolve_data_config({"img_size": 64}, model=model)
+    assert config["input_size"] == (3, 64, 64)
+    assert model(torch.zeros(1, *config["input_size"])).shape == (1, 10)
+    dense = create("plif_net_w16", img_size=(48, 48))  # its layers are made for a size
+    assert tuple(resolve_data_config({}, model=dense)["input_size"]) == (3, 48, 48)
+    with pytest.raises(ZooError, match="img_size"):
+        create("plif_net_w16", img_size=(48, 32))
+    grey = create("sresnet19_w16", in_chans=1)
+    assert tuple(resolve_data_config({}, model=grey)["input_size"]) == (1, 32, 32)
+
+
+def test_where_timm_makes_a_teacher():
+    """--kd-model-name: on a device, in a type."""
+    model = timm.create_model("sresnet19_w16", pretrained=True, device=torch.device("cpu"), dtype=torch.float64)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert not {"device", "dtype"} & model.model_args.keys()
+
+
+def test_timms_names_of_keywords():
+    model = zoo.create_model("sresnet19_w16", drop_rate=0.2)
+    assert model.model_args["dropout"] == 0.2
+    for where in (f"local-dir:{BUNDLED}/sresnet19_w16.t2_cifar10", "sresnet19_w16"):
+        for make in (timm.create_model, zoo.create_model):
+            assert make(where, pretrained=True, drop_rate=0.2).model_args["dropout"] == 0.2
+    with pytest.raises(ZooError, match=r"drop_rate 0\.2 and dropout 0\.1"):
+        zoo.create_model("sresnet19_w16", drop_rate=0.2, dropout=0.1)
+    with pytest.raises(ZooError, match="global_pool must be 'avg', not 'max'"):
+        zoo.create_model("sresnet19_w16", global_pool="max")
+
+
+@pytest.mark.parametrize("make", [timm.create_model, zoo.create_model])
+@pytest.mark.parametrize(
+    ("name", "kwargs", "words"),
+    [
+        ("sresnet19_w16", {"timestep": 2}, "keyword of sresnet19_w16 'timestep'; did you mean timesteps.*stem, hidden"),
+        ("sresnet19_w16", {"pretrained": True, "timestep": 2}, "did you mean timesteps"),
+        (f"local-dir:{BUNDLED}/sresnet19_w16.t2_cifar10", {"hiden": 2}, "did you mean hidden"),
+        ("svgg9_w16", {"imgsize": 2}, "did you mean img_size"),
+        ("svgg9_w16", {"hiden": 2}, r"unknown keyword of svgg9_w16 'hiden' \(known"),  # hidden is what makes svgg9
+        ("svgg9_w16", {"hidden": 2}, "hidden is what makes svgg9_w16 that network"),
+        ("sew_resnet18_w16", {"conect": "AND"}, "did you mean connect"),
+        ("sresnet19_w16", {"drop_path_rate": 0.1}, "unknown keyword of sresnet19_w16 'drop_path_rate'"),
+    ],
+)
+def test_misspelt_keywords(make, name, kwargs, words):
+    with pytest.raises(ZooError, match=words):
+        make(name, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "model.pth", "bad.safetensors"])
+def test_files_that_the_zoo_does_not_load_into_a_network(name, tmp_path):
+    for file in ("model.pth", "bad.safetensors"):
+        (tmp_path / file).write_bytes(b"\x80\x04nothing")
+    with pytest.raises(ZooError, match=name):
+        zoo.create_model("sresnet19_w16", checkpoint_path=tmp_path / name)
+
+
+def test_a_script_of_others_knows_the_names_of_the_zoo(tmp_path):
+    (tmp_path / "beside.py").write_text("answer = 42")
+    script = tmp_path / "script.py"
+    script.write_text("import sys, timm, beside\nif __name__ == '__main__':\n"
+                      "    print(timm.is_model('sresnet19_w16'), sys.argv, beside.answer)\n")  # fmt: skip
+    arguments = ["--model", "sresnet19_w16", "--help", "x"]
+    done = run_module("zoo.script", script, *arguments)
+    assert done.stdout == f"True {[str(script), *arguments]} 42\n", done.stderr
+    assert_one_error(run_module("zoo.script", tmp_path / "no.py"), "no.py")
+    assert_one_error(run_module("zoo.script"), "script")

@@ -1,0 +1,127 @@
+"""Images of your own: DIR/train/CLASS/*, and DIR/val/CLASS/*, DIR/test/CLASS/* or both (torchvision's ImageFolder).
+
+A file belongs to the data if its name ends as one of `SUFFIXES`, in a class's folder or below it; names that start with
+a dot do not count.
+"""
+
+import os
+import re
+import sys
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import ZooError
+from .dataset import SIZE, DataSet, Part, check_memory, make_dataset
+from .images import SUFFIXES, Preparation, folder_cfg
+
+PREFIX = "folder:"
+TRAIN, VAL, TEST = "train", "val", "test"
+_NAME_LENGTH = 64
+
+
+def folder_name(path: str) -> str:
+    """What a data set in a folder is called in records and tags: the folder's own name, of letters, digits, _ and -."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(os.path.expanduser(path))).name)
+    return name.lstrip("_-")[:_NAME_LENGTH] or "folder"
+
+
+def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
+    """The images below a folder, decoded and brought to `img_size` pixels a side as `folder_cfg` says.
+
+    Images are in one fixed random order, so that the first few are of all classes.
+
+    Args:
+        img_size: 32 by default.
+
+    Raises:
+        ZooError: no such folder, no train/, neither val/ nor test/, other classes in these, a class without images, a
+            file that cannot be read, or too little memory.
+    """
+    parts = _files_by_part(path)
+    size = img_size or SIZE
+    check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), size)
+    decoded = {part: _decode(part, files, size) for part, files in parts.items()}
+    test = decoded[TEST if TEST in parts else VAL]
+    return make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
+
+
+def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:
+    """The test images of a folder, or the first `limit` of them, and its classes; the rest is not decoded.
+
+    Raises:
+        ZooError: see `load_folder`.
+    """
+    parts = _files_by_part(path)
+    test = TEST if TEST in parts else VAL
+    check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), img_size)
+    return _decode(test, parts[test], img_size, limit), list(parts[TRAIN])
+
+
+def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise ZooError(f"no such folder: {path!r}; {PREFIX}DIR is one with train/CLASS/* and val/ or test/CLASS/*")
+    parts = [part for part in (TRAIN, VAL, TEST) if (root / part).is_dir()]
+    if TRAIN not in parts:
+        raise ZooError(f"{root} has no folder train/ with a folder of images for each class")
+    if len(parts) == 1:
+        raise ZooError(f"{root} has neither val/ nor test/ with a folder of images for each class")
+    files = {part: _files(root / part) for part in parts}
+    for part in parts[1:]:
+        _check_same(root, part, list(files[TRAIN]), list(files[part]))
+    return files
+
+
+def _files(part: Path) -> dict[str, list[Path]]:
+    """From each class, sorted, to its files, sorted."""
+    found, left_out = {}, 0
+    for folder in sorted(part.iterdir()):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        files = []
+        for where, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            seen = [name for name in sorted(names) if not name.startswith(".")]
+            images = [Path(where, name) for name in seen if name.lower().endswith(SUFFIXES)]
+            files += images
+            left_out += len(seen) - len(images)
+        if not files:
+            raise ZooError(f"{folder} holds no image: no file there ends in {', '.join(SUFFIXES)}")
+        found[folder.name] = files
+    if not found:
+        raise ZooError(f"{part} holds no folder with images: it needs one for each class")
+    if left_out:
+        print(f"{part}: left out {left_out} file(s) whose names are not those of images", file=sys.stderr)
+    return found
+
+
+def _check_same(root: Path, part: str, classes: list[str], others: list[str]) -> None:
+    for have, lack, names in (
+        (TRAIN, part, [c for c in classes if c not in others]),
+        (part, TRAIN, [c for c in others if c not in classes]),
+    ):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise ZooError(f"{root}: {have}/ has the class {names[0]!r:.200}{more}, which {lack}/ lacks")
+
+
+def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> Part:
+    labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+    order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
+    images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)
+    prepare = Preparation(folder_cfg(size))
+
+    def place(i: int) -> None:
+        images[i] = prepare(labelled[order[i]][0])
+
+    # Threads: Pillow decodes and scales without holding the interpreter. On an error, what is left is dropped.
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+        done = pool.imap(place, range(len(order)))
+        for _ in tqdm(done, desc=f"decode {part}", total=len(order), unit="img", disable=None, leave=False):
+            pass
+    labels: Tensor = torch.tensor([labelled[i][1] for i in order])
+    return images, labels

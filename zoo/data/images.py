@@ -1,0 +1,123 @@
+"""An image file to pixels: the one place where image files are opened."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor
+
+from ..errors import ZooError, one_line
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read. By name, so that Pillow tries no other decoder: some run other programs, as that of EPS."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""How the names of their files end, in lower case."""
+MAX_PIXELS = 2**26
+"""Of one image, 8192 x 8192, also on its way to the network's size."""
+
+
+class Preparation:
+    """How image files become what a network was trained on, by timm's transforms for evaluation.
+
+    Args:
+        cfg: a checkpoint's pretrained_cfg: input_size; crop_pct, crop_mode and interpolation, timm's where it has none.
+
+    Raises:
+        ZooError: images of other than three channels.
+    """
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        config = resolve_data_config(pretrained_cfg=dict(cfg))
+        channels, self.height, self.width = config["input_size"]
+        if channels != 3:
+            raise ZooError(f"the network takes images of {channels} channels, and image files have 3")
+        self._scaled = max(self.height, self.width) / config["crop_pct"]
+        # The prefetcher's form ends in uint8, where the other one normalises.
+        self._transform = create_transform(**config, is_training=False, use_prefetcher=True)
+
+    def __call__(self, path: str | os.PathLike[str], *, resize: bool = True) -> Tensor:
+        """The first image in a file, as uint8 pixels [3, H, W].
+
+        Args:
+            resize: scale and crop an image of another size, instead of refusing it.
+
+        Raises:
+            ZooError: see `read_image`; or an image of another size, or one that is too long and thin to be scaled.
+        """
+        image = read_image(path)
+        width, height = image.size
+        if image.size != (self.width, self.height) and not resize:
+            size, expected = f"{width} x {height}", f"{self.width} x {self.height}"
+            raise ZooError(f"{path} is {size} pixels, the network takes {expected}: --resize scales and crops")
+        # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
+        if self._scaled**2 * max(width, height) / min(width, height) > MAX_PIXELS:
+            raise ZooError(f"{path} is {width} x {height} pixels, too long and thin: crop it first")
+        pixels: Tensor = self._transform(image)
+        return pixels
+
+
+def folder_cfg(size: int) -> dict[str, Any]:
+    """How images of any size become square ones, in the words of a pretrained_cfg.
+
+    As timm evaluates: the shorter side is scaled to `size` pixels, bilinear and without aliasing, and the centre cut
+    out.
+    """
+    return {"input_size": (3, size, size), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
+
+
+def square_side(input_size: Sequence[int]) -> int:
+    """The side of a network's images [3, side, side].
+
+    Raises:
+        ZooError: they are not square, or have other than three channels.
+    """
+    channels, height, width = input_size
+    if channels != 3 or height != width:
+        raise ZooError(f"the network takes images {list(input_size)}, data sets have square ones of 3 channels")
+    return height
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The first image in a file, in RGB: grey is repeated, a palette looked up, an alpha channel dropped, 16 bits cut.
+
+    Raises:
+        ZooError: no such file, none that Pillow can read as one of `FORMATS`, or more than `MAX_PIXELS`.
+    """
+    path = Path(path)
+    if not path.is_file():  # a pipe, for one, could be waited for without end
+        raise ZooError(f"{path} is no ordinary file" if path.exists() else f"no such file: {path}")
+    formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            if math.prod(image.size) > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise ZooError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}: scale it down first")
+            return _rgb(image)
+    except (ZooError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise ZooError(f"{path} is not an image in {formats}") from None
+    except Exception as error:  # whatever decoders make of bytes that nobody has checked
+        raise ZooError(f"{path} is not an image in {formats} that can be read: {one_line(error)}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, save it with 8 bits")
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits to 8, and show all but black in white
+        pixels = np.asarray(image)
+        if not 0 <= pixels.min() <= pixels.max() <= 0xFFFF:
+            raise ValueError("its pixels are integers of 32 bits, save it with 8 bits")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # or Pillow warns
+    return image.convert("RGB")

@@ -1,0 +1,65 @@
+"""Accuracy and everything that is counted beside it, in one pass over images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..data import normalise
+from ..errors import ZooError
+from .energy import energy
+from .operations import OperationCounter
+from .size import connection_sparsity, footprint
+from .spikes import SpikeCounter
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch_size: int = 256,
+    progress: str = "evaluate",
+) -> dict[str, Any]:
+    """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights.
+
+    Returns:
+        images (N), top1 and top5 in percent, loss (cross-entropy of the mean logits); the counts of
+        `SpikeCounter.summary` and `OperationCounter.summary`; footprint_bytes and connection_sparsity (see
+        `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
+
+    Raises:
+        ZooError: there are no images, they have other channels than the network's, the network has no spiking neurons,
+            or its logits are not one row an image.
+    """
+    if not len(images):
+        raise ZooError("no images to evaluate on: give one at least")
+    parameter = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    top1 = top5 = 0
+    loss = 0.0
+    with SpikeCounter(model) as spikes, OperationCounter(model) as operations:
+        # disable=None: no bar where stderr is not a terminal
+        for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
+            batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)
+            target = labels[start : start + batch_size].to(parameter.device)
+            logits = model(batch).float()
+            if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
+                raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
+            ranked = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
+            top1 += int(ranked[:, 0].sum())
+            top5 += int(ranked.any(1).sum())
+            loss += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
+    model.train(was_training)
+    count = len(images)
+    scores = {"images": count, "top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+    counts = spikes.summary() | operations.summary()
+    size = {"footprint_bytes": footprint(model), "connection_sparsity": connection_sparsity(model)}
+    cost = energy(counts)
+    return scores | counts | size | {"energy_uj": cost and cost["total"]}

@@ -1,0 +1,79 @@
+"""The spikes of every layer of neurons, counted while the network runs, and what follows from them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ZooError
+from ..neurons import SpikingNeuron
+from .hooks import Counter
+
+
+class SpikeCounter(Counter):
+    """Counts the spikes of every neuron layer of `model` in the forwards run inside a `with` block.
+
+    >>> with SpikeCounter(model) as counter:
+    ...     model(images)
+    >>> counter.summary()["spikes_per_image"]
+
+    A forward may hold any number of images; padding or repeated images count like others.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.layers = self.neurons
+        self.images = 0
+        self._counts: dict[str, Tensor] = {}
+        self._places: dict[str, int] = {}  # where a spike could have been
+
+    def _hooks(self) -> Iterator[Any]:
+        for name, layer in self.layers.items():
+            yield layer.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        first = name == next(iter(self.layers))
+
+        def count(layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
+            if first:
+                self.images += spikes.shape[0] // layer.timesteps
+            # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold
+            # 257), and float64 any number of images.
+            rows = spikes.detach().sum(tuple(range(1, spikes.dim())), dtype=torch.float32)
+            steps = rows.view(layer.timesteps, -1).sum(1, dtype=torch.float64)
+            self._counts[name] = self._counts.get(name, 0) + steps
+            self._places[name] = self._places.get(name, 0) + spikes.numel()
+
+        return count
+
+    def firing_rates(self) -> dict[str, float]:
+        """Mean spikes per neuron and time step of every layer that ran, 0 to 1."""
+        return {name: float(counts.sum()) / self._places[name] for name, counts in self._counts.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """What the neurons did, over the images that went through.
+
+        Returns:
+            spikes_per_image, spikes_per_layer {name: n}, spikes_per_step [T]: mean number per image.
+            firing_rates: {name: share of a layer's neurons and time steps that spiked, 0 to 1}.
+            activation_sparsity: NeuroBench's, the share of all neurons and time steps that did not spike, 0 to 1.
+            membrane_updates: mean number per image; every neuron updates its membrane in every time step. (NeuroBench
+                knows those of snnTorch's neurons only, and there counts the updates that spiking changed.)
+
+        Raises:
+            ZooError: none of them ran.
+        """
+        if not self._counts:
+            raise ZooError("no spikes were counted: run the network inside the `with` block first")
+        per_layer = {name: counts / max(self.images, 1) for name, counts in self._counts.items()}
+        per_step = torch.stack(list(per_layer.values())).sum(0)
+        places = sum(self._places.values())
+        return {
+            "spikes_per_image": float(per_step.sum()),
+            "spikes_per_layer": {name: float(steps.sum()) for name, steps in per_layer.items()},
+            "spikes_per_step": per_step.tolist(),
+            "firing_rates": self.firing_rates(),
+            "activation_sparsity": (places - float(torch.stack(list(self._counts.values())).sum())) / places,
+            "membrane_updates": places / max(self.images, 1),
+        }
