@@ -16,6 +16,7 @@ from zoo.load import check_name, is_path
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
+from .describe import normalisation
 from .images import check_images, load_images, normalise
 from .layouts import LAYOUTS
 from .parts import input_size
@@ -75,10 +76,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     images = None
     if args.data:
-        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
         images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
         check_images(images, input_size(model))
-        images = normalise(images, cfg["mean"], cfg["std"])
+        images = normalise(images, *normalisation(model))
     asked = {key: getattr(args, key) for key in ("layout", "spike_counts", "rate_map", "step_logits")}
     report = to_onnx(model, args.output, images=images, metadata=metadata, **asked)
     if args.json:
