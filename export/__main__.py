@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models import split_model_name_tag
 from torch import nn
 
@@ -17,12 +19,13 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .describe import normalisation
-from .images import check_images, load_images, normalise
+from .graph import PRECISIONS
+from .images import check_images, load_images, normalise, read_images
 from .layouts import LAYOUTS
 from .parts import input_size
 from .to_nir import to_nir
 from .to_onnx import to_onnx
-from .verify import MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
+from .verify import INT8_BOUNDS, MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
 
 _EXAMPLE = """
 examples:
@@ -30,6 +33,7 @@ examples:
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
   python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.drive.Stream)
+  python -m export sresnet19_w32_gs -o int8.onnx --precision int8  eight bits, scales from 256 training images
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
@@ -53,6 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
     parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
+    text = f"{', '.join(PRECISIONS)} (fp32); int8 takes its scales from training images"
+    parser.add_argument("--precision", default="fp32", metavar="PRECISION", help=text)
+    text = "data set whose training images these are (that of the training), or FILE.npz"
+    parser.add_argument("--calibration", metavar="DATA", help=text)
+    text = "how many of them (256)"
+    parser.add_argument("--calibration-images", type=int, default=256, metavar="N", help=text)
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
@@ -79,11 +89,30 @@ def main(argv: list[str] | None = None) -> None:
         images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
         check_images(images, input_size(model))
         images = normalise(images, *normalisation(model))
-    asked = {key: getattr(args, key) for key in ("layout", "spike_counts", "rate_map", "step_logits")}
-    report = to_onnx(model, args.output, images=images, metadata=metadata, **asked)
+    calibration = None
+    if args.precision == "int8":
+        calibration = calibration_images(model, args.calibration, args.data_dir, args.calibration_images)
+    asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "rate_map", "step_logits")}
+    report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())
     print(summary(report, args.output))
+
+
+def calibration_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
+    """The first `count` training images of a data set, by default of the one that the network was trained on, or the
+    images of a file; normalised."""
+    if count < 1:
+        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
+    data = data or (getattr(model, "training_args", None) or {}).get("dataset")
+    if data is None:
+        raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
+    if Path(data).suffix in (".npz", ".npy"):
+        images = read_images(data)[0][:count]
+    else:
+        images = zoo.load_dataset(data, root).train_images[:count].numpy()
+    check_images(images, input_size(model))
+    return normalise(images, *normalisation(model))
 
 
 def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
@@ -101,9 +130,12 @@ def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
 def summary(report: dict[str, Any], path: str) -> str:
     """A report of `to_onnx` for people."""
     dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
+    eight_bits = report["metadata"]["precision"] == "int8"
+    other = "float32" if eight_bits else "PyTorch"
+    flips, agreement = INT8_BOUNDS if eight_bits else (MAX_FLIP_RATE, MIN_AGREEMENT)
     lines = [
         f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
-        f"exact copy:   {dyadic['layers']} neuron layers identical to PyTorch at {len(dyadic['levels'])} "
+        f"exact copy:   {dyadic['layers']} neuron layers identical to {other} at {len(dyadic['levels'])} "
         f"optimisation levels, on images of {dyadic['input_size'][1]} x {dyadic['input_size'][2]} pixels",
         f"real weights: {real['flip_rate']:.2e} of the spikes differ, top-1 agreement "
         f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
@@ -111,7 +143,7 @@ def summary(report: dict[str, Any], path: str) -> str:
     ]
     if not real["within_fixed_bounds"]:
         lines.append(
-            f"caution:      beyond the fixed bounds ({MAX_FLIP_RATE:.0e} of the spikes, {100 * MIN_AGREEMENT:.1f} % "
+            f"caution:      beyond the fixed bounds ({flips:.0e} of the spikes, {100 * agreement:.1f} % "
             f"agreement): accepted only because {ROUNDING} times PyTorch's own rounding, or a single image, is allowed"
         )
     if real["silent_layers"]:

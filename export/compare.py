@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from zoo.errors import ZooError, one_of
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
-from .graph import LAYOUT
+from .graph import LAYOUT, PRECISION, PRECISIONS
 from .layouts import LAYOUTS
 
 _CLOSE = 1e-5
@@ -30,6 +30,18 @@ def layout_of(proto: onnx.ModelProto) -> str:
     if layout not in LAYOUTS:
         raise one_of("layout in the file's metadata", layout, LAYOUTS)
     return layout
+
+
+def precision_of(proto: onnx.ModelProto) -> str:
+    """The precision that a file says it has.
+
+    Raises:
+        ZooError: it says none, or one that there is not.
+    """
+    precision = next((p.value for p in proto.metadata_props if p.key == PRECISION), None)
+    if precision not in PRECISIONS:
+        raise one_of("precision in the file's metadata", precision, PRECISIONS)
+    return precision
 
 
 def instrumented_like(known: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -139,7 +139,9 @@ def _with_spikes(proto: onnx.ModelProto, layers: list[str]) -> tuple[onnx.ModelP
         if value in found:
             continue
         steps = list(itertools.takewhile(found.__contains__, (f"{value}/{t}" for t in itertools.count())))
-        if steps:
+        if f"{value}/byte" in found:
+            graph.node.append(helper.make_node("Cast", [f"{value}/byte"], [value], value, to=TensorProto.FLOAT))
+        elif steps:
             graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
         elif f"{value}/t" in found:
             graph.node.append(helper.make_node("Identity", [f"{value}/t"], [value], value))

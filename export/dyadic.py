@@ -42,7 +42,7 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
     _make_pools_exact(exact)
     for layer in neuron_layers(exact).values():
         _round_neuron(layer)
-    unit = _current_unit(exact)
+    unit = current_unit(exact)
     handles = []
     for module in exact.modules():
         if isinstance(module, _NORMS):
@@ -86,7 +86,7 @@ def _round_neuron(layer: SpikingNeuron) -> None:
             parameter.copy_((4 * parameter).round_() / 4)
 
 
-def _current_unit(model: nn.Module) -> float:
+def current_unit(model: nn.Module) -> float:
     """The power of two near the current that takes a neuron at rest to its threshold in one step."""
     needed = max(layer.threshold / float(layer.gain) for layer in neuron_layers(model).values())
     return 2.0 ** round(math.log2(needed))

@@ -1,6 +1,7 @@
 """From a network of the zoo to its ONNX graph."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx
@@ -8,9 +9,11 @@ from onnx import FunctionProto, TensorProto, helper
 from torch import nn
 
 from zoo.errors import ZooError, one_of
+from zoo.neurons import SpikingNeuron
 
 from .assembly import Assembly, make_model
 from .encodings import input_shape
+from .int8 import Currents, quantised
 from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
 from .parts import Parts, needs_all_steps, neuron_layers, take_apart
 from .skeleton import DOMAIN
@@ -26,9 +29,17 @@ STATES = "states"
 """Metadata key: JSON list of a step graph's states, {input, output, layer, shape, start}; null: the batch."""
 LAYOUT = "layout"
 """Metadata key: one of LAYOUTS."""
+PRECISION = "precision"
+"""Metadata key: one of PRECISIONS."""
+CURRENTS = "currents"
+"""Metadata key of int8: JSON map from a convolution's weight to [scale, zero point] of its currents."""
+PRECISIONS = ["fp32", "int8"]
+_NAMES = (LAYOUT, PRECISION)
 
 
-def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
+def build_graph(
+    model: nn.Module, layout: str = "flat", currents: Mapping[str, Currents] | None = None
+) -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
     Batch normalisation is folded into the convolutions. The metadata maps neuron layers to their spikes.
@@ -36,12 +47,17 @@ def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
     Args:
         model: a network of the zoo.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
+        currents: for int8, how those of each convolution are stored; see `export.int8`.
 
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
     """
     if layout not in LAYOUTS:
         raise one_of("layout", layout, LAYOUTS)
+    if currents is not None:
+        if layout != "flat":
+            raise ZooError(f"int8 has the layout flat alone, not {layout!r}")
+        return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), currents)
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
         raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
@@ -49,12 +65,29 @@ def build_graph(model: nn.Module, layout: str = "flat") -> onnx.ModelProto:
     if layout != "function":  # which is to be read
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
+    return _finished(parts, g, layout, {PRECISION: "fp32"}, functions)
+
+
+def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> onnx.ModelProto:
+    """The flat graph in eight bits of a network's parts, of all steps; see `build_graph`."""
+    told = {PRECISION: "int8", CURRENTS: json.dumps(currents)}
+    return _finished(parts, quantised(parts, layers, currents), "flat", told)
+
+
+def folded_graph(parts: Parts) -> onnx.ModelProto:
+    """The graph of a network's parts with time in the batch, in float32."""
+    return _finished(parts, folded(parts), "flat", {PRECISION: "fp32"})
+
+
+def _finished(
+    parts: Parts, g: Assembly, layout: str, told: dict[str, str], functions: Iterable[FunctionProto] = ()
+) -> onnx.ModelProto:
     inputs, outputs, about = _interface(parts, layout)
     opsets = {"": OPSET} | ({DOMAIN: 1} if functions else {})
     proto = make_model(g, inputs, outputs, opsets, IR_VERSION, functions)
-    spikes = {name: f"{name}/spikes" for name in neuron_layers(model)}
+    spikes = {name: f"{name}/spikes" for name in parts.neurons}
     shapes = {name: parts.skeleton.shapes[name] for name in spikes}
-    told = {LAYOUT: layout, SPIKE_VALUES: json.dumps(spikes), SPIKE_SHAPES: json.dumps(shapes)}
+    told = {LAYOUT: layout, **told, SPIKE_VALUES: json.dumps(spikes), SPIKE_SHAPES: json.dumps(shapes)}
     helper.set_model_props(proto, told | about)
     check_graph(proto)
     return proto
@@ -107,7 +140,7 @@ def check_graph(proto: onnx.ModelProto) -> None:
 def metadata(proto: onnx.ModelProto, key: str) -> Any:
     """An entry of a graph's metadata; all but names are JSON."""
     text = next(p.value for p in proto.metadata_props if p.key == key)
-    return text if key == LAYOUT else json.loads(text)
+    return text if key in _NAMES else json.loads(text)
 
 
 def spike_values(proto: onnx.ModelProto) -> dict[str, str]:

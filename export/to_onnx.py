@@ -1,5 +1,6 @@
 """Export: a trained network to one verified .onnx file that says what it is."""
 
+import json
 import os
 import resource
 import sys
@@ -19,7 +20,9 @@ from zoo.files import atomic_write, sha256_of
 
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
-from .graph import build_graph, check_graph
+from .graph import PRECISIONS, build_graph, check_graph
+from .int8 import Currents
+from .int8.calibration import calibrate
 from .parts import neuron_layers
 from .verify import check_inputs, run_gate
 
@@ -29,6 +32,8 @@ def to_onnx(
     path: str | os.PathLike[str],
     *,
     layout: str = "flat",
+    precision: str = "fp32",
+    calibration: NDArray[np.float32] | None = None,
     spike_counts: bool = False,
     rate_map: str | None = None,
     step_logits: bool = False,
@@ -45,6 +50,8 @@ def to_onnx(
         model: a network of the zoo.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
+        precision: "fp32", or "int8": convolutions over bytes; see `export.int8`.
+        calibration: normalised training images [N, C, H, W] that int8 takes its scales from.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
         step_logits: the output "step_logits", float32 [batch, timesteps, classes].
@@ -68,10 +75,12 @@ def to_onnx(
         raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
-        proto = build_graph(model, layout)
+        currents = _currents(model, precision, calibration)
+        proto = build_graph(model, layout, currents)
         bar.update()
+    calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = "snn-zoo", zoo.__version__
-    proto = add_description(proto, model, tag, **dict(metadata or {}))
+    proto = add_description(proto, model, tag, **calibrated | dict(metadata or {}))
     if spike_counts:
         proto = add_spike_counts(proto)
     if rate_map is not None:
@@ -90,6 +99,17 @@ def to_onnx(
         "seconds": round(seconds, 2), "verify_seconds": verify_seconds, "peak_mb": peak_mb(), "layout": layout,
         "metadata": {p.key: p.value for p in proto.metadata_props}, "verification": verification,
     }  # fmt: skip
+
+
+def _currents(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Currents] | None:
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
+    if (precision == "int8") != (calibration is not None):
+        raise ZooError("int8 takes its scales from training images: give calibration images with it, and only with it")
+    if calibration is None:
+        return None
+    check_inputs(model, calibration)
+    return calibrate(model, calibration)
 
 
 def peak_mb() -> int:

@@ -56,8 +56,8 @@ def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
 def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
     """Whether a library computes what is known: the sums over time of a place that always spikes, and of one that
     never does."""
-    spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8)
-    ones, out = (ctypes.c_double * steps)(*[1.0] * steps), torch.full((2,), 7.0, dtype=dtype)
+    spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8, device="cpu")
+    ones, out = (ctypes.c_double * steps)(*[1.0] * steps), torch.full((2,), 7.0, dtype=dtype, device="cpu")
     library.weighted_steps(
         _Pointer(spikes.data_ptr()), ones, _Pointer(out.data_ptr()), ctypes.c_int64(2), ctypes.c_int32(1)
     )

@@ -1,0 +1,260 @@
+"""The flat graph in eight bits: convolutions over bytes, membrane potentials in float32.
+
+A spike is 0 or 1, so a byte holds it, and sums of a few of them, without error: scale 1, zero point 0. A convolution
+over bytes multiplies them with weights of eight bits, a scale for each output channel, and gives its currents as bytes,
+with the scale and zero point of `Currents`. What is no convolution over whole numbers stays in float32: the stem, the
+classifier, membrane potentials, sums with a shortcut.
+
+Time is folded into the batch, so that each convolution runs once. Its bytes are split into time steps before they
+become float32, which moves a quarter of the memory.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from zoo.errors import ZooError
+from zoo.neurons import LIF, SpikingNeuron
+
+from ..assembly import Assembly, renamed
+from ..layouts.folded import over_time
+from ..parts import Parts
+from ..skeleton import DOMAIN, layer_of
+
+MOST = 128
+"""Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
+without instructions of their own for it have."""
+_FAR = 2.0**60
+
+
+class Currents(NamedTuple):
+    """Currents of a convolution as bytes: (byte - zero) * scale."""
+
+    scale: float
+    zero: int
+
+
+def quantised(parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> Assembly:
+    """All steps of a network, from "input" to "logits".
+
+    Args:
+        parts: of all steps.
+        layers: its layers of neurons.
+        currents: how those of each convolution over whole numbers are stored, by the name of its weight.
+
+    Raises:
+        ZooError: it has no such convolution, or `currents` are of others.
+    """
+    if not currents:
+        raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
+    if wrong := currents.keys() ^ convolutions(parts).keys():
+        raise ZooError(f"currents of int8 must be those of the network's convolutions over spikes: {sorted(wrong)[0]}")
+    currents = {name: Currents(*stored) for name, stored in currents.items()}
+    return _Quantiser(parts, layers, currents).run()
+
+
+def convolutions(parts: Parts) -> dict[str, NodeProto]:
+    """The convolutions over whole numbers, by the names of their weights."""
+    found = {}
+    limits = dict[str, int]()
+    for node in parts.skeleton.piece.nodes:
+        limit = whole(node, limits)
+        if limit is not None:
+            limits[node.output[0]] = limit
+        if node.op_type == "Conv" and node.input[0] in limits and node.input[1] in parts.skeleton.piece.constants:
+            found[node.input[1]] = node
+    return found
+
+
+def whole(node: NodeProto, limits: Mapping[str, int]) -> int | None:
+    """The largest number that a node of the skeleton gives, if it gives whole numbers from 0 on, and few enough."""
+    if node.domain == DOMAIN:
+        return 1
+    known = [limits.get(name) for name in node.input if name]
+    if not known or None in known[: 2 if node.op_type == "Add" else 1]:
+        return None
+    if node.op_type == "Add" and sum(known) <= MOST:  # type: ignore[arg-type]
+        return sum(known)  # type: ignore[arg-type]
+    return known[0] if node.op_type in ("MaxPool", "Identity") else None
+
+
+class _Quantiser:
+    def __init__(self, parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> None:
+        self.parts, self.layers, self.currents = parts, layers, currents
+        self.g = Assembly()
+        piece = parts.skeleton.piece
+        self.arrays = {name: numpy_helper.to_array(value) for name, value in piece.constants.items()}
+        self.made_by = {name: node for node in piece.nodes for name in node.output}
+        readers = [name for node in piece.nodes for name in node.input] + piece.outputs
+        self.readers = {name: readers.count(name) for name in readers}
+        # The forms in which a value of the skeleton exists.
+        self.reals = {"input": "input"}
+        self.bytes: dict[str, str] = {}
+        self.stored: dict[str, tuple[str, Currents]] = {}
+        self.limits: dict[str, int] = {}
+
+    def run(self) -> Assembly:
+        for node in self.parts.skeleton.piece.nodes:
+            limit = whole(node, self.limits)
+            if limit is not None:
+                self.limits[node.output[0]] = limit
+            if node.domain == DOMAIN:
+                self._neurons(node)
+            elif node.op_type == "Conv" and node.input[1] in self.currents:
+                self._convolution(node)
+            elif node.op_type == "MaxPool" and limit is not None:
+                self._pool(node)
+            elif not (node.op_type == "Add" and self._only_neurons_read(node)):
+                names = {name: self.real(name) for name in node.input if name}
+                self.g.nodes.append(renamed(node, names | {n: n for n in node.output}, ""))
+                self.reals |= {name: name for name in node.output}
+        return self.g
+
+    def real(self, name: str) -> str:
+        """The value in float32."""
+        if name not in self.reals:
+            if name in self.arrays:
+                self.reals[name] = self.g.constant(name, self.arrays[name])
+            elif name in self.bytes:
+                self.reals[name] = self.g.op("Cast", [self.bytes[name]], f"{name}/real", to=TensorProto.FLOAT)
+            elif name in self.stored:
+                self.reals[name] = self._dequantised(*self.stored[name], 1.0, f"{name}/real")
+            else:  # a sum that was left for neurons to take apart
+                a, b = self.made_by[name].input
+                self.reals[name] = self.g.op("Add", [self.real(a), self.real(b)], name)
+        return self.reals[name]
+
+    def byte(self, name: str) -> str:
+        """The whole numbers of a value in bytes."""
+        if name not in self.bytes:
+            self.bytes[name] = self.g.op("Cast", [self.real(name)], f"{name}/byte", to=TensorProto.UINT8)
+        return self.bytes[name]
+
+    def _dequantised(self, value: str, currents: Currents, factor: float, out: str) -> str:
+        scale = self.g.constant(f"{out}/scale", np.float32(currents.scale) * np.float32(factor))
+        return self.g.op(
+            "DequantizeLinear", [value, scale, self.g.constant(f"{out}/zero", np.uint8(currents.zero))], out
+        )
+
+    def _pool(self, node: NodeProto) -> None:
+        self.g.nodes.append(renamed(node, {node.input[0]: self.byte(node.input[0])}, ""))
+        self.bytes[node.output[0]] = node.output[0]
+
+    def _convolution(self, node: NodeProto) -> None:
+        name, out, currents = node.input[1], node.output[0], self.currents[node.input[1]]
+        weight = self.arrays[name]
+        bias = (
+            self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(len(weight), np.float32)
+        )
+        scale, rounded, whole_bias = round_weights(weight, bias)
+        constants = {
+            "input_scale": np.float32(1),
+            "input_zero": np.uint8(0),
+            name: rounded,
+            f"{name}/scale": scale,
+            f"{name}/zero": np.zeros(len(weight), np.int8),
+            f"{name}/currents_scale": np.float32(currents.scale),
+            f"{name}/currents_zero": np.uint8(currents.zero),
+            f"{name}/bias": whole_bias,
+        }
+        names = [self.g.constant(key, value) for key, value in constants.items()]
+        made = helper.make_node("QLinearConv", [self.byte(node.input[0]), *names], [out], out)
+        made.attribute.extend(node.attribute)
+        self.g.nodes.append(made)
+        self.stored[out] = out, currents
+
+    def _only_neurons_read(self, node: NodeProto) -> bool:
+        """Whether a sum is the current of one layer of neurons alone, which takes its summands."""
+        out = node.output[0]
+        reader = next((n for n in self.parts.skeleton.piece.nodes if out in n.input), None)
+        constant = any(name in self.arrays for name in node.input)
+        if constant or self.readers[out] > 1 or reader is None:
+            return False
+        if reader.domain == DOMAIN:
+            return doubling(self.layers[layer_of(reader)], self.parts.timesteps) is not None
+        return reader.op_type == "Add" and self._only_neurons_read(reader)
+
+    def _neurons(self, node: NodeProto) -> None:
+        layer, out = layer_of(node), node.output[0]
+        growth = doubling(self.layers[layer], self.parts.timesteps)
+        if growth is None:
+            over = over_time(self.parts.neurons[layer], self.parts.timesteps)
+            self.reals[out] = self.g.add(over, [self.real(node.input[0])], [f"{layer}/spikes"], f"{layer}/")[0]
+        else:
+            self.bytes[out] = self._negated_neurons(layer, node.input[0], growth)
+
+    def _negated_neurons(self, layer: str, currents: str, growth: float) -> str:
+        """LIF neurons with hard reset in five operations a step.
+
+        The membrane potential of step t is kept times -growth^t, growth being 1 / decay, a power of two: then decay
+        costs nothing, as it is in the scale that turns bytes into currents, and ThresholdedRelu is the reset.
+        """
+        g, neurons, steps = self.g, self.layers[layer], self.parts.timesteps
+        summands = [self._by_step(name) for name in self._summands(currents)]
+        state, spikes = None, []
+        for t in range(steps):
+            factor, prefix = growth**t, f"{layer}/{t}"
+            drive = -factor * float(torch.as_tensor(neurons.gain).detach())
+            parts = [part(t, drive, f"{prefix}/current_{i}") for i, part in enumerate(summands)]
+            total = parts[0]
+            for i, part in enumerate([*parts[1:], *([state] if state else [])]):
+                total = g.op("Add", [total, part], f"{prefix}/sum_{i}")
+            edge = np.float32(-neurons.threshold * factor)
+            fired = g.op("LessOrEqual", [total, g.constant(f"{prefix}/threshold", edge)], f"{prefix}/fired")
+            spikes.append(g.op("Cast", [fired], f"{prefix}/spikes", to=TensorProto.UINT8))
+            state = g.op("ThresholdedRelu", [total], f"{prefix}/state", alpha=float(edge))
+        return g.op("Concat", spikes, f"{layer}/spikes/byte", axis=0)
+
+    def _summands(self, name: str) -> list[str]:
+        node = self.made_by.get(name)
+        if node is not None and node.op_type == "Add" and name not in self.reals:
+            return [leaf for summand in node.input for leaf in self._summands(summand)]
+        return [name]
+
+    def _by_step(self, name: str) -> Any:
+        """A function of step, factor and name: that step of a value, times the factor, in float32."""
+        g, node, steps = self.g, self.made_by.get(name), self.parts.timesteps
+        if node is not None and node.op_type == "Concat" and list(node.input) == [node.input[0]] * steps:
+            same = self.real(node.input[0])  # the current of an image, the same at every step
+            return lambda t, factor, out: g.op("Mul", [same, g.constant(f"{out}/factor", np.float32(factor))], out)
+        in_bytes = Currents(1.0, 0) if name in self.bytes else None
+        value, currents = self.stored.get(name, (self.bytes.get(name), in_bytes))
+        pieces = self._split(name, value or self.real(name))
+        if currents is None:
+            return lambda t, factor, out: g.op("Mul", [pieces[t], g.constant(f"{out}/factor", np.float32(factor))], out)
+        return lambda t, factor, out: self._dequantised(pieces[t], currents, factor, out)
+
+    def _split(self, name: str, value: str) -> list[str]:
+        steps = self.parts.timesteps
+        if steps == 1:
+            return [value]
+        pieces = [f"{name}/step_{t}" for t in range(steps)]
+        if not any(pieces[0] in node.output for node in self.g.nodes):
+            split = helper.make_node("Split", [value], pieces, f"{name}/split", axis=0, num_outputs=steps)
+            self.g.nodes.append(split)
+        return pieces
+
+
+def round_weights(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Scale of each output channel, weights in eight bits, and biases in units of that scale."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(1)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    rounded = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+    most = 2**31 - 1
+    return scale, rounded, np.clip(np.rint(bias / scale), -most, most).astype(np.int32)
+
+
+def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:
+    """1 / decay of neurons that `_negated_neurons` computes: LIF with hard reset, a decay that is a power of two, and
+    few enough steps for float32. None for others."""
+    if not isinstance(layer, LIF) or not layer.fused or layer.soft_reset:
+        return None
+    decay = float(torch.as_tensor(layer.decay).detach())
+    if decay <= 0 or math.frexp(decay)[0] != 0.5 or decay ** -(timesteps - 1) > _FAR:
+        return None
+    return 1 / decay

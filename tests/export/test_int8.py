@@ -1,0 +1,181 @@
+"""Eight bits: proven on a copy that they represent exactly, refused where changed, near float32 on real weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from test_export import network
+
+import export
+import export.__main__ as command
+import zoo
+from export.describe import add_description
+from export.graph import CURRENTS, build_graph, metadata
+from export.int8 import convolutions
+from export.int8.calibration import calibrate, stored
+from export.int8.quantised import doubling, round_weights
+from export.parts import take_apart
+from export.session import create_session
+from zoo import ZooError
+from zoo.neurons import IF, LIF, PLIF
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def noise(model, count=8):
+    return np.random.default_rng(0).standard_normal((count, *model.pretrained_cfg["input_size"])).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def right():
+    torch.manual_seed(0)
+    net = network()
+    return net, add_description(build_graph(net, currents=calibrate(net, noise(net))), net)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"neuron": {"name": "lif", "reset": "soft"}},
+        {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn"},
+        {"neuron": "plif", "encoding": "latency"},
+        {"neuron": "psn"},
+    ],
+    ids=str,
+)
+def test_the_gate_passes(keywords, tmp_path):
+    net = network(**keywords)
+    images = np.abs(noise(net)).clip(0, 1) if "encoding" in keywords else noise(net)
+    report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=images, spike_counts=True)
+    assert report["verification"]["dyadic"]["identical"]
+    assert report["metadata"]["precision"] == "int8"
+    assert report["metadata"]["calibration_images"] == "8"
+    kinds = [node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node]
+    assert kinds.count("QLinearConv") == len(convolutions(take_apart(net, all_steps=True)))
+
+
+@pytest.mark.parametrize(
+    ("name", "others"), [("sew_resnet19_w16", set()), ("plif_net_w16", set()), ("ms_resnet19_w16", {"shortcut"})]
+)
+def test_whole_numbers_are_found_in_other_families(name, others):
+    """Sums of spikes (SEW) and their maxima (PLIF) are whole; the membrane currents on the shortcuts of MS are not."""
+    net = zoo.create_model(name, timesteps=1).eval()
+    found = convolutions(take_apart(net, all_steps=True))
+    convs = [n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and n != "conv1"]
+    assert set(found) == {f"{n}.weight" for n in convs if not others & set(n.split("."))}
+
+
+def constant(proto, name, change):
+    tensor = next(t for t in proto.graph.initializer if t.name.endswith(name))
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+
+
+def node(proto, kind):
+    return next(n for n in proto.graph.node if n.op_type == kind)
+
+
+def swap_spikes(proto):
+    a, b = [n for n in proto.graph.node if n.op_type == "QLinearConv"][1:3]
+    a.input[0], b.input[0] = b.input[0], a.input[0]
+
+
+def lie(proto):
+    entry = next(p for p in proto.metadata_props if p.key == CURRENTS)
+    told = json.loads(entry.value)
+    name = next(iter(told))
+    told[name][0] *= 1.5
+    entry.value = json.dumps(told)
+
+
+CHANGES = {
+    "weight": lambda p: constant(p, "conv2.weight", lambda a: np.where(a == a.max(), a - 9, a).astype(a.dtype)),
+    "scale": lambda p: constant(p, "conv2.weight/scale", lambda a: a * np.float32(1.1)),
+    "bias": lambda p: constant(p, "conv2.weight/bias", lambda a: a + 300),
+    "threshold": lambda p: constant(p, node(p, "LessOrEqual").input[1], lambda a: a * np.float32(1.2)),
+    "reset": lambda p: node(p, "ThresholdedRelu").attribute[0].__setattr__("f", -1e9),
+    "spikes": swap_spikes,
+    "told": lie,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_graph_is_refused(right, change):
+    net, proto = right
+    wrong = onnx.ModelProto.FromString(proto.SerializeToString())
+    CHANGES[change](wrong)
+    assert wrong.SerializeToString() != proto.SerializeToString()
+    with pytest.raises(ZooError, match="verification failed"):
+        export.verify(net, wrong.SerializeToString())
+
+
+def test_the_right_graph_passes(right):
+    net, proto = right
+    assert export.verify(net, proto.SerializeToString())["dyadic"]["identical"]
+    assert all(scale > 0 and 0 <= zero <= 255 for scale, zero in metadata(proto, CURRENTS).values())
+
+
+def test_currents_lie_in_their_range():
+    low, high = -1.5, 4.0
+    scale, zero = stored(low, high)
+    assert (0 - zero) * scale == pytest.approx(low, abs=scale)
+    assert (255 - zero) * scale == pytest.approx(high, abs=scale)
+    assert stored(0.0, 0.0).scale > 0
+
+
+def test_weights_are_rounded_by_output_channel():
+    weight = np.float32([[[[1.0]], [[-0.5]]], [[[0.0]], [[0.0]]]])
+    scale, rounded, bias = round_weights(weight, np.float32([0.25, 1.0]))
+    assert scale.tolist() == pytest.approx([1 / 127, 1])
+    assert rounded.reshape(2, 2).tolist() == [[127, -64], [0, 0]]
+    assert bias.tolist() == [32, 1]
+
+
+def test_which_neurons_have_the_fast_form():
+    assert doubling(LIF(4), 4) == 2
+    assert doubling(IF(4), 4) == 1
+    assert doubling(PLIF(4), 4) == 2
+    assert doubling(LIF(4, decay=0.7), 4) is None
+    assert doubling(LIF(4, reset="soft"), 4) is None
+    assert doubling(LIF(100), 100) is None
+
+
+@pytest.mark.data
+def test_accuracy_on_real_images(data_root, tmp_path):
+    model = zoo.load("sresnet19_w16_gs.t2_cifar10")
+    data = zoo.load_dataset("cifar10", data_root)
+    mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+    training = export.images.normalise(data.train_images[:64].numpy(), mean, std)
+    export.to_onnx(model, tmp_path / "x.onnx", precision="int8", calibration=training, verify=False)
+    session = create_session((tmp_path / "x.onnx").read_bytes(), threads=1)
+    images = export.images.normalise(data.test_images[:500].numpy(), mean, std)
+    (logits,) = session.run(["logits"], {"input": images})
+    assert (logits.argmax(1) == data.test_labels[:500].numpy()).mean() > 0.70
+
+
+def test_bad_input(tmp_path):
+    net = network()
+    images = noise(net)
+    for keywords, words in (
+        ({"precision": "int4"}, "unknown precision 'int4'"),
+        ({"precision": "int8"}, "give calibration images"),
+        ({"calibration": images}, "give calibration images"),
+        ({"precision": "int8", "calibration": images, "layout": "step"}, "int8 has the layout flat alone"),
+        ({"precision": "int8", "calibration": images[:, :2]}, "expected images"),
+        ({"precision": "int8", "calibration": images[:0]}, "expected images"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            export.to_onnx(net, tmp_path / "x.onnx", **keywords)
+    with pytest.raises(ZooError, match="name one with --calibration"):
+        command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), "--precision", "int8"])
+    assert not list(tmp_path.iterdir())
