@@ -48,7 +48,8 @@ fit the network. What a file loses in accuracy is measured on labelled images (`
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
 BATCHES = (1, 3)
-_CHUNK = 8
+_CHUNK = 32
+"""Images of 32 x 32 pixels times time steps that run at once."""
 
 
 def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | None = None) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         model: the network; it stays as it is.
         onnx_bytes: its graph from `to_onnx`, serialised.
         images: normalised images [N, C, H, W] for the comparison on real weights (frames [N, T, C, H, W] where the
-            network takes them); 32 random ones without.
+            network takes them); up to 32 random ones without.
 
     Returns:
         JSON values: "dyadic" {levels, batches, input_size, layers, spike_rates, identical} and "real" {inputs, images,
@@ -149,7 +150,8 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     run = Runner(add_spike_outputs(proto))
     flips, active, total = (dict.fromkeys(values, 0) for _ in range(3))
     expected, got, rounded, rounding, alike = [], [], 0, 0, []
-    size = max(1, _CHUNK * 32**2 // (images.shape[-2] * images.shape[-1]))  # of large images fewer at a time
+    steps = next(iter(neuron_layers(model).values())).timesteps
+    size = max(1, _CHUNK * 32**2 // (steps * images.shape[-2] * images.shape[-1]))  # many steps, large images: fewer
     for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
         logits, spikes = _run(network, chunk)
         outputs = run(chunk.numpy(), ["logits", *values.values()])
@@ -210,10 +212,11 @@ def compare_where_alike(expected: NDArray[np.float32], got: NDArray[np.float32],
 
 
 def random_images(model: nn.Module) -> NDArray[np.float32]:
-    """32 images of uniform noise, normalised as the network wants them; in [0, 1] where it reads them as brightness;
-    frames of spikes where it takes frames."""
+    """8 to 32 images of uniform noise, fewer of many time steps, normalised as the network wants them; in [0, 1] where
+    it reads them as brightness; frames of spikes where it takes frames."""
     draw = np.random.default_rng(0)
-    shape, encoding = (32, *network_input(model)), getattr(model, "encoding", "direct")
+    steps = next(iter(neuron_layers(model).values())).timesteps
+    shape, encoding = (min(max(128 // steps, 8), 32), *network_input(model)), getattr(model, "encoding", "direct")
     if encoding == "latency":
         return draw.random(shape, np.float32)
     if encoding != "direct":
