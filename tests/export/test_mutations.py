@@ -146,7 +146,7 @@ def test_a_wrong_graph_is_refused(mutation, layout, right, monkeypatch):
     # Running the graph may find it too, but here the rest has to; and tracing 48 times is slow.
     monkeypatch.setattr(sys.modules["export.verify"], "run_gate", lambda *args: {})
     monkeypatch.setattr(
-        sys.modules["export.verify"], "build_graph", lambda model, layout: copy.deepcopy(graphs[layout])
+        sys.modules["export.verify"], "build_graph", lambda model, layout, *_: copy.deepcopy(graphs[layout])
     )
     with pytest.raises(ZooError, match="verification failed"):
         export.verify(net, changed(graphs[layout], mutation).SerializeToString())
