@@ -318,7 +318,7 @@ def test_benchmark_measures_what_pytorch_does(exact):
     labels = classes.clone()
     labels[:7] = (labels[:7] + 1) % 10
     result = export.benchmark(path, images, labels, batch_sizes=(1, 4), threads=(1, 2), runs=3, dataset="noise")
-    assert list(result) == list(REQUIRED["onnx"])
+    assert [key for key in result if key != "plugins"] == list(REQUIRED["onnx"])
     check(result, "this test")
     for key, expected in counter.summary().items():
         assert result[key] == pytest.approx(expected)
