@@ -18,6 +18,7 @@ from zoo.load import check_name, is_path
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
+from .describe import normalisation
 from .graph import PRECISIONS
 from .images import check_images, load_images, normalise, read_images
 from .layouts import LAYOUTS
@@ -85,10 +86,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     images = None
     if args.data:
-        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
         images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
         check_images(images, input_size(model))
-        images = normalise(images, cfg["mean"], cfg["std"])
+        images = normalise(images, *normalisation(model))
     calibration = None
     if args.precision == "int8":
         calibration = calibration_images(model, args.calibration, args.data_dir, args.calibration_images)
@@ -112,8 +112,7 @@ def calibration_images(model: nn.Module, data: str | None, root: str | None, cou
     else:
         images = zoo.load_dataset(data, root).train_images[:count].numpy()
     check_images(images, input_size(model))
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return normalise(images, cfg["mean"], cfg["std"])
+    return normalise(images, *normalisation(model))
 
 
 def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:

@@ -47,6 +47,7 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     layers = neuron_layers(model)
     neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
+    mean, std = normalisation(model)
     first, *others = neurons.values()
     described = {
         "architecture": cfg.get("architecture") or type(model).__name__,
@@ -55,8 +56,8 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
         "num_classes": json.dumps(model.num_classes),
         # One neuron, or a map from layer to neuron where they differ.
         "neuron": json.dumps(neurons if any(other != first for other in others) else first),
-        "mean": json.dumps(cfg["mean"]),
-        "std": json.dumps(cfg["std"]),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
         "input_size": json.dumps(input_size(model)),
         "weights_sha256": weights_sha256(model),
     }
@@ -69,6 +70,14 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     if cfg.get("label_names"):
         described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
     return described
+
+
+def normalisation(model: nn.Module) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation that the network's pixels are normalised by: none where they are brightness."""
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    if getattr(model, "encoding", "direct") == "direct":
+        return list(cfg["mean"]), list(cfg["std"])
+    return [0.0] * len(cfg["mean"]), [1.0] * len(cfg["std"])
 
 
 def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
