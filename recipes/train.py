@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import yaml
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -32,7 +31,7 @@ from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
 from zoo.family import plain_name
-from zoo.files import atomic_write, read_json, write_json
+from zoo.files import atomic_write, dump_yaml, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
@@ -286,7 +285,7 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
             if recipe.resume:
                 print(f"nothing to resume in {out}: starting from the beginning", flush=True)
             # The first file of a run, so that a directory that cannot be written is known before the work.
-            atomic_write(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+            atomic_write(out / "recipe.yaml", dump_yaml(recipe.to_dict()))
         return None
     saved = last_state(out, rank)
     for key, value in recipe.to_dict().items():

@@ -221,6 +221,18 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which writes every value out: aliases are not read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump_yaml(value: Any) -> str:
+    """JSON values as YAML, keys in their order, letters of any language as they are."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text.
 

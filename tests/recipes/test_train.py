@@ -82,7 +82,8 @@ def test_a_run_leaves_a_result_in_the_schema(run):
     out, result = run
     assert json.loads((out / "result.json").read_text()) == result
     check(result, "result.json")
-    assert [key for key in result if key not in COSTS] == list(REQUIRED["accuracy"])
+    assert [key for key in result if key not in {*COSTS, "plugins"}] == list(REQUIRED["accuracy"])
+    assert result["plugins"] is None
     assert result.keys() >= COSTS.keys()
     assert result["images"] == 360
     assert result["split"] == "test"
@@ -98,7 +99,7 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "v.json").read_text())
     check(again, "v.json")
-    assert [key for key in again if key not in COSTS] == list(REQUIRED["accuracy"])
+    assert [key for key in again if key not in {*COSTS, "plugins"}] == list(REQUIRED["accuracy"])
     assert again.keys() >= COSTS.keys()
     for key in (
         "top1",
@@ -632,9 +633,9 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
 def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkeypatch):
     settings = SHORT | {"out": str(tmp_path / "x"), "epochs": 1, "train_images": 64, "test": False, "weights": "fp16"}
 
-    def save(path, state):
+    def save(path, state, **how):
         state["model"]["bn1.running_var"].fill_(1e5)
-        save_state(path, state)
+        save_state(path, state, **how)
 
     monkeypatch.setattr("recipes.state.save_state", save)
     with pytest.raises(ZooError, match=r"bn1\.running_var is too large .* --weights fp32"):

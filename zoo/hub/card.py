@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import timm
-import yaml
 
 from ..data import dataset_name
 from ..errors import shown
+from ..files import dump_yaml
 from ..record import when
 from ..scaling.spec import resolve_scaling
 from .release import Release
@@ -48,7 +48,7 @@ def card(release: Release, repo: str) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
     parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
     text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
-    return f"---\n{_dump(_metadata(release))}---\n\n{text}"
+    return f"---\n{dump_yaml(_metadata(release))}---\n\n{text}"
 
 
 def eval_results(release: Release) -> dict[str, str]:
@@ -63,7 +63,7 @@ def eval_results(release: Release) -> dict[str, str]:
                 "date": result["date"],
                 "notes": f"top-1 %, {result['images']} test images, T = {result['timesteps']}",
             }
-            files[f"{result['dataset']}.yaml"] = _dump([entry])
+            files[f"{result['dataset']}.yaml"] = dump_yaml([entry])
     return files
 
 
@@ -257,7 +257,3 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return " ".join(shown("" if value is None else value, 2000).split()).replace("|", "\\|")
-
-
-def _dump(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..errors import ZooError
-from ..files import read_bytes
+from ..files import dump_yaml, read_bytes
 from ..record import read
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
@@ -58,7 +56,7 @@ def collect(run: Path, onnx: Sequence[Path] = (), results: Sequence[Path] = ()) 
     if not isinstance(recipe, dict):
         raise ZooError(f"{run / CONFIG} holds no recipe: `zoo.save_checkpoint(..., recipe={{...}})` writes it there")
     files = {name: read_bytes(run / name, _LIMIT) for name in (WEIGHTS, CONFIG, LOG)}
-    files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False).encode()
+    files[RECIPE] = dump_yaml(recipe).encode()
     measured = []
     if (run / RESULT).is_file():
         measured.append(_read_result(run / RESULT, sha256))

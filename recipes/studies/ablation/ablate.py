@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError
-from zoo.files import atomic_write, read_json, write_json
+from zoo.files import atomic_write, dump_yaml, read_json, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
 
@@ -66,7 +65,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
 
 def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     folder = work / run.name
-    recipe = atomic_write(work / f"{run.name}.yaml", yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
+    recipe = atomic_write(work / f"{run.name}.yaml", dump_yaml(run.recipe.to_dict()))
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
     with open(work / f"{run.name}.log", "wb") as log:
