@@ -47,10 +47,10 @@ def right():
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"neuron": {"name": "lif", "reset": "soft"}},
         {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn"},
-        {"neuron": "plif", "encoding": "latency"},
-        {"neuron": "psn"},
+        pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
+        pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
+        pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -224,7 +224,7 @@ class TestRecord:
         scores = evaluate(model, data.test_images[:4], data.test_labels[:4], data.mean, data.std)
         unknown = dict.fromkeys(("comparison", "epochs", "seed", "test_reads"))
         record = accuracy_record(model, scores, data, tag="x", split="test", weights_sha256="0" * 64, **unknown)
-        assert check(record, "x.json").keys() == REQUIRED["accuracy"].keys() | COSTS.keys()
+        assert check(record, "x.json").keys() == REQUIRED["accuracy"].keys() | COSTS.keys() | {"plugins"}
 
     @pytest.mark.parametrize(
         ("key", "value"),
