@@ -5,7 +5,6 @@ To import PyTorch takes seconds: what can be said without it, the help of every 
 read from answers/, which answers.py writes and a test compares with the commands themselves.
 """
 
-import contextlib
 import fnmatch
 import importlib
 import re
@@ -59,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     if name in COMMANDS:
         text = (ANSWERS / HELP.format(name)).read_text() if asks else _listed(words) if name == "list" else ""
         if not text:
-            with contextlib.suppress(BrokenPipeError):
-                _run(COMMANDS[name], words)
+            _run(COMMANDS[name], words)
     elif asks:
         text = _help()
     else:

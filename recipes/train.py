@@ -4,7 +4,6 @@ A run directory holds recipe.yaml, summary.csv (a row per epoch), state.safetens
 checkpoint (model.safetensors, config.json) and result.json, in the schema of the leaderboard.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -456,5 +455,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        run_command(main)
+    run_command(main)

@@ -109,6 +109,10 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
             stream.reconfigure(errors="backslashreplace")
     try:
         main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough of it, as `head` has
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for what Python would still write at its end)
+        sys.exit(0)
     except ZooError as error:
         sys.exit(_report(str(error)))
     except OSError as error:

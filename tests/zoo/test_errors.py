@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from zoo.errors import CommandParser, ZooError, one_line, one_of, out_of_memory, quoted, run_command, shown
 
@@ -91,3 +95,10 @@ def test_numbers_of_a_command_line_are_bounded(text):
         with pytest.raises(ZooError, match=option):
             parser.parse_args([f"{option}={text}"])
     assert parser.parse_args(["--n", "5", "--f", "2.5"]).n == 5
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m zoo list --json | head -1", shell=True, text=True, capture_output=True, cwd=ROOT
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")
