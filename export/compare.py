@@ -26,10 +26,7 @@ def layout_of(proto: onnx.ModelProto) -> str:
     Raises:
         ZooError: it says none, or one that there is not.
     """
-    layout = next((p.value for p in proto.metadata_props if p.key == LAYOUT), None)
-    if layout not in LAYOUTS:
-        raise one_of("layout in the file's metadata", layout, LAYOUTS)
-    return layout
+    return _said(proto, LAYOUT, LAYOUTS)
 
 
 def precision_of(proto: onnx.ModelProto) -> str:
@@ -38,10 +35,14 @@ def precision_of(proto: onnx.ModelProto) -> str:
     Raises:
         ZooError: it says none, or one that there is not.
     """
-    precision = next((p.value for p in proto.metadata_props if p.key == PRECISION), None)
-    if precision not in PRECISIONS:
-        raise one_of("precision in the file's metadata", precision, PRECISIONS)
-    return precision
+    return _said(proto, PRECISION, PRECISIONS)
+
+
+def _said(proto: onnx.ModelProto, key: str, known: list[str]) -> str:
+    value = next((p.value for p in proto.metadata_props if p.key == key), None)
+    if value not in known:
+        raise one_of(f"{key} in the file's metadata", value, known)
+    return value
 
 
 def instrumented_like(known: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

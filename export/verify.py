@@ -31,11 +31,11 @@ from .counts import add_spike_outputs
 from .describe import add_description
 from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
+from .exactness import BATCHES, Run, compare_exactly
 from .graph import CURRENTS, build_graph, metadata, spike_values
 from .images import check_images, normalise
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
-from .session import OPTIMIZATIONS
 from .skeleton import inference_copy
 
 MAX_FLIP_RATE = 1e-3
@@ -47,7 +47,6 @@ INT8_BOUNDS = 0.2, 0.5
 fit the network. What a file loses in accuracy is measured on labelled images (`export.bench_ort`)."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
-BATCHES = (1, 3)
 _CHUNK = 32
 """Images of 32 x 32 pixels times time steps that run at once."""
 
@@ -115,30 +114,13 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     ]
     if shape != found:
         raise ZooError("verification failed: the graph's operations are not those that the network exports to")
-    values = spike_values(twin)
-    graphs = {"logits": twin, "spikes": add_spike_outputs(twin)}
-    runs = [(images, *_run(exact, images)) for images in (dyadic_images(exact, n, seed=n) for n in BATCHES)]
-    rates = {name: float(torch.cat([spikes[name] for *_, spikes in runs]).float().mean()) for name in values}
-    if silent := [name for name, rate in rates.items() if rate == 0]:
-        raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the dyadic copy")
-    for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
-        for outputs, graph in graphs.items():
-            run = Runner(graph, optimization=level)
-            for images, logits, spikes in runs:
-                expected = {"logits": logits}
-                if outputs == "spikes":
-                    expected = {value: spikes[name] for name, value in values.items()} | expected
-                for (value, tensor), array in zip(expected.items(), run(images.numpy(), list(expected)), strict=True):
-                    if not np.array_equal(tensor.numpy(), array):
-                        raise ZooError(
-                            f"verification failed: {value} differ from PyTorch's on exact arithmetic "
-                            f"({_difference(tensor.numpy(), array)}; optimization {level}, batch {len(images)})"
-                        )
-    levels, batches = list(OPTIMIZATIONS), list(BATCHES)
-    return {
-        "levels": levels, "batches": batches, "input_size": list(input_size(exact)), "layers": len(values),
-        "spike_rates": rates, "identical": True,
-    }  # fmt: skip
+    runs: list[Run] = []
+    for count in BATCHES:
+        images = dyadic_images(exact, count, seed=count)
+        logits, spikes = _run(exact, images)
+        known = {value: spikes[name].numpy() for name, value in spike_values(twin).items()}
+        runs.append((images.numpy(), known | {"logits": logits.numpy()}))
+    return compare_exactly(twin, runs, "PyTorch's") | {"input_size": list(input_size(exact))}
 
 
 def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
@@ -254,9 +236,3 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
-    if expected.shape != got.shape:
-        return f"shape {list(got.shape)} instead of {list(expected.shape)}"
-    return f"{int((expected != got).sum())} of {expected.size} values"

@@ -121,14 +121,14 @@ def seconds_per_step(model: SpikingNetwork, run: Callable[[SpikingNetwork, int],
         run: the loss of a network for a number of images.
     """
     probe, part = copy.deepcopy(model), max(2, batch // _PART)
-    times = []
-    for images in (2, part, 2 * part):  # the first one builds kernels and fills caches
+    times = {}
+    for images in (part, part, 2 * part, 2 * part):  # the first run of a size builds kernels and prepares memory
         begin = time.perf_counter()
         run(probe, images).backward()
         if next(probe.parameters()).is_cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    _, small, large = times
+        times[images] = time.perf_counter() - begin
+    small, large = times.values()
     more = max(0, batch - 2 * part) / part
     # A line through both; between a cost that does not depend on the batch and one that is in proportion to it.
     return min(max(large + more * (large - small), large), large * batch / (2 * part))

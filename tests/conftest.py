@@ -31,6 +31,15 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """The tests of a file on one thread of PyTorch's, so that what they compare repeats."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def data_root() -> str:
     """The folder with the real CIFAR files; tests that need it are skipped without one."""

@@ -24,13 +24,7 @@ from export.session import create_session
 from zoo import ZooError
 from zoo.neurons import IF, LIF, PLIF
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(model, count=8):

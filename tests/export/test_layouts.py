@@ -25,13 +25,7 @@ from export.spikes import steep
 from zoo import ZooError
 from zoo.neurons import PLIF
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Spread over neurons, norms and encodings; the gate of each layout runs at every optimisation level.

@@ -23,15 +23,12 @@ from zoo import ZooError
 
 
 @pytest.fixture(scope="module")
-def right():
+def right(one_thread):
     """A network, and its right graph in every layout."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     net = network()
     net.lif1.decay, net.lif1.threshold = 0.7, 0.9  # numbers that no other layer has
-    yield net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
-    torch.set_num_threads(threads)
+    return net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
 
 
 def constant(proto, wanted, change):

@@ -1,0 +1,64 @@
+"""The exact part of the gate: a graph against what it must give, bit for bit, at every optimisation level."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from zoo.errors import ZooError
+
+from .counts import add_spike_outputs
+from .drive import Runner
+from .graph import spike_values
+from .session import OPTIMIZATIONS
+
+BATCHES = (1, 3)
+Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
+"""Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
+
+
+def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:
+    """Compare a graph with what is known of it.
+
+    Args:
+        proto: the graph of a network whose arithmetic is exact.
+        runs: one for each batch.
+        other: what gave the expected values, for the error.
+
+    Returns:
+        JSON values: levels, batches, layers, spike_rates, identical.
+
+    Raises:
+        ZooError: a spike or logit differs, or a layer never spikes.
+    """
+    values = spike_values(proto)
+    rates = {name: spike_rate(runs, value) for name, value in values.items()}
+    if silent := [name for name, rate in rates.items() if rate == 0]:
+        raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the exact copy")
+    for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
+        for graph, names in ((proto, ["logits"]), (add_spike_outputs(proto), [*values.values(), "logits"])):
+            run = Runner(graph, optimization=level)
+            for images, expected in runs:
+                for name, got in zip(names, run(images, names), strict=True):
+                    if not np.array_equal(expected[name], got):
+                        raise ZooError(
+                            f"verification failed: {name} differ from {other} on exact arithmetic "
+                            f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)})"
+                        )
+    batches = [len(images) for images, _ in runs]
+    about = {"levels": list(OPTIMIZATIONS), "batches": batches, "layers": len(values)}
+    return about | {"spike_rates": rates, "identical": True}
+
+
+def spike_rate(runs: Sequence[Run], value: str) -> float:
+    """Spikes per neuron and time step of a layer, over all runs."""
+    return float(np.concatenate([expected[value] for _, expected in runs]).mean())
+
+
+def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
+    if expected.shape != got.shape:
+        return f"shape {list(got.shape)} instead of {list(expected.shape)}"
+    return f"{int((expected != got).sum())} of {expected.size} values"
