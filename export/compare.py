@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from zoo.errors import ZooError, one_of
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
-from .graph import LAYOUT, PRECISION, PRECISIONS
+from .graph import CURRENTS, LAYOUT, PRECISION, PRECISIONS, metadata
+from .int8 import Rounded
 from .layouts import LAYOUTS
 
 _CLOSE = 1e-5
@@ -36,6 +37,21 @@ def precision_of(proto: onnx.ModelProto) -> str:
         ZooError: it says none, or one that there is not.
     """
     return _said(proto, PRECISION, PRECISIONS)
+
+
+def rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
+    """The convolutions in eight bits of a file.
+
+    Raises:
+        ZooError: it does not hold those that it tells of.
+    """
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    rounded = {}
+    for name, (scale, zero, _) in metadata(proto, CURRENTS).items():
+        if (weight := arrays.get(name)) is None or weight.dtype != np.int8:
+            raise ZooError(f"verification failed: the file has no weights {name!r:.100} in eight bits")
+        rounded[name] = Rounded(scale, zero, weight)
+    return rounded
 
 
 def _said(proto: onnx.ModelProto, key: str, known: list[str]) -> str:

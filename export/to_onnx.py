@@ -21,7 +21,7 @@ from zoo.files import atomic_write, sha256_of
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
 from .graph import PRECISIONS, build_graph, check_graph
-from .int8 import Currents
+from .int8 import Rounded
 from .int8.calibration import calibrate
 from .parts import neuron_layers
 from .verify import check_inputs, run_gate
@@ -75,8 +75,7 @@ def to_onnx(
         raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
-        currents = _currents(model, precision, calibration)
-        proto = build_graph(model, layout, currents)
+        proto = build_graph(model, layout, _rounded(model, precision, calibration))
         bar.update()
     calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = "snn-zoo", zoo.__version__
@@ -101,7 +100,7 @@ def to_onnx(
     }  # fmt: skip
 
 
-def _currents(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Currents] | None:
+def _rounded(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Rounded] | None:
     if precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
     if (precision == "int8") != (calibration is not None):

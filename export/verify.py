@@ -26,13 +26,14 @@ from .compare import (
     instrumented_like,
     layout_of,
     precision_of,
+    rounded_in,
 )
 from .counts import add_spike_outputs
 from .describe import add_description
 from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
 from .exactness import BATCHES, Run, compare_exactly
-from .graph import CURRENTS, build_graph, metadata, spike_values
+from .graph import build_graph, spike_values
 from .images import check_images, normalise
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
@@ -76,8 +77,8 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         raise ZooError("verification failed: not an ONNX file, or cut short") from error
     check_inputs(model, images)
     layout = layout_of(proto)
-    currents = metadata(proto, CURRENTS) if precision_of(proto) == "int8" else None
-    known = instrumented_like(add_description(build_graph(model, layout, currents), model), proto)
+    rounded = rounded_in(proto) if precision_of(proto) == "int8" else None
+    known = instrumented_like(add_description(build_graph(model, layout, rounded), model), proto)
     compare_operations(known, proto)
     report = run_gate(model, proto, images)
     compare_constants(known, proto)
