@@ -79,6 +79,11 @@ def folded_graph(parts: Parts) -> onnx.ModelProto:
     return _finished(parts, folded(parts), "flat", {PRECISION: "fp32"})
 
 
+def flat_graph(parts: Parts) -> onnx.ModelProto:
+    """The flat graph of a network's parts, of one step, in float32."""
+    return _finished(parts, unrolled(parts), "flat", {PRECISION: "fp32"})
+
+
 def _finished(
     parts: Parts, g: Assembly, layout: str, told: dict[str, str], functions: Iterable[FunctionProto] = ()
 ) -> onnx.ModelProto:

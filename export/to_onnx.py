@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError, one_of
-from zoo.files import atomic_write, sha256_of
+from zoo.files import atomic_write, check_writable, sha256_of
 
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
@@ -68,7 +68,7 @@ def to_onnx(
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
     """
     path = Path(path)
-    _check_writable(path)
+    check_writable(path)
     check_inputs(model, images)
     layers = neuron_layers(model)
     if rate_map is not None and rate_map not in layers:
@@ -116,14 +116,3 @@ def peak_mb() -> int:
     """The most memory that this process has had so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (10**6 if sys.platform == "darwin" else 10**3)
-
-
-def _check_writable(path: Path) -> None:
-    """Say before a long export, not after it, that its file cannot be written; create nothing yet."""
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if path.is_dir():
-        raise ZooError(f"cannot write {path}: it is a directory; name a file, such as {path / 'model.onnx'}")
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ZooError(f"cannot write {path}: {parent} is not a directory that can be written to")
