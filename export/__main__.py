@@ -22,7 +22,7 @@ from .parts import input_size
 from .source import load
 from .to_nir import to_nir
 from .to_onnx import to_onnx
-from .verify import INT8_BOUNDS, MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
+from .verify import BOUNDS, ROUNDING
 
 _EXAMPLE = """
 examples:
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
     parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
-    text = f"{', '.join(PRECISIONS)} (fp32); int8 takes its scales from training images"
+    text = f"{', '.join(PRECISIONS)} (fp32); fp16: weights alone; int8: scales from training images"
     parser.add_argument("--precision", default="fp32", metavar="PRECISION", help=text)
     text = "data set whose training images these are (that of the training), or FILE.npz"
     parser.add_argument("--calibration", metavar="DATA", help=text)
@@ -117,9 +117,9 @@ def calibration_images(model: nn.Module, data: str | None, root: str | None, cou
 def summary(report: dict[str, Any], path: str) -> str:
     """A report of `to_onnx` for people."""
     dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
-    eight_bits = report["metadata"]["precision"] == "int8"
-    other = "float32" if eight_bits else "PyTorch"
-    flips, agreement = INT8_BOUNDS if eight_bits else (MAX_FLIP_RATE, MIN_AGREEMENT)
+    precision = report["metadata"]["precision"]
+    other = "float32" if precision == "int8" else "PyTorch"
+    flips, agreement = BOUNDS[precision]
     lines = [
         f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
         f"exact copy:   {dyadic['layers']} neuron layers identical to {other} at {len(dyadic['levels'])} "

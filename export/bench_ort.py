@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from zoo.errors import CommandParser, ZooError, run_command
@@ -10,10 +9,10 @@ from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 
 from .baselines import BASELINES
-from .benchmark import Latencies, benchmark
+from .benchmark import Latencies, read_file, record
 from .images import load_images
 from .session import CPU, OPTIMIZATIONS, check_session
-from .side_by_side import read, side_by_side
+from .side_by_side import side_by_side
 from .timing import check_settings
 
 _EXAMPLE = """
@@ -79,15 +78,14 @@ def main(argv: list[str] | None = None) -> None:
         check_writable(args.json)
     if args.network and not args.against:
         raise ZooError("--network is what --against is made of: name baselines, or leave it out")
-    files = [read(model) for model in args.models]
+    files = [read_file(model) for model in args.models]
     images = None
     if args.data:
         size = files[0].about and files[0].about.input_size
         images = load_images(args.data, args.data_dir, args.limit, size)
     if len(files) == 1 and files[0].about is not None and not args.against:
-        data: dict[str, Any] = {} if images is None else images._asdict()
-        result = benchmark(args.models[0], **data, **how, **asked._asdict())
-        subjects = [result | {"name": Path(args.models[0]).name, "bytes": result["onnx_bytes"]}]
+        result = record(files[0], images, asked, **how)
+        subjects = [result | {"name": files[0].path.name, "bytes": result["onnx_bytes"]}]
     else:
         made_of = {"network": args.network, "input_shape": args.input_shape}
         result = side_by_side(files, args.against, asked, images=images, **made_of, **how)

@@ -16,7 +16,7 @@ from zoo.errors import ZooError, shown
 from zoo.files import read_bytes
 from zoo.record import onnx_record
 
-from .about import About, check_weights, read_about
+from .about import About, check_weights, is_ours, read_about
 from .counts import PREFIX, add_spike_counts, add_spike_outputs
 from .images import Loaded, check_images, check_labels, normalise
 from .session import CPU, check_session, create_session, run_session
@@ -83,18 +83,41 @@ def benchmark(
     wanted, provider = Latencies(**asked), provider or CPU
     check_session(provider, optimization)
     check_settings(*wanted[:4])
-    data, proto = read_proto(path)
-    about = read_about(proto, Path(path))
+    data, proto, about = read_graph(path)
     loaded = None
     if images is not None:
         loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
-    graph = graph_in(Path(path).name, data, about, loaded, provider=provider, optimization=optimization)
-    measured = score(graph, proto, about, loaded)
-    ((latency, profile),) = measure([graph], wanted)
-    return onnx_record(
-        data, about._asdict(), measured, latency, dataset=dataset, provider=provider, optimization=optimization,
-        profile=profile,
-    )  # fmt: skip
+    return record(File(Path(path), data, proto, about), loaded, wanted, provider=provider, optimization=optimization)
+
+
+class File(NamedTuple):
+    """An ONNX file; `about` is None if somebody else made it."""
+
+    path: Path
+    data: bytes
+    proto: onnx.ModelProto
+    about: About | None
+
+
+def read_file(path: str | os.PathLike[str]) -> File:
+    """Any ONNX file.
+
+    Raises:
+        ZooError: see `read_proto`, or it is one of ours with broken metadata.
+    """
+    data, proto = read_proto(path)
+    return File(Path(path), data, proto, read_about(proto, Path(path)) if is_ours(proto) else None)
+
+
+def record(file: File, images: Loaded | None, asked: Latencies, **how: Any) -> dict[str, Any]:
+    """The measurement of a file of ours, see `benchmark`; `how` is provider and optimization."""
+    assert file.about is not None
+    graph = graph_in(file.path.name, file.data, file.about, images, **how)
+    measured = score(graph, file.proto, file.about, images)
+    ((latency, profile),) = measure([graph], asked)
+    dataset = images and images.dataset
+    about = file.about._asdict()
+    return onnx_record(file.data, about, measured, latency, dataset=dataset, profile=profile, **how)
 
 
 def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:

@@ -13,7 +13,8 @@ from zoo.neurons import SpikingNeuron
 
 from .assembly import Assembly, make_model
 from .encodings import input_shape
-from .int8 import Currents, quantised
+from .half import stored_in_half
+from .int8 import Currents, convolutions, quantised
 from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
 from .parts import Parts, needs_all_steps, neuron_layers, take_apart
 from .skeleton import DOMAIN
@@ -33,12 +34,12 @@ PRECISION = "precision"
 """Metadata key: one of PRECISIONS."""
 CURRENTS = "currents"
 """Metadata key of int8: JSON map from a convolution's weight to [scale, zero point] of its currents."""
-PRECISIONS = ["fp32", "int8"]
+PRECISIONS = ["fp32", "fp16", "int8"]
 _NAMES = (LAYOUT, PRECISION)
 
 
 def build_graph(
-    model: nn.Module, layout: str = "flat", currents: Mapping[str, Currents] | None = None
+    model: nn.Module, layout: str = "flat", currents: Mapping[str, Currents] | None = None, *, half: bool = False
 ) -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
@@ -48,6 +49,7 @@ def build_graph(
         model: a network of the zoo.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
         currents: for int8, how those of each convolution are stored; see `export.int8`.
+        half: for fp16, weights of convolutions over spikes in half precision; see `export.half`.
 
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
@@ -65,7 +67,9 @@ def build_graph(
     if layout != "function":  # which is to be read
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
-    return _finished(parts, g, layout, {PRECISION: "fp32"}, functions)
+    if half:
+        stored_in_half(g, convolutions(parts))
+    return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
 
 
 def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> onnx.ModelProto:

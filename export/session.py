@@ -98,7 +98,7 @@ def run_session(
 def bind(
     session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
 ) -> Callable[[], Any]:
-    """A run from inputs that are on the provider's device to outputs that stay there: a call is a run, to its end.
+    """A run from inputs that are on the provider's device to outputs that stay there: a call runs, and gives them.
 
     The first run is made here, errors and patience as for `run_session`; those that follow have none to slow them.
 
@@ -117,9 +117,10 @@ def bind(
             binding.bind_ortvalue_input(name, value)
         session.run_with_iobinding(binding, options)
 
-    def run() -> None:
+    def run() -> Any:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
+        return binding.get_outputs()
 
     return run
 

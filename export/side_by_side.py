@@ -1,18 +1,14 @@
 """Several graphs in one measurement, whoever made them, and what they are compared with."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import onnx
+from typing import Any
 
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.provenance import provenance
 
-from .about import About, is_ours, read_about
 from .baselines import baseline
-from .benchmark import Latencies, graph_in, measure, read_proto, score
+from .benchmark import File, Latencies, graph_in, measure, score
 from .describe import weights_sha256
 from .images import Loaded
 from .session import check_session
@@ -21,27 +17,8 @@ from .timing import Graph, Subject, check_settings
 from .timing.inputs import find_inputs
 
 
-class Read(NamedTuple):
-    """An ONNX file; `about` is None if somebody else made it."""
-
-    path: Path
-    data: bytes
-    proto: onnx.ModelProto
-    about: About | None
-
-
-def read(path: str) -> Read:
-    """Any ONNX file.
-
-    Raises:
-        ZooError: it cannot be read, is broken, or a file of ours with broken metadata.
-    """
-    data, proto = read_proto(path)
-    return Read(Path(path), data, proto, read_about(proto, Path(path)) if is_ours(proto) else None)
-
-
 def side_by_side(
-    files: Sequence[Read],
+    files: Sequence[File],
     against: Sequence[str],
     asked: Latencies,
     *,
@@ -102,7 +79,7 @@ def side_by_side(
 
 
 def _graph(
-    name: str, file: Read, asked: Latencies, shape: Sequence[int] | None, images: Loaded | None, how: dict[str, Any]
+    name: str, file: File, asked: Latencies, shape: Sequence[int] | None, images: Loaded | None, how: dict[str, Any]
 ) -> Graph:
     if file.about is not None:
         return graph_in(name, file.data, file.about, images, **how)
@@ -112,7 +89,7 @@ def _graph(
     return Graph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
 
 
-def _names(files: Sequence[Read]) -> list[str]:
+def _names(files: Sequence[File]) -> list[str]:
     """Files by their names, or by their paths where two have the same."""
     names = [file.path.name for file in files]
     shown = [name if names.count(name) == 1 else str(file.path) for name, file in zip(names, files, strict=True)]
@@ -130,7 +107,7 @@ def _entry(subject: Subject) -> dict[str, Any]:
     return {"name": subject.name, **unknown, "bytes": data and len(data), "precision": "fp32", "layout": None}
 
 
-def _of_file(file: Read) -> dict[str, Any]:
+def _of_file(file: File) -> dict[str, Any]:
     known: dict[str, Any] = {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
     if (about := file.about) is not None:
         known |= {"model": about.architecture, "tag": about.tag, "weights_sha256": about.weights_sha256}

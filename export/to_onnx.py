@@ -50,7 +50,8 @@ def to_onnx(
         model: a network of the zoo.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        precision: "fp32", or "int8": convolutions over bytes; see `export.int8`.
+        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.half`; or
+            "int8": these over bytes, see `export.int8`.
         calibration: normalised training images [N, C, H, W] that int8 takes its scales from.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
@@ -76,7 +77,7 @@ def to_onnx(
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
         currents = _currents(model, precision, calibration)
-        proto = build_graph(model, layout, currents)
+        proto = build_graph(model, layout, currents, half=precision == "fp16")
         bar.update()
     calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = "snn-zoo", zoo.__version__
@@ -102,6 +103,10 @@ def to_onnx(
 
 
 def _currents(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Currents] | None:
+    if precision == "bf16":
+        raise ZooError(
+            "no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution; fp16 has weights of the same size"
+        )
     if precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
     if (precision == "int8") != (calibration is not None):

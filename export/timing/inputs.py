@@ -82,11 +82,12 @@ def _input(value: onnx.ValueInfoProto, origin: str) -> tuple[Input, bool]:
     try:
         if value.type.WhichOneof("value") != "tensor_type":
             raise KeyError
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
-        np.zeros((), dtype)
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        if dtype.kind not in "fiub":
+            raise KeyError
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{origin}: the input {shown(value.name)} is no tensor of plain numbers") from error
-    return Input(value.name, dtype, tuple(max(d.dim_value, 0) for d in kind.shape.dim)), kind.HasField("shape")
+    return Input(value.name, dtype.name, tuple(max(d.dim_value, 0) for d in kind.shape.dim)), kind.HasField("shape")
 
 
 def _closed(kind: Input) -> Input:
