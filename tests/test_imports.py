@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-# A package, and the others that it may look at. What export takes of recipes is how peers are built and processes start.
+# A package, and the others that it may look at. Export takes of recipes how peers are built and processes start.
 ALLOWED = {"zoo": set(), "recipes": {"zoo"}, "export": {"zoo", "recipes"}, "leaderboard": {"zoo", "export"}}
 
 

@@ -20,7 +20,7 @@ import export.side_by_side
 import zoo
 from export import bench_ort
 from export.about import About
-from export.baselines import BASELINES, baseline
+from export.baselines import baseline
 from export.describe import describe
 from export.dyadic import dyadic_copy
 from export.graph import build_graph
@@ -190,7 +190,7 @@ def test_the_floor_runs_every_convolution_of_every_step(net):
 def test_spikingjelly_s_network_gives_what_ours_gives(tmp_path):
     pytest.importorskip("spikingjelly")
     torch.manual_seed(0)
-    net = network()
+    net = network(surrogate={"name": "triangle", "width": 2.0})  # which SpikingJelly has not, nor needs
     ours, theirs = graph_of(build_graph(net), "ours"), baseline("spikingjelly", net, CPU, "all")
     x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     first = logits_of(theirs, x)
@@ -253,21 +253,16 @@ def test_command_measures_files_and_baselines_side_by_side(net, file, tmp_path, 
     assert "MatMul" in out
 
 
-def test_one_file_is_one_record(file, tmp_path, capsys):
+def test_one_file_is_one_record(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["export.benchmark"], "peak_bytes", lambda *_: [[123]])
     bench_ort.main([str(file), "--runs", "3", "--profile", "--json", str(tmp_path / "r.json")])
     result = check(json.loads((tmp_path / "r.json").read_text()), "this test")
     (row,) = result["latency"]
     assert (len(row["ms"]), result["precision"], result["layout"]) == (3, "fp32", "flat")
     assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
-    assert (row["peak_bytes"] is None) == (sys.platform != "linux")
+    assert row["peak_bytes"] == 123
     assert result["profile"]
     assert "p90 ms" in capsys.readouterr().out
-
-
-def test_baselines_have_names_in_the_help(capsys):
-    with pytest.raises(SystemExit):
-        bench_ort.main(["--help"])
-    assert all(f"  {name}" in capsys.readouterr().out.replace(",", "\n ") for name in BASELINES[:1])
 
 
 def foreign(path, *inputs):
