@@ -33,14 +33,14 @@ _PROFILED = 10
 
 
 class Latencies(NamedTuple):
-    """What is asked about time and memory: every pair of batch size and threads, and of each so many runs in rounds."""
+    """What is asked about time and memory; see `benchmark`."""
 
-    batch_sizes: Sequence[int] = (1,)
-    threads: Sequence[int] = (1,)
-    runs: int = 50
-    rounds: int = 5
-    memory: bool = False
-    profile: bool = False
+    batch_sizes: Sequence[int]
+    threads: Sequence[int]
+    runs: int
+    rounds: int
+    memory: bool
+    profile: bool
 
 
 def benchmark(
@@ -50,9 +50,14 @@ def benchmark(
     *,
     dataset: str | None = None,
     classes: int | None = None,
+    batch_sizes: Sequence[int] = (1,),
+    threads: Sequence[int] = (1,),
+    runs: int = 50,
+    rounds: int = 5,
+    memory: bool = False,
+    profile: bool = False,
     provider: str | None = None,
     optimization: str = "all",
-    **asked: Any,
 ) -> dict[str, Any]:
     """Measure a graph that `to_onnx` wrote.
 
@@ -63,12 +68,14 @@ def benchmark(
         labels: classes [N].
         dataset: the name of the data set whose test images these are.
         classes: how many classes that data set has; the network must have as many.
+        batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
+            and four threads a processor.
+        runs: timed runs per pair.
+        rounds: sessions that they are dealt out to, each with runs before that are not timed.
+        memory: measure the peak memory of every pair, too.
+        profile: measure the time of each kind of operator, for the first pair.
         provider: CPUExecutionProvider by default; it runs there or not at all.
         optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
-        asked: batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most
-            4096, and four threads a processor. runs: timed runs per pair (50). rounds: sessions that they are dealt out
-            to (5). memory: the peak memory of every pair, too. profile: the time of each kind of operator, for the
-            first pair.
 
     Returns:
         A measurement of kind "onnx", JSON values: model, tag, dataset, split ("test" of a data set), images, top1
@@ -80,14 +87,15 @@ def benchmark(
         ZooError: a file that is broken or not from `to_onnx`, images or labels that do not fit, a provider that does
             not work here.
     """
-    wanted, provider = Latencies(**asked), provider or CPU
+    provider = provider or CPU
     check_session(provider, optimization)
-    check_settings(*wanted[:4])
+    check_settings(batch_sizes, threads, runs, rounds)
     data, proto, about = read_graph(path)
     loaded = None
     if images is not None:
         loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
-    return record(File(Path(path), data, proto, about), loaded, wanted, provider=provider, optimization=optimization)
+    asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)
+    return record(File(Path(path), data, proto, about), loaded, asked, provider=provider, optimization=optimization)
 
 
 class File(NamedTuple):

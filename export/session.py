@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from zoo.errors import ZooError, one_line, one_of
 
@@ -28,7 +29,14 @@ OPTIMIZATIONS = {
 
 
 def check_session(provider: str, optimization: str) -> None:
-    """Raise ZooError for an optimisation or provider that there is not; whether a provider starts, a session shows."""
+    """Raise ZooError for an optimisation that there is not, or a provider that does not start: before long work."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    least = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    create_session(least.SerializeToString(), provider=provider, optimization=optimization, threads=1)
+
+
+def _check_names(provider: str, optimization: str) -> None:
     if optimization not in OPTIMIZATIONS:
         raise one_of("optimization", optimization, list(OPTIMIZATIONS))
     if provider not in ort.get_all_providers():
@@ -61,7 +69,7 @@ def create_session(
     Raises:
         ZooError: unknown optimisation or provider, a provider that does not work here, a broken model.
     """
-    check_session(provider, optimization)
+    _check_names(provider, optimization)
     options = ort.SessionOptions()
     options.graph_optimization_level = OPTIMIZATIONS[optimization]
     options.intra_op_num_threads = threads
@@ -109,9 +117,9 @@ def bind(
     """
     device = device_of(session.get_providers()[0])
     binding = session.io_binding()
-    for output in outputs:
-        binding.bind_output(output, device)
     with _within_patience(next(iter(inputs.values())).shape) as options:
+        for output in outputs:
+            binding.bind_output(output, device)
         values = {name: ort.OrtValue.ortvalue_from_numpy(array, device, 0) for name, array in inputs.items()}
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)

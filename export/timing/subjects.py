@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from zoo.errors import ZooError, one_line
+
 from ..session import CPU, bind, create_session
 from .inputs import Input
 
@@ -75,7 +77,12 @@ class Network(NamedTuple):
             if self.device == "cuda":
                 torch.cuda.synchronize()
 
-        once()
+        try:
+            once()
+        except Exception as error:  # of the compiler that PyTorch needs for it
+            if not self.compiled:
+                raise
+            raise ZooError(f"torch.compile does not work here: {one_line(error)}") from error
         return once
 
 

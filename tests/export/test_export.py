@@ -284,6 +284,8 @@ def test_paths_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "file" / "x.onnx", tmp_path):
         with pytest.raises(ZooError, match="cannot write"):
             export.to_onnx(network(), path)
+    with pytest.raises(ZooError, match="cannot write"):  # before the export, not after it
+        command.main(["nosuchmodel", "-o", str(tmp_path / "x.onnx"), "--json", str(tmp_path)])
 
 
 def test_verification_images_are_checked(exact):
