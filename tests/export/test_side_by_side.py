@@ -190,7 +190,7 @@ def test_the_floor_runs_every_convolution_of_every_step(net):
 def test_spikingjelly_s_network_gives_what_ours_gives(tmp_path):
     pytest.importorskip("spikingjelly")
     torch.manual_seed(0)
-    net = network(surrogate={"name": "triangle", "width": 2.0})  # which SpikingJelly has not, nor needs
+    net = network(timesteps=2, surrogate={"name": "triangle", "width": 2.0})  # which SpikingJelly has not, nor needs
     ours, theirs = graph_of(build_graph(net), "ours"), baseline("spikingjelly", net, CPU, "all")
     x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     first = logits_of(theirs, x)
