@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from zoo.errors import ZooError, one_of
@@ -92,9 +93,17 @@ def compare_constants(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
         raise _other(f"constant {sorted(mine.keys() ^ theirs.keys())[0]}")
     for name, tensor in mine.items():
         a, b = numpy_helper.to_array(tensor), numpy_helper.to_array(theirs[name])
-        allowed = _CLOSE * float(np.abs(a).max(initial=0)) if a.dtype.kind == "f" else 0
+        allowed = _allowed(a)
         if a.shape != b.shape or a.dtype != b.dtype or not (np.abs(a - b) <= allowed).all():
             raise ZooError(f"verification failed: the constant {name} in the file is not the network's")
+
+
+def _allowed(array: NDArray[Any]) -> Any:
+    if array.dtype.kind != "f":
+        return 0
+    largest = _CLOSE * float(np.abs(array).max(initial=0))
+    # Half precision rounds to one of two neighbours.
+    return largest + np.finfo(np.float16).eps * np.abs(array) if array.dtype == np.float16 else largest
 
 
 def compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:

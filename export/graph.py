@@ -14,7 +14,8 @@ from zoo.neurons import SpikingNeuron
 
 from .assembly import Assembly, make_model
 from .encodings import input_shape
-from .int8 import Rounded, quantised
+from .half import stored_in_half
+from .int8 import Rounded, convolutions, quantised
 from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
 from .parts import Parts, needs_all_steps, neuron_layers, take_apart
 from .skeleton import DOMAIN
@@ -35,12 +36,12 @@ PRECISION = "precision"
 CURRENTS = "currents"
 """Metadata key of int8: JSON map from a convolution's weight to [scale, zero point] of its currents and the start of
 the sha256 of its weights in eight bits."""
-PRECISIONS = ["fp32", "int8"]
+PRECISIONS = ["fp32", "fp16", "int8"]
 _NAMES = (LAYOUT, PRECISION)
 
 
 def build_graph(
-    model: nn.Module, layout: str = "flat", rounded: Mapping[str, Rounded] | None = None
+    model: nn.Module, layout: str = "flat", rounded: Mapping[str, Rounded] | None = None, *, half: bool = False
 ) -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
@@ -50,6 +51,7 @@ def build_graph(
         model: a network of the zoo.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
         rounded: for int8, each convolution over spikes in eight bits; see `export.int8`.
+        half: for fp16, weights of convolutions over spikes in half precision; see `export.half`.
 
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
@@ -67,7 +69,9 @@ def build_graph(
     if layout != "function":  # which is to be read
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
-    return _finished(parts, g, layout, {PRECISION: "fp32"}, functions)
+    if half:
+        stored_in_half(g, convolutions(parts))
+    return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
 
 
 def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> onnx.ModelProto:
@@ -80,6 +84,11 @@ def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mappi
 def folded_graph(parts: Parts) -> onnx.ModelProto:
     """The graph of a network's parts with time in the batch, in float32."""
     return _finished(parts, folded(parts), "flat", {PRECISION: "fp32"})
+
+
+def flat_graph(parts: Parts) -> onnx.ModelProto:
+    """The flat graph of a network's parts, of one step, in float32."""
+    return _finished(parts, unrolled(parts), "flat", {PRECISION: "fp32"})
 
 
 def _finished(
