@@ -150,7 +150,7 @@ class _Quantiser:
         weight = self.arrays[name]
         scale = scales(weight)
         if rounded.weight.shape != weight.shape or np.abs(rounded.weight - in_units(weight)).max() > FARTHEST:
-            raise ZooError(f"int8: the rounded weights of {name} are not those of the network")
+            raise ZooError(f"verification failed: the weights {name} in eight bits are not the network's")
         bias = self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros_like(scale)
         most = 2**31 - 1
         constants = {
