@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .collect import Row
+from .row import Row
 
 MISSING = "—"
 EMPTY = "No results yet."

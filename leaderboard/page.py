@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .collect import Result, Row
 from .columns import COLUMNS, EMPTY, MISSING
+from .row import Result, Row
 from .scatter import picture
 
 _TEMPLATE = Path(__file__).with_name("page.html")

@@ -9,14 +9,22 @@ from typing import Any, NamedTuple
 
 from zoo.errors import ZooError
 
-from .collect import Row
 from .columns import COLUMNS, EMPTY
 from .page import html_page
+from .row import Row
 from .scatter import picture
 
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
 TRIAL = "digits"
 """A data set to try the program with: its rows are in the CSV file and the page, and compare with nobody's."""
+
+
+# Fields that are no single value.
+_UNFIT = {
+    "evidence", "graphs", "recipe", "started_from", "spikes_per_layer", "spikes_per_step", "products", "plugins",
+    "reproductions",
+}  # fmt: skip
+_GRAPH = ("onnx_latency_ms", "onnx_bytes", "onnx_top1")
 
 
 class Pages(NamedTuple):
@@ -30,6 +38,7 @@ class Pages(NamedTuple):
 
 def render(rows: Sequence[Row]) -> Pages:
     """Render rows four times. The same rows give the same bytes, drawings where Matplotlib's version is the same."""
+    rows = [row for row in rows if row.tier != "published"]
     brief = [row for row in rows if row.dataset != TRIAL]
     return Pages(_markdown(brief), picture(brief, "leaderboard.html"), _csv(rows), html_page(rows))
 
@@ -60,7 +69,7 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 def _csv(rows: Sequence[Row]) -> str:
     """Every field of a row but the evidence, unscaled (seconds, bytes, ms); empty where nothing was measured."""
-    names = [field.name for field in fields(Row) if field.name != "evidence"]
+    names = [field.name for field in fields(Row) if field.name not in _UNFIT] + [*_GRAPH]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)

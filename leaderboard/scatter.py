@@ -10,7 +10,7 @@ from typing import Any
 from zoo.family import plain_name
 from zoo.files import sha256_of
 
-from .collect import Row
+from .row import Row
 
 # The picture is shown on white and on black: colours between. Two shapes as well: it reads without colour vision.
 _GREY = "#737b85"
