@@ -27,4 +27,4 @@ for model in sresnet19_w16 sresnet19_w16_gs; do
 done
 echo "== side by side"
 "$python" -m recipes.compare "$out/sresnet19_w16/result.json" "$out/sresnet19_w16_gs/result.json"
-"$python" -m leaderboard --results "$out/results" --out "$out" --readme none --add "${results[@]}"
+"$python" -m leaderboard add "${results[@]}" --results "$out/results" --out "$out" --readme none

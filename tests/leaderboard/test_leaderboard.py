@@ -548,7 +548,7 @@ def test_insert_table_wants_both_markers_once_in_order(text: str) -> None:
 def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def status() -> int:
         try:
-            main([*options(board), "--check"])
+            main(["check", *options(board)])
         except SystemExit as stop:
             return int(stop.code or 0)
         return 0
@@ -560,7 +560,7 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert all(name in error for name in ("leaderboard.csv", "leaderboard.html", "accuracy_spikes.svg", "README.md"))
     assert snapshot(board) == before
 
-    main(options(board))
+    main(["render", *options(board)])
     assert f"1 row from 2 result files: {board}/site/leaderboard.html" in capsys.readouterr().out
     assert "sresnet19.t2_cifar10" in (board / "README.md").read_text()
     assert status() == 0
@@ -575,27 +575,27 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_check_compares_what_is_plotted_not_how_it_is_drawn(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another version of Matplotlib draws the same data in other bytes."""
-    main(options(board))
+    main(["render", *options(board)])
     texts = {path: path.read_text() for path in (board / "site").glob("*[lg]")}
     assert sorted(path.name for path in texts) == ["accuracy_spikes.svg", "leaderboard.html"]
     for path, text in texts.items():
         path.write_text(text.replace('width: 0.8"', 'width: 0.81"'))
         assert path.read_text() != text
-    main([*options(board), "--check"])
+    main(["check", *options(board)])
     for path, text in texts.items():
         (digest,) = re.findall("<dc:description>(.*)</dc:description>", text)
         for other in (digest, "<svg ", "</svg>"):
             assert without_drawings(text.replace(other, "")) != without_drawings(text)
         path.write_text(text.replace(digest, "0" * 64))
     with pytest.raises(SystemExit):
-        main([*options(board), "--check"])
+        main(["check", *options(board)])
     error = capsys.readouterr().err
     assert all(path.name in error for path in texts)
 
 
 def test_no_results_yet(board: Path) -> None:
     (board / "empty").mkdir()
-    main(["--results", f"{board}/empty", *options(board)[2:]])
+    main(["render", "--results", f"{board}/empty", *options(board)[2:]])
     assert "No results yet." in (board / "README.md").read_text()
     assert "No results yet." in Balanced((board / "site/leaderboard.html").read_text()).text
 
@@ -603,14 +603,14 @@ def test_no_results_yet(board: Path) -> None:
 def test_add_puts_a_file_where_it_belongs_once(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = put(board / "runs/new.json", accuracy(seed=1, weights_sha256="b" * 64, top1=92.0))
     known = put(board / "runs/known.json", accuracy())
-    main([*options(board), "--add", str(new), str(known)])
+    main(["add", str(new), str(known), *options(board)])
     (added,) = (board / "results/cifar10/sresnet19.t2_cifar10").glob("accuracy_seed1_bbbbbbbb_*.json")
     assert added.read_bytes() == new.read_bytes()
     assert "91.00 ± 1.41" in (board / "README.md").read_text()
     assert "added" in capsys.readouterr().out
 
     after = snapshot(board)
-    main([*options(board), "--add", str(new), str(known)])
+    main(["add", str(new), str(known), *options(board)])
     assert snapshot(board) == after
     assert "added" not in capsys.readouterr().out
 
@@ -618,19 +618,19 @@ def test_add_puts_a_file_where_it_belongs_once(board: Path, capsys: pytest.Captu
 def test_add_keeps_two_measurements_of_the_same_weights(board: Path) -> None:
     one = put(board / "runs/1.json", onnx(latency=[latency(1, 1, 7.0)]))
     two = put(board / "runs/2.json", onnx(latency=[latency(1, 2, 4.0)]))
-    main([*options(board), "--add", str(one), str(two)])
+    main(["add", str(one), str(two), *options(board)])
     assert len(list((board / "results/cifar10/sresnet19.t2_cifar10").glob("onnx_seed0_aaaaaaaa_*.json"))) == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--add", "{}/good.json", "{}/bad.json"], "top1"),
-        (["--add", "{}/good.json", "{}/other.json"], "must agree in params"),
-        (["--add", "{}/good.json", "{}/absent.json"], "no such file"),
-        (["--add", "{}/good.json", "--readme", "{}/good.json"], "leaderboard:start"),
-        (["--readme", "{}/absent.md"], "no such file"),
-        (["--results", "{}/absent"], "no such folder"),
+        (["add", "{}/good.json", "{}/bad.json"], "top1"),
+        (["add", "{}/good.json", "{}/other.json"], "must agree in params"),
+        (["add", "{}/good.json", "{}/absent.json"], "no such file"),
+        (["add", "{}/good.json", "--readme", "{}/good.json"], "leaderboard:start"),
+        (["render", "--readme", "{}/absent.md"], "no such file"),
+        (["render", "--results", "{}/absent"], "no such folder"),
     ],
 )
 def test_bad_input_changes_nothing(board: Path, arguments: list[str], problem: str) -> None:
@@ -638,15 +638,16 @@ def test_bad_input_changes_nothing(board: Path, arguments: list[str], problem: s
     put(board / "bad.json", accuracy(top1=900))
     put(board / "other.json", accuracy(seed=2, weights_sha256="c" * 64, params=1))
     before = snapshot(board)
+    command, *rest = [argument.format(board) for argument in arguments]
     with pytest.raises(ZooError, match=problem):
-        main(options(board) + [argument.format(board) for argument in arguments])
+        main([command, *options(board), *rest])
     assert snapshot(board) == before
 
 
 def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
     (board / "results/cifar10/sresnet19.t2_cifar10/b.json").write_text('{"kind": ')
     before = snapshot(board)
-    done = run_module("leaderboard", *options(board))
+    done = run_module("leaderboard", "render", *options(board))
     assert done.returncode == 2
     assert re.fullmatch(r"error: cannot read \S*b\.json as JSON: .*\n", done.stderr)
     assert done.stdout == ""
@@ -654,5 +655,5 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
 
 
 def test_the_committed_leaderboard_is_current() -> None:
-    done = run_module("leaderboard", "--check")
+    done = run_module("leaderboard", "check")
     assert (done.returncode, done.stderr) == (0, "")
