@@ -1,15 +1,17 @@
-"""`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, one HTML page."""
+"""`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
 import argparse
 
 from zoo.errors import CommandParser, run_command
 
-from .commands import add, check, render
+from .commands import add, check, render, serve, site
 
 COMMANDS = {
     "add": add,
     "check": check,
     "render": render,
+    "site": site,
+    "serve": serve,
 }
 """Each a module of commands/: its docstring is the help, `arguments` takes a parser, `run` what was parsed."""
 
@@ -18,6 +20,7 @@ examples:
   python -m leaderboard add runs/a/result.json            check a result file, copy it to its folder, render
   python -m leaderboard check                             is everything in order, and rendered?
   python -m leaderboard render                            render what is in leaderboard/results
+  python -m leaderboard site                              build the page that shows all of it
   python -m leaderboard render --out board --readme none  try it without touching the checkout
 
 python -m leaderboard COMMAND --help says more of each; leaderboard/README.md tells what a result file holds, what a

@@ -19,10 +19,15 @@ _LARGEST_PAGE = 2**28
 _HERE = Path(__file__).resolve().parent
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options that say which board it is about."""
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option that says which results it reads."""
     text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
     parser.add_argument("--results", metavar="DIR", type=Path, help=text)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that say which board it is about."""
+    add_results_option(parser)
     text = "where the rendered files go (default: leaderboard/ of this checkout)"
     parser.add_argument("--out", metavar="DIR", type=Path, default=_HERE, help=text)
     text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
@@ -79,7 +84,7 @@ class Board:
     def rendered(self, results: Results) -> dict[Path, str]:
         """The files that results render to, and what they hold."""
         pages = render(rows(results))
-        outputs = {self.out / "leaderboard.csv": pages.csv, self.out / "leaderboard.html": pages.html}
+        outputs = {self.out / "leaderboard.csv": pages.csv}
         if pages.svg:
             outputs[self.out / "accuracy_spikes.svg"] = pages.svg
         if self.readme:
@@ -97,7 +102,7 @@ class Board:
         for path, text in self.rendered(results).items():
             atomic_write(path, text)
         count = len(rows(results))
-        print(f"{count} row{'s' if count != 1 else ''} from {len(results)} result files: {self.out}/leaderboard.html")
+        print(f"{count} row{'s' if count != 1 else ''} from {len(results)} result files: {self.out}/leaderboard.csv")
 
     def add(self, files: Sequence[Path]) -> None:
         """Check files against the store, copy them into it, and render."""

@@ -1,4 +1,4 @@
-"""The columns that the README table and the page share."""
+"""The columns of tables: those that the README and the page share, and those of published claims."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -78,3 +78,18 @@ COLUMNS = [
     Column("int8 size (MB)", _int8("bytes"), ",.2f", 1e6, shown=False),
     Column("Published spikes per image", "published_spikes_per_image", ",.0f", shown=False),
 ]
+"""Of rows that are measured here."""
+
+CLAIMS = [
+    Column("Dataset", "dataset"),
+    Column("Network", "model"),
+    Column("Method", "tag"),
+    Column("Claimed top-1 (%)", "top1", ".2f"),
+    Column("Reproduced by others", lambda row: "; ".join(f"{r.top1:.2f} ({r.citation})" for r in row.reproductions) or None),
+    Column("Timesteps", "timesteps", ".0f"),
+    Column("Parameters (M)", "params", ".2f", 1e6),
+    Column("Spikes per image", "spikes_per_image", ",.0f"),
+    Column("Energy (µJ)", "energy_uj", ",.2f"),
+    Column("Citation", "published_citation"),
+]
+"""Of rows that are published only."""

@@ -112,7 +112,7 @@ def _training(log: str) -> list[dict[str, Any]]:
         for key, title in titles.items()
         if key in line
     ]
-    epoch = alt.X("epoch:Q", title="Epoch", scale=alt.Scale(nice=False)).axis(grid=False, tickMinStep=1)
+    epoch = alt.X("epoch:Q", title="Epoch, its images augmented", scale=alt.Scale(nice=False)).axis(grid=False, tickMinStep=1)
     loss = alt.Y("train_loss:Q", title=None, scale=alt.Scale(zero=False))
     top1 = alt.Y("top1:Q", title=None, scale=alt.Scale(zero=False))
     images = alt.Color("images:N").scale(domain=list(titles.values()), range=[OTHER, SCALED]).legend(None)
@@ -121,7 +121,7 @@ def _training(log: str) -> list[dict[str, Any]]:
         finish(alt.Chart(data(lines)).mark_line(point=point | {"color": OTHER}, color=OTHER).encode(epoch, loss), "Training loss", 200),
         finish(
             alt.Chart(data(points)).mark_line(point=point).encode(epoch, top1, images, tooltip=["images:N", "top1:Q"]),
-            "Top-1 (%) while it trains, on augmented training images",
+            "Top-1 (%) while it trains",
             200,
         ),
     ]

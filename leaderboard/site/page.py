@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from ..columns import COLUMNS, EMPTY, MISSING
+from ..columns import CLAIMS, COLUMNS, EMPTY, MISSING, Column
 from ..row import TIERS, Row
 from .network import chain, network
 from .scaling import Study, studies
@@ -28,7 +28,7 @@ def page(rows: Sequence[Row]) -> str:
     published = [row for row in rows if row.tier == "published"]
     datasets = list(dict.fromkeys(row.dataset for row in ours))
     # The name first: on a phone what follows it is in sight.
-    columns = [column for column in [*COLUMNS[1:], COLUMNS[0]] if any(column.order(row) for row in ours)]
+    columns = _filled([*COLUMNS[1:], COLUMNS[0]], ours)
     script, texts = (_HERE / "page.js").read_text(encoding="utf-8"), libraries()
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -43,6 +43,7 @@ def page(rows: Sequence[Row]) -> str:
         tiers=[tier for tier in TIERS if any(row.tier == tier for row in ours)],
         tier_texts=TIERS,
         columns=columns,
+        claims=_filled(CLAIMS, published),
         plots={name: _plots(_of(name, ours), _of(name, published)) for name in datasets},
         studies=studies(),
         lines={"graphs": _graphs, "chain": _chain, "study": _study},
@@ -52,6 +53,10 @@ def page(rows: Sequence[Row]) -> str:
         hashes=Markup(" ".join(map(policy_hash, (texts.charts, script)))),
         empty=EMPTY,
     )
+
+
+def _filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    return [column for column in columns if any(column.order(row) for row in rows)]
 
 
 def _of(dataset: str, rows: Sequence[Row]) -> list[Row]:

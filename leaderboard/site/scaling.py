@@ -85,7 +85,7 @@ def _arms(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         each.encode(x, y, color=colour, tooltip=["seed:O", *tips]).properties(name="runs"),
         arms.encode(x, y, color=colour, tooltip=tips),
     ]
-    return finish(alt.layer(*layers), "Top-1 (%) against spikes: a small mark a run, a large one an arm", 280, "points", "runs")
+    return finish(alt.layer(*layers), "Top-1 (%) against spikes", 280, "points", "runs")
 
 
 _AXES = {"spikes": "spikes_per_image", "top1": "top1"}
