@@ -12,6 +12,7 @@ from zoo.files import atomic_write, read_text
 from zoo.plugins import add_plugin_option
 
 from .collect import Results, load_results, read_additions, rows
+from .references import published
 from .render import insert_table, render
 from .scatter import without_drawings
 
@@ -83,7 +84,7 @@ class Board:
 
     def rendered(self, results: Results) -> dict[Path, str]:
         """The files that results render to, and what they hold."""
-        pages = render(rows(results))
+        pages = render([*rows(results), *published()])
         outputs = {self.out / "leaderboard.csv": pages.csv}
         if pages.svg:
             outputs[self.out / "accuracy_spikes.svg"] = pages.svg

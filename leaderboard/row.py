@@ -49,47 +49,47 @@ class Row:
     model: str  # of a published row, the network as its paper calls it
     tag: str  # of a published row, the method
     tier: str  # see TIERS
-    runs: int  # seeds
-    images: int | None  # test images
     top1: float  # percent, mean over runs; as claimed in a published row
-    top1_std: float | None  # points, sample standard deviation over runs; None for a single run
-    timesteps: int | None
-    params: int | None
-    scaling: str | None  # gradient-scaling rule
-    test_reads: int | None  # runs of the comparison that read the test set: as stated, or as counted where that is more
+    runs: int = 0  # seeds
+    images: int | None = None  # test images
+    top1_std: float | None = None  # points, sample standard deviation over runs; None for a single run
+    timesteps: int | None = None
+    params: int | None = None
+    scaling: str | None = None  # gradient-scaling rule
+    test_reads: int | None = None  # of its comparison: as stated, or as counted where that is more
 
     # The training, with everything that it started from.
-    recipe_sha256: str | None  # see recipes.lineage
-    recipe: Result | None  # its keys, where they are known
-    started_from: tuple[Ancestor, ...]  # nearest first
-    epochs: int | None  # of the whole chain
-    train_seconds: float | None  # of the whole chain; median over runs
+    recipe_sha256: str | None = None  # see recipes.lineage
+    recipe: Result | None = None  # its keys, where they are known
+    started_from: tuple[Ancestor, ...] = ()  # nearest first
+    epochs: int | None = None  # of the whole chain
+    train_seconds: float | None = None  # of the whole chain; median over runs
 
     # What a forward pass does and costs, means per image; see leaderboard/README.md.
-    spikes_per_image: float | None  # all spikes of all layers and time steps
-    spikes_per_layer: dict[str, float] | None
-    spikes_per_step: tuple[float, ...] | None
-    effective_acs: float | None
-    effective_macs: float | None
-    dense: float | None
-    products: dict[str, float] | None
-    energy_uj: float | None
-    activation_sparsity: float | None
-    membrane_updates: float | None
-    footprint_bytes: float | None
-    connection_sparsity: float | None
-    graphs: tuple[Graph, ...]  # fp32 first, flat first
+    spikes_per_image: float | None = None  # all spikes of all layers and time steps
+    spikes_per_layer: dict[str, float] | None = None
+    spikes_per_step: tuple[float, ...] | None = None
+    effective_acs: float | None = None
+    effective_macs: float | None = None
+    dense: float | None = None
+    products: dict[str, float] | None = None
+    energy_uj: float | None = None
+    activation_sparsity: float | None = None
+    membrane_updates: float | None = None
+    footprint_bytes: float | None = None
+    connection_sparsity: float | None = None
+    graphs: tuple[Graph, ...] = ()  # fp32 first, flat first
 
     # Evidence.
-    commits: tuple[str, ...]
-    dirty: bool  # measured with code that no commit holds
-    plugins: tuple[tuple[str, str], ...]  # (file, sha256)
-    evidence: tuple[tuple[str, Result], ...]  # (file, content): all files of its runs, then ONNX measurements
+    commits: tuple[str, ...] = ()
+    dirty: bool = False  # measured with code that no commit holds
+    plugins: tuple[tuple[str, str], ...] = ()  # (file, sha256)
+    evidence: tuple[tuple[str, Result], ...] = ()  # (file, content): all files of its runs, then ONNX measurements
 
     # Of others.
-    published_top1: float | None  # percent; a published number for this very network and training, never ours
-    published_spikes_per_image: float | None
-    published_citation: str | None  # of a published row, of its claim
+    published_top1: float | None = None  # percent; a published number for this very network, never ours
+    published_spikes_per_image: float | None = None
+    published_citation: str | None = None  # of a published row, of its claim
     reproductions: tuple[Reproduction, ...] = ()  # of a published row
 
     @property
