@@ -66,7 +66,7 @@ COLUMNS = [
     Column("Published top-1 (%)", "published_top1", ".2f", brief=True, about="Of this network and training, by others"),
     Column("Gradient scaling", "scaling", shown=False),
     Column("Training (min)", "train_seconds", ",.1f", 60, shown=False, about="Of the whole chain"),
-    Column("Started from", lambda row: ", ".join(a.name for a in row.started_from) or None, shown=False),
+    Column("Started from", lambda row: ", ".join(a.name for a in row.started_from), shown=False),
     Column("Test-set reads", "test_reads", ".0f", shown=False, about="By runs of the comparison that it belongs to"),
     Column("Test images", "images", ",.0f", shown=False),
     Column("Activation sparsity", "activation_sparsity", ".3f", shown=False, about="Neurons and steps without a spike"),
@@ -81,15 +81,14 @@ COLUMNS = [
 """Of rows that are measured here."""
 
 CLAIMS = [
-    Column("Dataset", "dataset"),
-    Column("Network", "model"),
     Column("Method", "tag"),
     Column("Claimed top-1 (%)", "top1", ".2f"),
-    Column("Reproduced by others", lambda row: "; ".join(f"{r.top1:.2f} ({r.citation})" for r in row.reproductions) or None),
+    Column("Reproduced by others", lambda row: "; ".join(f"{r.top1:.2f} ({r.citation})" for r in row.reproductions)),
+    Column("Network", "model"),
     Column("Timesteps", "timesteps", ".0f"),
     Column("Parameters (M)", "params", ".2f", 1e6),
     Column("Spikes per image", "spikes_per_image", ",.0f"),
-    Column("Energy (µJ)", "energy_uj", ",.2f"),
+    Column("Dataset", "dataset"),
     Column("Citation", "published_citation"),
 ]
 """Of rows that are published only."""

@@ -80,8 +80,8 @@ def _markdown(rows: Sequence[Row], of: int) -> str:
     lines.append(["---:" if column.form else ":---" for column in columns])
     texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
     lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
-    sizes = ", ".join(map(str, _SIZES))
-    rule = f"The best top-1 of each data set and size (below {sizes} million parameters, and above), at most {_MOST} rows"
+    sizes = f"below {', '.join(map(str, _SIZES))} million parameters, and above"
+    rule = f"The best top-1 of each data set and size ({sizes}), at most {_MOST} rows"
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{rule}: {len(rows)} of {of}.\n"
 
 

@@ -34,14 +34,14 @@ def server(page: str, port: int) -> ThreadingHTTPServer:
     content = page.encode()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
-            if self.path != "/":
-                return self.send_error(404)
-            self.send_response(200)
+        def do_GET(self) -> None:
+            found = self.path == "/"
+            self.send_response(200 if found else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) if found else 0))
             self.end_headers()
-            self.wfile.write(content)
+            if found:
+                self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -26,7 +26,8 @@ _CONFIG = {
         "gridOpacity": 0.7,
         "ticks": False,
         "labelPadding": 6,
-        "labelOverlap": True,
+        "labelOverlap": "greedy",
+        "labelSeparation": 4,
     },
     "legend": {"labelColor": "var(--ink)", "titleColor": "var(--soft)", "orient": "top", "title": None},
 }
@@ -51,8 +52,9 @@ def finish(chart: Any, title: str, height: int, labels: str = "", avoid: str = "
         # Vega-Lite has no such transform; Vega, which it is compiled to in the browser, does.
         patch = [{"op": "add", "path": "/marks/-", "value": _labels(labels, avoid)}]
         options["usermeta"] = {"embedOptions": {"patch": patch}}
+    # Its parts were checked as they were made; once more takes as long as all the rest.
     settings = {"title": title, "width": "container", "height": height, "config": _CONFIG}
-    specification: dict[str, Any] = chart.properties(**settings, **options).to_dict()
+    specification: dict[str, Any] = chart.properties(**settings, **options).to_dict(validate=False)
     return specification
 
 

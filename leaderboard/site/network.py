@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import altair as alt
 from markdown_it import MarkdownIt
 
+from recipes.lineage import Ancestor
 from zoo.files import dump_yaml
 from zoo.hub.card import bibtex, card
 from zoo.hub.release import LOG, Release, collect
 from zoo.load import BUNDLED, pretrained_names
-
-from recipes.lineage import Ancestor
 
 from ..row import Row
 from .figures import OTHER, PLAIN, SCALED, data, finish
@@ -112,19 +111,16 @@ def _training(log: str) -> list[dict[str, Any]]:
         for key, title in titles.items()
         if key in line
     ]
-    epoch = alt.X("epoch:Q", title="Epoch, its images augmented", scale=alt.Scale(nice=False)).axis(grid=False, tickMinStep=1)
+    epoch = alt.X("epoch:Q", title="Epoch (augmented images)", scale=alt.Scale(nice=False))
+    epoch = epoch.axis(grid=False, tickMinStep=1)
     loss = alt.Y("train_loss:Q", title=None, scale=alt.Scale(zero=False))
     top1 = alt.Y("top1:Q", title=None, scale=alt.Scale(zero=False))
     images = alt.Color("images:N").scale(domain=list(titles.values()), range=[OTHER, SCALED]).legend(None)
     point = {"size": 24, "filled": True}
-    return [
-        finish(alt.Chart(data(lines)).mark_line(point=point | {"color": OTHER}, color=OTHER).encode(epoch, loss), "Training loss", 200),
-        finish(
-            alt.Chart(data(points)).mark_line(point=point).encode(epoch, top1, images, tooltip=["images:N", "top1:Q"]),
-            "Top-1 (%) while it trains",
-            200,
-        ),
-    ]
+    losses = alt.Chart(data(lines)).mark_line(point=point | {"color": OTHER}, color=OTHER).encode(epoch, loss)
+    tips = ["epoch:Q", "images:N", alt.Tooltip("top1:Q", format=".2f")]
+    accuracies = alt.Chart(data(points)).mark_line(point=point).encode(epoch, top1, images, tooltip=tips)
+    return [finish(losses, "Training loss", 200), finish(accuracies, "Top-1 (%) while it trains", 200)]
 
 
 def _citation(row: Row) -> str:

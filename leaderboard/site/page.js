@@ -54,7 +54,7 @@ const networks = document.querySelector("#networks");
 if (networks) {
   const extra = [...networks.tHead.rows[0].cells].map(head => "extra" in head.dataset);
   const chosen = extra.map(hidden => !hidden);
-  const columns = {extend: "colvis", text: "Columns", columns: ":not(:first-child)"};
+  const columns = {extend: "colvis", text: "Columns", columns: ":not(:first-child)", background: false};
   const filter = "searchBuilder";
   const table = jQuery(networks).DataTable({
     paging: false, info: false, autoWidth: false, order: [], language: words, layout: layout([columns, filter, csv]),

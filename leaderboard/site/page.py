@@ -33,7 +33,7 @@ def page(rows: Sequence[Row]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"breakable": _breakable, "inline": lambda text: Markup(MarkdownIt("js-default").renderInline(text))}
+    environment.filters |= {"breakable": _breakable, "inline": _inline}
     return environment.get_template("template.html").render(
         rows=ours,
         ranks={row.path: rank for name in datasets for rank, row in enumerate(_of(name, ours), 1)},
@@ -71,6 +71,10 @@ def _plots(rows: Sequence[Row], published: Sequence[Row]) -> list[dict[str, Any]
 def _breakable(name: str) -> Markup:
     """A name that may go on in a new line after a dot or an underscore."""
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace(".", "<wbr>."))
+
+
+def _inline(text: str) -> Markup:
+    return Markup(MarkdownIt("js-default").renderInline(text))  # which escapes HTML
 
 
 def _number(value: float | None, form: str) -> str:

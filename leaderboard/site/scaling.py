@@ -39,7 +39,7 @@ def _study(plan: Plan) -> Study:
 def _differences(differences: list[tuple[str, str, int, Interval, Interval | None]]) -> dict[str, Any]:
     values = [
         {
-            "contrast": f"{arm} − {other}",
+            "contrast": f"{arm} minus {other}",
             "mean": top1.mean,
             "low": top1.mean - (top1.half or 0),
             "high": top1.mean + (top1.half or 0),
@@ -48,7 +48,7 @@ def _differences(differences: list[tuple[str, str, int, Interval, Interval | Non
         }
         for arm, other, pairs, top1, _ in differences
     ]
-    place = alt.Y("contrast:N", sort=None, title=None).axis(grid=False, labelLimit=230)
+    place = alt.Y("contrast:N", sort=None, axis=None)
     colour = alt.condition("datum.verdict == 'higher' || datum.verdict == 'lower'", alt.value(SCALED), alt.value(OTHER))
     about = [alt.Tooltip(key, format="+.2f") for key in ("mean:Q", "low:Q", "high:Q")]
     base = alt.Chart(data(values)).encode(
@@ -60,7 +60,9 @@ def _differences(differences: list[tuple[str, str, int, Interval, Interval | Non
     spans = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     means = base.mark_point(filled=True, size=70, opacity=1).encode(x="mean:Q").properties(name="points")
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=OTHER, strokeDash=[3, 3]).encode(x="zero:Q")
-    return finish(alt.layer(zero, spans, means), "Paired differences, 95 % intervals", 40 + 26 * len(values))
+    names = alt.Chart(data(values)).mark_text(align="left", dy=-11, color=OTHER, fontSize=11).encode(y=place)
+    names = names.encode(x=alt.value(0), text="contrast:N")  # above, as on a phone there is no room beside
+    return finish(alt.layer(zero, names, spans, means), "Paired differences, 95 % intervals", 36 * len(values))
 
 
 def _arms(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What accuracy costs: top-1 against spikes, operations, energy and latency on one data set, with the Pareto front.
 
-The front is of what is measured here. Published results are a layer of their own, off at first: most papers say no cost,
-so theirs is a tick at the right edge, at their accuracy.
+The front is of what is measured here. Published results are a layer of their own, off at first: most papers say no
+cost, so theirs is a tick at the right edge, at their accuracy.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,11 @@ class Measure(NamedTuple):
     form: str
     points: Callable[[Row], Iterable[tuple[str, float | None, float | None]]]
 
+    @property
+    def short(self) -> str:
+        """The title without its unit."""
+        return self.title.partition(" (")[0].lower()
+
 
 def operations(row: Row) -> float | None:
     """Synaptic operations per image, accumulations and multiply-accumulations alike."""
@@ -41,14 +46,14 @@ MEASURES = {
     "spikes": Measure("Spikes per image", "~s", lambda row: [("", row.spikes_per_image, row.top1)]),
     "operations": Measure("Synaptic operations per image (ACs + MACs)", "~s", lambda r: [("", operations(r), r.top1)]),
     "energy": Measure("Energy per image (µJ at 45 nm)", "~g", lambda row: [("", row.energy_uj, row.top1)]),
-    "parameters": Measure("Parameters", "~s", lambda row: [("", row.params, row.top1)]),
     "latency": Measure("Latency (ms, ONNX Runtime, batch 1, one CPU thread)", "~g", _graphs),
+    "parameters": Measure("Parameters", "~s", lambda row: [("", row.params, row.top1)]),
 }
 
 
 def points_of(measure: Measure, rows: Sequence[Row]) -> list[Point]:
     """The points of a chart, a network that costs nothing left out: it has no place on a log axis."""
-    found = [
+    found: list[Point] = [
         {
             "network": row.name,
             "label": " ".join(filter(None, (row.name.removesuffix(f"_{row.dataset}"), form))),
@@ -56,8 +61,9 @@ def points_of(measure: Measure, rows: Sequence[Row]) -> list[Point]:
             "form": form,
             "cost": cost,
             "top1": top1,
-            "low": top1 - (row.top1_std or 0),
-            "high": top1 + (row.top1_std or 0),
+            # A graph is of one seed.
+            "low": top1 - (row.top1_std or 0) * (top1 == row.top1),
+            "high": top1 + (row.top1_std or 0) * (top1 == row.top1),
             "scaled": row.scaling is not None,
             "tier": row.tier,
             "timesteps": row.timesteps,
@@ -66,7 +72,7 @@ def points_of(measure: Measure, rows: Sequence[Row]) -> list[Point]:
         for form, cost, top1 in measure.points(row)
         if cost and top1 is not None
     ]
-    best = 0.0
+    best = -1.0
     for point in sorted(found, key=lambda point: (point["cost"], -point["top1"])):
         point["front"] = point["top1"] > best
         best = max(best, point["top1"])
@@ -95,7 +101,7 @@ def trade_off(measure: Measure, rows: Sequence[Row], published: Sequence[Row]) -
             alt.Tooltip("network:N"),
             alt.Tooltip("form:N", title="graph"),
             alt.Tooltip("top1:Q", title="top-1 (%)", format=".2f"),
-            alt.Tooltip("cost:Q", title=measure.title.partition(" (")[0].lower(), format=",.4~g"),
+            alt.Tooltip("cost:Q", title=measure.short, format=",.4~g"),
             alt.Tooltip("timesteps:Q", title="time steps"),
         ],
     ).properties(name="points")  # fmt: skip
@@ -103,16 +109,15 @@ def trade_off(measure: Measure, rows: Sequence[Row], published: Sequence[Row]) -
     if claims := [_claim(row, measure) for row in published]:
         layers += _published(claims)
     chart = alt.layer(*layers).add_params(alt.param(name="published", value=False))
-    return finish(chart, f"Top-1 (%) against {measure.title.partition(' (')[0].lower()}", 300, labels="points", avoid="front")
+    return finish(chart, f"Top-1 (%) against {measure.short}", 300, labels="points", avoid="front")
 
 
 def _claim(row: Row, measure: Measure) -> Point:
-    ((_, cost, _),) = measure.points(row) or [("", None, None)]
     return {
         "network": row.model,
         "method": row.tag,
         "top1": row.top1,
-        "cost": cost,
+        "cost": next((cost for _, cost, _ in measure.points(row)), None),
         "timesteps": row.timesteps,
         "citation": row.published_citation,
     }
