@@ -13,12 +13,14 @@ from zoo.files import parse_json
 from zoo.record import COUNT, INTEGER, NAME, POSITIVE, SHA256, TAG, Check, is_number
 
 from .counts import add_spike_outputs
-from .graph import LAYOUT, SPIKE_VALUES
+from .graph import LAYOUT, PRECISION, PRECISIONS, SPIKE_VALUES
 from .session import create_session, run_session
 
 TRAINING = ("epochs", "seed", "test_reads")
 """Metadata keys that a file has only if its checkpoint tells them."""
 
+_FIRST = {PRECISION: "fp32", LAYOUT: "flat"}
+"""What files were before they said so."""
 _ONE_CALL = ("flat", "function")
 
 
@@ -37,6 +39,8 @@ class About(NamedTuple):
     epochs: int | None
     seed: int | None
     test_reads: int | None
+    precision: str
+    layout: str
 
 
 def _is_list(value: Any, *limits: float) -> bool:
@@ -71,7 +75,7 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     Raises:
         ZooError: an entry is missing, malformed or does not fit the graph.
     """
-    texts = {p.key: p.value for p in proto.metadata_props}
+    texts = _FIRST | {p.key: p.value for p in proto.metadata_props}
     if missing := [key for key in About._fields if key not in texts and key not in TRAINING]:
         raise ZooError(
             f"{path} lacks the metadata of a file from `python -m export` ({', '.join(missing)}): it comes from "
@@ -101,9 +105,11 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     ):
         if not fits:
             raise _bad(path, key, texts[key], expected)
-    if (layout := texts.get(LAYOUT, "flat")) not in _ONE_CALL:
+    if about.precision not in PRECISIONS:
+        raise _bad(path, PRECISION, about.precision, " or ".join(PRECISIONS))
+    if about.layout not in _ONE_CALL:
         raise ZooError(
-            f"{path} has the layout {layout}: only {' and '.join(_ONE_CALL)} are measured; export one of them"
+            f"{path} has the layout {about.layout}: only {' and '.join(_ONE_CALL)} are measured; export one of them"
         )
     exposed = add_spike_outputs(proto)
     values_in_graph = {output for node in exposed.graph.node for output in node.output}

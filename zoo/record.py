@@ -68,8 +68,9 @@ def _is_date(value: Any) -> bool:
 def _is_latency(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == {"batch", "threads", "p50_ms", "p95_ms", "runs"}
+        and value.keys() - _FURTHER_LATENCY.keys() == {"batch", "threads", "p50_ms", "p95_ms", "runs"}
         and all(is_int(value[key], 1) for key in ("batch", "threads", "runs"))
+        and all(check.test(value[key]) for key, check in _FURTHER_LATENCY.items() if key in value)
         and is_number(value["p50_ms"])
         and is_number(value["p95_ms"], low=value["p50_ms"])
     )
@@ -142,8 +143,13 @@ MACHINE = Check(
     "an object with system, cpu, cores, threads and gpu",
     lambda value: DICT.test(value) and value.keys() >= {"system", "cpu", "cores", "threads", "gpu"},
 )
+TIMES = Check("a list of milliseconds", lambda value: isinstance(value, list) and all(map(is_number, value)))
+_FURTHER_LATENCY: Checks = {
+    "p90_ms": NUMBER, "p99_ms": NUMBER, "images_per_second": NUMBER, "ms": TIMES, "peak_bytes": _or_null(COUNT),
+}  # fmt: skip
+"""Keys of a latency that older measurements lack; `ms` is every timed run in order."""
 LATENCY = Check(
-    "a list of {batch, threads, p50_ms, p95_ms, runs} with p50_ms <= p95_ms",
+    f"a list of {{batch, threads, p50_ms, p95_ms, runs}} with p50_ms <= p95_ms; also {', '.join(_FURTHER_LATENCY)}",
     lambda value: isinstance(value, list) and all(map(_is_latency, value)),
 )
 REFERENCE = Check("an object of top1, spikes_per_image (numbers or null) and citation (a string)", _is_reference)
@@ -227,6 +233,24 @@ OPTIONAL: Checks = {
     "plugins": Check("a list of {file, sha256}, or null", is_plugins),
 }
 
+_OPERATOR = {"operator": TEXT, "nodes": POSITIVE, "ms": NUMBER, "share": SHARE}
+GRAPH: Checks = {
+    "precision": _choice("fp32", "fp16", "int8"),
+    "layout": _choice("flat", "function"),
+    "profile": Check(
+        f"a list of {{{', '.join(_OPERATOR)}}}",
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                DICT.test(row) and row.keys() == _OPERATOR.keys() and all(_OPERATOR[k].test(row[k]) for k in row)
+                for row in value
+            )
+        ),
+    ),
+}
+"""What kind "onnx" has beside: precision and layout of the file, and milliseconds of each kind of operator in a run.
+Results older than these keys lack them."""
+
 
 def _not_null(key: str) -> Check:
     check = REQUIRED["accuracy"][key]
@@ -290,15 +314,18 @@ def onnx_record(
     dataset: str | None,
     provider: str,
     optimization: str,
+    profile: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The measurement of a graph in ONNX Runtime, kind "onnx".
 
     Args:
         graph: the .onnx file.
-        about: its metadata: architecture, tag, timesteps, weights_sha256; epochs, seed and test_reads of the training.
+        about: its metadata: architecture, tag, timesteps, precision, layout, weights_sha256; of the training epochs,
+            seed and test_reads.
         scores: images, top1 in percent, spikes_per_image, spikes_per_layer, spikes_per_step; None without images.
-        latency: batch, threads, p50_ms, p95_ms and runs of each setting.
+        latency: batch, threads, p50_ms, p95_ms and runs of each setting, and what else `LATENCY` knows.
         dataset: whose test images these were.
+        profile: operator, nodes, ms and share of each kind of operator.
     """
     return {
         "schema": 1, "kind": "onnx", "model": about["architecture"], "tag": about["tag"], "dataset": dataset,
@@ -306,7 +333,8 @@ def onnx_record(
         "timesteps": about["timesteps"], "latency": latency, "provider": provider, "optimization": optimization,
         "epochs": about["epochs"], "seed": about["seed"], "test_reads": about["test_reads"],
         "weights_sha256": about["weights_sha256"], "onnx_sha256": sha256_of(graph), "onnx_bytes": len(graph),
-        **provenance(),
+        "precision": about["precision"], "layout": about["layout"],
+        **({} if profile is None else {"profile": profile}), **provenance(),
     }  # fmt: skip
 
 
@@ -341,6 +369,8 @@ def check(
     kind = result.get("kind")
     if not isinstance(kind, str) or kind not in required:
         raise _bad(origin, "kind", kind, " or ".join(map(repr, required)))
+    if kind == "onnx":
+        optional = optional | GRAPH
     known = required[kind] | optional
     for key in result:
         if key not in known:

@@ -312,7 +312,8 @@ def test_benchmark_measures_what_pytorch_does(exact):
     labels = classes.clone()
     labels[:7] = (labels[:7] + 1) % 10
     result = export.benchmark(path, images, labels, batch_sizes=(1, 4), threads=(1, 2), runs=3, dataset="noise")
-    assert [key for key in result if key != "plugins"] == list(REQUIRED["onnx"])
+    assert result.keys() - {"plugins"} == REQUIRED["onnx"].keys() | {"precision", "layout"}
+    assert (result["precision"], result["layout"]) == ("fp32", "flat")
     check(result, "this test")
     summary = counter.summary()
     for key in ("spikes_per_image", "spikes_per_layer", "spikes_per_step"):
@@ -399,6 +400,7 @@ EDITS = {
     "spike_values": ("{}", "[]", '{"lif1": 1}', '{"lif1": "absent"}', '{"lif1": "logits"}'),
     "seed": ('"0"',),
     "epochs": ("-1",),
+    "precision": ("fp8",),
 }
 
 

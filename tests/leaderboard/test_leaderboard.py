@@ -63,6 +63,8 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
         accuracy(spikes_per_image=None, spikes_per_layer=None, spikes_per_step=None, test_reads=None),
         accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}),
         onnx(dataset=None, split=None, images=None, top1=None, latency=[], epochs=None, seed=None, test_reads=None),
+        onnx(precision="int8", layout="flat", profile=[{"operator": "Conv", "nodes": 2, "ms": 0.5, "share": 1.0}]),
+        onnx(latency=[latency(1, 1, 5.0) | {"p90_ms": 5.5, "p99_ms": 7.0, "ms": [5.0], "peak_bytes": None}]),
     ],
 )
 def test_schema_accepts(result: dict[str, Any]) -> None:
@@ -154,6 +156,11 @@ def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any)
         ("latency", [latency(0, 1, 5.0)]),
         ("latency", [latency(1, 1, NAN)]),
         ("latency", [latency(1, 1, 5.0) | {"p95_ms": 4.0}]),
+        ("latency", [latency(1, 1, 5.0) | {"ms": [NAN]}]),
+        ("latency", [latency(1, 1, 5.0) | {"p42_ms": 5.0}]),
+        ("precision", "fp8"),
+        ("layout", "round"),
+        ("profile", [{"operator": "Conv", "nodes": 0, "ms": 0.5, "share": 1.0}]),
         ("onnx_bytes", 0),
         ("split", "validation"),
         ("seed", "0"),

@@ -31,6 +31,7 @@ register_family(
     MaxResNet,
     [
         _variant("max_resnet18", 19, 128, "12.50 M parameters"),
+        _variant("max_resnet18_w32", 19, 32, "0.78 M parameters"),
         _variant("max_resnet18_w16", 19, 16, "0.20 M parameters"),
         _variant("max_resnet18_2222", 18, 64, "11.17 M parameters (11.22 M for 100 classes)"),
         _variant("max_resnet18_2222_w16", 18, 16, "0.70 M parameters"),

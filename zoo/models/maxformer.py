@@ -116,6 +116,7 @@ register_family(
     MaxFormer,
     [
         variant("maxformer", "Max-Former", "6.56", depths=(1, 1, 2), channels=384, heads=8),
+        variant("maxformer_3_128", "Max-Former", "0.54", depths=(1, 1, 1), channels=128, heads=4),
         variant("maxformer_3_64", "Max-Former", "0.14", depths=(1, 1, 1), channels=64, heads=2),
     ],
 )

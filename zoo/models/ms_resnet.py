@@ -42,6 +42,9 @@ register_family(
             "ms_resnet19", "MS-ResNet-19, first stage 128 channels, 12.50 M parameters.", resnet_shape(19, 128, 64)
         ),
         Variant(
+            "ms_resnet19_w32", "MS-ResNet-19, first stage 32 channels, 0.78 M parameters.", resnet_shape(19, 32, 16)
+        ),
+        Variant(
             "ms_resnet19_w16", "MS-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16, 8)
         ),
         Variant("ms_resnet34", "MS-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),

@@ -104,6 +104,7 @@ register_family(
     QKFormer,
     [
         variant("qkformer_4_384", "QKFormer", "6.70", depths=(1, 1, 2), channels=384, heads=8),
+        variant("qkformer_3_128", "QKFormer", "0.55", depths=(1, 1, 1), channels=128, heads=4),
         variant("qkformer_3_64", "QKFormer", "0.14", depths=(1, 1, 1), channels=64, heads=2),
     ],
 )

@@ -86,6 +86,7 @@ register_family(
     SpikeDrivenTransformer,
     [
         variant("sdt_2_512", "Spike-driven transformer", "10.23", depth=2, channels=512),
+        variant("sdt_2_128", "Spike-driven transformer", "0.64", depth=2, channels=128),
         variant("sdt_2_64", "Spike-driven transformer", "0.16", depth=2, channels=64),
     ],
 )

@@ -94,6 +94,7 @@ register_family(
         Variant("sew_resnet18", "SEW-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
         Variant("sew_resnet18_w16", "SEW-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
         Variant("sew_resnet19", "SEW-ResNet-19, first stage 128 channels, 12.57 M parameters.", resnet_shape(19, 128)),
+        Variant("sew_resnet19_w32", "SEW-ResNet-19, first stage 32 channels, 0.79 M parameters.", resnet_shape(19, 32)),
         Variant("sew_resnet19_w16", "SEW-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
         Variant("sew_resnet34", "SEW-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
         Variant("sew_resnet34_w16", "SEW-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),

@@ -58,6 +58,7 @@ register_family(
     Spikformer,
     [
         variant("spikformer_4_384", "Spikformer", "9.31", depth=4, channels=384, heads=12),
+        variant("spikformer_2_128", "Spikformer", "0.64", depth=2, channels=128, heads=4),
         variant("spikformer_2_64", "Spikformer", "0.16", depth=2, channels=64, heads=2),
     ],
 )
