@@ -1,10 +1,10 @@
-"""`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, one HTML page."""
+"""`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
 import argparse
 
 from zoo.errors import CommandParser, run_command
 
-from .commands import add, check, measure, render, verify
+from .commands import add, check, measure, render, serve, site, verify
 
 COMMANDS = {
     "measure": measure,
@@ -12,6 +12,8 @@ COMMANDS = {
     "verify": verify,
     "check": check,
     "render": render,
+    "site": site,
+    "serve": serve,
 }
 """Each a module of commands/: its docstring is the help, `arguments` takes a parser, `run` what was parsed."""
 
@@ -22,6 +24,7 @@ examples:
   python -m leaderboard verify sresnet19_w16.t2_cifar10   measure a row again, and compare
   python -m leaderboard check                             is everything in order, and rendered?
   python -m leaderboard render                            render what is in leaderboard/results
+  python -m leaderboard site                              build the page that shows all of it
   python -m leaderboard render --out board --readme none  try it without touching the checkout
 
 python -m leaderboard COMMAND --help says more of each; leaderboard/README.md tells what a result file holds, what a

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,7 @@ class Board:
     def rendered(self, table: list[Row]) -> dict[Path, str]:
         """The files that rows render to, and what they hold."""
         pages = render([*table, *published()])
-        outputs = {self.out / "leaderboard.csv": pages.csv, self.out / "leaderboard.html": pages.html}
+        outputs = {self.out / "leaderboard.csv": pages.csv}
         if pages.svg:
             outputs[self.out / "accuracy_spikes.svg"] = pages.svg
         if self.readme:
@@ -109,7 +109,8 @@ class Board:
 
     def write(self, results: Results) -> None:
         """Render results, then write every file."""
-        self._write(self.rendered(table := rows(results)), table)
+        table = rows(results)
+        self._write(self.rendered(table), f"{_count(table, 'row')} from {_count(results, 'result file')}")
 
     def add(self, files: Sequence[Path]) -> None:
         """Check result files, each against the store and those before it, then copy them into it, and render.
@@ -127,11 +128,12 @@ class Board:
             check_possible(result, str(file))
             check_hashes(result, str(file), results)
             results[place], new[place] = result, raw
-        outputs = self.rendered(table := rows(results))
+        table = rows(results)
+        outputs = self.rendered(table)
         for place, raw in new.items():
             if create_file(self.results / place, raw):
                 print(f"added {self.results / place}")
-        self._write(outputs, table)
+        self._write(outputs, f"{_count(table, 'row')} from {_count(results, 'result file')}")
 
     def audit(self, results: Results) -> None:
         """Check again what `add` checked of everything in the store.
@@ -149,7 +151,11 @@ class Board:
             check_possible(result, place)
             check_hashes(result, place, {other: results[other] for other in results if other != place})
 
-    def _write(self, outputs: dict[Path, str], table: list[Row]) -> None:
+    def _write(self, outputs: dict[Path, str], said: str) -> None:
         for path, text in outputs.items():
             atomic_write(path, text)
-        print(f"{len(table)} row{'s' if len(table) != 1 else ''}: {', '.join(map(str, outputs))}")
+        print(f"{said}: {self.out}/leaderboard.csv")
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"

@@ -1,4 +1,4 @@
-"""Render the README's table, accuracy_spikes.svg, leaderboard.csv and leaderboard.html from the store.
+"""Render the README's table, accuracy_spikes.svg and leaderboard.csv from the store.
 
 The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is replaced.
 """
