@@ -82,9 +82,8 @@ class Board:
         self.results.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.results, os.O_RDONLY)
         try:
-            fcntl.flock(
-                folder, fcntl.LOCK_EX
-            )  # of the folder itself: no file is left behind, a killed process frees it
+            # Of the folder itself: no file is left behind, and a killed process frees it.
+            fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
             os.close(folder)

@@ -1,7 +1,7 @@
-"""Measure a row again and compare: top-1 within 0.1 points, spikes, operations and energy within 0.1 %.
+"""Measure a row again, and compare.
 
-A row is named as on the board, <dataset>/<model>.<tag>, or <model>.<tag>. Latency is told and not judged. Exits with 1
-if a number is further off than that.
+Top-1 must be within 0.1 points, spikes, operations and energy within 0.1 %; exits with 1 if a number is further off.
+Latency is told, not judged. A row is named as on the board, <dataset>/<model>.<tag>, or <model>.<tag>.
 """
 
 import argparse
