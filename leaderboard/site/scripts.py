@@ -25,7 +25,7 @@ def libraries() -> Libraries:
     """Those that vl-convert and itables bring along."""
     bundle = files("itables") / "html"
     texts = [(bundle / f"dt_bundle.{kind}").read_text(encoding="utf-8") for kind in ("js", "css")]
-    charts = vl_convert.javascript_bundle()
+    charts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # In a string of JavaScript the same text, and no end of the script that the page puts it into.
     script, style, charts = (re.sub("<(?=/?script|!--)", r"\\x3c", text, flags=re.I) for text in (*texts, charts))
     return Libraries(charts, script, style)
