@@ -54,7 +54,7 @@ COLUMNS = [
     Column("Spikes per image", "spikes_per_image", ",.0f", brief=True, about="Of all layers and time steps"),
     Column("ACs (M)", "effective_acs", ",.2f", 1e6, about="Effective accumulations per image, as NeuroBench counts"),
     Column("MACs (M)", "effective_macs", ",.2f", 1e6, about="Effective multiply-accumulations per image"),
-    Column("Energy (µJ)", "energy_uj", ",.2f", about="Per image: 0.9 pJ an AC, 4.6 pJ a MAC (45 nm)"),
+    Column("Energy (µJ)", "energy_uj", ",.2f", brief=True, about="Per image: 0.9 pJ an AC, 4.6 pJ a MAC (45 nm)"),
     Column("Timesteps", "timesteps", ".0f", brief=True),
     Column("Parameters (M)", "params", ".2f", 1e6, brief=True),
     Column("Seeds", "runs", ".0f", brief=True),

@@ -25,7 +25,7 @@ _UNFIT = {
     "reproductions",
 }  # fmt: skip
 # What a spreadsheet takes for the start of a formula; behind an apostrophe it is text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 _GRAPH = ("onnx_latency_ms", "onnx_bytes", "onnx_top1")
 # Of the README's table: where a class of sizes ends, in millions of parameters, and the most rows.
 _SIZES, _MOST = (0.5, 2, 10), 12
@@ -75,7 +75,7 @@ def chosen(rows: Sequence[Row]) -> list[Row]:
 def _markdown(rows: Sequence[Row], of: int) -> str:
     if not rows:
         return f"{EMPTY}\n"
-    columns = [column for column in COLUMNS if column.brief]
+    columns = [column for column in COLUMNS if column.brief and any(column.order(row) for row in rows)]
     lines = [[column.title for column in columns]]
     lines.append(["---:" if column.form else ":---" for column in columns])
     texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]

@@ -36,8 +36,9 @@ def build(options: argparse.Namespace) -> str:
     Raises:
         ZooError: a bad result, or the libraries that it is made with are not installed.
     """
+    table = [*rows(Board.of(options).load()), *published()]
     try:
         from ..site.page import page  # here, as nothing else needs its libraries
     except ModuleNotFoundError as error:
         raise ZooError(f'the page needs {error.name}: pip install "snn-zoo[site]"') from error
-    return page([*rows(Board.of(options).load()), *published()])
+    return page(table)

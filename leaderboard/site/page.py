@@ -25,8 +25,8 @@ def page(rows: Sequence[Row]) -> str:
         rows: of every tier. Those that are published only are a table and a layer of plots, and have no rank.
     """
     ours = [row for row in rows if row.tier != "published"]
-    published = [row for row in rows if row.tier == "published"]
     datasets = list(dict.fromkeys(row.dataset for row in ours))
+    published = [row for row in rows if row.tier == "published" and row.dataset in datasets]
     # The name first: on a phone what follows it is in sight.
     columns = _filled([*COLUMNS[1:], COLUMNS[0]], ours)
     script, texts = (_HERE / "page.js").read_text(encoding="utf-8"), libraries()

@@ -61,7 +61,8 @@ def _differences(differences: list[tuple[str, str, int, Interval, Interval | Non
     means = base.mark_point(filled=True, size=70, opacity=1).encode(x="mean:Q").properties(name="points")
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=OTHER, strokeDash=[3, 3]).encode(x="zero:Q")
     names = alt.Chart(data(values)).mark_text(align="left", dy=-11, color=OTHER, fontSize=11).encode(y=place)
-    names = names.encode(x=alt.value(0), text="contrast:N")  # above, as on a phone there is no room beside
+    # Above, as on a phone there is no room beside.
+    names = names.encode(x=alt.value(0), text="contrast:N").properties(name="names")
     return finish(alt.layer(zero, names, spans, means), "Paired differences, 95 % intervals", 36 * len(values))
 
 
