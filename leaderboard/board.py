@@ -13,7 +13,7 @@ from zoo.files import TEXT_LIMIT, atomic_write, create_file, read_bytes, read_te
 from zoo.plugins import add_plugin_option
 from zoo.record import SEAL
 
-from .collect import file_name, folder_of, load_results, rows
+from .collect import Results, file_name, folder_of, load_results, rows
 from .evidence import check_evidence, check_hashes, check_possible, read_record
 from .log import extended
 from .references import published
@@ -21,7 +21,6 @@ from .render import insert_table, render
 from .row import Result, Row
 from .scatter import without_drawings
 
-Results = dict[str, Result]
 LOG = "CHANGES.md"
 _LARGEST_PAGE = 2**28
 _HERE = Path(__file__).resolve().parent
@@ -66,7 +65,7 @@ class Board:
             readme = None
         return cls(options.results or _HERE / "results", options.out, readme)
 
-    def load(self) -> Results:
+    def load(self) -> dict[str, Result]:
         """Every result of the store, checked; see `load_results`."""
         return load_results(self.results)
 
@@ -77,7 +76,7 @@ class Board:
         Each file is written whole or not at all without this; but two who check against the store, then write to it,
         would not see what the other one adds.
         """
-        import fcntl
+        import fcntl  # which Windows has not; what only reads works there, too
 
         self.results.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.results, os.O_RDONLY)

@@ -102,17 +102,19 @@ def check_hashes(result: Result, origin: str, others: dict[str, Result]) -> None
     weights, recipe = result["weights_sha256"], result.get("recipe_sha256")
     if result["kind"] == "measurement":
         before = tuple(Ancestor(**ancestor) for ancestor in result["started_from"])
-        if recipe != (own := recipe_sha256(result["recipe"], before)):
+        if recipe != (by_content := recipe_sha256(result["recipe"], before)):
+            wrong = f"recipe_sha256 is {quoted(recipe)}, that of its recipe is {quoted(by_content)}"
+            raise ZooError(f"{origin}: wrong hash: {wrong}")
+    own = next((run.config for run in known_runs().values() if run.name == name), None)
+    if own and weights != own["weights_sha256"]:
+        # Another seed of its recipe; a graph does not know its recipe, but what is here of its weights may.
+        recipes = {other.get("recipe_sha256") for other in others.values() if other["weights_sha256"] == weights}
+        if identity(own) not in recipes | {recipe}:
+            theirs = own["weights_sha256"]
             raise ZooError(
-                f"{origin}: wrong hash: recipe_sha256 is {quoted(recipe)}, that of its recipe is {quoted(own)}"
+                f"{origin}: wrong hash: {name} comes with the zoo, with other weights ({theirs[:12]}..., not "
+                f"{weights[:12]}...), and this is no other seed of its recipe: give it a tag of its own"
             )
-    bundled = {run.name: run.config for run in known_runs().values()}
-    if name in bundled and weights != bundled[name]["weights_sha256"] and recipe != identity(bundled[name]):
-        theirs = bundled[name]["weights_sha256"]
-        raise ZooError(
-            f"{origin}: wrong hash: {name} comes with the zoo, with other weights ({theirs[:12]}..., not "
-            f"{weights[:12]}...), and this is no other seed of its recipe: give it a tag of its own"
-        )
     run = known_runs().get(weights)
     if run and run.name != name:
         raise ZooError(f"{origin}: wrong hash: these are the weights of {run.name}, not of {name}")

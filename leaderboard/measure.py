@@ -3,14 +3,13 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import zoo
 from export.__main__ import calibration_images
 from export.benchmark import benchmark, read_graph
 from export.images import load_images, normalise
 from export.to_onnx import to_onnx
-from recipes.lineage import identity, known_runs, started_from, written
+from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.validate import validate
 from zoo.errors import ZooError
 from zoo.load import find_checkpoint
@@ -20,7 +19,6 @@ from zoo.record import seal
 from .evidence import counted_otherwise
 from .row import Result, name_of
 
-PRECISIONS = ("fp32", "int8")
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on
 
@@ -30,7 +28,7 @@ def measure(
     dataset: str | None = None,
     data_dir: str | None = None,
     *,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] = ("fp32", "int8"),
     limit: int = 0,
     runs: int = 50,
     batch_size: int = 256,
@@ -56,31 +54,26 @@ def measure(
         ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
     """
     origin = provenance()
-    if Path(source).suffix == ".onnx":
-        about = read_graph(source)[2]
-        run = known_runs().get(about.weights_sha256)
-        config: dict[str, Any] = run.config if run else {}
-    else:
-        config = find_checkpoint(source).config
+    graph = read_graph(source)[2] if Path(source).suffix == ".onnx" else None
+    run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config, {})
+    config = run.config if run else {}
     dataset = dataset or (config.get("recipe") or {}).get("dataset")
     if not dataset:
         raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
-    if Path(source).suffix == ".onnx":
-        images = load_images(dataset, data_dir, None, about.input_size)
-        some = images._replace(images=images.images[: limit or None], labels=_first(images.labels, limit))
+    whole = load_images(dataset, data_dir, None, graph.input_size if graph else config["pretrained_cfg"]["input_size"])
+    if whole.dataset is None or whole.labels is None:
+        raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")
+    some = whole._replace(images=whole.images[: limit or None], labels=whole.labels[: limit or None])
+    if graph:
         found = [benchmark(source, **some._asdict(), runs=runs)]
     else:
-        model = zoo.load(source)
-        images = load_images(dataset, data_dir, None, config["pretrained_cfg"]["input_size"])
-        some = images._replace(images=images.images[: limit or None], labels=_first(images.labels, limit))
         found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
-        cfg = model.pretrained_cfg
-        gate = normalise(images.images[:_GATE], cfg["mean"], cfg["std"])
+        model = zoo.load(source)
+        gate = normalise(whole.images[:_GATE], model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         with tempfile.TemporaryDirectory() as folder:
             for precision in precisions:
-                file = Path(folder) / f"{precision}.onnx"
-                scales = None
-                if precision != "fp32":
+                file, scales = Path(folder) / f"{precision}.onnx", None
+                if precision == "int8":
                     scales = calibration_images(model, dataset, data_dir, _CALIBRATION)
                 to_onnx(model, file, precision=precision, calibration=scales, images=gate)
                 found.append(benchmark(file, **some._asdict(), runs=runs))
@@ -91,18 +84,14 @@ def measure(
         if (spikes := counted_otherwise(first, graph)) is not None
     }
     chain = [ancestor._asdict() for ancestor in started_from(config)]
-    whole = {
+    record = {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],
-        "partial": len(some.images) < len(images.images), "recipe": written(config),
+        "partial": len(some.images) < len(whole.images), "recipe": written(config),
         "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": differ,
         "parts": found, **origin,
     }  # fmt: skip
-    return seal(whole)
-
-
-def _first(labels: Any, limit: int) -> Any:
-    return None if labels is None else labels[: limit or None]
+    return seal(record)
 
 
 def said(result: Result) -> str:

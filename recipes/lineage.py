@@ -19,7 +19,7 @@ from zoo.errors import ZooError, quoted
 from zoo.files import read_json, sha256_of
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.plugins import is_plugins
-from zoo.record import STARTED_FROM
+from zoo.record import DICT, NUMBER, STARTED_FROM
 
 from .config import DEFAULTS, PLACE, list_recipes, load_recipe
 
@@ -86,11 +86,16 @@ def _recipe_files() -> set[str | None]:
     return found
 
 
-def read_run(folder: Path) -> Run:
-    """What a run directory says of itself; a result of other weights is none of it."""
-    config, file = read_json(folder / CONFIG), folder / "result.json"
+def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
+    """What a run directory says of itself; a result of other weights is none of it.
+
+    Args:
+        config: its config.json, where that was read already.
+    """
+    config, file = config or read_json(folder / CONFIG), folder / "result.json"
     result = read_json(file) if file.is_file() else {}
-    return Run(config, result if result.get("weights_sha256") == config.get("weights_sha256") else {})
+    known = DICT.test(result) and result.get("weights_sha256") == config["weights_sha256"]
+    return Run(config, result if known and NUMBER.test(result.get("train_seconds")) else {})
 
 
 def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
@@ -120,12 +125,10 @@ def find_run(source: str) -> Run:
     Raises:
         ZooError: see `zoo.load`.
     """
-    folder = Path(source.removeprefix("local-dir:"))
+    config, folder = find_checkpoint(source).config, Path(source.removeprefix("local-dir:"))
     folder = folder.parent if folder.is_file() else folder
     if (folder / CONFIG).is_file():
-        find_checkpoint(source)  # which checks it
-        return read_run(folder)
-    config = find_checkpoint(source).config
+        return read_run(folder, config)
     return known_runs().get(config["weights_sha256"]) or Run(config, {})
 
 

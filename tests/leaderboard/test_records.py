@@ -172,7 +172,8 @@ def test_add_refuses_what_is_no_number(tmp_path: Path, value: str) -> None:
 
 def test_another_seed_of_a_bundled_recipe_has_its_name(add: Any) -> None:
     run = next(run for run in known_runs().values() if run.name == "sresnet19_w16.t2_cifar10")
-    (row,) = rows(add(seal(accuracy(**BUNDLED_NAME, recipe_sha256=identity(run.config)))))
+    results = accuracy(**BUNDLED_NAME, recipe_sha256=identity(run.config)), onnx(**BUNDLED_NAME)
+    (row,) = rows(add(*map(seal, results)))
     assert (row.name, row.tier) == (run.name, "measured")
     (row, _) = rows(add(seal(accuracy(model="mine", weights_sha256="b" * 64, recipe_sha256="c" * 64))))
     assert (row.name, row.tier) == ("mine.t2_cifar10", "checkpoint")
