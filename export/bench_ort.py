@@ -6,6 +6,7 @@ from typing import Any
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
 from zoo.plugins import add_plugin_option
+from zoo.record import seal
 
 from .benchmark import benchmark, read_graph
 from .images import load_images
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     how = {key: getattr(args, key) for key in ("threads", "runs", "provider", "optimization")}
     result = benchmark(args.model, **data, batch_sizes=args.batch, **how)
     if args.json:
-        write_json(args.json, result)
+        write_json(args.json, seal(result))
     print(table(result))
 
 

@@ -4,10 +4,12 @@ import argparse
 
 from zoo.errors import CommandParser, run_command
 
-from .commands import add, check, render, serve, site
+from .commands import add, check, measure, render, serve, site, verify
 
 COMMANDS = {
+    "measure": measure,
     "add": add,
+    "verify": verify,
     "check": check,
     "render": render,
     "site": site,
@@ -17,7 +19,9 @@ COMMANDS = {
 
 _EXAMPLES = """\
 examples:
-  python -m leaderboard add runs/a/result.json            check a result file, copy it to its folder, render
+  python -m leaderboard measure runs/a                    accuracy, spikes, operations, latency: measured/.../a.json
+  python -m leaderboard add measured/cifar10/a.json       check a record, copy it to its folder, render
+  python -m leaderboard verify sresnet19_w16.t2_cifar10   measure a row again, and compare
   python -m leaderboard check                             is everything in order, and rendered?
   python -m leaderboard render                            render what is in leaderboard/results
   python -m leaderboard site                              build the page that shows all of it

@@ -9,10 +9,11 @@ from typing import Any
 
 from recipes.lineage import Ancestor, identity, is_own, known_runs, started_from, written
 from zoo.errors import ZooError, shown
-from zoo.files import TEXT_LIMIT, read_bytes, sha256_of
-from zoo.record import COSTS, read, when
+from zoo.files import sha256_of
+from zoo.record import COSTS, when
 
-from .row import Graph, Result, Row
+from .evidence import counted_otherwise, parts, read_record
+from .row import Graph, Result, Row, name_of
 
 Results = Mapping[str, Result]  # from the path below the results folder to the content
 
@@ -26,7 +27,7 @@ _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 def folder_of(result: Result) -> str:
     """Where a result belongs below the results folder: `<dataset>/<model>.<tag>`; without a dataset, `none/...`."""
-    return f"{result['dataset'] or 'none'}/{_name(result['model'], result['tag'])}"
+    return f"{result['dataset'] or 'none'}/{name_of(result)}"
 
 
 def load_results(folder: Path) -> dict[str, Result]:
@@ -38,29 +39,19 @@ def load_results(folder: Path) -> dict[str, Result]:
     results = {}
     for path in sorted(folder.rglob("*.json")):
         relative = path.relative_to(folder)
-        result = read(path)
+        result = read_record(path)
         if relative.parent.as_posix() != folder_of(result):
             raise ZooError(f"{path}: lies in {relative.parent.as_posix()!r}, its content says {folder_of(result)!r}")
         results[relative.as_posix()] = result
     return results
 
 
-def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Result, bytes]]:
-    """Read and check files to be added: content and raw bytes by path below `folder`, without what is already there.
-
-    Raises:
-        ZooError: a file is missing, malformed or breaks the schema.
-    """
-    additions = {}
-    for file in files:
-        result, raw = read(file), read_bytes(file, TEXT_LIMIT)
-        home = folder_of(result)
-        if all(read_bytes(known, TEXT_LIMIT) != raw for known in (folder / home).glob("*.json")):
-            # Kind, seed and weights for people; the start of the content's hash because one run can be measured often.
-            seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
-            name = f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
-            additions[f"{home}/{name}"] = (result, raw)
-    return additions
+def file_name(result: Result, raw: bytes) -> str:
+    """What the file of a result is called: kind, seed and weights for people; the start of the hash of its bytes, as
+    one run can be measured often, and so that a file that was changed shows."""
+    seed = next(iter(parts("", result).values()))["seed"]
+    words = [result["kind"], *([] if seed is None else [f"seed{seed}"]), result["weights_sha256"][:8]]
+    return "_".join([*words, sha256_of(raw)[:8]]) + ".json"
 
 
 def rows(results: Results) -> list[Row]:
@@ -76,22 +67,22 @@ def rows(results: Results) -> list[Row]:
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
     reads: dict[str, set[str]] = defaultdict(set)  # from comparison to the weights that read the test set
-    whole: dict[str, int] = defaultdict(int)  # from data set to the most test images of a result
-    for origin, result in results.items():
+    most: dict[str, int] = defaultdict(int)  # from data set to the most test images of a result
+    for origin, result in (item for file, whole in results.items() for item in parts(file, whole).items()):
         if result["kind"] == "onnx":
             graphs[origin] = result
         elif result["split"] == "test":
             groups[result["dataset"], result["model"], result["tag"]][origin] = result
             reads[result["comparison"]].add(result["weights_sha256"])
-            whole[result["dataset"]] = max(whole[result["dataset"]], result["images"])
+            most[result["dataset"]] = max(most[result["dataset"]], result["images"])
     table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
     for origin in sorted(graphs.keys() - shown):
         _warn(f"{origin} is in no row: no test result in the table has its weights, dataset and timesteps")
     for row in table:
-        if (row.images or 0) < whole[row.dataset]:
-            _warn(f"{row.path} is left out: {row.images} test images, where others have {whole[row.dataset]}")
-    kept = [row for row in table if row.images == whole[row.dataset]]
+        if (row.images or 0) < most[row.dataset]:
+            _warn(f"{row.path} is left out: {row.images} test images, where others have {most[row.dataset]}")
+    kept = [row for row in table if row.images == most[row.dataset]]
     return sorted(kept, key=lambda row: (row.dataset, -row.top1, row.name))
 
 
@@ -148,7 +139,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         membrane_updates=_reduce(fmean, runs, "membrane_updates"),
         footprint_bytes=_reduce(fmean, runs, "footprint_bytes"),
         connection_sparsity=_reduce(fmean, runs, "connection_sparsity"),
-        graphs=_best_graphs(graphs, first["images"]),
+        graphs=_best_graphs(graphs, runs),
         commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
         dirty=any((result["commit"] or "").endswith("-dirty") for _, result in evidence),
         plugins=tuple(sorted(plugins)),
@@ -214,21 +205,23 @@ def _is_ours(runs: Results) -> bool:
     )
 
 
-def _best_graphs(graphs: Results, images: int) -> tuple[Graph, ...]:
-    """For each precision and layout: a measurement of all `images` before one of fewer, one with a latency at batch 1
-    on one CPU thread before one without, a newer before an older."""
+def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
+    """For each precision and layout: a measurement of as many images as the runs' before one of fewer, one with a
+    latency at batch 1 on one CPU thread before one without, a newer before an older."""
+    by_weights = {run["weights_sha256"]: run for run in runs.values()}
     best: dict[tuple[str, str], tuple[Any, Graph]] = {}
     for origin, graph in graphs.items():
         on_cpu = graph["provider"] == "CPUExecutionProvider"
         times = [entry["p50_ms"] for entry in graph["latency"] if on_cpu and entry["batch"] == entry["threads"] == 1]
-        whole = graph["images"] == images
+        run = by_weights[graph["weights_sha256"]]
+        whole = graph["images"] == run["images"]
         seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
         precision, layout = graph.get("precision") or "fp32", graph.get("layout") or "flat"  # as before these keys
         rank = whole, bool(times), when(graph), origin
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], file=origin,
+                provider=graph["provider"], spikes_differ=counted_otherwise(run, graph), file=origin,
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}
@@ -263,10 +256,6 @@ def _mean_by_key(runs: Results, key: str) -> dict[str, float] | None:
 def _mean_by_place(runs: Results, key: str) -> tuple[float, ...] | None:
     values = [run[key] for run in runs.values() if run[key] is not None]
     return tuple(map(fmean, zip(*values, strict=True))) if values else None
-
-
-def _name(model: str, tag: str) -> str:
-    return f"{model}.{tag}" if tag else model
 
 
 def _warn(message: str) -> None:

@@ -7,6 +7,12 @@ from recipes.lineage import Ancestor
 
 Result = dict[str, Any]
 
+
+def name_of(result: Result) -> str:
+    """`<model>.<tag>` of a result, or `<model>` without a tag."""
+    return f"{result['model']}.{result['tag']}" if result["tag"] else str(result["model"])
+
+
 TIERS = {
     "measured": "measured here, from a recipe here",
     "checkpoint": "measured here, from somebody's checkpoint",
@@ -30,6 +36,7 @@ class Graph:
     bytes: int
     p50_ms: float | None  # batch 1, one CPU thread
     provider: str
+    spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
     file: str  # where in the evidence it stands
 
 

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 import zoo
 from zoo.checkpoint import CONFIG
 from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.errors import ZooError, quoted
 from zoo.files import read_json, sha256_of
-from zoo.load import BUNDLED
+from zoo.load import BUNDLED, find_checkpoint
+from zoo.plugins import is_plugins
+from zoo.record import STARTED_FROM
 
 from .config import DEFAULTS, PLACE, list_recipes, load_recipe
 
@@ -95,15 +98,35 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
 
     Args:
         config: the content of its config.json.
+
+    Raises:
+        ZooError: what it says of them is malformed.
     """
     if "started_from" in config:
-        return tuple(Ancestor(**ancestor) for ancestor in config["started_from"] or ())
+        if not STARTED_FROM.test(config["started_from"]):
+            raise ZooError(f"started_from is {quoted(config['started_from'])}, expected {STARTED_FROM.expected}")
+        return tuple(Ancestor(**ancestor) for ancestor in config["started_from"])
     recipe = config.get("recipe") or {}
     parent = config.get("init_sha256")
     if not recipe.get("init") or not parent:
         return ()
     run = known_runs().get(parent)
     return lineage(run) if run else (Ancestor(recipe["init"], parent, None, None, None),)
+
+
+def find_run(source: str) -> Run:
+    """The run behind what `zoo.load` takes; of one from a Hub, its config.json alone.
+
+    Raises:
+        ZooError: see `zoo.load`.
+    """
+    folder = Path(source.removeprefix("local-dir:"))
+    folder = folder.parent if folder.is_file() else folder
+    if (folder / CONFIG).is_file():
+        find_checkpoint(source)  # which checks it
+        return read_run(folder)
+    config = find_checkpoint(source).config
+    return known_runs().get(config["weights_sha256"]) or Run(config, {})
 
 
 def lineage(run: Run) -> tuple[Ancestor, ...]:
@@ -116,35 +139,35 @@ def lineage(run: Run) -> tuple[Ancestor, ...]:
 
 def written(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The recipe of a checkpoint as it is recorded: what its network was to decide (`model`) is written out, as names
-    may mean something else one day. None where it does not say.
+    may mean something else one day, and plugins have their sha256. None where it does not say.
 
     Args:
         config: the content of its config.json.
     """
-    recipe = config.get("recipe")
-    return recipe and recipe | {key: config["model_args"].get(key) for key in _SPECS}
+    recipe, plugins = config.get("recipe"), config.get("plugins")
+    if not recipe:
+        return None
+    specs = {key: config["model_args"].get(key) for key in _SPECS}
+    return {**recipe, **specs, **({"plugin": plugins} if plugins else {})}
 
 
 def identity(config: Mapping[str, Any]) -> str | None:
     """`recipe_sha256` of a checkpoint by its config.json."""
-    return recipe_sha256(written(config), started_from(config), config.get("plugins"))
+    return recipe_sha256(written(config), started_from(config))
 
 
-def recipe_sha256(
-    recipe: Mapping[str, Any] | None, before: tuple[Ancestor, ...] = (), plugins: list[dict[str, str]] | None = None
-) -> str | None:
+def recipe_sha256(recipe: Mapping[str, Any] | None, before: tuple[Ancestor, ...] = ()) -> str | None:
     """The hash by which a recipe is known, None for no recipe.
 
     Args:
         recipe: its keys, see `written`.
         before: what it starts from, see `started_from`.
-        plugins: the files that it needs, with their sha256.
     """
     if not recipe:
         return None
     said = {key: value for key, value in recipe.items() if key not in _NO_PART and value != DEFAULTS.get(key)}
     if before:
         said["init"] = before[0].recipe_sha256 or before[0].weights_sha256
-    if plugins:
+    if is_plugins(plugins := recipe.get("plugin")) and plugins:  # what they hold, whatever they are called
         said["plugin"] = sorted(plugin["sha256"] for plugin in plugins)
     return sha256_of(json.dumps(said, sort_keys=True).encode())

@@ -17,6 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Check the store, then compare what it renders to with the files."""
     board = Board.of(options)
-    if stale := board.stale(board.load()):
+    results = board.load()
+    board.audit(results)
+    if stale := board.stale(results):
         print(f"stale: {', '.join(stale)}; run python -m leaderboard render", file=sys.stderr)
         sys.exit(1)
