@@ -89,6 +89,7 @@ def _graphs(row: Row) -> list[list[str]]:
             _number(graph.top1, ".2f"),
             _number(graph.images, ","),
             _number(graph.spikes_per_image, ",.0f"),
+            _number(graph.spikes_differ, ","),
             _number(graph.bytes / 1e6, ".2f"),
             _number(graph.p50_ms, ",.2f"),
             graph.provider,
