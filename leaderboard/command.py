@@ -91,9 +91,9 @@ def _run(command: Command, words: list[str]) -> None:
 
 def _help_of(name: str, words: list[str]) -> str:
     """The help of a command, or of the one below it that the first word names."""
-    below = ANSWERS / HELP.format(f"{name}-{words[0]}")
-    known = {file.name for file in ANSWERS.glob(HELP.format("*"))}
-    return (below if below.name in known else ANSWERS / HELP.format(name)).read_text()
+    known = {file.name for file in ANSWERS.iterdir()}
+    below = HELP.format(f"{name}-{words[0]}")
+    return (ANSWERS / (below if below in known else HELP.format(name))).read_text()
 
 
 def _listed(patterns: list[str]) -> str:

@@ -1,81 +1,57 @@
-"""What others published, from references.json: quoted with its source, never ranked with what was measured here.
+"""What others published of the zoo's networks (zoo/models/references.json): quoted, never ranked with our rows.
 
-Their accuracy is, with few exceptions, that of the best epoch on the test set and of one seed. A number that a third
-party got from the same method stands beside the claim.
+Their accuracy is, with few exceptions, that of the best epoch on the test set and of one seed. What a third party got
+from the same method (reproductions.json) stands beside the claim.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
 from zoo.files import read_json
-from zoo.record import NAME, PERCENT, POSITIVE, TEXT, Check, Checks
+from zoo.models.catalogue import all_references
 
 from .row import Reproduction, Row
 
-REFERENCES = Path(__file__).with_name("references.json")
+REPRODUCTIONS = Path(__file__).with_name("reproductions.json")
+_DATASETS = ("cifar10", "cifar100")
 
 
-def _are_reproductions(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, dict)
-        and item.keys() == {"top1", "citation"}
-        and PERCENT.test(item["top1"])
-        and TEXT.test(item["citation"])
-        for item in value
-    )
-
-
-_KNOWN = Check(f"{POSITIVE.expected}, or null", lambda value: value is None or POSITIVE.test(value))
-_KEYS: Checks = {
-    "method": NAME,
-    "network": NAME,
-    "dataset": NAME,
-    "timesteps": _KNOWN,
-    "params": _KNOWN,
-    "top1": PERCENT,
-    "citation": TEXT,
-    "code": Check("owner/name, or null", lambda value: value is None or TEXT.test(value)),  # on GitHub
-    "seen_in": TEXT,  # the paper itself, its code, another paper's table
-    "reproductions": Check("a list of {top1, citation}", _are_reproductions),
-}
-
-
-def published(file: Path = REFERENCES) -> list[Row]:
+def published(reproductions: Path = REPRODUCTIONS) -> list[Row]:
     """A row of the tier "published" for every claim, by data set, then the highest first.
 
+    Its name is the zoo's for that network, the method, its time steps, and `_aug` where it is known to use AutoAugment,
+    Cutout, CutMix or Mixup.
+
+    Args:
+        reproductions: a list of model and method of a claim, cifar10, cifar100 (top-1, %) and citation.
+
     Raises:
-        ZooError: the file is malformed, or has two claims of one method, network, number of time steps and data set.
+        ZooError: a reproduction is of no claim.
     """
-    entries = read_json(file)
-    if not isinstance(entries, list):
-        raise ZooError(f"{file} must hold a list of claims")
-    table: dict[str, Row] = {}
-    for entry in entries:
-        row = _row(entry, str(file))
-        if row.path in table:
-            raise ZooError(f"{file} has {row.path} twice")
-        table[row.path] = row
-    return sorted(table.values(), key=lambda row: (row.dataset, -row.top1, row.name))
+    claims, again = all_references(), read_json(reproductions)
+    known = {(claim["model"], claim["method"]) for claim in claims}
+    for item in again:
+        if (item["model"], item["method"]) not in known:
+            raise ZooError(f"{reproductions}: {item['method']} of {item['model']} is nobody's claim")
+    table = [_row(claim, dataset, again) for claim in claims for dataset in _DATASETS if claim[dataset] is not None]
+    return sorted(table, key=lambda row: (row.dataset, -row.top1, row.name))
 
 
-def _row(entry: Any, origin: str) -> Row:
-    if not isinstance(entry, dict) or entry.keys() != _KEYS.keys():
-        raise ZooError(f"{origin}: a claim holds {', '.join(_KEYS)}, not {entry!r}")
-    for key, check in _KEYS.items():
-        if not check.test(entry[key]):
-            raise ZooError(f"{origin}: {key} is {entry[key]!r}, expected {check.expected}")
-    steps = "" if entry["timesteps"] is None else f"_t{entry['timesteps']}"
-    code = f"; code github.com/{entry['code']}" if entry["code"] else ""
+def _row(claim: dict[str, Any], dataset: str, again: list[dict[str, Any]]) -> Row:
+    words = [re.sub("[^A-Za-z0-9]+", "-", claim["method"]).strip("-")]
+    words += [] if claim["T"] is None else [f"t{claim['T']}"]
+    words += ["aug"] if dataset in claim["strong_augmentation"] else []
+    same = [item for item in again if (item["model"], item["method"]) == (claim["model"], claim["method"])]
     return Row(
-        dataset=entry["dataset"],
-        model=entry["network"],
-        tag=entry["method"] + steps,
+        dataset=dataset,
+        model=claim["model"],
+        tag="_".join(words),
         tier="published",
-        top1=entry["top1"],
-        timesteps=entry["timesteps"],
-        params=entry["params"],
-        published_top1=entry["top1"],
-        published_citation=f"{entry['citation']} (read in {entry['seen_in']}{code})",
-        reproductions=tuple(Reproduction(**item) for item in entry["reproductions"]),
+        top1=claim[dataset],
+        timesteps=claim["T"],
+        published_top1=claim[dataset],
+        published_citation=f"{claim['method']}, {claim['network']}: {claim['citation']} (read in {claim['read_in']})",
+        reproductions=tuple(Reproduction(item[dataset], item["citation"]) for item in same),
     )

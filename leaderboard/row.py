@@ -53,7 +53,7 @@ class Row:
     """One recipe on one data set: the mean over its seeds. None where nothing was measured."""
 
     dataset: str
-    model: str  # of a published row, the network as its paper calls it
+    model: str
     tag: str  # of a published row, the method
     tier: str  # see TIERS
     top1: float  # percent, mean over runs; as claimed in a published row

@@ -38,7 +38,9 @@ def run(options: argparse.Namespace) -> None:
     results = Board.of(options).load()
     board = {row.path: row for row in rows(results)}
     found = [row for path, row in board.items() if options.row in (path, row.name)]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise ZooError(f"{options.row} is a row of several data sets: give {' or '.join(row.path for row in found)}")
+    if not found:
         raise one_of("row", options.row, sorted(board))
     (row,) = found
     precisions = sorted({graph.precision for graph in row.graphs})

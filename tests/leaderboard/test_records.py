@@ -311,6 +311,14 @@ def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
         rows(results)
 
 
+def test_a_row_keeps_its_plugins_and_tells_of_dirty_commits() -> None:
+    plugin = {"file": "own.py", "sha256": "f" * 64}
+    results = {"a": accuracy(plugins=[plugin]), "o": onnx(plugins=[plugin], commit="0" * 40 + "-dirty")}
+    (row,) = rows(results)
+    assert (row.plugins, row.dirty) == ((("own.py", "f" * 64),), True)
+    assert not rows({"a": accuracy()})[0].dirty
+
+
 def test_a_chain_with_an_unknown_part_has_no_total() -> None:
     ancestor = {"name": "x", "weights_sha256": "f" * 64, "epochs": None, "train_seconds": 50.0, "recipe_sha256": None}
     (row,) = rows({"a": accuracy(started_from=[ancestor], recipe_sha256="c" * 64)})
