@@ -29,7 +29,6 @@ _CONFIG = {
         "labelOverlap": "greedy",
         "labelSeparation": 4,
     },
-    "legend": {"labelColor": "var(--ink)", "titleColor": "var(--soft)", "orient": "top", "title": None},
 }
 
 

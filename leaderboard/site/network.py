@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import altair as alt
 from markdown_it import MarkdownIt
 
-from recipes.lineage import Ancestor
 from zoo.files import dump_yaml
 from zoo.hub.card import bibtex, card
 from zoo.hub.release import LOG, Release, collect
@@ -53,11 +52,6 @@ def network(row: Row) -> Network:
         evidence=[(origin, json.dumps(result, indent=1, ensure_ascii=False)) for origin, result in row.evidence],
         commands=sorted(commands, key=lambda command: "train" not in command),
     )
-
-
-def chain(row: Row) -> list[Ancestor]:
-    """What a network was started from, the first training first."""
-    return list(reversed(row.started_from))
 
 
 def _release(row: Row) -> Release | None:

@@ -47,7 +47,7 @@ paint();
 
 // A cell that a spreadsheet would take for a formula is text there.
 const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible", escapeExcelFormula: true}};
-const words = {search: "", searchPlaceholder: "Search", info: "_TOTAL_ of _MAX_", infoFiltered: "", searchBuilder: {button: "Filter", title: "Filter"}, emptyTable: "No results yet."};
+const words = {search: "", searchPlaceholder: "Search", searchBuilder: {button: "Filter", title: "Filter"}};
 const layout = buttons => ({topStart: {buttons}, topEnd: "search", bottomStart: null, bottomEnd: null});
 
 const networks = document.querySelector("#networks");
@@ -55,9 +55,8 @@ if (networks) {
   const extra = [...networks.tHead.rows[0].cells].map(head => "extra" in head.dataset);
   const chosen = extra.map(hidden => !hidden);
   const columns = {extend: "colvis", text: "Columns", columns: ":not(:first-child)", background: false};
-  const filter = "searchBuilder";
   const table = jQuery(networks).DataTable({
-    paging: false, info: false, autoWidth: false, order: [], language: words, layout: layout([columns, filter, csv]),
+    paging: false, info: false, autoWidth: false, order: [], language: words, layout: layout([columns, "searchBuilder", csv]),
     columnDefs: [{targets: "number", orderSequence: ["desc", "asc"]}],
   });
   const [dataset, tier] = ["#dataset", "#tier"].map(id => document.querySelector(id));

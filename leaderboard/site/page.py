@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from ..columns import CLAIMS, COLUMNS, EMPTY, MISSING, Column
 from ..row import TIERS, Row
-from .network import chain, network
+from .network import network
 from .scaling import Study, studies
 from .scripts import libraries, policy_hash
 from .trade_off import MEASURES, trade_off
@@ -89,6 +89,7 @@ def _graphs(row: Row) -> list[list[str]]:
             _number(graph.top1, ".2f"),
             _number(graph.images, ","),
             _number(graph.spikes_per_image, ",.0f"),
+            _number(graph.spikes_differ, ","),
             _number(graph.bytes / 1e6, ".2f"),
             _number(graph.p50_ms, ",.2f"),
             graph.provider,
@@ -106,7 +107,7 @@ def _chain(row: Row) -> list[list[str]]:
             (ancestor.recipe_sha256 or MISSING)[:12],
             ancestor.weights_sha256[:12],
         ]
-        for ancestor in chain(row)
+        for ancestor in reversed(row.started_from)
     ]
 
 

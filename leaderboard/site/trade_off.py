@@ -44,7 +44,7 @@ def _form(precision: str, layout: str) -> str:
 
 MEASURES = {
     "spikes": Measure("Spikes per image", "~s", lambda row: [("", row.spikes_per_image, row.top1)]),
-    "operations": Measure("Synaptic operations per image (ACs + MACs)", "~s", lambda r: [("", operations(r), r.top1)]),
+    "operations": Measure("Synaptic operations (ACs + MACs per image)", "~s", lambda r: [("", operations(r), r.top1)]),
     "energy": Measure("Energy per image (µJ at 45 nm)", "~g", lambda row: [("", row.energy_uj, row.top1)]),
     "latency": Measure("Latency (ms, ONNX Runtime, batch 1, one CPU thread)", "~g", _graphs),
     "parameters": Measure("Parameters", "~s", lambda row: [("", row.params, row.top1)]),

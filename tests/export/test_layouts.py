@@ -42,7 +42,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case in ("glif, tebn", "psn", "soft, frames") else pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_the_gate_passes(case, tmp_path):
     keywords, layouts = CASES[case]
     net = network(**keywords)

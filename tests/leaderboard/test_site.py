@@ -33,7 +33,8 @@ DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
 def graph(precision: str, **changes: Any) -> Graph:
     values = {"layout": "flat", "images": 10_000, "top1": 90.0, "spikes_per_image": 1e5, "bytes": 10**6, "p50_ms": 2.0}
-    return Graph(precision, **values | {"provider": "CPUExecutionProvider", "file": "o.json"} | changes)
+    values |= {"provider": "CPUExecutionProvider", "spikes_differ": None, "file": "o.json"}
+    return Graph(precision, **values | changes)
 
 
 def measured() -> list[Row]:
@@ -102,6 +103,12 @@ class Visit:
     def go(self, place: str) -> None:
         """To a section, and until its charts are drawn."""
         self.tab.evaluate("place => location.hash = place", place)
+        self.arrived(place)
+
+    def arrived(self, place: str) -> None:
+        """Waits until a section is the one that is shown, and drawn."""
+        shown = "place => document.querySelector('main > section:not([hidden])').id === (place || 'board')"
+        self.tab.wait_for_function(shown, arg=place)
         self.drawn()
 
     def choose(self, dataset: str) -> None:
@@ -258,8 +265,8 @@ def test_a_network_has_a_page(desktop: Visit, board: list[Row]) -> None:
     row = board[0]
     desktop.go("")
     desktop.choose(row.dataset)
-    desktop.tab.click(f"#networks a:has-text('{row.name}')")
-    desktop.drawn()
+    desktop.tab.click(f"#networks a[href='#{row.path}']")
+    desktop.arrived(row.path)
     assert desktop.tab.title() == row.name
     shown = desktop.tab.locator("main > section:not([hidden])")
     assert shown.count() == 1
@@ -270,6 +277,7 @@ def test_a_network_has_a_page(desktop: Visit, board: list[Row]) -> None:
     for part in ("In ONNX Runtime", "int8", "Model card", "Recipe", "@misc{snnzoo", "@misc{park2023gradient"):
         assert part in text
     desktop.tab.click("nav a:has-text('Networks')")
+    desktop.arrived("")
     assert desktop.tab.title() == "snn-zoo leaderboard"
 
 

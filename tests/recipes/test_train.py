@@ -448,7 +448,7 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         str(ROOT / "recipes" / "cifar10.sh"),
         "--model",
         "sresnet19_w32",  # has no recipe of its own: takes that of its twin
-        *flags(tmp_path / "x", epochs=1, phases="null")[2:],
+        *flags(tmp_path / "x", epochs=1, phases="null", test=False)[2:],
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False

@@ -370,7 +370,13 @@ def test_checkpointed_gradients_are_the_same(name):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if family in ("SResNet", "SpikeDrivenTransformer") else pytest.mark.slow)
+        for family, name in FAMILIES.items()
+    ],
+)
 def test_compiles_into_one_graph(name):
     torch._dynamo.reset()
     model = zoo.create_model(name, timesteps=2, scaling=EVERY_LAYER).train()

@@ -259,7 +259,9 @@ def test_whole_networks_agree_in_float64(scaling, neuron):
 
 @pytest.mark.parametrize(
     ("preset", "compiled"),
-    [(name, False) for name in PRESETS] + [(name, True) for name in ("causal_trace", "window", "local_error")],
+    [(name, False) for name in PRESETS]
+    + [("causal_trace", True)]
+    + [pytest.param(name, True, marks=pytest.mark.slow) for name in ("window", "local_error")],
 )
 def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(preset, compiled):
     """bf16, fused kernel, channels_last, with and without torch.compile: each scaled layer against the rule."""
