@@ -1,20 +1,16 @@
 """Export a network to ONNX: `python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx`."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from timm.models import split_model_name_tag
 from torch import nn
 
 import zoo
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import write_json
-from zoo.load import check_name, is_path
+from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
@@ -23,9 +19,10 @@ from .graph import PRECISIONS
 from .images import check_images, load_images, normalise, read_images
 from .layouts import LAYOUTS
 from .parts import input_size
+from .source import load
 from .to_nir import to_nir
 from .to_onnx import to_onnx
-from .verify import INT8_BOUNDS, MAX_FLIP_RATE, MIN_AGREEMENT, ROUNDING
+from .verify import BOUNDS, ROUNDING
 
 _EXAMPLE = """
 examples:
@@ -57,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
     parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
-    text = f"{', '.join(PRECISIONS)} (fp32); int8 takes its scales from training images"
+    text = f"{', '.join(PRECISIONS)} (fp32); fp16: weights alone; int8: scales from training images"
     parser.add_argument("--precision", default="fp32", metavar="PRECISION", help=text)
     text = "data set whose training images these are (that of the training), or FILE.npz"
     parser.add_argument("--calibration", metavar="DATA", help=text)
@@ -75,6 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
+    if args.json:
+        check_writable(args.json)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":
         if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
@@ -115,24 +114,12 @@ def calibration_images(model: nn.Module, data: str | None, root: str | None, cou
     return normalise(images, *normalisation(model))
 
 
-def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
-    """The network that a command line names, and what its file must say about weights that nobody trained."""
-    if is_path(source) or source.startswith(("hf-hub:", "local-dir:")):
-        return zoo.load(source, **kwargs), {}
-    check_name(source)
-    if zoo.list_pretrained(f"{split_model_name_tag(source)[0]}.*"):
-        return zoo.load(source, **kwargs), {}
-    print(f"{source} has no published weights: exporting its initialisation with seed 0, untrained", file=sys.stderr)
-    torch.manual_seed(0)
-    return zoo.create_model(source, **kwargs), {"initialisation": "seed 0"}
-
-
 def summary(report: dict[str, Any], path: str) -> str:
     """A report of `to_onnx` for people."""
     dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
-    eight_bits = report["metadata"]["precision"] == "int8"
-    other = "float32" if eight_bits else "PyTorch"
-    flips, agreement = INT8_BOUNDS if eight_bits else (MAX_FLIP_RATE, MIN_AGREEMENT)
+    precision = report["metadata"]["precision"]
+    other = "float32" if precision == "int8" else "PyTorch"
+    flips, agreement = BOUNDS[precision]
     lines = [
         f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
         f"exact copy:   {dyadic['layers']} neuron layers identical to {other} at {len(dyadic['levels'])} "

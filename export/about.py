@@ -69,6 +69,11 @@ _JSON = {
 }
 
 
+def is_ours(proto: onnx.ModelProto) -> bool:
+    """Whether a graph has any of the metadata of a file from `to_onnx`."""
+    return any(p.key in About._fields for p in proto.metadata_props)
+
+
 def read_about(proto: onnx.ModelProto, path: Path) -> About:
     """The metadata of a graph, each entry checked by itself and against the graph.
 

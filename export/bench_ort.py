@@ -1,21 +1,37 @@
-"""Measure an exported graph in ONNX Runtime: `python -m export.bench_ort model.onnx --data cifar10`."""
+"""Measure graphs in ONNX Runtime: `python -m export.bench_ort model.onnx --data cifar10`."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import CommandParser, run_command
-from zoo.files import write_json
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.record import seal
 
-from .benchmark import benchmark, read_graph
+from .baselines import BASELINES
+from .benchmark import Latencies, read_file, record
 from .images import load_images
-from .session import CPU, OPTIMIZATIONS
+from .session import CPU, OPTIMIZATIONS, check_session
+from .side_by_side import side_by_side
+from .timing import check_settings
 
 _EXAMPLE = """
-example:
-  python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx
+examples:
+  python -m export sresnet19_w32_gs.t4_cifar10 -o model.onnx
   python -m export.bench_ort model.onnx --data cifar10 --batch 1 8 --threads 1 2 --json result.json
+  python -m export.bench_ort model.onnx int8.onnx --against floor relu eager    side by side, ratios to the first
+  python -m export.bench_ort elsewhere.onnx --input-shape 3 224 224 --profile   anybody's file
+
+What is compared takes turns, round by round, each turn with a session of its own and three runs to warm it up, and one
+session alive at a time. Peak memory is that of a process of its own, beyond Python and its libraries.
+
+--against is made of the network that the first file's metadata name, with its weights if they are published or
+--network has them; others, of seed 0, are as fast, as all these operations are dense.
+  eager, compiled  the network in PyTorch, neurons in the fused kernel
+  floor            its graph with identity neurons: what convolutions alone cost
+  relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike
+  spikingjelly     the same network of SpikingJelly's layers, by torch.onnx; sresnet only, needs spikingjelly
 
 An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and optionally "labels" [N].
 """
@@ -25,46 +41,109 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(
         prog="python -m export.bench_ort",
-        description="Top-1, spikes per image and latency of an exported network in ONNX Runtime.",
+        description="Top-1, spikes per image, latency and memory of exported networks in ONNX Runtime, side by side.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="an .onnx file from `python -m export`")
+    text = "an .onnx file from `python -m export`; from elsewhere: without accuracy and spikes"
+    parser.add_argument("models", metavar="FILE", nargs="+", help=text)
     parser.add_argument(
         "--data", help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz; without: latency only"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    text = f"also time {', '.join(BASELINES)}"
+    parser.add_argument("--against", nargs="+", default=[], choices=BASELINES, metavar="BASELINE", help=text)
+    parser.add_argument("--network", metavar="CHECKPOINT|MODEL", help="what the first file was exported from")
+    text = "of one image, where a file from elsewhere leaves it open"
+    parser.add_argument("--input-shape", type=int, nargs="+", metavar="N", help=text)
     parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes to time (1)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="thread counts to time (1)")
-    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs (50)")
+    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of each (50)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns that they are dealt out to (5)")
+    text = "peak memory, a few seconds more (on)"
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help=text)
+    text = "time by kind of operator, at the first batch size and thread count"
+    parser.add_argument("--profile", action="store_true", help=text)
     parser.add_argument("--provider", default=CPU, help=f"ONNX Runtime's execution provider ({CPU})")
     parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
-    data: dict[str, Any] = {}
+    asked = Latencies(args.batch, args.threads, args.runs, args.rounds, args.memory, args.profile)
+    how = {"provider": args.provider, "optimization": args.optimization}
+    # What is wrong is said before anything takes minutes.
+    check_session(**how)
+    check_settings(*asked[:4])
+    if args.json:
+        check_writable(args.json)
+    if args.network and not args.against:
+        raise ZooError("--network is what --against is made of: name baselines, or leave it out")
+    files = [read_file(model) for model in args.models]
+    images = None
     if args.data:
-        data = load_images(args.data, args.data_dir, args.limit, read_graph(args.model)[2].input_size)._asdict()
-    how = {key: getattr(args, key) for key in ("threads", "runs", "provider", "optimization")}
-    result = benchmark(args.model, **data, batch_sizes=args.batch, **how)
+        size = files[0].about and files[0].about.input_size
+        images = load_images(args.data, args.data_dir, args.limit, size)
+    if len(files) == 1 and files[0].about is not None and not args.against:
+        result = record(files[0], images, asked, **how)
+        subjects = [result | {"name": files[0].path.name, "bytes": result["onnx_bytes"]}]
+    else:
+        made_of = {"network": args.network, "input_shape": args.input_shape}
+        result = side_by_side(files, args.against, asked, images=images, **made_of, **how)
+        subjects = result["subjects"]
     if args.json:
         write_json(args.json, seal(result))
-    print(table(result))
+    print(table(result, subjects))
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], subjects: Sequence[dict[str, Any]]) -> str:
     """A measurement for people."""
-    name = ".".join(filter(None, (result["model"], result["tag"])))
-    lines = [f"{name}, T = {result['timesteps']}, {result['provider']}, optimization {result['optimization']}"]
-    if result["top1"] is not None:
-        lines.append(f"top-1             {result['top1']:.2f} % of {result['images']} images")
-    if result["spikes_per_image"] is not None:
-        steps = ", ".join(f"{n:,.0f}" for n in result["spikes_per_step"])
-        lines.append(f"spikes per image  {result['spikes_per_image']:,.0f} (by time step: {steps})")
-    lines.append(f"{'batch':>5} {'threads':>7} {'p50 ms':>9} {'p95 ms':>9}")
-    for row in result["latency"]:
-        lines.append(f"{row['batch']:>5} {row['threads']:>7} {row['p50_ms']:>9.2f} {row['p95_ms']:>9.2f}")
+    parts = [f"{result['provider']}, optimization {result['optimization']}"]
+    parts += [_scores(subject) for subject in subjects if subject.get("model")]
+    parts += [_latency(subjects, i) for i in range(len(subjects[0]["latency"]))]
+    first = subjects[0]["latency"][0]
+    where = f"batch {first['batch']}, threads {first['threads']}"
+    parts += [_profile(subject, where) for subject in subjects if subject.get("profile")]
+    return "\n\n".join(parts)
+
+
+def _scores(subject: dict[str, Any]) -> str:
+    name = ".".join(filter(None, (subject["model"], subject["tag"])))
+    what = f"{name}, T = {subject['timesteps']}, {subject['precision']}, layout {subject['layout']}"
+    lines = [f"{subject['name']}: {what}"]
+    if subject["top1"] is not None:
+        lines.append(f"top-1             {subject['top1']:.2f} % of {subject['images']} images")
+    if subject["spikes_per_image"] is not None:
+        steps = ", ".join(f"{n:,.0f}" for n in subject["spikes_per_step"])
+        lines.append(f"spikes per image  {subject['spikes_per_image']:,.0f} (by time step: {steps})")
+    return "\n".join(lines)
+
+
+def _latency(subjects: Sequence[dict[str, Any]], setting: int) -> str:
+    rows = [subject["latency"][setting] for subject in subjects]
+    head = f"batch {rows[0]['batch']}, threads {rows[0]['threads']}"
+    width = max(len(head), *(len(subject["name"]) for subject in subjects))
+    titles = ("p50 ms", "p90 ms", "p99 ms", "ratio", "images/s", "peak MB", "file MB")
+    lines = [" ".join([head.ljust(width), *(f"{title:>9}" for title in titles)])]
+    for subject, row in zip(subjects, rows, strict=True):
+        cells = [f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
+        cells += [f"{row['p50_ms'] / rows[0]['p50_ms']:.2f}", f"{row['images_per_second']:,.0f}"]
+        cells += [_megabytes(row.get("peak_bytes"), 0), _megabytes(subject["bytes"], 2)]
+        lines.append(" ".join([subject["name"].ljust(width), *(f"{cell:>9}" for cell in cells)]))
+    return "\n".join(lines)
+
+
+def _megabytes(count: int | None, digits: int) -> str:
+    return "-" if count is None else f"{count / 1e6:.{digits}f}"
+
+
+def _profile(subject: dict[str, Any], where: str) -> str:
+    rows = subject["profile"]
+    width = max(len("operator"), *(len(row["operator"]) for row in rows))
+    lines = [f"{subject['name']}, {where}", f"{'operator'.ljust(width)} {'nodes':>6} {'ms a run':>9} {'share':>7}"]
+    for row in rows:
+        name = row["operator"].ljust(width)
+        lines.append(f"{name} {row['nodes']:>6} {row['ms']:>9.3f} {100 * row['share']:>5.1f} %")
     return "\n".join(lines)
 
 

@@ -1,10 +1,9 @@
 """What an exported graph costs in ONNX Runtime: accuracy, spikes and latency, read from the file alone."""
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,17 +16,31 @@ from zoo.errors import ZooError, shown
 from zoo.files import read_bytes
 from zoo.record import onnx_record
 
-from .about import About, check_weights, read_about
+from .about import About, check_weights, is_ours, read_about
 from .counts import PREFIX, add_spike_counts, add_spike_outputs
-from .images import check_images, check_labels, normalise
-from .session import CPU, create_session, run_session
+from .images import Loaded, check_images, check_labels, normalise
+from .session import CPU, check_session, create_session, run_session
+from .timing import Graph, Subject, check_settings, time_all
+from .timing.inputs import Input
+from .timing.memory import peak_bytes
+from .timing.operators import operators
 
-WARM_UP = 10
-MAX_BATCH = 4096
-MAX_THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 64
 _LARGEST = 2**30  # bytes of a file
 _SCORES = ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
+_PROFILED = 10
+"""Runs at most for a profile."""
+
+
+class Latencies(NamedTuple):
+    """What is asked about time and memory; see `benchmark`."""
+
+    batch_sizes: Sequence[int]
+    threads: Sequence[int]
+    runs: int
+    rounds: int
+    memory: bool
+    profile: bool
 
 
 def benchmark(
@@ -40,6 +53,9 @@ def benchmark(
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int] = (1,),
     runs: int = 50,
+    rounds: int = 5,
+    memory: bool = False,
+    profile: bool = False,
     provider: str | None = None,
     optimization: str = "all",
 ) -> dict[str, Any]:
@@ -54,52 +70,62 @@ def benchmark(
         classes: how many classes that data set has; the network must have as many.
         batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
             and four threads a processor.
-        runs: timed runs per pair, after 10 that are not timed.
+        runs: timed runs per pair.
+        rounds: sessions that they are dealt out to, each with runs before that are not timed.
+        memory: measure the peak memory of every pair, too.
+        profile: measure the time of each kind of operator, for the first pair.
         provider: CPUExecutionProvider by default; it runs there or not at all.
         optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
 
     Returns:
         A measurement of kind "onnx", JSON values: model, tag, dataset, split ("test" of a data set), images, top1
         (percent), spikes_per_image, spikes_per_layer, spikes_per_step, timesteps, latency (ms), provider, optimization,
-        epochs, seed and test_reads of the training, checksums, provenance. What is not known is None.
+        epochs, seed and test_reads of the training, checksums, precision, layout, provenance. What is not known is
+        None.
 
     Raises:
         ZooError: a file that is broken or not from `to_onnx`, images or labels that do not fit, a provider that does
             not work here.
     """
-    limits = (("batch size", batch_sizes, MAX_BATCH), ("threads", threads, MAX_THREADS), ("runs", [runs], 10**6))
-    for name, values, most in limits:
-        if not values or min(values) < 1 or max(values) > most:
-            raise ZooError(f"{name} must lie in 1..{most}, not {list(values)}")
-    data, proto, about = read_graph(path)
-    size, mean, std = about.input_size, about.mean, about.std
     provider = provider or CPU
-    if classes is not None and classes != about.num_classes:
-        raise ZooError(f"model has {about.num_classes} classes, {dataset or 'the data set'} has {classes}")
-    pixels = None if images is None else np.asarray(images)
-    truth = None if labels is None else np.asarray(labels)
-    shape = (max(batch_sizes), *size)
-    if pixels is None:
-        measured: dict[str, Any] = dict.fromkeys(_SCORES)
-        sample = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    else:
-        check_images(pixels, size)
-        if truth is not None:
-            check_labels(truth, len(pixels), about.num_classes)
-        counting = add_spike_counts(proto)
-        if counting is proto:
-            _check_counters(proto, about, normalise(pixels[:1], mean, std))
-        session = create_session(counting.SerializeToString(), provider=provider, optimization=optimization)
-        measured = _count(session, pixels, truth, mean, std)
-        sample = normalise(np.resize(pixels, shape), mean, std)
-    latency = []
-    for n in threads:
-        session = create_session(data, provider=provider, optimization=optimization, threads=n)
-        for batch in batch_sizes:
-            latency.append({"batch": batch, "threads": n, **_time(session, sample[:batch], runs)})
-    return onnx_record(
-        data, about._asdict(), measured, latency, dataset=dataset, provider=provider, optimization=optimization
-    )
+    check_session(provider, optimization)
+    check_settings(batch_sizes, threads, runs, rounds)
+    data, proto, about = read_graph(path)
+    loaded = None
+    if images is not None:
+        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
+    asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)
+    return record(File(Path(path), data, proto, about), loaded, asked, provider=provider, optimization=optimization)
+
+
+class File(NamedTuple):
+    """An ONNX file; `about` is None if somebody else made it."""
+
+    path: Path
+    data: bytes
+    proto: onnx.ModelProto
+    about: About | None
+
+
+def read_file(path: str | os.PathLike[str]) -> File:
+    """Any ONNX file.
+
+    Raises:
+        ZooError: see `read_proto`, or it is one of ours with broken metadata.
+    """
+    data, proto = read_proto(path)
+    return File(Path(path), data, proto, read_about(proto, Path(path)) if is_ours(proto) else None)
+
+
+def record(file: File, images: Loaded | None, asked: Latencies, **how: Any) -> dict[str, Any]:
+    """The measurement of a file of ours, see `benchmark`; `how` is provider and optimization."""
+    assert file.about is not None
+    graph = graph_in(file.path.name, file.data, file.about, images, **how)
+    measured = score(graph, file.proto, file.about, images)
+    ((latency, profile),) = measure([graph], asked)
+    dataset = images and images.dataset
+    about = file.about._asdict()
+    return onnx_record(file.data, about, measured, latency, dataset=dataset, profile=profile, **how)
 
 
 def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:
@@ -108,6 +134,16 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, Ab
     Raises:
         ZooError: it cannot be read, is broken, or not from `to_onnx`.
     """
+    data, proto = read_proto(path)
+    return data, proto, read_about(proto, Path(path))
+
+
+def read_proto(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto]:
+    """Any ONNX file: its bytes, and what they hold.
+
+    Raises:
+        ZooError: it cannot be read, is broken, holds NaN, or its weights are elsewhere.
+    """
     path = Path(path)
     data = read_bytes(path, _LARGEST)
     try:
@@ -115,7 +151,57 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, Ab
     except DecodeError as error:
         raise ZooError(f"{path} is not an ONNX file, or was cut short: export it again") from error
     check_weights(proto, path)
-    return data, proto, read_about(proto, path)
+    return data, proto
+
+
+def graph_in(name: str, data: bytes, about: About, images: Loaded | None, **how: Any) -> Graph:
+    """A file of ours to be timed, on images if there are any, after a check of these.
+
+    Raises:
+        ZooError: images or labels do not fit the network.
+    """
+    graph = Graph(name, data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
+    if images is None:
+        return graph
+    if images.classes is not None and images.classes != about.num_classes:
+        data_set = images.dataset or "the data set"
+        raise ZooError(f"model has {about.num_classes} classes, {data_set} has {images.classes}")
+    check_images(images.images, about.input_size)
+    if images.labels is not None:
+        check_labels(images.labels, len(images.images), about.num_classes)
+    return graph._replace(images=normalise(images.images[:_CHUNK], about.mean, about.std))
+
+
+def score(graph: Graph, proto: onnx.ModelProto, about: About, images: Loaded | None) -> dict[str, Any]:
+    """Accuracy and mean spikes of a file of ours over all images; None without any."""
+    if graph.images is None or images is None:
+        return dict.fromkeys(_SCORES)
+    counting = add_spike_counts(proto)
+    if counting is proto:
+        _check_counters(proto, about, graph.images[:1])
+    session = create_session(counting.SerializeToString(), provider=graph.provider, optimization=graph.optimization)
+    return _count(session, images.images, images.labels, about.mean, about.std)
+
+
+def measure(
+    subjects: Sequence[Subject], asked: Latencies
+) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """Latency of each subject in every setting, and a profile if one is asked for and it is a graph.
+
+    Raises:
+        ZooError: a subject does not run.
+    """
+    latency = time_all(subjects, asked.batch_sizes, asked.threads, asked.runs, asked.rounds)
+    if asked.memory:
+        for rows, peaks in zip(latency, peak_bytes(subjects, asked.batch_sizes, asked.threads), strict=True):
+            for row, peak in zip(rows, peaks, strict=True):
+                row["peak_bytes"] = peak
+    profiles: list[list[dict[str, Any]] | None] = [None] * len(subjects)
+    for i, subject in enumerate(subjects):
+        if asked.profile and isinstance(subject, Graph):
+            runs = min(asked.runs, _PROFILED)
+            profiles[i] = operators(subject, asked.batch_sizes[0], asked.threads[0], runs)
+    return list(zip(latency, profiles, strict=True))
 
 
 def _count(
@@ -164,17 +250,3 @@ def _check_measured(logits: NDArray[Any], spikes: Sequence[NDArray[Any]], images
     for counted in spikes:
         if len(counted) != images or not (np.isfinite(counted) & (counted >= 0) & (counted == np.floor(counted))).all():
             raise ZooError("the model counts spikes that are no whole numbers from 0: nothing was measured")
-
-
-def _time(session: Any, x: NDArray[np.float32], runs: int) -> dict[str, Any]:
-    """Milliseconds per run, input and output in NumPy arrays."""
-    x = np.ascontiguousarray(x)
-    for _ in range(WARM_UP):
-        run_session(session, ["logits"], x)
-    times = []
-    for _ in tqdm(range(runs), desc=f"latency, batch {len(x)}", leave=False, disable=None):
-        begin = time.perf_counter()
-        run_session(session, ["logits"], x)
-        times.append(1000 * (time.perf_counter() - begin))
-    p50, p95 = np.percentile(times, (50, 95))
-    return {"p50_ms": float(p50), "p95_ms": float(p95), "runs": runs}

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from zoo.errors import ZooError, one_of
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
-from .graph import LAYOUT, PRECISION, PRECISIONS
+from .graph import CURRENTS, LAYOUT, PRECISION, PRECISIONS, metadata
+from .int8 import Rounded
 from .layouts import LAYOUTS
 
 _CLOSE = 1e-5
@@ -36,6 +38,21 @@ def precision_of(proto: onnx.ModelProto) -> str:
         ZooError: it says none, or one that there is not.
     """
     return _said(proto, PRECISION, PRECISIONS)
+
+
+def rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
+    """The convolutions in eight bits of a file.
+
+    Raises:
+        ZooError: it does not hold those that it tells of.
+    """
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    rounded = {}
+    for name, (scale, zero, _) in metadata(proto, CURRENTS).items():
+        if (weight := arrays.get(name)) is None or weight.dtype != np.int8:
+            raise ZooError(f"verification failed: the file has no weights {name!r:.100} in eight bits")
+        rounded[name] = Rounded(scale, zero, weight)
+    return rounded
 
 
 def _said(proto: onnx.ModelProto, key: str, known: list[str]) -> str:
@@ -76,9 +93,17 @@ def compare_constants(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
         raise _other(f"constant {sorted(mine.keys() ^ theirs.keys())[0]}")
     for name, tensor in mine.items():
         a, b = numpy_helper.to_array(tensor), numpy_helper.to_array(theirs[name])
-        allowed = _CLOSE * float(np.abs(a).max(initial=0)) if a.dtype.kind == "f" else 0
+        allowed = _allowed(a)
         if a.shape != b.shape or a.dtype != b.dtype or not (np.abs(a - b) <= allowed).all():
             raise ZooError(f"verification failed: the constant {name} in the file is not the network's")
+
+
+def _allowed(array: NDArray[Any]) -> Any:
+    if array.dtype.kind != "f":
+        return 0
+    largest = _CLOSE * float(np.abs(array).max(initial=0))
+    # Half precision rounds to one of two neighbours.
+    return largest + np.finfo(np.float16).eps * np.abs(array) if array.dtype == np.float16 else largest
 
 
 def compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:

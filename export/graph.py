@@ -9,11 +9,13 @@ from onnx import FunctionProto, TensorProto, helper
 from torch import nn
 
 from zoo.errors import ZooError, one_of
+from zoo.files import sha256_of
 from zoo.neurons import SpikingNeuron
 
 from .assembly import Assembly, make_model
 from .encodings import input_shape
-from .int8 import Currents, quantised
+from .half import stored_in_half
+from .int8 import Rounded, convolutions, quantised
 from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
 from .parts import Parts, needs_all_steps, neuron_layers, take_apart
 from .skeleton import DOMAIN
@@ -32,13 +34,14 @@ LAYOUT = "layout"
 PRECISION = "precision"
 """Metadata key: one of PRECISIONS."""
 CURRENTS = "currents"
-"""Metadata key of int8: JSON map from a convolution's weight to [scale, zero point] of its currents."""
-PRECISIONS = ["fp32", "int8"]
+"""Metadata key of int8: JSON map from a convolution's weight to [scale, zero point] of its currents and the start of
+the sha256 of its weights in eight bits."""
+PRECISIONS = ["fp32", "fp16", "int8"]
 _NAMES = (LAYOUT, PRECISION)
 
 
 def build_graph(
-    model: nn.Module, layout: str = "flat", currents: Mapping[str, Currents] | None = None
+    model: nn.Module, layout: str = "flat", rounded: Mapping[str, Rounded] | None = None, *, half: bool = False
 ) -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
@@ -47,17 +50,18 @@ def build_graph(
     Args:
         model: a network of the zoo.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        currents: for int8, how those of each convolution are stored; see `export.int8`.
+        rounded: for int8, each convolution over spikes in eight bits; see `export.int8`.
+        half: for fp16, weights of convolutions over spikes in half precision; see `export.half`.
 
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
     """
     if layout not in LAYOUTS:
         raise one_of("layout", layout, LAYOUTS)
-    if currents is not None:
+    if rounded is not None:
         if layout != "flat":
             raise ZooError(f"int8 has the layout flat alone, not {layout!r}")
-        return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), currents)
+        return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), rounded)
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
         raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
@@ -65,18 +69,26 @@ def build_graph(
     if layout != "function":  # which is to be read
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
-    return _finished(parts, g, layout, {PRECISION: "fp32"}, functions)
+    if half:
+        stored_in_half(g, convolutions(parts))
+    return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
 
 
-def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> onnx.ModelProto:
+def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> onnx.ModelProto:
     """The flat graph in eight bits of a network's parts, of all steps; see `build_graph`."""
-    told = {PRECISION: "int8", CURRENTS: json.dumps(currents)}
-    return _finished(parts, quantised(parts, layers, currents), "flat", told)
+    told = {name: [r.scale, r.zero, sha256_of(r.weight.tobytes())[:16]] for name, r in rounded.items()}
+    graph = quantised(parts, layers, rounded)
+    return _finished(parts, graph, "flat", {PRECISION: "int8", CURRENTS: json.dumps(told)})
 
 
 def folded_graph(parts: Parts) -> onnx.ModelProto:
     """The graph of a network's parts with time in the batch, in float32."""
     return _finished(parts, folded(parts), "flat", {PRECISION: "fp32"})
+
+
+def flat_graph(parts: Parts) -> onnx.ModelProto:
+    """The flat graph of a network's parts, of one step, in float32."""
+    return _finished(parts, unrolled(parts), "flat", {PRECISION: "fp32"})
 
 
 def _finished(

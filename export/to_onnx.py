@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 import zoo
 from zoo.errors import ZooError, one_of
-from zoo.files import atomic_write, sha256_of
+from zoo.files import atomic_write, check_writable, sha256_of
 
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
 from .graph import PRECISIONS, build_graph, check_graph
-from .int8 import Currents
+from .int8 import Rounded
 from .int8.calibration import calibrate
 from .parts import neuron_layers
 from .verify import check_inputs, run_gate
@@ -50,7 +50,8 @@ def to_onnx(
         model: a network of the zoo.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        precision: "fp32", or "int8": convolutions over bytes; see `export.int8`.
+        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.half`; or
+            "int8": these over bytes, see `export.int8`.
         calibration: normalised training images [N, C, H, W] that int8 takes its scales from.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
@@ -68,15 +69,15 @@ def to_onnx(
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
     """
     path = Path(path)
-    _check_writable(path)
+    check_writable(path)
     check_inputs(model, images)
     layers = neuron_layers(model)
     if rate_map is not None and rate_map not in layers:
         raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
-        currents = _currents(model, precision, calibration)
-        proto = build_graph(model, layout, currents)
+        rounded = _rounded(model, precision, calibration)
+        proto = build_graph(model, layout, rounded, half=precision == "fp16")
         bar.update()
     calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = "snn-zoo", zoo.__version__
@@ -101,7 +102,11 @@ def to_onnx(
     }  # fmt: skip
 
 
-def _currents(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Currents] | None:
+def _rounded(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Rounded] | None:
+    if precision == "bf16":
+        raise ZooError(
+            "no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution; fp16 has weights of the same size"
+        )
     if precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
     if (precision == "int8") != (calibration is not None):
@@ -116,14 +121,3 @@ def peak_mb() -> int:
     """The most memory that this process has had so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (10**6 if sys.platform == "darwin" else 10**3)
-
-
-def _check_writable(path: Path) -> None:
-    """Say before a long export, not after it, that its file cannot be written; create nothing yet."""
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if path.is_dir():
-        raise ZooError(f"cannot write {path}: it is a directory; name a file, such as {path / 'model.onnx'}")
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ZooError(f"cannot write {path}: {parent} is not a directory that can be written to")

@@ -26,13 +26,14 @@ from .compare import (
     instrumented_like,
     layout_of,
     precision_of,
+    rounded_in,
 )
 from .counts import add_spike_outputs
 from .describe import add_description
 from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
 from .exactness import BATCHES, Run, compare_exactly
-from .graph import CURRENTS, build_graph, metadata, spike_values
+from .graph import build_graph, spike_values
 from .images import check_images, normalise
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
@@ -42,9 +43,10 @@ MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
 ROUNDING = 3
 """Allowed multiple of the difference between PyTorch in float32 and in float64: two roundings, and room for chance."""
-INT8_BOUNDS = 0.2, 0.5
-"""MAX_FLIP_RATE and MIN_AGREEMENT of eight bits, whose rounding is no error of the graph: they catch scales that do not
-fit the network. What a file loses in accuracy is measured on labelled images (`export.bench_ort`)."""
+BOUNDS = {"fp32": (MAX_FLIP_RATE, MIN_AGREEMENT), "fp16": (0.1, 0.75), "int8": (0.2, 0.5)}
+"""Both for each precision. The rounding of weights to half precision or eight bits is no error of the graph: the bounds
+catch weights and scales that do not fit the network. What a file loses in accuracy is measured on labelled images
+(`export.bench_ort`)."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
 _CHUNK = 32
@@ -76,8 +78,10 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         raise ZooError("verification failed: not an ONNX file, or cut short") from error
     check_inputs(model, images)
     layout = layout_of(proto)
-    currents = metadata(proto, CURRENTS) if precision_of(proto) == "int8" else None
-    known = instrumented_like(add_description(build_graph(model, layout, currents), model), proto)
+    precision = precision_of(proto)
+    rounded = rounded_in(proto) if precision == "int8" else None
+    built = build_graph(model, layout, rounded, half=precision == "fp16")
+    known = instrumented_like(add_description(built, model), proto)
     compare_operations(known, proto)
     report = run_gate(model, proto, images)
     compare_constants(known, proto)
@@ -106,7 +110,7 @@ def check_inputs(model: nn.Module, images: NDArray[np.float32] | None) -> None:
 
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     exact = dyadic_copy(model)
-    twin = add_description(build_graph(exact, layout_of(proto)), exact)
+    twin = add_description(build_graph(exact, layout_of(proto), half=precision_of(proto) == "fp16"), exact)
     shape = [(node.op_type, list(node.output)) for node in twin.graph.node]
     found = [
         (node.op_type, list(node.output)[: len(known)])
@@ -154,10 +158,10 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     real = compare_logits(np.concatenate(expected), np.concatenate(got))
     flip_rate, rounding_flip_rate = (n / sum(total.values()) for n in (sum(flips.values()), rounding))
     failed = len(real["disagreements"])
-    max_rate, min_agreement = (MAX_FLIP_RATE, MIN_AGREEMENT) if precision_of(proto) == "fp32" else INT8_BOUNDS
+    max_rate, min_agreement = BOUNDS[precision_of(proto)]
     allowed = max(int((1 - min_agreement) * len(images)), 1, ROUNDING * rounded)
     allowed_rate = max(max_rate, ROUNDING * rounding_flip_rate)
-    if precision_of(proto) == "int8" and inputs == "random inputs":
+    if precision_of(proto) != "fp32" and inputs == "random inputs":
         allowed = len(images)  # on noise, which class a network names is chance
     if flip_rate > allowed_rate or failed > allowed:
         first = next((name for name in values if flips[name]), "none")

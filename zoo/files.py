@@ -83,6 +83,22 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     return atomic_write(path, text.encode(errors="backslashreplace"))  # half a surrogate pair becomes JSON's escape
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say before long work, not after it, that its file cannot be written; nothing is created yet.
+
+    Raises:
+        ZooError: it is a directory, or would be in none that can be written to.
+    """
+    path = Path(path)
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if path.is_dir():
+        raise ZooError(f"cannot write {path}: it is a directory; name a file, such as {path / 'file'}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ZooError(f"cannot write {path}: {parent} is not a directory that can be written to")
+
+
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[io.BufferedReader]:
     """A file of at most `limit` bytes, open for reading; never waits for a pipe, never reads from a device.

@@ -1,9 +1,10 @@
 """Eight bits: the same network as a graph of convolutions over bytes.
 
-`quantised` lays it out, `calibrate` finds the scales of its currents from training images, `prove` shows on a copy that
+`quantised` lays it out, `calibrate` finds the scales of its currents and the roundings of
+its weights from training images, `prove` shows on a copy that
 eight bits represent exactly that the graph computes what the float32 graph computes.
 """
 
-from .quantised import Currents, convolutions, quantised
+from .quantised import Rounded, convolutions, quantised
 
-__all__ = ["Currents", "convolutions", "quantised"]
+__all__ = ["Rounded", "convolutions", "quantised"]

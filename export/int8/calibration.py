@@ -1,9 +1,14 @@
-"""The scales of the currents in eight bits, from training images."""
+"""What eight bits take from training images: the range of the currents, and how weights are best rounded."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import onnx
+import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from torch import nn
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.errors import ZooError
@@ -11,17 +16,22 @@ from zoo.errors import ZooError
 from ..graph import folded_graph
 from ..parts import take_apart
 from ..session import create_session, run_session
-from .quantised import Currents, convolutions
+from .quantised import Rounded, convolutions
+from .rounding import least_change, moments
 
-OUTSIDE = 1e-4
+OUTSIDE = 1e-3
 """Fraction of the currents that a range leaves out at each end; on the other side of the threshold or far below it, the
 exact value hardly matters."""
 _CHUNK = 16
 _SAMPLES = 50_000
+"""Currents of a chunk that its range is from."""
+_ROWS = 1000
+"""Positions of a chunk that second moments are from."""
+_DEFAULTS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1]}
 
 
-def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Currents]:
-    """How the currents of each convolution over spikes are stored, by the name of its weight.
+def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Rounded]:
+    """Each convolution over spikes in eight bits, by the name of its weight.
 
     Args:
         model: a network of the zoo.
@@ -31,24 +41,50 @@ def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Curren
         ZooError: a network that cannot be exported, or without such a convolution.
     """
     parts = take_apart(model, all_steps=True)
-    outputs = {name: node.output[0] for name, node in convolutions(parts).items()}
-    if not outputs:
+    names = list(convolutions(parts))
+    if not names:
         raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
     proto = folded_graph(parts)
-    for value in outputs.values():
+    by_weight = {node.input[1]: node for node in proto.graph.node if node.op_type == "Conv"}
+    nodes = [by_weight[name] for name in names]
+    weights = [numpy_helper.to_array(parts.skeleton.piece.constants[name]) for name in names]
+    ranges, sums = _look(proto, nodes, weights, images)
+    rounded = {}
+    for name, weight, (low, high) in tqdm(
+        list(zip(names, weights, ranges, strict=True)), desc="rounding", leave=False, disable=None
+    ):
+        rounded[name] = Rounded(*stored(low, high), least_change(weight, sums.pop(0)))
+    return rounded
+
+
+def _look(
+    proto: onnx.ModelProto, nodes: Sequence[NodeProto], weights: Sequence[NDArray[Any]], images: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], list[Tensor]]:
+    """Ends of the range of each convolution's currents, and second moments of its inputs."""
+    values = list(dict.fromkeys(name for node in nodes for name in (node.input[0], node.output[0])))
+    for value in values:
         proto.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     session = create_session(proto.SerializeToString())
     ends: list[NDArray[np.float64]] = []
+    sums: list[Any] = [0] * len(nodes)
     for start in tqdm(range(0, len(images), _CHUNK), desc="calibration", leave=False, disable=None):
-        chunk = images[start : start + _CHUNK]
-        values = run_session(session, list(outputs.values()), chunk)
-        sampled = [value.ravel()[:: max(1, value.size // _SAMPLES)] for value in values]
-        ends.append(np.array([np.quantile(sample, [OUTSIDE, 1 - OUTSIDE]) for sample in sampled]))
-    return {name: stored(low, high) for name, (low, high) in zip(outputs, np.mean(ends, 0), strict=True)}
+        got = dict(zip(values, run_session(session, values, images[start : start + _CHUNK]), strict=True))
+        samples = [got[node.output[0]].ravel() for node in nodes]
+        samples = [value[:: max(1, value.size // _SAMPLES)] for value in samples]
+        ends.append(np.array([np.quantile(sample, [OUTSIDE, 1 - OUTSIDE]) for sample in samples]))
+        for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
+            x = torch.from_numpy(got[node.input[0]])
+            form = [list(weight.shape[2:]), *(_integers(node, key) for key in _DEFAULTS)]
+            sums[i] = sums[i] + moments(x, *form, groups=x.shape[1] // weight.shape[1], rows=_ROWS)
+    return np.mean(ends, 0), sums
 
 
-def stored(low: float, high: float) -> Currents:
-    """Currents from `low` to `high` and 0 in a byte."""
+def _integers(node: NodeProto, key: str) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == key), _DEFAULTS[key])
+
+
+def stored(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of currents from `low` to `high` and 0 in a byte."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max((high - low) / 255, 1e-12))
-    return Currents(float(scale), int(np.clip(np.rint(-low / scale), 0, 255)))
+    return float(scale), int(np.clip(np.rint(-low / scale), 0, 255))

@@ -20,7 +20,8 @@ from ..exactness import BATCHES, Run, compare_exactly, spike_rate
 from ..graph import folded_graph, int8_graph, spike_values
 from ..parts import Parts, input_size, neuron_layers, take_apart
 from ..session import create_session, run_session
-from .quantised import Currents, convolutions
+from .quantised import Rounded, convolutions
+from .rounding import nearest
 
 _KEPT = 24
 """Weights of an output channel."""
@@ -43,11 +44,11 @@ def prove(model: nn.Module) -> dict[str, Any]:
     taken_apart = take_apart(exact, all_steps=True)
     images = [dyadic_images(exact, n, seed=n).numpy() for n in BATCHES]
     for strength in _STRENGTHS:
-        parts, currents = representable(taken_apart, strength * current_unit(exact))
+        parts, rounded = representable(taken_apart, strength * current_unit(exact))
         runs = _reference(parts, images)
         if all(spike_rate(runs, value) for value in runs[0][1] if value != "logits"):
             break
-    graph = add_description(int8_graph(parts, neuron_layers(exact), currents), exact)
+    graph = add_description(int8_graph(parts, neuron_layers(exact), rounded), exact)
     return compare_exactly(graph, runs, "float32's") | {"input_size": list(input_size(exact))}
 
 
@@ -59,18 +60,20 @@ def _reference(parts: Parts, images: list[NDArray[np.float32]]) -> list[Run]:
     return [(x, dict(zip(names, run_session(session, names, x), strict=True))) for x in images]
 
 
-def representable(parts: Parts, unit: float) -> tuple[Parts, dict[str, Currents]]:
-    """The parts with convolutions that eight bits hold, and how their currents are stored; `unit` is a power of two."""
+def representable(parts: Parts, unit: float) -> tuple[Parts, dict[str, Rounded]]:
+    """The parts with convolutions that eight bits hold, and these in eight bits; `unit` is a power of two."""
     step = unit / _PARTS
     constants = dict(parts.skeleton.piece.constants)
-    nodes = convolutions(parts)
-    for name, node in nodes.items():
-        constants[name] = numpy_helper.from_array(_two_values(_array(parts, name), step), name)
+    rounded = {}
+    for name, node in convolutions(parts).items():
+        weight = _two_values(_array(parts, name), step)
+        constants[name] = numpy_helper.from_array(weight, name)
+        rounded[name] = Rounded(step, 128, nearest(weight))
         if len(node.input) > 2:
             bias = np.rint(np.clip(_array(parts, node.input[2]), -unit / 2, unit / 2) / step) * step
             constants[node.input[2]] = numpy_helper.from_array(bias.astype(np.float32), node.input[2])
     piece = parts.skeleton.piece._replace(constants=constants)
-    return parts._replace(skeleton=parts.skeleton._replace(piece=piece)), dict.fromkeys(nodes, Currents(step, 128))
+    return parts._replace(skeleton=parts.skeleton._replace(piece=piece)), rounded
 
 
 def _two_values(weight: NDArray[Any], step: float) -> NDArray[Any]:

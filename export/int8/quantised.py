@@ -2,7 +2,7 @@
 
 A spike is 0 or 1, so a byte holds it, and sums of a few of them, without error: scale 1, zero point 0. A convolution
 over bytes multiplies them with weights of eight bits, a scale for each output channel, and gives its currents as bytes,
-with the scale and zero point of `Currents`. What is no convolution over whole numbers stays in float32: the stem, the
+with a scale and a zero point (`Rounded`). What is no convolution over whole numbers stays in float32: the stem, the
 classifier, membrane potentials, sums with a shortcut.
 
 Time is folded into the batch, so that each convolution runs once. Its bytes are split into time steps before they
@@ -25,6 +25,7 @@ from ..assembly import Assembly, renamed
 from ..layouts.folded import over_time
 from ..parts import Parts
 from ..skeleton import DOMAIN, layer_of
+from .rounding import FARTHEST, in_units, scales
 
 MOST = 128
 """Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
@@ -32,30 +33,31 @@ without instructions of their own for it have."""
 _FAR = 2.0**60
 
 
-class Currents(NamedTuple):
-    """Currents of a convolution as bytes: (byte - zero) * scale."""
+class Rounded(NamedTuple):
+    """A convolution in eight bits: its currents as bytes, (byte - zero) * scale, and its weights."""
 
     scale: float
     zero: int
+    weight: NDArray[np.int8]
+    """In units of the scale of their output channel, see `rounding.scales`."""
 
 
-def quantised(parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> Assembly:
+def quantised(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> Assembly:
     """All steps of a network, from "input" to "logits".
 
     Args:
         parts: of all steps.
         layers: its layers of neurons.
-        currents: how those of each convolution over whole numbers are stored, by the name of its weight.
+        rounded: each convolution over whole numbers, by the name of its weight.
 
     Raises:
-        ZooError: it has no such convolution, or `currents` are of others.
+        ZooError: it has no such convolution, or `rounded` are others.
     """
-    if not currents:
+    if not rounded:
         raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
-    if wrong := currents.keys() ^ convolutions(parts).keys():
-        raise ZooError(f"currents of int8 must be those of the network's convolutions over spikes: {sorted(wrong)[0]}")
-    currents = {name: Currents(*stored) for name, stored in currents.items()}
-    return _Quantiser(parts, layers, currents).run()
+    if wrong := rounded.keys() ^ convolutions(parts).keys():
+        raise ZooError(f"the convolutions of int8 must be the network's convolutions over spikes: {sorted(wrong)[0]}")
+    return _Quantiser(parts, layers, rounded).run()
 
 
 def convolutions(parts: Parts) -> dict[str, NodeProto]:
@@ -84,8 +86,8 @@ def whole(node: NodeProto, limits: Mapping[str, int]) -> int | None:
 
 
 class _Quantiser:
-    def __init__(self, parts: Parts, layers: Mapping[str, SpikingNeuron], currents: Mapping[str, Currents]) -> None:
-        self.parts, self.layers, self.currents = parts, layers, currents
+    def __init__(self, parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> None:
+        self.parts, self.layers, self.rounded = parts, layers, rounded
         self.g = Assembly()
         piece = parts.skeleton.piece
         self.arrays = {name: numpy_helper.to_array(value) for name, value in piece.constants.items()}
@@ -95,7 +97,7 @@ class _Quantiser:
         # The forms in which a value of the skeleton exists.
         self.reals = {"input": "input"}
         self.bytes: dict[str, str] = {}
-        self.stored: dict[str, tuple[str, Currents]] = {}
+        self.stored: dict[str, tuple[str, float, int]] = {}
         self.limits: dict[str, int] = {}
 
     def run(self) -> Assembly:
@@ -105,7 +107,7 @@ class _Quantiser:
                 self.limits[node.output[0]] = limit
             if node.domain == DOMAIN:
                 self._neurons(node)
-            elif node.op_type == "Conv" and node.input[1] in self.currents:
+            elif node.op_type == "Conv" and node.input[1] in self.rounded:
                 self._convolution(node)
             elif node.op_type == "MaxPool" and limit is not None:
                 self._pool(node)
@@ -123,7 +125,7 @@ class _Quantiser:
             elif name in self.bytes:
                 self.reals[name] = self.g.op("Cast", [self.bytes[name]], f"{name}/real", to=TensorProto.FLOAT)
             elif name in self.stored:
-                self.reals[name] = self._dequantised(*self.stored[name], 1.0, f"{name}/real")
+                self.reals[name] = self._dequantised(*self.stored[name], f"{name}/real")
             else:  # a sum that was left for neurons to take apart
                 a, b = self.made_by[name].input
                 self.reals[name] = self.g.op("Add", [self.real(a), self.real(b)], name)
@@ -135,38 +137,37 @@ class _Quantiser:
             self.bytes[name] = self.g.op("Cast", [self.real(name)], f"{name}/byte", to=TensorProto.UINT8)
         return self.bytes[name]
 
-    def _dequantised(self, value: str, currents: Currents, factor: float, out: str) -> str:
-        scale = self.g.constant(f"{out}/scale", np.float32(currents.scale) * np.float32(factor))
-        return self.g.op(
-            "DequantizeLinear", [value, scale, self.g.constant(f"{out}/zero", np.uint8(currents.zero))], out
-        )
+    def _dequantised(self, value: str, scale: float, zero: int, out: str, factor: float = 1.0) -> str:
+        scaled = self.g.constant(f"{out}/scale", np.float32(scale) * np.float32(factor))
+        return self.g.op("DequantizeLinear", [value, scaled, self.g.constant(f"{out}/zero", np.uint8(zero))], out)
 
     def _pool(self, node: NodeProto) -> None:
         self.g.nodes.append(renamed(node, {node.input[0]: self.byte(node.input[0])}, ""))
         self.bytes[node.output[0]] = node.output[0]
 
     def _convolution(self, node: NodeProto) -> None:
-        name, out, currents = node.input[1], node.output[0], self.currents[node.input[1]]
+        name, out, rounded = node.input[1], node.output[0], self.rounded[node.input[1]]
         weight = self.arrays[name]
-        bias = (
-            self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(len(weight), np.float32)
-        )
-        scale, rounded, whole_bias = round_weights(weight, bias)
+        scale = scales(weight)
+        if rounded.weight.shape != weight.shape or np.abs(rounded.weight - in_units(weight)).max() > FARTHEST:
+            raise ZooError(f"int8: the rounded weights of {name} are not those of the network")
+        bias = self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros_like(scale)
+        most = 2**31 - 1
         constants = {
             "input_scale": np.float32(1),
             "input_zero": np.uint8(0),
-            name: rounded,
+            name: rounded.weight,
             f"{name}/scale": scale,
-            f"{name}/zero": np.zeros(len(weight), np.int8),
-            f"{name}/currents_scale": np.float32(currents.scale),
-            f"{name}/currents_zero": np.uint8(currents.zero),
-            f"{name}/bias": whole_bias,
+            f"{name}/zero": np.zeros(len(scale), np.int8),
+            f"{name}/currents_scale": np.float32(rounded.scale),
+            f"{name}/currents_zero": np.uint8(rounded.zero),
+            f"{name}/bias": np.clip(np.rint(bias / scale), -most, most).astype(np.int32),
         }
         names = [self.g.constant(key, value) for key, value in constants.items()]
         made = helper.make_node("QLinearConv", [self.byte(node.input[0]), *names], [out], out)
         made.attribute.extend(node.attribute)
         self.g.nodes.append(made)
-        self.stored[out] = out, currents
+        self.stored[out] = out, rounded.scale, rounded.zero
 
     def _only_neurons_read(self, node: NodeProto) -> bool:
         """Whether a sum is the current of one layer of neurons alone, which takes its summands."""
@@ -222,12 +223,13 @@ class _Quantiser:
         if node is not None and node.op_type == "Concat" and list(node.input) == [node.input[0]] * steps:
             same = self.real(node.input[0])  # the current of an image, the same at every step
             return lambda t, factor, out: g.op("Mul", [same, g.constant(f"{out}/factor", np.float32(factor))], out)
-        in_bytes = Currents(1.0, 0) if name in self.bytes else None
-        value, currents = self.stored.get(name, (self.bytes.get(name), in_bytes))
-        pieces = self._split(name, value or self.real(name))
-        if currents is None:
+        in_bytes = (self.bytes[name], 1.0, 0) if name in self.bytes else None
+        if (found := self.stored.get(name, in_bytes)) is None:
+            pieces = self._split(name, self.real(name))
             return lambda t, factor, out: g.op("Mul", [pieces[t], g.constant(f"{out}/factor", np.float32(factor))], out)
-        return lambda t, factor, out: self._dequantised(pieces[t], currents, factor, out)
+        value, scale, zero = found
+        pieces = self._split(name, value)
+        return lambda t, factor, out: self._dequantised(pieces[t], scale, zero, out, factor)
 
     def _split(self, name: str, value: str) -> list[str]:
         steps = self.parts.timesteps
@@ -238,15 +240,6 @@ class _Quantiser:
             split = helper.make_node("Split", [value], pieces, f"{name}/split", axis=0, num_outputs=steps)
             self.g.nodes.append(split)
         return pieces
-
-
-def round_weights(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Scale of each output channel, weights in eight bits, and biases in units of that scale."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    rounded = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
-    most = 2**31 - 1
-    return scale, rounded, np.clip(np.rint(bias / scale), -most, most).astype(np.int32)
 
 
 def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:

@@ -284,6 +284,8 @@ def test_paths_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "file" / "x.onnx", tmp_path):
         with pytest.raises(ZooError, match="cannot write"):
             export.to_onnx(network(), path)
+    with pytest.raises(ZooError, match="cannot write"):  # before the export, not after it
+        command.main(["nosuchmodel", "-o", str(tmp_path / "x.onnx"), "--json", str(tmp_path)])
 
 
 def test_verification_images_are_checked(exact):
@@ -330,7 +332,7 @@ def test_benchmark_command_reads_pixels(exact, tmp_path, capsys):
     net, path = exact
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=pixels, labels=np.zeros(6, np.int64))
-    arguments = [str(path), "--data", str(tmp_path / "data.npz"), "--limit", "4", "--runs", "2"]
+    arguments = [str(path), "--data", str(tmp_path / "data.npz"), "--limit", "4", "--runs", "2", "--no-memory"]
     bench_ort.main([*arguments, "--json", str(tmp_path / "result.json")])
     result = json.loads((tmp_path / "result.json").read_text())
     check(result, "this test")
@@ -344,7 +346,8 @@ def test_benchmark_command_reads_pixels(exact, tmp_path, capsys):
 
 def test_benchmark_command_knows_the_data_sets(sresnet, tmp_path):
     result = tmp_path / "result.json"
-    bench_ort.main([str(sresnet[0]), "--data", "digits", "--limit", "8", "--runs", "1", "--json", str(result)])
+    words = ["--data", "digits", "--limit", "8", "--runs", "1", "--no-memory", "--json", str(result)]
+    bench_ort.main([str(sresnet[0]), *words])
     measured = json.loads(result.read_text())
     check(measured, "this test")
     assert (measured["dataset"], measured["images"], measured["timesteps"]) == ("digits", 8, 2)

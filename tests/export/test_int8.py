@@ -18,7 +18,8 @@ from export.describe import add_description
 from export.graph import CURRENTS, build_graph, metadata
 from export.int8 import convolutions
 from export.int8.calibration import calibrate, stored
-from export.int8.quantised import doubling, round_weights
+from export.int8.quantised import doubling
+from export.int8.rounding import in_units, least_change, moments, nearest, scales
 from export.parts import take_apart
 from export.session import create_session
 from zoo import ZooError
@@ -35,7 +36,7 @@ def noise(model, count=8):
 def right():
     torch.manual_seed(0)
     net = network()
-    return net, add_description(build_graph(net, currents=calibrate(net, noise(net))), net)
+    return net, add_description(build_graph(net, rounded=calibrate(net, noise(net))), net)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,11 @@ def lie(proto):
     entry.value = json.dumps(told)
 
 
+def one_more(array):
+    array.flat[0] += -1 if array.flat[0] > 0 else 1
+    return array
+
+
 CHANGES = {
     "weight": lambda p: constant(p, "conv2.weight", lambda a: np.where(a == a.max(), a - 9, a).astype(a.dtype)),
     "scale": lambda p: constant(p, "conv2.weight/scale", lambda a: a * np.float32(1.1)),
@@ -100,6 +106,7 @@ CHANGES = {
     "reset": lambda p: node(p, "ThresholdedRelu").attribute[0].__setattr__("f", -1e9),
     "spikes": swap_spikes,
     "told": lie,
+    "one rounding": lambda p: constant(p, "conv2.weight", one_more),
 }
 
 
@@ -116,7 +123,7 @@ def test_a_changed_graph_is_refused(right, change):
 def test_the_right_graph_passes(right):
     net, proto = right
     assert export.verify(net, proto.SerializeToString())["dyadic"]["identical"]
-    assert all(scale > 0 and 0 <= zero <= 255 for scale, zero in metadata(proto, CURRENTS).values())
+    assert all(scale > 0 and 0 <= zero <= 255 for scale, zero, _ in metadata(proto, CURRENTS).values())
 
 
 def test_currents_lie_in_their_range():
@@ -124,15 +131,35 @@ def test_currents_lie_in_their_range():
     scale, zero = stored(low, high)
     assert (0 - zero) * scale == pytest.approx(low, abs=scale)
     assert (255 - zero) * scale == pytest.approx(high, abs=scale)
-    assert stored(0.0, 0.0).scale > 0
+    assert stored(0.0, 0.0)[0] > 0
 
 
 def test_weights_are_rounded_by_output_channel():
     weight = np.float32([[[[1.0]], [[-0.5]]], [[[0.0]], [[0.0]]]])
-    scale, rounded, bias = round_weights(weight, np.float32([0.25, 1.0]))
-    assert scale.tolist() == pytest.approx([1 / 127, 1])
-    assert rounded.reshape(2, 2).tolist() == [[127, -64], [0, 0]]
-    assert bias.tolist() == [32, 1]
+    assert scales(weight).tolist() == pytest.approx([1 / 127, 1])
+    assert nearest(weight).reshape(2, 2).tolist() == [[127, -64], [0, 0]]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_rounding_for_the_output_beats_rounding_to_nearest(groups):
+    """Inputs that are correlated, as spikes are; the second moments are those of the convolution itself."""
+    torch.manual_seed(0)
+    shared = torch.rand(64, 1, 12, 12) * torch.rand(1, 8, 1, 1)
+    x = (shared + 0.3 * torch.rand(64, 8, 12, 12) > 0.5).float()
+    weight = torch.randn(16, 8 // groups, 3, 3).numpy()
+    form = {"padding": 1, "stride": 2, "groups": groups}
+    moment = moments(x, [3, 3], [2, 2], [1, 1, 1, 1], [1, 1], groups=groups, rows=10**6)
+    exact = torch.nn.functional.conv2d(x, torch.from_numpy(in_units(weight)), **form)
+
+    def error(rounded):
+        return (torch.nn.functional.conv2d(x, torch.from_numpy(rounded).float(), **form) - exact).square().sum()
+
+    best = least_change(weight, moment)
+    assert error(best) < 0.8 * error(nearest(weight))
+    assert np.abs(best - in_units(weight)).max() < 2
+    flat = (nearest(weight) - in_units(weight)).reshape(groups, -1, moment.shape[1])
+    told = np.einsum("goi,gij,goj->", flat, moment.numpy(), flat)
+    assert told == pytest.approx(error(nearest(weight)).item(), rel=1e-3)
 
 
 def test_which_neurons_have_the_fast_form():

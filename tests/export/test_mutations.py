@@ -24,11 +24,12 @@ from zoo import ZooError
 
 @pytest.fixture(scope="module")
 def right(one_thread):
-    """A network, and its right graph in every layout."""
+    """A network, and its right graph in every layout, and a flat one in half precision."""
     torch.manual_seed(0)
     net = network()
     net.lif1.decay, net.lif1.threshold = 0.7, 0.9  # numbers that no other layer has
-    return net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
+    graphs = {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
+    return net, graphs | {"fp16": add_description(build_graph(net, half=True), net)}
 
 
 def constant(proto, wanted, change):
@@ -136,15 +137,13 @@ def test_the_right_file_passes(right):
     export.verify(net, graphs["flat"].SerializeToString())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "fp16"])
 @pytest.mark.parametrize("mutation", ALL, ids=lambda m: m.__name__)
 def test_a_wrong_graph_is_refused(mutation, layout, right, monkeypatch):
     net, graphs = right
     # Running the graph may find it too, but here the rest has to; and tracing 48 times is slow.
     monkeypatch.setattr(sys.modules["export.verify"], "run_gate", lambda *args: {})
-    monkeypatch.setattr(
-        sys.modules["export.verify"], "build_graph", lambda model, layout, *_: copy.deepcopy(graphs[layout])
-    )
+    monkeypatch.setattr(sys.modules["export.verify"], "build_graph", lambda *_, **__: copy.deepcopy(graphs[layout]))
     with pytest.raises(ZooError, match="verification failed"):
         export.verify(net, changed(graphs[layout], mutation).SerializeToString())
 

@@ -1,0 +1,34 @@
+"""fp16: weights of convolutions over spikes in half precision, so a file has half the size; computed is in float32.
+
+Membrane potentials, thresholds and currents stay in float32, where a rounding would flip the decision to spike; so do
+the stem, whose rounding meets every image in full, and the classifier. ONNX Runtime casts the weights to float32 once,
+when it loads the file: a run takes as long as that of a float32 file. To compute in half precision would be no gain on
+a CPU, whose provider casts all that a convolution reads and writes to float32 and back; and for bfloat16 it has none.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from zoo.errors import ZooError
+
+from .assembly import Assembly
+
+
+def stored_in_half(g: Assembly, weights: Iterable[str]) -> None:
+    """Store these constants of a graph in half precision.
+
+    Raises:
+        ZooError: there is none, or one is too large for it.
+    """
+    casts = []
+    if not (weights := list(weights)):
+        raise ZooError("no fp16: this network has no convolution over spikes with weights of its own")
+    for name in weights:
+        array = numpy_helper.to_array(g.constants.pop(name))
+        if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+            raise ZooError(f"no fp16: the weight {name} has numbers beyond half precision; take fp32")
+        half = g.constant(f"{name}/half", array.astype(np.float16), shared=False)
+        casts.append(helper.make_node("Cast", [half], [name], name, to=TensorProto.FLOAT))
+    g.nodes[:0] = casts

@@ -1,0 +1,70 @@
+"""Which network a command means: a checkpoint, a published one, an untrained one; or the one that a file is of."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from timm.models import split_model_name_tag
+from torch import nn
+
+import zoo
+from zoo.errors import ZooError
+from zoo.files import parse_json
+from zoo.load import check_name, is_path
+
+from .about import About
+from .describe import describe, weights_sha256
+
+_SAME = ("timesteps", "num_classes", "input_size", "encoding", "neuron")
+"""Entries of a file's metadata that say what its network computes, whatever the weights."""
+
+
+def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
+    """The network that a command line names, and what its file must say about weights that nobody trained."""
+    if is_path(source) or source.startswith(("hf-hub:", "local-dir:")):
+        return zoo.load(source, **kwargs), {}
+    check_name(source)
+    if zoo.list_pretrained(f"{split_model_name_tag(source)[0]}.*"):
+        return zoo.load(source, **kwargs), {}
+    print(f"{source} has no published weights: taking its initialisation with seed 0, untrained", file=sys.stderr)
+    return _untrained(source, **kwargs), {"initialisation": "seed 0"}
+
+
+def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | None = None) -> nn.Module:
+    """The network that a file is of, in evaluation mode: its architecture, neurons, steps, and its weights if they are
+    published or `source` has them. Others are those of seed 0, with which dense operations take as long.
+
+    Args:
+        path: the file, for errors.
+        proto: its graph.
+        about: its metadata.
+        source: a checkpoint or model to take instead of the one that the metadata name.
+
+    Raises:
+        ZooError: there is no such network here, or it is not that of the file.
+    """
+    name = ".".join(filter(None, (about.architecture, about.tag)))
+    if source is not None:
+        model, _ = load(source, timesteps=about.timesteps)
+    elif zoo.list_pretrained(name):
+        model = zoo.load(name, timesteps=about.timesteps)
+    else:
+        model = _untrained(about.architecture, timesteps=about.timesteps, num_classes=about.num_classes)
+    said, found = {p.key: p.value for p in proto.metadata_props}, describe(model)
+    for key in _SAME:
+        if key in said and parse_json(said[key], key) != parse_json(found[key], key):
+            raise ZooError(
+                f"{path} says {key} {said[key]:.100}, and {source or name} has {found[key]:.100}: name the checkpoint "
+                "that the file was exported from with --network"
+            )
+    if weights_sha256(model) != about.weights_sha256:
+        print(f"baselines have other weights than {path}: those of {source or 'seed 0'}", file=sys.stderr)
+    return model.eval()
+
+
+def _untrained(architecture: str, **kwargs: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = zoo.create_model(architecture, **kwargs)
+    return model

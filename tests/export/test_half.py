@@ -1,0 +1,93 @@
+"""Half precision: weights of convolutions over spikes alone, exact on the exact copy, refused where changed."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from test_export import network
+
+import export
+from export.assembly import Assembly
+from export.describe import add_description
+from export.graph import build_graph
+from export.half import stored_in_half
+from export.int8 import convolutions
+from export.parts import take_apart
+from export.session import create_session
+from zoo import ZooError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def right(one_thread):
+    torch.manual_seed(0)
+    net = network()
+    return net, add_description(build_graph(net, half=True), net)
+
+
+def halves(proto):
+    return [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT16]
+
+
+@pytest.mark.parametrize("layout", ["flat", pytest.param("loop", marks=pytest.mark.slow)])
+def test_the_gate_passes(layout, tmp_path):
+    net = network()
+    whole = export.to_onnx(net, tmp_path / "fp32.onnx", layout=layout, verify=False)
+    report = export.to_onnx(net, tmp_path / "fp16.onnx", layout=layout, precision="fp16")
+    assert report["verification"]["dyadic"]["identical"]
+    assert report["metadata"]["precision"] == "fp16"
+    proto = onnx.load(tmp_path / "fp16.onnx")
+    stored = {t.name.removesuffix("/half") for t in halves(proto)}
+    assert stored == set(convolutions(take_apart(net, all_steps=True)))
+    assert "conv1.weight" not in stored
+    saved = whole["bytes"] - report["bytes"]
+    assert saved == pytest.approx(2 * sum(int(np.prod(t.dims)) for t in halves(proto)), rel=0.2)
+
+
+def test_weights_are_rounded_and_nothing_else(right):
+    net, proto = right
+    rounded = build_graph(net)
+    for tensor in rounded.graph.initializer:
+        if f"{tensor.name}/half" in {t.name for t in halves(proto)}:
+            array = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    a, b = (create_session(p.SerializeToString()).run(["logits"], {"input": x})[0] for p in (rounded, proto))
+    assert np.array_equal(a, b)
+
+
+def test_the_right_graph_passes(right, monkeypatch):
+    """And a changed one does not: see test_mutations."""
+    net, proto = right
+    monkeypatch.setattr(sys.modules["export.verify"], "run_gate", lambda *_: {})  # which ran above
+    export.verify(net, proto.SerializeToString())
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(ZooError, match=r"no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution"):
+        export.to_onnx(network(), tmp_path / "x.onnx", precision="bf16")
+    g = Assembly()
+    g.constant("w", np.float32([70_000]), shared=False)
+    with pytest.raises(ZooError, match="beyond half precision"):
+        stored_in_half(g, ["w"])
+    with pytest.raises(ZooError, match="no convolution over spikes"):
+        stored_in_half(g, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cpu_provider_has_no_bfloat16_convolution():
+    """What the refusal of bf16 rests on: once this fails, it is to be measured anew."""
+    kind = TensorProto.BFLOAT16
+    values = [onnx.helper.make_tensor_value_info(name, kind, [1, 1, 4, 4]) for name in "xy"]
+    weight = onnx.helper.make_tensor("w", kind, [1, 1, 1, 1], b"\0\0", raw=True)
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10)
+    with pytest.raises(ZooError, match="Could not find an implementation for Conv"):
+        create_session(proto.SerializeToString())
