@@ -7,6 +7,7 @@ from typing import Any
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
+from zoo.record import seal
 
 from .baselines import BASELINES
 from .benchmark import Latencies, read_file, record
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         result = side_by_side(files, args.against, asked, images=images, **made_of, **how)
         subjects = result["subjects"]
     if args.json:
-        write_json(args.json, result)
+        write_json(args.json, seal(result))
     print(table(result, subjects))
 
 

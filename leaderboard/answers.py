@@ -9,6 +9,7 @@ import sys
 from zoo.errors import CommandParser, run_command
 from zoo.files import atomic_write
 
+from .__main__ import COMMANDS as OF_BOARD
 from .command import ANSWERS, COMMANDS, HELP, LIST, Command, short_forms
 
 _COLUMNS = "100"
@@ -17,13 +18,16 @@ _COLUMNS = "100"
 def render() -> dict[str, str]:
     """Every file of answers/, from its name to its text."""
     os.environ["COLUMNS"] = _COLUMNS
-    return {HELP.format(name): _help(name) for name in COMMANDS} | {LIST: _said(COMMANDS["list"])}
+    helps = {HELP.format(name): _help(name) for name in COMMANDS}
+    helps |= {HELP.format(f"leaderboard-{name}"): _help("leaderboard", name) for name in OF_BOARD}
+    return helps | {LIST: _said(COMMANDS["list"])}
 
 
-def _help(name: str) -> str:
-    usage, rest = _said(COMMANDS[name], "--help").split("\n\n", 1)
+def _help(name: str, *below: str) -> str:
+    usage, rest = _said(COMMANDS[name], *below, "--help").split("\n\n", 1)
     # The later lines of a usage begin below its first argument.
-    before, now = (" " * len(f"usage: {form} ") for form in (COMMANDS[name].long_form, f"snn-zoo {name}"))
+    forms = (" ".join([form, *below, ""]) for form in (COMMANDS[name].long_form, f"snn-zoo {name}"))
+    before, now = (" " * len(f"usage: {form}") for form in forms)
     return short_forms(usage.replace(f"\n{before}", f"\n{now}") + "\n\n" + rest)
 
 

@@ -3,66 +3,31 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from recipes.lineage import Ancestor, identity, is_own, known_runs, started_from, written
 from zoo.errors import ZooError, shown
-from zoo.files import TEXT_LIMIT, read_bytes, sha256_of
-from zoo.record import read, when
+from zoo.files import sha256_of
+from zoo.record import COSTS, when
 
-Result = dict[str, Any]
+from .evidence import counted_otherwise, parts, read_record
+from .row import Graph, Result, Row, name_of
+
 Results = Mapping[str, Result]  # from the path below the results folder to the content
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
 _TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds", "test_reads")
+_RECIPE = ("recipe_sha256", "started_from", "recipe")
 # A mean over runs that differ in one of these would mean nothing.
 _ALIKE = ("timesteps", "params", "train_images", "epochs", "images", "scaling")
 _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 
-@dataclass(frozen=True)
-class Row:
-    """One recipe on one dataset: the mean over its seeds. None where nothing was measured."""
-
-    dataset: str
-    model: str
-    tag: str
-    runs: int  # seeds
-    images: int  # test images
-    top1: float  # percent, mean over runs
-    top1_std: float | None  # points, sample standard deviation over runs; None for a single run
-    spikes_per_image: float | None  # all spikes of all layers and timesteps, mean over images and runs
-    timesteps: int
-    params: int
-    epochs: int | None
-    scaling: str | None  # gradient-scaling rule
-    train_seconds: float | None  # median over runs
-    test_reads: int  # runs of the comparison that read the test set: as stated, or as counted where that is more
-    onnx_latency_ms: float | None  # p50, batch 1, one CPU thread
-    onnx_bytes: int | None
-    onnx_top1: float | None  # percent, on the graph that onnx_latency_ms times
-    commits: tuple[str, ...]
-    published_top1: float | None  # percent; a published number, never ours
-    published_spikes_per_image: float | None
-    published_citation: str | None
-    evidence: tuple[tuple[str, Result], ...]  # (file, content): all files of its runs, then ONNX measurements
-
-    @property
-    def name(self) -> str:
-        """`<model>.<tag>`, as in the recipe, the folder and the Hub repository."""
-        return _name(self.model, self.tag)
-
-    @property
-    def path(self) -> str:
-        """`<dataset>/<name>`: its folder below the results, and its place in the page."""
-        return f"{self.dataset}/{self.name}"
-
-
 def folder_of(result: Result) -> str:
     """Where a result belongs below the results folder: `<dataset>/<model>.<tag>`; without a dataset, `none/...`."""
-    return f"{result['dataset'] or 'none'}/{_name(result['model'], result['tag'])}"
+    return f"{result['dataset'] or 'none'}/{name_of(result)}"
 
 
 def load_results(folder: Path) -> dict[str, Result]:
@@ -74,36 +39,27 @@ def load_results(folder: Path) -> dict[str, Result]:
     results = {}
     for path in sorted(folder.rglob("*.json")):
         relative = path.relative_to(folder)
-        result = read(path)
+        result = read_record(path)
         if relative.parent.as_posix() != folder_of(result):
             raise ZooError(f"{path}: lies in {relative.parent.as_posix()!r}, its content says {folder_of(result)!r}")
         results[relative.as_posix()] = result
     return results
 
 
-def read_additions(files: Iterable[Path], folder: Path) -> dict[str, tuple[Result, bytes]]:
-    """Read and check files to be added: content and raw bytes by path below `folder`, without what is already there.
-
-    Raises:
-        ZooError: a file is missing, malformed or breaks the schema.
-    """
-    additions = {}
-    for file in files:
-        result, raw = read(file), read_bytes(file, TEXT_LIMIT)
-        home = folder_of(result)
-        if all(read_bytes(known, TEXT_LIMIT) != raw for known in (folder / home).glob("*.json")):
-            # Kind, seed and weights for people; the start of the content's hash because one run can be measured often.
-            seed = f"_seed{result['seed']}" if result.get("seed") is not None else ""
-            name = f"{result['kind']}{seed}_{result['weights_sha256'][:8]}_{sha256_of(raw)[:8]}.json"
-            additions[f"{home}/{name}"] = (result, raw)
-    return additions
+def file_name(result: Result, raw: bytes) -> str:
+    """What the file of a result is called: kind, seed and weights for people; the start of the hash of its bytes, as
+    one run can be measured often, and so that a file that was changed shows."""
+    seed = next(iter(parts("", result).values()))["seed"]
+    words = [result["kind"], *([] if seed is None else [f"seed{seed}"]), result["weights_sha256"][:8]]
+    return "_".join([*words, sha256_of(raw)[:8]]) + ".json"
 
 
 def rows(results: Results) -> list[Row]:
     """One row for each dataset, model and tag that was measured on a test split: by dataset, then best top-1 first.
 
     Measurements of the same weights are one run: the one over most images counts, of these the newest. Measurements
-    that disagree, a seed that was trained twice and an ONNX measurement without a row are reported on stderr.
+    that disagree, a seed that was trained twice, a part of a test set of which others have more and an ONNX measurement
+    without a row are reported on stderr.
 
     Raises:
         ZooError: runs that would share a row differ in one of `_ALIKE`.
@@ -111,22 +67,30 @@ def rows(results: Results) -> list[Row]:
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
     reads: dict[str, set[str]] = defaultdict(set)  # from comparison to the weights that read the test set
-    for origin, result in results.items():
+    most: dict[str, int] = defaultdict(int)  # from data set to the most test images of a result
+    for origin, result in (item for file, whole in results.items() for item in parts(file, whole).items()):
         if result["kind"] == "onnx":
             graphs[origin] = result
         elif result["split"] == "test":
             groups[result["dataset"], result["model"], result["tag"]][origin] = result
             reads[result["comparison"]].add(result["weights_sha256"])
+            most[result["dataset"]] = max(most[result["dataset"]], result["images"])
     table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
     for origin in sorted(graphs.keys() - shown):
         _warn(f"{origin} is in no row: no test result in the table has its weights, dataset and timesteps")
-    return sorted(table, key=lambda row: (row.dataset, -row.top1, row.name))
+    for row in table:
+        if (row.images or 0) < most[row.dataset]:
+            _warn(f"{row.path} is left out: {row.images} test images, where others have {most[row.dataset]}")
+    kept = [row for row in table if row.images == most[row.dataset]]
+    return sorted(kept, key=lambda row: (row.dataset, -row.top1, row.name))
 
 
 def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[str]]) -> Row:
-    runs = _one_per_seed(_one_per_weights(group))
-    _check_alike(runs)
+    runs = _one_per_weights(group)
+    _check_alike(runs, ("recipe_sha256",))  # first, or of two recipes the newer would go for the seed trained again
+    runs = _one_per_seed(runs)
+    _check_alike(runs, _ALIKE)
     first = next(iter(runs.values()))
     top1 = [run["top1"] for run in runs.values()]
     weights = {run["weights_sha256"] for run in runs.values()}
@@ -137,35 +101,52 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         and graph["dataset"] in (None, first["dataset"])
         and graph["timesteps"] == first["timesteps"]  # the same weights, unrolled further, are another network
     }
-    graph, latency = _best_graph(graphs)
     # Of a run, every file: the newest gives the numbers, the oldest is often the one with the training command.
     files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
     counted = [len(reads[result["comparison"]]) for result in files.values()]
     evidence = (*files.items(), *graphs.items())
     reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
+    plugins = {(plugin["file"], plugin["sha256"]) for _, result in evidence for plugin in result.get("plugins") or ()}
+    chains = [(run, *(ancestor._asdict() for ancestor in run["started_from"])) for run in runs.values()]
+    epochs, seconds = ([_total(chain, key) for chain in chains] for key in ("epochs", "train_seconds"))
     return Row(
         dataset=first["dataset"],
         model=first["model"],
         tag=first["tag"],
+        tier="measured" if _is_ours(runs) else "checkpoint",
+        top1=fmean(top1),
         runs=len(runs),
         images=first["images"],
-        top1=fmean(top1),
         top1_std=stdev(top1) if len(top1) > 1 else None,
-        spikes_per_image=_reduce(fmean, runs, "spikes_per_image"),
         timesteps=first["timesteps"],
         params=first["params"],
-        epochs=_reduce(max, runs, "epochs"),
         scaling=_reduce(max, runs, "scaling"),
-        train_seconds=_reduce(median, runs, "train_seconds"),
         test_reads=max(_reduce(max, runs, "test_reads") or 0, *counted),
-        onnx_latency_ms=latency,
-        onnx_bytes=graph.get("onnx_bytes"),
-        onnx_top1=graph.get("top1"),
+        recipe_sha256=first["recipe_sha256"],
+        recipe=first["recipe"],
+        started_from=first["started_from"],
+        epochs=max((total for total in epochs if total is not None), default=None),
+        train_seconds=median(known) if (known := [total for total in seconds if total is not None]) else None,
+        spikes_per_image=_reduce(fmean, runs, "spikes_per_image"),
+        spikes_per_layer=_mean_by_key(runs, "spikes_per_layer"),
+        spikes_per_step=_mean_by_place(runs, "spikes_per_step"),
+        effective_acs=_reduce(fmean, runs, "Effective_ACs"),
+        effective_macs=_reduce(fmean, runs, "Effective_MACs"),
+        dense=_reduce(fmean, runs, "Dense"),
+        products=_mean_by_key(runs, "products"),
+        energy_uj=_reduce(fmean, runs, "energy_uj"),
+        activation_sparsity=_reduce(fmean, runs, "activation_sparsity"),
+        membrane_updates=_reduce(fmean, runs, "membrane_updates"),
+        footprint_bytes=_reduce(fmean, runs, "footprint_bytes"),
+        connection_sparsity=_reduce(fmean, runs, "connection_sparsity"),
+        graphs=_best_graphs(graphs, runs),
         commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
+        dirty=any((result["commit"] or "").endswith("-dirty") for _, result in evidence),
+        plugins=tuple(sorted(plugins)),
+        evidence=evidence,
         published_top1=reference.get("top1"),
         published_spikes_per_image=reference.get("spikes_per_image"),
         published_citation=reference.get("citation"),
-        evidence=evidence,
     )
 
 
@@ -181,10 +162,14 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
         if max(top1) - min(top1) > _TOLERANCE:
             _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
         runs[kept] = dict(group[kept])
-        for key in _TRAINING:
-            known = (group[origin].get(key) for origin in reversed(origins))
-            runs[kept][key] = next((value for value in known if value is not None), None)
+        # What an operation count of the same images left out, an older one may have.
+        same_images = [origin for origin in origins if group[origin]["images"] == group[kept]["images"]]
+        for keys, known in ((_TRAINING + _RECIPE, origins), (tuple(COSTS), same_images)):
+            for key in keys:
+                values = (group[origin].get(key) for origin in reversed(known))
+                runs[kept][key] = next((value for value in values if value is not None), None)
         runs[kept]["scaling"] = (runs[kept]["scaling"] or {}).get("name")
+        _add_recipe(runs[kept])
     return runs
 
 
@@ -199,19 +184,54 @@ def _one_per_seed(runs: Results) -> dict[str, Result]:
     return {origin: runs[origin] for origin in sorted(by_seed.values())}
 
 
-def _best_graph(graphs: Results) -> tuple[Result, float | None]:
-    """The newest ONNX measurement with a latency at batch 1 on one CPU thread, else the newest; {} without any."""
-    newest = sorted(graphs, key=lambda origin: (when(graphs[origin]), origin), reverse=True)
-    for origin in newest:
-        for entry in graphs[origin]["latency"]:
-            if graphs[origin]["provider"] == "CPUExecutionProvider" and entry["batch"] == entry["threads"] == 1:
-                return graphs[origin], entry["p50_ms"]
-    return (graphs[newest[0]], None) if newest else ({}, None)
+def _add_recipe(run: Result) -> None:
+    """The recipe and what it started from: as the run says, or its checkpoint where it is older than these keys."""
+    known = known_runs().get(run["weights_sha256"])
+    if run["recipe_sha256"] is None and known:
+        run["recipe"], run["recipe_sha256"] = written(known.config), identity(known.config)
+        run["started_from"] = started_from(known.config)
+    else:
+        run["started_from"] = tuple(Ancestor(**ancestor) for ancestor in run["started_from"] or ())
 
 
-def _check_alike(runs: Results) -> None:
-    for key in _ALIKE:
-        seen = {value: origin for origin, run in runs.items() if (value := run[key]) is not None}
+def _is_ours(runs: Results) -> bool:
+    """Whether a recipe of this repository trained all of these.
+
+    A training's result that is older than the hash of its recipe was made by a command of this repository.
+    """
+    return all(
+        run["train_seconds"] is not None if run["recipe_sha256"] is None else is_own(run["recipe_sha256"])
+        for run in runs.values()
+    )
+
+
+def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
+    """For each precision and layout: a measurement of as many images as the runs' before one of fewer, one with a
+    latency at batch 1 on one CPU thread before one without, a newer before an older."""
+    by_weights = {run["weights_sha256"]: run for run in runs.values()}
+    best: dict[tuple[str, str], tuple[Any, Graph]] = {}
+    for origin, graph in graphs.items():
+        on_cpu = graph["provider"] == "CPUExecutionProvider"
+        times = [entry["p50_ms"] for entry in graph["latency"] if on_cpu and entry["batch"] == entry["threads"] == 1]
+        run = by_weights[graph["weights_sha256"]]
+        whole = graph["images"] == run["images"]
+        seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
+        precision, layout = graph.get("precision") or "fp32", graph.get("layout") or "flat"  # as before these keys
+        rank = whole, bool(times), when(graph), origin
+        if (precision, layout) not in best or rank > best[precision, layout][0]:
+            found = Graph(
+                precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
+                provider=graph["provider"], spikes_differ=counted_otherwise(run, graph), file=origin,
+            )  # fmt: skip
+            best[precision, layout] = rank, found
+    order = {"fp32": 0, "flat": 0}
+    return tuple(best[key][1] for key in sorted(best, key=lambda key: [(order.get(word, 1), word) for word in key]))
+
+
+def _check_alike(runs: Results, keys: Iterable[str]) -> None:
+    for key in keys:
+        # What is not known may be anything; but an unknown recipe is another one than a known.
+        seen = {run[key]: origin for origin, run in runs.items() if run[key] is not None or key == "recipe_sha256"}
         if len(seen) > 1:
             values = ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
             raise ZooError(f"runs of one model and tag must agree in {key}: {values}")
@@ -222,8 +242,20 @@ def _reduce(function: Any, runs: Results, key: str) -> Any:
     return function(values) if values else None
 
 
-def _name(model: str, tag: str) -> str:
-    return f"{model}.{tag}" if tag else model
+def _total(chain: Iterable[Result], key: str) -> Any:
+    """The sum over a training and all that it started from; unknown where a part of it is."""
+    values = [part[key] for part in chain]
+    return None if None in values else sum(values)
+
+
+def _mean_by_key(runs: Results, key: str) -> dict[str, float] | None:
+    values = [run[key] for run in runs.values() if run[key] is not None]
+    return {name: fmean(value[name] for value in values if name in value) for name in values[0]} if values else None
+
+
+def _mean_by_place(runs: Results, key: str) -> tuple[float, ...] | None:
+    values = [run[key] for run in runs.values() if run[key] is not None]
+    return tuple(map(fmean, zip(*values, strict=True))) if values else None
 
 
 def _warn(message: str) -> None:

@@ -43,7 +43,7 @@ COMMANDS = {
     "scaling-cost": Command("what cheap forms of gradient scaling cost", "recipes.scaling_cost"),
     "export": Command("write a verified ONNX graph", "export.__main__"),
     "bench-ort": Command("accuracy, spikes and latency of a graph in ONNX Runtime", "export.bench_ort"),
-    "leaderboard": Command("render tables and pages from result files", "leaderboard.__main__"),
+    "leaderboard": Command("measure, keep what was measured, render tables and pages", "leaderboard.__main__"),
     "list": Command("the networks, and the names that keywords take", "zoo.__main__", ("list",)),
     "info": Command("one network or rule in detail", "zoo.__main__", ("info",)),
     "push": Command("publish a run on a Hub", "zoo.hub.__main__", ("push",)),
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     name, *words = (sys.argv[1:] if argv is None else argv) or [""]
     asks = not {"-h", "--help"}.isdisjoint([name, *words])
     if name in COMMANDS:
-        text = (ANSWERS / HELP.format(name)).read_text() if asks else _listed(words) if name == "list" else ""
+        text = _help_of(name, words) if asks else _listed(words) if name == "list" else ""
         if not text:
             _run(COMMANDS[name], words)
     elif asks:
@@ -87,6 +87,13 @@ def _run(command: Command, words: list[str]) -> None:
             raise ZooError(short_forms(str(error))) from error
 
     run_command(run, [*command.words, *words])
+
+
+def _help_of(name: str, words: list[str]) -> str:
+    """The help of a command, or of the one below it that the first word names."""
+    known = {file.name for file in ANSWERS.iterdir()}
+    below = HELP.format(f"{name}-{words[0]}")
+    return (ANSWERS / (below if below in known else HELP.format(name))).read_text()
 
 
 def _listed(patterns: list[str]) -> str:

@@ -1,17 +1,17 @@
-"""From rows to text: a table and a picture for the README, a CSV file with raw values, one HTML page."""
+"""From rows to text: a table and a picture for the README, a CSV file with raw values."""
 
 import csv
 import html
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError
 
-from .collect import Row
 from .columns import COLUMNS, EMPTY
-from .page import html_page
+from .row import Row
 from .scatter import picture
 
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
@@ -19,19 +19,31 @@ TRIAL = "digits"
 """A data set to try the program with: its rows are in the CSV file and the page, and compare with nobody's."""
 
 
+# Fields that are no single value.
+_UNFIT = {
+    "evidence", "graphs", "recipe", "started_from", "spikes_per_layer", "spikes_per_step", "products", "plugins",
+    "reproductions",
+}  # fmt: skip
+# What a spreadsheet takes for the start of a formula; behind an apostrophe it is text.
+_FORMULA = ("=", "+", "-", "@")
+_GRAPH = ("onnx_latency_ms", "onnx_bytes", "onnx_top1")
+# Of the README's table: where a class of sizes ends, in millions of parameters, and the most rows.
+_SIZES, _MOST = (0.5, 2, 10), 12
+
+
 class Pages(NamedTuple):
-    """What is rendered: a Markdown table, the text of an SVG file ("" for none), of a CSV and of an HTML file."""
+    """What is rendered: a Markdown table, the text of an SVG file ("" for none) and of a CSV file."""
 
     markdown: str
     svg: str
     csv: str
-    html: str
 
 
 def render(rows: Sequence[Row]) -> Pages:
-    """Render rows four times. The same rows give the same bytes, drawings where Matplotlib's version is the same."""
+    """Render rows three times. The same rows give the same bytes, drawings where Matplotlib's version is the same."""
+    rows = [row for row in rows if row.tier != "published"]
     brief = [row for row in rows if row.dataset != TRIAL]
-    return Pages(_markdown(brief), picture(brief, "leaderboard.html"), _csv(rows), html_page(rows))
+    return Pages(_markdown(chosen(brief), len(brief)), picture(brief), _csv(rows))
 
 
 def insert_table(text: str, table: str) -> str:
@@ -47,20 +59,35 @@ def insert_table(text: str, table: str) -> str:
     return f"{head}{START}\n\n{table}\n{END}{rest.split(END)[1]}"
 
 
-def _markdown(rows: Sequence[Row]) -> str:
+def chosen(rows: Sequence[Row]) -> list[Row]:
+    """Of rows that are sorted as `collect.rows` sorts them, those of the README: the best of each data set and size.
+
+    Where these are more than twelve, of the data sets that have the most rows.
+    """
+    best: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        best.setdefault((row.dataset, sum((row.params or 0) >= size * 1e6 for size in _SIZES)), row)
+    count = Counter(row.dataset for row in rows)
+    kept = sorted(best.values(), key=lambda row: -count[row.dataset])[:_MOST]
+    return [row for row in rows if row in kept]
+
+
+def _markdown(rows: Sequence[Row], of: int) -> str:
     if not rows:
         return f"{EMPTY}\n"
-    columns = [column for column in COLUMNS if column.brief]
+    columns = [column for column in COLUMNS if column.brief and any(column.order(row) for row in rows)]
     lines = [[column.title for column in columns]]
     lines.append(["---:" if column.form else ":---" for column in columns])
     texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
     lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    sizes = f"below {', '.join(map(str, _SIZES))} million parameters, and above"
+    rule = f"The best top-1 of each data set and size ({sizes}), at most {_MOST} rows"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{rule}: {len(rows)} of {of}.\n"
 
 
 def _csv(rows: Sequence[Row]) -> str:
     """Every field of a row but the evidence, unscaled (seconds, bytes, ms); empty where nothing was measured."""
-    names = [field.name for field in fields(Row) if field.name != "evidence"]
+    names = [field.name for field in fields(Row) if field.name not in _UNFIT] + [*_GRAPH]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -70,6 +97,8 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return " ".join(value)
+        value = " ".join(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     # Ten digits are more than any measurement here has and hide the last bits of a mean.
     return format(value, ".10g") if isinstance(value, float) else value

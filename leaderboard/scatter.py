@@ -10,7 +10,7 @@ from typing import Any
 from zoo.family import plain_name
 from zoo.files import sha256_of
 
-from .collect import Row
+from .row import Row
 
 # The picture is shown on white and on black: colours between. Two shapes as well: it reads without colour vision.
 _GREY = "#737b85"
@@ -21,8 +21,8 @@ _STYLE = dict.fromkeys(_COLOURED, _GREY) | {"font.size": 9, "font.sans-serif": [
 _PLACES = ((8, 0, "left"), (-8, 0, "right"), (-8, 12, "left"), (8, 12, "right"), (-8, -12, "left"), (8, -12, "right"))
 
 
-def picture(rows: Sequence[Row], page: str = "") -> str:
-    """An SVG element whose marks lead to their rows in `page`, by default the one it is in; "" for nothing to draw."""
+def picture(rows: Sequence[Row]) -> str:
+    """An SVG element whose marks tell of their rows; "" for nothing to draw."""
     rows = [row for row in rows if row.spikes_per_image]  # a network that never spikes has no place on a log axis
     if not rows:
         return ""
@@ -33,7 +33,7 @@ def picture(rows: Sequence[Row], page: str = "") -> str:
     title = f"Top-1 accuracy against spikes per image: {', '.join(panels)}"
     data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in rows]
     about = {"Title": title, "Description": sha256_of(json.dumps(data).encode()), "Date": None, "Creator": None}
-    # The defaults: nobody's own style. The salt: the same ids each time, and no other plot of the page has them.
+    # The defaults: nobody's own style. The salt: the same ids each time.
     with style.context(["default", _STYLE | {"svg.hashsalt": title}]):
         size = -(-len(panels) // 2), min(len(panels), 2)
         figure = Figure((4.4 * size[1], 4 * size[0]), layout="constrained")
@@ -46,18 +46,17 @@ def picture(rows: Sequence[Row], page: str = "") -> str:
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=about)
 
-    def link(found: re.Match[str]) -> str:
+    def tell(found: re.Match[str]) -> str:
         row = next(row for row in rows if row.path.encode().hex() == found[1])  # so that it needs no escape
         text = f"{row.name}: {row.top1:.2f} %, {row.spikes_per_image:,.0f} spikes per image"
-        return f'<a xlink:href="{escape(f"{page}#{row.path}")}"><title>{escape(text)}</title>'
+        return f"<a><title>{escape(text)}</title>"
 
     svg = file.getvalue().partition("<svg")[2]
-    svg = re.sub(r' id="[\w.]+_\d{1,4}"', "", svg)  # figure_1 and such, which every plot of the page would have
-    return "<svg" + re.sub(r'<a xlink:href="([0-9a-f]+)"[^>]*>', link, svg)
+    return "<svg" + re.sub(r'<a xlink:href="([0-9a-f]+)"[^>]*>', tell, svg)
 
 
 def without_drawings(text: str) -> str:
-    """A page or picture, each drawing replaced by the digest of its data: Matplotlib's versions draw differently."""
+    """A file, its drawing replaced by the digest of its data: Matplotlib's versions draw differently."""
     return re.sub(r"<svg .*?<dc:description>(\w+)</dc:description>.*?</svg>", r"\1", text, flags=re.DOTALL)
 
 

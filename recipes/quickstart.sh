@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/environment.sh
-make_environment .
+make_environment ".[site]"
 
 data=(--dataset digits --hflip false --crop 2)
 if [ -n "${SNNZOO_DATA:-}" ]; then data=(--dataset cifar10 --train-images 5000 --epochs 2); fi
@@ -27,4 +27,5 @@ for model in sresnet19_w16 sresnet19_w16_gs; do
 done
 echo "== side by side"
 "$python" -m recipes.compare "$out/sresnet19_w16/result.json" "$out/sresnet19_w16_gs/result.json"
-"$python" -m leaderboard --results "$out/results" --out "$out" --readme none --add "${results[@]}"
+"$python" -m leaderboard add "${results[@]}" --results "$out/results" --out "$out" --readme none
+"$python" -m leaderboard site --results "$out/results" --out "$out"

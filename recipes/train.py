@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
+from zoo.checkpoint import CONFIG
 from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
 from zoo.data.images import folder_cfg
@@ -36,13 +37,14 @@ from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.plugins import load_plugin, loaded_plugins, warn_of_changes
 from zoo.provenance import provenance
-from zoo.record import accuracy_record
+from zoo.record import accuracy_record, seal
 
 from . import augment
 from .compare import said
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .finetune import freeze
 from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
+from .lineage import Ancestor, find_run, identity, lineage
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import BEFORE, RunState, has_state, last_state
@@ -98,6 +100,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     say = rank == 0 and not has_state(out)
     init_sha256 = _start_from(source, recipe, model, taken, say=say) if source else None
+    chain = lineage(find_run(recipe.init)) if recipe.init else ()
     saved = _open_run(out, recipe, rank)
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
@@ -238,7 +241,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         writer.close()
     if rank != 0:
         return {}
-    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, init_sha256)
+    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, init_sha256, chain)
 
 
 def _finish(
@@ -249,13 +252,16 @@ def _finish(
     train_images: int,
     held_out: tuple[Tensor, Tensor],
     init_sha256: str | None,
+    chain: tuple[Ancestor, ...],
 ) -> dict[str, Any]:
     """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
     data_cfg |= folder_cfg(data.size)
-    extra: dict[str, Any] = {"recipe": recipe.settings} | ({"init_sha256": init_sha256} if recipe.init else {})
+    extra: dict[str, Any] = {"recipe": recipe.settings}
+    started_from = {"started_from": [ancestor._asdict() for ancestor in chain]}
+    extra |= {"init_sha256": init_sha256, **started_from} if recipe.init else {}
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
     weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
     (out / BEFORE).unlink(missing_ok=True)  # of use no more
@@ -270,6 +276,7 @@ def _finish(
         test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
         train_seconds=train_seconds, origin=origin,
     )  # fmt: skip
+    result = seal(result | {"recipe_sha256": identity(read_json(out / CONFIG)), **started_from})
     write_json(out / "result.json", result)
     print(f"{result['split']} {said(result)} -> {out}/result.json")
     return result

@@ -12,7 +12,7 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
 from zoo.plugins import add_plugin_option
-from zoo.record import accuracy_record, check
+from zoo.record import accuracy_record, check, seal
 
 from .compare import said
 from .processes import keep_memory, pick_device
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     keep_memory()
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:
-        write_json(a.json, result)
+        write_json(a.json, seal(result))
         print(f"{said(result)}, {result['images']} images -> {a.json}")
     else:
         print(json.dumps(result, indent=2))

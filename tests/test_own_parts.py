@@ -123,7 +123,7 @@ def test_it_is_exported_measured_filed_published_and_loaded(own, trained):
     measured = ["--data", "digits", "--limit", "64", "--runs", "3", "--json", "onnx.json"]
     assert "spikes per image" in ran(own, "bench-ort", "own.onnx", *measured)
     results = ["run/result.json", "onnx.json"]
-    board = ran(own, "leaderboard", "--results", "results", "--out", "board", "--readme", "none", "--add", *results)
+    board = ran(own, "leaderboard", "add", *results, "--results", "results", "--out", "board", "--readme", "none")
     assert "1 row from 2 result files" in board
     ran(own, "push", "run", "--repo", "me/own_net", "--onnx", "own.onnx", "--result", "onnx.json")
     ran(own, "pull", "me/own_net", "-o", "pulled")

@@ -43,7 +43,7 @@ def test_it_is_small_and_has_its_evidence(name):
     checksum = sha256_of(file)
     assert config(name)["weights_sha256"] == checksum
     results = {result["kind"]: result for result in evidence(name) if result["weights_sha256"] == checksum}
-    assert results.keys() == {"accuracy", "onnx"}
+    assert results.keys() >= {"accuracy", "onnx"}
     assert results["accuracy"]["split"] == results["onnx"]["split"] == "test"
     assert results["accuracy"]["images"] == results["onnx"]["images"] == 10_000
     assert abs(results["accuracy"]["top1"] - results["onnx"]["top1"]) <= 0.05

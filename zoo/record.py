@@ -3,6 +3,7 @@
 Kind "accuracy" is a network in PyTorch on a data set, kind "onnx" its graph in ONNX Runtime. What is unknown is null.
 """
 
+import json
 import os
 import re
 import reprlib
@@ -226,8 +227,27 @@ COSTS: Checks = {
     "energy_uj": _or_null(NUMBER),
 }
 """What `zoo.metrics.evaluate` counts beside accuracy and spikes; results older than these keys lack them."""
+_ANCESTOR = {
+    "name": TEXT, "weights_sha256": SHA256, "epochs": _or_null(COUNT), "train_seconds": _or_null(NUMBER),
+    "recipe_sha256": _or_null(SHA256),
+}  # fmt: skip
+STARTED_FROM = Check(
+    f"a list of {{{', '.join(_ANCESTOR)}}}",
+    lambda value: (
+        isinstance(value, list)
+        and all(
+            DICT.test(item) and item.keys() == _ANCESTOR.keys() and all(_ANCESTOR[k].test(item[k]) for k in item)
+            for item in value
+        )
+    ),
+)
+"""The checkpoints that a training goes back to, nearest first, each with what its own training took."""
+SEAL = "content_sha256"
 OPTIONAL: Checks = {
     "reference": _or_null(REFERENCE),
+    "recipe_sha256": _or_null(SHA256),
+    "started_from": STARTED_FROM,
+    SEAL: SHA256,
     "note": Check("a string", lambda value: isinstance(value, str)),
     **COSTS,
     "plugins": Check("a list of {file, sha256}, or null", is_plugins),
@@ -338,6 +358,48 @@ def onnx_record(
     }  # fmt: skip
 
 
+MEASUREMENT: dict[str, Checks] = {
+    "measurement": {
+        "schema": _choice(1),
+        "kind": _choice("measurement"),
+        "model": NAME,
+        "tag": TAG,
+        "dataset": NAME,
+        "weights_sha256": SHA256,
+        "images": POSITIVE,
+        "partial": _choice(True, False),
+        "recipe": _or_null(DICT),
+        "recipe_sha256": _or_null(SHA256),
+        "started_from": STARTED_FROM,
+        "spikes_differ": Check(
+            "an object from precision and layout to a count",
+            lambda value: DICT.test(value) and all(map(COUNT.test, value.values())),
+        ),
+        "parts": Check("a list of measurements", lambda value: isinstance(value, list) and len(value) > 0),
+        **_PROVENANCE,
+        "plugins": OPTIONAL["plugins"],
+    }
+}
+"""What `python -m leaderboard measure` writes: in `parts` measurements of one checkpoint on one data set, each a result
+of its own; whether they are of a part of the test set; its recipe, and what it started from; spikes that a graph counts
+otherwise than PyTorch."""
+
+
+def seal(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the sha256 of its content, `content_sha256`, by which a later change by hand shows.
+
+    It proves no more than that: whoever changes a number can write a new hash, too. What proves a number is to measure
+    it again.
+    """
+    return result | {SEAL: content_sha256(result)}
+
+
+def content_sha256(result: dict[str, Any]) -> str:
+    """The sha256 of all that a result says, in whatever order and layout."""
+    content = {key: value for key, value in result.items() if key != SEAL}
+    return sha256_of(json.dumps(content, sort_keys=True).encode())
+
+
 def read(
     path: str | os.PathLike[str], required: dict[str, Checks] = REQUIRED, optional: Checks = OPTIONAL
 ) -> dict[str, Any]:
@@ -383,7 +445,7 @@ def check(
         if not expected.test(result[key]):
             raise _bad(origin, key, result[key], expected.expected)
         _check_leaves(origin, key, result[key])
-    steps = result["spikes_per_step"]
+    steps = result.get("spikes_per_step")
     if steps is not None and len(steps) != result["timesteps"]:
         raise _bad(origin, "spikes_per_step", steps, f"one number for each of the {result['timesteps']} timesteps")
     return result

@@ -79,6 +79,16 @@ def test_help_needs_no_pytorch(words, capsys):
     assert "python -m" not in out
 
 
+def test_a_command_below_another_has_its_own_help(capsys):
+    for words, start in (
+        (["leaderboard", "verify", "--help"], "usage: snn-zoo leaderboard verify"),
+        (["leaderboard", "--help", "verify"], "usage: snn-zoo leaderboard [-h]"),
+        (["leaderboard", "../verify", "--help"], "usage: snn-zoo leaderboard [-h]"),
+    ):
+        main(words)
+        assert capsys.readouterr().out.startswith(start)
+
+
 def test_help_and_list_are_quick_from_any_folder(elsewhere):
     """Help in a second and the list in three, however slow the machine: the fastest of a few."""
     for words, limit in ((["--help"], 1), (["train", "--help"], 1), (["list"], 3)):

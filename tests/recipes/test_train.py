@@ -29,7 +29,7 @@ from zoo.errors import ZooError
 from zoo.family import GS
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
-from zoo.record import COSTS, REQUIRED, check
+from zoo.record import COSTS, REQUIRED, check, content_sha256
 
 SHORT = {
     "model": "sresnet19_w16_gs",
@@ -82,8 +82,10 @@ def test_a_run_leaves_a_result_in_the_schema(run):
     out, result = run
     assert json.loads((out / "result.json").read_text()) == result
     check(result, "result.json")
-    assert [key for key in result if key not in {*COSTS, "plugins"}] == list(REQUIRED["accuracy"])
-    assert result["plugins"] is None
+    assert [key for key in result if key in REQUIRED["accuracy"]] == list(REQUIRED["accuracy"])
+    assert (result["plugins"], result["started_from"]) == (None, [])
+    assert result["content_sha256"] == content_sha256(result)
+    assert content_sha256(result | {"top1": result["top1"] + 0.01}) != result["content_sha256"]
     assert result.keys() >= COSTS.keys()
     assert result["images"] == 360
     assert result["split"] == "test"
@@ -99,7 +101,7 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "v.json").read_text())
     check(again, "v.json")
-    assert [key for key in again if key not in {*COSTS, "plugins"}] == list(REQUIRED["accuracy"])
+    assert [key for key in again if key in REQUIRED["accuracy"]] == list(REQUIRED["accuracy"])
     assert again.keys() >= COSTS.keys()
     for key in (
         "top1",
@@ -236,6 +238,12 @@ def test_fine_tuning_starts_from_trained_weights(run, tmp_path):
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     assert config["init_sha256"] == sha256_of(out / "model.safetensors")
     assert config["recipe"]["init"] == out.name  # no path of this machine
+    (ancestor,) = config["started_from"]
+    first = json.loads((out / "result.json").read_text())
+    assert ancestor["weights_sha256"] == config["init_sha256"]
+    assert [ancestor[key] for key in ("epochs", "train_seconds", "recipe_sha256")] == [
+        first[key] for key in ("epochs", "train_seconds", "recipe_sha256")
+    ]
     with pytest.raises(ZooError, match="momentum"):
         Recipe(**settings | {"momentum": 0})
 

@@ -213,15 +213,19 @@ def _files(release: Release) -> str:
     return f"## Files\n\n{_table(['file', 'what it is'], rows)}"
 
 
+def bibtex(scaled: bool) -> str:
+    """BibTeX of snn-zoo, and of gradient scaling where the training used it."""
+    return _SNN_ZOO + (f"\n{_GRADIENT_SCALING}" if scaled else "")
+
+
 def _citation(release: Release) -> str:
     text = "## Citation\n\nCite snn-zoo, and the paper of the architecture, which its file in zoo/models names."
-    sources = _SNN_ZOO
     config = release.config
-    if "unregistered" in config or resolve_scaling(config["model_args"].get("scaling")) is not None:
+    scaled = "unregistered" in config or resolve_scaling(config["model_args"].get("scaling")) is not None
+    if scaled:
         text += " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is "
         text += "snn-zoo's reading of it."
-        sources += _GRADIENT_SCALING
-    return f"{text}\n\n```bibtex\n{sources}```\n"
+    return f"{text}\n\n```bibtex\n{bibtex(scaled)}```\n"
 
 
 def _dataset(release: Release) -> str:

@@ -33,11 +33,12 @@ def references(architecture: str) -> list[dict[str, Any]]:
         architecture: without tag. A twin with gradient scaling is the same network and has those of its plain twin; a
             width variant is another network and has none.
     """
-    return [row for row in _rows() if row["model"] == plain_name(architecture)]
+    return [row for row in all_references() if row["model"] == plain_name(architecture)]
 
 
 @cache
-def _rows() -> list[dict[str, Any]]:
+def all_references() -> list[dict[str, Any]]:
+    """Those of every network, see `references`."""
     rows: list[dict[str, Any]] = read_json(_REFERENCES)["rows"]
     return rows
 

@@ -79,7 +79,7 @@ def render_plans(check: bool) -> None:
 
 def _page(plan: Plan) -> str:
     results = [result for arm in plan.arms for result in plan.results(arm).values()]
-    done = f"{len(results)} of {len(plan.runs)} runs. {_setting(results)}"
+    done = f"{len(results)} of {len(plan.runs)} runs. {setting(results)}"
     lines = [f"# Ablation {plan.name}", *(["", plan.question] if plan.question else []), ""]
     lines += [f"Rendered by `python -m recipes.ablate {plan.name}.yaml` from the JSON files here: {done}", ""]
     lines += ["| arm | runs | top-1 % | spikes per image | training loss | minutes per run |"]
@@ -95,7 +95,8 @@ def _page(plan: Plan) -> str:
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 
 
-def _setting(results: list[dict[str, Any]]) -> str:
+def setting(results: list[dict[str, Any]]) -> str:
+    """What was trained, on what, and where, in a sentence."""
     if not results:
         return "Nothing has run yet."
     r = results[0]

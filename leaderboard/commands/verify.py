@@ -1,0 +1,62 @@
+"""Measure a row again, and compare.
+
+Top-1 must be within 0.1 points, spikes, operations and energy within 0.1 %; exits with 1 if a number is further off.
+Latency is told, not judged. A row is named as on the board, <dataset>/<model>.<tag>, or <model>.<tag>.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from zoo.errors import ZooError, one_of
+from zoo.files import write_json
+from zoo.plugins import add_plugin_option
+
+from ..board import Board, add_results_option
+from ..collect import rows
+from ..row import name_of
+from .measure import add_how
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("row", metavar="ROW", help="of the board")
+    text = "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained model of its name)"
+    parser.add_argument("--checkpoint", metavar="RUN", help=text)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the new measurement here")
+    add_how(parser)
+    add_results_option(parser)
+    parser.set_defaults(out=None, readme="none")
+    add_plugin_option(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, then compare."""
+    from ..measure import measure
+    from ..verify import compare, measured, row_of, table
+
+    results = Board.of(options).load()
+    board = {row.path: row for row in rows(results)}
+    found = [row for path, row in board.items() if options.row in (path, row.name)]
+    if len(found) > 1:
+        raise ZooError(f"{options.row} is a row of several data sets: give {' or '.join(row.path for row in found)}")
+    if not found:
+        raise one_of("row", options.row, sorted(board))
+    (row,) = found
+    precisions = sorted({graph.precision for graph in row.graphs})
+    result = measure(
+        options.checkpoint or row.name, options.dataset or row.dataset, options.data_dir, precisions=precisions,
+        runs=options.runs, batch_size=options.batch_size, device=options.device,
+    )  # fmt: skip
+    if options.json:
+        write_json(options.json, result)
+    if name_of(result) != row.name or not (before := row_of(results, result["weights_sha256"], row.dataset)):
+        weights = f"{name_of(result)} with weights {result['weights_sha256'][:12]}..."
+        raise ZooError(f"this is {weights}, which is not in {row.path}: --checkpoint names where the row's weights are")
+    if before.images != result["images"]:
+        raise ZooError(f"{row.path} is of {before.images} test images, here are {result['images']}")
+    lines = compare(before, measured(result))
+    print(table(lines))
+    if missed := [line.number for line in lines if line.verdict == "MISS"]:
+        print(f"not as on the board: {', '.join(missed)}", file=sys.stderr)
+        sys.exit(1)

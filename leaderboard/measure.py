@@ -1,0 +1,115 @@
+"""A checkpoint on a whole test set: PyTorch, then its graphs in ONNX Runtime, one record of it all."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import zoo
+from export.__main__ import calibration_images
+from export.benchmark import benchmark, read_graph
+from export.images import load_images, normalise
+from export.to_onnx import to_onnx
+from recipes.lineage import Run, identity, known_runs, started_from, written
+from recipes.validate import validate
+from zoo.errors import ZooError
+from zoo.load import find_checkpoint
+from zoo.provenance import provenance
+from zoo.record import seal
+
+from .evidence import counted_otherwise
+from .row import Result, name_of
+
+_CALIBRATION = 256  # training images
+_GATE = 32  # test images that an export is verified on
+
+
+def measure(
+    source: str,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    *,
+    precisions: Sequence[str] = ("fp32", "int8"),
+    limit: int = 0,
+    runs: int = 50,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> Result:
+    """Measure a checkpoint, or a graph of one.
+
+    Accuracy and all of `zoo.metrics` in PyTorch in one pass; then for every precision an export (layout flat), verified
+    against PyTorch, its accuracy and its own spike counts in ONNX Runtime, and its latency at batch 1 on one thread.
+
+    Args:
+        source: see `zoo.load`; or an .onnx file of `python -m export`, which is measured by itself.
+        dataset: see `zoo.data.load_dataset`; that of the training by default.
+        precisions: of the graphs; none for PyTorch alone.
+        limit: only the first so many test images, 0 for all; the record says so, and the board takes no part of a set.
+        runs: timed runs of a graph.
+        device: of PyTorch.
+
+    Returns:
+        A sealed record of kind "measurement", see `zoo.record.MEASUREMENT`.
+
+    Raises:
+        ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
+    """
+    origin = provenance()
+    graph = read_graph(source)[2] if Path(source).suffix == ".onnx" else None
+    run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config, {})
+    config = run.config if run else {}
+    dataset = dataset or (config.get("recipe") or {}).get("dataset")
+    if not dataset:
+        raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
+    whole = load_images(dataset, data_dir, None, graph.input_size if graph else config["pretrained_cfg"]["input_size"])
+    if whole.dataset is None or whole.labels is None:
+        raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")
+    some = whole._replace(images=whole.images[: limit or None], labels=whole.labels[: limit or None])
+    if graph:
+        found = [benchmark(source, **some._asdict(), runs=runs)]
+    else:
+        found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
+        model = zoo.load(source)
+        gate = normalise(whole.images[:_GATE], model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        with tempfile.TemporaryDirectory() as folder:
+            for precision in precisions:
+                file, scales = Path(folder) / f"{precision}.onnx", None
+                if precision == "int8":
+                    scales = calibration_images(model, dataset, data_dir, _CALIBRATION)
+                to_onnx(model, file, precision=precision, calibration=scales, images=gate)
+                found.append(benchmark(file, **some._asdict(), runs=runs))
+    first = found[0]
+    differ = {
+        f"{graph['precision']} {graph['layout']}": spikes
+        for graph in found[1:]
+        if (spikes := counted_otherwise(first, graph)) is not None
+    }
+    chain = [ancestor._asdict() for ancestor in started_from(config)]
+    record = {
+        "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
+        "weights_sha256": first["weights_sha256"], "images": first["images"],
+        "partial": len(some.images) < len(whole.images), "recipe": written(config),
+        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": differ,
+        "parts": found, **origin,
+    }  # fmt: skip
+    return seal(record)
+
+
+def said(result: Result) -> str:
+    """A measurement for people."""
+    part = ", a part of the test set" if result["partial"] else ""
+    lines = [f"{name_of(result)} on {result['images']:,} images of {result['dataset']}{part}"]
+    head = ("", "top-1 %", "spikes/image", "ACs/image", "MACs/image", "uJ/image", "bytes", "p50 ms")
+    lines.append("".join(f"{title:>14}" for title in head))
+    for entry in result["parts"]:
+        graph = entry["kind"] == "onnx"
+        values = [
+            entry["top1"], entry["spikes_per_image"], entry.get("Effective_ACs"), entry.get("Effective_MACs"),
+            entry.get("energy_uj"), entry["onnx_bytes" if graph else "footprint_bytes"],
+            entry["latency"][0]["p50_ms"] if graph else None,
+        ]  # fmt: skip
+        forms = (".2f", ",.0f", ",.0f", ",.0f", ",.2f", ",.0f", ",.2f")
+        cells = ["-" if value is None else format(value, form) for value, form in zip(values, forms, strict=True)]
+        name = f"{entry['precision']} {entry['layout']}" if graph else "PyTorch"
+        lines.append("".join(f"{cell:>14}" for cell in [name, *cells]))
+    lines += [f"{form}: spikes agree with PyTorch's but for {n:,}" for form, n in result["spikes_differ"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""A row of the board: one recipe on one data set, or one published claim."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.lineage import Ancestor
+
+Result = dict[str, Any]
+
+
+def name_of(result: Result) -> str:
+    """`<model>.<tag>` of a result, or `<model>` without a tag."""
+    return f"{result['model']}.{result['tag']}" if result["tag"] else str(result["model"])
+
+
+TIERS = {
+    "measured": "measured here, from a recipe here",
+    "checkpoint": "measured here, from somebody's checkpoint",
+    "published": "published only: quoted, never ranked with the others",
+}
+"""How a row's numbers came to be."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported graph in ONNX Runtime: the best-known measurement of its precision and layout.
+
+    Accuracy and spikes are those of as many images as the row's, or None: a part of a test set is never beside a whole.
+    """
+
+    precision: str  # fp32, int8
+    layout: str  # flat, function, step, loop
+    images: int | None
+    top1: float | None  # percent
+    spikes_per_image: float | None
+    bytes: int
+    p50_ms: float | None  # batch 1, one CPU thread
+    provider: str
+    spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
+    file: str  # where in the evidence it stands
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published number, measured again by somebody who is neither its author nor us."""
+
+    top1: float
+    citation: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe on one data set: the mean over its seeds. None where nothing was measured."""
+
+    dataset: str
+    model: str
+    tag: str  # of a published row, the method
+    tier: str  # see TIERS
+    top1: float  # percent, mean over runs; as claimed in a published row
+    runs: int = 0  # seeds
+    images: int | None = None  # test images
+    top1_std: float | None = None  # points, sample standard deviation over runs; None for a single run
+    timesteps: int | None = None
+    params: int | None = None
+    scaling: str | None = None  # gradient-scaling rule
+    test_reads: int | None = None  # of its comparison: as stated, or as counted where that is more
+
+    # The training, with everything that it started from.
+    recipe_sha256: str | None = None  # see recipes.lineage
+    recipe: Result | None = None  # its keys, where they are known
+    started_from: tuple[Ancestor, ...] = ()  # nearest first
+    epochs: int | None = None  # of the whole chain
+    train_seconds: float | None = None  # of the whole chain; median over runs
+
+    # What a forward pass does and costs, means per image; see leaderboard/README.md.
+    spikes_per_image: float | None = None  # all spikes of all layers and time steps
+    spikes_per_layer: dict[str, float] | None = None
+    spikes_per_step: tuple[float, ...] | None = None
+    effective_acs: float | None = None
+    effective_macs: float | None = None
+    dense: float | None = None
+    products: dict[str, float] | None = None
+    energy_uj: float | None = None
+    activation_sparsity: float | None = None
+    membrane_updates: float | None = None
+    footprint_bytes: float | None = None
+    connection_sparsity: float | None = None
+    graphs: tuple[Graph, ...] = ()  # fp32 first, flat first
+
+    # Evidence.
+    commits: tuple[str, ...] = ()
+    dirty: bool = False  # measured with code that no commit holds
+    plugins: tuple[tuple[str, str], ...] = ()  # (file, sha256)
+    evidence: tuple[tuple[str, Result], ...] = ()  # (file, content): all files of its runs, then ONNX measurements
+
+    # Of others.
+    published_top1: float | None = None  # percent; a published number for this very network, never ours
+    published_spikes_per_image: float | None = None
+    published_citation: str | None = None  # of a published row, of its claim
+    reproductions: tuple[Reproduction, ...] = ()  # of a published row
+
+    @property
+    def name(self) -> str:
+        """`<model>.<tag>`, as in the recipe, the folder and the Hub repository."""
+        return f"{self.model}.{self.tag}" if self.tag else self.model
+
+    @property
+    def path(self) -> str:
+        """`<dataset>/<name>`: its folder below the results, and its place in the page."""
+        return f"{self.dataset}/{self.name}"
+
+    def graph(self, precision: str = "fp32", layout: str = "flat") -> Graph | None:
+        """The graph of a precision and layout, None if there is none."""
+        return next((g for g in self.graphs if (g.precision, g.layout) == (precision, layout)), None)
+
+    @property
+    def onnx_latency_ms(self) -> float | None:
+        """Of the plain graph (fp32, flat), p50 at batch 1 on one CPU thread."""
+        graph = self.graph()
+        return graph.p50_ms if graph else None
+
+    @property
+    def onnx_bytes(self) -> int | None:
+        """Of the plain graph."""
+        graph = self.graph()
+        return graph.bytes if graph else None
+
+    @property
+    def onnx_top1(self) -> float | None:
+        """Of the plain graph, in percent."""
+        graph = self.graph()
+        return graph.top1 if graph else None

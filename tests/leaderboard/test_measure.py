@@ -1,0 +1,129 @@
+"""From a training to a row: the walk through leaderboard/README.md as it stands, and what `measure` and `verify` do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from leaderboard.__main__ import main
+from leaderboard.collect import load_results, rows
+from leaderboard.evidence import read_record
+from leaderboard.verify import Line
+from zoo.errors import ZooError
+from zoo.record import seal
+
+NAME = "svgg9_w16.mine"
+BOARD = ["--results", "results", "--out", "board", "--readme", "none"]
+
+
+def typed(line: str) -> None:
+    """Run a command line as a shell would, in this process."""
+    words = shlex.split(line)
+    assert words[:2] == ["python", "-m"]
+    module = importlib.import_module(words[2])
+    module = importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module
+    arguments = [
+        name for word in words[3:] for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+    ]
+    sys.argv = [module.__file__ or "", *arguments]
+    module.main(arguments)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder in which the README's commands ran."""
+    text = (ROOT / "leaderboard" / "README.md").read_text()
+    (block,) = re.findall(r"<!-- walk:start -->\n```bash\n(.*?)```\n<!-- walk:end -->", text, flags=re.DOTALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("walk"))
+        patch.setattr(sys, "argv", sys.argv)
+        for line in block.splitlines():
+            typed(line)
+        yield Path.cwd()
+
+
+def test_a_training_becomes_a_row(walked: Path) -> None:
+    (row,) = rows(load_results(walked / "results"))
+    trained = json.loads((walked / "run" / "result.json").read_text())
+    assert (row.path, row.tier, row.runs, row.epochs) == (f"digits/{NAME}", "checkpoint", 1, 1)
+    assert (row.top1, row.recipe_sha256) == (trained["top1"], trained["recipe_sha256"])
+    assert row.recipe
+    assert row.recipe["train_images"] == 320
+    assert row.train_seconds == trained["train_seconds"]
+    assert row.effective_acs == trained["Effective_ACs"]
+    assert len(row.evidence) == 3
+    assert all(result["command"] and result["commit"] for _, result in row.evidence)
+    (graph,) = row.graphs
+    assert (graph.precision, graph.images) == ("fp32", 360)
+    assert graph.p50_ms
+    assert graph.spikes_differ is not None
+    assert graph.spikes_differ <= 0.001 * row.images * row.spikes_per_image
+    assert f"digits/{NAME}" in (walked / "board" / "CHANGES.md").read_text()
+
+
+def test_verify_finds_a_number_that_nobody_measured(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sealed anew, an edited record passes `add`: only measuring again shows it."""
+    (file,) = walked.glob("measured/digits/*.json")
+    record = read_record(file)
+    record["parts"][0]["top1"] += 100 * 4 / 360
+    forged = walked / "forged.json"
+    forged.write_text(json.dumps(seal(record)))
+    main(["add", str(forged), "--results", "other", *BOARD[2:]])
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", NAME, "--checkpoint", "run", "--results", "other", "--runs", "1"])
+    assert stop.value.code == 1
+    captured = capsys.readouterr()
+    assert "not as on the board: top1" in captured.err
+    assert re.search(r"top1 .* 1\.11111 .* MISS", captured.out.replace("-1.11", "1.11"))
+    assert "effective_acs" in captured.out
+
+
+def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["measure"])
+    main(["measure", "run", "--precision", "--limit", "20", "--out", "part"])
+    (file,) = walked.glob("part/digits/*.json")
+    record = read_record(file)
+    assert (record["partial"], record["images"], len(record["parts"])) == (True, 20, 1)
+    with pytest.raises(ZooError, match="20 images are a part of the test set"):
+        main(["add", str(file), *BOARD])
+
+    from export.to_onnx import to_onnx
+    from zoo import load
+
+    to_onnx(load(walked / "run"), walked / "graph.onnx", verify=False)
+    with pytest.raises(ZooError, match="does not tell what it was trained on: name a data set with --dataset"):
+        main(["measure", "graph.onnx"])
+    main(["measure", "graph.onnx", "--dataset", "digits", "--runs", "1", "--out", "graph"])
+    (file,) = walked.glob("graph/digits/*.json")
+    (part,) = read_record(file)["parts"]
+    assert (part["kind"], part["images"], len(part["latency"])) == ("onnx", 360, 1)
+
+
+def test_what_cannot_be_measured_is_said(walked: Path) -> None:
+    with pytest.raises(ZooError, match="nothing to measure"):
+        main(["measure"])
+    with pytest.raises(ZooError, match="--limit must be 0 or more"):
+        main(["measure", "run", "--limit", "-1"])
+    with pytest.raises(ZooError, match=r"unknown row 'svgg9'.*known: digits/svgg9_w16\.mine"):
+        main(["verify", "svgg9", "--results", "results"])
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        (Line("top1", 90.0, 90.1, 0.11), "ok"),
+        (Line("top1", 90.0, 90.2, 0.11), "MISS"),
+        (Line("p50_ms", 2.0, 3.0, None), "x 1.50"),
+        (Line("dense", None, 3.0, 0.1), "not compared"),
+    ],
+)
+def test_verdicts(line: Line, verdict: str) -> None:
+    assert line.verdict == verdict

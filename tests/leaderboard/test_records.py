@@ -1,0 +1,351 @@
+"""What the store takes and refuses, that two writers do it no harm, and that no number changes without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, accuracy, latency, onnx
+
+from leaderboard.__main__ import main
+from leaderboard.collect import load_results, rows
+from leaderboard.log import HEAD, extended, replay
+from recipes.lineage import identity, known_runs, lineage, recipe_sha256, started_from
+from zoo.errors import ZooError
+from zoo.files import create_file, read_json
+from zoo.load import BUNDLED
+from zoo.record import seal
+
+COUNTS = {
+    "Effective_ACs": 1e6,
+    "Effective_MACs": 2e6,
+    "Dense": 9e6,
+    "products": {"Effective_ACs": 0.0, "Effective_MACs": 0.0, "Dense": 0.0},
+    "energy_uj": 0.9 * 1 + 4.6 * 2,
+}
+ONE_MORE = {"seed": 1, "weights_sha256": "b" * 64}
+
+
+def put(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def whole(*, inside: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A measurement as `measure` writes it, with changes to it and to its first part."""
+    parts = [accuracy(**COUNTS) | (inside or {}), onnx(precision="fp32", layout="flat")]
+    common = {key: parts[0][key] for key in ("schema", "model", "tag", "dataset", "weights_sha256", "images")}
+    common |= {key: parts[0][key] for key in ("command", "commit", "date", "versions", "machine")}
+    recipe = {"recipe": None, "recipe_sha256": None, "started_from": []}
+    rest = {"kind": "measurement", "partial": False, "spikes_differ": {"fp32 flat": 0}, "plugins": None}
+    return seal(common | recipe | rest | {"parts": parts} | changes)
+
+
+@pytest.fixture
+def add(tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Adds results to a board in a folder of its own, and gives all that it then holds."""
+
+    def run(*results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        files = [str(put(tmp_path / f"{place}.json", result)) for place, result in enumerate(results)]
+        main(["add", *files, *options(tmp_path)])
+        main(["check", *options(tmp_path)])
+        return load_results(tmp_path / "results")
+
+    return run
+
+
+def options(folder: Path) -> list[str]:
+    return ["--results", f"{folder}/results", "--out", f"{folder}/site", "--readme", "none"]
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- add
+
+
+def test_add_puts_a_file_where_it_belongs_once(add: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(seal(accuracy()))
+    found = add(seal(accuracy(**ONE_MORE, top1=92.0)), seal(accuracy()))
+    assert sorted(path.rpartition("_")[0] for path in found) == [
+        "cifar10/sresnet19.t2_cifar10/accuracy_seed0_aaaaaaaa",
+        "cifar10/sresnet19.t2_cifar10/accuracy_seed1_bbbbbbbb",
+    ]
+    assert rows(found)[0].top1 == 91.0
+    assert capsys.readouterr().out.count("added") == 2
+    before = snapshot(tmp_path)
+    add(seal(accuracy(**ONE_MORE, top1=92.0)), seal(accuracy()))
+    assert snapshot(tmp_path) == before
+    assert "added" not in capsys.readouterr().out
+
+
+def test_add_keeps_two_measurements_of_the_same_weights(add: Any) -> None:
+    results = [seal(onnx(latency=[latency(1, 1, p50)])) for p50 in (7.0, 4.0)]
+    assert len(add(seal(accuracy()), *results)) == 3
+
+
+def test_a_measurement_is_its_parts(add: Any) -> None:
+    (row,) = rows(add(whole()))
+    assert [name.rpartition(", ")[2] for name, _ in row.evidence] == ["PyTorch", "fp32 flat"]
+    assert (row.effective_acs, row.effective_macs, row.dense, row.energy_uj) == (1e6, 2e6, 9e6, 0.9 + 9.2)
+    (graph,) = row.graphs
+    assert (graph.precision, graph.layout, graph.images, graph.top1, graph.p50_ms) == (
+        "fp32",
+        "flat",
+        10000,
+        89.75,
+        12.5,
+    )
+    assert graph.spikes_differ == 0
+
+
+EDITED = {**seal(accuracy()), "top1": 99.0}
+BUNDLED_NAME = {"model": "sresnet19_w16", "tag": "t2_cifar10"}
+BUNDLED_SHA256 = read_json(BUNDLED / "sresnet19_w16.t2_cifar10" / "config.json")["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (EDITED, "edited by hand: its content_sha256 is not that of its content"),
+        ({**whole(), "parts": whole(inside={"top1": 91.0})["parts"]}, "edited by hand"),
+        (accuracy(), "without evidence: it has no content_sha256"),
+        (seal(accuracy(commit=None)), "without evidence: commit is None"),
+        (whole(inside={"commit": None}), "without evidence: commit is None"),
+        (seal({key: value for key, value in accuracy().items() if key != "command"}), "key 'command' is missing"),
+        (whole(partial=True), "10000 images are a part of the test set"),
+        (seal(accuracy(spikes_per_image=-1.0)), "'spikes_per_image' is -1.0, expected"),
+        (seal(accuracy(top1=100.5)), "'top1' is 100.5, expected a percentage"),
+        (
+            seal(accuracy(spikes_per_layer={"stem.lif": 400.0, "head.lif": 601.0})),
+            "impossible: spikes_per_layer sums",
+        ),
+        (seal(accuracy(spikes_per_step=[450.0, 551.0])), "impossible: spikes_per_step sums to 1,001"),
+        (seal(accuracy(top1=90.123456)), "impossible: top1 90.123456 is no whole number of 10000 images"),
+        (seal(accuracy(top5=80.0)), "impossible: top5 80.0 is less than top1"),
+        (whole(inside={"energy_uj": 5.0}), "impossible: energy_uj is 5.0, not that of what the formula gives, 10.1"),
+        (whole(inside={"Dense": 1e6}), "impossible: 3,000,000 effective operations of 1,000,000"),
+        (whole(weights_sha256="f" * 64), "weights_sha256 is 'aaa.* that of the whole is 'fff"),
+        (whole(recipe={"epochs": 3}, recipe_sha256="c" * 64), "wrong hash: recipe_sha256 is 'ccc"),
+        (seal(accuracy(**BUNDLED_NAME)), "wrong hash: sresnet19_w16.t2_cifar10 comes with the zoo, with other weights"),
+        (
+            seal(accuracy(weights_sha256=BUNDLED_SHA256)),
+            "wrong hash: these are the weights of sresnet19_w16.t2_cifar10",
+        ),
+        (
+            seal(accuracy(**BUNDLED_NAME, weights_sha256=BUNDLED_SHA256, recipe_sha256="c" * 64)),
+            "wrong hash: these are the weights of sresnet19_w16.t2_cifar10, and this is not its recipe",
+        ),
+        (seal(accuracy(model="other")), r"wrong hash: these are the weights of sresnet19.t2_cifar10 \(cifar10/"),
+        (seal(accuracy(**ONE_MORE, params=1)), "must agree in params"),
+        (seal(accuracy(**ONE_MORE, recipe_sha256="c" * 64)), "must agree in recipe_sha256"),
+    ],
+)
+def test_add_refuses_with_the_reason(add: Any, tmp_path: Path, result: dict[str, Any], reason: str) -> None:
+    """And a good file before the bad one is not added either."""
+    add(seal(accuracy()))
+    good = put(tmp_path / "good.json", seal(accuracy(model="good", weights_sha256="d" * 64)))
+    bad = put(tmp_path / "bad.json", result)
+    before = snapshot(tmp_path)
+    with pytest.raises(ZooError, match=rf"^.*{reason}"):
+        main(["add", str(good), str(bad), *options(tmp_path)])
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])
+def test_add_refuses_what_is_no_number(tmp_path: Path, value: str) -> None:
+    file = put(tmp_path / "bad.json", seal(accuracy()))
+    file.write_text(file.read_text().replace('"top1": 90.0', f'"top1": {value}'))
+    with pytest.raises(ZooError, match="no number that is finite"):
+        main(["add", str(file), *options(tmp_path)])
+
+
+def test_another_seed_of_a_bundled_recipe_has_its_name(add: Any) -> None:
+    run = next(run for run in known_runs().values() if run.name == "sresnet19_w16.t2_cifar10")
+    results = accuracy(**BUNDLED_NAME, recipe_sha256=identity(run.config)), onnx(**BUNDLED_NAME)
+    (row,) = rows(add(*map(seal, results)))
+    assert (row.name, row.tier) == (run.name, "measured")
+    (row, _) = rows(add(seal(accuracy(model="mine", weights_sha256="b" * 64, recipe_sha256="c" * 64))))
+    assert (row.name, row.tier) == ("mine.t2_cifar10", "checkpoint")
+
+
+def test_check_finds_what_was_changed_in_the_store(add: Any, tmp_path: Path) -> None:
+    add(seal(accuracy()))
+    (file,) = (tmp_path / "results").rglob("*.json")
+    text = file.read_text()
+    file.write_text(text.replace('"top1": 90.0', '"top1": 95.0'))
+    with pytest.raises(ZooError, match="edited by hand, or not from `add`: its name should be accuracy_seed0"):
+        main(["check", *options(tmp_path)])
+    file.write_text(text.replace('"kind"', ' "kind"'))  # not what it says, only how it is written
+    with pytest.raises(ZooError, match="edited by hand"):
+        main(["check", *options(tmp_path)])
+
+
+# --- two writers
+
+
+def test_two_writers_at_once_see_each_other(tmp_path: Path) -> None:
+    """Both are right about an empty store, and wrong about the one that the other leaves: one of them is refused."""
+    same = put(tmp_path / "same.json", seal(accuracy(model="same")))
+    own = [put(tmp_path / f"{p}.json", seal(accuracy(seed=p, params=p, weights_sha256=f"{p:064x}"))) for p in (1, 2)]
+    code = "import sys\nfrom leaderboard.__main__ import main\nprint('ready', flush=True)\ninput()\nmain(sys.argv[1:])"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "add", str(same), str(file), *options(tmp_path)],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for file in own
+    ]
+    for writer in writers:
+        assert writer.stdout
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    errors = [writer.communicate(timeout=120)[1] for writer in writers]
+    assert sorted(writer.returncode for writer in writers) == [0, 1]
+    assert sum("must agree in params" in error for error in errors) == 1
+    assert len(load_results(tmp_path / "results")) == 2
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]  # no temporary file is left
+    main(["check", *options(tmp_path)])
+
+
+def test_a_new_file_is_created_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: create_file(tmp_path / "x" / "a.json", bytes([i]) * 100_000), range(8)))
+    assert found.count(True) == 1
+    (file,) = (tmp_path / "x").iterdir()
+    assert file.read_bytes() == bytes([found.index(True)]) * 100_000
+
+
+# --- the log
+
+
+def test_a_number_that_changes_leaves_a_dated_line() -> None:
+    one, other = (rows({"a.json": accuracy(top1=top1, train_seconds=None)}) for top1 in (90.0, 90.5))
+    log = extended("", one, date(2026, 1, 1))
+    assert extended(log, one, date(2026, 1, 2)) == log
+    later = extended(log, other, date(2026, 1, 3))
+    assert later == log + "| 2026-01-03 | cifar10/sresnet19.t2_cifar10 | top1 90 → 90.5 |\n"
+    gone = extended(later, [], date(2026, 1, 4))
+    assert gone.startswith(later)
+    assert "top1 90.5 → —" in gone
+    assert replay(gone) == {}
+    assert extended("", [], date(2026, 1, 1)) == HEAD
+
+
+def test_a_log_that_lacks_a_change_is_stale(add: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(seal(accuracy()))
+    log = tmp_path / "site" / "CHANGES.md"
+    log.write_text(log.read_text().replace("top1 — → 90;", "top1 — → 95;"))
+    with pytest.raises(SystemExit):
+        main(["check", *options(tmp_path)])
+    assert "CHANGES.md" in capsys.readouterr().err
+
+
+# --- identity
+
+
+def test_bundled_rows_count_all_that_they_started_from() -> None:
+    board = {row.path: row for row in rows(load_results(ROOT / "leaderboard" / "results"))}
+    for run in known_runs().values():
+        if row := board.get(f"{run.config['recipe']['dataset']}/{run.name}"):
+            assert row.recipe_sha256 == identity(run.config)
+            assert row.tier == "measured"
+    second = board["cifar10/sresnet19_w32_gs.t4_cifar10"]
+    assert [(ancestor.name, ancestor.epochs) for ancestor in second.started_from] == [
+        ("sresnet19_w32_gs.t2_cifar10", 38)
+    ]
+    assert second.epochs == 24 + 38
+    assert second.train_seconds == pytest.approx(6908.9 + 7872.9)
+    assert second.dirty
+    assert not board["cifar10/sresnet19_w32_gs.t2_cifar10"].dirty
+
+
+def test_a_recipe_is_what_it_computes() -> None:
+    run = next(run for run in known_runs().values() if run.name == "sresnet19_w32_gs.t4_cifar10")
+    config, first = run.config, identity(run.config)
+
+    def changed(**keys: Any) -> str | None:
+        return identity(config | {"recipe": config["recipe"] | keys})
+
+    assert changed(seed=7, out="elsewhere", device="cuda", tag="mine", comparison="x", test_reads=9) == first
+    assert changed(img_size=None) == first  # a key that is younger, at its default
+    for keys in ({"epochs": 25}, {"lr": 0.1}, {"model": "sresnet19_w32"}, {"loss": "ce"}):
+        assert changed(**keys) != first
+    scratch = {key: value for key, value in config.items() if key != "init_sha256"}
+    assert identity(scratch | {"recipe": config["recipe"] | {"init": None}}) != first
+    # What it started from stands for itself by its recipe: another seed of that is the same chain.
+    ancestor = started_from(config)[0]
+    chain = [ancestor._replace(weights_sha256="f" * 64)._asdict()]
+    assert identity(config | {"started_from": chain}) == first
+    assert identity(config | {"started_from": [chain[0] | {"recipe_sha256": "f" * 64}]}) != first
+    plugged = [identity(config | {"plugins": [{"file": "a.py", "sha256": digit * 64}]}) for digit in "ab"]
+    assert len({first, *plugged}) == 3
+
+
+def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
+    scratch, tuned = (
+        recipe_sha256({"epochs": 9}),
+        recipe_sha256({"epochs": 9}, lineage(next(iter(known_runs().values())))),
+    )
+    results = {"a": accuracy(recipe_sha256=scratch), "b": accuracy(**ONE_MORE, recipe_sha256=tuned)}
+    with pytest.raises(ZooError, match="must agree in recipe_sha256"):
+        rows(results)
+    results["b"]["seed"] = 0  # nor is the newer one the older one, trained again
+    with pytest.raises(ZooError, match="must agree in recipe_sha256"):
+        rows(results)
+
+
+def test_a_row_keeps_its_plugins_and_tells_of_dirty_commits() -> None:
+    plugin = {"file": "own.py", "sha256": "f" * 64}
+    results = {"a": accuracy(plugins=[plugin]), "o": onnx(plugins=[plugin], commit="0" * 40 + "-dirty")}
+    (row,) = rows(results)
+    assert (row.plugins, row.dirty) == ((("own.py", "f" * 64),), True)
+    assert not rows({"a": accuracy()})[0].dirty
+
+
+def test_a_chain_with_an_unknown_part_has_no_total() -> None:
+    ancestor = {"name": "x", "weights_sha256": "f" * 64, "epochs": None, "train_seconds": 50.0, "recipe_sha256": None}
+    (row,) = rows({"a": accuracy(started_from=[ancestor], recipe_sha256="c" * 64)})
+    assert (row.epochs, row.train_seconds) == (None, 650.0)
+
+
+# --- graphs
+
+
+def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:
+    results = {
+        "a": accuracy(),
+        "old": onnx(),
+        "new": onnx(images=500, top1=99.0, date="2027-01-01", latency=[latency(1, 1, 1.0)]),
+        "int8": onnx(images=500, top1=98.0, precision="int8", layout="flat", latency=[latency(1, 1, 2.0)]),
+        "few": accuracy(model="few", images=500, top1=99.0, weights_sha256="b" * 64),
+    }
+    (row,) = rows(results)  # without the one over 500 images
+    assert [(graph.precision, graph.images, graph.top1, graph.p50_ms, graph.file) for graph in row.graphs] == [
+        ("fp32", 10000, 89.75, 12.5, "old"),
+        ("int8", None, None, 2.0, "int8"),
+    ]
+
+
+def test_flips_are_counted_where_both_counted_the_same_images() -> None:
+    off = {"stem.lif": 400.5, "head.lif": 599.75}
+    results = {"a": accuracy(), "o": onnx(spikes_per_layer=off), "p": onnx(precision="int8", layout="flat", images=500)}
+    (row,) = rows(results)
+    assert [graph.spikes_differ for graph in row.graphs] == [7500, None]

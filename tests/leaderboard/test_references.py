@@ -1,0 +1,38 @@
+"""Published claims: quoted with their source, apart from what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import accuracy
+
+from leaderboard.collect import rows
+from leaderboard.references import REPRODUCTIONS, published
+from leaderboard.render import render
+from zoo.errors import ZooError
+from zoo.models.catalogue import all_references
+
+
+def test_every_claim_is_a_row_with_its_source() -> None:
+    table = published()
+    assert {row.tier for row in table} == {"published"}
+    assert all(row.published_citation and row.top1 == row.published_top1 and not row.runs for row in table)
+    assert len({row.path for row in table}) == len(table)
+    claims = [claim[dataset] for claim in all_references() for dataset in ("cifar10", "cifar100")]
+    assert sorted(row.top1 for row in table) == sorted(claim for claim in claims if claim is not None)
+
+
+def test_a_third_party_stands_beside_the_claim(tmp_path: Path) -> None:
+    (row,) = [row for row in published() if row.path == "cifar100/qkformer_4_384.QKFormer_t4_aug"]
+    assert (row.top1, [again.top1 for again in row.reproductions]) == (81.15, [79.72])
+    assert row.reproductions[0].citation.startswith("STEP")
+    (tmp_path / "r.json").write_text(json.dumps([json.loads(REPRODUCTIONS.read_text())[0] | {"method": "Q"}]))
+    with pytest.raises(ZooError, match=r"r\.json: Q of qkformer_4_384 is nobody's claim"):
+        published(tmp_path / "r.json")
+
+
+def test_a_claim_is_never_ranked_with_what_was_measured() -> None:
+    measured = rows({"a.json": accuracy()})
+    assert render([*measured, *published()]) == render(measured)
