@@ -160,6 +160,7 @@ def test_a_plugin_that_changed_is_one_warning(own, trained, tmp_path):
     assert recorded[0]["sha256"] != recorded[1]["sha256"]
 
 
+@pytest.mark.slow
 def test_an_ablation_hands_its_plugins_to_its_runs(own):
     """In processes of their own, which the user's recipes/ does not mislead."""
     recipe = {"model": "own_net", "neuron": "own_lif", "dataset": "digits", "timesteps": 2, "epochs": 1, "amp": "off"}

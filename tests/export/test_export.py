@@ -136,7 +136,13 @@ def test_batch_is_dynamic(exact):
             assert np.array_equal(session.run(None, {"input": images.numpy()})[0], net(images).numpy())
 
 
-@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        pytest.param(neuron, id=name, marks=[] if name in ("if", "plif") else pytest.mark.slow)
+        for name, neuron in NEURONS.items()
+    ],
+)
 def test_gate_passes(neuron, tmp_path):
     report = export.to_onnx(network(neuron), tmp_path / "x.onnx")["verification"]
     assert report["dyadic"]["identical"]
@@ -215,6 +221,7 @@ def test_metadata_names_the_checkpoint_and_each_neuron(tmp_path):
     assert neurons["stages.0.0.lif1"]["decay"] == 0.5
 
 
+@pytest.mark.slow
 def test_export_leaves_the_model_alone_and_repeats_itself(tmp_path):
     net = network("plif").train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -443,6 +450,7 @@ def test_command_checks_pixels_before_it_normalises_them(channels, tmp_path):
         command.main(["sresnet19_w16", "-o", str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npy")])
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_trained_weights_on_real_images(data_root, tmp_path):
     model = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True)

@@ -177,6 +177,7 @@ def test_which_neurons_have_the_fast_form():
     assert doubling(LIF(100), 100) is None
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_accuracy_on_real_images(data_root, tmp_path):
     model = zoo.load("sresnet19_w16_gs.t2_cifar10")

@@ -64,7 +64,10 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("sresnet", "svgg") else pytest.mark.slow) for name in NETWORKS],
+)
 def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     net = NETWORKS[name]()
     net.pretrained_cfg = dict(getattr(net, "pretrained_cfg", {})) or {

@@ -233,6 +233,7 @@ def test_what_scaling_cost_cannot_measure(arguments, words):
         scaling_cost.main(["--dataset", "digits", *arguments])
 
 
+@pytest.mark.slow
 def test_what_scaling_costs(tmp_path, capsys):
     """End to end on few steps: the exact rule against a form in two terms, which at T = 2 is the exact one."""
     options = [

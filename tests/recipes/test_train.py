@@ -321,6 +321,7 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200, check=False)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
     script = str(Path(__file__).with_name("ddp_equality.py"))
     one = subprocess.run(
@@ -371,6 +372,7 @@ def test_a_broken_plugin_is_one_error(tmp_path, text, words):
         zoo.load_plugin(tmp_path / "nothing.py")
 
 
+@pytest.mark.slow
 def test_resuming_with_a_kept_factor_is_bit_for_bit(tmp_path):
     """Factors that are computed in every third step only are part of the training state."""
     settings = SHORT | {"scaling": {"name": "window", "every": 3, "average": 0.5}, "train_images": 128}
@@ -573,6 +575,7 @@ def test_cheap_phases_do_not_hide_how_long_a_run_takes():
 PLAIN_FIRST = {"phases": [{"epochs": 1, "alpha": 0}], "scaling": {"name": "causal_trace", "alpha": 0.5}}
 
 
+@pytest.mark.slow
 def test_phases_schedule_the_strength_of_gradient_scaling(tmp_path):
     def epochs(name, **more):
         train(Recipe(**SHORT | more | {"out": str(tmp_path / name)}))
@@ -597,7 +600,7 @@ def test_a_schedule_of_a_plain_network_is_refused_at_the_start(tmp_path):
         )
 
 
-@pytest.mark.parametrize("stop_at", [1, 2])
+@pytest.mark.parametrize("stop_at", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
     """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
     rule = {"name": "causal_trace", "every": 3, "average": 0.5}

@@ -97,6 +97,7 @@ def test_numbers_of_a_command_line_are_bounded(text):
     assert parser.parse_args(["--n", "5", "--f", "2.5"]).n == 5
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m zoo list --json | head -1", shell=True, text=True, capture_output=True, cwd=ROOT

@@ -32,6 +32,7 @@ def test_equals_the_reference_in_the_interpreter():
     run_script("tests/zoo/kernels/triton_parity.py", TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the assembler that comes with Triton")
 def test_compiles_without_fused_multiply_add(tmp_path):
     run_script("tests/zoo/kernels/triton_compile.py", "80", "90", TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
