@@ -4,11 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import nn
-
-import zoo
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
@@ -16,7 +11,8 @@ from zoo.provenance import provenance
 
 from .describe import normalisation
 from .graph import PRECISIONS
-from .images import check_images, load_images, normalise, read_images
+from .images import check_images, load_images, normalise
+from .int8.calibration import training_images
 from .layouts import LAYOUTS
 from .parts import input_size
 from .source import load
@@ -90,28 +86,12 @@ def main(argv: list[str] | None = None) -> None:
         images = normalise(images, *normalisation(model))
     calibration = None
     if args.precision == "int8":
-        calibration = calibration_images(model, args.calibration, args.data_dir, args.calibration_images)
+        calibration = training_images(model, args.calibration, args.data_dir, args.calibration_images)
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "rate_map", "step_logits")}
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())
     print(summary(report, args.output))
-
-
-def calibration_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
-    """The first `count` training images of a data set, by default of the one that the network was trained on, or the
-    images of a file; normalised."""
-    if count < 1:
-        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
-    data = data or (getattr(model, "training_args", None) or {}).get("dataset")
-    if data is None:
-        raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
-    if Path(data).suffix in (".npz", ".npy"):
-        images = read_images(data)[0][:count]
-    else:
-        images = zoo.load_dataset(data, root).train_images[:count].numpy()
-    check_images(images, input_size(model))
-    return normalise(images, *normalisation(model))
 
 
 def summary(report: dict[str, Any], path: str) -> str:

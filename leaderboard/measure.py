@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import zoo
-from export.__main__ import calibration_images
 from export.benchmark import benchmark, read_graph
 from export.images import load_images, normalise
+from export.int8.calibration import training_images
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.validate import validate
@@ -74,7 +74,7 @@ def measure(
             for precision in precisions:
                 file, scales = Path(folder) / f"{precision}.onnx", None
                 if precision == "int8":
-                    scales = calibration_images(model, dataset, data_dir, _CALIBRATION)
+                    scales = training_images(model, dataset, data_dir, _CALIBRATION)
                 to_onnx(model, file, precision=precision, calibration=scales, images=gate)
                 found.append(benchmark(file, **some._asdict(), runs=runs))
     first = found[0]

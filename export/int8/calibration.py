@@ -1,6 +1,7 @@
 """What eight bits take from training images: the range of the currents, and how weights are best rounded."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import zoo
 from zoo.errors import ZooError
 
+from ..describe import normalisation
 from ..graph import folded_graph
-from ..parts import take_apart
+from ..images import check_images, normalise, read_images
+from ..parts import input_size, take_apart
 from ..session import create_session, run_session
 from .quantised import Rounded, convolutions
 from .rounding import least_change, moments
@@ -28,6 +32,31 @@ _SAMPLES = 50_000
 _ROWS = 1000
 """Positions of a chunk that second moments are from."""
 _DEFAULTS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1]}
+
+
+def training_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
+    """Normalised images for `calibrate`.
+
+    Args:
+        model: a network of the zoo.
+        data: a data set, whose first training images are taken, or a file; by default what the network was trained on.
+        root: where data sets are.
+        count: how many images, at most.
+
+    Raises:
+        ZooError: no such data, images that do not fit, or a count below 1.
+    """
+    if count < 1:
+        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
+    data = data or (getattr(model, "training_args", None) or {}).get("dataset")
+    if data is None:
+        raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
+    if Path(data).suffix in (".npz", ".npy"):
+        images = read_images(data)[0][:count]
+    else:
+        images = zoo.load_dataset(data, root).train_images[:count].numpy()
+    check_images(images, input_size(model))
+    return normalise(images, *normalisation(model))
 
 
 def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Rounded]:
