@@ -71,8 +71,8 @@ def check_possible(result: Result, origin: str) -> None:
         if (claimed := part.get("energy_uj")) is not None:
             cost = energy(part)
             if cost is None or not math.isclose(claimed, cost["total"], rel_tol=_EXACT):
-                formula = "unknown operations" if cost is None else f"what the formula gives, {cost['total']}"
-                raise ZooError(f"{place}: impossible: energy_uj is {claimed}, not that of {formula}")
+                formula = "its operations are unknown" if cost is None else f"the formula gives {cost['total']}"
+                raise ZooError(f"{place}: impossible: energy_uj is {claimed}, {formula}")
 
 
 def check_evidence(result: Result, origin: str) -> None:
