@@ -133,7 +133,7 @@ BUNDLED_SHA256 = read_json(BUNDLED / "sresnet19_w16.t2_cifar10" / "config.json")
         (seal(accuracy(spikes_per_step=[450.0, 551.0])), "impossible: spikes_per_step sums to 1,001"),
         (seal(accuracy(top1=90.123456)), "impossible: top1 90.123456 is no whole number of 10000 images"),
         (seal(accuracy(top5=80.0)), "impossible: top5 80.0 is less than top1"),
-        (whole(inside={"energy_uj": 5.0}), "impossible: energy_uj is 5.0, not that of what the formula gives, 10.1"),
+        (whole(inside={"energy_uj": 5.0}), "impossible: energy_uj is 5.0, the formula gives 10.1"),
         (whole(inside={"Dense": 1e6}), "impossible: 3,000,000 effective operations of 1,000,000"),
         (whole(weights_sha256="f" * 64), "weights_sha256 is 'aaa.* that of the whole is 'fff"),
         (whole(recipe={"epochs": 3}, recipe_sha256="c" * 64), "wrong hash: recipe_sha256 is 'ccc"),
