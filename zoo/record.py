@@ -227,20 +227,27 @@ COSTS: Checks = {
     "energy_uj": _or_null(NUMBER),
 }
 """What `zoo.metrics.evaluate` counts beside accuracy and spikes; results older than these keys lack them."""
+
+
+def _list_of(keys: Checks) -> Check:
+    """A list of objects that hold exactly these keys."""
+    return Check(
+        f"a list of {{{', '.join(keys)}}}",
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                DICT.test(item) and item.keys() == keys.keys() and all(keys[k].test(item[k]) for k in item)
+                for item in value
+            )
+        ),
+    )
+
+
 _ANCESTOR = {
     "name": TEXT, "weights_sha256": SHA256, "epochs": _or_null(COUNT), "train_seconds": _or_null(NUMBER),
     "recipe_sha256": _or_null(SHA256),
 }  # fmt: skip
-STARTED_FROM = Check(
-    f"a list of {{{', '.join(_ANCESTOR)}}}",
-    lambda value: (
-        isinstance(value, list)
-        and all(
-            DICT.test(item) and item.keys() == _ANCESTOR.keys() and all(_ANCESTOR[k].test(item[k]) for k in item)
-            for item in value
-        )
-    ),
-)
+STARTED_FROM = _list_of(_ANCESTOR)
 """The checkpoints that a training goes back to, nearest first, each with what its own training took."""
 SEAL = "content_sha256"
 OPTIONAL: Checks = {
@@ -257,16 +264,7 @@ _OPERATOR = {"operator": TEXT, "nodes": POSITIVE, "ms": NUMBER, "share": SHARE}
 GRAPH: Checks = {
     "precision": _choice("fp32", "fp16", "int8"),
     "layout": _choice("flat", "function"),
-    "profile": Check(
-        f"a list of {{{', '.join(_OPERATOR)}}}",
-        lambda value: (
-            isinstance(value, list)
-            and all(
-                DICT.test(row) and row.keys() == _OPERATOR.keys() and all(_OPERATOR[k].test(row[k]) for k in row)
-                for row in value
-            )
-        ),
-    ),
+    "profile": _list_of(_OPERATOR),
 }
 """What kind "onnx" has beside: precision and layout of the file, and milliseconds of each kind of operator in a run.
 Results older than these keys lack them."""

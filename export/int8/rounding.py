@@ -74,7 +74,7 @@ def least_change(weight: NDArray[np.float32], moment: Tensor) -> NDArray[np.int8
     """
     groups, size = moment.shape[:2]
     left = torch.from_numpy(in_units(weight)).double().reshape(groups, -1, size)
-    moment = moment.double()
+    moment = moment.to(torch.float64, copy=True)
     diagonal = moment.diagonal(dim1=1, dim2=2)
     diagonal += _DAMPING * diagonal.mean(1, keepdim=True) + (diagonal.sum(1, keepdim=True) == 0)
     order = diagonal.sum(0).argsort(descending=True, stable=True)
