@@ -44,6 +44,7 @@ from .compare import said
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .finetune import freeze
 from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
+from .interrupt import Interrupt
 from .lineage import Ancestor, find_run, identity, lineage
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
@@ -168,7 +169,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     guard = FiniteGuard(model, recipe, scaled=scaler.is_enabled())
 
     run.start()
-    with bar:  # on an error, too, the bar ends its line
+    with Interrupt(active=world == 1) as interrupt, bar:  # on an error, too, the bar ends its line
         for epoch in range(run.step // steps_per_epoch, recipe.epochs):
             phase = recipe.phase(epoch)
             _enter(model, phase)
@@ -207,10 +208,11 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 right = (logits.detach().mean(0).argmax(1) == y).double().mean()
                 run.running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
                 bar.update()
-                late = time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
-                if rank == 0 and late and run.step % steps_per_epoch:
+                due = interrupt.noted or time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
+                if rank == 0 and due and run.step % steps_per_epoch:
                     guard.settle(run.step)
                     run.save(out)
+                    interrupt.obey(run.step)
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
             guard.settle(run.step)
@@ -233,6 +235,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 run.save(out)
                 lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
                 atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
+                interrupt.obey(run.step)
                 bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
             if writer:
                 for key, value in row.items():

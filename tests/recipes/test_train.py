@@ -21,7 +21,7 @@ import recipes.augment
 import zoo
 from recipes import start
 from recipes.config import Recipe
-from recipes.guard import steps_left, tell_length
+from recipes.guard import FiniteGuard, steps_left, tell_length
 from recipes.start import pick
 from recipes.state import load_state, save_state
 from recipes.train import train
@@ -202,6 +202,29 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     rows = [(tmp_path / name / "summary.csv").read_text().splitlines() for name in ("whole", "killed")]
     assert [r.rsplit(",", 1)[0] for r in rows[0]] == [r.rsplit(",", 1)[0] for r in rows[1]]
+
+
+@pytest.mark.parametrize(("step", "name"), [(3, "SIGTERM"), (5, "SIGINT")])
+def test_a_run_that_is_told_to_stop_ends_with_a_state_of_this_step(step, name, run, tmp_path, monkeypatch, capsys):
+    """In the middle of an epoch and at its end; what goes on from there is the run that nobody stopped."""
+
+    def told(guard, number, *args):
+        if number == step:
+            os.kill(os.getpid(), getattr(signal, name))
+        watch(guard, number, *args)
+
+    watch = FiniteGuard.watch
+    monkeypatch.setattr(FiniteGuard, "watch", told)
+    settings = json.loads((run[0] / "config.json").read_text())["recipe"] | {"out": str(tmp_path / "x")}
+    with pytest.raises(SystemExit) as stopped:
+        train(Recipe(**settings))
+    assert stopped.value.code == 128 + getattr(signal, name)
+    assert f"stopped after step {step}; --resume" in capsys.readouterr().err
+    assert load_state(tmp_path / "x" / "state.safetensors")["step"] == step
+    monkeypatch.undo()
+    train(Recipe(**settings | {"resume": True}))
+    whole, resumed = weights(run[0]), weights(tmp_path / "x")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_a_run_directory_is_never_mixed_up(run):

@@ -1,0 +1,46 @@
+"""A run that is told to stop ends with a whole step and a training state, not in the middle of one."""
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any, Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what `kill`, batch systems and container engines send first
+
+
+class Interrupt:
+    """Notes the first Ctrl-C or SIGTERM while it is entered; a second one acts at once, as it would without this.
+
+    Args:
+        active: False leaves the signals as they are, as in one of several processes: it would leave the others waiting.
+    """
+
+    def __init__(self, *, active: bool) -> None:
+        self.noted: signal.Signals | None = None
+        ours = active and threading.current_thread() is threading.main_thread()  # only there Python lets us
+        self._signals = _SIGNALS if ours else ()
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, self._note) for number in self._signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.noted = signal.Signals(number)
+        self.__exit__()
+        print(f"{self.noted.name}: this step is finished and saved first; once more stops at once", file=sys.stderr)
+
+    def obey(self, step: int) -> None:
+        """End the run, if it was told to; call it when the state of `step` is saved.
+
+        Raises:
+            SystemExit: with the status of a process that the signal ended.
+        """
+        if self.noted is not None:
+            print(f"stopped after step {step}; --resume goes on from there", file=sys.stderr)
+            raise SystemExit(128 + self.noted)
