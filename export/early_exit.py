@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import write_json
+from zoo.files import sha256_of, write_json
 from zoo.provenance import provenance
 
 from .benchmark import read_graph
@@ -64,8 +65,8 @@ def early_exit(
     logits = step_logits(proto, normalise(images, about.mean, about.std))
     rows = [exits(logits, labels, threshold) for threshold in thresholds]
     return {
-        "model": about.architecture, "tag": about.tag, "images": len(images), "timesteps": logits.shape[1],
-        "rows": rows,
+        "model": about.architecture, "tag": about.tag, "sha256": sha256_of(path), "images": len(images),
+        "timesteps": logits.shape[1], "rows": rows,
     }  # fmt: skip
 
 
@@ -74,7 +75,8 @@ def step_logits(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[
     if STEP_LOGITS not in (output.name for output in proto.graph.output):
         proto = add_step_logits(proto)
     run = Runner(proto)
-    return np.concatenate([run(images[i : i + _CHUNK], [STEP_LOGITS])[0] for i in range(0, len(images), _CHUNK)])
+    chunks = tqdm(range(0, len(images), _CHUNK), desc="early exit", disable=None, leave=False)
+    return np.concatenate([run(images[i : i + _CHUNK], [STEP_LOGITS])[0] for i in chunks])
 
 
 def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -> dict[str, float]:
@@ -85,8 +87,9 @@ def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -
     sure = (shifted / shifted.sum(2, keepdims=True)).max(2) >= threshold
     sure[:, -1] = True
     stop = sure.argmax(1)
-    right = so_far[np.arange(len(labels)), stop].argmax(1) == labels
-    return {"threshold": float(threshold), "top1": 100 * float(right.mean()), "mean_steps": float(stop.mean()) + 1}
+    right = int((so_far[np.arange(len(labels)), stop].argmax(1) == labels).sum())
+    mean_steps = (int(stop.sum()) + len(labels)) / len(labels)
+    return {"threshold": float(threshold), "top1": 100 * right / len(labels), "mean_steps": mean_steps}
 
 
 def table(result: dict[str, Any]) -> str:
