@@ -8,6 +8,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
+from recipes.studies.ablation.differences import p_value
+
 from ..columns import CLAIMS, COLUMNS, EMPTY, MISSING, Column
 from ..row import TIERS, Row
 from .network import network
@@ -113,6 +115,15 @@ def _chain(row: Row) -> list[list[str]]:
 
 def _study(study: Study) -> list[list[Any]]:
     return [
-        [arm, other, pairs, str(top1), top1.verdict, str(spikes or MISSING)]
-        for arm, other, pairs, top1, spikes in study.differences
+        [
+            d.arm,
+            d.other,
+            d.pairs,
+            str(d.top1),
+            d.top1.verdict,
+            p_value(d.top1_p),
+            str(d.spikes or MISSING),
+            p_value(d.spikes_p),
+        ]
+        for d in study.differences
     ]

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from recipes.studies.ablation.page import Interval, interval, paired, setting
+from recipes.studies.ablation.differences import Difference, differences, interval
+from recipes.studies.ablation.page import setting
 from recipes.studies.ablation.plan import PLANS, Plan, load_plan
 
 from .figures import OTHER, PLAIN, SCALED, data, finish
@@ -16,8 +17,7 @@ class Study(NamedTuple):
     name: str
     question: str
     setting: str
-    differences: list[tuple[str, str, int, Interval, Interval | None]]
-    """Arm, what it is compared to, pairs of seeds, top-1 in points, spikes in percent."""
+    differences: list[Difference]
     charts: list[dict[str, Any]]
 
 
@@ -29,24 +29,23 @@ def studies() -> list[Study]:
 
 def _study(plan: Plan) -> Study:
     results = {arm: list(plan.results(arm).values()) for arm in plan.arms}
-    found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := paired(plan, arm, other))]
-    differences = [(arm, other, pairs, top1, spikes) for arm, other, (top1, spikes, pairs) in found]
+    found = differences(plan)
     every = [result for arm in plan.arms for result in results[arm]]
-    charts = [_differences(differences)] if differences else []
-    return Study(plan.name, plan.question, setting(every), differences, [*charts, _arms(results)])
+    charts = [_differences(found)] if found else []
+    return Study(plan.name, plan.question, setting(every), found, [*charts, _arms(results)])
 
 
-def _differences(differences: list[tuple[str, str, int, Interval, Interval | None]]) -> dict[str, Any]:
+def _differences(found: list[Difference]) -> dict[str, Any]:
     values = [
         {
-            "contrast": f"{arm} minus {other}",
-            "mean": top1.mean,
-            "low": top1.mean - (top1.half or 0),
-            "high": top1.mean + (top1.half or 0),
-            "verdict": top1.verdict,
-            "pairs": pairs,
+            "contrast": f"{d.arm} minus {d.other}",
+            "mean": d.top1.mean,
+            "low": d.top1.mean - (d.top1.half or 0),
+            "high": d.top1.mean + (d.top1.half or 0),
+            "verdict": d.top1.verdict,
+            "pairs": d.pairs,
         }
-        for arm, other, pairs, top1, _ in differences
+        for d in found
     ]
     place = alt.Y("contrast:N", sort=None, axis=None)
     colour = alt.condition("datum.verdict == 'higher' || datum.verdict == 'lower'", alt.value(SCALED), alt.value(OTHER))

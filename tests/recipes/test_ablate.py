@@ -10,7 +10,8 @@ import yaml
 from conftest import accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes.studies.ablation.page import interval, paired, render
+from recipes.studies.ablation.differences import differences, holm, interval
+from recipes.studies.ablation.page import render
 from recipes.studies.ablation.plan import PLANS, load_plan
 from recipes.studies.scaling_cost import scaling_cost
 from zoo.errors import ZooError
@@ -104,21 +105,24 @@ def test_paired_differences(tmp_path):
     top1 = {"plain": {3: 50.0, 4: 60.0, 5: 70.0}, "window": {3: 51.0, 4: 61.5, 5: 70.5}}
     spikes = {"plain": dict.fromkeys((3, 4, 5), 100.0), "window": {3: 90.0, 4: 95.0, 5: 100.0}}
     fill(plan, top1, spikes)
-    accuracy, ratio, pairs = paired(plan, "window", "plain")
-    assert pairs == 3
+    (difference,) = differences(plan)
+    accuracy, ratio = difference.top1, difference.spikes
+    assert difference.pairs == 3
+    test = stats.ttest_rel([51.0, 61.5, 70.5], [50.0, 60.0, 70.0])
+    assert accuracy.p == difference.top1_p == pytest.approx(test.pvalue)  # of one contrast: nothing to correct
     assert accuracy.mean == pytest.approx(1.0)
     assert accuracy.half == pytest.approx(stats.t.ppf(0.975, 2) * 0.5 / math.sqrt(3))
     assert accuracy.verdict == "inconclusive"
     assert ratio.mean == pytest.approx(-5.0)
     render(plan)
     page = (plan.folder / "README.md").read_text()
-    assert "| window | plain | 3 | +1.00 ± 1.24 | inconclusive | -5.00 ± 12.42 |" in page
+    assert "| window | plain | 3 | +1.00 ± 1.24 | inconclusive | 0.074 | -5.00 ± 12.42 | 0.225 |" in page
     assert (plan.folder / "plot.svg").read_text().lstrip().startswith("<?xml")
     render(plan, check=True)
     (plan.folder / "window.seed5.json").unlink()  # a pair less: the page is out of date
     with pytest.raises(ZooError, match=r"python -m recipes.studies --render"):
         render(plan, check=True)
-    assert paired(plan, "window", "plain")[2] == 2
+    assert differences(plan)[0].pairs == 2
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,15 @@ def test_paired_differences(tmp_path):
 )
 def test_verdicts(values, verdict):
     assert interval(values).verdict == verdict
+
+
+def test_p_values_are_corrected_for_their_number():
+    """By hand: the smallest times their number, the next times one less, never below the one before, at most 1."""
+    assert holm([0.03, None, 0.01, 0.02, 0.5]) == [pytest.approx(0.06), None, 0.04, pytest.approx(0.06), 0.5]
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+    assert interval([2.0, 2.0]).p == 0
+    assert interval([0.0, 0.0]).p == 1  # the same run twice
 
 
 def test_results_of_another_recipe_are_refused(tmp_path):

@@ -2,60 +2,13 @@
 
 import io
 import statistics
-from typing import Any, NamedTuple
-
-from scipy import stats
+from typing import Any
 
 from zoo.files import atomic_write
 
 from ..pages import row, write_page
+from .differences import differences, interval, p_value
 from .plan import PLANS, Plan, load_plan
-
-WIDE = 0.5
-"""A 95 % interval with a larger half-width, in points of accuracy, and 0 inside says nothing: "inconclusive"."""
-
-
-class Interval(NamedTuple):
-    """A mean of n values and the half-width of its 95 % interval (Student's t), None for a single value."""
-
-    mean: float
-    half: float | None
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
-
-    @property
-    def verdict(self) -> str:
-        """What it says of a difference in points."""
-        if self.half is None:
-            return "one pair"
-        if abs(self.mean) > self.half:
-            return "higher" if self.mean > 0 else "lower"
-        return "inconclusive" if self.half > WIDE else "no difference"
-
-
-def interval(values: list[float]) -> Interval:
-    """Of the mean of some values."""
-    if len(values) < 2:
-        return Interval(values[0], None)
-    scale = stats.t.ppf(0.975, len(values) - 1) / len(values) ** 0.5
-    return Interval(statistics.mean(values), float(scale * statistics.stdev(values)))
-
-
-def paired(plan: Plan, arm: str, other: str) -> tuple[Interval, Interval | None, int] | None:
-    """Arm minus other over the seeds that both have: top-1 in points, spikes in percent of the other's, pairs.
-
-    There is no percentage of a network that never spiked.
-    """
-    a, b = plan.results(arm), plan.results(other)
-    seeds = [seed for seed in a if seed in b]
-    if not seeds:
-        return None
-    top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
-    if not all(b[s]["spikes_per_image"] for s in seeds):
-        return top1, None, len(seeds)
-    spikes = interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
-    return top1, spikes, len(seeds)
 
 
 def render(plan: Plan, check: bool = False) -> None:
@@ -87,11 +40,18 @@ def _page(plan: Plan) -> str:
     for arm in plan.arms:
         found = list(plan.results(arm).values())
         lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
-    lines += ["", "Paired differences, with the 95 % interval of their mean:", ""]
-    lines += ["| arm | compared to | pairs | top-1, points | | spikes, % |", "|:--|:--|--:|--:|:--|--:|"]
-    for arm, other in plan.contrasts:
-        if pair := paired(plan, arm, other):
-            lines.append(row(arm, other, pair[2], pair[0], pair[0].verdict, pair[1] or "—"))
+    lines += [
+        "",
+        "Paired differences, with the 95 % interval of their mean, and p-values of t-tests, corrected for the",
+    ]
+    lines += ["number of contrasts by Holm's method:", ""]
+    lines += [
+        "| arm | compared to | pairs | top-1, points | | p | spikes, % | p |",
+        "|:--|:--|--:|--:|:--|--:|--:|--:|",
+    ]
+    for d in differences(plan):
+        cells = (d.top1, d.top1.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
+        lines.append(row(d.arm, d.other, d.pairs, *cells))
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 
 

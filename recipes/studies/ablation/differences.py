@@ -1,0 +1,90 @@
+"""Differences between the arms of an ablation, seed by seed: means, intervals, tests."""
+
+import statistics
+from typing import NamedTuple
+
+from scipy import stats
+
+from .plan import Plan
+
+WIDE = 0.5
+"""A 95 % interval with a larger half-width, in points of accuracy, and 0 inside says nothing: "inconclusive"."""
+
+
+class Interval(NamedTuple):
+    """A mean of n values and the half-width of its 95 % interval (Student's t), None for a single value."""
+
+    mean: float
+    half: float | None
+    p: float | None = None
+    """Of the two-sided t-test that the mean is 0."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
+
+    @property
+    def verdict(self) -> str:
+        """What it says of a difference in points."""
+        if self.half is None:
+            return "one pair"
+        if abs(self.mean) > self.half:
+            return "higher" if self.mean > 0 else "lower"
+        return "inconclusive" if self.half > WIDE else "no difference"
+
+
+class Difference(NamedTuple):
+    """An arm minus another, over the seeds that both have."""
+
+    arm: str
+    other: str
+    pairs: int
+    top1: Interval
+    """In points."""
+    spikes: Interval | None
+    """In percent of the other's; of a network that never spiked there is no percentage."""
+    top1_p: float | None
+    spikes_p: float | None
+    """Corrected by Holm's method (1979) over all contrasts of the plan, for each measure by itself."""
+
+
+def interval(values: list[float]) -> Interval:
+    """Of the mean of some values."""
+    if len(values) < 2:
+        return Interval(values[0], None)
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    freedom = len(values) - 1
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Interval(mean, float(stats.t.ppf(0.975, freedom) * error), p)
+
+
+def differences(plan: Plan) -> list[Difference]:
+    """Those of a plan's contrasts that have a pair of runs."""
+    found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other))]
+    top1_p = holm([top1.p for _, _, (_, top1, _) in found])
+    spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found])
+    return [Difference(arm, other, *pair, *p) for (arm, other, pair), *p in zip(found, top1_p, spikes_p, strict=True)]
+
+
+def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval | None] | None:
+    a, b = plan.results(arm), plan.results(other)
+    seeds = [seed for seed in a if seed in b]
+    if not seeds:
+        return None
+    top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
+    if not all(b[s]["spikes_per_image"] for s in seeds):
+        return len(seeds), top1, None
+    return len(seeds), top1, interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
+
+
+def holm(tests: list[float | None]) -> list[float | None]:
+    """p-values corrected for their number by Holm's method (Scandinavian Journal of Statistics 6, 1979); None stays."""
+    order = sorted((p, i) for i, p in enumerate(tests) if p is not None)
+    corrected, largest = list(tests), 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = corrected[i] = max(largest, min(1.0, (len(order) - rank) * p))
+    return corrected
+
+
+def p_value(p: float | None) -> str:
+    """For a table."""
+    return "—" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
