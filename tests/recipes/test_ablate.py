@@ -190,6 +190,10 @@ def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     recipe = PLAN["recipe"] | {"train_images": 64, "batch_size": 32}
     file = write(tmp_path, seeds=[3], recipe=recipe)
     arguments = ("recipes.ablate", file, "--workers", "2", "--work-dir", str(tmp_path / "runs"))
+    assert_one_error(run_module(*arguments, "--arms", "windo"), "did you mean window")
+    part = run_module(*arguments, "--arms", "plain")
+    assert part.returncode == 0, part.stderr
+    assert [file.name for file in (tmp_path / "plan").glob("*.json")] == ["plain.seed3.json"]
     done = run_module(*arguments)
     assert done.returncode == 0, done.stderr
     results = {name: json.loads((tmp_path / "plan" / f"{name}.seed3.json").read_text()) for name in PLAN["arms"]}

@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from zoo.errors import CommandParser, ZooError
+from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import atomic_write, dump_yaml, read_json, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
@@ -27,20 +28,24 @@ from .page import render
 from .plan import Plan, Run, load_plan
 
 
-def ablate(plan: Plan, workers: int, work: Path) -> None:
+def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = None) -> None:
     """Run what of a plan has no result yet, `workers` at a time, then render its page.
 
     A run that was stopped goes on where it ended; one that fails is reported when the others are done.
 
+    Args:
+        arms: those that are wanted now; all by default.
+
     Raises:
         ZooError: some run failed, or a result file is of another recipe than the plan says.
     """
-    todo = [run for run in plan.runs if not plan.result_of(run)]
+    wanted = [run for run in plan.runs if arms is None or run.arm in arms]
+    todo = [run for run in wanted if not plan.result_of(run)]
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     active: dict[subprocess.Popen[bytes], Run] = {}
     failed: list[str] = []
-    bar = tqdm(total=len(plan.runs), initial=len(plan.runs) - len(todo), desc=plan.name, unit="run")
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=plan.name, unit="run")
     try:
         with bar:
             while todo or active:
@@ -60,7 +65,7 @@ def ablate(plan: Plan, workers: int, work: Path) -> None:
         for process in active:  # on Ctrl-C: next time they go on from the last state that they saved
             process.terminate()
     if failed:
-        raise ZooError(f"{len(failed)} of {len(plan.runs)} runs failed: {'; '.join(failed)}")
+        raise ZooError(f"{len(failed)} of {len(wanted)} runs failed: {'; '.join(failed)}")
     render(plan)
 
 
@@ -107,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         "example: python -m recipes.ablate cpu_screening --workers 2",
     )
     parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="run these now; a plan may be done in parts")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
     add_plugin_option(parser)
@@ -114,5 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.workers < 1:
         raise ZooError(f"--workers must be 1 or more, not {options.workers}")
     plan = load_plan(options.plan)
+    if unknown := [arm for arm in options.arms or [] if arm not in plan.arms]:
+        raise one_of(f"arm of {plan.name}", unknown[0], plan.arms)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
-    ablate(plan, options.workers, Path(options.work_dir) / plan.name)
+    ablate(plan, options.workers, Path(options.work_dir) / plan.name, options.arms)
