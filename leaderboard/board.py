@@ -14,6 +14,7 @@ from zoo.plugins import add_plugin_option
 from zoo.record import SEAL
 
 from .collect import Results, file_name, folder_of, load_results, rows
+from .comparison import comparisons_page
 from .evidence import check_evidence, check_hashes, check_possible, read_record
 from .log import extended
 from .references import published
@@ -93,6 +94,8 @@ class Board:
         outputs = {self.out / "leaderboard.csv": pages.csv}
         if pages.svg:
             outputs[self.out / "accuracy_spikes.svg"] = pages.svg
+        if side_by_side := comparisons_page(table):
+            outputs[self.out / "comparisons.md"] = side_by_side
         if self.readme:
             outputs[self.readme] = insert_table(read_text(self.readme), pages.markdown)
         log = self.out / LOG

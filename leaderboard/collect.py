@@ -121,6 +121,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         timesteps=first["timesteps"],
         params=first["params"],
         scaling=_reduce(max, runs, "scaling"),
+        comparison=first["comparison"],
         test_reads=max(_reduce(max, runs, "test_reads") or 0, *counted),
         recipe_sha256=first["recipe_sha256"],
         recipe=first["recipe"],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from zoo.errors import ZooError
 
-from .columns import COLUMNS, EMPTY
+from .columns import COLUMNS, EMPTY, Column
 from .row import Row
 from .scatter import picture
 
@@ -76,13 +76,18 @@ def _markdown(rows: Sequence[Row], of: int) -> str:
     if not rows:
         return f"{EMPTY}\n"
     columns = [column for column in COLUMNS if column.brief and any(column.order(row) for row in rows)]
+    sizes = f"below {', '.join(map(str, _SIZES))} million parameters, and above"
+    rule = f"The best top-1 of each data set and size ({sizes}), at most {_MOST} rows"
+    return f"{markdown_table(columns, rows)}\n{rule}: {len(rows)} of {of}.\n"
+
+
+def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table; what files say is escaped."""
     lines = [[column.title for column in columns]]
     lines.append(["---:" if column.form else ":---" for column in columns])
     texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
     lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
-    sizes = f"below {', '.join(map(str, _SIZES))} million parameters, and above"
-    rule = f"The best top-1 of each data set and size ({sizes}), at most {_MOST} rows"
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{rule}: {len(rows)} of {of}.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -63,6 +63,7 @@ class Row:
     timesteps: int | None = None
     params: int | None = None
     scaling: str | None = None  # gradient-scaling rule
+    comparison: str | None = None  # the name of what its training was part of
     test_reads: int | None = None  # of its comparison: as stated, or as counted where that is more
 
     # The training, with everything that it started from.

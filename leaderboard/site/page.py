@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from recipes.studies.ablation.differences import p_value
 
 from ..columns import CLAIMS, COLUMNS, EMPTY, MISSING, Column
+from ..comparison import comparisons
 from ..row import TIERS, Row
 from .network import network
 from .scaling import Study, studies
@@ -47,6 +48,7 @@ def page(rows: Sequence[Row]) -> str:
         columns=columns,
         claims=_filled(CLAIMS, published),
         plots={name: _plots(_of(name, ours), _of(name, published)) for name in datasets},
+        comparisons=comparisons(ours),
         studies=studies(),
         lines={"graphs": _graphs, "chain": _chain, "study": _study},
         libraries=texts,

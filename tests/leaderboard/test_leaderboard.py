@@ -16,6 +16,7 @@ from conftest import accuracy, latency, onnx, run_module
 
 from leaderboard.__main__ import main
 from leaderboard.collect import file_name, load_results, rows
+from leaderboard.comparison import comparisons, comparisons_page
 from leaderboard.render import chosen, insert_table, render
 from leaderboard.scatter import picture, without_drawings
 from zoo.errors import ZooError
@@ -593,3 +594,35 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
 def test_the_committed_leaderboard_is_current() -> None:
     done = run_module("leaderboard", "check")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_networks_of_one_comparison_stand_side_by_side() -> None:
+    """Of one data set, with what their recipes share and where one differs; a network alone is no comparison."""
+    recipe = {"epochs": 12, "lr": 0.02, "dataset": "cifar10"}
+    results = {
+        f"{model}.json": accuracy(
+            model=model, top1=top1, comparison=name, dataset=dataset, weights_sha256=f"{i:064x}",
+            recipe_sha256="e" * 64, recipe=recipe | {"model": model} | changes, started_from=[],
+        )
+        for i, (model, top1, name, dataset, changes) in enumerate([
+            ("svgg11", 80.0, "alike", "cifar10", {}),
+            ("plif_net", 85.0, "alike", "cifar10", {"phases": [{"epochs": 4, "timesteps": 1}]}),
+            ("sresnet19", 82.0, "alike", "cifar10", {"out": "elsewhere"}),
+            ("sdt", 99.0, "alike", "cifar100", {}),
+            ("spikformer", 99.0, "alone<b>|", "cifar10", {}),
+        ])
+    }  # fmt: skip
+    table = rows(results)
+    (one,) = comparisons(table)
+    assert [row.model for row in one.rows] == ["plif_net", "sresnet19", "svgg11"]
+    assert one.recipe == {"epochs": 12, "lr": 0.02}
+    assert one.exceptions == ["plif_net has phases [{'epochs': 4, 'timesteps': 1}]"]
+    page = comparisons_page(table)
+    assert page.count("## ") == 1
+    assert re.search(r"\| plif_net \| 85\.00 \|.*\n\| sresnet19 \| 82\.00 \|", page)
+    assert "    epochs: 12\n    lr: 0.02\n\nbut plif_net has phases" in page
+    assert comparisons_page([row for row in table if row.model == "svgg11"]) == ""
+    evil = [replace(row, comparison="<b>\n# x", model=f"<i>{row.model}\n") for row in one.rows]
+    assert "<b>" not in comparisons_page(evil)
+    assert "<i>" not in comparisons_page(evil)
+    assert "\n# x" not in comparisons_page(evil)

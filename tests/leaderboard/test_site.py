@@ -69,7 +69,8 @@ def measured() -> list[Row]:
         recipe={EVIL: EVIL},
     )
     digits = [row for row in table if row.dataset == "digits"]
-    return [*costs, hostile, *digits]
+    alike = [replace(row, comparison="alike") for row in costs[:2]]  # side by side
+    return [*alike, *costs[2:], replace(hostile, comparison="alike"), *digits]
 
 
 @pytest.fixture(scope="module")

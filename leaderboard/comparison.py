@@ -1,0 +1,95 @@
+"""Networks that were trained alike, side by side: what `comparison` in a recipe is for."""
+
+import html
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from recipes.config import DEFAULTS, PLACE
+from zoo.errors import quoted, shown
+from zoo.files import dump_yaml
+
+from .columns import COLUMNS, Column
+from .render import markdown_table
+from .row import Row
+
+_TITLES = (
+    "Top-1 (%)", "Spikes per image", "ACs (M)", "MACs (M)", "Energy (µJ)", "Parameters (M)", "Training (min)",
+    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Test-set reads",
+)  # fmt: skip
+_SIDE_BY_SIDE = [Column("Network", "model"), *(column for column in COLUMNS if column.title in _TITLES)]
+# What each has of its own, or what says nothing of how it trains.
+_OWN = PLACE | {"model", "tag", "seed", "comparison", "test_reads"}
+
+
+class Comparison(NamedTuple):
+    """Rows of several networks on one data set."""
+
+    name: str
+    dataset: str
+    rows: list[Row]
+    recipe: dict[str, Any]
+    """What their recipes share, without defaults."""
+    exceptions: list[str]
+    """Where a recipe differs from that, in words."""
+
+    @property
+    def columns(self) -> list[Column]:
+        """Those that some row has a value for."""
+        return [column for column in _SIDE_BY_SIDE if any(column.order(row) for row in self.rows)]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The table's cells."""
+        return [[column.show(row) for column in self.columns] for row in self.rows]
+
+    @property
+    def recipe_text(self) -> str:
+        """The shared keys, as a recipe has them."""
+        return dump_yaml(self.recipe)
+
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """Those of at least two networks with a known recipe, in the order of their best row; rows by top-1."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.comparison and row.recipe:
+            groups[row.comparison, row.dataset].append(row)
+    return [_comparison(*key, group) for key, group in groups.items() if len({row.model for row in group}) > 1]
+
+
+def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
+    recipes = [{key: (row.recipe or {}).get(key, DEFAULTS[key]) for key in DEFAULTS.keys() - _OWN} for row in rows]
+    usual = {key: _most([recipe[key] for recipe in recipes]) for key in DEFAULTS if key in recipes[0]}
+    exceptions = [
+        f"{shown(row.model)} has {key} {quoted(recipe[key])}"
+        for row, recipe in zip(rows, recipes, strict=True)
+        for key, value in usual.items()
+        if recipe[key] != value
+    ]
+    shared = {key: value for key, value in usual.items() if value != DEFAULTS[key]}
+    return Comparison(name, dataset, rows, shared, exceptions)
+
+
+def _most(values: list[Any]) -> Any:
+    ((text, _),) = Counter(map(repr, values)).most_common(1)
+    return next(value for value in values if repr(value) == text)
+
+
+def comparisons_page(rows: Sequence[Row]) -> str:
+    """comparisons.md, "" where there is none."""
+    if not (found := comparisons(rows)):
+        return ""
+    text = (
+        "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
+        "latency at batch 1 on one CPU thread. Training is wall time, and core minutes where it ran on one thread. One "
+        "seed each unless a deviation is given: a point between two of them is nothing. Rendered by `python -m "
+        "leaderboard render` from [results](results).\n"
+    )
+    for one in found:
+        text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
+        text += "\nTrained with\n\n"
+        text += textwrap.indent(one.recipe_text, "    ")
+        text += f"\nbut {html.escape('; '.join(one.exceptions))}.\n" if one.exceptions else "\nall of them.\n"
+    return text
