@@ -18,7 +18,7 @@ def pick(model: str, dataset: str) -> list[str]:
     """The recipes for a model or its twin, which has gradient scaling where the model has none; the best comes first.
 
     A training from the beginning is better than one that goes on from other weights, many time steps are better than
-    few, and the model's own recipe is better than its twin's.
+    few, and the model's own recipe is better than its twin's. A recipe that is not named after its model is for many.
 
     Raises:
         ZooError: there is none.
@@ -27,16 +27,19 @@ def pick(model: str, dataset: str) -> list[str]:
     there = {name: recipe for name, recipe in recipes.items() if recipe.dataset == dataset}
     if not there:
         raise one_of("data set with recipes", dataset, sorted({recipe.dataset for recipe in recipes.values()}))
-    fitting = [name for name, recipe in there.items() if plain_name(recipe.model) == plain_name(model)]
+    own = {name: recipe for name, recipe in there.items() if name.startswith(f"{recipe.model}.")}
+    fitting = [name for name, recipe in own.items() if plain_name(recipe.model) == plain_name(model)]
     if not fitting:
-        (near,) = get_close_matches(model, [recipe.model for recipe in there.values()], n=1, cutoff=0)
-        name = pick(near, dataset)[0]
+        for_many = sorted(there.keys() - own.keys())
+        near = get_close_matches(model, [recipe.model for recipe in own.values()], n=1, cutoff=0)
+        name = for_many[0] if for_many else pick(near[0], dataset)[0]
         recipe = there[name]
         of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
+        what = "is for many" if for_many else "is the nearest"
+        facts = f"{recipe.epochs} epochs, T = {recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}"
         raise ZooError(
-            f"no recipe trains {model} on {dataset}. The nearest is {name} ({recipe.epochs} epochs, T = "
-            f"{recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}): python -m recipes.train {name} {of_its_own} "
-            "takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
+            f"no recipe is that of {model} on {dataset}. {name} {what} ({facts}): python -m recipes.train {name} "
+            f"{of_its_own} takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
         )
     return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
 

@@ -99,7 +99,8 @@ def test_settings_name_no_folder():
 def test_recipes_of_the_package_are_named_by_what_they_train():
     from recipes.config import _HERE
 
-    files = sorted(file for file in _HERE.glob("*.yaml") if file.stem != "quickstart")
+    for_many = {"quickstart", "families.t4_cifar10"}
+    files = sorted(file for file in _HERE.glob("*.yaml") if file.stem not in for_many)
     assert files
     for file in files:
         recipe = load_recipe(str(file))

@@ -494,6 +494,7 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         ("sresnet19_w16", "sresnet19_w16.t2_cifar10"),
         ("sresnet19_w16_gs", "sresnet19_w16_gs.t2_cifar10"),
         ("sresnet19_w32_gs", "sresnet19_w32_gs.t2_cifar10"),  # that of t4 goes on from its weights
+        ("sresnet19_w32", "sresnet19_w32_gs.t2_cifar10"),  # not the one for many
     ],
 )
 def test_the_recipe_of_a_model(model, recipe):
@@ -503,12 +504,13 @@ def test_the_recipe_of_a_model(model, recipe):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("cifar10 --model svgg9_w16_gs", ["for many", "families.t4_cifar10 --model svgg9_w16_gs takes"]),
         (
-            "cifar10 --model svgg9_w16_gs",
-            ["nearest", "sresnet19_w16_gs.t2_cifar10 --model svgg9_w16_gs --model-args null"],
+            "cifar100 --model svgg9_w16_gs",
+            ["nearest", "sresnet19_w16_gs.t2_cifar100 --model svgg9_w16_gs --model-args null"],
         ),
         ("cifar10 --model=sresnet91", ["unknown model 'sresnet91'"]),
-        ("cifar10 --model mine --plugin mine.py", ["no recipe trains mine on cifar10"]),
+        ("cifar10 --model mine --plugin mine.py", ["no recipe is that of mine on cifar10"]),
         ("cifar11", ["cifar11", "did you mean cifar10"]),
     ],
 )
