@@ -1,5 +1,6 @@
 """A run that is told to stop ends with a whole step and a training state, not in the middle of one."""
 
+import os
 import signal
 import sys
 import threading
@@ -33,7 +34,8 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.noted = signal.Signals(number)
         self.__exit__()
-        print(f"{self.noted.name}: this step is finished and saved first; once more stops at once", file=sys.stderr)
+        text = f"\n{self.noted.name}: this step is finished and saved first; once more stops at once\n"
+        os.write(2, text.encode())  # print may be what was interrupted
 
     def obey(self, step: int) -> None:
         """End the run, if it was told to; call it when the state of `step` is saved.
