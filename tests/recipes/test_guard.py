@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -109,6 +110,18 @@ def test_the_estimate_is_of_the_whole_batch(monkeypatch):
     assert seen == [8, 8, 16, 16]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_estimate_survives_a_busy_machine(monkeypatch):
+    """10 ms an image; of every size, one run of three is held up by 0.2 s."""
+    now, count = [0.0], itertools.count()
+    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
+
+    def run(probe, images):
+        now[0] += 0.01 * images + 0.2 * (next(count) % 3 == 1)
+        return probe(torch.randn(images, 3, 32, 32)).sum()
+
+    assert seconds_per_step(tiny(), run, 128) == pytest.approx(1.28)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
