@@ -187,7 +187,9 @@ class _Quantiser:
             over = over_time(self.parts.neurons[layer], self.parts.timesteps)
             self.reals[out] = self.g.add(over, [self.real(node.input[0])], [f"{layer}/spikes"], f"{layer}/")[0]
         else:
-            self.bytes[out] = self._negated_neurons(layer, node.input[0], growth)
+            of_bytes = any(name in self.stored for name in self._summands(node.input[0]))
+            spikes = self._negated_neurons(layer, node.input[0], growth)
+            self.bytes[out] = spikes if of_bytes else self._channels_last(spikes, out)
 
     def _negated_neurons(self, layer: str, currents: str, growth: float) -> str:
         """LIF neurons with hard reset in five operations a step.
@@ -210,6 +212,29 @@ class _Quantiser:
             spikes.append(g.op("Cast", [fired], f"{prefix}/spikes", to=TensorProto.UINT8))
             state = g.op("ThresholdedRelu", [total], f"{prefix}/state", alpha=float(edge))
         return g.op("Concat", spikes, f"{layer}/spikes/byte", axis=0)
+
+    def _channels_last(self, spikes: str, out: str) -> str:
+        """The spikes of a stem, where a shortcut passes by a convolution that reads them.
+
+        ONNX Runtime's convolutions over bytes have channels last, so a shortcut with channels first makes it turn the
+        currents of every step, in float32, block after block. A convolution over bytes that multiplies each spike by 1
+        turns the spikes once: sresnet19_w32 at T = 4 takes a tenth less time.
+        """
+        readers = [node for node in self.parts.skeleton.piece.nodes if out in node.input]
+        convolution = next((node for node in readers if node.input[1:2] and node.input[1] in self.rounded), None)
+        if convolution is None or all(node.op_type != "Add" for node in readers):
+            return spikes
+        group = next((attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1)
+        channels, name = self.arrays[convolution.input[1]].shape[1] * group, f"{spikes}/channels_last"
+        constants = {
+            "input_scale": np.float32(1),
+            "input_zero": np.uint8(0),
+            f"{name}/one": np.ones((channels, 1, 1, 1), np.int8),
+            f"{name}/zero": np.int8(0),
+        }
+        scale, zero, ones, no = (self.g.constant(key, value) for key, value in constants.items())
+        inputs = [spikes, scale, zero, ones, scale, no, scale, zero]
+        return self.g.op("QLinearConv", inputs, name, group=channels, kernel_shape=[1, 1])
 
     def _summands(self, name: str) -> list[str]:
         node = self.made_by.get(name)
