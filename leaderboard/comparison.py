@@ -91,5 +91,6 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
         text += "\nTrained with\n\n"
         text += textwrap.indent(one.recipe_text, "    ")
-        text += f"\nbut {html.escape('; '.join(one.exceptions), quote=False)}.\n" if one.exceptions else "\nall of them.\n"
+        but = html.escape("; ".join(one.exceptions), quote=False)
+        text += f"\nbut {but}.\n" if but else "\nall of them.\n"
     return text

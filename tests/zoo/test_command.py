@@ -94,16 +94,16 @@ def test_summary_leaves_the_random_numbers_alone():
 
 
 def test_list(capsys):
-    text = printed(capsys, "list", "sresnet19*", "svgg11_w16", "--published")
+    text = printed(capsys, "list", "sresnet19*", "svgg11_w8", "--published")
     head, *lines = text.split("\n\n")[0].splitlines()
     assert head.split("  ")[0] == "model"
     rows = {line.split()[0]: line for line in lines}
-    assert set(rows) == {*zoo.list_models("sresnet19*"), "svgg11_w16"}
+    assert set(rows) == {*zoo.list_models("sresnet19*"), "svgg11_w8"}
     assert "12.57" in rows["sresnet19"]
     assert "2,285.2" in rows["sresnet19"]
     assert "92.9-97.3 / 70.9-83.9" in rows["sresnet19"]
     assert rows["sresnet19_w16_gs"].endswith("t2_cifar10, t2_cifar100")
-    assert rows["svgg11_w16"].split()[1:] == ["0.58", "9.9", "4", "-", "-"]
+    assert rows["svgg11_w8"].split()[1:] == ["0.15", "2.6", "4", "-", "-"]
     published = next(line for line in text.splitlines() if "TET " in line and "94.44" in line)
     assert "74.47" in published
     assert "arXiv 2202.11946" in published
