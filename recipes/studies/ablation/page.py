@@ -40,15 +40,10 @@ def _page(plan: Plan) -> str:
     for arm in plan.arms:
         found = list(plan.results(arm).values())
         lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
-    lines += [
-        "",
-        "Paired differences, with the 95 % interval of their mean, and p-values of t-tests, corrected for the",
-    ]
-    lines += ["number of contrasts by Holm's method:", ""]
-    lines += [
-        "| arm | compared to | pairs | top-1, points | | p | spikes, % | p |",
-        "|:--|:--|--:|--:|:--|--:|--:|--:|",
-    ]
+    tests = "p-values of t-tests, corrected for the\nnumber of contrasts by Holm's method:"
+    lines += ["", f"Paired differences, with the 95 % interval of their mean, and {tests}", ""]
+    lines += ["| arm | compared to | pairs | top-1, points | | p | spikes, % | p |"]
+    lines += ["|:--|:--|--:|--:|:--|--:|--:|--:|"]
     for d in differences(plan):
         cells = (d.top1, d.top1.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
         lines.append(row(d.arm, d.other, d.pairs, *cells))
