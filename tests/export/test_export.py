@@ -138,10 +138,7 @@ def test_batch_is_dynamic(exact):
 
 @pytest.mark.parametrize(
     "neuron",
-    [
-        pytest.param(neuron, id=name, marks=[] if name in ("if", "plif") else pytest.mark.slow)
-        for name, neuron in NEURONS.items()
-    ],
+    [pytest.param(neuron, id=name, marks=[] if name == "if" else pytest.mark.slow) for name, neuron in NEURONS.items()],
 )
 def test_gate_passes(neuron, tmp_path):
     report = export.to_onnx(network(neuron), tmp_path / "x.onnx")["verification"]

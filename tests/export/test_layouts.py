@@ -44,7 +44,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=[] if case in ("clif, latency", "soft, frames") else pytest.mark.slow) for case in CASES],
+    [pytest.param(case, marks=[] if case == "soft, frames" else pytest.mark.slow) for case in CASES],
 )
 def test_the_gate_passes(case, tmp_path):
     keywords, layouts = CASES[case]

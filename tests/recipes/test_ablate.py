@@ -208,6 +208,7 @@ def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path):
     recipe = PLAN["recipe"] | {"train_images": 64, "batch_size": 32}
     arms = {"plain": {}, "huge": {"batch_size": 4096}}

@@ -238,7 +238,11 @@ def test_layers_receive_only_spikes_but_for_the_listed_and_all_are_alive(name, k
     assert all(0.001 < rate < 0.95 for rate in rates.values()), rates
 
 
-@pytest.mark.parametrize("name", PLAIN + [f"{name}_gs" for name in SMALL])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in SMALL else pytest.mark.slow) for name in PLAIN]
+    + [f"{name}_gs" for name in SMALL],
+)
 def test_a_training_step_changes_every_parameter(name):
     model = zoo.create_model(name, timesteps=2 if name in BIG else 4).train()
     before = copy.deepcopy(model.state_dict())

@@ -311,7 +311,7 @@ def test_scaled_gradients_follow_the_rule_in_the_recipes_own_configuration(prese
 
 
 @pytest.mark.parametrize("scaling", ["none", "causal_trace"])
-@pytest.mark.parametrize("kernel", ["fused", "reference"])
+@pytest.mark.parametrize("kernel", ["fused", pytest.param("reference", marks=pytest.mark.slow)])
 def test_compiles_into_one_graph(scaling, kernel):
     torch._dynamo.reset()
     model = tiny(scaling=scaling, kernel=kernel).to(memory_format=torch.channels_last)
