@@ -78,9 +78,9 @@ def exact(folder):
 
 @pytest.fixture(scope="module")
 def sresnet(folder):
-    """The command line's export of a registered network, its file and its report."""
+    """The command line's export of an untrained network, its file and its report."""
     path, report = folder / "sresnet.onnx", folder / "sresnet.json"
-    command.main(["sresnet19_w32", "-o", str(path), "--timesteps", "2", "--json", str(report)])
+    command.main(["sresnet20_w16", "-o", str(path), "--timesteps", "2", "--json", str(report)])
     return path, json.loads(report.read_text())
 
 
@@ -91,7 +91,7 @@ def test_command_exports_and_verifies(sresnet):
     dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
     assert dyadic["identical"]
     assert dyadic["levels"] == list(OPTIMIZATIONS)
-    assert len(dyadic["spike_rates"]) == 17
+    assert len(dyadic["spike_rates"]) == 19
     assert all(rate > 0 for rate in dyadic["spike_rates"].values())
     assert real["inputs"] == "random inputs"
     assert real["flip_rate"] <= 1e-3
@@ -103,7 +103,7 @@ def test_summary_warns_of_layers_that_never_spike(sresnet):
     real = report["verification"]["real"]
     assert real["silent_layers"] == [name for name, rate in real["spike_rates"].items() if rate == 0]
     real["silent_layers"] = ["lif1", "stages.2.1.lif2"]
-    assert "2 of 17 neuron layers never spike" in command.summary(report, "x.onnx")
+    assert "2 of 19 neuron layers never spike" in command.summary(report, "x.onnx")
     real["silent_layers"] = []
     assert "never spike" not in command.summary(report, "x.onnx")
     assert real["within_fixed_bounds"]
@@ -200,7 +200,7 @@ def test_metadata_is_complete(exact, sresnet):
     assert len(about["weights_sha256"]) == 64
     proto = onnx.load(sresnet[0])
     values = json.loads({p.key: p.value for p in proto.metadata_props}["spike_values"])
-    assert list(values) == list(graph_layers(zoo.create_model("sresnet19_w32")))
+    assert list(values) == list(graph_layers(zoo.create_model("sresnet20_w16")))
     assert {f"{value}/1" for value in values.values()} <= {name for node in proto.graph.node for name in node.output}
 
 
