@@ -580,7 +580,7 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
         lambda self, x, **k: steps.append((self.timesteps, x.shape[3])) or forward(self, x, **k),
     )
     result = train(Recipe(**SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x"), "val_images": 10}))
-    estimate = len(seen) - 6  # steps before the first one
+    estimate = len(seen) - 6  # steps that the estimate of the run's length takes, before the run's own six
     assert seen == [16] * estimate + [16, 16, 24, 24, 32, 32]
     looked_at, validation, test = [(1, 16), (2, 24), (2, 32)], [(2, 32)], [(2, 32)] * 2
     trained = [(1, 16)] * (estimate + 2) + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation
