@@ -18,6 +18,7 @@ def installed(tmp_path_factory):
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", build, str(folder)], cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("snn_zoo-*.whl")
+    assert wheel.stat().st_size < 90_000_000
     zipfile.ZipFile(wheel).extractall(folder / "site")
     return folder / "site"
 

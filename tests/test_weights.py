@@ -44,7 +44,7 @@ def evidence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_and_has_its_evidence(name):
     file = BUNDLED / name / "model.safetensors"
-    assert file.stat().st_size < 2_000_000
+    assert file.stat().st_size < (30_000_000 if plain_name(config(name)["architecture"]) == "sresnet19" else 2_000_000)
     checksum = sha256_of(file)
     assert config(name)["weights_sha256"] == checksum
     results = {result["kind"]: result for result in evidence(name) if result["weights_sha256"] == checksum}

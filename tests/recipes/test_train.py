@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from tqdm import tqdm
 import recipes.augment
 import zoo
 from recipes import start
-from recipes.config import Recipe
-from recipes.guard import FiniteGuard, steps_left, tell_length
+from recipes.config import Recipe, load_recipe
+from recipes.guard import FLAGSHIP, STAGES, FiniteGuard, steps_left, tell_length
 from recipes.start import pick
 from recipes.state import load_state, save_state
 from recipes.train import train
@@ -489,8 +490,8 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
 @pytest.mark.parametrize(
     ("model", "recipe"),
     [
-        ("sresnet19_gs", "sresnet19_gs.t4_cifar10"),
-        ("sresnet19", "sresnet19_gs.t4_cifar10"),  # its own is a first stage, of one time step
+        ("sresnet19_gs", "sresnet19_gs.t4_cifar10_200epochs"),  # the staged one goes on from other weights
+        ("sresnet19", "sresnet19_gs.t4_cifar10_200epochs"),  # its own is a first stage, of one time step
         ("sresnet19_w16", "sresnet19_w16.t2_cifar10"),
         ("sresnet19_w16_gs", "sresnet19_w16_gs.t2_cifar10"),
         ("sresnet19_w32_gs", "sresnet19_w32_gs.t2_cifar10"),  # that of t4 goes on from its weights
@@ -524,7 +525,7 @@ def test_a_model_without_a_recipe_is_never_trained_with_another_ones(arguments, 
 def test_processes_are_started_through_torchrun(monkeypatch):
     started = []
     monkeypatch.setattr(os, "execv", lambda _, command: started.append(command[1:]))
-    train = ["-m", "recipes.train", "sresnet19_gs.t4_cifar100", "--model", "sresnet19_gs", "--epochs", "3"]
+    train = ["-m", "recipes.train", "sresnet19_gs.t4_cifar100_200epochs", "--model", "sresnet19_gs", "--epochs", "3"]
     for count, launch in (
         ("", []),
         ("1", []),
@@ -556,8 +557,22 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
         assert ("made for a GPU" in said) == (seconds > 1e4 and device == "cpu")
         assert not said or "estimated" in said
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
+    tell_length(Recipe(dataset="cifar10"), torch.device("cpu"), 1e6)
+    said = capsys.readouterr().out
+    assert all(f"`python -m recipes.train {stage}`" in said for stage in STAGES["cifar10"])
+    tell_length(load_recipe("sresnet19_gs.t4_cifar10"), torch.device("cpu"), 1e6)
+    assert "stages" not in capsys.readouterr().out
     tell_length(Recipe(dataset="digits"), torch.device("cpu"), 1e6)
     assert "recipes.train" not in capsys.readouterr().out
+
+
+def test_every_stage_of_the_flagship_starts_from_the_one_before():
+    for stages in STAGES.values():
+        assert load_recipe(stages[0]).init is None
+        for before, stage in pairwise(stages):
+            init, run = load_recipe(stage).init, load_recipe(before).out
+            assert init in (f"recipes/stages/{before}", run)
+        assert load_recipe(stages[-1]).model == FLAGSHIP
 
 
 CHEAP_FIRST = {

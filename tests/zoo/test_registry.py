@@ -123,9 +123,9 @@ def test_spike_counter_counts_what_neurons_emit():
         ("sresnet19", {"surrogate": ["triangle"]}, "surrogate takes"),
         ("sresnet19", {"pretrained": True}, "no published weights"),
         (
-            "sresnet19_gs.t4_cifar10",
+            "sresnet20_gs.t4_cifar10",
             {"pretrained": True},
-            "no published weights.*recipes/cifar10.sh --model sresnet19_gs",
+            "no published weights.*recipes.train families.t4_cifar10 --model sresnet20_gs",
         ),
     ],
 )

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ..errors import ZooError
 from ..files import read_json
 
-RECIPE = "sresnet19_gs.t4_cifar10"
-"""What trains any network that has no recipe of its own."""
+RECIPE = "families.t4_cifar10"
+"""What trains any network."""
 PUBLISHED = Path(__file__).resolve().parent.parent / "weights" / "published.json"
 
 
@@ -51,8 +51,7 @@ def published() -> dict[str, Published]:
 
 def no_weights(architecture: str, available: Sequence[str]) -> str:
     """What to tell somebody who asks for weights that nobody has published, and what there is instead."""
-    model = "" if architecture == RECIPE.partition(".")[0] else f" --model {architecture}"
     return (
-        f"{architecture} has no published weights. Its recipe trains it: `python -m recipes.train {RECIPE}{model}`, or "
-        f"`bash recipes/cifar10.sh --model {architecture}`; pretrained models: {', '.join(available) or 'none yet'}"
+        f"{architecture} has no published weights. `python -m recipes.train {RECIPE} --model {architecture}` trains it; "
+        f"pretrained models: {', '.join(available) or 'none yet'}"
     )
