@@ -557,7 +557,7 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
         assert ("made for a GPU" in said) == (seconds > 1e4 and device == "cpu")
         assert not said or "estimated" in said
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
-    tell_length(Recipe(dataset="cifar10"), torch.device("cpu"), 1e6)
+    tell_length(load_recipe("sresnet19_gs.t4_cifar10_200epochs"), torch.device("cpu"), 1e6)
     said = capsys.readouterr().out
     assert all(f"`python -m recipes.train {stage}`" in said for stage in STAGES["cifar10"])
     tell_length(load_recipe("sresnet19_gs.t4_cifar10"), torch.device("cpu"), 1e6)

@@ -52,6 +52,6 @@ def published() -> dict[str, Published]:
 def no_weights(architecture: str, available: Sequence[str]) -> str:
     """What to tell somebody who asks for weights that nobody has published, and what there is instead."""
     return (
-        f"{architecture} has no published weights. `python -m recipes.train {RECIPE} --model {architecture}` trains it; "
-        f"pretrained models: {', '.join(available) or 'none yet'}"
+        f"{architecture} has no published weights: `python -m recipes.train {RECIPE} --model {architecture}` trains "
+        f"some. Pretrained models: {', '.join(available) or 'none yet'}"
     )
