@@ -21,7 +21,7 @@ from .config import Recipe, list_recipes
 from .state import has_state
 
 FLAGSHIP = "sresnet19_gs"
-STAGES = {"cifar10": ["sresnet19.t1_cifar10", "sresnet19.t1_cifar10_stage2", "sresnet19_gs.t4_cifar10"]}
+FLAGSHIP_STAGES = {"cifar10": ["sresnet19.t1_cifar10", "sresnet19.t1_cifar10_stage2", "sresnet19_gs.t4_cifar10"]}
 """From data set to the recipes that train the flagship on a CPU, in order."""
 _LONG_HOURS = 3.0
 # The part of a batch that an estimate is made from, and twice that.
@@ -167,7 +167,7 @@ def tell_length(recipe: Recipe, device: torch.device, seconds: float) -> None:
         if small in list_recipes():
             text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
             text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
-        stages = STAGES.get(recipe.dataset, [])
+        stages = FLAGSHIP_STAGES.get(recipe.dataset, [])
         if stages and recipe.model == FLAGSHIP and f"{recipe.model}.{recipe.tag}" not in stages:
             commands = ", then ".join(f"`python -m recipes.train {stage}`" for stage in stages)
             text += f" The same network in stages of hours each: {commands}."

@@ -22,7 +22,7 @@ import recipes.augment
 import zoo
 from recipes import start
 from recipes.config import Recipe, load_recipe
-from recipes.guard import FLAGSHIP, STAGES, FiniteGuard, steps_left, tell_length
+from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
 from recipes.start import pick
 from recipes.state import load_state, save_state
 from recipes.train import train
@@ -559,7 +559,7 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
     tell_length(load_recipe("sresnet19_gs.t4_cifar10_200epochs"), torch.device("cpu"), 1e6)
     said = capsys.readouterr().out
-    assert all(f"`python -m recipes.train {stage}`" in said for stage in STAGES["cifar10"])
+    assert all(f"`python -m recipes.train {stage}`" in said for stage in FLAGSHIP_STAGES["cifar10"])
     tell_length(load_recipe("sresnet19_gs.t4_cifar10"), torch.device("cpu"), 1e6)
     assert "stages" not in capsys.readouterr().out
     tell_length(Recipe(dataset="digits"), torch.device("cpu"), 1e6)
@@ -567,7 +567,7 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
 
 
 def test_every_stage_of_the_flagship_starts_from_the_one_before():
-    for stages in STAGES.values():
+    for stages in FLAGSHIP_STAGES.values():
         assert load_recipe(stages[0]).init is None
         for before, stage in pairwise(stages):
             init, run = load_recipe(stage).init, load_recipe(before).out
