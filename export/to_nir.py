@@ -66,7 +66,7 @@ def _nir() -> Any:
     try:
         import nir
     except ImportError as error:
-        raise ZooError("NIR needs the package nir: pip install 'snn-zoo[nir]'") from error
+        raise ZooError("NIR needs the package nir: pip install -e '.[nir]' in the checkout") from error
     return nir
 
 

@@ -1,13 +1,14 @@
 """Networks that were trained alike, side by side: what `comparison` in a recipe is for."""
 
 import html
+import json
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from recipes.config import DEFAULTS, PLACE
-from zoo.errors import quoted, shown
+from zoo.errors import shown
 from zoo.files import dump_yaml
 
 from .columns import COLUMNS, Column
@@ -30,7 +31,7 @@ class Comparison(NamedTuple):
     dataset: str
     rows: list[Row]
     recipe: dict[str, Any]
-    """What their recipes share, without defaults."""
+    """What their recipes share: time steps, and all that is not a default."""
     exceptions: list[str]
     """Where a recipe differs from that, in words."""
 
@@ -63,12 +64,12 @@ def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
     recipes = [{key: (row.recipe or {}).get(key, DEFAULTS[key]) for key in DEFAULTS.keys() - _OWN} for row in rows]
     usual = {key: _most([recipe[key] for recipe in recipes]) for key in DEFAULTS if key in recipes[0]}
     exceptions = [
-        f"{shown(row.model)} has {key} {quoted(recipe[key])}"
+        f"{shown(row.model)} has {key}: {json.dumps(recipe[key])}"
         for row, recipe in zip(rows, recipes, strict=True)
         for key, value in usual.items()
         if recipe[key] != value
     ]
-    shared = {key: value for key, value in usual.items() if value != DEFAULTS[key]}
+    shared = {key: value for key, value in usual.items() if key == "timesteps" or value != DEFAULTS[key]}
     return Comparison(name, dataset, rows, shared, exceptions)
 
 
@@ -89,7 +90,7 @@ def comparisons_page(rows: Sequence[Row]) -> str:
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
-        text += "\nTrained with\n\n"
+        text += "\nTrained with, where a key that is not named has its default,\n\n"
         text += textwrap.indent(one.recipe_text, "    ")
         but = html.escape("; ".join(one.exceptions), quote=False)
         text += f"\nbut {but}.\n" if but else "\nall of them.\n"

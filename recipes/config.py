@@ -165,7 +165,7 @@ class Recipe:
     checkpoint_minutes: float = _key(
         5.0, "save the training state this often, and at every epoch's end", high=1e6, place=True
     )
-    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra snn-zoo[tensorboard])", place=True)
+    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra tensorboard)", place=True)
     comparison: str | None = _key(None, "name of the comparison that this run is part of; <model>.<tag> by default")
     test_reads: int = _key(1, "how many runs of that comparison read the test set", low=1)
 

@@ -454,7 +454,7 @@ def _tensorboard(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        hint = "pip install 'snn-zoo[tensorboard]', or drop --tensorboard"
+        hint = "pip install -e '.[tensorboard]' in the checkout, or drop --tensorboard"
         raise ZooError(f"tensorboard is not installed: {hint}") from None
     return SummaryWriter(out)
 

@@ -1,7 +1,7 @@
 """Build the page of the board: one file that opens in a browser and needs no network.
 
 A table to sort and filter, what accuracy costs in spikes, operations, energy and latency, a section for each network,
-the ablations of gradient scaling. Needs the extra: pip install "snn-zoo[site]".
+the ablations of gradient scaling. Needs the extra: pip install -e '.[site]' in the checkout.
 """
 
 import argparse
@@ -40,5 +40,5 @@ def build(options: argparse.Namespace) -> str:
     try:
         from ..site.page import page  # here, as nothing else needs its libraries
     except ModuleNotFoundError as error:
-        raise ZooError(f'the page needs {error.name}: pip install "snn-zoo[site]"') from error
+        raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
     return page(table)

@@ -7,5 +7,5 @@
     figures.py    how charts look, and labels that cover nothing
     scripts.py    the libraries that the page carries: Vega for charts, DataTables for the table
 
-They are an extra: `pip install "snn-zoo[site]"`.
+They are an extra: `pip install -e '.[site]'` in the checkout.
 """

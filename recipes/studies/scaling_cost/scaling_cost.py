@@ -44,7 +44,7 @@ Rendered by `python -m recipes.studies --render` from the JSON files in results/
 machine and every timing. Times are medians of alternating training steps in one process, relative to plain STBP.
 Correlations are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer,
 the smallest of all time steps: of the worst layer at the worst of the steps looked at, and on average.
-Results before 27 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
+Results before 26 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
 width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`).
 """
 _HEAD = "| form | ms per step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"

@@ -36,7 +36,7 @@ class SpikingJellyResNet(_Converted):
         try:
             from spikingjelly.activation_based import functional, layer, neuron, surrogate
         except ImportError:
-            raise ZooError("SpikingJelly is not installed: pip install 'snn-zoo[peers]'") from None
+            raise ZooError("SpikingJelly is not installed: pip install -e '.[peers]' in the checkout") from None
         self.clear, self.timesteps = functional.reset_net, model.timesteps
 
         def convert(module: nn.Module) -> nn.Module:

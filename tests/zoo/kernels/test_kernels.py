@@ -75,7 +75,7 @@ SPECIAL = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     dtype=st.sampled_from(DTYPES),
@@ -117,7 +117,7 @@ def norm_for(channels, dtype, training, seed):
     return norm
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from([KINDS[0], KINDS[1], KINDS[3]]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
