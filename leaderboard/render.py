@@ -26,7 +26,12 @@ _UNFIT = {
 }  # fmt: skip
 # What a spreadsheet takes for the start of a formula; behind an apostrophe it is text.
 _FORMULA = ("=", "+", "-", "@")
-_GRAPH = ("onnx_latency_ms", "onnx_bytes", "onnx_top1")
+# What the CSV file says of graphs: a column's name, then the precision and the field of the flat one.
+_GRAPHS = {
+    f"{name}_{column}": (precision, field)
+    for name, precision in (("onnx", "fp32"), ("int8", "int8"))
+    for column, field in (("latency_ms", "p50_ms"), ("bytes", "bytes"), ("top1", "top1"))
+}
 # Of the README's table: where a class of sizes ends, in millions of parameters, and the most rows.
 _SIZES, _MOST = (0.5, 2, 10), 12
 
@@ -91,12 +96,17 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """Every field of a row but the evidence, unscaled (seconds, bytes, ms); empty where nothing was measured."""
-    names = [field.name for field in fields(Row) if field.name not in _UNFIT] + [*_GRAPH]
+    """Every field of a row but the evidence, and its flat graphs in fp32 and int8, unscaled (seconds, bytes, ms).
+
+    Empty where nothing was measured.
+    """
+    names = [field.name for field in fields(Row) if field.name not in _UNFIT]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_plain(getattr(row, name)) for name in names] for row in rows)
+    writer.writerow([*names, *_GRAPHS])
+    for row in rows:
+        graphs = [getattr(row.graph(precision), field, None) for precision, field in _GRAPHS.values()]
+        writer.writerow([_plain(value) for value in [*(getattr(row, name) for name in names), *graphs]])
     return text.getvalue()
 
 
