@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from recipes.lineage import Ancestor, identity, is_own, known_runs, started_from, written
+from recipes.lineage import identity, is_own, known_runs, remembered, started_from, written
 from zoo.errors import ZooError, shown
 from zoo.files import sha256_of
 from zoo.record import COSTS, when
@@ -192,7 +192,7 @@ def _add_recipe(run: Result) -> None:
         run["recipe"], run["recipe_sha256"] = written(known.config), identity(known.config)
         run["started_from"] = started_from(known.config)
     else:
-        run["started_from"] = tuple(Ancestor(**ancestor) for ancestor in run["started_from"] or ())
+        run["started_from"] = remembered(run["started_from"] or ())
 
 
 def _is_ours(runs: Results) -> bool:

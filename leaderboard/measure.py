@@ -55,7 +55,7 @@ def measure(
     """
     origin = provenance()
     graph = read_graph(source)[2] if Path(source).suffix == ".onnx" else None
-    run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config, {})
+    run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}
     dataset = dataset or (config.get("recipe") or {}).get("dataset")
     if not dataset:

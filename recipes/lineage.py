@@ -6,8 +6,10 @@ key's default counts as left out (so a key that is added later changes no hash),
 from-scratch run never do.
 """
 
+import contextlib
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,10 +46,10 @@ class Ancestor(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run directory as it was left: its config.json and its result.json ({} without one)."""
+    """A run directory as it was left: its config.json, and how long it trained, where it tells."""
 
     config: dict[str, Any]
-    result: dict[str, Any]
+    train_seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -92,10 +94,22 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     Args:
         config: its config.json, where that was read already.
     """
-    config, file = config or read_json(folder / CONFIG), folder / "result.json"
-    result = read_json(file) if file.is_file() else {}
-    known = DICT.test(result) and result.get("weights_sha256") == config["weights_sha256"]
-    return Run(config, result if known and NUMBER.test(result.get("train_seconds")) else {})
+    config = config or read_json(folder / CONFIG)
+    seconds = _train_seconds(folder, config["weights_sha256"])
+    return Run(config, seconds if NUMBER.test(seconds) else None)
+
+
+def _train_seconds(folder: Path, weights_sha256: str) -> Any:
+    """From its result; from the last row of its log where it has none, as it left the test set alone."""
+    result, log = folder / "result.json", folder / "summary.csv"
+    if result.is_file():
+        said = read_json(result)
+        return said.get("train_seconds") if DICT.test(said) and said.get("weights_sha256") == weights_sha256 else None
+    if log.is_file():
+        *_, last = [{}, *csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
+        with contextlib.suppress(ValueError):
+            return float(last.get("seconds") or "")
+    return None
 
 
 def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
@@ -110,13 +124,23 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
     if "started_from" in config:
         if not STARTED_FROM.test(config["started_from"]):
             raise ZooError(f"started_from is {quoted(config['started_from'])}, expected {STARTED_FROM.expected}")
-        return tuple(Ancestor(**ancestor) for ancestor in config["started_from"])
+        return remembered(config["started_from"])
     recipe = config.get("recipe") or {}
     parent = config.get("init_sha256")
     if not recipe.get("init") or not parent:
         return ()
     run = known_runs().get(parent)
     return lineage(run) if run else (Ancestor(recipe["init"], parent, None, None, None),)
+
+
+def remembered(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
+    """Ancestors as a file tells of them; how long they trained also from the runs that come with the code."""
+    told = [Ancestor(**ancestor) for ancestor in ancestors]
+    logged = {one.weights_sha256: run.train_seconds for one in told if (run := known_runs().get(one.weights_sha256))}
+    return tuple(
+        one if one.train_seconds is not None else one._replace(train_seconds=logged.get(one.weights_sha256))
+        for one in told
+    )
 
 
 def find_run(source: str) -> Run:
@@ -129,14 +153,14 @@ def find_run(source: str) -> Run:
     folder = folder.parent if folder.is_file() else folder
     if (folder / CONFIG).is_file():
         return read_run(folder, config)
-    return known_runs().get(config["weights_sha256"]) or Run(config, {})
+    return known_runs().get(config["weights_sha256"]) or Run(config)
 
 
 def lineage(run: Run) -> tuple[Ancestor, ...]:
     """A run as an ancestor, and its own."""
-    config, result = run
+    config, seconds = run
     epochs = (config.get("recipe") or {}).get("epochs")
-    own = Ancestor(run.name, config["weights_sha256"], epochs, result.get("train_seconds"), identity(config))
+    own = Ancestor(run.name, config["weights_sha256"], epochs, seconds, identity(config))
     return (own, *started_from(config))
 
 

@@ -18,7 +18,7 @@ from conftest import ROOT, accuracy, latency, onnx
 from leaderboard.__main__ import main
 from leaderboard.collect import load_results, rows
 from leaderboard.log import HEAD, extended, replay
-from recipes.lineage import identity, known_runs, lineage, recipe_sha256, started_from
+from recipes.lineage import identity, known_runs, lineage, read_run, recipe_sha256, started_from
 from zoo.errors import ZooError
 from zoo.files import create_file, read_json
 from zoo.load import BUNDLED
@@ -275,6 +275,21 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
     assert second.train_seconds == pytest.approx(6908.9 + 7872.9)
     assert second.dirty
     assert not board["cifar10/sresnet19_w32_gs.t2_cifar10"].dirty
+
+
+def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: Path) -> None:
+    """The flagship's record says nothing of the second stage's seconds; the run, beside the recipes, has its log."""
+    flagship = next(run for run in known_runs().values() if run.name == "sresnet19_gs.t4_cifar10")
+    assert flagship.config["started_from"][0]["train_seconds"] is None
+    assert [ancestor.train_seconds for ancestor in started_from(flagship.config)] == [4437.4, 9576.1]
+
+    (tmp_path / "config.json").write_text(json.dumps(flagship.config))
+    assert read_run(tmp_path).train_seconds is None
+    for log, seconds in (("", None), ("epoch,seconds\n1,many\n", None), ("epoch,seconds\n1,2.5\n2,7.5\n", 7.5)):
+        (tmp_path / "summary.csv").write_text(log)
+        assert read_run(tmp_path).train_seconds == seconds
+    (tmp_path / "result.json").write_text(json.dumps({"weights_sha256": "0" * 64, "train_seconds": 3}))
+    assert read_run(tmp_path).train_seconds is None
 
 
 def test_a_recipe_is_what_it_computes() -> None:
