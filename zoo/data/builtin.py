@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
@@ -39,6 +37,9 @@ def load_builtin(name: str, root: str | None, download: bool) -> DataSet:
 
 
 def _digits() -> DataSet:
+    from sklearn.datasets import load_digits  # here, as it takes a second and only this needs it
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     # Values 0 to 16 become 0 to 255; nearest-neighbour keeps the 8 x 8 pixels visible.
     pixels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
