@@ -11,7 +11,7 @@ import timm
 from ..data import dataset_name
 from ..errors import shown
 from ..files import dump_yaml
-from ..record import when
+from ..record import STARTED_FROM, when
 from ..scaling.spec import resolve_scaling
 from .release import Release
 
@@ -157,7 +157,7 @@ def _training(release: Release) -> str:
     rows = {
         "command": f"`{source['command']}`" if source.get("command") else None,
         "seed": recipe.get("seed"),
-        "started from": recipe.get("init"),
+        "started from": _started_from(release),
         "epochs": recipe.get("epochs"),
         "commit": source.get("commit"),
         "data": f"{_dataset(release)}, sha256 {source['data_sha256']}" if source.get("data_sha256") else None,
@@ -170,6 +170,20 @@ def _training(release: Release) -> str:
     }
     table = _table(["", ""], [[key, value] for key, value in rows.items() if value is not None])
     return f"## How it was trained\n\nrecipe.yaml holds every setting, summary.csv a row for each epoch.\n\n{table}"
+
+
+def _started_from(release: Release) -> str | None:
+    """The trainings behind this one, nearest first; where the recipe alone tells, the nearest as it calls it."""
+    chain = release.config.get("started_from")
+    if not chain or not STARTED_FROM.test(chain):
+        init = release.recipe.get("init")
+        return None if init is None else str(init)
+    steps = []
+    for ancestor in chain:
+        known = [(ancestor["epochs"], "epochs {:,}"), (ancestor["train_seconds"], "seconds {:,.1f}")]
+        facts = ", ".join(form.format(value) for value, form in known if value is not None)
+        steps.append(f"{ancestor['name']} ({facts})" if facts else ancestor["name"])
+    return ", before that ".join(steps)
 
 
 def _results(release: Release) -> str:

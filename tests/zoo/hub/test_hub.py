@@ -27,7 +27,7 @@ from minihub import TOKEN, Handler
 import zoo
 from zoo import hub as zoo_hub
 from zoo.errors import ZooError
-from zoo.files import sha256_of
+from zoo.files import read_json, sha256_of
 from zoo.hub.__main__ import main
 from zoo.hub.card import card, eval_results
 from zoo.hub.fetch import split_revision
@@ -175,6 +175,19 @@ def test_the_card(run, tmp_path):
     (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(release)["cifar10.yaml"]))
     assert (entry.dataset_id, entry.value, entry.date) == ("uoft-cs/cifar10", 65.32, "2026-01-31T12:00:00Z")
     assert "/somewhere" not in text
+
+
+def test_the_card_of_a_training_in_stages_names_them(run):
+    config = read_json(run / "config.json")
+    chain = [
+        {"name": f"net.{name}", "weights_sha256": "a" * 64, "epochs": epochs, "train_seconds": s, "recipe_sha256": None}
+        for name, epochs, s in (("second", 7, None), ("first", 5, 9576.1), ("found", None, None))
+    ]
+    (run / "config.json").write_text(json.dumps(config | {"started_from": chain}))
+    said = "net.second (epochs 7), before that net.first (epochs 5, seconds 9,576.1), before that net.found"
+    assert f"| started from | {said} |" in card(collect(run), "org/net")
+    (run / "config.json").write_text(json.dumps(config | {"started_from": [{"name": 3}]}))
+    assert "| started from | else |" in card(collect(run), "org/net")
 
 
 def test_the_card_has_what_a_result_counts(run):
