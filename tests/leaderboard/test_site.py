@@ -403,7 +403,7 @@ def test_serve_answers_on_this_machine_alone() -> None:
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "leaderboard.site.page", None)
-    with pytest.raises(ZooError, match=r'pip install "snn-zoo\[site\]"'):
+    with pytest.raises(ZooError, match=r"pip install -e '\.\[site\]'"):
         main(["site", "--out", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ZooError, match="no such folder"):

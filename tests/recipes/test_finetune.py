@@ -42,6 +42,7 @@ def said(done) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_from_training_to_a_hub_and_back(tmp_path):
     root, out = make_pictures(tmp_path / "somewhere" / "my flowers", count=4), tmp_path / "run"
     data = f"folder:{root}"

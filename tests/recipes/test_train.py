@@ -430,6 +430,7 @@ def _stop_after(settings, epochs):
             train(Recipe(**settings))
 
 
+@pytest.mark.slow
 def test_two_processes_finish_an_ordinary_run(tmp_path):
     extra = flags(tmp_path / "x", epochs=1, val_images=40)
     done = torchrun("-m", "recipes.train", "sresnet19_w16_gs.t2_cifar10", *extra)
