@@ -64,7 +64,7 @@ def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
     recipes = [{key: (row.recipe or {}).get(key, DEFAULTS[key]) for key in DEFAULTS.keys() - _OWN} for row in rows]
     usual = {key: _most([recipe[key] for recipe in recipes]) for key in DEFAULTS if key in recipes[0]}
     exceptions = [
-        f"{shown(row.model)} has {key}: {json.dumps(recipe[key])}"
+        f"{shown(row.model)} has {key}: {shown(json.dumps(recipe[key]), 200)}"
         for row, recipe in zip(rows, recipes, strict=True)
         for key, value in usual.items()
         if recipe[key] != value
