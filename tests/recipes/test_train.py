@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -24,7 +27,7 @@ from recipes import start
 from recipes.config import Recipe, load_recipe
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
 from recipes.start import pick
-from recipes.state import load_state, save_state
+from recipes.state import has_state, last_state, load_state, save_state
 from recipes.train import train
 from zoo.errors import ZooError
 from zoo.family import GS
@@ -159,12 +162,32 @@ def test_state_round_trip(tmp_path):
         load_state(tmp_path / "s")
 
 
+def test_a_state_is_read_whole_while_another_takes_its_place(tmp_path):
+    states = [{"x": torch.full((50_000,), float(i)), "i": i} for i in range(2)]
+    save_state(tmp_path / "s", states[0])
+    writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(tmp_path / "s", states))
+    writer.start()
+    try:
+        for _ in range(500):
+            state = load_state(tmp_path / "s")
+            assert (state["x"] == state["i"]).all()
+        assert writer.is_alive()
+    finally:
+        writer.kill()
+        writer.join()
+
+
+def write_for_ever(path: Path, states: list[dict[str, Any]]) -> None:
+    for state in itertools.cycle(states):
+        save_state(path, state)
+
+
 def kill_in_mid_epoch(command: list[str], out: Path) -> None:
     """Start a run that saves at every step, and kill -9 it once a state from the middle of an epoch is there."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while process.poll() is None and time.time() < deadline:
-        if (out / "state.safetensors").exists() and load_state(out / "state.safetensors")["step"] in (2, 3, 4):
+        if has_state(out) and last_state(out)["step"] in (2, 3, 4):
             break
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -192,7 +215,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
     ]
     kill_in_mid_epoch(command, tmp_path / "killed")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    step = load_state(tmp_path / "killed" / "state.safetensors")["step"]
+    step = last_state(tmp_path / "killed")["step"]
     assert 0 < step < 10
     assert step % 5
 
