@@ -3,6 +3,7 @@
 Pieces are ONNX protos, whose values are known by their names alone; so copying one is a matter of renaming.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -87,6 +88,23 @@ def cut(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> Piece:
     nodes = needed(graph.node, outputs)
     read = {name for node in nodes for name in node.input} | set(outputs)
     return Piece(inputs, outputs, nodes, {t.name: t for t in graph.initializer if t.name in read})
+
+
+def relabelled(piece: Piece) -> Piece:
+    """The same piece, its inner values named after their operations: pieces that are alike have like names."""
+    names = {name: f"input_{i}" for i, name in enumerate(piece.inputs)}
+    read = [name for node in piece.nodes for name in node.input] + piece.outputs
+    constants = [name for name in dict.fromkeys(read) if name in piece.constants]
+    names |= {name: f"constant_{i}" for i, name in enumerate(constants)}
+    nodes, seen = [], Counter[str]()
+    for node in piece.nodes:
+        kind = node.op_type.lower()
+        for name in node.output:
+            seen[kind] += 1
+            names[name] = f"{kind}_{seen[kind]}" if name else ""
+        nodes.append(renamed(node, names, ""))
+    inputs, outputs = ([names[name] for name in values] for values in (piece.inputs, piece.outputs))
+    return Piece(inputs, outputs, nodes, {names[name]: piece.constants[name] for name in constants})
 
 
 STEP = "step"

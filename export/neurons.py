@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from zoo.errors import ZooError, one_line
 from zoo.neurons import PSN, SpikingNeuron
 
-from .assembly import Piece, cut, merged
+from .assembly import Piece, cut, merged, relabelled
 from .trace import trace
 
 _BATCH = 3
@@ -245,12 +245,15 @@ def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
     rows = [{1: "batch"} if isinstance(layers[form.layer], PSN) else _ROW for form in forms]
     inner = [[_ROW if _batched(state) else None for state in given] for given in states]
     example = [form.x.clone() for form in forms], states  # clones: the exporter takes one tensor for one input
-    graph = trace(_Forms(layers, forms), example, (rows, inner), what="the steps of its neurons").graph
+    # PSN has matrices, no factors, and many nodes to merge.
+    rewrite = all(isinstance(layer, PSN) for layer in layers)
+    what = "the steps of its neurons"
+    graph = trace(_Forms(layers, forms), example, (rows, inner), what=what, rewrite=rewrite).graph
     currents = iter([value.name for value in graph.input][: len(forms)])
     given = iter([value.name for value in graph.input][len(forms) :])
     results = iter([value.name for value in graph.output])
     return [
-        cut(graph, [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results])
+        relabelled(cut(graph, [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results]))
         for form, state in zip(forms, states, strict=True)
     ]
 

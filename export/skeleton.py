@@ -109,7 +109,7 @@ def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], times
         if hasattr(network, "encoding"):
             network.encoding = "direct"  # one step of any encoding is an image
     example = (torch.zeros(2, *size),)
-    names = {"input_names": ["input"], "output_names": ["logits"]}
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
     piece = plain(cut(graph, ["input"], ["logits"]), ranks(graph))
     ran = [layer_of(node) for node in piece.nodes if node.domain == DOMAIN and node.op_type == NEURONS]

@@ -42,6 +42,6 @@ def spikingjelly(model: nn.Module, **how: Any) -> Graph:
         layer.surrogate = resolve_surrogate("triangle")  # which an inference does not see, and SpikingJelly has
     peer = SpikingJellyResNet(ours).eval()
     check_equal(ours, peer, size)
-    names = {"input_names": ["input"], "output_names": ["logits"]}
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     proto = trace(_FromRest(peer), (torch.zeros(2, *size),), ({0: "batch"},), what="SpikingJelly's network", **names)
     return graph_of(proto, "spikingjelly", **how)

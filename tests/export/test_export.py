@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from conftest import ROOT, assert_one_error, run_module, tiny
+from onnx import numpy_helper
 from torch import nn
 
 import export
@@ -19,11 +20,12 @@ from export.counts import add_spike_counts
 from export.describe import describe
 from export.dyadic import dyadic_copy, dyadic_images
 from export.images import load_images, normalise
+from export.neurons import trace_neurons
 from export.parts import neuron_layers as graph_layers
 from export.session import CPU, OPTIMIZATIONS, create_session
 from export.verify import compare_logits
 from zoo import SpikeCounter, ZooError
-from zoo.neurons import SpikingNeuron
+from zoo.neurons import PLIF, SpikingNeuron
 from zoo.record import REQUIRED, check
 
 NEURONS = {
@@ -145,6 +147,30 @@ def test_gate_passes(neuron, tmp_path):
     assert report["dyadic"]["identical"]
     assert report["real"]["top1_agreement"] == 100
     assert report["real"]["spike_rates"]["stages.1.0.lif2"] > 1e-3
+
+
+def test_names_do_not_depend_on_what_was_traced_before(tmp_path):
+    """Layers of the exact copy, a decay of 1/2, may equal those of the network but for one, whose gain is almost 1."""
+    net = network("plif", timesteps=2)
+    nn.init.constant_(net.lif1.w, 13.2)
+    assert export.to_onnx(net, tmp_path / "x.onnx")["verification"]["dyadic"]["identical"]
+
+
+def test_a_factor_close_to_one_stays_in_the_graph():
+    """A PLIF may learn one; the exporter's rules take 1 - 1e-6 for 1."""
+
+    def traced(w):
+        layer = PLIF(2)
+        nn.init.constant_(layer.w, w)
+        later = trace_neurons({"lif": layer}, {"lif": (3,)})["lif"].later[0]
+        constants = [float(numpy_helper.to_array(tensor)) for tensor in later.constants.values()]
+        return layer, [node.op_type for node in later.nodes], constants
+
+    usual = traced(0.5)[1]
+    for w in (13.2, 20.0, -13.2):
+        layer, nodes, constants = traced(w)
+        assert nodes == usual
+        assert {float(layer.gain), float(layer.decay)} <= set(constants)
 
 
 def test_gate_passes_with_one_time_step(tmp_path):
