@@ -86,6 +86,7 @@ def _round_neuron(layer: SpikingNeuron) -> None:
             parameter.copy_((4 * parameter).round_() / 4)
 
 
+@torch.no_grad()
 def current_unit(model: nn.Module) -> float:
     """The power of two near the current that takes a neuron at rest to its threshold in one step."""
     needed = max(layer.threshold / float(layer.gain) for layer in neuron_layers(model).values())
