@@ -170,7 +170,7 @@ def test_a_factor_close_to_one_stays_in_the_graph():
     for w in (13.2, 20.0, -13.2):
         layer, nodes, constants = traced(w)
         assert nodes == usual
-        assert {float(layer.gain), float(layer.decay)} <= set(constants)
+        assert {layer.gain.item(), layer.decay.item()} <= set(constants)
 
 
 def test_gate_passes_with_one_time_step(tmp_path):
