@@ -1,5 +1,6 @@
 """From result files to rows: read, check the layout, merge what is one run, average what is one recipe."""
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -222,11 +223,17 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], spikes_differ=counted_otherwise(run, graph), file=origin,
+                provider=graph["provider"], cpu=_cpu(graph), spikes_differ=counted_otherwise(run, graph), file=origin,
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}
     return tuple(best[key][1] for key in sorted(best, key=lambda key: [(order.get(word, 1), word) for word in key]))
+
+
+def _cpu(graph: Result) -> str | None:
+    """The processor of a measurement, without the marks and words that every such name has."""
+    name = (graph.get("machine") or {}).get("cpu")
+    return name and re.sub(r"\(R\)|\(TM\)| Processor", "", name)
 
 
 def _check_alike(runs: Results, keys: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from .row import Row
 
 _TITLES = (
     "Top-1 (%)", "Spikes per image", "ACs (M)", "MACs (M)", "Energy (µJ)", "Parameters (M)", "Training (min)",
-    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Test-set reads",
+    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Processor", "Test-set reads",
 )  # fmt: skip
 _SIDE_BY_SIDE = [Column("Network", "model"), *(column for column in COLUMNS if column.title in _TITLES)]
 # What each has of its own, or what says nothing of how it trains.
@@ -84,9 +84,9 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         return ""
     text = (
         "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
-        "latency at batch 1 on one CPU thread. Training is wall time, and core minutes where it ran on one thread. One "
-        "seed each unless a deviation is given: a point between two of them is nothing. Rendered by `python -m "
-        "leaderboard render` from [results](results).\n"
+        "latency at batch 1 on one CPU thread, to compare on one processor alone. Training is wall time, and core "
+        "minutes where it ran on one thread. One seed each unless a deviation is given: a point between two of them is "
+        "nothing. Rendered by `python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"

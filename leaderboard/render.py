@@ -30,7 +30,7 @@ _FORMULA = ("=", "+", "-", "@")
 _GRAPHS = {
     f"{name}_{column}": (precision, field)
     for name, precision in (("onnx", "fp32"), ("int8", "int8"))
-    for column, field in (("latency_ms", "p50_ms"), ("bytes", "bytes"), ("top1", "top1"))
+    for column, field in (("latency_ms", "p50_ms"), ("bytes", "bytes"), ("top1", "top1"), ("cpu", "cpu"))
 }
 # Of the README's table: where a class of sizes ends, in millions of parameters, and the most rows.
 _SIZES, _MOST = (0.5, 2, 10), 12

@@ -36,6 +36,7 @@ class Graph:
     bytes: int
     p50_ms: float | None  # batch 1, one CPU thread
     provider: str
+    cpu: str | None  # that p50_ms is of
     spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
     file: str  # where in the evidence it stands
 
@@ -119,6 +120,12 @@ class Row:
         """Of the plain graph (fp32, flat), p50 at batch 1 on one CPU thread."""
         graph = self.graph()
         return graph.p50_ms if graph else None
+
+    @property
+    def processor(self) -> str | None:
+        """That of the latencies of the flat graphs; several where they were timed on different ones."""
+        found = [graph.cpu for graph in self.graphs if graph.layout == "flat" and graph.p50_ms is not None]
+        return ", ".join(dict.fromkeys(cpu for cpu in found if cpu)) or None
 
     @property
     def onnx_bytes(self) -> int | None:

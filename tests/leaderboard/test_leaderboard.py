@@ -334,6 +334,21 @@ def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_the_processor_of_latencies_is_named() -> None:
+    machine = onnx()["machine"]
+    results = {
+        "a.json": accuracy(machine=machine | {"cpu": "of the training"}),
+        "fp32.json": onnx(machine=machine | {"cpu": "Intel(R) Xeon(R) Processor"}),
+        "int8.json": onnx(precision="int8", machine=machine | {"cpu": "AMD EPYC"}),
+    }
+    (row,) = rows(results)
+    assert row.processor == "Intel Xeon, AMD EPYC"
+    (line,) = csv.DictReader(io.StringIO(render([row]).csv))
+    assert (line["onnx_cpu"], line["int8_cpu"]) == ("Intel Xeon", "AMD EPYC")
+    (row,) = rows({"a.json": accuracy(), "fp32.json": onnx(latency=[])})
+    assert row.processor is None
+
+
 @pytest.mark.parametrize(
     "change", [{"weights_sha256": "b" * 64}, {"dataset": "cifar100"}, {"timesteps": 3, "spikes_per_step": None}]
 )
