@@ -62,7 +62,7 @@ COLUMNS = [
     Column("ONNX p50 (ms)", "onnx_latency_ms", ",.2f", brief=True, about="Batch 1, one CPU thread; fp32, flat layout"),
     Column("int8 p50 (ms)", _int8("p50_ms"), ",.2f", about="Batch 1, one CPU thread; flat layout"),
     Column("int8 top-1 (%)", _int8("top1"), ".2f"),
-    Column("Processor", "processor", about="Of the latencies: those of two processors do not compare"),
+    Column("Processor", "processor", brief=True, about="Of the latencies: those of two processors do not compare"),
     Column("Tier", "tier"),
     Column("Published top-1 (%)", "published_top1", ".2f", brief=True, about="Of this network and training, by others"),
     Column("Gradient scaling", "scaling", shown=False),
