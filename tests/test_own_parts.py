@@ -117,6 +117,7 @@ def test_it_is_validated_and_predicts(own, trained):
     assert "x.png" in ran(own, "predict", "run", "x.png")
 
 
+@pytest.mark.slow
 def test_it_is_exported_measured_filed_published_and_loaded(own, trained):
     exported = ran(own, "export", "run", "-o", "own.onnx", "--data", "digits", "--limit", "64")
     assert "identical to PyTorch" in exported

@@ -138,10 +138,8 @@ def test_batch_is_dynamic(exact):
             assert np.array_equal(session.run(None, {"input": images.numpy()})[0], net(images).numpy())
 
 
-@pytest.mark.parametrize(
-    "neuron",
-    [pytest.param(neuron, id=name, marks=[] if name == "if" else pytest.mark.slow) for name, neuron in NEURONS.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
 def test_gate_passes(neuron, tmp_path):
     report = export.to_onnx(network(neuron), tmp_path / "x.onnx")["verification"]
     assert report["dyadic"]["identical"]

@@ -61,6 +61,7 @@ def test_the_gate_passes(keywords, tmp_path):
     assert kinds.count("QLinearConv") == len(convolutions(take_apart(net, all_steps=True)))
 
 
+@pytest.mark.slow
 def test_spikes_of_a_stem_are_turned_once(tmp_path):
     """ONNX Runtime turns layouts where bytes with channels last meet others: not at every shortcut and step."""
     torch.manual_seed(0)
@@ -76,7 +77,12 @@ def test_spikes_of_a_stem_are_turned_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "others"), [("sew_resnet19_w16", set()), ("plif_net_w16", set()), ("ms_resnet19_w16", {"shortcut"})]
+    ("name", "others"),
+    [
+        pytest.param("sew_resnet19_w16", set(), marks=pytest.mark.slow),
+        ("plif_net_w16", set()),
+        pytest.param("ms_resnet19_w16", {"shortcut"}, marks=pytest.mark.slow),
+    ],
 )
 def test_whole_numbers_are_found_in_other_families(name, others):
     """Sums of spikes (SEW) and their maxima (PLIF) are whole; the membrane currents on the shortcuts of MS are not."""
@@ -127,10 +133,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(
     "change",
-    [
-        pytest.param(change, marks=[] if change in ("one rounding", "reset", "told") else pytest.mark.slow)
-        for change in CHANGES
-    ],
+    [pytest.param(change, marks=[] if change == "one rounding" else pytest.mark.slow) for change in CHANGES],
 )
 def test_a_changed_graph_is_refused(right, change):
     net, proto = right

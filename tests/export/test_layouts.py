@@ -42,10 +42,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[] if case == "soft, frames" else pytest.mark.slow) for case in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_the_gate_passes(case, tmp_path):
     keywords, layouts = CASES[case]
     net = network(**keywords)
@@ -72,6 +70,7 @@ def test_all_layouts_are_one_function_and_take_any_batch(exact):
             assert np.array_equal(logits[layout], logits["flat"]), layout
 
 
+@pytest.mark.slow
 def test_a_loop_takes_any_number_of_steps(exact):
     net, graphs = exact
     images = dyadic_images(net, 2)
@@ -109,6 +108,7 @@ def test_a_stream_is_driven_frame_by_frame(exact):
         Stream(b"not ONNX")
 
 
+@pytest.mark.slow
 def test_steps_that_have_parameters_of_their_own_are_counted():
     net = network("glif", norm="tebn")
     stream = Stream(add_description(build_graph(net, "step"), net).SerializeToString())
@@ -168,6 +168,7 @@ def test_what_has_no_meaning_is_refused():
         build_graph(of_neurons(Eager), "step")
 
 
+@pytest.mark.slow
 def test_instruments(exact, tmp_path):
     net, graphs = exact
     images = dyadic_images(net, 2)

@@ -56,6 +56,7 @@ def interpret(graph, image, steps):
     return torch.stack(logits), {name: torch.cat(steps) for name, steps in spikes.items()}
 
 
+SOFT = {"name": "lif", "reset": "soft"}
 NETWORKS = {
     "sresnet": lambda: tiny(timesteps=3),
     "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
@@ -66,7 +67,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("sresnet", "svgg") else pytest.mark.slow) for name in NETWORKS],
+    [pytest.param(name, marks=[] if name == "sresnet" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     net = NETWORKS[name]()
@@ -102,8 +103,8 @@ def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     [
         ("plif_net_w16", {}, "MaxPool"),
         ("sresnet19_w16", {"neuron": "clif"}, "neuron CLIF"),
-        ("sresnet19_w16", {"neuron": {"name": "lif", "reset": "soft"}}, "reset by subtraction"),
-        ("sresnet19_w16", {"norm": "tebn"}, "factor for each time step"),
+        pytest.param("sresnet19_w16", {"neuron": SOFT}, "reset by subtraction", marks=pytest.mark.slow),
+        pytest.param("sresnet19_w16", {"norm": "tebn"}, "factor for each time step", marks=pytest.mark.slow),
     ],
 )
 def test_what_nir_lacks_is_named(name, changes, operation, tmp_path):

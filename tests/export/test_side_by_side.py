@@ -117,6 +117,7 @@ def with_weights(size):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_subject(net):
     small, large = (
         Graph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"]) for n in (8, 3000)

@@ -228,7 +228,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
     assert [r.rsplit(",", 1)[0] for r in rows[0]] == [r.rsplit(",", 1)[0] for r in rows[1]]
 
 
-@pytest.mark.parametrize(("step", "name"), [(3, "SIGTERM"), (5, "SIGINT")])
+@pytest.mark.parametrize(("step", "name"), [pytest.param(3, "SIGTERM", marks=pytest.mark.slow), (5, "SIGINT")])
 def test_a_run_that_is_told_to_stop_ends_with_a_state_of_this_step(step, name, run, tmp_path, monkeypatch, capsys):
     """In the middle of an epoch and at its end; what goes on from there is the run that nobody stopped."""
 
@@ -400,6 +400,7 @@ def by_rate(spikes, alpha):
 """
 
 
+@pytest.mark.slow
 def test_a_rule_in_a_file_of_ones_own_trains(tmp_path):
     (tmp_path / "rule.py").write_text(RULE)
     extra = flags(tmp_path / "x", epochs=1, scaling="by_rate", plugin=str(tmp_path / "rule.py"))

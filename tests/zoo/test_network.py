@@ -376,10 +376,7 @@ def test_checkpointed_gradients_are_the_same(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if family in ("SResNet", "SpikeDrivenTransformer") else pytest.mark.slow)
-        for family, name in FAMILIES.items()
-    ],
+    [pytest.param(name, marks=[] if family == "SResNet" else pytest.mark.slow) for family, name in FAMILIES.items()],
 )
 def test_compiles_into_one_graph(name):
     torch._dynamo.reset()

@@ -124,7 +124,13 @@ def test_evidence_in_bfloat16():
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("rule", [{"name": "causal_trace", "every": 2, "average": 0.5}, {"name": "channel", "rank": 1}])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"name": "causal_trace", "every": 2, "average": 0.5},
+        pytest.param({"name": "channel", "rank": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_cheap_forms_under_checkpointing_and_compiler(rule, checkpointing, compiled):
     if checkpointing and compiled:
         pytest.skip("torch.compile does not trace through a checkpoint with a context of its own")
