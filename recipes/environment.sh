@@ -20,8 +20,7 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
     state=$(cksum pyproject.toml) have=$(cat "$stamp" 2>/dev/null || true)
     if [ "$have" != "$1 $state" ] && [ "$have" != ".[dev] $state" ]; then
         echo "== installing snn-zoo and what it needs (PyTorch is large: minutes on a slow line)"
-        # What is never imported need not be compiled: that is half of an installation's time.
-        "$python" -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -e "$1"
+        "$python" -m pip install --disable-pip-version-check --progress-bar off -q -e "$1"
         echo "$1 $state" > "$stamp"
     fi
 }

@@ -161,6 +161,16 @@ def test_one_pass_whatever_the_batches():
     assert scores[0]["activation_sparsity"] == 1 - scores[0]["spikes_per_image"] / scores[0]["membrane_updates"]
 
 
+def test_of_equal_logits_the_first_class_is_the_higher():
+    model = zoo.create_model("svgg11_w8", timesteps=1, num_classes=10)
+    nn.init.zeros_(model.get_classifier().weight)
+    model.get_classifier().bias.data = torch.tensor([0.0, 1, 0, 1, 1, 0, 1, 0, 1, 1])
+    images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
+    labels = torch.tensor([1, 3, 4, 6, 8, 9, 9, 9, 9, 9])
+    scores = evaluate(model, images, labels, (0.5,) * 3, (0.5,) * 3)
+    assert (scores["top1"], scores["top5"]) == (10, 50)
+
+
 def test_nothing_of_a_batch_stays_in_memory():
     model, seen = tiny().eval(), []
     model.stages[0][0].conv1.register_forward_pre_hook(lambda m, inputs: seen.append(weakref.ref(inputs[0])))
