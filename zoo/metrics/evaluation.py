@@ -29,7 +29,8 @@ def evaluate(
     """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights.
 
     Returns:
-        images (N), top1 and top5 in percent, loss (cross-entropy of the mean logits); the counts of
+        images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is
+        the higher one, as in argmax), loss (cross-entropy of the mean logits); the counts of
         `SpikeCounter.summary` and `OperationCounter.summary`; footprint_bytes and connection_sparsity (see
         `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
 
@@ -52,7 +53,8 @@ def evaluate(
             logits = model(batch).float()
             if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
                 raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
-            ranked = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
+            best = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
+            ranked = best == target[:, None]
             top1 += int(ranked[:, 0].sum())
             top5 += int(ranked.any(1).sum())
             loss += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
