@@ -91,7 +91,7 @@ def cut(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> Piece:
 
 
 def relabelled(piece: Piece) -> Piece:
-    """The same piece, its inner values named after their operations: pieces that are alike have like names."""
+    """The same piece, each value named after its operation and place: pieces that are alike have the same names."""
     names = {name: f"input_{i}" for i, name in enumerate(piece.inputs)}
     read = [name for node in piece.nodes for name in node.input] + piece.outputs
     constants = [name for name in dict.fromkeys(read) if name in piece.constants]

@@ -36,7 +36,7 @@ class Graph:
     bytes: int
     p50_ms: float | None  # batch 1, one CPU thread
     provider: str
-    cpu: str | None  # that p50_ms is of
+    cpu: str | None  # on which p50_ms was taken
     spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
     file: str  # where in the evidence it stands
 
