@@ -96,6 +96,7 @@ def trained(own):
     return own / "run"
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_is_killed_and_resumed(trained):
     result, config = (json.loads((trained / name).read_text()) for name in ("result.json", "config.json"))
     assert result["scaling"]["name"] == "own_rule"

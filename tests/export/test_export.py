@@ -147,28 +147,19 @@ def test_gate_passes(neuron, tmp_path):
     assert report["real"]["spike_rates"]["stages.1.0.lif2"] > 1e-3
 
 
-def test_names_do_not_depend_on_what_was_traced_before(tmp_path):
-    """Layers of the exact copy, a decay of 1/2, may equal those of the network but for one, whose gain is almost 1."""
-    net = network("plif", timesteps=2)
-    nn.init.constant_(net.lif1.w, 13.2)
-    assert export.to_onnx(net, tmp_path / "x.onnx")["verification"]["dyadic"]["identical"]
-
-
-def test_a_factor_close_to_one_stays_in_the_graph():
-    """A PLIF may learn one; the exporter's rules take 1 - 1e-6 for 1."""
-
-    def traced(w):
-        layer = PLIF(2)
-        nn.init.constant_(layer.w, w)
-        later = trace_neurons({"lif": layer}, {"lif": (3,)})["lif"].later[0]
-        constants = [float(numpy_helper.to_array(tensor)) for tensor in later.constants.values()]
-        return layer, [node.op_type for node in later.nodes], constants
-
-    usual = traced(0.5)[1]
-    for w in (13.2, 20.0, -13.2):
-        layer, nodes, constants = traced(w)
-        assert nodes == usual
-        assert {layer.gain.item(), layer.decay.item()} <= set(constants)
+def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
+    """A PLIF may learn a factor close to 1, which the exporter's rules take for 1. Names are those of a layer that is
+    traced alone: the exact copy, whose layers may be known already, is compared with the network by them."""
+    layers = {str(w): PLIF(2) for w in (0.5, 13.2, 20.0, -13.2)}
+    for w, layer in layers.items():
+        nn.init.constant_(layer.w, float(w))
+    pieces = {w: dynamics.later[0] for w, dynamics in trace_neurons(layers, dict.fromkeys(layers, (3,))).items()}
+    for w, piece in pieces.items():
+        assert [(node.op_type, list(node.output)) for node in piece.nodes] == [
+            (node.op_type, list(node.output)) for node in pieces["0.5"].nodes
+        ]
+        constants = {float(numpy_helper.to_array(tensor)) for tensor in piece.constants.values()}
+        assert {layers[w].gain.item(), layers[w].decay.item()} <= constants
 
 
 def test_gate_passes_with_one_time_step(tmp_path):
