@@ -225,7 +225,7 @@ def test_weighted_sum_of_steps(dtype, layout, monkeypatch):
 @pytest.mark.parametrize("surrogate", list_surrogates())
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("timesteps", [1, 3, 8, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("timesteps", [3, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 8, 16))])
 def test_every_kind_of_neuron(surrogate, reset, detach, timesteps):
     x, weight = torch.randn(timesteps * 2, 5, 6, 6), torch.randn(timesteps * 2, 5, 6, 6)
     spec = {"name": "lif", "reset": reset, "detach_reset": detach, "decay": 0.7}
