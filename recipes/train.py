@@ -7,30 +7,25 @@ checkpoint (model.safetensors, config.json) and result.json, in the schema of th
 import copy
 import dataclasses
 import functools
-import random
 import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
 from zoo.checkpoint import CONFIG
-from zoo.checkpoint.memoryless import WithoutMemory
-from zoo.data import DataSet, dataset_name, load_dataset, normalise, split
+from zoo.data import DataSet, dataset_name, load_dataset, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
-from zoo.family import plain_name
 from zoo.files import atomic_write, dump_yaml, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
@@ -44,11 +39,13 @@ from .compare import said
 from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .finetune import freeze
 from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
+from .initial import create, start_from, taken_over
 from .interrupt import Interrupt
 from .lineage import Ancestor, find_run, identity, lineage
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import BEFORE, RunState, has_state, last_state
+from .step import augmented, forward, loss_of, one_hot, seed
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -93,14 +90,14 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     source = zoo.load(recipe.init) if recipe.init else None
-    taken = _taken_over(recipe, source)
-    _seed(recipe.seed)
-    model = _create(recipe, data, taken).to(device)
+    taken = taken_over(recipe, source)
+    seed(recipe.seed)
+    model = create(recipe, data, taken).to(device)
     _check_phases(model, recipe, device)
     frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     say = rank == 0 and not has_state(out)
-    init_sha256 = _start_from(source, recipe, model, taken, say=say) if source else None
+    init_sha256 = start_from(source, recipe, model, taken, say=say) if source else None
     chain = lineage(find_run(recipe.init)) if recipe.init else ()
     saved = _open_run(out, recipe, rank)
     if recipe.channels_last:
@@ -173,29 +170,29 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         for epoch in range(run.step // steps_per_epoch, recipe.epochs):
             phase = recipe.phase(epoch)
             _enter(model, phase)
-            _seed(recipe.seed, epoch)
+            seed(recipe.seed, epoch)
             order = train_index[torch.randperm(len(train_index))]
             network.train()
             for module in frozen:
                 module.eval()
             for batch in range(run.step % steps_per_epoch, steps_per_epoch):
-                _seed(recipe.seed, rank, run.step)
+                seed(recipe.seed, rank, run.step)
                 scheduler.step_update(run.step)
                 index = order[batch * batch_size :][:batch_size][rank::world].to(device)
-                x, y = augment.resize(_augmented(images[index], recipe, data), phase.size), labels[index]
+                x, y = augment.resize(augmented(images[index], recipe, data), phase.size), labels[index]
                 if mix:
                     x, target = mix(x, y)
                 else:
-                    target = _one_hot(y, len(data.classes), recipe.label_smoothing)
+                    target = one_hot(y, len(data.classes), recipe.label_smoothing)
                 if recipe.channels_last:
                     x = x.contiguous(memory_format=torch.channels_last)
 
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                     logits = network(x, per_step=True)
-                loss = _loss(logits.float(), target, recipe)
+                loss = loss_of(logits.float(), target, recipe)
                 scaler.scale(loss).backward()
-                guard.watch(run.step + 1, loss, functools.partial(_forward, model, x, amp) if world == 1 else None)
+                guard.watch(run.step + 1, loss, functools.partial(forward, model, x, amp) if world == 1 else None)
                 if recipe.clip_grad:
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
@@ -221,9 +218,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
             if len(held_out[0]) and rank == 0:
                 trained = ema.module if ema else model
-                if (
-                    trained.timesteps != recipe.timesteps
-                ):  # not the model itself: it would lose the factors that it keeps
+                if trained.timesteps != recipe.timesteps:
+                    # Not the model itself: it would lose the factors that it keeps.
                     trained = copy.deepcopy(trained)
                     trained.set_timesteps(recipe.timesteps)
                 scores = evaluate(trained, *held_out, data.mean, data.std, progress="validate")
@@ -306,64 +302,6 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     return saved
 
 
-def _said(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe itself says of the network."""
-    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
-    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
-
-
-def _taken_over(recipe: Recipe, source: SpikingNetwork | None) -> dict[str, Any]:
-    """Keywords in which the network that a run starts from is no default one of its name, where the recipe is silent.
-
-    Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
-    """
-    if source is None or plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
-        return {}
-    with WithoutMemory():
-        by_name = zoo.create_model(recipe.model).model_args
-    decided = {"timesteps", "dropout", "in_chans", "img_size", "scaling", *_said(recipe)}
-    return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
-
-
-def _create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
-    """The network of a recipe; one that is built for a size of images for that of the data, unless the recipe says."""
-    own = taken | _said(recipe)
-    with WithoutMemory():
-        has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
-    return zoo.create_model(
-        recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
-        kernel=recipe.kernel, **({"img_size": data.size} if has_size else {}) | own,
-    )  # fmt: skip
-
-
-def _start_from(
-    source: SpikingNetwork, recipe: Recipe, model: SpikingNetwork, taken: dict[str, Any], *, say: bool
-) -> str | None:
-    """Take over the weights of a trained network and return their sha256; a classifier of other classes starts anew."""
-    init, ours, theirs = recipe.init, model.model_args, source.model_args
-    state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
-    anew = source.num_classes != model.num_classes
-    if anew:
-        state = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    shapes = model.state_dict()
-    wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
-    wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
-    if wrong:
-        rest = ("scaling", "surrogate", "dropout", "timesteps")  # have no part in it, or only where nothing else has
-        differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
-        if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
-            raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
-        said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
-        raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
-    model.load_state_dict(state, strict=False)
-    if say:
-        head = f"a new head for {model.num_classes} classes, in place of {source.num_classes}" if anew else "its head"
-        values = ", ".join(f"{key} {value}" for key, value in taken.items())
-        form = f"; taken over, as the recipe is silent: {values}" if taken else ""
-        print(f"started from {init}, with {head}{form}", flush=True)
-    return source.weights_sha256
-
-
 @torch.no_grad()
 def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -> None:
     """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
@@ -383,25 +321,6 @@ def _enter(model: SpikingNetwork, phase: Phase) -> None:
     model.set_alpha(phase.alpha)
 
 
-def _seed(*key: int) -> None:
-    words = np.random.SeedSequence(list(key)).generate_state(2)
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-    np.random.seed(int(words[0]))  # noqa: NPY002 (timm's Mixup draws from the global generator)
-    random.seed(int(words[1]))
-
-
-def _augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
-    if recipe.crop:
-        images = augment.random_crop(images, recipe.crop)
-    if recipe.hflip:
-        images = augment.random_flip(images)
-    images = augment.auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
-    x = normalise(images, data.mean, data.std)
-    if recipe.cutout:
-        x = augment.cutout(x, recipe.cutout)
-    return augment.erase(x, recipe.erasing) if recipe.erasing else x
-
-
 def _round(model: nn.Module, dtype: torch.dtype) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point():
@@ -409,23 +328,6 @@ def _round(model: nn.Module, dtype: torch.dtype) -> None:
             if torch.isinf(rounded).any():
                 raise ZooError(f"{name} is too large for {dtype}: go on with --resume --weights fp32")
             value.copy_(rounded)
-
-
-def _one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
-    return F.one_hot(y, classes).float() * (1 - smoothing) + smoothing / classes
-
-
-def _loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
-    """Cross-entropy of the mean logits, or TET (Deng et al. 2022, arXiv 2202.11946, eq. 12); logits [T, B, classes]."""
-    if recipe.loss == "ce":
-        return F.cross_entropy(logits.mean(0), target)
-    per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
-    return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
-
-
-def _forward(model: SpikingNetwork, x: Tensor, amp: torch.dtype | None) -> Tensor:
-    with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
-        return model(x, per_step=True)
 
 
 def _time_step(
@@ -443,9 +345,9 @@ def _time_step(
     def run(probe: SpikingNetwork, images: int) -> Tensor:
         _enter(probe, phase)
         x = torch.zeros(images, *data.train_images.shape[1:], dtype=torch.uint8, device=device)
-        x = augment.resize(_augmented(x, recipe, data), phase.size)
+        x = augment.resize(augmented(x, recipe, data), phase.size)
         target = torch.full((images, len(data.classes)), 1 / len(data.classes), device=device)
-        return _loss(_forward(probe, x, amp).float(), target, recipe)
+        return loss_of(forward(probe, x, amp).float(), target, recipe)
 
     return seconds_per_step(model.train(), run, batch_size)
 

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as reference
 from export.images import normalise as normalise_array
 from recipes import augment
 from recipes.config import DEFAULTS, PLACE, Recipe, load_recipe, parse_command_line
-from recipes.train import _create
+from recipes.initial import create
 from zoo.data import load_dataset, normalise
 from zoo.errors import ZooError
 
@@ -175,7 +175,7 @@ def test_defaults_follow_from_the_rest():
 
 def test_a_network_keeps_its_own_neurons_unless_the_recipe_says():
     data = load_dataset("digits")
-    own = _create(Recipe(model="spikformer_2_64", dataset="digits"), data, {})
+    own = create(Recipe(model="spikformer_2_64", dataset="digits"), data, {})
     assert own.model_args["neuron"]["tau"] == 2.0
-    said = _create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data, {})
+    said = create(Recipe(model="spikformer_2_64", dataset="digits", neuron="if", surrogate="arctan"), data, {})
     assert (said.model_args["neuron"], said.model_args["surrogate"]) == ("if", "arctan")
