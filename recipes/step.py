@@ -4,11 +4,10 @@ import random
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.data import DataSet, normalise
-from zoo.network import SpikingNetwork
 
 from . import augment
 from .config import Recipe
@@ -40,10 +39,15 @@ def one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
     return F.one_hot(y, classes).float() * (1 - smoothing) + smoothing / classes
 
 
-def forward(model: SpikingNetwork, x: Tensor, amp: torch.dtype | None) -> Tensor:
-    """Logits of every time step, [T, B, classes], in the precision of the training."""
+def forward(network: nn.Module, x: Tensor, amp: torch.dtype | None) -> Tensor:
+    """Logits of every time step, [T, B, classes], of a network or one that is wrapped for several processes.
+
+    Args:
+        amp: the precision of autocast; None for float32.
+    """
     with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
-        return model(x, per_step=True)
+        logits: Tensor = network(x, per_step=True)
+        return logits
 
 
 def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:

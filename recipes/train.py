@@ -188,8 +188,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     x = x.contiguous(memory_format=torch.channels_last)
 
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-                    logits = network(x, per_step=True)
+                logits = forward(network, x, amp)
                 loss = loss_of(logits.float(), target, recipe)
                 scaler.scale(loss).backward()
                 guard.watch(run.step + 1, loss, functools.partial(forward, model, x, amp) if world == 1 else None)
