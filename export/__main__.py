@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from zoo.data import normalisation
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .describe import normalisation
 from .graph import PRECISIONS
 from .images import check_images, load_images, normalise
 from .int8.calibration import training_images
@@ -33,7 +33,10 @@ The file is written only after its graph was verified against PyTorch: bit for b
 by the rate of differing spikes and predicted classes on the real weights.
 """
 
-_ONNX_ONLY = {"layout": "flat", "spike_counts": False, "rate_map": None, "step_logits": False, "data": None}
+_ONNX_ONLY = {
+    "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False, "rate_map": None,
+    "step_logits": False, "data": None,
+}  # fmt: skip
 """Options of ONNX alone, and their values by default."""
 
 
@@ -70,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.json:
         check_writable(args.json)
+    if args.calibration and args.precision != "int8" and args.to == "onnx":
+        raise ZooError(f"--calibration {args.calibration} is for --precision int8, not {args.precision}")
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":
         if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:

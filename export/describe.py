@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from zoo.data import normalisation
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
 
@@ -56,8 +57,8 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
         "num_classes": json.dumps(model.num_classes),
         # One neuron, or a map from layer to neuron where they differ.
         "neuron": json.dumps(neurons if any(other != first for other in others) else first),
-        "mean": json.dumps(mean),
-        "std": json.dumps(std),
+        "mean": json.dumps(list(mean)),
+        "std": json.dumps(list(std)),
         "input_size": json.dumps(input_size(model)),
         "weights_sha256": weights_sha256(model),
     }
@@ -70,14 +71,6 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     if cfg.get("label_names"):
         described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
     return described
-
-
-def normalisation(model: nn.Module) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that the network's pixels are normalised by: none where they are brightness."""
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    if getattr(model, "encoding", "direct") == "direct":
-        return list(cfg["mean"]), list(cfg["std"])
-    return [0.0] * len(cfg["mean"]), [1.0] * len(cfg["std"])
 
 
 def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import sha256_of, write_json
+from zoo.files import check_writable, sha256_of, write_json
+from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .benchmark import read_graph
+from .benchmark import graph_in, read_graph
 from .counts import STEP_LOGITS, add_step_logits
 from .drive import Runner
 from .images import check_images, check_labels, load_images, normalise
@@ -34,8 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="P", help="confidences")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
-    data = load_images(args.data, args.data_dir, args.limit)
+    if args.json:
+        check_writable(args.json)
+    content, _, about = read_graph(args.model)
+    data = load_images(args.data, args.data_dir, args.limit, about.input_size)
+    graph_in(args.model, content, about, data)
     result = early_exit(Path(args.model), data.images, data.labels, args.thresholds)
     if args.json:
         write_json(args.json, result | {"dataset": data.dataset} | provenance())

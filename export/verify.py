@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zoo.data import normalisation
 from zoo.errors import ZooError
 
 from .compare import (
@@ -207,8 +208,7 @@ def random_images(model: nn.Module) -> NDArray[np.float32]:
         return draw.random(shape, np.float32)
     if encoding != "direct":
         return (draw.random(shape, np.float32) < 0.5).astype(np.float32)
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return normalise(draw.integers(0, 256, shape, dtype=np.uint8), cfg["mean"], cfg["std"])
+    return normalise(draw.integers(0, 256, shape, dtype=np.uint8), *normalisation(model))
 
 
 def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from export.int8.calibration import training_images
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.validate import validate
+from zoo.data import normalisation
 from zoo.errors import ZooError
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
@@ -69,7 +70,7 @@ def measure(
     else:
         found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
         model = zoo.load(source)
-        gate = normalise(whole.images[:_GATE], model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        gate = normalise(whole.images[:_GATE], *normalisation(model))
         with tempfile.TemporaryDirectory() as folder:
             for precision in precisions:
                 file, scales = Path(folder) / f"{precision}.onnx", None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from zoo.checkpoint import check_keywords
+from zoo.checkpoint import TAG, check_keywords
 from zoo.data import SIZE, dataset_name
 from zoo.data.dataset import check_size
 from zoo.errors import CommandParser, ZooError, one_of, quoted
@@ -158,7 +158,7 @@ class Recipe:
     )
     grad_checkpointing: bool = _key(False, "keep the spikes between stages only and compute the rest twice")
     device: str = _key("auto", "auto (cuda where there is one), cpu, cuda", choices=["auto", "cpu", "cuda"])
-    seed: int = _key(0, "of initialisation, data order, augmentation and dropout", high=2**62)
+    seed: int = _key(0, "of initialisation, data order, augmentation and dropout", high=10**18)
 
     out: str | None = _key(None, "run directory; runs/<model>.<tag>-seed<seed> by default", place=True)
     resume: bool = _key(False, "go on where the run directory's last state ends, bit-exactly", place=True)
@@ -172,8 +172,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in dataclasses.fields(self):
             setattr(self, key.name, _checked(key, getattr(self, key.name)))
-        if self.tag is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", self.tag):
-            raise ZooError(f"recipe key tag may hold letters, digits, '_', '-' and '.', not {self.tag!r}")
+        if self.tag is not None and not re.fullmatch(TAG, self.tag):
+            form = "letters, digits, '_', '-' and, but for the first, '.', at most 100"
+            raise ZooError(f"recipe key tag may hold {form}, not {quoted(self.tag)}")
         if self.optimizer == "sgd" and self.momentum == 0:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
         check_keywords(self.model_args or {}, "recipe key model_args")
@@ -330,6 +331,13 @@ def check_keys(values: dict[str, Any]) -> None:
             raise one_of("recipe key", key, list(DEFAULTS))
 
 
+def _value(key: str, text: str, kind: Any) -> Any:
+    if kind == "str | None" and text in ("null", ""):
+        return None
+    # Names and places are taken as they are, "folder:a b #1".
+    return text if kind in ("str", "str | None") else parse_yaml(text, f"the value of --{key}, {text!r},")
+
+
 def parse_command_line(argv: list[str] | None) -> Recipe:
     """`RECIPE.yaml [--key value ...]` to a Recipe; --help lists every key."""
     parser = CommandParser(
@@ -349,8 +357,8 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         parser.add_argument(*flags, dest=key.name, metavar="X", help=text.replace("%", "%%"), **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     path, plugin = given.pop("recipe"), given.pop("plugin", None)
-    names = {key.name for key in dataclasses.fields(Recipe) if key.type == "str"}  # taken as they are, "folder:a b #1"
-    said = {k: v if k in names else parse_yaml(v, f"the value of --{k}, {v!r},") for k, v in given.items()}
+    types = {key.name: key.type for key in dataclasses.fields(Recipe)}
+    said = {k: _value(k, v, types[k]) for k, v in given.items()}
     if plugin:  # names of files, as every other command takes them
         said["plugin"] = plugin if len(plugin) > 1 else plugin[0]
     return load_recipe(path, said)

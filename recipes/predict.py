@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import zoo
-from zoo.data import normalise
+from zoo.data import normalisation, normalise
 from zoo.data.folder import PREFIX
 from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command, shown
@@ -42,7 +42,7 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
     for start in range(0, len(paths), _BATCH):
         batch = paths[start : start + _BATCH]
         images = torch.stack([prepare(path, resize=resize) for path in batch])
-        probabilities = model(normalise(images, cfg["mean"], cfg["std"])).softmax(1)
+        probabilities = model(normalise(images, *normalisation(model))).softmax(1)
         if probabilities.shape != (len(batch), len(names)):
             got = list(probabilities.shape)
             raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")

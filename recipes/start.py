@@ -29,16 +29,20 @@ def pick(model: str, dataset: str) -> list[str]:
         raise one_of("data set with recipes", dataset, sorted({recipe.dataset for recipe in recipes.values()}))
     own = {name: recipe for name, recipe in there.items() if name.startswith(f"{recipe.model}.")}
     fitting = [name for name, recipe in own.items() if plain_name(recipe.model) == plain_name(model)]
-    if not fitting:
+    fresh = {name: recipe for name, recipe in own.items() if not recipe.init}
+    if not fresh.keys() & fitting:
         for_many = sorted(there.keys() - own.keys())
-        near = get_close_matches(model, [recipe.model for recipe in own.values()], n=1, cutoff=0)
+        near = get_close_matches(model, [recipe.model for recipe in fresh.values()], n=1, cutoff=0)
         name = for_many[0] if for_many else pick(near[0], dataset)[0]
         recipe = there[name]
         of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
         what = "is for many" if for_many else "is the nearest"
         facts = f"{recipe.epochs} epochs, T = {recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}"
+        none = f"no recipe trains {model} on {dataset} from the beginning"
+        if fitting:
+            none += f" ({', '.join(sorted(fitting))}: from other weights)"
         raise ZooError(
-            f"no recipe is that of {model} on {dataset}. {name} {what} ({facts}): python -m recipes.train {name} "
+            f"{none}. {name} {what} ({facts}): python -m recipes.train {name} "
             f"{of_its_own} takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
         )
     return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
@@ -58,7 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     if not count.isdecimal() or int(count) < 1:
         raise ZooError(f"NPROC must be a number of processes, not {count!r}")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count] if int(count) > 1 else []
-    arguments = [recipe, "--model", options.model, *others]
+    arguments = [recipe, "--model", options.model]
+    if load_recipe(recipe).model != options.model:  # its twin's, whose scaling is not this one's
+        arguments += ["--scaling", "model"]
+    arguments += others
     os.execv(sys.executable, [sys.executable, *launch, "-m", "recipes.train", *arguments])
 
 

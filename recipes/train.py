@@ -4,6 +4,7 @@ A run directory holds recipe.yaml, summary.csv (a row per epoch), state.safetens
 checkpoint (model.safetensors, config.json) and result.json, in the schema of the leaderboard.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -22,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.checkpoint import CONFIG
-from zoo.data import DataSet, dataset_name, load_dataset, split
+from zoo.checkpoint import CONFIG, WEIGHTS, config_of
+from zoo.data import DataSet, dataset_name, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
 from zoo.files import atomic_write, dump_yaml, read_json, write_json
@@ -42,6 +43,7 @@ from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_
 from .initial import create, start_from, taken_over
 from .interrupt import Interrupt
 from .lineage import Ancestor, find_run, identity, lineage
+from .occupied import alone_in
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .state import BEFORE, RunState, has_state, last_state
@@ -57,7 +59,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
     rank, world, device = start_processes(recipe.device)
     keep_memory()
     try:
-        with no_trace(Path(recipe.out or "")), memory_named(recipe):
+        out = Path(recipe.out or "")
+        with no_trace(out), alone_in(out) if rank == 0 else contextlib.nullcontext(), memory_named(recipe):
             return _train(recipe, rank, world, device)
     finally:
         stop_processes()
@@ -93,7 +96,10 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     taken = taken_over(recipe, source)
     seed(recipe.seed)
     model = create(recipe, data, taken).to(device)
-    _check_phases(model, recipe, device)
+    mean, std = normalisation(model, data.mean, data.std)
+    data = data._replace(mean=mean, std=std)
+    _check_phases(model, recipe, device, batch_size // world)
+    config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
     frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     say = rank == 0 and not has_state(out)
@@ -255,13 +261,11 @@ def _finish(
     """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
-    data_cfg = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    data_cfg |= folder_cfg(data.size)
     extra: dict[str, Any] = {"recipe": recipe.settings}
     started_from = {"started_from": [ancestor._asdict() for ancestor in chain]}
     extra |= {"init_sha256": init_sha256, **started_from} if recipe.init else {}
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
-    weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=data_cfg, dtype=dtype, **extra)
+    weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=_data_cfg(data), dtype=dtype, **extra)
     (out / BEFORE).unlink(missing_ok=True)  # of use no more
     part = (data.test_images, data.test_labels) if recipe.test else held_out
     if not len(part[0]):
@@ -280,11 +284,20 @@ def _finish(
     return result
 
 
+def _data_cfg(data: DataSet) -> dict[str, Any]:
+    """What a checkpoint remembers of its data."""
+    about = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
+    return about | folder_cfg(data.size)
+
+
 def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
     """The saved state to go on from, or None for a new run; refuses to mix two runs in one directory."""
     if has_state(out) and not recipe.resume:
         raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
     if not has_state(out):
+        if made := [name for name in (WEIGHTS, "result.json") if (out / name).exists()]:
+            what = f"{out} holds a {made[0]} and no training state to go on from"
+            raise ZooError(f"{what}: name another directory (--out); --init {out} starts from its weights")
         if rank == 0:
             if recipe.resume:
                 print(f"nothing to resume in {out}: starting from the beginning", flush=True)
@@ -302,7 +315,7 @@ def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -> None:
+def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device, batch_size: int) -> None:
     """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
     model.eval()
     for phase in dict.fromkeys(map(recipe.phase, range(recipe.epochs))):
@@ -313,6 +326,12 @@ def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device) -
             images = f"images of {phase.size} x {phase.size} pixels"
             raise ZooError(f"{recipe.model} cannot take {images}: {one_line(error)}") from error
     model.train()
+    if batch_size > 1:
+        return
+    try:  # batch normalisation over one value has no variance
+        copy.deepcopy(model)(torch.zeros(1, 3, phase.size, phase.size, device=device))
+    except ValueError as error:
+        raise ZooError(f"{recipe.model} cannot train on one image at a time: {one_line(error)}") from error
 
 
 def _enter(model: SpikingNetwork, phase: Phase) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo.data import list_datasets, load_dataset
+from zoo.data import list_datasets, load_dataset, normalisation
 from zoo.data.folder import PREFIX
 from zoo.data.images import square_side
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.metrics import evaluate
 from zoo.plugins import add_plugin_option
 from zoo.record import accuracy_record, check, seal
@@ -41,7 +41,7 @@ def validate(
         first = next(pair for pair in zip(labels, data.classes, strict=True) if pair[0] != pair[1])
         raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: rename its folders")
     images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
-    scores = evaluate(model, images, labels, tuple(cfg["mean"]), tuple(cfg["std"]), batch_size=batch_size)
+    scores = evaluate(model, images, labels, *normalisation(model), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     if a.limit < 0 or a.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")
+    if a.json:
+        check_writable(a.json)
     keep_memory()
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:

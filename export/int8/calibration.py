@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import zoo
+from zoo.data import normalisation
+from zoo.data.images import square_side
 from zoo.errors import ZooError
 
-from ..describe import normalisation
 from ..graph import folded_graph
 from ..images import check_images, normalise, read_images
 from ..parts import input_size, take_apart
@@ -54,7 +55,7 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
     if Path(data).suffix in (".npz", ".npy"):
         images = read_images(data)[0][:count]
     else:
-        images = zoo.load_dataset(data, root).train_images[:count].numpy()
+        images = zoo.load_dataset(data, root, img_size=square_side(input_size(model))).train_images[:count].numpy()
     check_images(images, input_size(model))
     return normalise(images, *normalisation(model))
 

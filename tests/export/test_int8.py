@@ -18,7 +18,7 @@ import zoo
 from export.describe import add_description
 from export.graph import CURRENTS, build_graph, metadata
 from export.int8 import convolutions
-from export.int8.calibration import calibrate, stored
+from export.int8.calibration import calibrate, stored, training_images
 from export.int8.quantised import doubling
 from export.int8.rounding import in_units, least_change, moments, nearest, scales
 from export.parts import take_apart
@@ -222,6 +222,7 @@ def test_bad_input(tmp_path):
     ):
         with pytest.raises(ZooError, match=words):
             export.to_onnx(net, tmp_path / "x.onnx", **keywords)
+    assert training_images(net, "digits", None, 4).shape == (4, 3, 16, 16)  # brought to the network's size
     with pytest.raises(ZooError, match="name one with --calibration"):
         command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), "--precision", "int8"])
     assert not list(tmp_path.iterdir())

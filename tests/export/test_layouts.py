@@ -245,6 +245,16 @@ def test_early_exit_trades_steps_for_accuracy(tmp_path):
         early_exit.early_exit(tmp_path / "x.onnx", pixels, np.arange(6), [2])
     with pytest.raises(ZooError, match="images with labels"):
         early_exit.early_exit(tmp_path / "x.onnx", pixels, None)
+    with pytest.raises(ZooError, match="is a directory"):
+        early_exit.main([str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npz"), "--json", str(tmp_path)])
+
+
+def test_early_exit_brings_a_data_set_to_the_network_and_knows_another_ones(tmp_path):
+    for classes in (10, 3):
+        export.to_onnx(network(timesteps=1, num_classes=classes), tmp_path / f"{classes}.onnx", verify=False)
+    early_exit.main([str(tmp_path / "10.onnx"), "--data", "digits", "--limit", "8"])  # of 32 pixels, the network of 16
+    with pytest.raises(ZooError, match="model has 3 classes, digits has 10"):
+        early_exit.main([str(tmp_path / "3.onnx"), "--data", "digits", "--limit", "8"])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +265,8 @@ def test_early_exit_trades_steps_for_accuracy(tmp_path):
         (["--layout", "step", "--step-logits"], "one time step already"),
         (["--timesteps", "0"], "timesteps"),
         (["--to", "nir", "--layout", "step"], "--layout is for ONNX"),
+        (["--to", "nir", "--precision", "int8"], "--precision is for ONNX"),
+        (["--calibration", "digits"], "--calibration digits is for --precision int8, not fp32"),
     ],
 )
 def test_the_command_refuses(options, words, tmp_path):

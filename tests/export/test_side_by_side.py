@@ -131,6 +131,15 @@ def test_peak_memory_is_that_of_the_subject(net):
     assert none is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_what_a_plugin_prints_is_no_measurement(file, tmp_path, monkeypatch):
+    (tmp_path / "noisy.py").write_text("print('[[1]]')")
+    monkeypatch.setattr("export.timing.memory.plugin_files", lambda: [str(tmp_path / "noisy.py")])
+    graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
+    ((found,),) = peak_bytes([graph], [1], [1])
+    assert found > 10_000
+
+
 def test_a_profile_adds_up(file):
     graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
     rows = operators(graph, 1, 1, 3)

@@ -115,6 +115,10 @@ def test_values_from_yaml_and_command_line(tmp_path):
     assert recipe.neuron == {"name": "lif", "decay": 0.25}
     assert parse_command_line([str(file), "--batch-size", "32"]).batch_size == 32
     assert parse_command_line([str(file), "--batch_size", "32"]).batch_size == 32
+    words = ["--out", "runs/a #1", "--tag", "2024", "--comparison", "yes", "--init", "x: y", "--data-dir", "null"]
+    recipe = parse_command_line([str(file), *words])
+    assert (recipe.out, recipe.tag, recipe.comparison) == ("runs/a #1", "2024", "yes")
+    assert (recipe.init, recipe.data_dir) == ("x: y", None)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,9 @@ def test_values_from_yaml_and_command_line(tmp_path):
         ("timesteps: 0", "timesteps must be 1 or more"),
         ("lr: -1", "lr must be 0 or more"),
         ("lr: .inf", "lr"),
+        ("tag: .v2", "tag .*'.v2'"),
+        (f"tag: {101 * 'a'}", "tag .*at most 100"),
+        ("seed: 2000000000000000000", "seed"),
         ("randaugment_magnitude: 40", "40"),
         ("lr: .nan", "lr"),
         ("optimizer: lamb", "lamb"),

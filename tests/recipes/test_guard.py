@@ -16,6 +16,7 @@ from torch import nn
 import recipes.guard
 from recipes.config import Recipe
 from recipes.guard import FiniteGuard, blame, memory_named, no_trace, seconds_per_step
+from recipes.occupied import alone_in
 from recipes.state import BEFORE, STATE, _read, last_state, load_state, save_state
 from recipes.train import train
 from zoo.errors import ZooError
@@ -124,6 +125,21 @@ def test_the_estimate_survives_a_busy_machine(monkeypatch):
     assert seconds_per_step(tiny(), run, 128) == pytest.approx(1.28)
 
 
+def test_processes_estimate_alike(monkeypatch):
+    """A run may hold a sum over processes, so all take as many, however fast their clocks go."""
+    now, seen = [0.0], []
+    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(recipes.guard.dist, "is_initialized", lambda: True)
+
+    def run(probe, images):
+        now[0] += 9
+        seen.append(images)
+        return probe(torch.randn(images, 3, 32, 32)).sum()
+
+    seconds_per_step(tiny(), run, 128)
+    assert seen == 6 * [8] + 6 * [16]
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
@@ -146,6 +162,8 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
         ({"batch_size": 65}, "65"),
         ({"model_args": {"in_chans": 4}}, "images"),
         ({"neuron": {"name": "lif", "decay": 7}}, "decay"),
+        ({"neuron": {"name": "lif", "tau": 20000}}, "read again: model_args holds a number beyond"),
+        ({"model": "svgg11_w8", "timesteps": 1, "batch_size": 1, "img_size": 16}, "one image at a time"),
     ],
 )
 def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):
@@ -165,6 +183,27 @@ def test_what_was_there_before_a_start_stays(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_without_its_state_is_not_overwritten(tmp_path):
+    out = tmp_path / "x"
+    train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
+    (out / STATE).unlink()
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    for resume in (False, True):
+        with pytest.raises(ZooError, match=r"holds a model\.safetensors and no training state"):
+            train(Recipe(**SHORT | {"out": str(out), "epochs": 1, "resume": resume, "lr": 0.5}))
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_two_trainings_do_not_share_a_directory(tmp_path):
+    out = tmp_path / "x"
+    with alone_in(out):
+        (out / "recipe.yaml").write_text("that of the first")
+        with pytest.raises(ZooError, match=r"another process trains in .*--out"):
+            train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
+        assert [file.read_text() for file in out.iterdir()] == ["that of the first"]
+    train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
 
 
 # -- damaged states

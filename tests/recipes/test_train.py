@@ -23,12 +23,14 @@ from tqdm import tqdm
 
 import recipes.augment
 import zoo
-from recipes import start
+from recipes import start, validate
 from recipes.config import Recipe, load_recipe
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
 from recipes.start import pick
 from recipes.state import has_state, last_state, load_state, save_state
+from recipes.step import forward
 from recipes.train import train
+from zoo.data import normalisation
 from zoo.errors import ZooError
 from zoo.family import GS
 from zoo.files import sha256_of
@@ -486,6 +488,29 @@ def test_bad_requests_end_in_one_error(arguments, words, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_pixels_that_are_read_as_brightness_are_never_normalised(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("recipes.train.forward", lambda net, x, amp: seen.append(x) or forward(net, x, amp))
+    out = tmp_path / "latency"
+    result = train(Recipe(**SHORT | {"model_args": {"encoding": "latency"}, "epochs": 1, "out": str(out)}))
+    assert all(0 <= x.min() < x.max() <= 1 for x in seen if x.any())
+    assert any(x.any() for x in seen)
+    cfg = json.loads((out / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["mean"], cfg["std"]) == ([0, 0, 0], [1, 1, 1])
+    model, data = zoo.load(out), zoo.load_dataset("digits")
+    model.pretrained_cfg |= {"mean": data.mean, "std": data.std}  # whatever a file says
+    assert normalisation(model) == ((0, 0, 0), (1, 1, 1))
+    with zoo.SpikeCounter(model) as counter, torch.no_grad():
+        model(data.test_images / 255)
+    assert counter.summary()["spikes_per_image"] == pytest.approx(result["spikes_per_image"], rel=1e-3)
+
+
+def test_a_result_file_is_known_to_be_none_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr("recipes.validate.validate", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(ZooError, match="is a directory"):
+        validate.main(["sresnet19_w16", "--dataset", "digits", "--json", str(tmp_path)])
+
+
 def test_validate_refuses_other_classes_and_names(run):
     out, _ = run
     assert_one_error(run_module("recipes.validate", "sresnet19", "--dataset", "digits"), "no published weights")
@@ -507,7 +532,7 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("recipe: sresnet19_w32_gs.t2_cifar10 (there is also sresnet19_w32_gs.t4_cifar10)")
     recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]
-    assert recipe["model"] == "sresnet19_w32"
+    assert (recipe["model"], recipe["scaling"]) == ("sresnet19_w32", "model")  # and not its twin's
     assert recipe["weight_decay"] == 0.05
     assert recipe["timesteps"] == 2
 
@@ -536,7 +561,11 @@ def test_the_recipe_of_a_model(model, recipe):
             ["nearest", "sresnet19_w16_gs.t2_cifar100 --model svgg9_w16_gs --model-args null"],
         ),
         ("cifar10 --model=sresnet91", ["unknown model 'sresnet91'"]),
-        ("cifar10 --model mine --plugin mine.py", ["no recipe is that of mine on cifar10"]),
+        ("cifar10 --model mine --plugin mine.py", ["no recipe trains mine on cifar10"]),
+        (
+            "cifar10 --model max_resnet18_w32",  # has recipes, which start from weights
+            ["max_resnet18_w32.t1_cifar10, max_resnet18_w32_gs.t4_cifar10: from other", "families.t4_cifar10 --model"],
+        ),
         ("cifar11", ["cifar11", "did you mean cifar10"]),
     ],
 )
@@ -545,6 +574,18 @@ def test_a_model_without_a_recipe_is_never_trained_with_another_ones(arguments, 
     with pytest.raises(ZooError) as error:
         start.main(arguments.split())
     assert all(word in str(error.value) for word in words)
+
+
+def test_a_twins_recipe_comes_without_its_scaling(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command[3:]))
+    start.main(["cifar10", "--model", "sresnet19_w32", "--epochs", "3"])
+    start.main(["cifar10", "--model", "sresnet19_w32_gs"])
+    recipe = "sresnet19_w32_gs.t2_cifar10"
+    assert started == [
+        [recipe, "--model", "sresnet19_w32", "--scaling", "model", "--epochs", "3"],
+        [recipe, "--model", "sresnet19_w32_gs"],
+    ]
 
 
 def test_processes_are_started_through_torchrun(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from zoo.errors import ZooError
 from zoo.files import (
     atomic_write,
+    check_writable,
     parse_json,
     parse_yaml,
     read_bytes,
@@ -128,6 +129,24 @@ def test_a_bomb_of_aliases_is_refused_at_once():
     lines += [f"{b}: &{b} [{', '.join(['*' + a] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
     with pytest.raises(ZooError, match="aliases"):
         parse_yaml("\n".join(lines), "x")
+
+
+def test_what_is_no_ordinary_file_is_written_into(tmp_path):
+    """And not replaced by one: a pipe's reader reads, a link goes on pointing where it did."""
+    pipe = special("pipe", tmp_path)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    write_json(pipe, [1])
+    assert os.read(reader, 99) == b"[\n  1\n]\n"
+    assert pipe.is_fifo()
+    os.close(reader)
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("folder/file")
+    for value in (1, 2):
+        write_json(link, value)
+        assert (link.is_symlink(), read_json(tmp_path / "folder" / "file")) == (True, value)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
 
 
 def test_what_was_there_is_kept(tmp_path):

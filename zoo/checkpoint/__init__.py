@@ -5,6 +5,7 @@ size, labels) and pins the weights by their sha256. Pickles are never loaded. A 
 it claims is checked, on a network without memory, before anything of that size is read or built.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, write_json
 from ..network import SpikingNetwork
 from ..plugins import loaded_plugins
-from .config import ARCHITECTURES, PLACEMENT, WEIGHT_SOURCES, check_keywords, read_config
+from .config import ARCHITECTURES, PLACEMENT, TAG, WEIGHT_SOURCES, check_config, check_keywords, read_config
 from .memoryless import WithoutMemory
 from .weights import HALVES, check_start, misfit, read_header
 
@@ -27,10 +28,12 @@ __all__ = [
     "ARCHITECTURES",
     "CONFIG",
     "PLACEMENT",
+    "TAG",
     "WEIGHTS",
     "WEIGHT_SOURCES",
     "Checkpoint",
     "check_keywords",
+    "config_of",
     "is_pickle",
     "read_checkpoint",
     "read_config",
@@ -72,7 +75,8 @@ def save_checkpoint(
         The sha256 of the weights file.
 
     Raises:
-        ZooError: the weights hold NaN or infinite values, or do in `dtype`; or the directory cannot be written.
+        ZooError: see `config_of`; the weights hold NaN or infinite values, or do in `dtype`; or the directory cannot
+            be written.
     """
     tensors = {}
     for name, value in model.state_dict().items():
@@ -80,6 +84,20 @@ def save_checkpoint(
         tensors[name] = stored.detach().cpu().contiguous()
     _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
+    config = config_of(model, tag=tag, data_cfg=data_cfg, weights_sha256=sha256_of(weights), **extra)
+    atomic_write(Path(directory) / WEIGHTS, weights)
+    write_json(Path(directory) / CONFIG, config)
+    return str(config["weights_sha256"])
+
+
+def config_of(
+    model: SpikingNetwork, *, tag: str, data_cfg: dict[str, Any], weights_sha256: str = "", **extra: Any
+) -> dict[str, Any]:
+    """What the config.json of a checkpoint holds; see `save_checkpoint`.
+
+    Raises:
+        ZooError: it holds what `read_config` would refuse.
+    """
     cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
     architecture = cfg.pop("architecture")
     config = {
@@ -88,13 +106,12 @@ def save_checkpoint(
         "num_features": model.num_features,
         "model_args": model.model_args,
         "pretrained_cfg": cfg | {"tag": tag, "num_classes": model.num_classes},
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": weights_sha256,
         "plugins": loaded_plugins(),
         **extra,
     }
-    atomic_write(Path(directory) / WEIGHTS, weights)
-    write_json(Path(directory) / CONFIG, config)
-    return str(config["weights_sha256"])
+    check_config(json.loads(json.dumps(config)), "this checkpoint could not be read again")
+    return config
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -40,7 +40,7 @@ _SIDE_LIMIT = 1024
 _LEAST_CROP, _LEAST_STD, _MOST_MEAN = 0.25, 1e-6, 1e6
 # Of a network: its labels, and the characters of one.
 _LONGEST_LABEL = 200
-_TAG = r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?"
+TAG = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 # What timm's transforms know; the first is their default.
 _CHOICES = {
     "interpolation": ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"],
@@ -56,7 +56,15 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ZooError: a key is missing or holds what no checkpoint can have; or a part of a plugin that is not loaded.
     """
-    config = read_json(path, _CONFIG_LIMIT)
+    return check_config(read_json(path, _CONFIG_LIMIT), path)
+
+
+def check_config(config: Any, path: str | Path) -> dict[str, Any]:
+    """What a config.json holds, checked and completed; see `read_config`.
+
+    Args:
+        path: where it is from, for errors.
+    """
     if isinstance(config, dict) and isinstance(config.setdefault("model_args", {}), dict):
         config["model_args"].pop("num_classes", None)  # timm says it twice
     kinds = {"architecture": str, "num_classes": int, "model_args": dict, "pretrained_cfg": dict}
@@ -108,8 +116,8 @@ def read_config(path: Path) -> dict[str, Any]:
         if not _numbers(cfg.get(key), channels) or not all(low <= value <= _MOST_MEAN for value in cfg[key]):
             raise _bad(path, key, f"{channels} numbers from {low:g} to {_MOST_MEAN:g}", cfg.get(key))
     tag = cfg.get("tag") or ""
-    if not isinstance(tag, str) or not re.fullmatch(_TAG, tag):
-        raise _bad(path, "tag", "letters, digits, '_', '-' and '.', at most 100", tag)
+    if not isinstance(tag, str) or not re.fullmatch(f"({TAG})?", tag):
+        raise _bad(path, "tag", "letters, digits, '_', '-' and, but for the first, '.', at most 100", tag)
     labels = config.get("label_names", cfg.get("label_names")) or []
     if not isinstance(labels, list) or not all(map(_is_label, labels)):
         raise ZooError(
@@ -134,7 +142,7 @@ def _is_label(label: Any) -> bool:
     return isinstance(label, str) and label.isprintable() and len(label) <= _LONGEST_LABEL
 
 
-def _bad(path: Path, key: str, expected: str, value: Any) -> ZooError:
+def _bad(path: str | Path, key: str, expected: str, value: Any) -> ZooError:
     return ZooError(f"{path}: pretrained_cfg {key!r} must be {expected}, not {reprlib.repr(value)}")
 
 

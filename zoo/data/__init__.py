@@ -11,7 +11,7 @@ A training reads the test set once, at its end. Of a folder, `test/` is the test
 validation; where there is only one of the two, it is the test set, and `val_images` holds out some of `train/`.
 """
 
-from .batches import normalise, split
+from .batches import normalisation, normalise, split
 from .dataset import SIZE, DataSet
 from .registry import dataset_name, list_datasets, load_dataset, register_dataset
 
@@ -21,6 +21,7 @@ __all__ = [
     "dataset_name",
     "list_datasets",
     "load_dataset",
+    "normalisation",
     "normalise",
     "register_dataset",
     "split",

@@ -1,9 +1,10 @@
 """From pixels to what a network sees, and which images it sees."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ZooError
 from .dataset import DataSet
@@ -17,6 +18,22 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")
     shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))
     return images.float().div_(255).sub_(shift).div_(scale)
+
+
+def normalisation(
+    model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel that a network's pixels are normalised by: 0 and 1, that is not at
+    all, where its encoding reads them as brightness.
+
+    Args:
+        mean, std: those of the data; by default of the network's `pretrained_cfg`.
+    """
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    mean, std = tuple(mean or cfg["mean"]), tuple(std or cfg["std"])
+    if getattr(model, "encoding", "direct") == "direct":
+        return mean, std
+    return (0.0,) * len(mean), (1.0,) * len(std)
 
 
 def split(data: DataSet, train_images: int, val_images: int) -> tuple[Tensor, Tensor]:

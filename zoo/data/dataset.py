@@ -149,13 +149,14 @@ def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     values = torch.arange(256, dtype=torch.float64) / 255
     means = [(c * values).sum() / c.sum() for c in counts]
     variances = [(c * (values - m).square()).sum() / c.sum() for c, m in zip(counts, means, strict=True)]
-    return tuple(round(float(m), 4) for m in means), tuple(round(float(v.sqrt()), 4) for v in variances)
+    # A channel that is the same everywhere becomes 0 everywhere.
+    return tuple(round(float(m), 4) for m in means), tuple(round(float(v.sqrt()), 4) or 1.0 for v in variances)
 
 
 def as_tensor(value: Any) -> Any:
     """A tensor of an array, labels in int64; what is neither stays as it is, for `make_dataset` to refuse."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
     if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
         value = value.long()
     return value.cpu() if isinstance(value, Tensor) else value

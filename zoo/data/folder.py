@@ -62,7 +62,7 @@ def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[
 
 
 def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not path or not root.is_dir():
         raise ZooError(f"no such folder: {path!r}; {PREFIX}DIR is one with train/CLASS/* and val/ or test/CLASS/*")
     parts = [part for part in (TRAIN, VAL, TEST) if (root / part).is_dir()]

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, list_datasets, load_dataset, normalise, split
+from zoo.data import DataSet, list_datasets, load_dataset, normalisation, normalise, split
 from zoo.errors import CommandParser, ZooError
 from zoo.files import read_json, write_json
 from zoo.load import check_name
@@ -56,7 +56,7 @@ def examine(
 
     Args:
         model: an architecture.
-        data: what to train on; the held-out images are training images, too.
+        data: what to train on; the held-out images are training images, too, unless it has validation images.
         steps: training steps, a multiple of 4.
         batch: images per step.
         lr: peak learning rate.
@@ -69,16 +69,18 @@ def examine(
     Raises:
         ZooError: the loss is no number any more; see `recipes.train.train`.
     """
-    _, held_out = split(data, 0, _HELD_OUT)
-    x = normalise(data.train_images[held_out[:_SHOWN]], data.mean, data.std)
+    held_out, images = 0, data.val_images
+    if images is None:
+        held_out, images = _HELD_OUT, data.train_images[split(data, 0, _HELD_OUT)[1]]
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
             model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS,
-            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=_HELD_OUT, test=False,
+            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=held_out, test=False,
             optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         torch.manual_seed(0)
         fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))
+        x = normalise(images[:_SHOWN], *normalisation(fresh, data.mean, data.std))
         start = firing_rates(fresh.train(), x)
         result = train(recipe)
         end = firing_rates(zoo.load_checkpoint(out), x)

@@ -250,6 +250,7 @@ def test_a_checkpoint_keeps_the_rule_that_it_was_trained_with():
     assert model.model_args["scaling"] != zoo.create_model("sresnet19_w32_gs").model_args["scaling"]
     fresh = zoo.create_model("sresnet19_w32_gs.t2_cifar10", pretrained=True, scaling="window")
     assert fresh.model_args["scaling"] == "window"
+    assert zoo.load("sresnet19_w32_gs.t2_cifar10", scaling=None).model_args["scaling"] == "none"
 
 
 def test_a_rule_that_is_not_registered_here(model, folder):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 import zoo
-from zoo.data import load_dataset, registry, split
+from zoo.data import load_dataset, normalise, registry, split
 from zoo.errors import ZooError
 
 
@@ -21,7 +20,7 @@ def _parts(size: int = 16) -> dict:
         "train_images": images[:30].contiguous(),
         "train_labels": labels[:30],
         "test_images": images[30:].numpy(),  # arrays will do
-        "test_labels": labels[30:].numpy().astype(np.int16),
+        "test_labels": labels[30:].numpy().astype(">i2"),  # ... of any integers, in either order of bytes
     }
 
 
@@ -80,6 +79,17 @@ def test_what_is_wrong_with_one_is_named(register, words):
         load_dataset("parity")
     assert words in str(error.value)
     assert "parity" in str(error.value)
+
+
+def test_a_channel_that_is_the_same_everywhere_becomes_0(register):
+    parts = _parts()
+    parts["train_images"][:, 1] = 51
+    register("no_green", lambda root: parts)
+    data = load_dataset("no_green")
+    assert (data.mean[1], data.std[1]) == (0.2, 1)
+    seen = normalise(data.train_images, data.mean, data.std)
+    assert torch.isfinite(seen).all()
+    assert not seen[:, 1].any()
 
 
 def test_names_that_cannot_be_are_refused(register):
