@@ -1,6 +1,8 @@
 # Sourced by quickstart.sh and tests/run.sh, from the root of the checkout: make .venv once and install into it.
 # SNNZOO_PYTHON names the interpreter to start from; python3 by default.
 
+case ${SNNZOO_DATA:-/} in /*) ;; *) export SNNZOO_DATA=$OLDPWD/$SNNZOO_DATA ;; esac  # as named where the command began
+
 make_environment() {  # make_environment REQUIREMENT: sets $python
     local base=${SNNZOO_PYTHON:-} candidate
     for candidate in python3 python3.13 python3.12 python3.11; do

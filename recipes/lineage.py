@@ -18,7 +18,7 @@ import zoo
 from zoo.checkpoint import CONFIG
 from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError, quoted
-from zoo.files import read_json, sha256_of
+from zoo.files import read_json, read_text, sha256_of
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.plugins import is_plugins
 from zoo.record import DICT, NUMBER, STARTED_FROM
@@ -106,8 +106,8 @@ def _train_seconds(folder: Path, weights_sha256: str) -> Any:
         said = read_json(result)
         return said.get("train_seconds") if DICT.test(said) and said.get("weights_sha256") == weights_sha256 else None
     if log.is_file():
-        *_, last = [{}, *csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, csv.Error):
+            *_, last = [{}, *csv.DictReader(read_text(log).splitlines())]
             return float(last.get("seconds") or "")
     return None
 

@@ -26,6 +26,8 @@ _LARGEST = 2**63
 def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:
     """Write `data` to a temporary file beside `path`, flush it to the disk, then rename it.
 
+    Where `path` is a link, that is done to what it points at; a device or a pipe is written into.
+
     Args:
         keep: once the new file is whole, what was at `path` before goes there.
 
@@ -33,10 +35,15 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
         ZooError: the file cannot be written (no space, no permission ...). Nothing is left behind, and a file that
             was at `path` before stays as it was.
     """
-    path = Path(path)
-    # One name per file: what a killed process left is overwritten by the next write.
-    temporary = path.with_name(f".{path.name}.tmp")
+    given = path = Path(path)
     try:
+        path = Path(os.path.realpath(path))
+        # One name per file: what a killed process left is overwritten by the next write.
+        temporary = path.with_name(f".{path.name}.tmp")
+        if _is_special(path):
+            with open(path, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+            return given
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -50,10 +57,10 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}") from error
+        raise ZooError(f"cannot write {given}: {error.strerror}") from error
     except ValueError as error:  # NUL in its name, or what the file system's encoding lacks
-        raise ZooError(f"cannot write {str(path)!r}: {one_line(error)}") from error
-    return path
+        raise ZooError(f"cannot write {str(given)!r}: {one_line(error)}") from error
+    return given
 
 
 def create_file(path: Path, data: bytes) -> bool:
@@ -90,13 +97,20 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         ZooError: it is a directory, or would be in none that can be written to.
     """
     path = Path(path)
-    parent = path.absolute().parent
+    parent = Path(os.path.realpath(path)).parent
     while not parent.exists():
         parent = parent.parent
+    if _is_special(path) and os.access(path, os.W_OK):
+        return
     if path.is_dir():
         raise ZooError(f"cannot write {path}: it is a directory; name a file, such as {path / 'file'}")
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ZooError(f"cannot write {path}: {parent} is not a directory that can be written to")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or a socket."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from .checkpoint import ARCHITECTURES, Checkpoint, read_checkpoint
 from .errors import ZooError, one_line, one_of
 from .hub.published import no_weights, published
 from .network import SpikingNetwork
+from .scaling import NONE
 
 BUNDLED = Path(__file__).resolve().parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
@@ -29,6 +30,8 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
         ZooError: nothing of that name, no published weights, out of reach, or a broken checkpoint (see
             `read_checkpoint`).
     """
+    if "scaling" in kwargs and kwargs["scaling"] is None:
+        kwargs["scaling"] = NONE  # timm takes None for nothing said
     checkpoint = find_checkpoint(source, kwargs.pop("cache_dir", None))
     config = checkpoint.config
     cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}

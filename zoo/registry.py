@@ -72,10 +72,10 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     Raises:
         ZooError: unknown name, tag, keyword or value; no published weights, or out of reach; a broken checkpoint.
     """
-    if "scaling" in kwargs and kwargs["scaling"] is None:
-        kwargs["scaling"] = NONE
     if name.startswith(("local-dir:", "hf-hub:")):
         return load(name, **kwargs)
+    if "scaling" in kwargs and kwargs["scaling"] is None:
+        kwargs["scaling"] = NONE
     check_name(name)
     weights = kwargs.get("checkpoint_path")
     if weights and not (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import zoo
 from zoo.data import DataSet, load_dataset, normalise
 from zoo.errors import CommandParser, ZooError
-from zoo.files import parse_yaml, read_json, write_json
+from zoo.files import check_writable, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
@@ -230,6 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     forms = CHEAP if options.forms is None else parse_yaml(options.forms, "--forms")
     if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) and form for form in forms):
         raise ZooError(f"--forms takes a list of differing keys, [{{batch: 0.5}}, {{every: 8}}], not {options.forms}")
+    if options.json:
+        check_writable(options.json)
     keep_memory()
     data = load_dataset(options.dataset, options.data_dir)
     result = measure(options.model, rule, forms, data, **numbers)

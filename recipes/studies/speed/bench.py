@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import CommandParser, ZooError
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.kernels import list_kernels
 from zoo.models.sresnet import SResNet
 from zoo.neurons import SpikingNeuron
@@ -243,6 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     for key in ("batch", "timesteps", "runs", "warmup"):
         if options[key] < 1:
             raise ZooError(f"--{key} must be 1 or more, not {options[key]}")
+    if file:
+        check_writable(file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Profiler")
         result = bench(options.pop("mode"), options.pop("model"), **options)

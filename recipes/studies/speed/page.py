@@ -15,7 +15,8 @@ versions, machine and every single timing. Medians of alternating runs in one pr
 with identity in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step,
 contiguous), after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
 Results before 26 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
-width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`).
+width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`). sresnet19_w32_gs was trained with
+`causal_trace` then; what `final_trace`, its rule now, costs is in [scaling_cost](../scaling_cost/README.md).
 
 """
 _COLUMNS = (
