@@ -63,11 +63,14 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
 def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
     recipes = [{key: (row.recipe or {}).get(key, DEFAULTS[key]) for key in DEFAULTS.keys() - _OWN} for row in rows]
     usual = {key: _most([recipe[key] for recipe in recipes]) for key in DEFAULTS if key in recipes[0]}
+    others: dict[tuple[str, str], list[str]] = defaultdict(list)  # the networks that have a key's other value
+    for row, recipe in zip(rows, recipes, strict=True):
+        for key, value in usual.items():
+            if recipe[key] != value:
+                others[key, json.dumps(recipe[key])].append(shown(row.model))
     exceptions = [
-        f"{shown(row.model)} has {key}: {shown(json.dumps(recipe[key]), 200)}"
-        for row, recipe in zip(rows, recipes, strict=True)
-        for key, value in usual.items()
-        if recipe[key] != value
+        f"{', '.join(models)} {'have' if len(models) > 1 else 'has'} {key}: {shown(value, 200)}"
+        for (key, value), models in others.items()
     ]
     shared = {key: value for key, value in usual.items() if key == "timesteps" or value != DEFAULTS[key]}
     return Comparison(name, dataset, rows, shared, exceptions)
@@ -84,14 +87,15 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         return ""
     text = (
         "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
-        "latency at batch 1 on one CPU thread, to compare on one processor alone. Training is wall time, and core "
-        "minutes where it ran on one thread. One seed each unless a deviation is given: a point between two of them is "
-        "nothing. Rendered by `python -m leaderboard render` from [results](results).\n"
+        "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
+        "where it ran on one thread, that is core minutes, too. One seed each unless a deviation is given: a "
+        "difference of a point or less may be chance. Rendered by `python -m leaderboard render` from "
+        "[results](results).\n"
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
-        text += "\nTrained with, where a key that is not named has its default,\n\n"
+        text += "\nTrained with (a key that is not named has its default):\n\n"
         text += textwrap.indent(one.recipe_text, "    ")
         but = html.escape("; ".join(one.exceptions), quote=False)
-        text += f"\nbut {but}.\n" if but else "\nall of them.\n"
+        text += f"\nBut {but}.\n" if but else "\nAll of them.\n"
     return text

@@ -627,19 +627,21 @@ def test_networks_of_one_comparison_stand_side_by_side() -> None:
             ("svgg11", 80.0, "alike", "cifar10", {}),
             ("plif_net", 85.0, "alike", "cifar10", {"phases": [{"epochs": 4, "timesteps": 1}]}),
             ("sresnet19", 82.0, "alike", "cifar10", {"out": "elsewhere"}),
+            ("ms_resnet19", 79.0, "alike", "cifar10", {}),
+            ("qkformer", 78.0, "alike", "cifar10", {"phases": [{"epochs": 4, "timesteps": 1}]}),
             ("sdt", 99.0, "alike", "cifar100", {}),
             ("spikformer", 99.0, "alone<b>|", "cifar10", {}),
         ])
     }  # fmt: skip
     table = rows(results)
     (one,) = comparisons(table)
-    assert [row.model for row in one.rows] == ["plif_net", "sresnet19", "svgg11"]
+    assert [row.model for row in one.rows] == ["plif_net", "sresnet19", "svgg11", "ms_resnet19", "qkformer"]
     assert one.recipe == {"timesteps": 4, "epochs": 12, "lr": 0.02}
-    assert one.exceptions == ['plif_net has phases: [{"epochs": 4, "timesteps": 1}]']
+    assert one.exceptions == ['plif_net, qkformer have phases: [{"epochs": 4, "timesteps": 1}]']
     page = comparisons_page(table)
     assert page.count("## ") == 1
     assert re.search(r"\| plif_net \| 85\.00 \|.*\n\| sresnet19 \| 82\.00 \|", page)
-    assert "    timesteps: 4\n    epochs: 12\n    lr: 0.02\n\nbut plif_net has phases" in page
+    assert "    timesteps: 4\n    epochs: 12\n    lr: 0.02\n\nBut plif_net, qkformer have phases" in page
     assert comparisons_page([row for row in table if row.model == "svgg11"]) == ""
     evil = [replace(row, comparison="<b>\n# x", model=f"<i>{row.model}\n") for row in one.rows]
     assert "<b>" not in comparisons_page(evil)
