@@ -24,7 +24,13 @@ from .state import has_state
 
 FLAGSHIP = "sresnet19_gs"
 FLAGSHIP_STAGES = {
-    "cifar10": ["sresnet19.t1_cifar10", "sresnet19.t1_cifar10_stage2", "sresnet19_gs.t4_cifar10"],
+    "cifar10": [
+        "sresnet19.t1_cifar10",
+        "sresnet19.t1_cifar10_stage2",
+        "sresnet19_gs.t4_cifar10_cycle1",
+        "sresnet19.t1_cifar10_stage3",
+        "sresnet19_gs.t4_cifar10",
+    ],
     "cifar100": ["sresnet19.t1_cifar100", "sresnet19.t1_cifar100_stage2", "sresnet19_gs.t4_cifar100"],
 }
 """From data set to the recipes that train the flagship on a CPU, in order."""

@@ -279,7 +279,7 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
 
 def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: Path) -> None:
     """The flagship's record says nothing of the second stage's seconds; the run, beside the recipes, has its log."""
-    flagship = next(run for run in known_runs().values() if run.name == "sresnet19_gs.t4_cifar10")
+    flagship = next(run for run in known_runs().values() if run.name == "sresnet19_gs.t4_cifar10_cycle1")
     assert flagship.config["started_from"][0]["train_seconds"] is None
     assert [ancestor.train_seconds for ancestor in started_from(flagship.config)] == [4437.4, 9576.1]
 
