@@ -17,7 +17,7 @@ results=()
 for model in sresnet19_w16 sresnet19_w16_gs; do
     echo "== train $model"
     "$python" -m recipes.train quickstart --model "$model" "${data[@]}" --out "$out/$model" \
-        --comparison quickstart --test-reads 2 "$@"
+        --tag quickstart --comparison quickstart --test-reads 2 "$@"
     echo "== export $model, verified against PyTorch"
     "$python" -m export "$out/$model" -o "$out/$model.onnx" --data "${data[1]}" --limit 300 \
         --json "$out/$model-export.json"
