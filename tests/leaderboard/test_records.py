@@ -288,6 +288,8 @@ def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: P
     for log, seconds in (("", None), ("epoch,seconds\n1,many\n", None), ("epoch,seconds\n1,2.5\n2,7.5\n", 7.5)):
         (tmp_path / "summary.csv").write_text(log)
         assert read_run(tmp_path).train_seconds == seconds
+    (tmp_path / "summary.csv").write_bytes(b"epoch,seconds\n1,\xff\n")
+    assert read_run(tmp_path).train_seconds is None
     (tmp_path / "result.json").write_text(json.dumps({"weights_sha256": "0" * 64, "train_seconds": 3}))
     assert read_run(tmp_path).train_seconds is None
 
