@@ -45,7 +45,8 @@ def build_graph(
 ) -> onnx.ModelProto:
     """The graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
-    Batch normalisation is folded into the convolutions. The metadata maps neuron layers to their spikes.
+    Batch normalisation is a convolution behind the one that it normalises (see `export.norms`); in int8 it is folded
+    into it. The metadata maps neuron layers to their spikes.
 
     Args:
         model: a network of the zoo.
@@ -65,7 +66,7 @@ def build_graph(
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
         raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
-    parts = take_apart(model, all_steps=all_steps or layout == "function")
+    parts = take_apart(model, all_steps=all_steps or layout == "function", fold_norms=False)
     if layout != "function":  # which is to be read
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)

@@ -1,5 +1,6 @@
 """fp16: weights of convolutions over spikes in half precision, so a file has half the size; computed is in float32.
 
+A checkpoint of `weights: fp16` loses nothing: batch normalisation is not folded into them (see `export.norms`).
 Membrane potentials, thresholds and currents stay in float32, where a rounding would flip the decision to spike; so do
 the stem, whose rounding meets every image in full, and the classifier. ONNX Runtime casts the weights to float32 once,
 when it loads the file: a run takes as long as that of a float32 file. To compute in half precision would be no gain on
@@ -10,10 +11,17 @@ from collections.abc import Iterable
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from zoo.errors import ZooError
 
 from .assembly import Assembly
+
+
+def is_half(network: nn.Module) -> bool:
+    """Whether half precision holds the weights of a network's convolutions as they are: `weights: fp16` of a recipe."""
+    weights = [module.weight.detach() for module in network.modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
+    return all(bool((weight.half() == weight).all()) for weight in weights)
 
 
 def stored_in_half(g: Assembly, weights: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """Which form of the flat graph ONNX Runtime runs fastest: `python -m export.measure_forms NAME ... --json FILE`.
 
-Spikes as a comparison and a cast or as a steep HardSigmoid, time folded into the batch or convolutions for each step:
-four graphs of one network with the same results. Their sessions take turns, one alive at a time, over several rounds;
+Spikes as a comparison and a cast or as a steep HardSigmoid; time folded into the batch or convolutions for each step;
+batch normalisation folded into the convolutions or behind them: five graphs of one network with the same results, the
+last one that of `build_graph`. Their sessions take turns, one alive at a time, over several rounds;
 what counts is the ratio of medians within a run, on whatever machine.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
+from torch import nn
 
 import zoo
 from zoo.errors import CommandParser, run_command
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 def measure(name: str, batch: int, rounds: int, runs: int) -> dict[str, Any]:
     """Median milliseconds of each form, and their ratio to the first one's."""
     model = zoo.create_model(name, pretrained="." in name).eval()
-    graphs = forms_of(take_apart(model, all_steps=True), take_apart(model, all_steps=False))
+    graphs = forms_of(model)
     x = np.random.default_rng(0).standard_normal((batch, *model.pretrained_cfg["input_size"]), dtype=np.float32)
     times: dict[str, list[float]] = {form: [] for form in graphs}
     for _ in range(rounds):
@@ -64,13 +66,16 @@ def measure(name: str, batch: int, rounds: int, runs: int) -> dict[str, Any]:
     return {form: {"p50_ms": median, "ratio": median / first} for form, median in medians.items()}
 
 
-def forms_of(whole: Parts, single: Parts) -> dict[str, bytes]:
-    """Each form's graph, of the parts of a network at all steps and at one."""
+def forms_of(model: nn.Module) -> dict[str, bytes]:
+    """Each form's graph of a network."""
+    whole, single = take_apart(model, all_steps=True), take_apart(model, all_steps=False)
+    behind = take_apart(model, all_steps=False, fold_norms=False)
     return {
         "folded, comparison": _graph(whole, folded(whole)),
         "folded, HardSigmoid": _graph(whole, folded(whole.with_steep_spikes())),
         "per step, comparison": _graph(single, unrolled(single)),
         "per step, HardSigmoid": _graph(single, unrolled(single.with_steep_spikes())),
+        "per step, HardSigmoid, norms behind": _graph(behind, unrolled(behind.with_steep_spikes())),
     }
 
 

@@ -73,12 +73,13 @@ def network_input(model: nn.Module) -> tuple[int, ...]:
     return tuple(map(int, input_shape(getattr(model, "encoding", "direct"), input_size(model), steps)))
 
 
-def take_apart(model: nn.Module, *, all_steps: bool) -> Parts:
+def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) -> Parts:
     """The parts of a network, which stays as it is.
 
     Args:
         model: a network of the zoo.
         all_steps: the skeleton is that of all steps, folded into the batch; otherwise of one.
+        fold_norms: fold batch normalisation into the convolutions; otherwise see `export.norms`.
 
     Raises:
         ZooError: a network that cannot be exported.
@@ -91,7 +92,7 @@ def take_apart(model: nn.Module, *, all_steps: bool) -> Parts:
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, TEBN)}
     factors = {name: norm.p.detach().numpy() for name, norm in norms.items()}
     whole = network_input(model) if all_steps else size
-    skeleton = trace_skeleton(network, list(layers), whole, steps if all_steps else None)
+    skeleton = trace_skeleton(network, list(layers), whole, steps if all_steps else None, fold_norms=fold_norms)
     return Parts(
         skeleton,
         trace_neurons(neurons, skeleton.shapes),

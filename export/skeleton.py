@@ -7,7 +7,6 @@ graph, kept as it is for a step or a loop. At all steps, folded into the batch, 
 import copy
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
@@ -18,11 +17,13 @@ from zoo.neurons.folding import input_current, repeat_steps
 from zoo.neurons.norm import TEBN, is_per_step
 
 from .assembly import Assembly, Piece, cut, needed, renamed
+from .norms import add_norm, factor_and_shift
 from .trace import trace
 
 DOMAIN = "snnzoo"
-NEURONS, FACTOR = "Neurons", "Factor"
-"""Placeholders: a layer of neurons, and a factor that each time step has its own of (TEBN)."""
+NEURONS, FACTOR, NORM = "Neurons", "Factor", "Norm"
+"""Placeholders: a layer of neurons; a factor that each time step has its own of (TEBN); a batch normalisation, which
+this file resolves."""
 LAYER = "layer"
 """Attribute of a placeholder: the name of the layer that it stands for."""
 
@@ -64,6 +65,14 @@ class _Neurons(_Placeholder):
         return self.node(x)
 
 
+class _Norm(_Placeholder):
+    def __init__(self, name: str) -> None:
+        super().__init__(NORM, name, 1, {})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.node(x)
+
+
 class _Factor(_Placeholder):
     def __init__(self, name: str, norm: TEBN) -> None:
         super().__init__(FACTOR, name, 1, {})
@@ -84,7 +93,9 @@ def inference_copy(model: nn.Module) -> nn.Module:
     return network
 
 
-def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], timesteps: int | None) -> Skeleton:
+def trace_skeleton(
+    network: Any, layers: list[str], size: tuple[int, ...], timesteps: int | None, *, fold_norms: bool = True
+) -> Skeleton:
     """The skeleton of a network.
 
     Args:
@@ -93,11 +104,17 @@ def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], times
         size: of the input, without the batch.
         timesteps: T, if all steps are in the batch; None for a skeleton of one step, which takes what the first
             convolution sees in it.
+        fold_norms: fold batch normalisation into the convolutions; otherwise see `export.norms`.
 
     Raises:
         ZooError: PyTorch's exporter fails, or a layer runs twice or never.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    norms: dict[str, nn.Module] = {}
+    if not fold_norms:
+        norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name in norms:
+        network.set_submodule(name, _Norm(name))
     for name in layers:
         network.set_submodule(name, _Neurons(NEURONS, name, timesteps or 1, shapes))
     if timesteps is None:
@@ -111,7 +128,7 @@ def trace_skeleton(network: Any, layers: list[str], size: tuple[int, ...], times
     example = (torch.zeros(2, *size),)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
-    piece = plain(cut(graph, ["input"], ["logits"]), ranks(graph))
+    piece = plain(cut(graph, ["input"], ["logits"]), ranks(graph), norms)
     ran = [layer_of(node) for node in piece.nodes if node.domain == DOMAIN and node.op_type == NEURONS]
     if twice := [name for name in ran if ran.count(name) > 1]:
         raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
@@ -130,21 +147,21 @@ def ranks(graph: onnx.GraphProto) -> dict[str, int]:
     return {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
 
 
-def plain(piece: Piece, ranks: dict[str, int]) -> Piece:
-    """The same with an affine map for each batch normalisation that no convolution in front could take in; and with
-    MatMul and Add for Gemm, which ONNX Runtime's quantisation does not take in the middle of a graph."""
+def plain(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) -> Piece:
+    """The same with a convolution for each placeholder of one of `norms`; an affine map for each batch normalisation
+    that no convolution in front could take in; and with MatMul and Add for Gemm, which ONNX Runtime's quantisation does
+    not take in the middle of a graph."""
     g = Assembly()
     names = {name: name for name in piece.inputs}
     names |= {name: g.constant(name, value, shared=False) for name, value in piece.constants.items()}
 
     def affine(node: onnx.NodeProto, constants: list[Any]) -> None:
-        weight, bias, mean, var = (numpy_helper.to_array(value).astype(np.float64) for value in constants)
         eps = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-        scale = weight / np.sqrt(var + eps)
         shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
-        factor, shift = (v.astype(np.float32).reshape(shape) for v in (scale, bias - mean * scale))
+        factor, shift = factor_and_shift([numpy_helper.to_array(value) for value in constants], eps)
         out = names.setdefault(node.output[0], node.output[0])
-        by = [g.constant(f"{out}/{name}", v, shared=False) for name, v in (("scale", factor), ("shift", shift))]
+        values = (("scale", factor.reshape(shape)), ("shift", shift.reshape(shape)))
+        by = [g.constant(f"{out}/{name}", v, shared=False) for name, v in values]
         scaled = g.op("Mul", [names[node.input[0]], by[0]], f"{out}/scaled")
         g.op("Add", [scaled, by[1]], out)
 
@@ -157,7 +174,10 @@ def plain(piece: Piece, ranks: dict[str, int]) -> Piece:
     for node in piece.nodes:
         constants = [piece.constants.get(name) for name in node.input[1:]]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type == "BatchNormalization" and None not in constants:
+        if (node.domain, node.op_type) == (DOMAIN, NORM):
+            out = names.setdefault(node.output[0], node.output[0])
+            add_norm(g, layer_of(node), norms[layer_of(node)], names[node.input[0]], out)
+        elif node.op_type == "BatchNormalization" and None not in constants:
             affine(node, constants)
         elif node.op_type == "Gemm" and None not in constants and (attributes, len(constants)) == _LINEAR:
             product(node, constants[0])

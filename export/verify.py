@@ -35,6 +35,7 @@ from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
 from .exactness import BATCHES, Run, compare_exactly
 from .graph import build_graph, spike_values
+from .half import is_half
 from .images import check_images, normalise
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
@@ -46,8 +47,8 @@ ROUNDING = 3
 """Allowed multiple of the difference between PyTorch in float32 and in float64: two roundings, and room for chance."""
 BOUNDS = {"fp32": (MAX_FLIP_RATE, MIN_AGREEMENT), "fp16": (0.1, 0.75), "int8": (0.2, 0.5)}
 """Both for each precision. The rounding of weights to half precision or eight bits is no error of the graph: the bounds
-catch weights and scales that do not fit the network. What a file loses in accuracy is measured on labelled images
-(`export.bench_ort`)."""
+catch weights and scales that do not fit the network; where half precision holds the weights, fp16 has those of fp32.
+What a file loses in accuracy is measured on labelled images (`export.bench_ort`)."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
 _CHUNK = 32
@@ -159,10 +160,13 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     real = compare_logits(np.concatenate(expected), np.concatenate(got))
     flip_rate, rounding_flip_rate = (n / sum(total.values()) for n in (sum(flips.values()), rounding))
     failed = len(real["disagreements"])
-    max_rate, min_agreement = BOUNDS[precision_of(proto)]
+    precision = precision_of(proto)
+    if precision == "fp16" and is_half(network):
+        precision = "fp32"
+    max_rate, min_agreement = BOUNDS[precision]
     allowed = max(int((1 - min_agreement) * len(images)), 1, ROUNDING * rounded)
     allowed_rate = max(max_rate, ROUNDING * rounding_flip_rate)
-    if precision_of(proto) != "fp32" and inputs == "random inputs":
+    if precision != "fp32" and inputs == "random inputs":
         allowed = len(images)  # on noise, which class a network names is chance
     if flip_rate > allowed_rate or failed > allowed:
         first = next((name for name in values if flips[name]), "none")
