@@ -523,16 +523,16 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         "bash",
         str(ROOT / "recipes" / "cifar10.sh"),
         "--model",
-        "sresnet19_w32",  # has no recipe of its own: takes that of its twin
+        "sresnet19_w32",
         *flags(tmp_path / "x", epochs=1, phases="null", test=False)[2:],
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("recipe: sresnet19_w32_gs.t2_cifar10 (there is also sresnet19_w32_gs.t4_cifar10)")
+    assert done.stdout.startswith("recipe: sresnet19_w32.t2_cifar10 (there is also sresnet19_w32_gs.t2_cifar10, ")
     recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]
-    assert (recipe["model"], recipe["scaling"]) == ("sresnet19_w32", "model")  # and not its twin's
+    assert (recipe["model"], recipe["scaling"]) == ("sresnet19_w32", "model")
     assert recipe["weight_decay"] == 0.05
     assert recipe["timesteps"] == 2
 
@@ -545,7 +545,7 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         ("sresnet19_w16", "sresnet19_w16.t2_cifar10"),
         ("sresnet19_w16_gs", "sresnet19_w16_gs.t2_cifar10"),
         ("sresnet19_w32_gs", "sresnet19_w32_gs.t2_cifar10"),  # that of t4 goes on from its weights
-        ("sresnet19_w32", "sresnet19_w32_gs.t2_cifar10"),  # not the one for many
+        ("sresnet19_w32", "sresnet19_w32.t2_cifar10"),  # not the one for many
     ],
 )
 def test_the_recipe_of_a_model(model, recipe):
@@ -579,12 +579,12 @@ def test_a_model_without_a_recipe_is_never_trained_with_another_ones(arguments, 
 def test_a_twins_recipe_comes_without_its_scaling(monkeypatch):
     started = []
     monkeypatch.setattr(os, "execv", lambda _, command: started.append(command[3:]))
-    start.main(["cifar10", "--model", "sresnet19_w32", "--epochs", "3"])
-    start.main(["cifar10", "--model", "sresnet19_w32_gs"])
-    recipe = "sresnet19_w32_gs.t2_cifar10"
+    start.main(["cifar10", "--model", "sresnet19", "--epochs", "3"])  # whose own is the first of several stages
+    start.main(["cifar10", "--model", "sresnet19_gs"])
+    recipe = "sresnet19_gs.t4_cifar10_200epochs"
     assert started == [
-        [recipe, "--model", "sresnet19_w32", "--scaling", "model", "--epochs", "3"],
-        [recipe, "--model", "sresnet19_w32_gs"],
+        [recipe, "--model", "sresnet19", "--scaling", "model", "--epochs", "3"],
+        [recipe, "--model", "sresnet19_gs"],
     ]
 
 
