@@ -8,6 +8,7 @@ from conftest import ROOT
 from recipes.config import DEFAULTS, load_recipe
 from zoo.checkpoint import read_config
 from zoo.files import sha256_of
+from zoo.load import BUNDLED
 from zoo.record import read
 
 STAGES = sorted((ROOT / "recipes" / "stages").iterdir())
@@ -19,7 +20,8 @@ def test_a_stage_is_a_run_of_its_recipe(stage):
     trained = {key: value for key, value in recipe.settings.items() if key != "init"}
     assert {key: config["recipe"].get(key, DEFAULTS[key]) for key in trained} == trained
     if recipe.init:  # which may have moved since: what counts are its weights
-        before = ROOT / "recipes" / "stages" / Path(recipe.init).name.removesuffix("-seed0")
+        name = Path(recipe.init).name.removesuffix("-seed0")
+        [before] = [folder / name for folder in (BUNDLED, STAGES[0].parent) if (folder / name).exists()]
         assert config["init_sha256"] == read_config(before / "config.json")["weights_sha256"]
     assert f"{config['architecture']}.{recipe.tag}" == stage.name
     assert len((stage / "summary.csv").read_text().splitlines()) == 1 + recipe.epochs
