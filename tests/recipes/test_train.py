@@ -564,7 +564,11 @@ def test_the_recipe_of_a_model(model, recipe):
         ("cifar10 --model mine --plugin mine.py", ["no recipe trains mine on cifar10"]),
         (
             "cifar10 --model max_resnet18_w32",  # has recipes, which start from weights
-            ["max_resnet18_w32.t1_cifar10, max_resnet18_w32_gs.t4_cifar10: from other", "families.t4_cifar10 --model"],
+            [
+                "(max_resnet18_w32.t1_cifar10, ",
+                "max_resnet18_w32_gs.t4_cifar10: from other",
+                "families.t4_cifar10 --model",
+            ],
         ),
         ("cifar11", ["cifar11", "did you mean cifar10"]),
     ],
