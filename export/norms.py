@@ -4,8 +4,8 @@ A convolution over spikes adds up weights, and weights of eleven bits (`weights:
 order: on both sides of an export the same current. Folded into the weights, the factor of a normalisation gives them 24
 bits, every sum is rounded, each program rounds in its own order, and where that crosses a threshold spikes differ, and
 those make others. ONNX Runtime folds what is written as BatchNormalization, or as Mul and Add, when it loads a file; a
-convolution it leaves where it is, in the layout of the one in front, with sum and spike fused into it, so that it costs
-nothing that can be measured. export/reports/forms.json has both.
+convolution it leaves where it is, in the layout of the one in front, with sum and spike fused into it. So it costs small
+networks some percent of their time (export/reports/forms.json).
 """
 
 from collections.abc import Sequence
