@@ -4,7 +4,7 @@ A convolution over spikes adds up weights, and weights of eleven bits (`weights:
 order: on both sides of an export the same current. Folded into the weights, the factor of a normalisation gives them 24
 bits, every sum is rounded, each program rounds in its own order, and where that crosses a threshold spikes differ, and
 those make others. ONNX Runtime folds what is written as BatchNormalization, or as Mul and Add, when it loads a file; a
-convolution it leaves where it is, in the layout of the one in front, with sum and spike fused into it. So it costs small
+convolution it leaves where it is, in the layout of the one in front, with sum and spike fused into it. It costs small
 networks some percent of their time (export/reports/forms.json).
 """
 
