@@ -1,11 +1,11 @@
 """Batch normalisation behind its convolution, as a convolution of one weight for each channel.
 
-A convolution over spikes adds up weights, and weights of eleven bits (`weights: fp16`) add up without rounding, in any
-order: on both sides of an export the same current. Folded into the weights, the factor of a normalisation gives them 24
-bits, every sum is rounded, each program rounds in its own order, and where that crosses a threshold spikes differ, and
-those make others. ONNX Runtime folds what is written as BatchNormalization, or as Mul and Add, when it loads a file; a
-convolution it leaves where it is, in the layout of the one in front, with sum and spike fused into it. It costs small
-networks some percent of their time (export/reports/forms.json).
+A convolution over spikes adds up weights, and weights of eleven bits (`weights: fp16`) add up with hardly a rounding:
+on both sides of an export nearly always the same current. Folded into the weights, the factor of a normalisation
+gives them 24 bits, every sum is rounded, each program rounds in its own order, and where that crosses a threshold
+spikes differ, and those make others. ONNX Runtime folds what is written as BatchNormalization, or as Mul and Add,
+when it loads a file; a convolution it leaves where it is, in the layout of the one in front, with sum and spike fused
+into it. It costs small networks some percent of their time (export/reports/forms.json).
 """
 
 from collections.abc import Sequence

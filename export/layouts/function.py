@@ -1,6 +1,7 @@
-"""Function: a graph as one reads it, Conv -> LIF -> Conv, with a model-local function for each kind of neuron.
+"""Function: a graph as one reads it, with a model-local function for each kind of neuron: Conv -> Conv -> LIF.
 
-Time is folded into the batch, so that every layer is there once. ONNX Runtime inlines the functions.
+The second convolution is the normalisation of the first. Time is folded into the batch, so that every layer is there
+once. ONNX Runtime inlines the functions.
 """
 
 from onnx import FunctionProto, helper
