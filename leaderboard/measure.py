@@ -112,5 +112,5 @@ def said(result: Result) -> str:
         cells = ["-" if value is None else format(value, form) for value, form in zip(values, forms, strict=True)]
         name = f"{entry['precision']} {entry['layout']}" if graph else "PyTorch"
         lines.append("".join(f"{cell:>14}" for cell in [name, *cells]))
-    lines += [f"{form}: spikes agree with PyTorch's but for {n:,}" for form, n in result["spikes_differ"].items()]
+    lines += [f"{form}: layers count {n:,} spikes otherwise, net" for form, n in result["spikes_differ"].items()]
     return "\n".join(lines)
