@@ -28,7 +28,7 @@ def factor_and_shift(constants: Sequence[NDArray[Any]], eps: float) -> tuple[NDA
     weight, bias, mean, var = (np.asarray(value, np.float32) for value in constants)
     factor = weight * (np.float32(1) / np.sqrt(var + np.float32(eps)))
     shift = bias.astype(np.float64) - mean.astype(np.float64) * factor.astype(np.float64)
-    return factor, shift.astype(np.float32)
+    return factor.astype(np.float32), shift.astype(np.float32)
 
 
 def add_norm(g: Assembly, name: str, norm: Any, x: str, out: str) -> None:
