@@ -59,8 +59,8 @@ class Run(NamedTuple):
 
 @cache
 def known_runs() -> dict[str, Run]:
-    """The runs that come with the code, by the sha256 of their weights: bundled checkpoints and earlier stages."""
-    folders = [file.parent for place in (BUNDLED, STAGES) for file in sorted(place.glob(f"*/{CONFIG}"))]
+    """The runs that come with the code, by the sha256 of their weights: as a bundled one where it is both."""
+    folders = [file.parent for place in (STAGES, BUNDLED) for file in sorted(place.glob(f"*/{CONFIG}"))]
     return {run.config["weights_sha256"]: run for run in map(read_run, folders)}
 
 
