@@ -134,13 +134,16 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
 
 
 def remembered(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
-    """Ancestors as a file tells of them; how long they trained also from the runs that come with the code."""
-    told = [Ancestor(**ancestor) for ancestor in ancestors]
-    logged = {one.weights_sha256: run.train_seconds for one in told if (run := known_runs().get(one.weights_sha256))}
-    return tuple(
-        one if one.train_seconds is not None else one._replace(train_seconds=logged.get(one.weights_sha256))
-        for one in told
-    )
+    """Ancestors as a file tells of them; those that come with the code under their present name, with their seconds."""
+    return tuple(_now(Ancestor(**ancestor)) for ancestor in ancestors)
+
+
+def _now(told: Ancestor) -> Ancestor:
+    run = known_runs().get(told.weights_sha256)
+    if not run:
+        return told
+    seconds = run.train_seconds if told.train_seconds is None else told.train_seconds
+    return told._replace(name=run.name, train_seconds=seconds)
 
 
 def find_run(source: str) -> Run:
