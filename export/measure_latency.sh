@@ -22,8 +22,10 @@ for name in "$@"; do
     done
     batches=(1 8 32)
     for i in 0 1 2; do
+        profile=()
+        if [ "${batches[i]}" = 1 ]; then profile=(--profile); fi  # where the time goes, by kind of operator
         "$python" -m export.bench_ort "$files/$name.fp32.onnx" "$files/$name.int8.onnx" \
             --against floor relu eager spikingjelly --network "$name" --batch "${batches[i]}" --threads 1 2 \
-            --runs "${runs[i]}" --json "$out/$name.b${batches[i]}.json"
+            --runs "${runs[i]}" "${profile[@]}" --json "$out/$name.b${batches[i]}.json"
     done
 done

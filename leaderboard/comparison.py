@@ -88,9 +88,9 @@ def comparisons_page(rows: Sequence[Row]) -> str:
     text = (
         "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
-        "where it ran on one thread, that is core minutes, too. One seed each unless a deviation is given: a "
-        "difference of a point or less may be chance. Rendered by `python -m leaderboard render` from "
-        "[results](results).\n"
+        "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
+        "([which](../recipes/README.md#checkpoints)). One seed each unless a deviation is given: a difference of a "
+        "point or less may be chance. Rendered by `python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"

@@ -1,4 +1,4 @@
-"""Render the README's table, accuracy_spikes.svg and leaderboard.csv from the store.
+"""Render the README's table, accuracy_spikes.svg, leaderboard.csv, comparisons.md and CHANGES.md from the store.
 
 The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is replaced.
 """

@@ -55,7 +55,8 @@ def setting(results: list[dict[str, Any]]) -> str:
     if not results:
         return "Nothing has run yet."
     r = results[0]
-    text = f"{r['model']}, T = {r['timesteps']}, {r['train_images']:,} images of {r['dataset']}, {r['epochs']} epochs"
+    models = " and ".join(dict.fromkeys(result["model"] for result in results))
+    text = f"{models}, T = {r['timesteps']}, {r['train_images']:,} images of {r['dataset']}, {r['epochs']} epochs"
     where = r["machine"]["gpu"] or r["machine"]["cpu"]
     return f"{text}; measured on {r['images']:,} {r['split']} images at the last epoch; {where}."
 

@@ -42,9 +42,10 @@ Rendered by `python -m recipes.studies --render` from the JSON files in results/
 machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop and flip. Loss is the training loss
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
 per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
+Results of `_gs` networks before 26 November 2026 are of `channel`, their rule then; now it is `final_trace`.
 
-| model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer |
-|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+| model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer | date |
+|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|:--|
 """
 
 
@@ -134,7 +135,8 @@ def render(check: bool = False) -> None:
         loss, rates = r["train_loss"], [f"{start[least]:.2%}", f"{end[least]:.2%}"]
         what = [r[key] for key in ("dataset", "timesteps", "steps", "batch")]
         learnt = [f"{loss[0]:.3f}", f"{loss[-1]:.3f}", f"{r['top1']:.1f}"]
-        lines.append(row(f"[{r['model']}](results/{file.name})", *what, *learnt, *rates, least) + "\n")
+        model, date = f"[{r['model']}](results/{file.name})", r["date"][:10]
+        lines.append(row(model, *what, *learnt, *rates, least, date) + "\n")
     write_page(FOLDER / "README.md", _INTRO + "".join(lines), check)
 
 

@@ -194,8 +194,9 @@ def render(check: bool = False) -> None:
     for file in sorted(FOLDER.glob("results/*.json")):
         r = read_json(file)
         what = f"{r['model']}, T = {r['timesteps']}, batch {r['batch']}, {r['dataset']}, after {r['train_steps']} steps"
-        lines += [f"## {r['rule']['name']}, alpha {r['rule']['alpha']:g}", "", f"{what}; {r['machine']['cpu']}, "
-                  f"{r['machine']['threads']} threads ([{file.name}](results/{file.name})).", "", _HEAD]  # fmt: skip
+        where = f"{r['machine']['cpu']}, {r['machine']['threads']} threads, {r['date'][:10]}"
+        lines += [f"## {r['rule']['name']}, alpha {r['rule']['alpha']:g}", "",
+                  f"{what}; {where} ([{file.name}](results/{file.name})).", "", _HEAD]  # fmt: skip
         for name, form in r["forms"].items():
             time = [f"{form['ms_a_step']:.0f}", f"{form['times_plain']:.3f}"] if "ms_a_step" in form else ["—"] * 2
             near = (

@@ -22,7 +22,7 @@ width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`). sresn
 _COLUMNS = (
     "Model", "T", "Batch", "Precision", "Surrogate", "Kernel", "ms", "x floor", "Without scaling", "Reference kernel",
     "SpikingJelly fp32", "SpikingJelly same precision", "Kept MB/image", "of SpikingJelly's fp32", "Peak MB",
-    "Kernel build + first step s", "Processor",
+    "Kernel build + first step s", "Processor", "Date",
 )  # fmt: skip
 _SORTED = ("model", "amp", "timesteps", "surrogate")
 
@@ -56,4 +56,4 @@ def _row(r: dict[str, Any]) -> str:
     ]
     start = f"{r['kernel_build_ms'] / 1e3:.1f} + {r['first_step_ms'] / 1e3:.1f}"
     machine = r["machine"]["gpu"] or f"{r['machine']['cpu']}, {r['machine']['threads']} threads"
-    return row(*what, f"{r['median_ms']:.1f}", floor, *others, *memory, start, machine)
+    return row(*what, f"{r['median_ms']:.1f}", floor, *others, *memory, start, machine, r["date"][:10])
