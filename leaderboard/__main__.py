@@ -28,7 +28,8 @@ examples:
   python -m leaderboard render --out board --readme none  try it without touching the checkout
 
 python -m leaderboard COMMAND --help says more of each; leaderboard/README.md tells what a result file holds, what a
-row must carry and how to submit one. Exit status: 0 done, 1 `check` found something, 2 bad input.
+row must carry and how to submit one. Exit status: 0 done, 1 `check` found what is stale or `verify`
+a number that is off, 2 bad input.
 """
 
 

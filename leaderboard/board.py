@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, create_file, read_bytes, read_text
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, read_bytes, read_text
 from zoo.plugins import add_plugin_option
 from zoo.record import SEAL
 
@@ -89,13 +89,10 @@ class Board:
             os.close(folder)
 
     def rendered(self, table: list[Row]) -> dict[Path, str]:
-        """The files that rows render to, and what they hold."""
+        """The files that rows render to, and what they hold; "" for what rows give no file of."""
         pages = render([*table, *published()])
-        outputs = {self.out / "leaderboard.csv": pages.csv}
-        if pages.svg:
-            outputs[self.out / "accuracy_spikes.svg"] = pages.svg
-        if side_by_side := comparisons_page(table):
-            outputs[self.out / "comparisons.md"] = side_by_side
+        outputs = {self.out / "leaderboard.csv": pages.csv, self.out / "accuracy_spikes.svg": pages.svg}
+        outputs[self.out / "comparisons.md"] = comparisons_page(table)
         if self.readme:
             outputs[self.readme] = insert_table(read_text(self.readme), pages.markdown)
         log = self.out / LOG
@@ -106,7 +103,7 @@ class Board:
         """The files that are not as results render to."""
         outputs = self.rendered(rows(results))
         current = {path: without_drawings(read_text(path, _LARGEST_PAGE)) for path in outputs if path.exists()}
-        return [str(path) for path, text in outputs.items() if current.get(path) != without_drawings(text)]
+        return [str(path) for path, text in outputs.items() if current.get(path, "") != without_drawings(text)]
 
     def write(self, results: Results) -> None:
         """Render results, then write every file."""
@@ -114,12 +111,12 @@ class Board:
         self._write(self.rendered(table), f"{_count(table, 'row')} from {_count(results, 'result file')}")
 
     def add(self, files: Sequence[Path]) -> None:
-        """Check result files, each against the store and those before it, then copy them into it, and render.
+        """Check result files, each against the store and the others, then copy them into it, and render.
 
         Raises:
             ZooError: one is refused, with the reason; nothing was written then.
         """
-        results, new = self.load(), {}
+        results, new, origins = self.load(), {}, {}
         for file in files:
             result, raw = read_record(file), read_bytes(file, TEXT_LIMIT)
             place = f"{folder_of(result)}/{file_name(result, raw)}"
@@ -127,10 +124,13 @@ class Board:
                 continue
             check_evidence(result, str(file))
             check_possible(result, str(file))
-            check_hashes(result, str(file), results)
-            results[place], new[place] = result, raw
+            results[place], new[place], origins[place] = result, raw, str(file)
+        for place, origin in origins.items():
+            check_hashes(results[place], origin, {other: results[other] for other in results if other != place})
         table = rows(results)
         outputs = self.rendered(table)
+        for path in outputs:
+            check_writable(path)
         for place, raw in new.items():
             if create_file(self.results / place, raw):
                 print(f"added {self.results / place}")
@@ -154,7 +154,10 @@ class Board:
 
     def _write(self, outputs: dict[Path, str], said: str) -> None:
         for path, text in outputs.items():
-            atomic_write(path, text)
+            if text:
+                atomic_write(path, text)
+            else:
+                path.unlink(missing_ok=True)
         print(f"{said}: {self.out}/leaderboard.csv")
 
 

@@ -165,6 +165,7 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
             _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
         runs[kept] = dict(group[kept])
         # What an operation count of the same images left out, an older one may have.
+        runs[kept]["first_measured"] = min(when(group[origin]) for origin in origins)
         same_images = [origin for origin in origins if group[origin]["images"] == group[kept]["images"]]
         for keys, known in ((_TRAINING + _RECIPE, origins), (tuple(COSTS), same_images)):
             for key in keys:
@@ -176,9 +177,10 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
 
 
 def _one_per_seed(runs: Results) -> dict[str, Result]:
-    """A seed that was trained again counts once, or a mean over seeds would weigh it twice."""
+    """A seed that was trained again counts once, or a mean over seeds would weigh it twice: the one whose first
+    measurement, that of its training, is newer."""
     by_seed: dict[object, str] = {}
-    for origin in sorted(runs, key=lambda origin: (when(runs[origin]), origin)):
+    for origin in sorted(runs, key=lambda origin: (runs[origin]["first_measured"], origin)):
         seed = runs[origin]["seed"]
         if seed is not None and seed in by_seed:
             _warn(f"{by_seed[seed]} is left out: {origin} is a newer run of seed {seed}")
@@ -216,7 +218,7 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         on_cpu = graph["provider"] == "CPUExecutionProvider"
         times = [entry["p50_ms"] for entry in graph["latency"] if on_cpu and entry["batch"] == entry["threads"] == 1]
         run = by_weights[graph["weights_sha256"]]
-        whole = graph["images"] == run["images"]
+        whole = graph["dataset"] == run["dataset"] and graph["images"] == run["images"]
         seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
         precision, layout = graph.get("precision") or "fp32", graph.get("layout") or "flat"  # as before these keys
         rank = whole, bool(times), when(graph), origin

@@ -7,6 +7,7 @@ read from answers/, which answers.py writes and a test compares with the command
 
 import fnmatch
 import importlib
+import os
 import re
 import sys
 from difflib import get_close_matches
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         wrong = f"unknown command {shortened(name)}{hint}" if name else "no command"
         print(f"error: {wrong} (known: {', '.join(COMMANDS)}; see snn-zoo --help)", file=sys.stderr)
         sys.exit(2)
-    print(text, end="")
+    _say(text)
 
 
 def short_forms(text: str) -> str:
@@ -75,6 +76,17 @@ def short_forms(text: str) -> str:
     for name, command in COMMANDS.items():
         text = re.sub(rf"{re.escape(command.long_form)}(?![\w.])", f"snn-zoo {name}", text)
     return text
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # whoever read it has enough, as `head` has
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for what Python would still write at its end)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        print(f"error: {error.strerror}: the output of this command", file=sys.stderr)
+        sys.exit(2)
 
 
 def _run(command: Command, words: list[str]) -> None:

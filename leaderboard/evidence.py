@@ -11,12 +11,13 @@ from recipes.lineage import Ancestor, identity, known_runs, recipe_sha256
 from zoo.errors import ZooError, quoted
 from zoo.files import read_json
 from zoo.metrics import energy
-from zoo.record import MEASUREMENT, REQUIRED, SEAL, check, content_sha256
+from zoo.record import GRAPH, MEASUREMENT, REQUIRED, SEAL, check, content_sha256
 
 from .row import Result, name_of
 
 _EXACT = 1e-6  # relative: sums of a few numbers in float64
 RECORDS = REQUIRED | MEASUREMENT
+_PARTS = REQUIRED | {"onnx": REQUIRED["onnx"] | {key: GRAPH[key] for key in ("precision", "layout")}}
 
 
 def read_record(path: Path) -> Result:
@@ -26,9 +27,13 @@ def read_record(path: Path) -> Result:
         ZooError: see `zoo.record.read`; or a part is of another checkpoint, data set or number of images.
     """
     result = check(read_json(path), str(path), RECORDS)
+    forms: set[str] = set()
     for place, part in enumerate(result.get("parts", ()), 1):
         name = f"{path}, part {place}"
-        check(part, name)
+        check(part, name, _PARTS)
+        if (form := _form(part)) in forms:
+            raise ZooError(f"{name}: a measurement has one part {form}, and it stands there already")
+        forms.add(form)
         for key in ("model", "tag", "dataset", "weights_sha256", "images"):
             if part[key] != result[key]:
                 raise ZooError(f"{name}: {key} is {quoted(part[key])}, that of the whole is {quoted(result[key])}")
@@ -42,9 +47,17 @@ def parts(origin: str, result: Result) -> dict[str, Result]:
     recipe = {key: result[key] for key in ("recipe", "recipe_sha256", "started_from")}
     found = {}
     for part in result["parts"]:
-        form = f"{part['precision']} {part['layout']}" if part["kind"] == "onnx" else "PyTorch"
-        found[f"{origin}, {form}"] = part | (recipe if part["kind"] == "accuracy" else {})
+        found[f"{origin}, {_form(part)}"] = part | (recipe if part["kind"] == "accuracy" else {})
     return found
+
+
+def forms_of(result: Result) -> list[str]:
+    """What the parts of a measurement are of: "PyTorch", or precision and layout of a graph."""
+    return [_form(part) for part in result["parts"]]
+
+
+def _form(part: Result) -> str:
+    return f"{part['precision']} {part['layout']}" if part["kind"] == "onnx" else "PyTorch"
 
 
 def check_possible(result: Result, origin: str) -> None:
@@ -65,9 +78,10 @@ def check_possible(result: Result, origin: str) -> None:
                 raise ZooError(
                     f"{place}: impossible: top1 {part['top1']} is no whole number of {part['images']} images"
                 )
-        layers = sum(part.get(key) or 0 for key in ("Effective_ACs", "Effective_MACs"))
-        if part.get("Dense") is not None and layers > part["Dense"] * (1 + _EXACT):
-            raise ZooError(f"{place}: impossible: {layers:,.0f} effective operations of {part['Dense']:,.0f}")
+        for counted in (part, part.get("products") or {}, part.get("stem") or {}):
+            effective = sum(counted.get(key) or 0 for key in ("Effective_ACs", "Effective_MACs"))
+            if counted.get("Dense") is not None and effective > counted["Dense"] * (1 + _EXACT):
+                raise ZooError(f"{place}: impossible: {effective:,.0f} effective operations of {counted['Dense']:,.0f}")
         if (claimed := part.get("energy_uj")) is not None:
             cost = energy(part)
             if cost is None or not math.isclose(claimed, cost["total"], rel_tol=_EXACT):
@@ -120,9 +134,18 @@ def check_hashes(result: Result, origin: str, others: dict[str, Result]) -> None
         raise ZooError(f"{origin}: wrong hash: these are the weights of {run.name}, not of {name}")
     if run and recipe is not None and recipe != identity(run.config):
         raise ZooError(f"{origin}: wrong hash: these are the weights of {name}, and this is not its recipe")
+    images = _images_of(result)
     for place, other in others.items():
+        if other["dataset"] == result["dataset"] and (theirs := _images_of(other)) and images and images != theirs:
+            other_set = f"{place} has data_sha256 {theirs[:12]}..., here it is {images[:12]}..."
+            raise ZooError(f"{origin}: other images under the name {result['dataset']}: {other_set}")
         if other["weights_sha256"] == weights and (called := name_of(other)) != name:
             raise ZooError(f"{origin}: wrong hash: these are the weights of {called} ({place}), not of {name}")
+
+
+def _images_of(result: Result) -> str | None:
+    """The sha256 of the data set that a result is of, where it says so."""
+    return next((found for part in parts("", result).values() if (found := part.get("data_sha256"))), None)
 
 
 def counted_otherwise(accuracy: Result, graph: Result) -> int | None:

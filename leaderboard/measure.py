@@ -6,13 +6,15 @@ from pathlib import Path
 
 import zoo
 from export.benchmark import benchmark, read_graph
+from export.graph import PRECISIONS
 from export.images import load_images, normalise
 from export.int8.calibration import training_images
+from export.timing import check_settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.validate import validate
 from zoo.data import normalisation
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_of
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
 from zoo.record import seal
@@ -22,6 +24,17 @@ from .row import Result, name_of
 
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on
+
+
+def check_asked(precisions: Sequence[str], runs: int) -> None:
+    """Say before long work, not after it, what cannot be measured.
+
+    Raises:
+        ZooError: an unknown precision, or a number of runs that cannot be timed.
+    """
+    if unknown := [precision for precision in precisions if precision not in PRECISIONS]:
+        raise one_of("precision", unknown[0], PRECISIONS)
+    check_settings([1], [1], runs, 1)
 
 
 def measure(
@@ -59,7 +72,7 @@ def measure(
     run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}
     dataset = dataset or (config.get("recipe") or {}).get("dataset")
-    if not dataset:
+    if not isinstance(dataset, str) or not dataset:
         raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
     whole = load_images(dataset, data_dir, None, graph.input_size if graph else config["pretrained_cfg"]["input_size"])
     if whole.dataset is None or whole.labels is None:

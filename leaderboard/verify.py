@@ -24,8 +24,10 @@ class Line(NamedTuple):
     @property
     def verdict(self) -> str:
         """What comparing them gives."""
-        if self.before is None or self.now is None:
+        if self.before is None or (self.now is None and self.allowed is None):
             return "not compared"
+        if self.now is None:
+            return "MISS"
         if self.allowed is None:
             return f"x {self.now / self.before:.2f}" if self.before else ""
         return "ok" if abs(self.now - self.before) <= self.allowed else "MISS"
@@ -41,9 +43,10 @@ def compare(before: Row, now: Row) -> list[Line]:
         lines.append(_share(name, getattr(before, name), getattr(now, name)))
     for graph in before.graphs:
         form = f"{graph.precision} {graph.layout}"
-        top1, spikes, p50 = None, None, None
-        if again := now.graph(graph.precision, graph.layout):
-            top1, spikes, p50 = again.top1, again.spikes_per_image, again.p50_ms
+        if not (again := now.graph(graph.precision, graph.layout)):  # of another layout than is measured
+            lines.append(Line(f"{form} top1", graph.top1, None, None))
+            continue
+        top1, spikes, p50 = again.top1, again.spikes_per_image, again.p50_ms
         lines.append(Line(f"{form} top1", graph.top1, top1, POINTS))
         lines.append(_share(f"{form} spikes_per_image", graph.spikes_per_image, spikes))
         lines.append(Line(f"{form} p50_ms", graph.p50_ms, p50, None))

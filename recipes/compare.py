@@ -2,13 +2,22 @@
 
 from typing import Any
 
-from zoo.errors import CommandParser, run_command
+from zoo.errors import CommandParser, ZooError, quoted, run_command
 from zoo.record import ARM, OPTIONAL, TRAINED, read
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line per result: name, seed, top-1 in percent, spikes per image, training time; differences to the first."""
-    first, lines = results[0], [f"{'model':<28} {'seed':>4} {'top-1 %':>16} {'spikes/image':>20} {'train s':>8}"]
+    """One line per result: name, seed, top-1 in percent, spikes per image, training time; differences to the first.
+
+    Raises:
+        ZooError: they are not of the same images.
+    """
+    first = results[0]
+    for result in results[1:]:
+        for key in ("dataset", "split", "images"):
+            if result[key] != first[key]:
+                raise ZooError(f"results of {key} {quoted(first[key])} and {quoted(result[key])} have no difference")
+    lines = [f"{'model':<28} {'seed':>4} {'top-1 %':>16} {'spikes/image':>20} {'train s':>8}"]
     for result in results:
         top1, spikes = f"{result['top1']:.2f}", f"{result['spikes_per_image']:,.0f}"
         if result is not first:

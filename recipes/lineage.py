@@ -21,7 +21,7 @@ from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.plugins import is_plugins
-from zoo.record import DICT, NUMBER, STARTED_FROM
+from zoo.record import COUNT, DICT, NUMBER, SHA256, STARTED_FROM
 
 from .config import DEFAULTS, PLACE, list_recipes, load_recipe
 
@@ -126,11 +126,11 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
             raise ZooError(f"started_from is {quoted(config['started_from'])}, expected {STARTED_FROM.expected}")
         return remembered(config["started_from"])
     recipe = config.get("recipe") or {}
-    parent = config.get("init_sha256")
-    if not recipe.get("init") or not parent:
+    init, parent = recipe.get("init"), config.get("init_sha256")
+    if not init or not isinstance(init, str) or not isinstance(parent, str) or not SHA256.test(parent):
         return ()
     run = known_runs().get(parent)
-    return lineage(run) if run else (Ancestor(recipe["init"], parent, None, None, None),)
+    return lineage(run) if run else (Ancestor(init, parent, None, None, None),)
 
 
 def remembered(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
@@ -162,8 +162,10 @@ def find_run(source: str) -> Run:
 def lineage(run: Run) -> tuple[Ancestor, ...]:
     """A run as an ancestor, and its own."""
     config, seconds = run
-    epochs = (config.get("recipe") or {}).get("epochs")
-    own = Ancestor(run.name, config["weights_sha256"], epochs, seconds, identity(config))
+    epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
+    own = Ancestor(
+        run.name, config["weights_sha256"], epochs if COUNT.test(epochs) else None, seconds, identity(config)
+    )
     return (own, *started_from(config))
 
 

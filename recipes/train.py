@@ -233,9 +233,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             run.rows.append(row)
             run.running.zero_()
             if rank == 0:
-                run.save(out)
                 lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
-                atomic_write(out / "summary.csv", "\n".join(lines) + "\n")
+                atomic_write(out / "summary.csv", "\n".join(lines) + "\n")  # first, as a state of the end has all of it
+                run.save(out)
                 interrupt.obey(run.step)
                 bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
             if writer:

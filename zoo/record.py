@@ -140,9 +140,13 @@ OPERATIONS = Check(
     ),
 )
 SCALING = Check('an object with a "name"', lambda value: DICT.test(value) and TEXT.test(value.get("name")))
+_MACHINE = {
+    "system": _or_null(TEXT), "cpu": _or_null(TEXT), "cores": _or_null(POSITIVE), "threads": POSITIVE,
+    "gpu": _or_null(TEXT),
+}  # fmt: skip
 MACHINE = Check(
-    "an object with system, cpu, cores, threads and gpu",
-    lambda value: DICT.test(value) and value.keys() >= {"system", "cpu", "cores", "threads", "gpu"},
+    "an object with system, cpu, gpu (strings or null), cores and threads (integers)",
+    lambda value: DICT.test(value) and all(key in value and _MACHINE[key].test(value[key]) for key in _MACHINE),
 )
 TIMES = Check("a list of milliseconds", lambda value: isinstance(value, list) and all(map(is_number, value)))
 _FURTHER_LATENCY: Checks = {
@@ -258,6 +262,7 @@ OPTIONAL: Checks = {
     "note": Check("a string", lambda value: isinstance(value, str)),
     **COSTS,
     "plugins": Check("a list of {file, sha256}, or null", is_plugins),
+    "partial": _choice(True, False),
 }
 
 _OPERATOR = {"operator": TEXT, "nodes": POSITIVE, "ms": NUMBER, "share": SHARE}
@@ -431,13 +436,13 @@ def check(
         raise _bad(origin, "kind", kind, " or ".join(map(repr, required)))
     if kind == "onnx":
         optional = optional | GRAPH
-    known = required[kind] | optional
+    known = optional | required[kind]
     for key in result:
         if key not in known:
             raise ZooError(f"{origin}: {one_of('key', key, sorted(known))}")
     for key, expected in known.items():
         if key not in result:
-            if key in optional:
+            if key not in required[kind]:
                 continue
             raise ZooError(f"{origin}: key {key!r} is missing, expected {expected.expected}")
         if not expected.test(result[key]):

@@ -1,7 +1,8 @@
 """Measure checkpoints: accuracy, spikes, operations, energy in PyTorch, then as graphs in ONNX Runtime.
 
-Each gives one record, DIR/<dataset>/<name>_<weights>.json, for `add`. Data set and images are those of its training by
-default. Latency is of batch 1 on one thread: measure on a machine that does nothing else.
+Each gives one record, DIR/<dataset>/<name>_<weights>_<forms>.json, for `add`; a later one of the same forms takes its
+place. Data set and images are those of its training by default. Latency is of batch 1 on one thread: measure on a
+machine that does nothing else.
 """
 
 import argparse
@@ -11,10 +12,11 @@ from pathlib import Path
 from zoo.data import list_datasets
 from zoo.data.folder import PREFIX
 from zoo.errors import ZooError
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.load import BUNDLED
 from zoo.plugins import add_plugin_option
 
+from ..evidence import forms_of
 from ..row import name_of
 
 
@@ -25,8 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every checkpoint that comes with the zoo")
     add_how(parser)
     parser.add_argument(
-        "--precision", nargs="*", default=["fp32", "int8"], metavar="P", help="of the graphs (fp32 int8); none without"
-    )
+        "--precision", nargs="*", default=["fp32", "int8"], metavar="P",
+        help="of the graphs, fp32, fp16 or int8 (fp32 int8); none without",
+    )  # fmt: skip
     text = "only the first N test images (all): to try it, as the board takes no part of a test set"
     parser.add_argument("--limit", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--out", type=Path, default=Path("measured"), metavar="DIR", help="where records go (measured)")
@@ -44,19 +47,22 @@ def add_how(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure one after the other; what was measured is written at once."""
-    from ..measure import measure, said  # PyTorch's exporter and ONNX Runtime take seconds
+    from ..measure import check_asked, measure, said  # PyTorch's exporter and ONNX Runtime take seconds
 
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
     if not sources:
         raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
     if options.limit < 0 or options.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more, --batch-size 1 or more, not {options.limit}, {options.batch_size}")
+    check_asked(options.precision, options.runs)
+    check_writable(options.out / "dataset" / "record.json")
     for place, source in enumerate(sources, 1):
         print(f"[{place}/{len(sources)}] {source}", file=sys.stderr, flush=True)
         result = measure(
             source, options.dataset, options.data_dir, precisions=options.precision, limit=options.limit,
             runs=options.runs, batch_size=options.batch_size, device=options.device,
         )  # fmt: skip
-        name = f"{name_of(result)}_{result['weights_sha256'][:8]}.json"
-        file = write_json(options.out / result["dataset"] / name, result)
+        forms = [form.replace(" flat", "").replace(" ", "-").lower() for form in forms_of(result)]
+        name = "_".join([name_of(result), result["weights_sha256"][:8], *forms])
+        file = write_json(options.out / result["dataset"] / f"{name}.json", result)
         print(f"{said(result)}\n-> {file}", flush=True)

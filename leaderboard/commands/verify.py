@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from zoo.errors import ZooError, one_of
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 
 from ..board import Board, add_results_option
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, then compare."""
-    from ..measure import measure
+    from ..measure import check_asked, measure
     from ..verify import compare, measured, row_of, table
 
     results = Board.of(options).load()
@@ -44,6 +44,9 @@ def run(options: argparse.Namespace) -> None:
         raise one_of("row", options.row, sorted(board))
     (row,) = found
     precisions = sorted({graph.precision for graph in row.graphs})
+    check_asked(precisions, options.runs)
+    if options.json:
+        check_writable(options.json)
     result = measure(
         options.checkpoint or row.name, options.dataset or row.dataset, options.data_dir, precisions=precisions,
         runs=options.runs, batch_size=options.batch_size, device=options.device,

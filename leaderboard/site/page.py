@@ -122,7 +122,7 @@ def _study(study: Study) -> list[list[Any]]:
             d.other,
             d.pairs,
             str(d.top1),
-            d.top1.verdict,
+            d.verdict,
             p_value(d.top1_p),
             str(d.spikes or MISSING),
             p_value(d.spikes_p),

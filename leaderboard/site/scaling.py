@@ -42,7 +42,7 @@ def _differences(found: list[Difference]) -> dict[str, Any]:
             "mean": d.top1.mean,
             "low": d.top1.mean - (d.top1.half or 0),
             "high": d.top1.mean + (d.top1.half or 0),
-            "verdict": d.top1.verdict,
+            "verdict": d.verdict,
             "pairs": d.pairs,
         }
         for d in found

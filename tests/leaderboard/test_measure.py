@@ -105,6 +105,7 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
     (file,) = walked.glob("graph/digits/*.json")
     (part,) = read_record(file)["parts"]
     assert (part["kind"], part["images"], len(part["latency"])) == ("onnx", 360, 1)
+    assert file.name.endswith("_fp32.json")  # beside the record of its run, not in its place
 
 
 def test_what_cannot_be_measured_is_said(walked: Path) -> None:
@@ -112,6 +113,15 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
         main(["measure"])
     with pytest.raises(ZooError, match="--limit must be 0 or more"):
         main(["measure", "run", "--limit", "-1"])
+    for words, said in (  # before the test set is gone through
+        (["--precision", "bogus"], r"unknown precision 'bogus' \(known: fp32, fp16, int8\)"),
+        (["--runs", "0"], r"runs must lie in 1\.\.1000000"),
+        (["--out", "run/result.json"], "cannot write"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("leaderboard.measure.measure", None)
+            with pytest.raises(ZooError, match=said):
+                main(["measure", "run", *words])
     with pytest.raises(ZooError, match=r"unknown row 'svgg9'.*known: digits/svgg9_w16\.mine"):
         main(["verify", "svgg9", "--results", "results"])
 
@@ -123,6 +133,8 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
         (Line("top1", 90.0, 90.2, 0.11), "MISS"),
         (Line("p50_ms", 2.0, 3.0, None), "x 1.50"),
         (Line("dense", None, 3.0, 0.1), "not compared"),
+        (Line("dense", 3.0, None, 0.1), "MISS"),
+        (Line("p50_ms", 3.0, None, None), "not compared"),
     ],
 )
 def test_verdicts(line: Line, verdict: str) -> None:

@@ -109,6 +109,12 @@ def test_a_measurement_is_its_parts(add: Any) -> None:
     assert graph.spikes_differ == 0
 
 
+def without(key: str) -> dict[str, Any]:
+    return seal({name: value for name, value in whole().items() if name not in (key, "content_sha256")})
+
+
+MORE_THAN_ALL = {"Effective_ACs": 0.0, "Effective_MACs": 5.0, "Dense": 1.0}
+OTHER = {"model": "other", "weights_sha256": "c" * 64}
 EDITED = {**seal(accuracy()), "top1": 99.0}
 BUNDLED_NAME = {"model": "sresnet19_w16", "tag": "t2_cifar10"}
 BUNDLED_SHA256 = read_json(BUNDLED / "sresnet19_w16.t2_cifar10" / "config.json")["weights_sha256"]
@@ -135,6 +141,15 @@ BUNDLED_SHA256 = read_json(BUNDLED / "sresnet19_w16.t2_cifar10" / "config.json")
         (seal(accuracy(top5=80.0)), "impossible: top5 80.0 is less than top1"),
         (whole(inside={"energy_uj": 5.0}), "impossible: energy_uj is 5.0, the formula gives 10.1"),
         (whole(inside={"Dense": 1e6}), "impossible: 3,000,000 effective operations of 1,000,000"),
+        (whole(inside={"stem": MORE_THAN_ALL, "energy_uj": None}), "impossible: 5 effective operations of 1"),
+        (whole(inside={"products": MORE_THAN_ALL, "energy_uj": None}), "impossible: 5 effective operations of 1"),
+        (without("started_from"), "key 'started_from' is missing"),
+        (without("plugins"), "key 'plugins' is missing"),
+        (whole(parts=[accuracy(**COUNTS), onnx()]), "part 2: key 'precision' is missing"),
+        (whole(parts=[accuracy(top5=None), accuracy()]), "part 2: a measurement has one part PyTorch"),
+        (seal(accuracy(machine=accuracy()["machine"] | {"cpu": 5})), "'machine' is .*expected an object with system"),
+        (seal(accuracy(partial=True)), "10000 images are a part of the test set"),
+        (seal(accuracy(**OTHER, data_sha256="e" * 64)), "other images under the name cifar10: .*data_sha256 eee"),
         (whole(weights_sha256="f" * 64), "weights_sha256 is 'aaa.* that of the whole is 'fff"),
         (whole(recipe={"epochs": 3}, recipe_sha256="c" * 64), "wrong hash: recipe_sha256 is 'ccc"),
         (seal(accuracy(**BUNDLED_NAME)), "wrong hash: sresnet19_w16.t2_cifar10 comes with the zoo, with other weights"),
@@ -343,7 +358,29 @@ def test_a_chain_with_an_unknown_part_has_no_total() -> None:
     assert (row.epochs, row.train_seconds) == (None, 650.0)
 
 
+def test_a_later_validation_of_an_old_run_is_no_newer_run() -> None:
+    old, new = accuracy(top1=50.0, date="2026-01-01"), accuracy(top1=60.0, date="2026-02-01", weights_sha256="b" * 64)
+    again = accuracy(top1=50.0, date="2026-03-01", train_seconds=None)
+    (row,) = rows({"old": old, "new": new, "old, validated again": again})
+    assert (row.top1, row.runs) == (60.0, 1)
+
+
+def test_a_comparison_that_is_gone_leaves_no_page(add: Any, tmp_path: Path) -> None:
+    add(seal(accuracy()))
+    page = tmp_path / "site" / "comparisons.md"
+    page.write_text("of rows that are gone")
+    with pytest.raises(SystemExit):
+        main(["check", *options(tmp_path)])
+    main(["render", *options(tmp_path)])
+    assert not page.exists()
+
+
 # --- graphs
+
+
+def test_accuracy_on_images_of_no_name_is_not_that_of_a_row() -> None:
+    (row,) = rows({"a": accuracy(), "o": onnx(dataset=None, split=None, top1=12.34)})
+    assert [(graph.top1, graph.p50_ms) for graph in row.graphs] == [(None, 12.5)]
 
 
 def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:

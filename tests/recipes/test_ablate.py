@@ -10,7 +10,7 @@ import yaml
 from conftest import accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes.studies.ablation.differences import differences, holm, interval
+from recipes.studies.ablation.differences import Difference, differences, holm, interval
 from recipes.studies.ablation.page import render
 from recipes.studies.ablation.plan import PLANS, load_plan
 from recipes.studies.scaling_cost import scaling_cost
@@ -112,7 +112,7 @@ def test_paired_differences(tmp_path):
     assert accuracy.p == difference.top1_p == pytest.approx(test.pvalue)  # of one contrast: nothing to correct
     assert accuracy.mean == pytest.approx(1.0)
     assert accuracy.half == pytest.approx(stats.t.ppf(0.975, 2) * 0.5 / math.sqrt(3))
-    assert accuracy.verdict == "inconclusive"
+    assert difference.verdict == "inconclusive"
     assert ratio.mean == pytest.approx(-5.0)
     render(plan)
     page = (plan.folder / "README.md").read_text()
@@ -126,24 +126,38 @@ def test_paired_differences(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict"),
+    ("values", "contrasts", "verdict"),
     [
-        ([1.0], "one pair"),
-        ([1.0, 1.1, 0.9], "higher"),
-        ([-1.0, -1.1, -0.9], "lower"),
-        ([0.1, -0.1, 0.0], "no difference"),
-        ([3.0, -3.0, 0.0], "inconclusive"),
+        ([1.0], 1, "one pair"),
+        ([1.0, 1.1, 0.9], 1, "higher"),
+        ([-1.0, -1.1, -0.9], 1, "lower"),
+        ([-1.0, -1.1, -0.9], 20, "inconclusive"),  # the interval excludes 0, the test that is corrected does not
+        ([0.1, -0.1, 0.0], 1, "no difference"),
+        ([3.0, -3.0, 0.0], 1, "inconclusive"),
     ],
 )
-def test_verdicts(values, verdict):
-    assert interval(values).verdict == verdict
+def test_verdicts(values, contrasts, verdict):
+    top1 = interval(values)
+    (p,) = holm([top1.p], contrasts)
+    assert Difference("arm", "other", len(values), top1, None, p, None).verdict == verdict
+
+
+def test_contrasts_without_a_pair_yet_count_as_tests(tmp_path):
+    """Or a plan that is done in parts would find more early on than when it is done."""
+    arms = PLAN["arms"] | {"later": {"scaling": "pre_pre"}}
+    plan = load_plan(write(tmp_path, arms=arms, contrasts=[["window", "plain"], ["later", "plain"]]))
+    fill(plan, {"plain": {3: 50.0, 4: 60.0}, "window": {3: 51.0, 4: 61.5}}, {a: {3: 1.0, 4: 2.0} for a in PLAN["arms"]})
+    (difference,) = differences(plan)
+    assert len(plan.contrasts) == 2
+    assert difference.top1_p == pytest.approx(2 * difference.top1.p)
 
 
 def test_p_values_are_corrected_for_their_number():
     """By hand: the smallest times their number, the next times one less, never below the one before, at most 1."""
-    assert holm([0.03, None, 0.01, 0.02, 0.5]) == [pytest.approx(0.06), None, 0.04, pytest.approx(0.06), 0.5]
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm([0.03, None, 0.01, 0.02, 0.5], 4) == [pytest.approx(0.06), None, 0.04, pytest.approx(0.06), 0.5]
+    assert holm([0.6, 0.7], 2) == [1.0, 1.0]
+    assert holm([0.01], 3) == [0.03]
+    assert holm([], 0) == []
     assert interval([2.0, 2.0]).p == 0
     assert interval([0.0, 0.0]).p == 1  # the same run twice
 

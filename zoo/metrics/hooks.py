@@ -24,15 +24,21 @@ class Counter:
         self.neurons = {name: module for name, module in model.named_modules() if isinstance(module, SpikingNeuron)}
         if not self.neurons:
             raise ZooError(f"{type(model).__name__} has no layer of spiking neurons (zoo.neurons), so nothing to count")
+        self.images = 0
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
+        self._handles.append(self.model.register_forward_pre_hook(self._start, with_kwargs=True))
         self._handles.extend(self._hooks())
         return self
 
     def __exit__(self, *error: object) -> None:
         while self._handles:
             self._handles.pop().remove()
+
+    def _start(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The network is called: its first argument is a batch of images."""
+        self.images += len([*inputs, *named.values()][0])
 
     def _hooks(self) -> Iterator[Any]:
         """Register the hooks, and give their handles."""

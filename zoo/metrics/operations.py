@@ -59,7 +59,6 @@ class OperationCounter(Counter):
         self._layers = {name: module for name, module in modules.items() if isinstance(module, LAYERS)}
         self._products = {name: module for name, module in modules.items() if isinstance(module, MatMul | Hadamard)}
         self._unknown = [name for name, module in modules.items() if isinstance(module, _OTHERS)]
-        self.images = 0
         self._inputs: dict[tuple[str, torch.Size, bool], _Inputs] = {}
         self._pairs: dict[str, tuple[int, int, bool, bool]] = {}  # effective, dense, binary left and right
         self._batch, self._fired = 0, False
@@ -97,7 +96,6 @@ class OperationCounter(Counter):
         return {**per_image(layers), "products": per_image(self.products()), "stem": per_image(stem)}
 
     def _hooks(self) -> Iterator[Any]:
-        yield self.model.register_forward_pre_hook(self._start, with_kwargs=True)
         for neuron in self.neurons.values():
             yield neuron.register_forward_hook(self._note_spikes)
         for name, layer in self._layers.items():
@@ -106,8 +104,9 @@ class OperationCounter(Counter):
             yield product.register_forward_pre_hook(self._multiply(name))
 
     def _start(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._batch, self._fired = len([*inputs, *named.values()][0]), False
-        self.images += self._batch
+        before = self.images
+        super()._start(_, inputs, named)
+        self._batch, self._fired = self.images - before, False
 
     def _note_spikes(self, *_: Any) -> None:
         self._fired = True

@@ -24,7 +24,6 @@ class SpikeCounter(Counter):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.layers = self.neurons
-        self.images = 0
         self._counts: dict[str, Tensor] = {}
         self._places: dict[str, int] = {}  # where a spike could have been
 
@@ -33,11 +32,7 @@ class SpikeCounter(Counter):
             yield layer.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Callable[..., None]:
-        first = name == next(iter(self.layers))
-
         def count(layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
-            if first:
-                self.images += spikes.shape[0] // layer.timesteps
             # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold
             # 257), and float64 any number of images.
             rows = spikes.detach().sum(tuple(range(1, spikes.dim())), dtype=torch.float32)
@@ -62,11 +57,11 @@ class SpikeCounter(Counter):
                 knows those of snnTorch's neurons only, and there counts the updates that spiking changed.)
 
         Raises:
-            ZooError: none of them ran.
+            ZooError: none of them ran, or a part of the network was called, not the network.
         """
-        if not self._counts:
-            raise ZooError("no spikes were counted: run the network inside the `with` block first")
-        per_layer = {name: counts / max(self.images, 1) for name, counts in self._counts.items()}
+        if not self._counts or not self.images:
+            raise ZooError("no spikes were counted: call the network, with images, inside the `with` block first")
+        per_layer = {name: counts / self.images for name, counts in self._counts.items()}
         per_step = torch.stack(list(per_layer.values())).sum(0)
         places = sum(self._places.values())
         return {
@@ -75,5 +70,5 @@ class SpikeCounter(Counter):
             "spikes_per_step": per_step.tolist(),
             "firing_rates": self.firing_rates(),
             "activation_sparsity": (places - float(torch.stack(list(self._counts.values())).sum())) / places,
-            "membrane_updates": places / max(self.images, 1),
+            "membrane_updates": places / self.images,
         }

@@ -62,8 +62,10 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
                     render(plan)
                     bar.update()
     finally:
-        for process in active:  # on Ctrl-C: next time they go on from the last state that they saved
+        for process in active:  # on Ctrl-C: they save their states, from which they go on next time
             process.terminate()
+        for process in active:
+            process.wait()
     if failed:
         raise ZooError(f"{len(failed)} of {len(wanted)} runs failed: {'; '.join(failed)}")
     render(plan)
@@ -75,7 +77,8 @@ def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Pope
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
     with open(work / f"{run.name}.log", "wb") as log:
-        return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        # A group of its own: Ctrl-C would meet it at once and, with the signal from here, twice, which ends it unsaved.
+        return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

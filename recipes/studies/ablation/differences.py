@@ -8,7 +8,8 @@ from scipy import stats
 from .plan import Plan
 
 WIDE = 0.5
-"""A 95 % interval with a larger half-width, in points of accuracy, and 0 inside says nothing: "inconclusive"."""
+"""A 95 % interval with a larger half-width, in points of accuracy, says nothing: "inconclusive". Nor does a narrower
+one without 0 inside, where the test that is corrected for all contrasts finds no difference."""
 
 
 class Interval(NamedTuple):
@@ -21,15 +22,6 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
-
-    @property
-    def verdict(self) -> str:
-        """What it says of a difference in points."""
-        if self.half is None:
-            return "one pair"
-        if abs(self.mean) > self.half:
-            return "higher" if self.mean > 0 else "lower"
-        return "inconclusive" if self.half > WIDE else "no difference"
 
 
 class Difference(NamedTuple):
@@ -44,7 +36,18 @@ class Difference(NamedTuple):
     """In percent of the other's; of a network that never spiked there is no percentage."""
     top1_p: float | None
     spikes_p: float | None
-    """Corrected by Holm's method (1979) over all contrasts of the plan, for each measure by itself."""
+    """Corrected by Holm's method (1979) over all contrasts of the plan, for each measure by itself; those that have no
+    pair yet count as tests."""
+
+    @property
+    def verdict(self) -> str:
+        """What it says of accuracy: a difference is one that the corrected test finds."""
+        if self.top1.half is None or self.top1_p is None:
+            return "one pair"
+        if self.top1_p < 0.05:
+            return "higher" if self.top1.mean > 0 else "lower"
+        wide = self.top1.half > WIDE or abs(self.top1.mean) > self.top1.half
+        return "inconclusive" if wide else "no difference"
 
 
 def interval(values: list[float]) -> Interval:
@@ -60,8 +63,9 @@ def interval(values: list[float]) -> Interval:
 def differences(plan: Plan) -> list[Difference]:
     """Those of a plan's contrasts that have a pair of runs."""
     found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other))]
-    top1_p = holm([top1.p for _, _, (_, top1, _) in found])
-    spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found])
+    tests = len(plan.contrasts)
+    top1_p = holm([top1.p for _, _, (_, top1, _) in found], tests)
+    spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found], tests)
     return [Difference(arm, other, *pair, *p) for (arm, other, pair), *p in zip(found, top1_p, spikes_p, strict=True)]
 
 
@@ -76,12 +80,17 @@ def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval |
     return len(seeds), top1, interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
 
 
-def holm(tests: list[float | None]) -> list[float | None]:
-    """p-values corrected for their number by Holm's method (Scandinavian Journal of Statistics 6, 1979); None stays."""
-    order = sorted((p, i) for i, p in enumerate(tests) if p is not None)
-    corrected, largest = list(tests), 0.0
+def holm(values: list[float | None], tests: int) -> list[float | None]:
+    """p-values corrected for a number of tests by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        values: of the tests that were made so far, the others' may be larger; None stays.
+        tests: how many there are in all.
+    """
+    order = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    corrected, largest = list(values), 0.0
     for rank, (p, i) in enumerate(order):
-        largest = corrected[i] = max(largest, min(1.0, (len(order) - rank) * p))
+        largest = corrected[i] = max(largest, min(1.0, (tests - rank) * p))
     return corrected
 
 

@@ -40,12 +40,13 @@ def _page(plan: Plan) -> str:
     for arm in plan.arms:
         found = list(plan.results(arm).values())
         lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
-    tests = "p-values of t-tests, corrected for the\nnumber of contrasts by Holm's method:"
-    lines += ["", f"Paired differences, with the 95 % interval of their mean, and {tests}", ""]
+    lines += ["", "Paired differences, each with the 95 % interval of its mean, not corrected, and p-values of t-tests"]
+    lines += ["corrected for the number of contrasts of the plan by Holm's method. Accuracy is called higher or lower"]
+    lines += ["where that p is below 0.05:", ""]
     lines += ["| arm | compared to | pairs | top-1, points | | p | spikes, % | p |"]
     lines += ["|:--|:--|--:|--:|:--|--:|--:|--:|"]
     for d in differences(plan):
-        cells = (d.top1, d.top1.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
+        cells = (d.top1, d.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
         lines.append(row(d.arm, d.other, d.pairs, *cells))
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 

@@ -122,8 +122,14 @@ def load_plan(path: str) -> Plan:
 def _recorded(result: dict[str, Any]) -> dict[str, Any]:
     """The recipe of a result; that of sresnet19 in the form of tdBN and TET may leave it out: once the default."""
     recipe: dict[str, Any] = result["recipe"]
-    given, width = recipe.get("model_args") or {}, re.fullmatch(r"sresnet19(?:_w(\d+))?(?:_gs)?", recipe["model"])
-    if width and "lif_hidden" in result["spikes_per_layer"] and "hidden" not in given:
+    given = recipe.get("model_args") or {}
+    width = re.fullmatch(r"sresnet19(?:_w(\d+))?(?:_gs)?", str(recipe.get("model")))
+    if (
+        width
+        and isinstance(given, dict)
+        and "lif_hidden" in (result["spikes_per_layer"] or {})
+        and "hidden" not in given
+    ):
         first = int(width[1] or 128)
         return recipe | {"model_args": given | {"stem": given.get("stem", first // 2), "hidden": 2 * first}}
     return recipe

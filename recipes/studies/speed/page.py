@@ -33,7 +33,7 @@ def render(check: bool = False) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The page, Markdown: a row a measurement, sorted by model, time steps, precision and surrogate."""
+    """The page, Markdown: a row a measurement, sorted by processor, model, precision, time steps and surrogate."""
     results = sorted(results, key=lambda r: (r["machine"]["cpu"], *(r[key] for key in _SORTED)))
     lines = [_INTRO + row(*_COLUMNS), row(":---", *["---:"] * (len(_COLUMNS) - 1)), *map(_row, results)]
     return "\n".join(lines) + "\n"

@@ -193,6 +193,35 @@ def test_what_cannot_be_measured_ends_in_one_error():
         operations.summary()
     with SpikeCounter(model) as spikes, pytest.raises(ZooError, match="no spikes were counted"):
         spikes.summary()
+    with torch.no_grad(), SpikeCounter(model) as spikes:
+        model.forward_features(torch.rand(1, 3, 16, 16))
+    with pytest.raises(ZooError, match="call the network"):
+        spikes.summary()
+
+
+class Shared(nn.Module):
+    """Two layers with one module of neurons, or one each; a first one may never run."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        self.idle = create_neuron(NEURON, 2)
+        self.first = create_neuron(NEURON, 2)
+        self.second = self.first if shared else create_neuron(NEURON, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        currents = images.flatten(1).repeat(2, 1)
+        return self.second(2 * self.first(currents)).view(2, len(images), -1).mean(0)
+
+
+def test_images_are_those_that_the_network_was_called_with():
+    images, found = torch.rand(5, 3, 4, 4) * 3, []
+    for shared in (False, True):
+        with SpikeCounter(Shared(shared=shared)) as spikes:
+            spikes.model(images)
+        found.append(spikes.summary())
+    assert spikes.images == 5
+    assert found[0]["spikes_per_image"] == pytest.approx(found[1]["spikes_per_image"])
+    assert found[0]["membrane_updates"] == found[1]["membrane_updates"] == 2 * 2 * 48
 
 
 FAMILIES = ["sresnet19_w16", "sew_resnet18_w16", "ms_resnet18_w16", "max_resnet18_w16", "svgg11_w8", "plif_net_w16"]
