@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _matching(patterns: list[str]) -> list[str]:
     for pattern in patterns:
-        if not list_models(pattern):
+        if not list_models([pattern]):
             raise one_of("model", pattern, list_models())
     return list_models(patterns or "")
 

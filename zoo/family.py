@@ -158,6 +158,8 @@ def build(
             and tag, or they cannot be had; a broken checkpoint.
     """
     in_file = kwargs.pop("pretrained_model_args", None) or {}  # which timm added to the user's
+    if "own" in kwargs:  # with which a network tells its base what it is: nobody else may
+        raise one_of(f"keyword of {architecture}", "own", _keywords(network, defaults or {}))
     kwargs = _in_our_words(kwargs, in_file)
     given = kwargs.keys() - in_file.keys()
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None

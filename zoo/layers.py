@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .errors import ZooError
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
@@ -46,7 +47,13 @@ class LayerFactory:
         spec: Any = {"name": self._neuron} if isinstance(self._neuron, str) else self._neuron
         if changes:
             spec = dict(spec) | changes
-        return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
+        try:
+            return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
+        except ZooError as error:
+            if not changes:
+                raise
+            what = ", ".join(f"{key} {value:g}" for key, value in changes.items())
+            raise ZooError(f"this network has layers whose neurons take {what}: {error}") from error
 
     def norm(self, channels: int) -> nn.Module:
         """Normalisation of currents [T*B, C, H, W]."""

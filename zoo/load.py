@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
-from .checkpoint import ARCHITECTURES, Checkpoint, read_checkpoint
+from .checkpoint import ARCHITECTURES, WEIGHT_SOURCES, Checkpoint, read_checkpoint
 from .errors import ZooError, one_line, one_of
 from .hub.published import no_weights, published
 from .network import SpikingNetwork
@@ -28,10 +28,13 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
 
     Raises:
         ZooError: nothing of that name, no published weights, out of reach, or a broken checkpoint (see
-            `read_checkpoint`).
+            `read_checkpoint`); or a keyword that names other weights.
     """
     if "scaling" in kwargs and kwargs["scaling"] is None:
         kwargs["scaling"] = NONE  # timm takes None for nothing said
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if kwargs.get("checkpoint_path") or kwargs.get("pretrained_cfg") or set(WEIGHT_SOURCES) & overlay.keys():
+        raise ZooError(f"load takes the weights of {source}: give zoo.create_model what names others")
     checkpoint = find_checkpoint(source, kwargs.pop("cache_dir", None))
     config = checkpoint.config
     cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
@@ -111,7 +114,7 @@ def pretrained_names() -> list[str]:
 
 def is_path(source: str) -> bool:
     """Whether `source` points at something on this disk, rather than naming a network."""
-    return not source.startswith(("hf-hub:", "local-dir:")) and (os.path.sep in source or Path(source).exists())
+    return not source.startswith(("hf-hub:", "local-dir:")) and (os.path.sep in source or os.path.exists(source))
 
 
 def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:

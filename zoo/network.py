@@ -1,6 +1,7 @@
 """What every network of the zoo has beside its layers."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,10 +89,10 @@ class SpikingNetwork(nn.Module):
         self._scaling = resolve_scaling(scaling)
         self.model_args = {
             "timesteps": timesteps,
-            "neuron": neuron,
-            "surrogate": surrogate,
-            "scaling": scaling or NONE,
-            "norm": norm,
+            "neuron": _as_json(neuron),
+            "surrogate": _as_json(surrogate),
+            "scaling": _as_json(scaling or NONE),
+            "norm": _as_json(norm),
             "encoding": encoding,
             "dropout": dropout,
             "in_chans": in_chans,
@@ -234,7 +235,7 @@ class SpikingNetwork(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last linear layer by a new one for `num_classes` classes (0: none).
+        """Replace the last linear layer by a new one for `num_classes` classes (0: none), which has no labels yet.
 
         Raises:
             ZooError: `num_classes` is no such number, or `global_pool` another pooling than the network's own.
@@ -243,6 +244,9 @@ class SpikingNetwork(nn.Module):
         self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
         device = next(self.parameters()).device
         self.fc = self.make_classifier(self.head_hidden_size).to(device)
+        self.weights_sha256 = None
+        if cfg := getattr(self, "pretrained_cfg", None):
+            self.pretrained_cfg = {k: v for k, v in cfg.items() if k != "label_names"} | {"num_classes": num_classes}
 
     def make_classifier(self, features: int) -> nn.Module:
         """A linear layer from features to classes, or nothing where there are none."""
@@ -359,3 +363,8 @@ def _repeating(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[No
     """A forward pass that only repeats one: nothing that is kept between passes changes."""
     with statistics_kept(stage), _noting(stage, notes):
         yield
+
+
+def _as_json(spec: Any) -> Any:
+    """A name, or an object of its own with the numbers of a neuron, surrogate, norm or scaling."""
+    return copy.deepcopy(spec._asdict() if hasattr(spec, "_asdict") else spec)

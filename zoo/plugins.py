@@ -122,13 +122,15 @@ def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"
         raise ZooError(f"{name!r} is no name for a {kind}: {form}")
     ours = not isinstance(before, FunctionType) or before.__module__.startswith("zoo.")
-    if before is not None and (ours or (now is not None and not _same(before, now))):
+    if before is not None and (ours or (now is not None and not same_function(before, now))):
         raise ZooError(f"{kind} {name!r} is already registered: choose another name")
 
 
-def _same(before: FunctionType, now: Any) -> bool:
+def same_function(before: Any, now: Any) -> bool:
+    """Whether both are one function of a module or a file, which may have run twice."""
     return (
-        isinstance(now, FunctionType)
+        isinstance(before, FunctionType)
+        and isinstance(now, FunctionType)
         and before.__qualname__ == now.__qualname__
         and (before.__module__ == now.__module__ or before.__code__.co_filename == now.__code__.co_filename)
     )

@@ -28,6 +28,8 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
         ZooError: the name is already one of timm's or the zoo's.
     """
     name = entrypoint.__name__
+    if not name.isidentifier():
+        raise ZooError(f"{name!r} is no name for a network: take letters, digits and _")
     if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
     if name in ARCHITECTURES and not _same_file(timm.models.model_entrypoint(name), entrypoint):
@@ -39,7 +41,7 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
 def _same_file(*entrypoints: Callable[..., Any]) -> bool:
     """Whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
     modules = {function.__module__ for function in entrypoints}
-    return len(modules) == 1 or len({getattr(sys.modules[name], "__file__", name) for name in modules}) == 1
+    return len(modules) == 1 or len({getattr(sys.modules.get(name), "__file__", name) for name in modules}) == 1
 
 
 def is_model(name: str) -> bool:
@@ -78,16 +80,24 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         kwargs["scaling"] = NONE
     check_name(name)
     weights = kwargs.get("checkpoint_path")
-    if weights and not (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
-        raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
+    files = {"checkpoint_path": weights}
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        if isinstance(cfg := kwargs.get(key), dict) and cfg.get("source") != "local-dir":
+            files[f"{key}'s file"] = cfg.get("file")
+    for key, file in files.items():
+        if file and not (Path(file).suffix == ".safetensors" and Path(file).is_file()):
+            raise ZooError(f"{key} takes a .safetensors file, and {str(file)!r} is none")
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise ZooError(f"{name}: {error}") from error
     except (RuntimeError, SafetensorError) as error:
         if not pretrained and not weights:
             raise
         raise ZooError(f"the weights of {weights or name} do not fit {name}, {kwargs}: {one_line(error)}") from error
+    if weights and isinstance(model, SpikingNetwork):  # which took the place of those that `pretrained` loads
+        model.weights_sha256 = model.training_args = None
+    return model
 
 
 def bundled_args(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .errors import CommandParser, ZooError, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: the script, and what it takes."""
+    """Read the command line: the script, and what it takes, which then stand in sys.argv and sys.path."""
     parser = CommandParser(prog="python -m zoo.script", description=__doc__)
     parser.add_argument("script", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what it takes")
@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ZooError(f"no such script: {given.script}")
     sys.argv = [given.script, *given.arguments]
     sys.path[0] = str(Path(given.script).resolve().parent)
-    runpy.run_path(given.script, run_name="__main__")
 
 
 if __name__ == "__main__":
     run_command(main)
+    runpy.run_path(sys.argv[0], run_name="__main__")  # by itself: its errors are its own

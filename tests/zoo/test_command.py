@@ -13,8 +13,9 @@ from zoo.__main__ import main
 from zoo.errors import ZooError, run_command
 from zoo.family import GS, plain_name
 from zoo.files import read_json
-from zoo.models.catalogue import references, summary
+from zoo.models.catalogue import describe, references, summary
 from zoo.scaling import PRESETS
+from zoo.scaling.rules import CONTROLS
 
 PLUGIN = '''
 import torch
@@ -112,6 +113,11 @@ def test_list(capsys):
     assert "arXiv" not in printed(capsys, "list", "sresnet19*")
 
 
+@pytest.mark.parametrize("name", CONTROLS)
+def test_every_control_says_what_it_is(name):
+    assert describe(name)["description"].endswith(".")
+
+
 def test_info(capsys):
     found = json.loads(printed(capsys, "info", "sresnet19_w16_gs.t2_cifar10", "--json"))
     assert found["model"] == "sresnet19_w16_gs"
@@ -194,6 +200,7 @@ except ZooError as error:
         (["info", "resnet18"], "unknown model or rule 'resnet18'"),
         (["info", "svgg11.nope"], "unknown tag 'nope': svgg11 has no"),
         (["list", "svgg*", "sreznet19"], "unknown model 'sreznet19'; did you mean sresnet19"),
+        (["list", ""], "unknown model ''"),
         (["list", "--plugin", "absent.py"], "no such plugin: absent.py"),
         (["lst"], "list"),
         ([], "COMMAND"),

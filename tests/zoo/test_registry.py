@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from conftest import tiny
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 import zoo
 from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
+from zoo.neurons.surrogate import Surrogate
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -138,3 +140,42 @@ def test_bad_requests_are_named(name, kwargs, words):
 def test_bad_images_are_named(shape):
     with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
         zoo.create_model("sresnet19_w16")(torch.zeros(shape))
+
+
+def test_weights_from_elsewhere_are_named_as_nobodys(tmp_path):
+    name, file = "sresnet19_w16.t2_cifar10", tmp_path / "other.safetensors"
+    other = zoo.create_model("sresnet19_w16", timesteps=2)
+    safetensors.torch.save_model(other, str(file))
+    model = zoo.create_model(name, pretrained=True, checkpoint_path=str(file))
+    assert torch.equal(model.fc.weight, other.fc.weight)
+    assert model.weights_sha256 is None
+    for others in ({"checkpoint_path": str(file)}, {"pretrained_cfg_overlay": {"file": str(file)}}):
+        with pytest.raises(ZooError, match=f"load takes the weights of {name}: "):
+            zoo.load(name, **others)
+    with pytest.raises(ZooError, match=r"pretrained_cfg_overlay's file takes a .safetensors file"):
+        zoo.create_model("sresnet19_w16", pretrained=True, pretrained_cfg_overlay={"file": "x.pth"})
+
+
+def test_a_network_says_what_it_is_and_nobody_else():
+    for make in (zoo.create_model, timm.create_model):
+        with pytest.raises(ZooError, match="unknown keyword of ms_resnet19_w16 'own'"):
+            make("ms_resnet19_w16", own={"timesteps": 1})
+    model = zoo.create_model("sresnet19_w16_gs", surrogate=Surrogate("triangle", 2.0))
+    assert json.loads(json.dumps(model.model_args))["surrogate"] == {"name": "triangle", "width": 2.0}
+    again = zoo.create_model("sresnet19_w16_gs", **json.loads(json.dumps(model.model_args)))
+    assert again.lif1.surrogate == model.lif1.surrogate
+    model.model_args["scaling"]["alpha"] = 0.1  # one's own, not that of all that are built later
+    assert zoo.create_model("sresnet19_w16_gs").model_args["scaling"]["alpha"] == 0.5
+
+
+def test_a_new_classifier_has_no_labels_and_no_origin():
+    model = zoo.load("sresnet19_w16.t2_cifar10")
+    assert model.weights_sha256
+    model.reset_classifier(5)
+    assert (model.pretrained_cfg["num_classes"], model.pretrained_cfg.get("label_names")) == (5, None)
+    assert model.weights_sha256 is None
+
+
+def test_names_of_networks_are_identifiers():
+    with pytest.raises(ZooError, match=r"'my\.net' is no name for a network"):
+        zoo.register_family(zoo.SpikingNetwork, [zoo.Variant("my.net", "", {})])

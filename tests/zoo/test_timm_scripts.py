@@ -163,4 +163,6 @@ def test_a_script_of_others_knows_the_names_of_the_zoo(tmp_path):
     done = run_module("zoo.script", script, *arguments)
     assert done.stdout == f"True {[str(script), *arguments]} 42\n", done.stderr
     assert_one_error(run_module("zoo.script", tmp_path / "no.py"), "no.py")
+    script.write_text("raise OSError('its own')")
+    assert "Traceback" in run_module("zoo.script", script).stderr
     assert_one_error(run_module("zoo.script"), "script")

@@ -81,7 +81,7 @@ def save_checkpoint(
     tensors = {}
     for name, value in model.state_dict().items():
         stored = value.to(dtype) if dtype is not None and value.is_floating_point() else value
-        tensors[name] = stored.detach().cpu().contiguous()
+        tensors[name] = stored.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied ones, too: twice
     _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     config = config_of(model, tag=tag, data_cfg=data_cfg, weights_sha256=sha256_of(weights), **extra)

@@ -127,7 +127,7 @@ def check_config(config: Any, path: str | Path) -> dict[str, Any]:
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)
     cfg |= {key: value for key in _LAYERS if (value := getattr(known, key, None))}
-    cfg["num_classes"] = config["num_classes"]
+    cfg |= {"num_classes": config["num_classes"], "architecture": architecture}
     return config | {"pretrained_cfg": cfg | ({"label_names": labels} if labels else {})}
 
 

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-# What makes a tensor of a given size. Those made of given numbers (torch.tensor, as_tensor) stay as they are: a
-# constructor may need their values, and they are as small as what they are made of.
+from ..specs import MOST
+
+# What makes a tensor of a given size. Those made of given numbers (torch.tensor, as_tensor) stay as they are, and so do
+# short rows of numbers: a constructor may need their values, such as rates that grow with depth, and they are small.
 _SIZED = {
     *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace),
     *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
 }
+_ROWS = {torch.arange, torch.linspace}
 
 
 class WithoutMemory(TorchFunctionMode):
@@ -25,5 +28,6 @@ class WithoutMemory(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func in _SIZED and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
+            made = func(*args, **kwargs | {"device": "meta"})
+            return func(*args, **kwargs) if func in _ROWS and made.dim() == 1 and made.numel() <= MOST else made
         return func(*args, **kwargs)

@@ -98,8 +98,8 @@ def backward(
     # The current's gradient is that of every branch without normalisation; x's may overwrite it in its last use.
     grad_x = torch.empty_like(current) if normalised[0] and r is not None and not normalised[1] else current
     grad_r = none if r is None else torch.empty_like(current) if normalised[1] else current
-    affine = torch.empty(4, stats.shape[1], dtype=stats.dtype)
-    sums = none if leak is None else torch.zeros(2, dtype=torch.float64)
+    affine = torch.zeros_like(stats)  # of no image, when nothing is run, zeros are right
+    sums = none if leak is None else torch.zeros(2, dtype=torch.float64, device=x.data.device)
     args.grad, args.current = grad.data_ptr(), current.data_ptr()
     args.leak = sums.data_ptr()
     for i, (branch, out) in enumerate(((args.x, grad_x), (args.r, grad_r))):
@@ -129,7 +129,7 @@ def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> 
 def _stats(x: Branch, r: Branch | None) -> Tensor:
     branches = [b for b in (x, r) if b is not None and b.eps is not None]
     channels = x.data.shape[1] if branches else 0
-    stats = torch.empty(4, channels, dtype=wide(x.data.dtype))
+    stats = torch.empty(4, channels, dtype=wide(x.data.dtype), device=x.data.device)
     for i, branch in enumerate((x, r)):
         if branch is not None and branch.mean is not None and branch.var is not None:
             stats[2 * i], stats[2 * i + 1] = branch.mean, branch.var

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import cpu, gpu
 from .spec import Branch, Dynamics, dense, layout_of, like, wide
@@ -105,6 +106,7 @@ class _LIF(torch.autograd.Function):
         return spikes, stats
 
     @staticmethod
+    @once_differentiable  # the kernel's gradients have no graph: a second derivative would be a wrong number
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         stats, *tensors = ctx.saved_tensors
         eps, r_eps, dynamics = ctx.numbers

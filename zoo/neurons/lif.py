@@ -59,6 +59,8 @@ class LIF(SpikingNeuron):
         self.decay_input = check_flag("decay_input", decay_input)
         self.detach_reset = check_flag("detach_reset", detach_reset)
         self._init_decay(resolve_decay(decay, tau))
+        if self.decay_input and not isinstance(self.decay, Tensor) and self.decay == 1:
+            raise ZooError("neurons with decay_input and decay 1 take their currents times 0: give a decay below 1")
 
     def _init_decay(self, decay: float) -> None:
         self.decay: float | Tensor = decay
@@ -88,6 +90,7 @@ class LIF(SpikingNeuron):
         shortcut_norm: nn.Module | None,
         repeat: bool,
     ) -> Tensor:
+        shortcut_norm = None if shortcut is None else shortcut_norm
         together = repeat and shortcut is not None  # no kernel for that: nobody adds to a repeated current
         if kernel != "cpp" or together or not (can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
             x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, together)

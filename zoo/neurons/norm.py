@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ZooError
@@ -20,6 +21,7 @@ from ..kernels import Branch
 from ..kernels.spec import wide
 from ..specs import check_integer, check_positive, check_timesteps, split_spec
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _KEYS: dict[str, list[str]] = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
 
 
@@ -106,7 +108,7 @@ def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
     if norm is None:
         return True
     dims = (2, 3) if type(norm) is nn.BatchNorm1d else (4,) if type(norm) is nn.BatchNorm2d else ()
-    watched = norm._forward_hooks or norm._forward_pre_hooks
+    watched = any(getattr(norm, hooks) or getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS)
     fits = x.dim() in dims and x.shape[1] == norm.num_features
     return bool(fits and not watched and (x.numel() > x.shape[1] or not norm.training))
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
+from torch.autograd.function import once_differentiable
 
 from ..errors import ZooError
 from ..neurons.folding import unfold_steps
@@ -113,9 +115,10 @@ class ScaledLayer(nn.Module):
             return nn.functional.conv2d(x, weight, None, *geometry)
         if scaling is not None and post is None:
             raise ZooError("a layer with scaling needs `post`, the spikes of the neurons behind it")
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        device = x.device.type
+        if is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
             # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
-            dtype = torch.get_autocast_dtype(x.device.type)
+            dtype = torch.get_autocast_dtype(device)
             x, weight = x.to(dtype), weight.to(dtype)
         saved = x.detach() if saved is None else saved
         y, token = _Convolution.apply(x, weight, saved, geometry, scaling, self.timesteps)
@@ -226,6 +229,7 @@ class _Convolution(torch.autograd.Function):
         return y, torch.zeros((), dtype=widened(y.new_zeros(())).dtype, device=y.device).expand(shape)
 
     @staticmethod
+    @once_differentiable  # with respect to its input, of which only the values are saved, it has no second derivative
     def backward(ctx: Any, grad: Tensor, message: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, weight = ctx.saved_tensors
         x = saved.to(grad.dtype)

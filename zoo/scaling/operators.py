@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..errors import ZooError
 from .rules import WeightGradient
 from .spec import Scaling
 
@@ -68,13 +69,19 @@ class KeptFactor(nn.Module):
         self.register_buffer("factor", factor.flatten(0, 1), persistent=False)
         self.steps = len(factor)
         # On the host whatever the device: asking for its value must not wait for a GPU.
-        self.calls = torch.zeros((), dtype=torch.int64)
+        self.calls = torch.zeros((), dtype=torch.int64, device="cpu")
         self.notes: dict[KeptFactor, Tensor] | None = None
         """Where a forward pass that will be repeated (gradient checkpointing) writes down the factor that it used, and
         the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
+        """The factor for spikes [T, B, ...]; see `Scaling.factor`.
+
+        Raises:
+            ZooError: inside DataParallel, whose copies of a network forget what they keep.
+        """
+        if getattr(self, "_is_replica", False):
+            raise ZooError("scaling that keeps factors (every, average) does not run in DataParallel: use torchrun")
         if self.notes is not None and self in self.notes:
             return self.notes[self]
         factor = kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)

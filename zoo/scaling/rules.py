@@ -220,17 +220,20 @@ def _local(s: Spikes, alpha: float) -> Tensor:
 
 
 def _mean_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    """Every factor of a layer its mean: the same size of step, and nothing of which synapse it is."""
     factor = rule.factor(s, alpha)
     return _mean_over_ranks(_over(torch.mean, factor)).expand(factor.shape)
 
 
 def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    """The same factors, each given to another synapse of the layer at random."""
     factor = rule.factor(s, alpha)
     order = _same_on_all_ranks(torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor]))
     return factor.flatten(1).gather(1, order).view(factor.shape)
 
 
 def _norm_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    """The plain gradient of a layer, in the norm that the scaled one has: its size of step, not its direction."""
     return rule.factor(s, alpha)  # and `same_norm` in its place, where the gradient is known
 
 
@@ -241,6 +244,7 @@ def same_norm(gradient: Tensor, scaled: Tensor) -> Tensor:
 
 
 def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
+    """Factors from coincidences with the spikes that another image of the batch had behind the synapse."""
     return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
 
 

@@ -136,6 +136,8 @@ def register_scaling(
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
         check_new("scaling", name, before, factor)
+        if not callable(factor):
+            raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
         PRESETS[name] = Rule(factor, locality, window, rank=window)
         return factor
 

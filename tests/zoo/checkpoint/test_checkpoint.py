@@ -13,6 +13,7 @@ import torch
 from conftest import run_code
 
 import zoo
+from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import atomic_write, sha256_of
 from zoo.provenance import without_folders
@@ -296,3 +297,26 @@ def test_an_overlay_changes_the_configuration_and_not_the_weights():
 )
 def test_where_somebody_keeps_files_is_no_part_of_a_result(word, kept):
     assert without_folders(word) == kept
+
+
+def test_the_architecture_is_the_files_and_no_other_that_it_names(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"]["architecture"] = "svgg5"
+    (folder / "config.json").write_text(json.dumps(config))
+    zoo.save_checkpoint(tmp_path / "again", zoo.load(folder), tag="t2_test", data_cfg=DATA_CFG)
+    assert zoo.load(tmp_path / "again").pretrained_cfg["architecture"] == "sresnet19_w16_gs"
+
+
+def test_tied_weights_are_saved(model, tmp_path):
+    model.stages[0][0].conv1.weight = model.stages[0][0].conv2.weight
+    zoo.save_checkpoint(tmp_path, model, tag="t2_test", data_cfg=DATA_CFG)
+    again = zoo.load(tmp_path)
+    assert torch.equal(again.stages[0][0].conv1.weight, again.stages[0][0].conv2.weight)
+
+
+def test_a_constructor_may_read_a_row_of_numbers():
+    """Such as rates that grow with depth; not what has the size of a network."""
+    with WithoutMemory():
+        assert [rate.item() for rate in torch.linspace(0, 1, 3)] == [0, 0.5, 1]
+        assert torch.arange(10**9).is_meta
+        assert torch.zeros(3).is_meta

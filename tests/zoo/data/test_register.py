@@ -98,3 +98,11 @@ def test_names_that_cannot_be_are_refused(register):
             register(name, lambda root: None)
     with pytest.raises(ZooError, match="takes a function"):
         register("parity", _parts())
+
+
+def test_the_same_function_may_be_registered_again(register):
+    """A plugin that failed on a later line is run again, a notebook's cell twice."""
+    register("parity", _parts)
+    register("parity", _parts)
+    with pytest.raises(ZooError, match="already registered"):
+        register("parity", lambda root: _parts())

@@ -486,3 +486,34 @@ def test_a_shortcut_beside_a_repeated_current():
     x, r, norm = torch.randn(3, 4, 5, 5), torch.randn(6, 4, 5, 5), nn.BatchNorm2d(4)
     a, b = (LIF(2, kernel=kernel)(x, norm=norm, shortcut=r, repeat=True) for kernel in ("fused", "reference"))
     assert torch.equal(a, b)
+
+
+def test_a_default_device_is_none_of_the_kernels():
+    """What it makes beside its input lies where that does, or C++ would get another device's addresses."""
+    norm, x = nn.BatchNorm2d(3).eval(), torch.randn(8, 3, 4, 4)
+    norm.running_mean.fill_(1.0)
+    lif = LIF(4, kernel="fused")
+    expected = lif(x, norm=norm)
+    with torch.device("meta"):
+        assert torch.equal(lif(x, norm=norm), expected)
+        plif = create_neuron({"name": "plif"}, 4, "triangle", "fused").to_empty(device="cpu")
+    nn.init.zeros_(plif.w)
+    x.requires_grad_()
+    with torch.device("meta"):
+        (plif(x, norm=norm).sum()).backward()
+    assert x.grad.isfinite().all()
+
+
+def test_of_no_image_every_gradient_is_zero():
+    norm = nn.BatchNorm2d(8).eval()
+    LIF(4, kernel="fused")(torch.empty(0, 8, 4, 4, requires_grad=True), norm=norm).sum().backward()
+    assert torch.equal(norm.weight.grad, torch.zeros(8))
+    assert torch.equal(norm.bias.grad, torch.zeros(8))
+
+
+@pytest.mark.parametrize("scaling", [None, {"name": "window", "alpha": 0.5}])
+def test_a_second_derivative_is_an_error_and_no_wrong_number(scaling):
+    model, x = tiny(kernel="fused", scaling=scaling), torch.randn(2, 3, 16, 16, requires_grad=True)
+    (grad,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.square().sum().backward()

@@ -136,6 +136,13 @@ def test_plif_starts_at_its_decay_and_learns():
     assert plif.w.grad != 0
 
 
+def test_a_norm_of_no_shortcut_learns_nothing():
+    norm = torch.nn.BatchNorm2d(3)
+    for kernel in ("reference", "auto"):
+        create_neuron("lif", 2, "triangle", kernel)(torch.randn(4, 3, 2, 2), shortcut_norm=norm)
+    assert (norm.num_batches_tracked, norm.running_mean.abs().sum()) == (0, 0)
+
+
 def test_tau_is_another_way_to_say_decay():
     assert LIF(1, tau=2.0).decay == 0.5
     assert LIF(1, tau=4).decay == 0.75
@@ -154,6 +161,7 @@ def test_tau_is_another_way_to_say_decay():
         ({"name": "lif", "reset": "none"}, "hard"),
         ({"name": "if", "decay": 0.5}, "unknown key of neuron if 'decay'"),
         ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
+        ({"name": "lif", "decay": 1.0, "decay_input": True}, "give a decay below 1"),
         ({"name": "lif", "decay": 10**400}, "decay"),
         ({"name": "lif", "detach_reset": 1}, "detach_reset"),
         ({"name": ["lif"]}, "unknown neuron"),

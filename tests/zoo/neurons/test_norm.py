@@ -168,3 +168,13 @@ def test_spikingjelly_has_the_same_norms():
         theirs.scale.copy_(torch.rand(T))
         ours.p.copy_(theirs.scale)
     torch.testing.assert_close(ours(x.flatten(0, 1)), theirs(x).flatten(0, 1))
+
+
+def test_a_norm_that_somebody_watches_is_called():
+    norm, x = nn.BatchNorm2d(C), currents()
+    assert can_fuse(norm, x)
+    for watch in (norm.register_full_backward_hook, nn.modules.module.register_module_forward_hook):
+        handle = watch(lambda *_: None)
+        assert not can_fuse(norm, x)
+        handle.remove()
+        assert can_fuse(norm, x)

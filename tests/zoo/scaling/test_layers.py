@@ -286,3 +286,11 @@ def test_scaled_gradients_on_a_gpu_equal_the_cpus():
         gradients.append([p.grad.cpu() for p in model.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_data_parallel_is_refused_where_factors_are_kept():
+    """Its copies of a network would each keep and forget their own."""
+    layer = convolution(Scaling("window", 0.5, every=3))
+    layer.kept = layer.kept._replicate_for_data_parallel()
+    with pytest.raises(ZooError, match=r"does not run in DataParallel: use torchrun"):
+        gradient(layer, *example(KIND, 2, 4, (0.2, 0.3)))
