@@ -566,7 +566,7 @@ def test_the_recipe_of_a_model(model, recipe):
             "cifar10 --model max_resnet18_w32",  # has recipes, which start from weights
             [
                 "(max_resnet18_w32.t1_cifar10, ",
-                "max_resnet18_w32_gs.t4_cifar10: from other",
+                "max_resnet18_w32_gs.t4_cifar10_cycle2: from other",
                 "families.t4_cifar10 --model",
             ],
         ),
