@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
-from conftest import accuracy, assert_one_error, run_module
+from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
 from recipes.studies.ablation.differences import Difference, differences, holm, interval
@@ -289,3 +294,22 @@ def test_what_scaling_costs(tmp_path, capsys):
     assert found["plain"]["times_plain"] == 1
     with pytest.raises(ZooError, match="exact"):
         scaling_cost.main(["--rule", "local"])
+
+
+def test_ctrl_c_saves_the_runs(tmp_path):
+    """A terminal sends the signal to all of a group: the run must get it once, as twice is to stop at once."""
+    write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 500})
+    arguments = [sys.executable, "-m", "recipes.ablate", str(tmp_path / "plan.yaml"), "--work-dir", str(tmp_path)]
+    log = tmp_path / "plan" / "plain.seed3.log"
+    with subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(600):
+                if log.is_file() and "step/s" in log.read_text():
+                    break
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+    assert "stopped after step" in log.read_text()
+    assert (tmp_path / "plan" / "plain.seed3" / "state.safetensors").is_file()
