@@ -307,7 +307,7 @@ def test_ctrl_c_saves_the_runs(tmp_path):
                 if log.is_file() and "step/s" in log.read_text():
                     break
                 time.sleep(0.1)
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # as SIGINT, which pytest's workers let their children ignore
             assert process.wait(60) == 130
         finally:
             process.kill()
