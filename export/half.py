@@ -3,8 +3,8 @@
 A checkpoint of `weights: fp16` loses nothing: batch normalisation is not folded into them (see `export.norms`).
 Membrane potentials, thresholds and currents stay in float32, where a rounding would flip the decision to spike; so do
 the stem, whose rounding meets every image in full, and the classifier. ONNX Runtime casts the weights to float32 once,
-when it loads the file. To compute in half precision would be no gain on
-a CPU, whose provider casts all that a convolution reads and writes to float32 and back; and for bfloat16 it has none.
+when it loads the file. To compute in half precision would be no gain on a CPU, whose provider casts all that a
+convolution reads and writes to float32 and back; and for bfloat16 it has none.
 """
 
 from collections.abc import Iterable

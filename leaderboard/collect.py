@@ -164,8 +164,8 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
         if max(top1) - min(top1) > _TOLERANCE:
             _warn(f"{' and '.join(origins)} measure the same weights, yet top1 is {' and '.join(map(str, top1))}")
         runs[kept] = dict(group[kept])
-        # What an operation count of the same images left out, an older one may have.
         runs[kept]["first_measured"] = min(when(group[origin]) for origin in origins)
+        # What an operation count of the same images left out, an older one may have.
         same_images = [origin for origin in origins if group[origin]["images"] == group[kept]["images"]]
         for keys, known in ((_TRAINING + _RECIPE, origins), (tuple(COSTS), same_images)):
             for key in keys:

@@ -173,7 +173,7 @@ def test_a_new_classifier_has_no_labels_and_no_origin():
     assert model.weights_sha256
     model.reset_classifier(5)
     assert (model.pretrained_cfg["num_classes"], model.pretrained_cfg.get("label_names")) == (5, None)
-    assert model.weights_sha256 is None
+    assert model.weights_sha256 is model.training_args is None
 
 
 def test_names_of_networks_are_identifiers():

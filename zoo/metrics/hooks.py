@@ -36,7 +36,7 @@ class Counter:
         while self._handles:
             self._handles.pop().remove()
 
-    def _start(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """The network is called: its first argument is a batch of images."""
         self.images += len([*inputs, *named.values()][0])
 

@@ -103,9 +103,9 @@ class OperationCounter(Counter):
         for name, product in self._products.items():
             yield product.register_forward_pre_hook(self._multiply(name))
 
-    def _start(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         before = self.images
-        super()._start(_, inputs, named)
+        super()._start(model, inputs, named)
         self._batch, self._fired = self.images - before, False
 
     def _note_spikes(self, *_: Any) -> None:
