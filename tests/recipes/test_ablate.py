@@ -310,6 +310,6 @@ def test_ctrl_c_saves_the_runs(tmp_path):
             os.killpg(process.pid, signal.SIGTERM)  # as SIGINT, which pytest's workers let their children ignore
             assert process.wait(60) == 130
         finally:
-            process.kill()
+            process.terminate()  # which takes the run along, where it is not over
     assert "stopped after step" in log.read_text()
     assert (tmp_path / "plan" / "plain.seed3" / "state.safetensors").is_file()
