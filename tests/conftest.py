@@ -20,10 +20,17 @@ os.environ.setdefault("SNNZOO_CACHE", str(ROOT / ".cache"))  # kernels built onc
 import pytest
 import torch
 from forks import Forks, as_module
+from hypothesis import settings
 
 import zoo
 from zoo.family import plain_name
 from zoo.models.sresnet import SResNet
+
+# The same cases on every run, so that nobody's change fails by a case of chance; with
+# `--hypothesis-profile=explore` many new ones.
+settings.register_profile("same", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

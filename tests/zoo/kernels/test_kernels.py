@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from conftest import run_module, tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -75,7 +75,6 @@ SPECIAL = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     dtype=st.sampled_from(DTYPES),
@@ -117,7 +116,6 @@ def norm_for(channels, dtype, training, seed):
     return norm
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from([KINDS[0], KINDS[1], KINDS[3]]),
     dtype=st.sampled_from([torch.float32, torch.float64]),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from zoo.errors import ZooError
@@ -26,7 +26,6 @@ def by_hand(x, decay, threshold, reset, decay_input):
     return spikes
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     currents=st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=1, max_size=6),
     decay=st.floats(0, 1),
@@ -35,6 +34,7 @@ def by_hand(x, decay, threshold, reset, decay_input):
     decay_input=st.booleans(),
 )
 def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_input):
+    assume(not (decay_input and decay == 1))  # refused: currents times 0
     x = torch.tensor(currents, dtype=torch.float64)
     lif = LIF(len(x), decay=decay, threshold=threshold, reset=reset, decay_input=decay_input, kernel="reference")
     expected = [by_hand(x[:, i].tolist(), decay, threshold, reset, decay_input) for i in range(3)]
