@@ -14,7 +14,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """
     first = results[0]
     for result in results[1:]:
-        for key in ("dataset", "split", "images"):
+        for key in ("dataset", "data_sha256", "split", "images"):
             if result[key] != first[key]:
                 raise ZooError(f"results of {key} {quoted(first[key])} and {quoted(result[key])} have no difference")
     lines = [f"{'model':<28} {'seed':>4} {'top-1 %':>16} {'spikes/image':>20} {'train s':>8}"]

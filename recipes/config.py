@@ -175,6 +175,9 @@ class Recipe:
         if self.tag is not None and not re.fullmatch(TAG, self.tag):
             form = "letters, digits, '_', '-' and, but for the first, '.', at most 100"
             raise ZooError(f"recipe key tag may hold {form}, not {quoted(self.tag)}")
+        if "." in self.model:
+            init = f"--init {self.model} starts from its weights"
+            raise ZooError(f"recipe key model takes an architecture, not the checkpoint {quoted(self.model)}: {init}")
         if self.optimizer == "sgd" and self.momentum == 0:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
         check_keywords(self.model_args or {}, "recipe key model_args")
@@ -249,7 +252,8 @@ def _check_phase(phase: Any, full_size: int) -> None:
         if key == "alpha":
             check_number("alpha of a phase", value, low, high)
         elif type(value) is not int or not low <= value <= high:
-            raise ZooError(f"{key} of a phase must be a whole number from {low} to {high}, not {quoted(value)}")
+            whose = "; of larger images, img_size says their size" if key == "size" else ""
+            raise ZooError(f"{key} of a phase must be a whole number from {low} to {high}, not {quoted(value)}{whose}")
 
 
 # From key to smallest and largest value.

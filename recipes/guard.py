@@ -19,7 +19,7 @@ from zoo.errors import ZooError, out_of_memory
 from zoo.network import SpikingNetwork
 
 from .config import Recipe, list_recipes
-from .occupied import OccupiedError
+from .occupied import alone_in
 from .state import has_state
 
 FLAGSHIP = "sresnet19_gs"
@@ -200,21 +200,25 @@ def memory_named(recipe: Recipe) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_trace(out: Path) -> Iterator[None]:
-    """Take back what a run has written into `out` if it ends before its first training state is saved."""
+def run_directory(out: Path) -> Iterator[None]:
+    """Make a run directory and keep others out, see `alone_in`; a start that fails leaves nothing there."""
     fresh = [path for path in (out, *out.parents) if not path.exists()]
-    recipe = out / "recipe.yaml"
-    ours = not recipe.exists()
+    with alone_in(out), _no_trace(out, fresh):  # in this order: what is taken back is still ours
+        yield
+
+
+@contextlib.contextmanager
+def _no_trace(out: Path, fresh: list[Path]) -> Iterator[None]:
+    """Take back what a run has written into `out` if it ends before its first training state is saved."""
+    ours = [file for name in ("recipe.yaml", "summary.csv") if not (file := out / name).exists()]
     try:
         yield
-    except OccupiedError:
-        raise
     except BaseException:
         if not has_state(out):
             if out in fresh:
                 shutil.rmtree(out, ignore_errors=True)
-            elif ours:
-                recipe.unlink(missing_ok=True)
+            for file in ours:
+                file.unlink(missing_ok=True)
             for path in fresh[1:]:
                 with contextlib.suppress(OSError):
                     path.rmdir()

@@ -40,7 +40,7 @@ class RunState:
     parts: dict[str, Any]
     """model, optimizer, scaler, perhaps ema: whatever has a state_dict."""
     running: Tensor
-    """Sums of loss and of accuracy over the steps of this epoch, and their number: of this process alone."""
+    """Sums of loss and of accuracy over the steps of this epoch, and their number."""
     step: int = 0
     """All randomness of a step is seeded from (seed, rank, step), so this number is the whole position."""
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -23,30 +23,30 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import zoo
-from zoo.checkpoint import CONFIG, WEIGHTS, config_of
-from zoo.data import DataSet, dataset_name, load_dataset, normalisation, split
+from zoo.checkpoint import CONFIG, config_of
+from zoo.data import DataSet, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
-from zoo.files import atomic_write, dump_yaml, read_json, write_json
+from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
-from zoo.plugins import load_plugin, loaded_plugins, warn_of_changes
+from zoo.plugins import load_plugin
 from zoo.provenance import provenance
 from zoo.record import accuracy_record, seal
 
 from . import augment
 from .compare import said
-from .config import DEFAULTS, PLACE, SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
+from .config import SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .finetune import freeze
-from .guard import FiniteGuard, memory_named, no_trace, seconds_per_step, steps_left, tell_length
-from .initial import create, start_from, taken_over
+from .guard import FiniteGuard, memory_named, run_directory, seconds_per_step, steps_left, tell_length
+from .initial import Beginning, create
 from .interrupt import Interrupt
-from .lineage import Ancestor, find_run, identity, lineage
-from .occupied import alone_in
+from .lineage import identity
 from .precision import amp_dtype, amp_name
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
-from .state import BEFORE, RunState, has_state, last_state
+from .resume import RESULT, check_fits, complete, note_changes, saved_state, write_recipe
+from .state import BEFORE, RunState
 from .step import augmented, forward, loss_of, one_hot, seed
 
 
@@ -60,7 +60,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     keep_memory()
     try:
         out = Path(recipe.out or "")
-        with no_trace(out), alone_in(out) if rank == 0 else contextlib.nullcontext(), memory_named(recipe):
+        with run_directory(out) if rank == 0 else contextlib.nullcontext(), memory_named(recipe):
             return _train(recipe, rank, world, device)
     finally:
         stop_processes()
@@ -92,20 +92,17 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 
     # Model, optimiser, schedule.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    source = zoo.load(recipe.init) if recipe.init else None
-    taken = taken_over(recipe, source)
+    saved = saved_state(out, recipe, rank)
+    beginning = Beginning.again(saved["beginning"]) if saved and "beginning" in saved else Beginning.of(recipe)
     seed(recipe.seed)
-    model = create(recipe, data, taken).to(device)
+    model = create(recipe, data, beginning.taken).to(device)
     mean, std = normalisation(model, data.mean, data.std)
     data = data._replace(mean=mean, std=std)
     _check_phases(model, recipe, device, batch_size // world)
     config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
     frozen = freeze(model, recipe.freeze)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
-    say = rank == 0 and not has_state(out)
-    init_sha256 = start_from(source, recipe, model, taken, say=say) if source else None
-    chain = lineage(find_run(recipe.init)) if recipe.init else ()
-    saved = _open_run(out, recipe, rank)
+    beginning.load_into(model, recipe, say=rank == 0 and not saved)
     if recipe.channels_last:
         cast(Any, model).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
@@ -137,26 +134,19 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     if ema:
         parts["ema"] = ema.module
     about = {"recipe": recipe.to_dict(), "origin": origin, "world": world, "data_sha256": data.sha256}
+    about |= {"beginning": beginning.to_dict()}
     run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
     if saved:
-        if saved["world"] != world:
-            raise ZooError(f"{out} was started with {saved['world']} process(es), not {world}: cannot resume")
-        if saved["step"] > total:
-            raise ZooError(f"{out} is at step {saved['step']} of {total}: its training state is of another run")
-        if saved.get("data_sha256", data.sha256) != data.sha256:
-            raise ZooError(f"{out} was started on other images of {data.name} than there are now: cannot resume")
-        if saved["step"] == total and (out / "result.json").exists():
-            print(f"nothing left to do in {out}: the run is complete", flush=True)
-            return dict(read_json(out / "result.json"))
-        before = saved["origin"].get("plugins") or []
-        warn_of_changes(before, str(out))
-        later = [plugin for plugin in loaded_plugins() or [] if plugin not in before]
-        saved["origin"]["plugins"] = [*before, *later] or None  # it was trained with both
+        check_fits(saved, out, about, total)
+        if saved["step"] == total and (out / RESULT).exists():
+            return complete(out, recipe)
+        note_changes(saved["origin"], origin, out, say=rank == 0)
         run.restore(saved)
         _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
         model.load_scaling_state(saved["scaling"])
 
     if rank == 0:
+        write_recipe(out, recipe, saved)
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
         how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
         print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
@@ -208,7 +198,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     ema.update(model, step=run.step)
 
                 right = (logits.detach().mean(0).argmax(1) == y).double().mean()
-                run.running += torch.stack([loss.detach().double(), right, torch.ones_like(right)])
+                # At once, and not at the end of an epoch: the state that one process saves is that of all.
+                run.running += mean_over_processes(torch.stack([loss.detach().double(), right, torch.ones_like(right)]))
                 bar.update()
                 due = interrupt.noted or time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                 if rank == 0 and due and run.step % steps_per_epoch:
@@ -218,7 +209,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
             guard.settle(run.step)
-            loss_sum, right_sum, count = mean_over_processes(run.running).tolist()
+            loss_sum, right_sum, count = run.running.tolist()
             row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimizer.param_groups)}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
             if len(held_out[0]) and rank == 0:
@@ -245,7 +236,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         writer.close()
     if rank != 0:
         return {}
-    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, init_sha256, chain)
+    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, beginning)
 
 
 def _finish(
@@ -255,15 +246,14 @@ def _finish(
     data: DataSet,
     train_images: int,
     held_out: tuple[Tensor, Tensor],
-    init_sha256: str | None,
-    chain: tuple[Ancestor, ...],
+    beginning: Beginning,
 ) -> dict[str, Any]:
     """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
     _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
     extra: dict[str, Any] = {"recipe": recipe.settings}
-    started_from = {"started_from": [ancestor._asdict() for ancestor in chain]}
-    extra |= {"init_sha256": init_sha256, **started_from} if recipe.init else {}
+    started_from = {"started_from": [ancestor._asdict() for ancestor in beginning.chain]}
+    extra |= {"init_sha256": beginning.sha256, **started_from} if recipe.init else {}
     dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
     weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=_data_cfg(data), dtype=dtype, **extra)
     (out / BEFORE).unlink(missing_ok=True)  # of use no more
@@ -288,30 +278,6 @@ def _data_cfg(data: DataSet) -> dict[str, Any]:
     """What a checkpoint remembers of its data."""
     about = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
     return about | folder_cfg(data.size)
-
-
-def _open_run(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
-    """The saved state to go on from, or None for a new run; refuses to mix two runs in one directory."""
-    if has_state(out) and not recipe.resume:
-        raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
-    if not has_state(out):
-        if made := [name for name in (WEIGHTS, "result.json") if (out / name).exists()]:
-            what = f"{out} holds a {made[0]} and no training state to go on from"
-            raise ZooError(f"{what}: name another directory (--out); --init {out} starts from its weights")
-        if rank == 0:
-            if recipe.resume:
-                print(f"nothing to resume in {out}: starting from the beginning", flush=True)
-            # The first file of a run, so that a directory that cannot be written is known before the work.
-            atomic_write(out / "recipe.yaml", dump_yaml(recipe.to_dict()))
-        return None
-    saved = last_state(out, rank)
-    for key, value in recipe.to_dict().items():
-        before = saved["recipe"].get(key, DEFAULTS[key])
-        if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move
-            continue
-        if before != value and key not in PLACE and key != "weights":  # which play no part before the end
-            raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
-    return saved
 
 
 @torch.no_grad()

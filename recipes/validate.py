@@ -28,8 +28,8 @@ def validate(
         limit: only the first so many test images, 0 for all.
 
     Raises:
-        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number, or a
-            folder's in their names.
+        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number or
+            names.
     """
     model = zoo.load(name).to(pick_device(device))
     cfg: dict[str, Any] = model.pretrained_cfg
@@ -37,9 +37,10 @@ def validate(
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
     labels = cfg.get("label_names") or data.classes
-    if dataset.startswith(PREFIX) and labels != data.classes:
+    if labels != data.classes:
         first = next(pair for pair in zip(labels, data.classes, strict=True) if pair[0] != pair[1])
-        raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: rename its folders")
+        fix = "rename its folders" if dataset.startswith(PREFIX) else "name a data set of the network's classes"
+        raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: {fix}")
     images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, *normalisation(model), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}

@@ -132,7 +132,7 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
 
 
 def _report(message: str) -> int:
-    rank = os.environ.get("RANK", "0")
-    if not rank.isdecimal() or int(rank) == 0:  # of several processes one speaks
-        print(f"error: {ZooError(message)}", file=sys.stderr)
+    rank, several = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1") != "1"
+    which = f"[process {shown(rank)}] " if several and rank != "0" else ""  # what is wrong may be wrong for one alone
+    print(f"{which}error: {ZooError(message)}", file=sys.stderr)
     return 2

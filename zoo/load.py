@@ -99,7 +99,7 @@ def check_name(name: str) -> None:
     """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
     architecture, tag = split_model_name_tag(name)
     if architecture not in ARCHITECTURES:
-        raise one_of("model", architecture, sorted(ARCHITECTURES))
+        raise one_of("model", architecture or name, sorted(ARCHITECTURES))
     tags = [other.partition(".")[2] for other in pretrained_names() if other.startswith(f"{architecture}.")]
     if tag and tag not in tags:
         if not tags:

@@ -20,4 +20,9 @@ def write_page(file: Path, text: str, check: bool) -> None:
     if not check:
         atomic_write(file, text)
     elif not file.exists() or file.read_text() != text:
-        raise ZooError(f"{file} is not what its result files say: python -m recipes.studies --render writes it")
+        raise outdated(file)
+
+
+def outdated(file: Path) -> ZooError:
+    """The error for a page or picture that is not what its result files say."""
+    return ZooError(f"{file} is not what its result files say: python -m recipes.studies --render writes it")

@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
+from recipes.studies.ablation.ablate import ablate
 from recipes.studies.ablation.differences import Difference, differences, holm, interval
 from recipes.studies.ablation.page import render
 from recipes.studies.ablation.plan import PLANS, load_plan
@@ -198,6 +199,25 @@ def test_files_that_are_no_results(tmp_path, change, words):
         render(plan)
 
 
+def test_a_broken_result_of_another_arm_is_found_before_the_work(tmp_path):
+    plan = load_plan(write(tmp_path))
+    plan.folder.mkdir()
+    (plan.folder / "window.seed3.json").write_text("{}")
+    with pytest.raises(ZooError, match="move it away"):
+        ablate(plan, 1, tmp_path / "runs", ["plain"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_picture_of_other_results_is_outdated(tmp_path):
+    plan = load_plan(write(tmp_path))
+    fill(plan, {"plain": {3: 50.0}}, {"plain": {3: 1.0}})
+    render(plan)
+    render(plan, check=True)
+    (plan.folder / "plot.svg").write_text("<svg/>")
+    with pytest.raises(ZooError, match=r"plot\.svg is not what its result files say"):
+        render(plan, check=True)
+
+
 def test_no_percentage_of_a_network_that_never_spiked(tmp_path):
     plan = load_plan(write(tmp_path))
     fill(plan, {"plain": {3: 50.0}, "window": {3: 51.0}}, {"plain": {3: 0.0}, "window": {3: 1.0}})
@@ -311,5 +331,6 @@ def test_ctrl_c_saves_the_runs(tmp_path):
             assert process.wait(60) == 130
         finally:
             process.terminate()  # which takes the run along, where it is not over
+    assert log.read_text().startswith("== started ")
     assert "stopped after step" in log.read_text()
     assert (tmp_path / "plan" / "plain.seed3" / "state.safetensors").is_file()

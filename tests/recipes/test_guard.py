@@ -15,7 +15,7 @@ from torch import nn
 
 import recipes.guard
 from recipes.config import Recipe
-from recipes.guard import FiniteGuard, blame, memory_named, no_trace, seconds_per_step
+from recipes.guard import FiniteGuard, blame, memory_named, run_directory, seconds_per_step
 from recipes.occupied import alone_in
 from recipes.state import BEFORE, STATE, _read, last_state, load_state, save_state
 from recipes.train import train
@@ -176,13 +176,28 @@ def test_what_was_there_before_a_start_stays(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     def start():
-        with no_trace(tmp_path):
+        with run_directory(tmp_path):
             (tmp_path / "recipe.yaml").write_text("x")
+            (tmp_path / "summary.csv").write_text("x")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         start()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_a_start_that_fails_takes_back_is_still_its_own(tmp_path, monkeypatch):
+    out, tidy = tmp_path / "x", shutil.rmtree
+
+    def rmtree(path, **how):
+        with pytest.raises(ZooError, match="another process"), alone_in(out):
+            pass
+        tidy(path, **how)
+
+    monkeypatch.setattr("recipes.guard.shutil.rmtree", rmtree)
+    with pytest.raises(ZooError, match="failed"), run_directory(out):
+        raise ZooError("failed")
+    assert not out.exists()
 
 
 def test_a_run_without_its_state_is_not_overwritten(tmp_path):

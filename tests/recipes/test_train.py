@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,11 +31,12 @@ from recipes.start import pick
 from recipes.state import has_state, last_state, load_state, save_state
 from recipes.step import forward
 from recipes.train import train
-from zoo.data import normalisation
+from zoo.data import load_dataset, normalisation
 from zoo.errors import ZooError
 from zoo.family import GS
 from zoo.files import sha256_of
 from zoo.network import SpikingNetwork
+from zoo.provenance import provenance
 from zoo.record import COSTS, REQUIRED, check, content_sha256
 
 SHORT = {
@@ -242,8 +244,12 @@ def test_a_run_that_is_told_to_stop_ends_with_a_state_of_this_step(step, name, r
     watch = FiniteGuard.watch
     monkeypatch.setattr(FiniteGuard, "watch", told)
     settings = json.loads((run[0] / "config.json").read_text())["recipe"] | {"out": str(tmp_path / "x")}
-    with pytest.raises(SystemExit) as stopped:
-        train(Recipe(**settings))
+    before = signal.signal(getattr(signal, name), signal.default_int_handler)  # pytest's workers may ignore it
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train(Recipe(**settings))
+    finally:
+        signal.signal(getattr(signal, name), before)
     assert stopped.value.code == 128 + getattr(signal, name)
     assert f"stopped after step {step}; --resume" in capsys.readouterr().err
     assert load_state(tmp_path / "x" / "state.safetensors")["step"] == step
@@ -267,6 +273,33 @@ def test_a_complete_run_is_not_measured_again(run, capsys):
     recipe = json.loads((out / "config.json").read_text())["recipe"] | {"out": str(out), "resume": True}
     assert train(Recipe(**recipe)) == result
     assert "the run is complete" in capsys.readouterr().out
+    stored, said = (out / "config.json").read_bytes(), (out / "recipe.yaml").read_bytes()
+    with pytest.raises(ZooError, match="is complete, with weights = 'fp32', not 'fp16'"):
+        train(Recipe(**recipe | {"weights": "fp16"}))
+    assert ((out / "config.json").read_bytes(), (out / "recipe.yaml").read_bytes()) == (stored, said)
+
+
+def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(tmp_path, monkeypatch, capsys):
+    """Where `init` points, other weights may lie by now, or none; code, machine and precision may have changed, too."""
+    few = SHORT | {"train_images": 32, "test": False}
+    source = {"out": str(tmp_path / "source"), "epochs": 1, "model_args": {"hidden": 16}}
+    train(Recipe(**few | source))
+    first = sha256_of(tmp_path / "source" / "model.safetensors")
+    settings = few | {"out": str(tmp_path / "x"), "init": str(tmp_path / "source"), "test": True}
+    _stop_after(settings, 1)
+    shutil.rmtree(tmp_path / "source")
+    monkeypatch.setattr("recipes.train.provenance", lambda: provenance() | {"commit": "0" * 40})
+    result = train(Recipe(**settings | {"resume": True, "weights": "fp16"}))
+    config = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert (config["init_sha256"], config["started_from"][0]["weights_sha256"]) == (first, first)
+    assert config["model_args"]["hidden"] == 16  # as the recipe is silent
+    assert result["commit"] != "0" * 40
+    assert [start["commit"] for start in result["resumed_with"]] == ["0" * 40]
+    assert check(json.loads((tmp_path / "x" / "result.json").read_text()), "result.json") == result
+    told = capsys.readouterr().err
+    assert "goes on with another commit than before" in told
+    assert "weights = 'fp32': from now on 'fp16'" in told
+    assert load_recipe(str(tmp_path / "x" / "recipe.yaml")).weights == "fp16"
 
 
 def test_the_learning_rate_ends_near_its_minimum(run):
@@ -465,12 +498,31 @@ def test_two_processes_finish_an_ordinary_run(tmp_path):
     assert json.loads((tmp_path / "x" / "result.json").read_text())["images"] == 360
 
 
+@pytest.mark.slow
+def test_two_processes_that_are_killed_in_mid_epoch_log_the_whole_epoch(tmp_path):
+    run = ("-m", "recipes.train", "sresnet19_w16_gs.t2_cifar10")
+    assert torchrun(*run, *flags(tmp_path / "whole")).returncode == 0
+    killed = ROOT / "tests" / "recipes" / "killed_at.py"
+    args = flags(tmp_path / "x", checkpoint_minutes=0)
+    assert torchrun(str(killed), "3", "sresnet19_w16_gs.t2_cifar10", *args).returncode != 0
+    assert load_state(tmp_path / "x" / "state.safetensors")["step"] == 2
+    assert torchrun(*run, *args, "--resume").returncode == 0
+    logs = [(tmp_path / name / "summary.csv").read_text().split() for name in ("whole", "x")]
+    without_seconds = [[line.rsplit(",", 1)[0] for line in log] for log in logs]
+    assert without_seconds[0] == without_seconds[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nosuch"], ["nosuch"]),
         (["sresnet19_w16_gs.t2_cifar10", "--epochz", "1"], ["--epochz"]),
         (["sresnet19_w16_gs.t2_cifar10", "--model", "sresnet91"], ["sresnet91"]),
+        (["sresnet19_w16_gs.t2_cifar10", "--model", "../../x"], ["architecture", "../../x"]),
+        (
+            ["sresnet19_w16_gs.t2_cifar10", "--model", "sresnet19_w16.t2_cifar10"],
+            ["architecture", "--init sresnet19_w16.t2_cifar10"],
+        ),
         (["sresnet19_w16_gs.t2_cifar10", "--dataset", "cifar11"], ["cifar11", "cifar10"]),
         (["sresnet19_w16_gs.t2_cifar10", "--data-dir", "/nowhere"], ["/nowhere", "cifar-10-batches-py"]),
         (["sresnet19_w16_gs.t2_cifar10", "--timesteps", "0"], ["timesteps", "0"]),
@@ -511,8 +563,17 @@ def test_a_result_file_is_known_to_be_none_before_the_work(monkeypatch, tmp_path
         validate.main(["sresnet19_w16", "--dataset", "digits", "--json", str(tmp_path)])
 
 
-def test_validate_refuses_other_classes_and_names(run):
+def test_validate_refuses_other_classes_and_names(run, monkeypatch):
     out, _ = run
+    digits = load_dataset("digits")
+    for classes, words in (
+        (digits.classes[1:], "has 10 classes, digits has 9"),
+        (["zero", *digits.classes[1:]], "calls a class '0' that digits calls 'zero'"),
+    ):
+        other = digits._replace(classes=classes)
+        monkeypatch.setattr(validate, "load_dataset", lambda *_, other=other, **__: other)
+        with pytest.raises(ZooError, match=words):
+            validate.validate(str(out), "digits")
     assert_one_error(run_module("recipes.validate", "sresnet19", "--dataset", "digits"), "no published weights")
     assert_one_error(run_module("recipes.validate", str(out), "--dataset", "digit"), "digits")
     assert_one_error(run_module("recipes.validate", "nothing/here", "--dataset", "digits"), "nothing/here")

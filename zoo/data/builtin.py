@@ -1,13 +1,14 @@
 """CIFAR-10 and CIFAR-100 from torchvision's files, and scikit-learn's digits."""
 
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
-from ..errors import ZooError
+from ..errors import ZooError, one_line
 from .dataset import SIZE, DataSet, make_dataset
 
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -25,12 +26,15 @@ def load_builtin(name: str, root: str | None, download: bool) -> DataSet:
     kind = _CIFAR[name]
     try:
         if download:
-            Path(root).mkdir(parents=True, exist_ok=True)
+            Path(root).expanduser().mkdir(parents=True, exist_ok=True)
         train, test = (kind(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
         wanted = f"the folder {kind.base_folder} with torchvision's files (their md5 sums are checked)"
         lost = f"no intact {name} below {root!r}: expected {wanted}; --download true fetches them"
         raise ZooError(lost) from error
+    except URLError as error:
+        lost = f"cannot download {name} from {kind.url} ({one_line(error)})"
+        raise ZooError(f"{lost}: try again, or put {kind.base_folder} of another machine below {root!r}") from error
     images = [torch.from_numpy(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))) for part in (train, test)]
     labels = [torch.tensor(part.targets) for part in (train, test)]
     return make_dataset(name, list(train.classes), (images[0], labels[0]), (images[1], labels[1]))

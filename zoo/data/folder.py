@@ -1,7 +1,7 @@
 """Images of your own: DIR/train/CLASS/*, and DIR/val/CLASS/*, DIR/test/CLASS/* or both (torchvision's ImageFolder).
 
-A file belongs to the data if its name ends as one of `SUFFIXES`, in a class's folder or below it; names that start with
-a dot do not count.
+A file belongs to the data if its name ends as one of `SUFFIXES`, in a class's folder or below it, through links, too;
+names that start with a dot do not count.
 """
 
 import os
@@ -78,12 +78,15 @@ def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
 
 def _files(part: Path) -> dict[str, list[Path]]:
     """From each class, sorted, to its files, sorted."""
-    found, left_out = {}, 0
+    found, left_out, loose = {}, 0, 0
     for folder in sorted(part.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
+        if folder.name.startswith("."):
+            continue
+        if not folder.is_dir():
+            loose += folder.name.lower().endswith(SUFFIXES)
             continue
         files = []
-        for where, folders, names in os.walk(folder):
+        for where, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             seen = [name for name in sorted(names) if not name.startswith(".")]
             images = [Path(where, name) for name in seen if name.lower().endswith(SUFFIXES)]
@@ -96,7 +99,13 @@ def _files(part: Path) -> dict[str, list[Path]]:
         raise ZooError(f"{part} holds no folder with images: it needs one for each class")
     if left_out:
         print(f"{part}: left out {left_out} file(s) whose names are not those of images", file=sys.stderr)
+    if loose:
+        print(f"{part}: left out {loose} image(s) that are in no class's folder", file=sys.stderr)
     return found
+
+
+def _unreadable(error: OSError) -> None:
+    raise ZooError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def _check_same(root: Path, part: str, classes: list[str], others: list[str]) -> None:

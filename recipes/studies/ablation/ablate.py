@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from ...processes import same_modules
 from .page import render
 from .plan import Plan, Run, load_plan
 
+_STARTED = "== started "
+
 
 def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = None) -> None:
     """Run what of a plan has no result yet, `workers` at a time, then render its page.
@@ -39,8 +42,9 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
     Raises:
         ZooError: some run failed, or a result file is of another recipe than the plan says.
     """
+    missing = [run for run in plan.runs if not plan.result_of(run)]  # of all arms: the page needs every result sound
     wanted = [run for run in plan.runs if arms is None or run.arm in arms]
-    todo = [run for run in wanted if not plan.result_of(run)]
+    todo = [run for run in wanted if run in missing]
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     active: dict[subprocess.Popen[bytes], Run] = {}
@@ -76,7 +80,9 @@ def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Pope
     recipe = atomic_write(work / f"{run.name}.yaml", dump_yaml(run.recipe.to_dict()))
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
-    with open(work / f"{run.name}.log", "wb") as log:
+    with open(work / f"{run.name}.log", "ab") as log:
+        log.write(f"{_STARTED}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+        log.flush()
         # A group of its own: Ctrl-C would meet it at once and, with the signal from here, twice, which ends it unsaved.
         return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0)
 
@@ -101,7 +107,7 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
+    lines = log.read_text(errors="replace").rpartition(_STARTED)[2].split("\n")
     return next((line for line in reversed(lines) if line.startswith("error: ")), f"see {log}")
 
 
@@ -125,5 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     plan = load_plan(options.plan)
     if unknown := [arm for arm in options.arms or [] if arm not in plan.arms]:
         raise one_of(f"arm of {plan.name}", unknown[0], plan.arms)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and takes the runs along
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C, and take the runs along
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     ablate(plan, options.workers, Path(options.work_dir) / plan.name, options.arms)

@@ -1,12 +1,13 @@
 """What an ablation found: tables of arms and of paired differences, and a plot of accuracy against spikes."""
 
 import io
+import json
 import statistics
 from typing import Any
 
-from zoo.files import atomic_write
+from zoo.files import atomic_write, sha256_of
 
-from ..pages import row, write_page
+from ..pages import outdated, row, write_page
 from .differences import differences, interval, p_value
 from .plan import PLANS, Plan, load_plan
 
@@ -15,11 +16,15 @@ def render(plan: Plan, check: bool = False) -> None:
     """Write README.md and plot.svg into the plan's folder.
 
     Raises:
-        ZooError: `check`, and README.md is not what the results say.
+        ZooError: `check`, and they are not what the results say.
     """
     write_page(plan.folder / "README.md", _page(plan), check)
+    file, points = plan.folder / "plot.svg", _points(plan)
+    drawn = sha256_of(json.dumps(points).encode())  # other versions of matplotlib draw the same points in other bytes
     if not check:
-        atomic_write(plan.folder / "plot.svg", _plot(plan))
+        atomic_write(file, _plot(plan.name, points, drawn))
+    elif not file.exists() or drawn not in file.read_text():
+        raise outdated(file)
 
 
 def render_plans(check: bool) -> None:
@@ -69,24 +74,27 @@ def _cells(found: list[dict[str, Any]]) -> list[str]:
     return [f"{top1.mean:.2f}{next(half)}", f"{spikes.mean:,.0f}{next(half)}", f"{loss:.3f}", f"{seconds / 60:.1f}"]
 
 
-def _plot(plan: Plan) -> bytes:
+def _points(plan: Plan) -> dict[str, list[list[float]]]:
+    """From each arm that has results to their spikes and their accuracies."""
+    found = {arm: list(plan.results(arm).values()) for arm in plan.arms}
+    return {arm: [[r[key] for r in rs] for key in ("spikes_per_image", "top1")] for arm, rs in found.items() if rs}
+
+
+def _plot(name: str, points: dict[str, list[list[float]]], drawn: str) -> bytes:
     import matplotlib as mpl  # here, as it takes a second and training needs none of it
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = plan.name  # the same file from the same results
+    mpl.rcParams["svg.hashsalt"] = name  # the same file from the same results
     axes = (figure := Figure((8, 5), layout="constrained")).subplots()
-    for i, arm in enumerate(plan.arms):
-        if not (found := list(plan.results(arm).values())):
-            continue
-        x, y = [r["spikes_per_image"] for r in found], [r["top1"] for r in found]
+    for i, (arm, (x, y)) in enumerate(points.items()):
         colour, marker = f"C{i % 10}", "osD^vPX"[i // 10 % 7]
         axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=4)
         a, b = interval(x), interval(y)
         axes.errorbar(a.mean, b.mean, b.half, a.half, marker, color=colour, capsize=3, label=arm)
     axes.set(xlabel="spikes per image", ylabel="top-1 (%)")
-    axes.set_title(f"{plan.name}: a small mark per run, a large one per arm")
+    axes.set_title(f"{name}: a small mark per run, a large one per arm")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Description": drawn})
     return out.getvalue()

@@ -155,8 +155,14 @@ def test_files_that_are_no_images_are_left_out_aloud(tmp_path, capsys):
         (root / "train" / "rose" / name).write_text("x")
     (root / "train" / "rose" / "more").mkdir()
     Image.new("RGB", (9, 9)).save(root / "train" / "rose" / "more" / "X.PNG")
-    assert len(load_dataset(f"folder:{root}").train_images) == 13
-    assert "left out 1 file" in capsys.readouterr().err
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "elsewhere" / "linked.png")
+    (root / "train" / "rose" / "link").symlink_to(tmp_path / "elsewhere")
+    Image.new("RGB", (9, 9)).save(root / "train" / "loose.png")
+    assert len(load_dataset(f"folder:{root}").train_images) == 14
+    told = capsys.readouterr().err
+    assert "left out 1 file" in told
+    assert "left out 1 image(s) that are in no class's folder" in told
 
 
 def test_too_little_memory_is_said_before_anything_is_decoded(flowers, monkeypatch):
