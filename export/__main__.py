@@ -35,7 +35,7 @@ by the rate of differing spikes and predicted classes on the real weights.
 
 _ONNX_ONLY = {
     "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False, "rate_map": None,
-    "step_logits": False, "data": None,
+    "step_logits": False, "data": None, "data_dir": None, "limit": None, "calibration_images": None,
 }  # fmt: skip
 """Options of ONNX alone, and their values by default."""
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     text = "data set whose training images these are (that of the training), or FILE.npz"
     parser.add_argument("--calibration", metavar="DATA", help=text)
     text = "how many of them (256)"
-    parser.add_argument("--calibration-images", type=int, default=256, metavar="N", help=text)
+    parser.add_argument("--calibration-images", type=int, metavar="N", help=text)
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
@@ -67,18 +67,15 @@ def main(argv: list[str] | None = None) -> None:
         "--data", help="verify on cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz (default: noise)"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
-    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="the first N images only (1000)")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
     if args.json:
-        check_writable(args.json)
-    if args.calibration and args.precision != "int8" and args.to == "onnx":
-        raise ZooError(f"--calibration {args.calibration} is for --precision int8, not {args.precision}")
+        check_writable(args.json, args.output)
+    _check_options(args)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":
-        if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
-            raise ZooError(f"--{given[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
         report = to_nir(model, args.output)
         if args.json:
             write_json(args.json, report | provenance())
@@ -86,17 +83,36 @@ def main(argv: list[str] | None = None) -> None:
         return
     images = None
     if args.data:
-        images = load_images(args.data, args.data_dir, args.limit, input_size(model)).images
+        limit = 1000 if args.limit is None else args.limit
+        images = load_images(args.data, args.data_dir, limit, input_size(model)).images
         check_images(images, input_size(model))
         images = normalise(images, *normalisation(model))
     calibration = None
     if args.precision == "int8":
-        calibration = training_images(model, args.calibration, args.data_dir, args.calibration_images)
+        count = 256 if args.calibration_images is None else args.calibration_images
+        calibration = training_images(model, args.calibration, args.data_dir, count)
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "rate_map", "step_logits")}
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())
     print(summary(report, args.output))
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise ZooError for an option that would do nothing."""
+    if args.to == "nir":
+        if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
+            raise ZooError(f"--{given[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
+        return
+    int8 = args.precision == "int8"
+    for option, wanted, what in (
+        ("limit", args.data, "--data"),
+        ("calibration", int8, "--precision int8"),
+        ("calibration_images", int8, "--precision int8"),
+        ("data_dir", args.data or int8, "--data or --precision int8"),
+    ):
+        if (value := getattr(args, option)) is not None and not wanted:
+            raise ZooError(f"--{option.replace('_', '-')} {value} is for {what}: give it, or leave it out")
 
 
 def summary(report: dict[str, Any], path: str) -> str:

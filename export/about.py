@@ -16,6 +16,7 @@ from .counts import add_spike_outputs
 from .graph import LAYOUT, PRECISION, PRECISIONS, SPIKE_VALUES
 from .session import create_session, run_session
 
+PRODUCER = "snn-zoo"
 TRAINING = ("epochs", "seed", "test_reads")
 """Metadata keys that a file has only if its checkpoint tells them."""
 
@@ -70,8 +71,8 @@ _JSON = {
 
 
 def is_ours(proto: onnx.ModelProto) -> bool:
-    """Whether a graph has any of the metadata of a file from `to_onnx`."""
-    return any(p.key in About._fields for p in proto.metadata_props)
+    """Whether a graph says that it is a file from `to_onnx`."""
+    return proto.producer_name == PRODUCER or any(p.key == SPIKE_VALUES for p in proto.metadata_props)
 
 
 def read_about(proto: onnx.ModelProto, path: Path) -> About:
@@ -100,6 +101,8 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
             if not fits:
                 raise _bad(path, key, texts[key], expected)
     about = About(**values)
+    if (encoding := parse_json(texts.get("encoding", '"direct"'), "encoding")) in ("rate", "frames"):
+        raise ZooError(f"{path} takes frames, of {encoding} encoding: only files that take images are measured")
     channels = about.input_size[0]
     size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
     for key, fits, expected in (

@@ -19,14 +19,13 @@ from zoo.record import onnx_record
 from .about import About, check_weights, is_ours, read_about
 from .counts import PREFIX, add_spike_counts, add_spike_outputs
 from .images import Loaded, check_images, check_labels, normalise
-from .session import CPU, check_session, create_session, run_session
+from .session import CPU, LARGEST, check_session, create_session, run_session
 from .timing import Graph, Subject, check_settings, time_all
 from .timing.inputs import Input
 from .timing.memory import peak_bytes
 from .timing.operators import operators
 
 _CHUNK = 64
-_LARGEST = 2**30  # bytes of a file
 _SCORES = ("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step")
 _PROFILED = 10
 """Runs at most for a profile."""
@@ -145,7 +144,7 @@ def read_proto(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto]:
         ZooError: it cannot be read, is broken, holds NaN, or its weights are elsewhere.
     """
     path = Path(path)
-    data = read_bytes(path, _LARGEST)
+    data = read_bytes(path, LARGEST)
     try:
         proto = onnx.load_model_from_string(data)
     except DecodeError as error:

@@ -1,6 +1,7 @@
 """A file against the graph that its network exports to now: operations, constants, metadata."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError, one_of, quoted
+from zoo.record import is_number
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
 from .graph import CURRENTS, LAYOUT, PRECISION, PRECISIONS, metadata
@@ -20,6 +22,8 @@ _CLOSE = 1e-5
 with other roundings."""
 _FREE = {"tag", "epochs", "seed", "test_reads", "license"}
 """Entries of the metadata that a file may have differently: they say how it came to be."""
+OF_WEIGHTS = {"weights_sha256", "neuron"}
+"""Those that are others where the weights are: what these do says more."""
 
 
 def layout_of(proto: onnx.ModelProto) -> str:
@@ -48,7 +52,10 @@ def rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
     """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     rounded = {}
-    for name, (scale, zero, _) in metadata(proto, CURRENTS).items():
+    for name, told in metadata(proto, CURRENTS).items():
+        if not (isinstance(told, list) and len(told) == 3 and all(map(is_number, told[:2]))):
+            raise ZooError(f"the graph's metadata {CURRENTS} must give [scale, zero, checksum], not {quoted(told)}")
+        scale, zero, _ = told
         if (weight := arrays.get(name)) is None or weight.dtype != np.int8:
             raise ZooError(f"verification failed: the file has no weights {name!r:.100} in eight bits")
         rounded[name] = Rounded(scale, zero, weight)
@@ -106,11 +113,11 @@ def _allowed(array: NDArray[Any]) -> Any:
     return largest + np.finfo(np.float16).eps * np.abs(array) if array.dtype == np.float16 else largest
 
 
-def compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
-    """Raise ZooError unless the file's metadata say of the network what it says itself."""
+def compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto, but: Collection[str] = ()) -> None:
+    """Raise ZooError unless the file's metadata say of the network what it says itself, `but` for these entries."""
     said = {p.key: p.value for p in proto.metadata_props}
     for entry in known.metadata_props:
-        if entry.key not in _FREE and not _same(said.get(entry.key), entry.value):
+        if entry.key not in {*_FREE, *but} and not _same(said.get(entry.key), entry.value):
             raise ZooError(
                 f"verification failed: the file's metadata say {entry.key} {said.get(entry.key)!r:.100}, the network "
                 f"{entry.value!r:.100}"

@@ -8,9 +8,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from zoo.checkpoint.weights import digest
 from zoo.data import normalisation
+from zoo.errors import ZooError, quoted
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
+from zoo.record import TAG
 
 from .about import TRAINING
 from .graph import LAYOUT, metadata
@@ -46,13 +49,14 @@ def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = 
 def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    changed = _changed(model)
     layers = neuron_layers(model)
     neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
     mean, std = normalisation(model)
     first, *others = neurons.values()
     described = {
         "architecture": cfg.get("architecture") or type(model).__name__,
-        "tag": (cfg.get("tag") if tag is None else tag) or "",
+        "tag": _tag(tag, "" if changed else cfg.get("tag")),
         "timesteps": json.dumps(next(iter(layers.values())).timesteps),
         "num_classes": json.dumps(model.num_classes),
         # One neuron, or a map from layer to neuron where they differ.
@@ -63,7 +67,7 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
         "weights_sha256": weights_sha256(model),
     }
     # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
-    trained: dict[str, Any] = getattr(model, "training_args", None) or {}
+    trained: dict[str, Any] = (not changed and getattr(model, "training_args", None)) or {}
     described |= {key: json.dumps(trained[key]) for key in TRAINING if isinstance(trained.get(key), int)}
     encoding = getattr(model, "encoding", "direct")
     pixels = _PIXELS[encoding] if cfg["input_size"][0] == _RGB else _PIXELS[encoding].replace("RGB ", "")
@@ -85,10 +89,23 @@ def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
     return {"kind": type(layer).__name__} | plain | learned
 
 
+def _changed(model: nn.Module) -> bool:
+    """Whether the weights are no longer those that were loaded, as after fine-tuning."""
+    loaded = getattr(model, "loaded_digest", None)
+    return loaded is not None and digest(model.state_dict()) != loaded
+
+
+def _tag(asked: str | None, own: str | None) -> str:
+    tag = (own if asked is None else asked) or ""
+    if not TAG.test(tag):
+        raise ZooError(f"tag must be {TAG.expected}, not {quoted(tag)}")
+    return tag
+
+
 def weights_sha256(model: nn.Module) -> str:
     """The sha256 of the checkpoint that the weights came from, or else of the file that they would be saved to."""
     known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
-    if known:
+    if known and not _changed(model):
         return str(known)
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

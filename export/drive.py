@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
+from zoo.files import read_bytes
 from zoo.neurons.encoding import encode
+from zoo.specs import check_timesteps
 
 from .graph import LAYOUT, STATES, metadata
 from .layouts import TIMESTEPS
-from .session import CPU, create_session, run_session
+from .session import CPU, LARGEST, create_session, run_session
 
 _TYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
 
@@ -41,7 +42,7 @@ class Stream:
     def __init__(
         self, model: str | os.PathLike[str] | bytes, *, provider: str = CPU, threads: int = 0, optimization: str = "all"
     ) -> None:
-        data = model if isinstance(model, bytes) else _read(Path(model))
+        data = model if isinstance(model, bytes) else read_bytes(model, LARGEST)
         try:
             proto = onnx.load_model_from_string(data)
         except DecodeError as error:
@@ -55,7 +56,12 @@ class Stream:
         self.outputs = [output.name for output in proto.graph.output]
         self._states = metadata(proto, STATES)
         types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
-        self._types = {state["input"]: _TYPES[types[state["input"]]] for state in self._states}
+        try:
+            self._types = {state["input"]: _TYPES[types[state["input"]]] for state in self._states}
+            if not all({"output", "layer", "shape"} <= state.keys() for state in self._states):
+                raise KeyError
+        except (LookupError, TypeError, AttributeError):
+            raise ZooError(f"the graph's metadata {STATES} do not fit its inputs: export it again") from None
         self._counts = any(state["layer"] is None for state in self._states)
         self._session = create_session(data, provider=provider, threads=threads, optimization=optimization)
         self.reset()
@@ -115,9 +121,17 @@ class Stream:
         Args:
             images: what a flat graph of this network takes.
             timesteps: how many steps, those of the training by default.
+
+        Raises:
+            ZooError: as for `step`, or fewer than one step.
         """
+        steps = self.timesteps if timesteps is None else check_timesteps(timesteps)
+        inputs = ["B", *(["T"] if self.encoding in ("frames", "rate") else []), *self.size]
+        if not isinstance(images, np.ndarray) or images.ndim != len(inputs):
+            got = list(images.shape) if isinstance(images, np.ndarray) else type(images).__name__
+            raise ZooError(f"expected float32 images {inputs}, got {got}")
         self.reset()
-        for frame in frames(images, self.encoding, timesteps or self.timesteps):
+        for frame in frames(images, self.encoding, steps):
             self.step(frame)
         return self.mean
 
@@ -143,7 +157,8 @@ class Runner:
         self, proto: onnx.ModelProto, timesteps: int | None = None, *, optimization: str = "all", threads: int = 0
     ) -> None:
         data = proto.SerializeToString()
-        self.layout, self.timesteps = metadata(proto, LAYOUT), timesteps or metadata(proto, "timesteps")
+        self.layout = metadata(proto, LAYOUT)
+        self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads}
         self._stream = Stream(data, **how) if self.layout == "step" else None
         self._session = None if self._stream else create_session(data, **how)
@@ -156,10 +171,3 @@ class Runner:
         self._stream.reset()
         got = [self._stream.step_all(frame) for frame in frames(images, self._stream.encoding, self.timesteps)]
         return [self._stream.mean if n == "logits" else np.concatenate([step[n] for step in got]) for n in outputs]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"cannot read {path}: {error.strerror}") from error

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ZooError
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
+from .int8.quantised import doubling
 from .parts import input_size, network_input, neuron_layers
 from .skeleton import inference_copy
 
@@ -75,15 +77,33 @@ def _make_pools_exact(exact: nn.Module) -> None:
 
 def _round_neuron(layer: SpikingNeuron) -> None:
     """Decay, threshold and what else sums see to multiples of 1/4. Other neurons keep their numbers: their membranes
-    are computed element by element, in one order, whatever the numbers."""
+    are computed element by element, in one order, whatever the numbers. Neurons that int8 doubles (`doubling`) still
+    are such ones, and others are not."""
     layer.threshold = max(round(4 * layer.threshold), 1) / 4
+    doubled = doubling(layer, layer.timesteps) is not None
     if isinstance(layer, PLIF):
-        layer.w.zero_()  # a decay of exactly 1/2
+        layer.w.copy_(_w_of(0.5 if doubled else 0.75))
     elif isinstance(layer, LIF) and not isinstance(layer, IF):
-        layer.decay = min(max(round(4 * float(layer.decay)), 1), 3) / 4
+        decay = float(layer.decay)
+        layer.decay = min(max(round(4 * decay), 1), 3) / 4
+        if (doubling(layer, layer.timesteps) is not None) != doubled:
+            layer.decay = decay if doubled else 0.75
+    elif isinstance(layer, PSN) and layer.timesteps == 1:
+        layer.weight.fill_(1)  # a small weight, or one below 0, would never fire
+        layer.bias.copy_((4 * layer.bias).round_() / 4)
     elif isinstance(layer, PSN):
         for parameter in (layer.weight, layer.bias):
             parameter.copy_((4 * parameter).round_() / 4)
+
+
+def _w_of(decay: float) -> Tensor:
+    """PLIF's parameter, with which its decay is exactly this."""
+    w = torch.tensor(math.log((1 - decay) / decay))
+    for _ in range(8):
+        if 1 - torch.sigmoid(w) == decay:
+            return w
+        w = torch.nextafter(w, torch.tensor(math.copysign(math.inf, (1 - torch.sigmoid(w) - decay).item())))
+    raise ZooError(f"no parameter gives PLIF neurons a decay of {decay} here")
 
 
 @torch.no_grad()

@@ -20,6 +20,14 @@ Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
 """Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
 
 
+def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raise ZooError unless a graph begins with the operations of its twin; instruments may follow."""
+    known = [(node.op_type, list(node.output)) for node in twin.graph.node]
+    pairs = zip(proto.graph.node, known, strict=False)
+    if [(node.op_type, list(node.output)[: len(outputs)]) for node, (_, outputs) in pairs] != known:
+        raise ZooError("verification failed: the graph's operations are not those that the network exports to")
+
+
 def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:
     """Compare a graph with what is known of it.
 

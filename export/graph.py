@@ -8,8 +8,8 @@ import onnx
 from onnx import FunctionProto, TensorProto, helper
 from torch import nn
 
-from zoo.errors import ZooError, one_of
-from zoo.files import sha256_of
+from zoo.errors import ZooError, one_of, quoted
+from zoo.files import parse_json, sha256_of
 from zoo.neurons import SpikingNeuron
 
 from .assembly import Assembly, make_model
@@ -38,6 +38,7 @@ CURRENTS = "currents"
 the sha256 of its weights in eight bits."""
 PRECISIONS = ["fp32", "fp16", "int8"]
 _NAMES = (LAYOUT, PRECISION)
+_KINDS = {SPIKE_VALUES: dict, SPIKE_SHAPES: dict, CURRENTS: dict, STATES: list, "timesteps": int, "encoding": str}
 
 
 def build_graph(
@@ -57,11 +58,8 @@ def build_graph(
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
     """
-    if layout not in LAYOUTS:
-        raise one_of("layout", layout, LAYOUTS)
+    check_layout(layout, int8=rounded is not None)
     if rounded is not None:
-        if layout != "flat":
-            raise ZooError(f"int8 has the layout flat alone, not {layout!r}")
         return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), rounded)
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
@@ -73,6 +71,14 @@ def build_graph(
     if half:
         stored_in_half(g, convolutions(parts))
     return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
+
+
+def check_layout(layout: str, *, int8: bool) -> None:
+    """Raise ZooError unless there is such a layout, in this precision."""
+    if layout not in LAYOUTS:
+        raise one_of("layout", layout, LAYOUTS)
+    if int8 and layout != "flat":
+        raise ZooError(f"int8 has the layout flat alone, not {layout!r}")
 
 
 def int8_graph(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> onnx.ModelProto:
@@ -151,9 +157,19 @@ def check_graph(proto: onnx.ModelProto) -> None:
 
 
 def metadata(proto: onnx.ModelProto, key: str) -> Any:
-    """An entry of a graph's metadata; all but names are JSON."""
-    text = next(p.value for p in proto.metadata_props if p.key == key)
-    return text if key in _NAMES else json.loads(text)
+    """An entry of a graph's metadata; all but names are JSON.
+
+    Raises:
+        ZooError: there is none, or it is malformed.
+    """
+    text = next((p.value for p in proto.metadata_props if p.key == key), None)
+    if text is None:
+        raise ZooError(f"the graph's metadata say no {key}: it is no file from `python -m export`, or was changed")
+    value = text if key in _NAMES else parse_json(text, f"metadata {key}")
+    kind = _KINDS.get(key, object)
+    if not isinstance(value, kind):
+        raise ZooError(f"the graph's metadata {key} must be JSON of a {kind.__name__}, not {quoted(text)}")
+    return value
 
 
 def spike_values(proto: onnx.ModelProto) -> dict[str, str]:

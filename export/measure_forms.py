@@ -15,13 +15,14 @@ from torch import nn
 
 import zoo
 from zoo.errors import CommandParser, run_command
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 
 from .assembly import Assembly, make_model
 from .layouts import folded, unrolled
 from .parts import Parts, take_apart
 from .session import create_session
+from .timing import check_settings
 from .trace import OPSET
 
 _WARM_UP = 3
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs a turn (20)")
     parser.add_argument("--json", metavar="FILE", help="write the measurement here")
     args = parser.parse_args(argv)
+    check_settings(args.batch, [1], args.runs, args.rounds)
+    if args.json:
+        check_writable(args.json)
     networks = {}
     for name in args.names:
         networks[name] = {str(n): measure(name, n, args.rounds, args.runs) for n in args.batch}

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from zoo.errors import ZooError, one_line, one_of
 
 CPU = "CPUExecutionProvider"
+LARGEST = 2**30
+"""Bytes of a file that is read."""
 _ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 _PATIENCE = 40
 """Seconds for an image."""

@@ -15,9 +15,11 @@ import torch
 
 import zoo
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import write_json
+from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
+from zoo.specs import check_timesteps
 
+from .graph import check_layout
 from .layouts import LAYOUTS
 from .to_onnx import to_onnx
 
@@ -31,9 +33,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the reports here, after every network")
     args = parser.parse_args(argv)
     known = zoo.list_models()
-    names = [name for name in known if any(fnmatch.fnmatch(name, wanted) for wanted in args.names)]
-    if not names:
-        raise ZooError(f"no architecture is called {' or '.join(args.names)}: python -m zoo list")
+    matches = {wanted: fnmatch.filter(known, wanted) for wanted in args.names}
+    if lost := [wanted for wanted, found in matches.items() if not found]:
+        raise ZooError(f"no architecture is called {' or '.join(lost)}: python -m zoo list")
+    names = [name for name in known if any(name in found for found in matches.values())]
+    for layout in args.layouts:
+        check_layout(layout, int8=False)
+    check_timesteps(args.timesteps)
+    if args.json:
+        check_writable(args.json)
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         found[name] = {layout: survey(name, layout, args.timesteps) for layout in args.layouts}
@@ -48,10 +56,10 @@ def main(argv: list[str] | None = None) -> None:
 def survey(name: str, layout: str, timesteps: int) -> dict[str, Any]:
     """What the export of one network in one layout came to; "error" if it failed."""
     torch.manual_seed(0)
-    model = zoo.create_model(name, timesteps=timesteps)
     begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         try:
+            model = zoo.create_model(name, timesteps=timesteps)
             report = to_onnx(model, Path(folder) / "model.onnx", layout=layout)
         except ZooError as error:
             return {"error": str(error)}

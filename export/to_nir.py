@@ -6,6 +6,7 @@ becomes tau dv/dt = (v_leak - v) + r x, tau = 1 / (1 - decay), v_leak = 0. What 
 """
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, check_writable
 from zoo.neurons import LIF
 
 from .describe import describe
@@ -43,14 +44,12 @@ def to_nir(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ZooError: NIR has no such operation, `nir` is not installed, or the path cannot be written.
     """
-    graph, path = nir_graph(model), Path(path)
-    nir = _nir()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        nir.write(partial, graph)
+    path = Path(path)
+    check_writable(path)
+    nir, graph = _nir(), nir_graph(model)
+    with tempfile.TemporaryDirectory() as folder:  # it writes to a name alone
+        nir.write(partial := Path(folder) / "graph.nir", graph)
         data = partial.read_bytes()
-    finally:
-        partial.unlink(missing_ok=True)
     atomic_write(path, data)
     return {"file": path.name, "bytes": len(data), "nodes": len(graph.nodes), "edges": len(graph.edges)}
 
@@ -116,7 +115,10 @@ class _Builder:
             self.values[out] = self.conv(node, x, fixed, attributes)
         elif node.op_type == "AveragePool" and x is not None:
             kernel = np.array(attributes["kernel_shape"])
-            self.values[out] = self.pool(out, x, kernel, np.array(attributes.get("strides", kernel)))
+            pads = _padding(attributes)
+            if attributes.get("ceil_mode") or (any(pads) and not attributes.get("count_include_pad")):
+                raise _missing("average pool with ceil_mode, or with padding that it leaves out of its means")
+            self.values[out] = self.pool(out, x, kernel, np.array(attributes.get("strides", kernel)), pads)
         elif node.op_type == "ReduceMean" and x is not None and len(x.shape) == len(self.size):
             side = np.array(x.shape[1:])
             self.values[out] = self.pool(out, x, side, side)
@@ -143,21 +145,19 @@ class _Builder:
 
     def conv(self, node: onnx.NodeProto, x: _Value, fixed: list[Any], attributes: dict[str, Any]) -> _Value:
         weight, bias = fixed if len(fixed) > 1 else (fixed[0], np.zeros(len(fixed[0]), np.float32))
-        pads, stride, dilation = (
-            tuple(attributes.get(key, default)) for key, default in
-            (("pads", (0, 0, 0, 0)), ("strides", (1, 1)), ("dilations", (1, 1)))
-        )  # fmt: skip
+        stride, dilation = (tuple(attributes.get(key, (1, 1))) for key in ("strides", "dilations"))
+        pads = _padding(attributes)
         side = tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(x.shape[1:], pads[:2], dilation, weight.shape[2:], stride, strict=True)
+            for n, p, d, k, s in zip(x.shape[1:], pads, dilation, weight.shape[2:], stride, strict=True)
         )
         groups = attributes.get("group", 1)
-        made = self.nir.Conv2d(x.shape[1:], weight, stride, pads[:2], dilation, groups, bias)
+        made = self.nir.Conv2d(x.shape[1:], weight, stride, pads, dilation, groups, bias)
         return self.connect(node.input[1].removesuffix(".weight"), made, x, (len(weight), *side))
 
-    def pool(self, name: str, x: _Value, kernel: Any, stride: Any) -> _Value:
-        side = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:], kernel, stride, strict=True))
-        return self.connect(name, self.nir.AvgPool2d(kernel, stride, np.array([0, 0])), x, (x.shape[0], *side))
+    def pool(self, name: str, x: _Value, kernel: Any, stride: Any, pads: tuple[int, ...] = (0, 0)) -> _Value:
+        side = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[1:], pads, kernel, stride, strict=True))
+        return self.connect(name, self.nir.AvgPool2d(kernel, stride, np.array(pads)), x, (x.shape[0], *side))
 
     def flat(self, name: str, x: _Value) -> _Value:
         """Maps become vectors; what is a vector already only loses or gets axes that one step does not need."""
@@ -170,6 +170,14 @@ class _Builder:
         if a.shape != b.shape or set(a.sources) & set(b.sources):
             raise _missing("sum of values in different shapes, or of one with itself")
         return _Value(a.sources + b.sources, a.shape)
+
+
+def _padding(attributes: dict[str, Any]) -> tuple[int, ...]:
+    """Rows and columns on each side."""
+    pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
+    if pads[:2] != pads[2:]:
+        raise _missing(f"padding of one side more than of the other ({', '.join(map(str, pads))})")
+    return pads[:2]
 
 
 def _missing(operation: str) -> ZooError:

@@ -18,9 +18,10 @@ import zoo
 from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, check_writable, sha256_of
 
+from .about import PRODUCER
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
-from .graph import PRECISIONS, build_graph, check_graph
+from .graph import PRECISIONS, build_graph, check_graph, check_layout
 from .int8 import Rounded
 from .int8.calibration import calibrate
 from .parts import neuron_layers
@@ -71,6 +72,7 @@ def to_onnx(
     path = Path(path)
     check_writable(path)
     check_inputs(model, images)
+    check_layout(layout, int8=precision == "int8")
     layers = neuron_layers(model)
     if rate_map is not None and rate_map not in layers:
         raise one_of("neuron layer", rate_map, list(layers))
@@ -80,7 +82,7 @@ def to_onnx(
         proto = build_graph(model, layout, rounded, half=precision == "fp16")
         bar.update()
     calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
-    proto.producer_name, proto.producer_version = "snn-zoo", zoo.__version__
+    proto.producer_name, proto.producer_version = PRODUCER, zoo.__version__
     proto = add_description(proto, model, tag, **calibrated | dict(metadata or {}))
     if spike_counts:
         proto = add_spike_counts(proto)

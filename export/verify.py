@@ -21,6 +21,7 @@ from zoo.data import normalisation
 from zoo.errors import ZooError
 
 from .compare import (
+    OF_WEIGHTS,
     compare_constants,
     compare_metadata,
     compare_operations,
@@ -33,7 +34,7 @@ from .counts import add_spike_outputs
 from .describe import add_description
 from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
-from .exactness import BATCHES, Run, compare_exactly
+from .exactness import BATCHES, Run, check_same_operations, compare_exactly
 from .graph import build_graph, spike_values
 from .half import is_half
 from .images import check_images, normalise
@@ -85,6 +86,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
     built = build_graph(model, layout, rounded, half=precision == "fp16")
     known = instrumented_like(add_description(built, model), proto)
     compare_operations(known, proto)
+    compare_metadata(known, proto, but=OF_WEIGHTS)
     report = run_gate(model, proto, images)
     compare_constants(known, proto)
     compare_metadata(known, proto)
@@ -93,7 +95,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
 
 def run_gate(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
     """The part of `verify` that runs the graph, for one that was made of this network just now."""
-    exact = prove(model) if precision_of(proto) == "int8" else _verify_exact(model, proto)
+    exact = prove(model, proto) if precision_of(proto) == "int8" else _verify_exact(model, proto)
     return {"dyadic": exact, "real": _verify_real(model, proto, images)}
 
 
@@ -113,13 +115,7 @@ def check_inputs(model: nn.Module, images: NDArray[np.float32] | None) -> None:
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     exact = dyadic_copy(model)
     twin = add_description(build_graph(exact, layout_of(proto), half=precision_of(proto) == "fp16"), exact)
-    shape = [(node.op_type, list(node.output)) for node in twin.graph.node]
-    found = [
-        (node.op_type, list(node.output)[: len(known)])
-        for node, (_, known) in zip(proto.graph.node, shape, strict=False)
-    ]
-    if shape != found:
-        raise ZooError("verification failed: the graph's operations are not those that the network exports to")
+    check_same_operations(twin, proto)
     runs: list[Run] = []
     for count in BATCHES:
         images = dyadic_images(exact, count, seed=count)

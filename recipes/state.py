@@ -4,7 +4,6 @@ A state carries a checksum of all that it holds. The one before it is kept besid
 goes on from there, to the same end.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from zoo.checkpoint.weights import digest
 from zoo.errors import ZooError, one_line
 from zoo.files import atomic_write, open_regular, parse_json
 
@@ -123,7 +123,7 @@ def save_state(path: str | os.PathLike[str], state: dict[str, Any], keep: Path |
     """Write nested dicts and lists of tensors and JSON values to `path`, atomically; what was there goes to `keep`."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors))
-    metadata = {"state": tree, "sha256": _digest(tree, tensors)}
+    metadata = {"state": tree, "sha256": digest(tensors, tree.encode())}
     atomic_write(path, safetensors.torch.save(tensors, metadata=metadata), keep)
 
 
@@ -142,7 +142,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         if metadata.keys() != {"state"}:  # as states were before they had a checksum
             if metadata.keys() != {"state", "sha256"}:
                 raise ValueError(f"its header holds {sorted(metadata)}")
-            if metadata["sha256"] != _digest(metadata["state"], tensors):
+            if metadata["sha256"] != digest(tensors, metadata["state"].encode()):
                 raise ValueError("its checksum is another")
         state: dict[str, Any] = _join(parse_json(metadata["state"], "its header"), tensors)
         if not isinstance(state, dict):
@@ -152,15 +152,6 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise
         raise ZooError(f"{path} is not a training state, or was cut short or changed ({one_line(error)})") from error
     return state
-
-
-def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
-    """The sha256 of all that a state holds."""
-    digest = hashlib.sha256(tree.encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -90,13 +90,18 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     return atomic_write(path, text.encode(errors="backslashreplace"))  # half a surrogate pair becomes JSON's escape
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str]) -> None:
     """Say before long work, not after it, that its file cannot be written; nothing is created yet.
 
+    Args:
+        others: files that the same command reads or writes.
+
     Raises:
-        ZooError: it is a directory, or would be in none that can be written to.
+        ZooError: it is one of the others, or a directory, or would be in none that can be written to.
     """
     path = Path(path)
+    if taken := [other for other in others if os.path.realpath(other) == os.path.realpath(path)]:
+        raise ZooError(f"cannot write {path}: this command has {taken[0]} in another part; name another file")
     parent = Path(os.path.realpath(path)).parent
     while not parent.exists():
         parent = parent.parent

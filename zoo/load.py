@@ -8,6 +8,7 @@ import timm
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
 from .checkpoint import ARCHITECTURES, WEIGHT_SOURCES, Checkpoint, read_checkpoint
+from .checkpoint.weights import digest
 from .errors import ZooError, one_line, one_of
 from .hub.published import no_weights, published
 from .network import SpikingNetwork
@@ -122,6 +123,7 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
     config = checkpoint.config
     if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
         model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
+        model.loaded_digest = digest(model.state_dict())
 
 
 def _from_hub(name: str, cache_dir: str | Path | None) -> Path:

@@ -60,6 +60,8 @@ class SpikingNetwork(nn.Module):
     """Of the weights file that was loaded."""
     training_args: dict[str, Any] | None = None
     """The recipe behind the weights that were loaded."""
+    loaded_digest: str | None = None
+    """`zoo.checkpoint.weights.digest` of the state that was loaded: with another now, it is another network."""
     grad_checkpointing = False
 
     def __init__(

@@ -9,6 +9,7 @@ the gate of float32 compares with PyTorch.
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from ..counts import add_spike_outputs
 from ..describe import add_description
 from ..dyadic import current_unit, dyadic_copy, dyadic_images
-from ..exactness import BATCHES, Run, compare_exactly, spike_rate
+from ..exactness import BATCHES, Run, check_same_operations, compare_exactly, spike_rate
 from ..graph import folded_graph, int8_graph, spike_values
 from ..parts import Parts, input_size, neuron_layers, take_apart
 from ..session import create_session, run_session
@@ -31,14 +32,18 @@ _STRENGTHS = (1, 2, 4, 8)
 """Tried in turn, as factors of the currents, until every layer spikes."""
 
 
-def prove(model: nn.Module) -> dict[str, Any]:
+def prove(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
     """Compare the graph in eight bits with the float32 graph on the copy.
+
+    Args:
+        model: the network.
+        proto: its graph in eight bits, which must have the operations of the copy's.
 
     Returns:
         JSON values: levels, batches, input_size, layers, spike_rates, identical, as in `export.verify`.
 
     Raises:
-        ZooError: a spike or logit differs, or a layer never spikes.
+        ZooError: a spike or logit differs, a layer never spikes, or the operations are others.
     """
     exact = dyadic_copy(model)
     taken_apart = take_apart(exact, all_steps=True)
@@ -49,6 +54,7 @@ def prove(model: nn.Module) -> dict[str, Any]:
         if all(spike_rate(runs, value) for value in runs[0][1] if value != "logits"):
             break
     graph = add_description(int8_graph(parts, neuron_layers(exact), rounded), exact)
+    check_same_operations(graph, proto)
     return compare_exactly(graph, runs, "float32's") | {"input_size": list(input_size(exact))}
 
 

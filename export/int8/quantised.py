@@ -24,7 +24,7 @@ from zoo.neurons import LIF, SpikingNeuron
 from ..assembly import Assembly, renamed
 from ..layouts.folded import over_time
 from ..parts import Parts
-from ..skeleton import DOMAIN, layer_of
+from ..skeleton import DOMAIN, NEURONS, layer_of
 from .rounding import FARTHEST, in_units, scales
 
 MOST = 128
@@ -76,7 +76,7 @@ def convolutions(parts: Parts) -> dict[str, NodeProto]:
 def whole(node: NodeProto, limits: Mapping[str, int]) -> int | None:
     """The largest number that a node of the skeleton gives, if it gives whole numbers from 0 on, and few enough."""
     if node.domain == DOMAIN:
-        return 1
+        return 1 if node.op_type == NEURONS else None
     known = [limits.get(name) for name in node.input if name]
     if not known or None in known[: 2 if node.op_type == "Add" else 1]:
         return None

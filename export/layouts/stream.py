@@ -37,7 +37,8 @@ def states_of(parts: Parts) -> list[StateOf]:
     """
     for layer, neurons in parts.neurons.items():
         if neurons.any_step is None:
-            why = f"the neurons {layer!r}, {neurons.kind}, do not start from zeros, or do something else in every step"
+            several = "do not start from zeros, or do something else in every step"
+            why = f"the neurons {layer!r}, {neurons.kind}, {several if neurons.later else 'know one step alone'}"
             raise ZooError(f"no graph of one time step: {why}; take the layout flat or function")
     found = [StateOf(layer, state) for layer, neurons in parts.neurons.items() for state in neurons.states]
     counts = parts.factors or any(neurons.counts_steps for neurons in parts.neurons.values())

@@ -16,6 +16,7 @@ import export
 import export.__main__ as command
 import zoo
 from export import bench_ort, graph
+from export.about import is_ours
 from export.counts import add_spike_counts
 from export.describe import describe
 from export.dyadic import dyadic_copy, dyadic_images
@@ -162,8 +163,9 @@ def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
         assert {layers[w].gain.item(), layers[w].decay.item()} <= constants
 
 
-def test_gate_passes_with_one_time_step(tmp_path):
-    export.to_onnx(network(timesteps=1), tmp_path / "x.onnx")
+@pytest.mark.parametrize("neuron", ["lif", "psn"])
+def test_gate_passes_with_one_time_step(neuron, tmp_path):
+    export.to_onnx(network(neuron, timesteps=1), tmp_path / "x.onnx")
 
 
 def test_gate_catches_other_weights_and_another_graph(exact):
@@ -231,6 +233,15 @@ def test_metadata_names_the_checkpoint_and_each_neuron(tmp_path):
     neurons = json.loads(about["neuron"])
     assert neurons["lif1"]["decay"] == pytest.approx(1 - 1 / (1 + np.exp(-1)))
     assert neurons["stages.0.0.lif1"]["decay"] == 0.5
+    with torch.no_grad():
+        loaded.fc.weight.add_(1.0)  # another network: nothing that is known of the first one is true of it
+    changed = describe(loaded)
+    assert changed["weights_sha256"] not in (checksum, None)
+    assert changed["tag"] == ""
+    assert not {"epochs", "seed", "test_reads"} & changed.keys()
+    assert describe(loaded, "mine")["tag"] == "mine"
+    with pytest.raises(ZooError, match="tag must be a tag of letters"):
+        describe(loaded, "bad tag!")
 
 
 @pytest.mark.slow
@@ -386,7 +397,13 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
         with pytest.raises(ZooError, match=r"broken\.onnx"):
             export.benchmark(broken)
     foreign = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    onnx.helper.set_model_props(foreign, {"mean": "0.5"})  # which files of others may say, too
     onnx.save(foreign, tmp_path / "foreign.onnx")
+    assert not is_ours(foreign)
+    for encoding in ("frames", "rate"):
+        export.to_onnx(network(encoding=encoding), tmp_path / "frames.onnx", verify=False)
+        with pytest.raises(ZooError, match=f"takes frames, of {encoding} encoding"):
+            export.benchmark(tmp_path / "frames.onnx", runs=1)
     with pytest.raises(ZooError, match="metadata"):
         export.benchmark(tmp_path / "foreign.onnx")
     with pytest.raises(ZooError, match="no such file"):

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 from test_export import network
 
 import export
+import zoo
 from export.assembly import Assembly
 from export.describe import add_description
 from export.graph import build_graph
@@ -60,6 +61,14 @@ def test_weights_are_rounded_and_nothing_else(right):
     x = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     a, b = (create_session(p.SerializeToString()).run(["logits"], {"input": x})[0] for p in (rounded, proto))
     assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("norm", ["bn", "tebn"])
+def test_only_convolutions_over_spikes_are_rounded(norm):
+    net = zoo.create_model("ms_resnet18_w16", norm=norm, timesteps=2)  # its shortcuts read currents
+    flat, function = ({t.name for t in halves(build_graph(net, kind, half=True))} for kind in ("flat", "function"))
+    assert flat == function
+    assert not [name for name in flat if "shortcut" in name]
 
 
 def test_the_right_graph_passes(right, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,7 +18,10 @@ from onnx import helper, numpy_helper
 
 import export
 import export.session
+from export.describe import add_description
+from export.graph import build_graph
 from export.images import load_images, read_images
+from export.int8.calibration import calibrate
 from zoo import ZooError
 
 # -- arrays
@@ -237,6 +241,32 @@ def test_graphs_that_are_refused(change, words, graph, tmp_path):
     with pytest.raises(ZooError, match=words) as caught:
         measure(graph, change, tmp_path)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "9", '{"a": 1}'])
+@pytest.mark.parametrize("key", ["spike_values", "timesteps", "states", "currents", "layout", "precision"])
+def test_metadata_that_somebody_changed_are_one_error(key, text, steps, tmp_path):
+    """Of a step graph, and of one in eight bits."""
+    for net, data in steps:
+        proto = onnx.load_model_from_string(data)
+        about = {p.key: p.value for p in proto.metadata_props}
+        if key not in about:
+            continue
+        about |= {key: text}
+        del proto.metadata_props[:]
+        helper.set_model_props(proto, {k: v for k, v in about.items() if v is not None})
+        for read in (lambda data, net=net: export.verify(net, data), export.Stream):
+            with contextlib.suppress(ZooError):
+                read(proto.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def steps():
+    net = tiny()
+    net.pretrained_cfg = {"architecture": "tiny", "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    images = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    graphs = build_graph(net, "step"), build_graph(net, rounded=calibrate(net, images))
+    return [(net, add_description(graph, net).SerializeToString()) for graph in graphs]
 
 
 def test_a_graph_without_end_is_stopped(graph, tmp_path, monkeypatch):

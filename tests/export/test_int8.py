@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -16,9 +17,11 @@ import export
 import export.__main__ as command
 import zoo
 from export.describe import add_description
+from export.dyadic import dyadic_copy
 from export.graph import CURRENTS, build_graph, metadata
 from export.int8 import convolutions
 from export.int8.calibration import calibrate, stored, training_images
+from export.int8.proof import prove
 from export.int8.quantised import doubling
 from export.int8.rounding import in_units, least_change, moments, nearest, scales
 from export.parts import take_apart
@@ -47,6 +50,7 @@ def right():
         pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
         pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
         pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
+        {"neuron": {"name": "plif", "tau": 3.0}, "timesteps": 2},  # no fast form
     ],
     ids=str,
 )
@@ -195,6 +199,23 @@ def test_which_neurons_have_the_fast_form():
     assert doubling(LIF(100), 100) is None
 
 
+@pytest.mark.parametrize(
+    "neuron", [{"name": "lif", "decay": d} for d in (0.0, 0.1, 0.125, 0.5, 0.7, 1.0)]
+    + [{"name": "plif", "tau": 3.0}, "plif", "if", {"name": "lif", "reset": "soft"}],
+)  # fmt: skip
+def test_the_copy_that_is_proved_has_the_form_of_the_network(neuron):
+    net = network(neuron, timesteps=2)
+    forms = [[doubling(m, 2) is None for m in n.modules() if isinstance(m, LIF)] for n in (net, dyadic_copy(net))]
+    assert forms[0] == forms[1]
+
+
+def test_a_proof_of_other_operations_is_none():
+    fast, slow = network("plif", timesteps=2), network({"name": "plif", "tau": 3.0}, timesteps=2)
+    proto = build_graph(fast, rounded=calibrate(fast, noise(fast)))
+    with pytest.raises(ZooError, match="operations are not those"):
+        prove(slow, proto)
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_accuracy_on_real_images(data_root, tmp_path):
@@ -209,14 +230,16 @@ def test_accuracy_on_real_images(data_root, tmp_path):
     assert (logits.argmax(1) == data.test_labels[:500].numpy()).mean() > 0.70
 
 
-def test_bad_input(tmp_path):
+def test_bad_input(tmp_path, monkeypatch):
     net = network()
+    monkeypatch.setattr(sys.modules["export.to_onnx"], "calibrate", lambda *_: pytest.fail("calibrated"))
     images = noise(net)
     for keywords, words in (
         ({"precision": "int4"}, "unknown precision 'int4'"),
         ({"precision": "int8"}, "give calibration images"),
         ({"calibration": images}, "give calibration images"),
         ({"precision": "int8", "calibration": images, "layout": "step"}, "int8 has the layout flat alone"),
+        ({"precision": "int8", "calibration": images, "layout": "round"}, "unknown layout 'round'"),
         ({"precision": "int8", "calibration": images[:, :2]}, "expected images"),
         ({"precision": "int8", "calibration": images[:0]}, "expected images"),
     ):

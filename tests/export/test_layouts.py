@@ -99,6 +99,10 @@ def test_a_stream_is_driven_frame_by_frame(exact):
     ):
         with pytest.raises(ZooError, match=words):
             stream.step(frame)
+    for given, words in (((images, 0), "timesteps must be an integer from 1"), ((images[0],), "float32 images"),
+                         ((images.tolist(),), "got list")):  # fmt: skip
+        with pytest.raises(ZooError, match=words):
+            stream.run(*given)
     stream.reset()
     with pytest.raises(ZooError, match="no time step yet"):
         _ = stream.mean
@@ -159,6 +163,8 @@ def test_what_has_no_meaning_is_refused():
             build_graph(network("psn"), layout)
     with pytest.raises(ZooError, match="unknown layout 'round'"):
         build_graph(network(), "round")
+    with pytest.raises(ZooError, match="GLIF, know one step alone"):
+        build_graph(network("glif", timesteps=1), "step")
 
     class Eager(Adaptive):
         def step(self, x_t, state=None):
@@ -266,10 +272,24 @@ def test_early_exit_brings_a_data_set_to_the_network_and_knows_another_ones(tmp_
         (["--timesteps", "0"], "timesteps"),
         (["--to", "nir", "--layout", "step"], "--layout is for ONNX"),
         (["--to", "nir", "--precision", "int8"], "--precision is for ONNX"),
-        (["--calibration", "digits"], "--calibration digits is for --precision int8, not fp32"),
+        (["--calibration", "digits"], "--calibration digits is for --precision int8"),
+        (["--calibration-images", "3"], "--calibration-images 3 is for --precision int8"),
+        (["--limit", "5"], "--limit 5 is for --data"),
+        (["--data-dir", "x"], "--data-dir x is for --data or --precision int8"),
+        (["--to", "nir", "--limit", "5"], "--limit is for ONNX"),
+        (["--json", "{out}"], "this command has .*x.onnx in another part"),
     ],
 )
 def test_the_command_refuses(options, words, tmp_path):
     with pytest.raises(ZooError, match=words):
-        command.main(["sresnet19_w16", "--timesteps", "1", "-o", str(tmp_path / "x.onnx"), *options])
+        command.main(
+            [
+                "sresnet19_w16",
+                "--timesteps",
+                "1",
+                "-o",
+                out := str(tmp_path / "x.onnx"),
+                *[o.format(out=out) for o in options],
+            ]
+        )
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
+from torch import nn
 from torch.nn import functional as F
 
 import zoo
@@ -39,7 +40,9 @@ def interpret(graph, image, steps):
         if kind == "Affine":
             return F.linear(x, tensor(node.weight), tensor(node.bias))
         if kind == "AvgPool2d":
-            return F.avg_pool2d(x, tuple(map(int, node.kernel_size)), tuple(map(int, node.stride)))
+            return F.avg_pool2d(
+                x, tuple(map(int, node.kernel_size)), tuple(map(int, node.stride)), tuple(map(int, node.padding))
+            )
         if kind == "Flatten":
             return x.flatten(1)
         if kind in ("LIF", "IF"):
@@ -56,9 +59,18 @@ def interpret(graph, image, steps):
     return torch.stack(logits), {name: torch.cat(steps) for name, steps in spikes.items()}
 
 
+def with_stem(module):
+    """A network whose first convolution follows another module."""
+    net = tiny(timesteps=2)
+    net.set_submodule("conv1", nn.Sequential(module, net.conv1))
+    net.pretrained_cfg = {"input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    return net
+
+
 SOFT = {"name": "lif", "reset": "soft"}
 NETWORKS = {
     "sresnet": lambda: tiny(timesteps=3),
+    "pooled": lambda: with_stem(nn.AvgPool2d(3, 1, padding=1)),
     "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
     "ms_resnet": lambda: zoo.create_model("ms_resnet19_w16", timesteps=2, neuron={"name": "lif", "decay_input": True}),
     "sew_resnet": lambda: zoo.create_model("sew_resnet19_w16", timesteps=2, neuron="plif"),
@@ -67,7 +79,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name == "sresnet" else pytest.mark.slow) for name in NETWORKS],
+    [pytest.param(name, marks=[] if name in ("sresnet", "pooled") else pytest.mark.slow) for name in NETWORKS],
 )
 def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     net = NETWORKS[name]()
@@ -111,3 +123,13 @@ def test_what_nir_lacks_is_named(name, changes, operation, tmp_path):
     with pytest.raises(ZooError, match=f"cannot export to NIR: it has no {operation}"):
         to_nir(zoo.create_model(name, timesteps=1, **changes), tmp_path / "x.nir")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pools_that_nir_lacks_are_named(tmp_path):
+    for module in (nn.AvgPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)):
+        with pytest.raises(ZooError, match="average pool with ceil_mode, or with padding"):
+            nir_graph(with_stem(module))
+    report = to_nir(with_stem(nn.Identity()), tmp_path / "new" / "x.nir")
+    assert (tmp_path / "new" / "x.nir").stat().st_size == report["bytes"]
+    with pytest.raises(ZooError, match="is a directory"):
+        to_nir(with_stem(nn.Identity()), tmp_path / "new")

@@ -1,12 +1,14 @@
 """A weights file that may come from anybody: what its header claims is read and bounded before its tensors are."""
 
 import contextlib
+import hashlib
 import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import ZooError
@@ -18,6 +20,15 @@ HALVES = ("F16", "BF16")
 """Types of the same size: nothing but a checksum tells one from the other."""
 _HEADER_LIMIT = 4 * 2**20
 _STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
+
+
+def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
+    """The sha256 of `start` and of all that some tensors on whatever device hold, in any order of their names."""
+    found = hashlib.sha256(start)
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class Entry(NamedTuple):
