@@ -16,13 +16,18 @@ def pick_device(name: str) -> torch.device:
     """The device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
 
     Raises:
-        ZooError: cuda, and there is none.
+        ZooError: cuda, and there is none, or none for this process.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ZooError("device is cuda, and PyTorch sees no GPU here: use --device cpu, or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", _variable("LOCAL_RANK", 0))
+    rank, count = _variable("LOCAL_RANK", 0), torch.cuda.device_count()
+    if rank >= count:
+        raise ZooError(
+            f"process {rank + 1} of this machine has no GPU of its own: start at most {count} (NPROC={count})"
+        )
+    return torch.device("cuda", rank)
 
 
 def _variable(name: str, default: int) -> int:

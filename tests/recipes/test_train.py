@@ -27,6 +27,7 @@ import zoo
 from recipes import start, validate
 from recipes.config import Recipe, load_recipe
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
+from recipes.processes import pick_device
 from recipes.start import pick
 from recipes.state import has_state, last_state, load_state, save_state
 from recipes.step import forward
@@ -669,6 +670,17 @@ def test_processes_are_started_through_torchrun(monkeypatch):
         monkeypatch.setenv("NPROC", count)
         with pytest.raises(ZooError, match=f"not '{count}'"):
             start.main(["cifar100"])
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ZooError, match=r"process 3 of this machine has no GPU of its own: .*NPROC=2"):
+        pick_device("cuda")
+    assert pick_device("cpu") == torch.device("cpu")
 
 
 def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
