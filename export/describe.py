@@ -49,7 +49,8 @@ def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = 
 def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    changed = _changed(model)
+    sha256 = weights_sha256(model)
+    changed = getattr(model, "loaded_digest", None) is not None and sha256 != getattr(model, "weights_sha256", None)
     layers = neuron_layers(model)
     neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
     mean, std = normalisation(model)
@@ -64,7 +65,7 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
         "mean": json.dumps(list(mean)),
         "std": json.dumps(list(std)),
         "input_size": json.dumps(input_size(model)),
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": sha256,
     }
     # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
     trained: dict[str, Any] = (not changed and getattr(model, "training_args", None)) or {}
@@ -89,12 +90,6 @@ def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
     return {"kind": type(layer).__name__} | plain | learned
 
 
-def _changed(model: nn.Module) -> bool:
-    """Whether the weights are no longer those that were loaded, as after fine-tuning."""
-    loaded = getattr(model, "loaded_digest", None)
-    return loaded is not None and digest(model.state_dict()) != loaded
-
-
 def _tag(asked: str | None, own: str | None) -> str:
     tag = (own if asked is None else asked) or ""
     if not TAG.test(tag):
@@ -103,9 +98,11 @@ def _tag(asked: str | None, own: str | None) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """The sha256 of the checkpoint that the weights came from, or else of the file that they would be saved to."""
+    """The sha256 of the checkpoint that the weights came from; if there is none, or they were changed since, as by
+    fine-tuning, of the file that they would be saved to."""
     known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
-    if known and not _changed(model):
+    loaded = getattr(model, "loaded_digest", None)
+    if known and (loaded is None or digest(model.state_dict()) == loaded):
         return str(known)
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

@@ -27,6 +27,7 @@ import zoo
 from recipes import start, validate
 from recipes.config import Recipe, load_recipe
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
+from recipes.interrupt import Interrupt
 from recipes.processes import pick_device
 from recipes.start import pick
 from recipes.state import has_state, last_state, load_state, save_state
@@ -670,6 +671,16 @@ def test_processes_are_started_through_torchrun(monkeypatch):
         monkeypatch.setenv("NPROC", count)
         with pytest.raises(ZooError, match=f"not '{count}'"):
             start.main(["cifar100"])
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Interrupt(active=True) as interrupt:
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) == interrupt._note
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch):

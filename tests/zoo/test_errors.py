@@ -103,3 +103,15 @@ def test_a_reader_that_has_enough_is_no_error():
         f"{sys.executable} -m zoo list --json | head -1", shell=True, text=True, capture_output=True, cwd=ROOT
     )
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_every_process_tells_its_error(monkeypatch, capsys):
+    def fail(_):
+        raise ZooError("no data here")
+
+    for rank, world, told in (("1", "1", "error: no data here"), ("1", "2", "[process 1] error: no data here")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(SystemExit):
+            run_command(fail)
+        assert capsys.readouterr().err == f"{told}\n"
