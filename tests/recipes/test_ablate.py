@@ -106,6 +106,15 @@ def test_files_that_are_no_plans(tmp_path, text):
         load_plan(str(tmp_path / "plan"))
 
 
+def test_a_plan_may_get_more_seeds(tmp_path):
+    numbers = {"plain": {3: 30.0}}
+    fill(load_plan(write(tmp_path)), numbers, numbers)
+    longer = load_plan(write(tmp_path, seeds=[*PLAN["seeds"], 90]))
+    assert longer.results("plain")[3]["recipe"]["test_reads"] < longer.runs[0].recipe.test_reads
+    with pytest.raises(ZooError, match="give the changed plan another name"):
+        load_plan(write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 7})).results("plain")
+
+
 def test_paired_differences(tmp_path):
     plan = load_plan(write(tmp_path))
     top1 = {"plain": {3: 50.0, 4: 60.0, 5: 70.0}, "window": {3: 51.0, 4: 61.5, 5: 70.5}}

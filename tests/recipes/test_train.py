@@ -291,7 +291,7 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     _stop_after(settings, 1)
     shutil.rmtree(tmp_path / "source")
     monkeypatch.setattr("recipes.train.provenance", lambda: provenance() | {"commit": "0" * 40})
-    result = train(Recipe(**settings | {"resume": True, "weights": "fp16"}))
+    result = train(Recipe(**settings | {"resume": True, "weights": "fp16", "test_reads": 9}))
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     assert (config["init_sha256"], config["started_from"][0]["weights_sha256"]) == (first, first)
     assert config["model_args"]["hidden"] == 16  # as the recipe is silent
@@ -301,7 +301,9 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     told = capsys.readouterr().err
     assert "goes on with another commit than before" in told
     assert "weights = 'fp32': from now on 'fp16'" in told
-    assert load_recipe(str(tmp_path / "x" / "recipe.yaml")).weights == "fp16"
+    assert "test_reads = 1: from now on 9" in told
+    later = load_recipe(str(tmp_path / "x" / "recipe.yaml"))
+    assert (later.weights, later.test_reads, result["test_reads"]) == ("fp16", 9, 9)
 
 
 def test_the_learning_rate_ends_near_its_minimum(run):

@@ -64,7 +64,7 @@ class Plan(NamedTuple):
         recorded = _recorded(result)
         for key, value in run.recipe.settings.items():
             before = recorded.get(key, DEFAULTS[key])
-            if before != value:
+            if before != value and key != "test_reads":  # which grows with the seeds
                 was = f"{key} = {before!r}, the plan says {value!r}"
                 raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
         return result
