@@ -132,6 +132,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         spikes_per_image=_reduce(fmean, runs, "spikes_per_image"),
         spikes_per_layer=_mean_by_key(runs, "spikes_per_layer"),
         spikes_per_step=_mean_by_place(runs, "spikes_per_step"),
+        least_firing_rate=min((_mean_by_key(runs, "firing_rates") or {}).values(), default=None),
         effective_acs=_reduce(fmean, runs, "Effective_ACs"),
         effective_macs=_reduce(fmean, runs, "Effective_MACs"),
         dense=_reduce(fmean, runs, "Dense"),

@@ -17,7 +17,7 @@ from .row import Row
 
 _TITLES = (
     "Top-1 (%)", "Spikes per image", "ACs (M)", "MACs (M)", "Energy (µJ)", "Parameters (M)", "Training (min)",
-    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Processor", "Test-set reads",
+    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Processor", "Test-set reads", "Least firing rate (%)",
 )  # fmt: skip
 _SIDE_BY_SIDE = [Column("Network", "model"), *(column for column in COLUMNS if column.title in _TITLES)]
 # What each has of its own, or what says nothing of how it trains.
@@ -90,7 +90,7 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
         "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
         "([which](../recipes/README.md#checkpoints)). One seed each unless a deviation is given: a difference of a "
-        "point or less may be chance. Rendered by `python -m leaderboard render` from [results](results).\n"
+        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Rendered by `python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"

@@ -78,6 +78,7 @@ class Row:
     spikes_per_image: float | None = None  # all spikes of all layers and time steps
     spikes_per_layer: dict[str, float] | None = None
     spikes_per_step: tuple[float, ...] | None = None
+    least_firing_rate: float | None = None  # of the layer of neurons that fires least, per neuron and time step
     effective_acs: float | None = None
     effective_macs: float | None = None
     dense: float | None = None

@@ -16,13 +16,14 @@ from export.images import load_images
 from leaderboard.evidence import parts
 from recipes.config import DEFAULTS, list_recipes, load_recipe
 from recipes.processes import keep_memory
+from recipes.studies.health.health import SILENT
 from recipes.validate import validate
 from zoo.data import load_dataset
 from zoo.family import plain_name
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.load import BUNDLED
-from zoo.metrics import evaluate
+from zoo.metrics import SpikeCounter, evaluate
 
 # What the recipe for many leaves to the command line.
 FAMILIES = {"plif_net_w32": {"phases": [{"epochs": 11, "timesteps": 1}]}}
@@ -57,6 +58,16 @@ def test_it_is_small_and_has_its_evidence(name):
     assert results["accuracy"]["images"] == results["onnx"]["images"] == 10_000
     assert round(abs(results["accuracy"]["top1"] - results["onnx"]["top1"]), 2) <= 0.05
     assert checksum[:8] in (ROOT / "recipes" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_layer_is_silent(name):
+    checksum, layers = config(name)["weights_sha256"], SpikeCounter(zoo.create_model(name)).layers
+    found = [r for r in evidence(name) if r["weights_sha256"] == checksum and r.get("firing_rates")]
+    assert found
+    for result in found:
+        assert result["firing_rates"].keys() == layers.keys()
+        assert min(result["firing_rates"].values()) >= SILENT
 
 
 def recipe_of(name):

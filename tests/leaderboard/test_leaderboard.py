@@ -284,6 +284,18 @@ def test_test_reads_are_at_least_the_runs_that_are_here() -> None:
     assert reads == {"sresnet19": 4, "sresnet19_gs": 4, "svgg9": 1}
 
 
+def test_the_layer_that_fires_least() -> None:
+    results = seeds(90.0, 91.0)
+    results["0.json"]["firing_rates"] = {"a": 0.5, "b": 0.001}
+    results["1.json"]["firing_rates"] = {"a": 0.1, "b": 0.003}
+    (row,) = rows(results)
+    assert row.least_firing_rate == 0.002
+    for result in results.values():
+        del result["firing_rates"]  # as results from before the key
+    (row,) = rows(results)
+    assert row.least_firing_rate is None
+
+
 def test_training_images_must_agree_also_with_a_later_validation() -> None:
     results = seeds(90.0, 91.0)
     results["0.json"]["train_images"] = 45_000
