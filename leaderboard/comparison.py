@@ -90,7 +90,8 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
         "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
         "([which](../recipes/README.md#checkpoints)). One seed each unless a deviation is given: a difference of a "
-        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Rendered by `python -m leaderboard render` from [results](results).\n"
+        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Rendered by "
+        "`python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
         text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
