@@ -164,6 +164,12 @@ def test_other_classes_channels_and_time_steps(name):
     assert len(same) >= len(kept) - 8  # but the stem and the classifier
 
 
-def test_a_name_alone_is_the_cifar10_checkpoint_of_most_time_steps():
-    checksum = zoo.create_model("sresnet19_w32_gs", pretrained=True).weights_sha256
-    assert checksum == config("sresnet19_w32_gs.t4_cifar10")["weights_sha256"]
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("sresnet19_w32_gs", "sresnet19_w32_gs.t4_cifar10"),
+        ("sresnet19_w32", "sresnet19_w32.t4_cifar10_cycle2"),  # trained for 62 epochs, sresnet19_w32.t4_cifar10 for 12
+    ],
+)
+def test_a_name_alone_is_the_cifar10_checkpoint_of_most_time_steps_and_epochs(name, full):
+    assert zoo.create_model(name, pretrained=True).weights_sha256 == config(full)["weights_sha256"]

@@ -37,7 +37,8 @@ _DEFAULT = {
 def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
     """timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
-    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps.
+    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps, and of
+    these the one that was trained longest.
     """
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
@@ -53,9 +54,10 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classi
     return generate_default_cfgs(cfgs)
 
 
-def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, int]:
+def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, int, int]:
     _, config = checkpoint
-    return config["recipe"]["dataset"], -config["model_args"]["timesteps"]
+    chain = [config["recipe"], *config.get("started_from", [])]
+    return config["recipe"]["dataset"], -config["model_args"]["timesteps"], -sum(part["epochs"] or 0 for part in chain)
 
 
 @dataclass(frozen=True)
