@@ -37,8 +37,8 @@ _DEFAULT = {
 def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
     """timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
-    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps, and of
-    these the one that was trained longest.
+    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
+    and of these the one that was trained longest.
     """
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
