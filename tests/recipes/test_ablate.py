@@ -292,6 +292,7 @@ def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_pat
         (["--rule", "{name"], "--rule"),
         *((["--forms", forms], "--forms") for forms in ("[{rank: 2}", "3", "[a]", "[]", "[{}]")),
         *(([option, value], option) for option, value in (("--checks", "0"), ("--rounds", "-1"), ("--batch", "0"))),
+        (["--json", "."], "directory"),
     ],
 )
 def test_what_scaling_cost_cannot_measure(arguments, words):

@@ -61,6 +61,7 @@ def test_inference_and_checkpointing():
         (["walk", "--model", "sresnet19_w16"], ["walk"]),
         (["step", "--model", "sresnet19_w16", "--kernel", "fused", "--timesteps", "40"], ["40"]),
         (["step", "--model", "sresnet19_w16", "--device", "cuda"], ["GPU"]),
+        (["step", "--model", "sresnet19_w16", "--json", "."], ["cannot write .", "directory"]),
     ],
 )
 def test_bad_requests_end_in_one_error(arguments, words):

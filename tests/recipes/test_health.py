@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import tiny
+from pictures import CLASSES, make_pictures
 
 import zoo
 from recipes.studies.health import health
@@ -53,6 +54,13 @@ def test_a_network_is_examined():
     assert len(result["train_loss"]) == 4
     assert result["rates_start"].keys() == result["rates_end"].keys()
     assert result["rates_start"] != result["rates_end"]
+
+
+def test_validation_images_of_a_folder_are_the_held_out_ones(tmp_path):
+    folder = f"folder:{make_pictures(tmp_path / 'flowers', ('train', 'val', 'test'), count=4)}"
+    numbers = {"steps": 8, "batch": 8, "timesteps": 1, "lr": 2e-3}
+    result = health.examine("svgg11_w8_gs", load_dataset(folder), dataset=folder, **numbers)
+    assert (result["dataset"], result["images"], len(result["train_loss"])) == ("flowers", 4 * len(CLASSES), 4)
 
 
 def test_bad_requests_end_in_one_error(monkeypatch):
