@@ -36,7 +36,7 @@ def list_kernels() -> list[str]:
 
 def can_weigh_steps(spikes: Tensor, dtype: torch.dtype) -> bool:
     """Whether `weighted_steps` takes these spikes [T, ...], and SNNZOO_KERNEL does not ask for the reference."""
-    return spikes.dtype is torch.int8 and spikes.device.type == "cpu" and _weighs(len(spikes), dtype)
+    return spikes.dtype in (torch.int8, dtype) and spikes.device.type == "cpu" and _weighs(len(spikes), dtype)
 
 
 @torch.compiler.assume_constant_result

@@ -57,11 +57,17 @@ def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
     """Whether a library computes what is known: the sums over time of a place that always spikes, and of one that
     never does."""
     spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8, device="cpu")
-    ones, out = (ctypes.c_double * steps)(*[1.0] * steps), torch.full((2,), 7.0, dtype=dtype, device="cpu")
-    library.weighted_steps(
-        _Pointer(spikes.data_ptr()), ones, _Pointer(out.data_ptr()), ctypes.c_int64(2), ctypes.c_int32(1)
-    )
+    out = torch.full((2,), 7.0, dtype=dtype, device="cpu")
+    _weigh(library, spikes, [1.0] * steps, out, threads=1)
     return out.tolist() == [steps, 0]
+
+
+def _weigh(library: ctypes.CDLL, spikes: Tensor, weights: list[float], out: Tensor, threads: int) -> None:
+    library.weighted_steps(
+        _Pointer(spikes.data_ptr()), ctypes.c_int32(spikes.dtype is torch.int8),
+        (ctypes.c_double * len(weights))(*weights), _Pointer(out.data_ptr()), ctypes.c_int64(out.numel()),
+        ctypes.c_int32(threads),
+    )  # fmt: skip
 
 
 def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
@@ -113,16 +119,11 @@ def backward(
 
 
 def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
-    """sum_t weights[t] spikes[t] of int8 spikes [T, ...], in `dtype` and their layout."""
+    """sum_t weights[t] spikes[t] of spikes [T, ...] in int8 or `dtype`, in `dtype` and their layout."""
     spikes = spikes if spikes[0].numel() == spikes.stride(0) else spikes.contiguous()
     out = torch.empty_like(spikes[0], dtype=dtype)
-    size = out.numel()
     threads = torch.get_num_threads() if spikes.numel() >= _PARALLEL else 1
-    numbers = (ctypes.c_double * len(weights))(*weights)
-    library = _library(dtype, plain_lif(len(weights)), leak=False)
-    library.weighted_steps(
-        _Pointer(spikes.data_ptr()), numbers, _Pointer(out.data_ptr()), ctypes.c_int64(size), ctypes.c_int32(threads)
-    )
+    _weigh(_library(dtype, plain_lif(len(weights)), leak=False), spikes, weights, out, threads)
     return out
 
 

@@ -29,6 +29,7 @@ struct BF16 {
 
 inline float load(float v) { return v; }
 inline double load(double v) { return v; }
+inline float load(int8_t v) { return v; }
 inline float load(BF16 v) {
   uint32_t wide = uint32_t(v.bits) << 16;
   float f;
@@ -503,6 +504,17 @@ void backward(const Args& a) {
   if (x.norm) through_norm(a, a.x, x, sum, sum_x);  // last: its gradient may lie where the current's lies
 }
 
+template <class X>
+void sum_steps(const X* x, const double* weight, S* out, int64_t step, int32_t threads) {
+#pragma omp parallel for simd num_threads(threads)
+  for (int64_t l = 0; l < step; ++l) {
+    A sum = 0;
+#pragma GCC unroll 16
+    for (int t = 0; t < kSteps; ++t) sum += A(weight[t]) * A(load(x[t * step + l]));
+    store(out[l], sum);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -515,14 +527,12 @@ void lif_backward(const Args* a) {
   dispatch(*a, [&](auto form) { backward<decltype(form)>(*a); });
 }
 int64_t lif_args_size() { return sizeof(Args); }
-// sum_t weight[t] x[t] over spikes kept in one byte each, [T, step], in one pass: what gradient scaling takes of them.
-void weighted_steps(const int8_t* x, const double* weight, void* out, int64_t step, int32_t threads) {
-#pragma omp parallel for simd num_threads(threads)
-  for (int64_t l = 0; l < step; ++l) {
-    A sum = 0;
-#pragma GCC unroll 16
-    for (int t = 0; t < kSteps; ++t) sum += A(weight[t]) * A(x[t * step + l]);
-    store(static_cast<S*>(out)[l], sum);
-  }
+// sum_t weight[t] x[t] over spikes [T, step] in one pass: what gradient scaling takes of them. They are SCALAR, or
+// int8_t where `bytes` is set.
+void weighted_steps(const void* x, int32_t bytes, const double* weight, void* out, int64_t step, int32_t threads) {
+  if (bytes)
+    sum_steps(static_cast<const int8_t*>(x), weight, static_cast<S*>(out), step, threads);
+  else
+    sum_steps(static_cast<const S*>(x), weight, static_cast<S*>(out), step, threads);
 }
 }

@@ -48,7 +48,7 @@ def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynami
 
 
 def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
-    """sum_t weights[t] spikes[t] of int8 spikes [T, ...] on the CPU, in `dtype`, in one pass over the data."""
+    """sum_t weights[t] spikes[t] of spikes [T, ...] on the CPU, in int8 or `dtype`; in `dtype`, in one pass."""
     result: Tensor = torch.ops.snnzoo.weighted_steps(spikes, weights, dtype)
     return result
 

@@ -15,7 +15,7 @@ others are variations of them.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,7 +95,7 @@ def _unfolded(steps: list[Tensor]) -> Tensor:
 # Evidence, [T, ...] or [1, ...] in the shape of the weight, summed over batch, positions and processes.
 
 
-def each_step(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
+def each_step(operator: WeightGradient, a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
     return torch.stack([widened(operator(x, y)) for x, y in zip(a, b, strict=True)])
 
 
@@ -103,8 +103,27 @@ def folded(operator: WeightGradient, a: Tensor, b: Tensor) -> Tensor:
     return operator(a.flatten(0, 1), b.flatten(0, 1))
 
 
-def _traces(s: Spikes) -> tuple[Tensor, Tensor]:
-    return _small(s, trace(s.pre, s.k, s.dtype)), _small(s, trace(s.post, s.k, s.dtype))
+def _traces(s: Spikes, spikes: Tensor) -> list[Tensor]:
+    """`trace` of the spikes before or behind the layer, step by step, brought near 1, in what K computes in."""
+    if not can_weigh_steps(spikes, s.dtype):
+        return list(_small(s, trace(spikes, s.k, s.dtype)))
+    steps = range(len(spikes))
+    return _sums(s, spikes, [[s.k ** (t - i) if i <= t else 0.0 for i in steps] for t in steps])
+
+
+def _sums(s: Spikes, spikes: Tensor, terms: Sequence[Sequence[float]]) -> list[Tensor]:
+    """For each term, a weight for each step: the sum of the spikes in these weights, brought near 1, as `_traces`."""
+    sums = []
+    for term in terms:
+        weights = [_unit(s) * weight for weight in term]
+        if can_weigh_steps(spikes, s.dtype):
+            sums.append(weighted_steps(spikes, weights, s.dtype))
+            continue
+        total = widened(spikes[0], s.dtype) * weights[0]
+        for step, weight in zip(spikes[1:], weights[1:], strict=True):
+            total.add_(step, alpha=weight)
+        sums.append(total.to(s.dtype))
+    return sums
 
 
 def _small(s: Spikes, x: Tensor) -> Tensor:
@@ -118,41 +137,26 @@ def _unit(s: Spikes) -> float:
 
 
 def _coincidence(s: Spikes) -> Tensor:
-    return each_step(s.operator, *_traces(s))
+    return each_step(s.operator, _traces(s, s.pre), _traces(s, s.post))
 
 
 def _coincidence_of_window(s: Spikes) -> Tensor:
     if s.rank is None or s.rank >= len(s.pre):
-        return widened(folded(s.operator, *_traces(s)))[None]
+        return widened(folded(s.operator, *(_unfolded(_traces(s, spikes)) for spikes in (s.pre, s.post))))[None]
     terms = window_terms(len(s.pre), s.k)[: s.rank]
-    a, b = (
-        _small(s, _unfolded([_weighted_sum(widened(x[0], s.dtype), x[1:], term) for term in terms]))
-        for x in (s.pre, s.post)
-    )
+    a, b = (_unfolded(_sums(s, spikes, terms)) for spikes in (s.pre, s.post))
     return widened(folded(s.operator, a, b))[None].clamp(min=0)  # what was left out may have held up a small sum
 
 
 def _coincidence_of_last_step(s: Spikes) -> Tensor:
-    return widened(s.operator(_last_trace(s, s.pre), _last_trace(s, s.post)))[None]
-
-
-def _last_trace(s: Spikes, spikes: Tensor) -> Tensor:
-    weights = tuple(_unit(s) * s.k**age for age in reversed(range(len(spikes))))
-    if can_weigh_steps(spikes, s.dtype):
-        return weighted_steps(spikes, list(weights), s.dtype)
-    return _weighted_sum(widened(spikes[0], s.dtype), spikes[1:], weights).to(s.dtype)
+    last = [[s.k**age for age in reversed(range(len(s.pre)))]]
+    a, b = (_sums(s, spikes, last)[0] for spikes in (s.pre, s.post))
+    return widened(s.operator(a, b))[None]
 
 
 def _coincidence_of_pre(s: Spikes) -> Tensor:
-    x = _small(s, trace(s.pre, s.k, s.dtype))
+    x = _traces(s, s.pre)
     return each_step(s.operator, x, x)
-
-
-def _weighted_sum(first: Tensor, rest: Tensor, weights: tuple[float, ...]) -> Tensor:
-    total = first * weights[0]
-    for step, weight in zip(rest, weights[1:], strict=True):
-        total.add_(step, alpha=weight)
-    return total
 
 
 @torch.compiler.assume_constant_result
@@ -179,7 +183,7 @@ def _spike_coincidence(s: Spikes) -> Tensor:
 
 
 def _pre_before_post(s: Spikes) -> Tensor:
-    return each_step(s.operator, _small(s, trace(s.pre, s.k, s.dtype)), _small(s, s.post))
+    return each_step(s.operator, _traces(s, s.pre), _small(s, s.post))
 
 
 def _pre_before_minus_after_post(s: Spikes) -> Tensor:

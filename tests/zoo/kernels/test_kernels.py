@@ -204,20 +204,21 @@ def test_every_layout_of_the_input_is_taken():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_weighted_sum_of_steps(dtype, layout, monkeypatch):
-    """Of spikes or their counts in one byte each, also where the steps do not lie one behind the other."""
+    """Of spikes or their counts in one byte each or in the layer's precision, wherever in memory the steps lie."""
     counts = torch.randint(0, 3, (4 * 3, 5, 7, 6)).to(torch.int8).contiguous(memory_format=layout)
     weights = [0.05, 0.14, 0.37, 1.0]
-    for x in (counts.unflatten(0, (4, -1)), counts.unflatten(0, (-1, 4)).transpose(0, 1)[:, :2]):
+    behind, apart = counts.unflatten(0, (4, -1)), counts.unflatten(0, (-1, 4)).transpose(0, 1)[:, :2]
+    for x in (behind, apart, behind.to(dtype), apart.to(dtype)):
         assert can_weigh_steps(x, dtype)
         got, expected = weighted_steps(x, weights, dtype), sum(w * s.double() for w, s in zip(weights, x, strict=True))
         tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3}[dtype]
         torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
         assert got.dtype == dtype
     assert got.shape == x.shape[1:]
-    assert weighted_steps(counts.unflatten(0, (4, -1)), weights, dtype).is_contiguous(memory_format=layout)
-    assert not can_weigh_steps(counts.float().unflatten(0, (4, -1)), dtype)
+    assert weighted_steps(behind, weights, dtype).is_contiguous(memory_format=layout)
+    assert not can_weigh_steps(behind.half(), dtype)
     monkeypatch.setenv("SNNZOO_KERNEL", "reference")
-    assert not can_weigh_steps(counts.unflatten(0, (4, -1)), dtype)
+    assert not can_weigh_steps(behind, dtype)
 
 
 @pytest.mark.parametrize("surrogate", list_surrogates())

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import zoo
 from zoo.errors import ZooError
 from zoo.scaling.layers import PostSpikes, SpikingConv2d
+from zoo.scaling.operators import Geometry, weight_gradient
 from zoo.scaling.rules import PRESETS as RULES
 from zoo.scaling.rules import window_terms
 from zoo.scaling.spec import Scaling, list_scalings, register_scaling, resolve_scaling
@@ -124,6 +125,22 @@ def test_evidence_in_few_terms(name, steps):
         mean = evidence.flatten(1).mean(1)[:, None, None, None] if name == "channel" else evidence.mean()
         plain = run(None, kind, pre, post, error)[0].weight.grad
         torch.testing.assert_close(one, (0.3 + 0.7 * evidence / mean) * plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [*((name, None) for name in PRESETS if RULES[name].counts), *((name, 1) for name in PRESETS if RULES[name].rank)],
+)
+def test_spikes_of_one_byte_each(name, rank, monkeypatch):
+    """Where a layer keeps its spikes so, sums over time are taken by a kernel of their own."""
+    pre, post, _ = (z.float() for z in example(fitting(KINDS["3x3"], name), 3, 2))
+    conv = SpikingConv2d(pre.shape[2], post.shape[2], 3, padding=1, timesteps=3)
+    rule, operator = Scaling(name, 0.7, rank=rank), weight_gradient(conv.weight, Geometry.of(conv))
+    expected = rule.factor(pre, post, operator, torch.float32)
+    for kernel in ("auto", "reference"):
+        monkeypatch.setenv("SNNZOO_KERNEL", kernel)
+        got = rule.factor(pre.to(torch.int8), post.to(torch.int8), operator, torch.float32)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_shuffled_takes_another_images_post_spikes():
