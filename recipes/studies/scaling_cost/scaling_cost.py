@@ -45,7 +45,8 @@ machine and every timing. Times are medians of alternating training steps in one
 Correlations are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer,
 the smallest of all time steps: of the worst layer at the worst of the steps looked at, and on average.
 Results before 26 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
-width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`).
+width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`). Those of an Intel Xeon are of one hour: the
+two called `_before` without, the others with the CPU kernel that sums the traces of a whole window in one pass.
 """
 _HEAD = "| form | ms per step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"
 CHEAP: list[dict[str, Any]] = [
