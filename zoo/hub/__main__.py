@@ -1,6 +1,6 @@
 """Publish a trained network on a Hugging Face Hub, and get it back.
 
-    python -m zoo.hub push RUN_DIR --repo ORG/NAME [--private] [--onnx FILE ...] [--result FILE ...]
+    python -m zoo.hub push RUN_DIR --repo ORG/NAME [--private] [--license ID] [--onnx FILE ...] [--result FILE ...]
     python -m zoo.hub pull ORG/NAME[@REVISION] [-o DIR]
 
 Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
@@ -10,6 +10,7 @@ import json
 
 from ..errors import CommandParser, run_command, shown
 from ..plugins import add_plugin_option
+from .card import LICENSE
 from .publish import ORGANISATION, pull, push
 
 
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     sub.add_argument("run", metavar="RUN_DIR", help="a finished run of recipes.train")
     sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
     sub.add_argument("--private", action="store_true", help="in a private repository")
+    sub.add_argument("--license", metavar="ID", default=LICENSE, help="what the model card says (%(default)s)")
     sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
     results = "of python -m recipes.validate, export.bench_ort"
     sub.add_argument("--result", metavar="FILE", nargs="+", default=[], help=results)
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         add_plugin_option(command)
     a = parser.parse_args(argv)
     if a.command == "push":
-        done = push(a.run, a.repo, private=a.private, onnx=a.onnx, results=a.result)
+        done = push(a.run, a.repo, private=a.private, license=a.license, onnx=a.onnx, results=a.result)
         what = "commit" if done.changed else "nothing to do, all of it is there as commit"
         print(f"{done.repo}: {what} {done.commit}")
         print(f"for zoo/weights/published.json: {json.dumps(done.published)}")

@@ -17,6 +17,8 @@ from .release import Release
 
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
+LICENSE = "apache-2.0"
+"""Of the zoo's own checkpoints, as the Hub spells it."""
 _TASK = "image-classification"
 # Key, title and decimals of what a result may hold; leaderboard/README.md defines them.
 _METRICS = [
@@ -44,11 +46,11 @@ _GRADIENT_SCALING = """\
 """
 
 
-def card(release: Release, repo: str) -> str:
+def card(release: Release, repo: str, license: str = LICENSE) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
     parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
     text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
-    return f"---\n{dump_yaml(_metadata(release))}---\n\n{text}"
+    return f"---\n{dump_yaml(_metadata(release, license))}---\n\n{text}"
 
 
 def eval_results(release: Release) -> dict[str, str]:
@@ -67,12 +69,12 @@ def eval_results(release: Release) -> dict[str, str]:
     return files
 
 
-def _metadata(release: Release) -> dict[str, Any]:
+def _metadata(release: Release, license: str) -> dict[str, Any]:
     results = _accuracies(release)
     dataset = _DATASETS.get(_dataset(release))
     index = [{"name": release.name, "results": [_index_entry(result) for result in results]}]
     metadata = {
-        "license": "apache-2.0",
+        "license": license,
         "library_name": "snn-zoo",
         "pipeline_tag": _TASK,
         "tags": [_TASK, "spiking-neural-network", "snn-zoo", "timm"] + (["onnx"] if _onnx_files(release) else []),
@@ -169,7 +171,8 @@ def _training(release: Release) -> str:
         "weights": f"sha256 {release.config['weights_sha256']}",
     }
     table = _table(["", ""], [[key, value] for key, value in rows.items() if value is not None])
-    return f"## How it was trained\n\nrecipe.yaml holds every setting, summary.csv a row for each epoch.\n\n{table}"
+    where = "recipe.yaml holds the settings, config.json the network as it was built, summary.csv a row for each epoch."
+    return f"## How it was trained\n\n{where}\n\n{table}"
 
 
 def _started_from(release: Release) -> str | None:
@@ -222,7 +225,7 @@ def _files(release: Release) -> str:
         "recipe.yaml": "the settings of the training",
         "summary.csv": "its log",
         "result.json": "its result",
-    } | dict.fromkeys(_onnx_files(release), "the network as an ONNX graph, unrolled over time")
+    } | dict.fromkeys(_onnx_files(release), "the network as an ONNX graph")
     rows = [[f"`{name}`", what.get(name, "a measurement")] for name in sorted(release.files)]
     return f"## Files\n\n{_table(['file', 'what it is'], rows)}"
 

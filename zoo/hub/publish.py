@@ -1,6 +1,7 @@
 """Push a run as one commit, and pull a published checkpoint with all its files."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from ..checkpoint import WEIGHTS
 from ..errors import ZooError
-from .card import card, eval_results
+from .card import LICENSE, card, eval_results
 from .errors import ask, check_repo
 from .fetch import fetch_repository, split_revision
 from .release import EVAL_RESULTS, RESULT, RESULTS, collect
@@ -44,6 +45,7 @@ def push(
     private: bool = False,
     onnx: Sequence[str | os.PathLike[str]] = (),
     results: Sequence[str | os.PathLike[str]] = (),
+    license: str = LICENSE,
 ) -> Pushed:
     """Publish a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
 
@@ -55,14 +57,17 @@ def push(
         repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
         private: make it private; an existing public one is refused.
         onnx, results: further files, see `zoo.hub.release.collect`.
+        license: what the card says, an identifier of the Hub's.
 
     Raises:
         ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
     """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
     release = collect(Path(run), [Path(path) for path in onnx], [Path(path) for path in results])
     repo = check_repo(repo or f"{ORGANISATION}/{release.name}")
     files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
-    files["README.md"] = card(release, repo).encode()
+    files["README.md"] = card(release, repo, license).encode()
     api = HfApi(library_name="snn-zoo")
     before = ask(repo, lambda: _look(api, repo, private), cached=False)
 

@@ -166,6 +166,7 @@ def test_the_card(run, tmp_path):
     assert values["Top-1 accuracy (%)"] == ("uoft-cs/cifar10", "test", 65.32)
     assert values["Spikes per image"][2] == 69518
     assert (parsed.data.license, parsed.data.pipeline_tag) == ("apache-2.0", "image-classification")
+    assert ModelCard(card(release, "org/net", "cc-by-4.0")).data.license == "cc-by-4.0"
     for fact in (
         *("python -m recipes.train x --epochs 3", "| seed | 7 |", "| started from | else |"),
         *("c" * 40, "d" * 64, "69,518 spikes", "2308.00558"),
@@ -268,6 +269,8 @@ def test_files_that_cannot_be_published(run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
     with pytest.raises(ZooError, match="two files would be published"):
         zoo_hub.push(run, onnx=[graph, graph])
+    with pytest.raises(ZooError, match="called 'My own': give"):
+        zoo_hub.push(run, license="My own")
     with pytest.raises(ZooError, match="under its name"):
         zoo_hub.push(run, results=[speed.rename(speed.with_name("a b.json"))])
 
