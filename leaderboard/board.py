@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import os
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, read_bytes, read_text
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text
 from zoo.plugins import add_plugin_option
 from zoo.record import SEAL
 
@@ -77,16 +76,8 @@ class Board:
         Each file is written whole or not at all without this; but two who check against the store, then write to it,
         would not see what the other one adds.
         """
-        import fcntl  # which Windows has not; what only reads works there, too
-
-        self.results.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.results, os.O_RDONLY)
-        try:
-            # Of the folder itself: no file is left behind, and a killed process frees it.
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with locked(self.results):
             yield
-        finally:
-            os.close(folder)
 
     def rendered(self, table: list[Row]) -> dict[Path, str]:
         """The files that rows render to, and what they hold; "" for what rows give no file of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from zoo.checkpoint import TAG, check_keywords
 from zoo.data import SIZE, dataset_name
 from zoo.data.dataset import check_size
+from zoo.data.folder import PREFIX
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml
 from zoo.kernels import list_kernels
@@ -220,9 +222,10 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
-        for key in ("dataset", "init"):
-            if path := getattr(self, key):
-                values[key] = without_folders(path)
+        if self.init:
+            values["init"] = without_folders(self.init)
+        if self.dataset.startswith(PREFIX):  # by the name of the folder, wherever it lies
+            values["dataset"] = PREFIX + Path(os.path.abspath(self.dataset.removeprefix(PREFIX))).name
         if self.plugin:  # it may move, but without its file nobody could repeat the run
             files = [without_folders(file) for file in self.plugins]
             values["plugin"] = files[0] if isinstance(self.plugin, str) else files

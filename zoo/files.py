@@ -63,6 +63,21 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
     return given
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder; of those who do, one at a time is inside the block, and another process waits."""
+    import fcntl  # which Windows has not; what only reads works there, too
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        # Of the folder itself: no file is left behind, and a killed process frees it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def create_file(path: Path, data: bytes) -> bool:
     """Write a new file, whole or not at all, whoever else creates it at the same time: False if there is one already.
 

@@ -128,13 +128,14 @@ class Hadamard(nn.Module):
 
 
 class ConvNeuron(nn.Module):
-    """Convolution - norm - neurons: spikes or their counts in, spikes out.
+    """Convolution - norm - neurons: spikes, their counts or averages in, spikes out.
 
     Args:
         in_channels, channels: of input and output.
         make: what to build from.
         kernel_size, stride: of the convolution.
-        counts: the input counts spikes instead of being spikes, and may not fit in the byte that backward keeps.
+        binary: the input is certain to be spikes, 0 or 1: backward then keeps it in one byte each. Of anything else,
+            averages say, it would take wrong gradients, so by default it keeps the input as it is.
         by_default: as in `LayerFactory.conv`.
     """
 
@@ -146,11 +147,11 @@ class ConvNeuron(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         *,
-        counts: bool = False,
+        binary: bool = False,
         by_default: bool | None = None,
     ) -> None:
         super().__init__()
-        self.counts = counts
+        self.binary = binary
         self.conv = make.conv(in_channels, channels, kernel_size, stride, by_default=by_default)
         self.bn = make.norm(channels)
         self.lif = make.neuron()
@@ -159,9 +160,11 @@ class ConvNeuron(nn.Module):
         """[T*B, C, H, W] to spikes [T*B, C', H', W'].
 
         Args:
-            x: spikes, or their counts.
+            x: spikes; or their counts or averages, unless `binary`.
             saved: `compact(x)`, where the caller has it already.
         """
-        if saved is None and not self.counts:
-            saved = compact(x)
-        return fire(x, self.conv, self.bn, self.lif, saved)
+        return fire(x, self.conv, self.bn, self.lif, self.kept(x, saved))
+
+    def kept(self, x: Tensor, saved: Tensor | None) -> Tensor | None:
+        """What backward keeps of the input: `saved`, `compact(x)`, or None for the input itself."""
+        return compact(x) if saved is None and self.binary else saved

@@ -142,6 +142,8 @@ class SpikingNetwork(nn.Module):
         for name, layer in layers.items():
             layer.scale_by(rule if name in reached else None)
         if rule and not reached:
+            if rule.layers in layers:
+                layers[rule.layers].scale_by(rule)  # which says why it takes no such layer
             near = one_of("layers of scaling", rule.layers, list(layers))
             raise ZooError(f"{near}; or 'default', 'all', or a wildcard, 'stages.2.*'")
 

@@ -79,7 +79,9 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
         ({"arms": {0.5: {}}}, "the key 0.5 is no text"),
         ({"arms": {True: {}}}, "the key True is no text"),
         ({"recipe": {"test": False}}, "measure nothing"),
-        ({"arms": {"a": {}, "b": {"test": False, "val_images": 9}}}, "all measure"),
+        ({"arms": {"a": {}, "b": {"test": False, "val_images": 9}}}, "same images: set test"),
+        ({"arms": {"a": {}, "b": {"val_images": 9}}}, "same images: set val_images"),
+        ({"arms": {"a": {}, "b": {"dataset": "cifar10"}}}, "same images: set dataset"),
         ({"contrast": [1]}, "contrast"),
     ],
 )
@@ -144,6 +146,8 @@ def test_paired_differences(tmp_path):
     ("values", "contrasts", "verdict"),
     [
         ([1.0], 1, "one pair"),
+        ([0.06, 75.06 - 75.0], 1, "no variance"),
+        ([0.0, 0.0], 1, "no difference"),
         ([1.0, 1.1, 0.9], 1, "higher"),
         ([-1.0, -1.1, -0.9], 1, "lower"),
         ([-1.0, -1.1, -0.9], 20, "inconclusive"),  # the interval excludes 0, the test that is corrected does not
@@ -155,6 +159,16 @@ def test_verdicts(values, contrasts, verdict):
     top1 = interval(values)
     (p,) = holm([top1.p], contrasts)
     assert Difference("arm", "other", len(values), top1, None, p, None).verdict == verdict
+
+
+def test_pairs_are_of_the_same_images(tmp_path):
+    numbers = {arm: {3: 50.0} for arm in ("plain", "window")}
+    plan = load_plan(write(tmp_path))
+    fill(plan, numbers, numbers)
+    file = plan.folder / "window.seed3.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_sha256": "f" * 64}))
+    with pytest.raises(ZooError, match=r"window.seed3.json and plain.seed3.json were measured on other images"):
+        differences(plan)
 
 
 def test_contrasts_without_a_pair_yet_count_as_tests(tmp_path):
@@ -315,10 +329,12 @@ def test_what_scaling_costs(tmp_path, capsys):
         "--train-steps",
         "2",
     ]
-    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}]", "--checks", "8", "--rounds", "1"]
+    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}, {every: 3}]", "--checks", "8", "--rounds", "1"]
     scaling_cost.main([*options, *forms, "--json", str(tmp_path / "x.json")])
     assert "rank 2" in capsys.readouterr().out
-    found = json.loads((tmp_path / "x.json").read_text())["forms"]
+    result = json.loads((tmp_path / "x.json").read_text())
+    found = result["forms"]
+    assert result["steps_a_round"] == 6  # in which each form computes its share of factors
     assert found["rank 2"]["worst"] > 0.9999
     assert found["every 2"]["worst"] < 0.9999
     assert found["plain"]["times_plain"] == 1

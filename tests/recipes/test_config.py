@@ -88,6 +88,12 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
     assert same.float().mean() > 0.98  # rotation rounds some borders otherwise
 
 
+def test_a_data_set_of_a_folder_goes_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for path in ("flowers", "./flowers", "some/where/flowers", "/some/where/flowers", "../flowers/"):
+        assert Recipe(dataset=f"folder:{path}").settings["dataset"] == "folder:flowers"
+
+
 def test_settings_name_no_folder():
     """They go into a checkpoint and to a Hub: enough to repeat the run, but not where it was."""
     recipe = Recipe(plugin="/somewhere/mine.py", init="/somewhere/else", data_dir="/somewhere", out="/somewhere/x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.files import (
     atomic_write,
     check_writable,
+    locked,
     parse_json,
     parse_yaml,
     read_bytes,
@@ -166,3 +168,19 @@ def test_counts_are_bounded(value):
         assert str(caught.value).isprintable()
     with pytest.raises(ZooError):
         check_number("decay", value if not isinstance(value, float) else float("nan"), 0.5, 0.9)
+
+
+def test_one_at_a_time_in_a_folder(tmp_path):
+    order = []
+
+    def wait():
+        with locked(tmp_path / "new"):
+            order.append("second")
+
+    with locked(tmp_path / "new"):
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join(20)
+    assert order == ["first", "second"]

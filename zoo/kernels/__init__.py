@@ -22,7 +22,16 @@ from . import cpu, gpu
 from .ops import fused_lif, weighted_steps
 from .spec import SURROGATES, Branch, Dynamics, plain_lif
 
-__all__ = ["Branch", "Dynamics", "can_weigh_steps", "fused_lif", "list_kernels", "pick_kernel", "weighted_steps"]
+__all__ = [
+    "Branch",
+    "Dynamics",
+    "asked_kernel",
+    "can_weigh_steps",
+    "fused_lif",
+    "list_kernels",
+    "pick_kernel",
+    "weighted_steps",
+]
 
 REFERENCE = "reference"
 VARIABLE = "SNNZOO_KERNEL"
@@ -59,14 +68,25 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
     return _pick(kernel, device, dtype, *dynamics)
 
 
-@torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
-def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
+@torch.compiler.assume_constant_result
+def asked_kernel(kernel: str) -> str:
+    """What is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`.
+
+    Raises:
+        ZooError: an unknown value.
+    """
     if kernel not in list_kernels():
         raise one_of("kernel", kernel, list_kernels())
     if kernel == "auto":
         kernel = os.environ.get(VARIABLE) or "auto"
         if kernel not in list_kernels():
             raise one_of(f"value of {VARIABLE}", kernel, list_kernels())
+    return kernel
+
+
+@torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
+def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
+    kernel = asked_kernel(kernel)
     if kernel == REFERENCE:
         return REFERENCE
     name, obstacle = _fused(device, dtype, Dynamics(*numbers))

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import secrets
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,8 @@ def _compile(compiler: str, flags: list[str], library: Path) -> None:
     """
     if compiler in _GIVEN_UP:
         raise ZooError(_GIVEN_UP[compiler])
-    building = library.with_name(f"{library.name}.{os.getpid()}")  # several may build at once: the last rename wins
+    # Several may build at once, on other machines, too: the last rename wins.
+    building = library.with_name(f"{library.name}.{secrets.token_hex(8)}")
     try:
         with tempfile.TemporaryFile() as said:
             # A session of its own: what the compiler starts ends with it.

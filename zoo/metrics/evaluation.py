@@ -28,6 +28,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights.
 
+    What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
+    batches give the same numbers, and the generator's state is as it was.
+
     Returns:
         images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is
         the higher one, as in argmax), loss (cross-entropy of the mean logits); the counts of
@@ -45,7 +48,9 @@ def evaluate(
     model.eval()
     top1 = top5 = 0
     loss = 0.0
-    with SpikeCounter(model) as spikes, OperationCounter(model) as operations:
+    devices = [parameter.device] if parameter.device.type == "cuda" else []
+    with SpikeCounter(model) as spikes, OperationCounter(model) as operations, torch.random.fork_rng(devices):
+        torch.manual_seed(0)
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
             batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)

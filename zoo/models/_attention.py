@@ -53,7 +53,7 @@ class QKV(nn.Module):
     def __init__(self, channels: int, heads: int, make: LayerFactory, *, counts: bool) -> None:
         super().__init__()
         self.heads = check_heads(heads, channels)
-        maps = (ConvNeuron(channels, channels, make, counts=counts, by_default=not counts) for _ in range(3))
+        maps = (ConvNeuron(channels, channels, make, binary=not counts, by_default=not counts) for _ in range(3))
         self.q, self.k, self.v = maps
         self.memory, self.product = MatMul(), MatMul()
         self.lif = make.neuron(threshold=make.threshold / 2)
@@ -83,7 +83,7 @@ class SpikingSelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()
         self.qkv = QKV(channels, heads, make, counts=True)
-        self.proj = ConvNeuron(channels, channels, make, by_default=True)
+        self.proj = ConvNeuron(channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to spikes of the same shape."""
@@ -99,8 +99,8 @@ class CountBlock(nn.Module):
     def __init__(self, attn: nn.Module, channels: int, make: LayerFactory) -> None:
         super().__init__()
         self.attn = attn
-        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make, counts=True)
-        self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, make, by_default=True)
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make)
+        self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to counts of the same shape."""
@@ -125,7 +125,7 @@ class MembraneBlock(nn.Module):
         super().__init__()
         self.mixer = mixer
         self.lif1 = make.neuron()
-        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make, by_default=True)
+        self.fc1 = ConvNeuron(channels, MLP_RATIO * channels, make, by_default=True, binary=True)
         self.fc2 = nn.Conv2d(MLP_RATIO * channels, channels, 1, bias=False)
         self.bn2 = make.norm(channels)
 

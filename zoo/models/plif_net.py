@@ -61,7 +61,7 @@ class PLIFNet(SpikingNetwork):
         self.img_size = img_size
         self.make_stem(width)
         for i, depth in enumerate((2, 3)):
-            layers = [ConvNeuron(width, width, make, 3) for _ in range(depth)]
+            layers = [ConvNeuron(width, width, make, 3, binary=True) for _ in range(depth)]
             self.add_stage(nn.Sequential(*layers, nn.MaxPool2d(2)), width, 2 ** (i + 1))
         side, p = map_side(img_size, stem_stride, _POOLS), self.dropout.p
         self.fc_hidden = DenseLayers(width, side, (hidden,), make, norm=False, dropout=p)

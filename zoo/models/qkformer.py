@@ -30,10 +30,10 @@ class TokenAttention(nn.Module):
     def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()
         self.heads = check_heads(heads, channels)
-        self.q, self.k = (ConvNeuron(channels, channels, make, counts=True) for _ in range(2))
+        self.q, self.k = (ConvNeuron(channels, channels, make) for _ in range(2))
         self.lif = make.neuron(threshold=make.threshold / 2)
         self.mask = Hadamard()
-        self.proj = ConvNeuron(channels, channels, make, by_default=True)
+        self.proj = ConvNeuron(channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts [T*B, C, H, W] to spikes of the same shape."""
@@ -51,12 +51,12 @@ class Embedding(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, make: LayerFactory) -> None:
         super().__init__()
-        self.conv_neuron = ConvNeuron(in_channels, channels, make, 3, counts=True)
+        self.conv_neuron = ConvNeuron(in_channels, channels, make, 3)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn = make.norm(channels)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.lif = make.neuron()
-        self.shortcut = ConvNeuron(in_channels, channels, make, 1, 2, counts=True)
+        self.shortcut = ConvNeuron(in_channels, channels, make, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
@@ -84,8 +84,8 @@ class QKFormer(SpikingTransformer):
         make, last = self.make, len(depths) - 1
         widths = [channels >> (last - i) for i in range(len(depths))]
         self.make_stem(widths[0] // 2)
-        self.stem = ConvNeuron(widths[0] // 2, widths[0], make, 3)
-        self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], make)
+        self.stem = ConvNeuron(widths[0] // 2, widths[0], make, 3, binary=True)
+        self.stem_shortcut = ConvNeuron(widths[0] // 2, widths[0], make, binary=True)
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential(*([Embedding(widths[i - 1], width, make)] if i else []))
             for _ in range(depth):

@@ -25,7 +25,7 @@ class SpikeDrivenAttention(nn.Module):
     def __init__(self, channels: int, make: LayerFactory) -> None:
         super().__init__()
         self.lif1 = make.neuron()
-        self.q, self.k, self.v = (ConvNeuron(channels, channels, make, by_default=True) for _ in range(3))
+        self.q, self.k, self.v = (ConvNeuron(channels, channels, make, by_default=True, binary=True) for _ in range(3))
         self.agree, self.mask = Hadamard(), Hadamard()
         self.lif2 = make.neuron(threshold=make.threshold / 2)
         self.proj = make.conv(channels, channels, 1, by_default=True)
@@ -62,8 +62,8 @@ class SpikeDrivenTransformer(MembraneTransformer):
         eighth, quarter, half = channels // 8, channels // 4, channels // 2
         self.make_stem(eighth)
         self.stem = nn.Sequential(
-            ConvNeuron(eighth, quarter, make, 3),
-            ConvNeuron(quarter, half, make, 3),
+            ConvNeuron(eighth, quarter, make, 3, binary=True),
+            ConvNeuron(quarter, half, make, 3, binary=True),
             nn.MaxPool2d(3, 2, 1),
             nn.Conv2d(half, channels, 3, padding=1, bias=False),
             make.norm(channels),

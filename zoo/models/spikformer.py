@@ -36,13 +36,13 @@ class Spikformer(SpikingTransformer):
         eighth, quarter, half = channels // 8, channels // 4, channels // 2
         self.make_stem(eighth)
         self.stem = nn.Sequential(
-            ConvNeuron(eighth, quarter, make, 3),
-            ConvNeuron(quarter, half, make, 3),
+            ConvNeuron(eighth, quarter, make, 3, binary=True),
+            ConvNeuron(quarter, half, make, 3, binary=True),
             nn.MaxPool2d(3, 2, 1),
-            ConvNeuron(half, channels, make, 3),
+            ConvNeuron(half, channels, make, 3, binary=True),
             nn.MaxPool2d(3, 2, 1),
         )
-        self.position = ConvNeuron(channels, channels, make, 3)
+        self.position = ConvNeuron(channels, channels, make, 3, binary=True)
         for _ in range(depth):
             block = CountBlock(SpikingSelfAttention(channels, heads, make), channels, make)
             self.add_stage(nn.Sequential(block), channels, 4)

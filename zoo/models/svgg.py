@@ -33,7 +33,7 @@ from ..family import Variant, register_family
 from ..layers import ConvNeuron
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
-from ..scaling.layers import PostSpikes, compact
+from ..scaling.layers import PostSpikes
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 
 POOL = "A"
@@ -54,7 +54,7 @@ class PooledConvNeuron(ConvNeuron):
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
         """Spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
         post = PostSpikes()
-        y = self.conv(x, post=post, saved=compact(x) if saved is None else saved)
+        y = self.conv(x, post=post, saved=self.kept(x, saved))
         return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
 
 
@@ -126,7 +126,7 @@ class SVGG(SpikingNetwork):
         for i, (width, pool) in enumerate(rest):
             if pool:
                 reduction *= 2
-            stage.append((PooledConvNeuron if pool else ConvNeuron)(channels, width, self.make, 3))
+            stage.append((PooledConvNeuron if pool else ConvNeuron)(channels, width, self.make, 3, binary=True))
             channels = width
             if pool or i == len(rest) - 1:
                 self.add_stage(stage, channels, reduction)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
-from ..kernels import list_kernels
+from ..kernels import asked_kernel, list_kernels
 from ..specs import check_positive, check_timesteps
 from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step
@@ -108,7 +108,7 @@ class SpikingNeuron(nn.Module):
         Raises:
             ZooError: the kernel must be fused, and none runs there or none knows the dynamics.
         """
-        if self.kernel == "fused":
+        if asked_kernel(self.kernel) == "fused":
             raise ZooError(f"no fused kernel has the dynamics of {type(self).__name__}: ask for 'auto' or 'reference'")
         return "reference"
 

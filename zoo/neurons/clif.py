@@ -20,7 +20,7 @@ from torch import Tensor
 from ..kernels.spec import wide
 from ..specs import check_flag
 from .base import SpikingNeuron
-from .lif import resolve_decay
+from .lif import check_gain, resolve_decay
 
 
 class CLIFState(NamedTuple):
@@ -58,6 +58,7 @@ class CLIF(SpikingNeuron):
         self.decay_input = check_flag("decay_input", decay_input)
         self.gain = 1 - self.decay if decay_input else 1.0
         self.detach_reset = check_flag("detach_reset", detach_reset)
+        check_gain(self.gain)
 
     def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero."""

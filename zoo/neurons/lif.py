@@ -59,8 +59,7 @@ class LIF(SpikingNeuron):
         self.decay_input = check_flag("decay_input", decay_input)
         self.detach_reset = check_flag("detach_reset", detach_reset)
         self._init_decay(resolve_decay(decay, tau))
-        if self.decay_input and not isinstance(self.decay, Tensor) and self.decay == 1:
-            raise ZooError("neurons with decay_input and decay 1 take their currents times 0: give a decay below 1")
+        check_gain(self.gain)
 
     def _init_decay(self, decay: float) -> None:
         self.decay: float | Tensor = decay
@@ -155,6 +154,15 @@ class PLIF(LIF):
     def decay(self) -> Tensor:  # type: ignore[override]
         """The decay now, a scalar tensor that carries gradient to the time constant."""
         return 1 - torch.sigmoid(self.w)
+
+
+def check_gain(gain: float | Tensor) -> None:
+    """
+    Raises:
+        ZooError: currents times it are none.
+    """
+    if not isinstance(gain, Tensor) and gain == 0:
+        raise ZooError("neurons with decay_input and decay 1 take their currents times 0: give a decay below 1")
 
 
 def resolve_decay(decay: float | None, tau: float | None) -> float:

@@ -187,13 +187,16 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
     if scaling.precision not in list(_PRECISIONS):
         raise one_of("scaling precision", scaling.precision, list(_PRECISIONS))
     batch, layers, rule = scaling.batch, scaling.layers, of or name
-    by_error, whole = scaling.preset.locality != "weight", batch == 1 and not scaling.stateful
+    by_error, exact = scaling.preset.locality != "weight", (batch, scaling.precision) == (1, "same")
     for wrong, why in (
         (batch == 0, f"batch cannot be {batch!r}: give the share of the batch to take the evidence from, up to 1"),
         (not isinstance(layers, str), f'layers cannot be {layers!r}: give "default", "all" or a wildcard over layers'),
         (scaling.rank and not scaling.preset.rank, f"{rule} takes no rank: only rules with evidence of a window do"),
         (by_error and name == NORM_SCALE, f"{name} is a control of rules that scale weight gradients, {of} is none"),
-        (by_error and not whole, f"{rule} scales each error by itself: it takes no every, average or batch"),
+        (
+            by_error and (scaling.stateful or not exact),
+            f"{rule} scales each error by itself: it takes no every, average, batch or precision",
+        ),
     ):
         if wrong:
             raise ZooError(f"scaling {why}")

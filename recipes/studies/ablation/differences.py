@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
+from zoo.errors import ZooError
+
 from .plan import Plan
 
 WIDE = 0.5
@@ -13,7 +15,7 @@ one without 0 inside, where the test that is corrected for all contrasts finds n
 
 
 class Interval(NamedTuple):
-    """A mean of n values and the half-width of its 95 % interval (Student's t), None for a single value."""
+    """A mean of n values and the half-width of its 95 % interval (Student's t), None where all are one value, not 0."""
 
     mean: float
     half: float | None
@@ -43,7 +45,7 @@ class Difference(NamedTuple):
     def verdict(self) -> str:
         """What it says of accuracy: a difference is one that the corrected test finds."""
         if self.top1.half is None or self.top1_p is None:
-            return "one pair"
+            return "one pair" if self.pairs == 1 else "no variance"
         if self.top1_p < 0.05:
             return "higher" if self.top1.mean > 0 else "lower"
         wide = self.top1.half > WIDE or abs(self.top1.mean) > self.top1.half
@@ -56,7 +58,9 @@ def interval(values: list[float]) -> Interval:
         return Interval(values[0], None)
     mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
     freedom = len(values) - 1
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    if mean and error < 1e-9 * abs(mean):  # all alike: without a variance no test can tell what chance does
+        return Interval(mean, None)
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else 1.0
     return Interval(mean, float(stats.t.ppf(0.975, freedom) * error), p)
 
 
@@ -74,6 +78,10 @@ def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval |
     seeds = [seed for seed in a if seed in b]
     if not seeds:
         return None
+    for seed in seeds:
+        if a[seed]["data_sha256"] != b[seed]["data_sha256"]:
+            files = f"{arm}.seed{seed}.json and {other}.seed{seed}.json"
+            raise ZooError(f"{plan.folder}: {files} were measured on other images (data_sha256): move one away")
     top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
     if not all(b[s]["spikes_per_image"] for s in seeds):
         return len(seeds), top1, None

@@ -1,11 +1,12 @@
 """What an ablation found: tables of arms and of paired differences, and a plot of accuracy against spikes."""
 
+import contextlib
 import io
 import json
 import statistics
 from typing import Any
 
-from zoo.files import atomic_write, sha256_of
+from zoo.files import atomic_write, locked, sha256_of
 
 from ..pages import outdated, row, write_page
 from .differences import differences, interval, p_value
@@ -18,13 +19,14 @@ def render(plan: Plan, check: bool = False) -> None:
     Raises:
         ZooError: `check`, and they are not what the results say.
     """
-    write_page(plan.folder / "README.md", _page(plan), check)
-    file, points = plan.folder / "plot.svg", _points(plan)
-    drawn = sha256_of(json.dumps(points).encode())  # other versions of matplotlib draw the same points in other bytes
-    if not check:
-        atomic_write(file, _plot(plan.name, points, drawn))
-    elif not file.exists() or drawn not in file.read_text():
-        raise outdated(file)
+    with contextlib.nullcontext() if check else locked(plan.folder):  # several may do parts of a plan
+        write_page(plan.folder / "README.md", _page(plan), check)
+        file, points = plan.folder / "plot.svg", _points(plan)
+        drawn = sha256_of(json.dumps(points).encode())  # other versions of matplotlib draw the same in other bytes
+        if not check:
+            atomic_write(file, _plot(plan.name, points, drawn))
+        elif not file.exists() or drawn not in file.read_text():
+            raise outdated(file)
 
 
 def render_plans(check: bool) -> None:

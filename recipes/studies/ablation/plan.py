@@ -113,8 +113,9 @@ def load_plan(path: str) -> Plan:
         if pair in contrasts[:i]:
             raise ZooError(f"the contrast {pair!r} of {file} stands twice")
     runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
-    if len({run.recipe.test for run in runs}) > 1:
-        raise ZooError(f"arms of {file} must all measure on the test set or none: set test in 'recipe' alone")
+    for key in ("test", "dataset", "data_dir", "val_images"):
+        if len({getattr(run.recipe, key) for run in runs}) > 1:
+            raise ZooError(f"arms of {file} must all be measured on the same images: set {key} in 'recipe' alone")
     pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]
     return Plan(file.stem, given.get("question", ""), arms, seeds, pairs, runs, file.with_suffix(""))
 

@@ -7,6 +7,7 @@ steps, alternating in one process, over as many steps as the slowest form takes 
 """
 
 import copy
+import math
 import random
 import statistics
 from collections.abc import Callable
@@ -124,7 +125,7 @@ def measure(
     watches = {name: _Watch(layer, rule, rules) for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.scaling = cast(Scaling, watches[name])
-    round_length = max(form.every for form in rules.values())
+    round_length = math.lcm(*(form.every for form in rules.values()))  # each computes its share of factors in a round
     # Two rounds first: averages settle. Then random steps out of four rounds, or forty steps.
     first, steps_seen = 2 * round_length, max(4 * round_length, 40)
     look_at = set(random.Random(0).sample(range(first, first + steps_seen), min(checks, steps_seen)))

@@ -19,7 +19,7 @@ from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels import can_weigh_steps, weighted_steps
 from zoo.kernels.build import find_compiler
-from zoo.neurons import create_neuron
+from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.folding import input_current
 from zoo.neurons.lif import LIF
 from zoo.neurons.surrogate import list_surrogates
@@ -393,6 +393,9 @@ def test_who_chooses(monkeypatch):
     assert LIF(2).kernel_for("cpu", torch.float32) == "reference"
     assert LIF(2, kernel="fused").kernel_for("cpu", torch.float32) == "cpp"  # a keyword is nearer than a variable
     assert zoo.model_info("sresnet19_w16")["kernel"]["cpu"] == "reference"
+    monkeypatch.setenv("SNNZOO_KERNEL", "fused")
+    with pytest.raises(ZooError, match="no fused kernel has the dynamics of CLIF"):
+        CLIF(2)(currents)
     monkeypatch.setenv("SNNZOO_KERNEL", "fast")
     with pytest.raises(ZooError, match=r"SNNZOO_KERNEL.*fast"):
         LIF(2)(currents)

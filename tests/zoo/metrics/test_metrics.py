@@ -161,6 +161,16 @@ def test_one_pass_whatever_the_batches():
     assert scores[0]["activation_sparsity"] == 1 - scores[0]["spikes_per_image"] / scores[0]["membrane_updates"]
 
 
+def test_what_is_drawn_at_random_is_drawn_again():
+    model = tiny(encoding="rate")
+    data = (torch.randint(0, 256, (5, 3, 8, 8)).to(torch.uint8), torch.randint(0, 10, (5,)), (0.0,) * 3, (1.0,) * 3)
+    state = torch.get_rng_state()
+    scores = [evaluate(model, *data) for _ in range(2)]
+    assert scores[0] == scores[1]
+    assert scores[0]["spikes_per_image"] > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_of_equal_logits_the_first_class_is_the_higher():
     model = zoo.create_model("svgg11_w8", timesteps=1, num_classes=10)
     nn.init.zeros_(model.get_classifier().weight)

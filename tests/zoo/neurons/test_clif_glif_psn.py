@@ -311,6 +311,7 @@ def test_defaults_are_those_of_the_papers():
         ({"name": "clif", "reset": "hard"}, "key of neuron clif 'reset'"),
         ({"name": "clif", "decay": 1.5}, "1.5"),
         ({"name": "clif", "decay": 0.5, "tau": 2}, "not both"),
+        ({"name": "clif", "decay": 1, "decay_input": True}, "take their currents times 0"),
         ({"name": "clif", "detach_reset": 1}, "detach_reset"),
         ({"name": "glif", "reset": "soft"}, "key of neuron glif 'reset'"),
         ({"name": "glif", "decay_input": True}, "key of neuron glif 'decay_input'"),

@@ -9,6 +9,7 @@ from conftest import tiny
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
+from zoo.layers import ConvNeuron, LayerFactory
 from zoo.scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear
 from zoo.scaling.rules import PRESETS as RULES
 from zoo.scaling.rules import Rule
@@ -37,6 +38,17 @@ def examples(count, batch=4):
         pre, post, error = example(KIND, 2, batch, (0.2 + 0.2 * i, 0.3))
         out.append((pre, post, error))
     return out
+
+
+def test_averages_between_blocks_give_the_right_gradient():
+    """Backward keeps in one byte only what a block is told to be spikes."""
+    block = ConvNeuron(3, 4, LayerFactory(2, "lif", "triangle", "bn", "reference"), 3)
+    x = torch.rand(4, 3, 6, 6)
+    block(x).sum().backward()
+    got, block.conv.weight.grad = block.conv.weight.grad, None
+    block.lif(F.conv2d(x, block.conv.weight, padding=1), norm=block.bn).sum().backward()
+    torch.testing.assert_close(got, block.conv.weight.grad)
+    assert got.norm() > 0
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -201,6 +201,7 @@ def test_a_rule_of_ones_own():
         ({"name": "final_trace", "rank": 1}, "rank"),
         ({"name": "norm_scale", "of": "local"}, "local"),
         ({"name": "none", "alpha": 0.5}, "alpha"),
+        ({"name": "local", "precision": "bf16"}, "local scales each error by itself: it takes no .*precision"),
     ],
 )
 def test_bad_specs_are_named(spec, word):
@@ -225,6 +226,8 @@ def test_pre_pre_leaves_out_layers_that_change_the_shape():
     scaled = {name for name, module in model.named_modules() if getattr(module, "scaling", None)}
     assert "stages.0.0.conv2" in scaled
     assert not {"stages.1.0.conv1", "stages.1.0.shortcut.0"} & scaled
+    with pytest.raises(ZooError, match="one shape, not SpikingConv2d"):
+        zoo.create_model("sresnet19_w16", scaling={"name": "pre_pre", "layers": "stages.1.0.conv1"})
 
 
 @pytest.mark.parametrize("name", PRESETS)
