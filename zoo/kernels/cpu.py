@@ -64,7 +64,7 @@ def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
 
 def _weigh(library: ctypes.CDLL, spikes: Tensor, weights: list[float], out: Tensor, threads: int) -> None:
     library.weighted_steps(
-        _Pointer(spikes.data_ptr()), ctypes.c_int32(spikes.dtype is torch.int8),
+        _Pointer(spikes.data_ptr()), ctypes.c_int32(spikes.dtype is torch.int8), ctypes.c_int64(spikes.stride(0)),
         (ctypes.c_double * len(weights))(*weights), _Pointer(out.data_ptr()), ctypes.c_int64(out.numel()),
         ctypes.c_int32(threads),
     )  # fmt: skip
@@ -120,7 +120,8 @@ def backward(
 
 def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
     """sum_t weights[t] spikes[t] of spikes [T, ...] in int8 or `dtype`, in `dtype` and their layout."""
-    spikes = spikes if spikes[0].numel() == spikes.stride(0) else spikes.contiguous()
+    if not spikes[0].is_contiguous(memory_format=layout_of(spikes[0])):  # each step is dense; they may lie apart
+        spikes = spikes.contiguous()
     out = torch.empty_like(spikes[0], dtype=dtype)
     threads = torch.get_num_threads() if spikes.numel() >= _PARALLEL else 1
     _weigh(_library(dtype, plain_lif(len(weights)), leak=False), spikes, weights, out, threads)

@@ -505,12 +505,12 @@ void backward(const Args& a) {
 }
 
 template <class X>
-void sum_steps(const X* x, const double* weight, S* out, int64_t step, int32_t threads) {
+void sum_steps(const X* x, int64_t stride, const double* weight, S* out, int64_t size, int32_t threads) {
 #pragma omp parallel for simd num_threads(threads)
-  for (int64_t l = 0; l < step; ++l) {
+  for (int64_t l = 0; l < size; ++l) {
     A sum = 0;
 #pragma GCC unroll 16
-    for (int t = 0; t < kSteps; ++t) sum += A(weight[t]) * A(load(x[t * step + l]));
+    for (int t = 0; t < kSteps; ++t) sum += A(weight[t]) * A(load(x[t * stride + l]));
     store(out[l], sum);
   }
 }
@@ -527,12 +527,13 @@ void lif_backward(const Args* a) {
   dispatch(*a, [&](auto form) { backward<decltype(form)>(*a); });
 }
 int64_t lif_args_size() { return sizeof(Args); }
-// sum_t weight[t] x[t] over spikes [T, step] in one pass: what gradient scaling takes of them. They are SCALAR, or
-// int8_t where `bytes` is set.
-void weighted_steps(const void* x, int32_t bytes, const double* weight, void* out, int64_t step, int32_t threads) {
+// sum_t weight[t] x[t] over spikes [T, size] in one pass: what gradient scaling takes of them. They are SCALAR, or
+// int8_t where `bytes` is set; from one step to the next it is `stride` elements.
+void weighted_steps(const void* x, int32_t bytes, int64_t stride, const double* weight, void* out, int64_t size,
+                    int32_t threads) {
   if (bytes)
-    sum_steps(static_cast<const int8_t*>(x), weight, static_cast<S*>(out), step, threads);
+    sum_steps(static_cast<const int8_t*>(x), stride, weight, static_cast<S*>(out), size, threads);
   else
-    sum_steps(static_cast<const S*>(x), weight, static_cast<S*>(out), step, threads);
+    sum_steps(static_cast<const S*>(x), stride, weight, static_cast<S*>(out), size, threads);
 }
 }

@@ -208,7 +208,15 @@ def test_weighted_sum_of_steps(dtype, layout, monkeypatch):
     counts = torch.randint(0, 3, (4 * 3, 5, 7, 6)).to(torch.int8).contiguous(memory_format=layout)
     weights = [0.05, 0.14, 0.37, 1.0]
     behind, apart = counts.unflatten(0, (4, -1)), counts.unflatten(0, (-1, 4)).transpose(0, 1)[:, :2]
-    for x in (behind, apart, behind.to(dtype), apart.to(dtype)):
+    for x in (
+        behind,
+        apart,
+        behind[:, :2],
+        behind[..., 1:],
+        behind.to(dtype),
+        behind.to(dtype)[:, :2],
+        apart.to(dtype),
+    ):
         assert can_weigh_steps(x, dtype)
         got, expected = weighted_steps(x, weights, dtype), sum(w * s.double() for w, s in zip(weights, x, strict=True))
         tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3}[dtype]
