@@ -65,14 +65,24 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder; of those who do, one at a time is inside the block, and another process waits."""
+    """Make a folder; of those who do, one at a time is inside the block, and another process waits.
+
+    A file system without locks keeps nobody out.
+
+    Raises:
+        ZooError: the folder cannot be made.
+    """
     import fcntl  # which Windows has not; what only reads works there, too
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
     try:
-        # Of the folder itself: no file is left behind, and a killed process frees it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ZooError(f"cannot write {folder}: {error.strerror}") from error
+    try:
+        with contextlib.suppress(OSError):
+            # Of the folder itself: no file is left behind, and a killed process frees it.
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

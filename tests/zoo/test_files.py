@@ -184,3 +184,6 @@ def test_one_at_a_time_in_a_folder(tmp_path):
         order.append("first")
     other.join(20)
     assert order == ["first", "second"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ZooError, match=r"cannot write .*below"), locked(tmp_path / "file" / "below"):
+        pass

@@ -68,7 +68,7 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
     return _pick(kernel, device, dtype, *dynamics)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
 def asked_kernel(kernel: str) -> str:
     """What is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`.
 
@@ -84,7 +84,7 @@ def asked_kernel(kernel: str) -> str:
     return kernel
 
 
-@torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
+@torch.compiler.assume_constant_result
 def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
     kernel = asked_kernel(kernel)
     if kernel == REFERENCE:
