@@ -2,6 +2,7 @@
 
 import math
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ class About(NamedTuple):
     epochs: int | None
     seed: int | None
     test_reads: int | None
+    labels: list[str] | None
     precision: str
     layout: str
 
@@ -53,7 +55,11 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_map(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value.values())
+    return isinstance(value, dict) and bool(value) and _is_texts(value.values())
+
+
+def _is_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 _TEXTS = {"architecture": NAME, "tag": TAG, "weights_sha256": SHA256}
@@ -67,6 +73,7 @@ _JSON = {
     "epochs": COUNT,
     "seed": INTEGER,
     "test_reads": COUNT,
+    "labels": Check("a list of names", lambda value: isinstance(value, list) and _is_texts(value)),
 }
 
 
@@ -82,7 +89,7 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
         ZooError: an entry is missing, malformed or does not fit the graph.
     """
     texts = _FIRST | {p.key: p.value for p in proto.metadata_props}
-    if missing := [key for key in About._fields if key not in texts and key not in TRAINING]:
+    if missing := [key for key in About._fields if key not in texts and key not in (*TRAINING, "labels")]:
         raise ZooError(
             f"{path} lacks the metadata of a file from `python -m export` ({', '.join(missing)}): it comes from "
             "elsewhere or was cut short; export it again"
@@ -109,6 +116,7 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
         ("mean", len(about.mean) == channels, f"{channels} numbers, one per channel of input_size"),
         ("std", len(about.std) == channels, f"{channels} numbers, one per channel of input_size"),
         ("input_size", size == about.input_size, f"{size} as in the graph"),
+        ("labels", about.labels is None or len(about.labels) == about.num_classes, "a name for each class"),
         ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
     ):
         if not fits:

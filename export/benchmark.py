@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from zoo.data.folder import check_class_names
 from zoo.errors import ZooError, shown
 from zoo.files import read_bytes
 from zoo.record import onnx_record
@@ -165,6 +166,8 @@ def graph_in(name: str, data: bytes, about: About, images: Loaded | None, **how:
     if images.classes is not None and images.classes != about.num_classes:
         data_set = images.dataset or "the data set"
         raise ZooError(f"model has {about.num_classes} classes, {data_set} has {images.classes}")
+    if images.names is not None and about.labels is not None:
+        check_class_names(name, about.labels, images.dataset or "the data set", images.names)
     check_images(images.images, about.input_size)
     if images.labels is not None:
         check_labels(images.labels, len(images.images), about.num_classes)

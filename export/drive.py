@@ -19,8 +19,6 @@ from .graph import LAYOUT, STATES, metadata
 from .layouts import TIMESTEPS
 from .session import CPU, LARGEST, create_session, run_session
 
-_TYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
-
 
 class Stream:
     """A step graph from `to_onnx(layout="step")` in ONNX Runtime, driven frame by frame.
@@ -57,7 +55,8 @@ class Stream:
         self._states = metadata(proto, STATES)
         types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
         try:
-            self._types = {state["input"]: _TYPES[types[state["input"]]] for state in self._states}
+            names = [state["input"] for state in self._states]
+            self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
             if not all({"output", "layer", "shape"} <= state.keys() for state in self._states):
                 raise KeyError
         except (LookupError, TypeError, AttributeError):

@@ -213,21 +213,22 @@ def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
         leaves, spec = pytree.tree_flatten(state)
         forms.append(_Form(i, x, *before, [spikes, *_tensors(leaves)]))
     constants = [_constants(form.state) for form in forms[1:]]
-    zero = _from_zeros(layer, forms)
+    zero = _from_zeros(layer, forms, leaves)
     alike = all(values == constants[0] for values in constants)
     return [*(forms[:2] if alike else forms), *zero]
 
 
-def _from_zeros(layer: SpikingNeuron, forms: list[_Form]) -> list[_Form]:
-    """The form of a first step whose states are zeros, if it does what the first form does; else none."""
+def _from_zeros(layer: SpikingNeuron, forms: list[_Form], last: Sequence[Any] | None) -> list[_Form]:
+    """The form of a first step whose states are zeros, if it does what the first form does; else none. `last` is the
+    state after all forms."""
     first, *others = forms
     if not others:
         return []
     leaves = [torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in others[0].state or ()]
-    if len(others) > 1:  # a counter of steps counts on from one before
-        pairs = zip(leaves, others[1].state or (), strict=True)
-        counts = [(a, b) if type(a) is int and type(b) is int else (a, a) for a, b in pairs]
-        leaves = [a if isinstance(a, Tensor) else a if a is b else 2 * a - b for a, b in counts]
+    # A counter of steps counts on from one before.
+    pairs = zip(leaves, (others[1].state if len(others) > 1 else last) or (), strict=True)
+    counts = [(a, b) if type(a) is int and type(b) is int else (a, a) for a, b in pairs]
+    leaves = [a if isinstance(a, Tensor) else a if a is b else 2 * a - b for a, b in counts]
     spikes, state = layer.step(first.x, pytree.tree_unflatten(leaves, others[0].spec))
     results = [spikes, *_tensors(pytree.tree_leaves(state))]
     same = all(torch.equal(a, b) for a, b in zip(results, first.results, strict=True))
@@ -268,8 +269,11 @@ def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynami
         for s in form.results[1:]
     ]
     forms = [piece for _, piece in later]
-    zero = [piece for form, piece in traced if form.zero]
-    any_step = None if not zero else forms[0] if len(forms) == 1 else merged([*zero, *forms])
+    zero = [(form, piece) for form, piece in traced if form.zero]
+    any_step = None
+    if zero:
+        alike = all(_constants(form.state) == _constants(zero[0][0].state) for form, _ in later)
+        any_step = forms[0] if alike else merged([zero[0][1], *forms])
     return Dynamics(first, forms, None, any_step, states, kind)
 
 

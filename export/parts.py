@@ -32,9 +32,12 @@ class Parts(NamedTuple):
         """The same with the spikes' fast form; see `export.spikes`."""
         shapes, neurons = self.skeleton.shapes, {}
         for name, n in self.neurons.items():
-            first = n.first and steep_spikes(n.first, shapes[name])
-            any_step = n.any_step and steep_spikes(n.any_step, shapes[name])
-            later = [steep_spikes(piece, shapes[name]) for piece in n.later]
+            # A factor with an entry for each channel would give a smaller state, one of the whole layer, another shape.
+            alike = all(state.batched and state.shape == shapes[name] for state in n.states)
+            shape = shapes[name] if alike else ()
+            first = n.first and steep_spikes(n.first, shape)
+            any_step = n.any_step and steep_spikes(n.any_step, shape)
+            later = [steep_spikes(piece, shape) for piece in n.later]
             neurons[name] = n._replace(first=first, later=later, any_step=any_step)
         return self._replace(neurons=neurons)
 

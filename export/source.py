@@ -48,10 +48,12 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
     name = ".".join(filter(None, (about.architecture, about.tag)))
     if source is not None:
         model, _ = load(source, timesteps=about.timesteps)
+        whose = source
     elif zoo.list_pretrained(name):
-        model = zoo.load(name, timesteps=about.timesteps)
+        model, whose = zoo.load(name, timesteps=about.timesteps), name
     else:
         model = _untrained(about.architecture, timesteps=about.timesteps, num_classes=about.num_classes)
+        whose = "seed 0"
     said, found = {p.key: p.value for p in proto.metadata_props}, describe(model)
     for key in _SAME:
         if key in said and parse_json(said[key], key) != parse_json(found[key], key):
@@ -60,7 +62,7 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
                 "that the file was exported from with --network"
             )
     if weights_sha256(model) != about.weights_sha256:
-        print(f"baselines have other weights than {path}: those of {source or 'seed 0'}", file=sys.stderr)
+        print(f"baselines have other weights than {path}: those of {whose}", file=sys.stderr)
     return model.eval()
 
 

@@ -35,11 +35,13 @@ def steep_spikes(piece: Piece, shape: tuple[int, ...]) -> Piece:
 
     Args:
         piece: the step, as it was traced.
-        shape: of its currents without the batch; maps [C, H, W] have factors with an entry per channel.
+        shape: of its currents and states without the batch; maps [C, H, W] have factors with an entry per channel. ()
+            where not all have one shape.
     """
     made = {name: node for node in piece.nodes for name in node.output}
     constants = dict(piece.constants)
-    scalars = {name: numpy_helper.to_array(t).item() for name, t in constants.items() if math.prod(t.dims) == 1}
+    floats = {name: t for name, t in constants.items() if t.data_type == _FLOAT and math.prod(t.dims) == 1}
+    scalars = {name: numpy_helper.to_array(t).item() for name, t in floats.items()}
     lines: dict[str, tuple[str, float, float]] = {}  # from a spike to what it is of, alpha and beta
     nodes: list[NodeProto] = []
 

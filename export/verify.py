@@ -162,7 +162,8 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     max_rate, min_agreement = BOUNDS[precision]
     allowed = max(int((1 - min_agreement) * len(images)), 1, ROUNDING * rounded)
     allowed_rate = max(max_rate, ROUNDING * rounding_flip_rate)
-    if precision != "fp32" and inputs == "random inputs":
+    chance = precision != "fp32" and inputs == "random inputs"
+    if chance:
         allowed = len(images)  # on noise, which class a network names is chance
     if flip_rate > allowed_rate or failed > allowed:
         first = next((name for name in values if flips[name]), "none")
@@ -174,7 +175,9 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     return {
         "inputs": inputs,
         "images": len(images),
-        # False: only the rounding of this network, or the one image that may always differ, let it pass.
+        "classes_are_chance": chance,
+        "fixed_bounds": {"flip_rate": max_rate, "top1_agreement": 100 * min_agreement},
+        # False: only the rounding of this network, or the one image that may always differ, or noise let it pass.
         "within_fixed_bounds": flip_rate <= max_rate and real["top1_agreement"] >= 100 * min_agreement,
         "flip_rate": flip_rate,
         "rounding_flip_rate": rounding_flip_rate,

@@ -6,7 +6,7 @@ from typing import Any
 
 import zoo
 from zoo.data import list_datasets, load_dataset, normalisation
-from zoo.data.folder import PREFIX
+from zoo.data.folder import PREFIX, check_class_names
 from zoo.data.images import square_side
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
@@ -36,11 +36,7 @@ def validate(
     data = load_dataset(dataset, data_dir, img_size=square_side(cfg["input_size"]))
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
-    labels = cfg.get("label_names") or data.classes
-    if labels != data.classes:
-        first = next(pair for pair in zip(labels, data.classes, strict=True) if pair[0] != pair[1])
-        fix = "rename its folders" if dataset.startswith(PREFIX) else "name a data set of the network's classes"
-        raise ZooError(f"{name} calls a class {first[0]!r} that {dataset} calls {first[1]!r}: {fix}")
+    check_class_names(name, cfg.get("label_names") or data.classes, dataset, data.classes)
     images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, *normalisation(model), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}

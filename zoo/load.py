@@ -124,6 +124,8 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
     if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
         model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
         model.loaded_digest = digest(model.state_dict())
+    else:  # and is not what that tag stands for
+        model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key != "tag"}
 
 
 def _from_hub(name: str, cache_dir: str | Path | None) -> Path:

@@ -258,8 +258,8 @@ class SpikingNetwork(nn.Module):
         return nn.Linear(features, self.num_classes) if self.num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; what is in
-        none of them, the head, comes last."""
+        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; the head,
+        what is called fc*, final* or lif_hidden*, comes last. A subclass with other names overrides this."""
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recipes.processes import same_modules
+from zoo.errors import shown
 from zoo.plugins import load_plugin, plugin_files
 
 from .rounds import Subject
@@ -37,7 +38,8 @@ def peak_bytes(
     load a network, and to run it.
 
     Returns:
-        A list for each subject, in the order of `time_all`; None where the system does not tell (Linux does).
+        A list for each subject, in the order of `time_all`; None where the system does not tell (Linux does), or where
+        that process fails, which is said.
     """
     settings = [(batch, n) for n in threads for batch in batch_sizes]
     if not _STATUS.exists():
@@ -46,8 +48,12 @@ def peak_bytes(
     words = [sys.executable, "-m", __name__]
     given = b"".join(map(pickle.dumps, jobs))
     done = subprocess.run(words, input=given, capture_output=True, env=os.environ | same_modules())
-    found: list[list[int | None]] = json.loads(done.stdout) if done.returncode == 0 else []
-    return found or [[None for _ in settings] for _ in subjects]
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        print(f"peak memory was not measured: {shown(why)}", file=sys.stderr)
+        return [[None for _ in settings] for _ in subjects]
+    found: list[list[int | None]] = json.loads(done.stdout)
+    return found
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def network(neuron="lif", timesteps=3, **kwargs):
         "input_size": (3, 16, 16),
         "mean": (0.5, 0.4, 0.3),
         "std": (0.2, 0.25, 0.3),
-        "label_names": [f"class {i}" for i in range(10)],
+        "label_names": [str(i) for i in range(net.num_classes)],
     }
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -213,7 +213,7 @@ def test_metadata_is_complete(exact, sresnet):
     assert json.loads(about["mean"]) == [0.5, 0.4, 0.3]
     assert json.loads(about["std"]) == [0.2, 0.25, 0.3]
     assert json.loads(about["input_size"]) == [3, 16, 16]
-    assert json.loads(about["labels"])[9] == "class 9"
+    assert json.loads(about["labels"])[9] == "9"
     assert len(about["weights_sha256"]) == 64
     proto = onnx.load(sresnet[0])
     values = json.loads({p.key: p.value for p in proto.metadata_props}["spike_values"])
@@ -270,6 +270,17 @@ class Adaptive(SpikingNeuron):
         u = 0.9 * v + x_t
         s = self.surrogate.spike(u - (self.threshold + a))
         return s, (u * (1 - s), self.back * a + 0.2 * s)
+
+
+class Refractory(SpikingNeuron):
+    """Silent for a step after each spike, which a whole number counts; its drive is one for the whole layer."""
+
+    def step(self, x_t, state=None):
+        if state is None:
+            state = torch.zeros_like(x_t, dtype=torch.int32), torch.zeros_like(x_t[:, :1, :1, :1])
+        wait, drive = state
+        s = self.surrogate.spike(x_t + drive - self.threshold) * (1 - (wait >= 1).float())
+        return s, (s.to(torch.int32), 0.5 * drive + 0.25 * s.mean((1, 2, 3), keepdim=True))
 
 
 class Broken(Adaptive):
@@ -381,6 +392,11 @@ def test_benchmark_command_knows_the_data_sets(sresnet, tmp_path):
     measured = json.loads(result.read_text())
     check(measured, "this test")
     assert (measured["dataset"], measured["images"], measured["timesteps"]) == ("digits", 8, 2)
+    net = network(timesteps=1)
+    net.pretrained_cfg["label_names"][3] = "three"
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    with pytest.raises(ZooError, match=r"x.onnx calls a class 'three' that digits calls '3'"):
+        bench_ort.main([str(tmp_path / "x.onnx"), *words])
 
 
 def test_benchmark_without_images(exact):

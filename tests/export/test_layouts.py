@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from test_export import Adaptive, network, of_neurons
+from test_export import Adaptive, Refractory, network, of_neurons
 
 import export
 import export.__main__ as command
@@ -113,15 +113,33 @@ def test_a_stream_is_driven_frame_by_frame(exact):
 
 
 @pytest.mark.slow
-def test_steps_that_have_parameters_of_their_own_are_counted():
-    net = network("glif", norm="tebn")
+@pytest.mark.parametrize("timesteps", [2, 3])
+def test_steps_that_have_parameters_of_their_own_are_counted(timesteps):
+    net = network("glif", norm="tebn", timesteps=timesteps)
     stream = Stream(add_description(build_graph(net, "step"), net).SerializeToString())
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         expected = net(images)
     assert np.allclose(stream.run(images.numpy()), expected, atol=1e-5)
-    with pytest.raises(ZooError, match="parameters for 3 time steps, no more"):
+    with pytest.raises(ZooError, match=f"parameters for {timesteps} time steps, no more"):
         stream.step(images.numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["flat", "step", "loop"])
+def test_states_of_whole_numbers_and_of_a_whole_layer(layout):
+    net = network()
+    net.set_submodule("lif1", Refractory(3))
+    graph = add_description(build_graph(net, layout), net)
+    onnx.checker.check_model(graph, full_check=True)
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = net(images)
+    if layout == "step":
+        got = Stream(graph.SerializeToString()).run(images.numpy())
+    else:
+        got = Runner(graph)(images.numpy(), ["logits"])[0]
+    assert np.allclose(got, expected, atol=1e-5)
 
 
 def test_functions_are_one_per_kind_of_neuron(exact):

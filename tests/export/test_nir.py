@@ -71,6 +71,7 @@ SOFT = {"name": "lif", "reset": "soft"}
 NETWORKS = {
     "sresnet": lambda: tiny(timesteps=3),
     "pooled": lambda: with_stem(nn.AvgPool2d(3, 1, padding=1)),
+    "svgg9": lambda: zoo.create_model("svgg9_w16", timesteps=2),  # with hidden linear layers
     "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
     "ms_resnet": lambda: zoo.create_model("ms_resnet19_w16", timesteps=2, neuron={"name": "lif", "decay_input": True}),
     "sew_resnet": lambda: zoo.create_model("sew_resnet19_w16", timesteps=2, neuron="plif"),
@@ -106,7 +107,7 @@ def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
         got, spikes = interpret(back, images, exact.timesteps)
     assert spikes.keys() == seen.keys()
     for key, value in seen.items():
-        assert torch.equal(spikes[key], value), key
+        assert torch.equal(spikes[key], value.view(spikes[key].shape)), key
     assert torch.equal(got, expected)
 
 
@@ -123,6 +124,25 @@ def test_what_nir_lacks_is_named(name, changes, operation, tmp_path):
     with pytest.raises(ZooError, match=f"cannot export to NIR: it has no {operation}"):
         to_nir(zoo.create_model(name, timesteps=1, **changes), tmp_path / "x.nir")
     assert list(tmp_path.iterdir()) == []
+
+
+class MeanOfChannels(nn.Module):
+    def forward(self, x):
+        return x + x.mean(1, keepdim=True)
+
+
+class Votes(nn.Module):
+    def forward(self, x):
+        return x.unflatten(-1, (10, 10)).mean(-1)
+
+
+def test_means_and_shapes_that_nir_lacks_are_named():
+    with pytest.raises(ZooError, match=r"no mean over axes \[1\] of the shape \[-1, 3, 16, 16\]"):
+        nir_graph(with_stem(MeanOfChannels()))
+    net = with_stem(nn.Identity())
+    net.fc = nn.Sequential(nn.Linear(net.fc.in_features, 100), Votes())
+    with pytest.raises(ZooError, match=r"no change of the shape \[-1, 100\] to \[-1, 10, 10\]"):
+        nir_graph(net)
 
 
 def test_pools_that_nir_lacks_are_named(tmp_path):

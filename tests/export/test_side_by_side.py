@@ -140,6 +140,16 @@ def test_what_a_plugin_prints_is_no_measurement(file, tmp_path, monkeypatch):
     assert found > 10_000
 
 
+def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.py").write_text("raise ValueError('not here')")
+    monkeypatch.setattr("export.timing.memory.plugin_files", lambda: [str(tmp_path / "broken.py")])
+    graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
+    assert peak_bytes([graph], [1], [1]) == [[None]]
+    error = capsys.readouterr().err
+    assert "peak memory was not measured" in error
+    assert "not here" in error
+
+
 def test_a_profile_adds_up(file):
     graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
     rows = operators(graph, 1, 1, 3)

@@ -7,6 +7,7 @@ names that start with a dot do not count.
 import os
 import re
 import sys
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
     decoded = {part: _decode(part, files, size) for part, files in parts.items()}
     test = decoded[TEST if TEST in parts else VAL]
     return make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
+
+
+def check_class_names(network: str, labels: Sequence[str], dataset: str, classes: Sequence[str]) -> None:
+    """Raise ZooError unless a network calls its classes as a data set of as many calls them."""
+    for mine, theirs in zip(labels, classes, strict=True):
+        if mine != theirs:
+            fix = "rename its folders" if dataset.startswith(PREFIX) else "name a data set of the network's classes"
+            raise ZooError(f"{network} calls a class {mine!r} that {dataset} calls {theirs!r}: {fix}")
 
 
 def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:

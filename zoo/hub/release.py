@@ -80,6 +80,8 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
     result = read(path)
+    if result.get("partial"):
+        raise ZooError(f"{path} is of {result['images']} images, a part of the test set: measure without --limit")
     if (of := result["weights_sha256"]) != weights_sha256:
         other = f"other weights (sha256 {of[:12]}..., here {weights_sha256[:12]}...)"
         how = "measure these with `python -m recipes.validate` or `export.bench_ort`"

@@ -66,6 +66,7 @@ def test_another_class_count_channels_or_timesteps(folder):
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
     assert model.timesteps == 3
     assert model.weights_sha256 is None  # the checksum names weights that it no longer has all of
+    assert "tag" not in model.pretrained_cfg  # as does the tag
     assert zoo.load_checkpoint(folder, timesteps=3).weights_sha256
     original = safetensors.torch.load_file(folder / "model.safetensors")
     assert torch.equal(model.stages[2][1].conv2.weight, original["stages.2.1.conv2.weight"])

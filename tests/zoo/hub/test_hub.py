@@ -269,6 +269,10 @@ def test_files_that_cannot_be_published(run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
     with pytest.raises(ZooError, match="two files would be published"):
         zoo_hub.push(run, onnx=[graph, graph])
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(json.loads((run / "result.json").read_text()) | {"partial": True}))
+    with pytest.raises(ZooError, match="a part of the test set: measure without --limit"):
+        zoo_hub.push(run, results=[part])
     with pytest.raises(ZooError, match="called 'My own': give"):
         zoo_hub.push(run, license="My own")
     with pytest.raises(ZooError, match="under its name"):
