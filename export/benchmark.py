@@ -50,6 +50,7 @@ def benchmark(
     *,
     dataset: str | None = None,
     classes: int | None = None,
+    names: Sequence[str] | None = None,
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int] = (1,),
     runs: int = 50,
@@ -68,6 +69,7 @@ def benchmark(
         labels: classes [N].
         dataset: the name of the data set whose test images these are.
         classes: how many classes that data set has; the network must have as many.
+        names: what it calls them; the network must call them so, if the file says how it does.
         batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
             and four threads a processor.
         runs: timed runs per pair.
@@ -93,7 +95,7 @@ def benchmark(
     data, proto, about = read_graph(path)
     loaded = None
     if images is not None:
-        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
+        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes, names)
     asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)
     return record(File(Path(path), data, proto, about), loaded, asked, provider=provider, optimization=optimization)
 
