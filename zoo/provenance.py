@@ -62,14 +62,20 @@ def without_folders(word: str) -> str:
     return f"{option}{sign}{kind}{Path(value).name}" if outside else word
 
 
+_PAGES = [f":(exclude,glob)recipes/studies/ablation/plans/*/{name}" for name in ("README.md", "plot.svg")]
+
+
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, `-dirty` appended if it has changes; None outside one."""
+    """The commit of the checkout that this package runs from, `-dirty` appended if it has changes; None outside one.
+
+    Pages that an ablation renders beside its results are no changes.
+    """
     try:
         top = _git("rev-parse", "--show-toplevel")
         if Path(top).resolve() != _ROOT:
             return None
         # --no-optional-locks: a measurement must not wait for, or write to, the index.
-        dirty = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+        dirty = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", ".", *_PAGES)
         return _git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
