@@ -64,10 +64,13 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a folder; of those who do, one at a time is inside the block, and another process waits.
+def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
+    """Make a folder; of those who do, one at a time is inside the block.
 
     A file system without locks keeps nobody out.
+
+    Args:
+        busy: what to raise where another process is inside; by default, to wait for it.
 
     Raises:
         ZooError: the folder cannot be made.
@@ -80,9 +83,12 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ZooError(f"cannot write {folder}: {error.strerror}") from error
     try:
-        with contextlib.suppress(OSError):
+        try:
             # Of the folder itself: no file is left behind, and a killed process frees it.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except OSError as error:
+            if busy and isinstance(error, BlockingIOError):
+                raise busy from None
         yield
     finally:
         os.close(lock)
