@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from conftest import run_code
 
 import zoo
+from zoo import provenance
 from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import atomic_write, sha256_of
@@ -321,3 +323,23 @@ def test_a_constructor_may_read_a_row_of_numbers():
         assert [rate.item() for rate in torch.linspace(0, 1, 3)] == [0, 0.5, 1]
         assert torch.arange(10**9).is_meta
         assert torch.zeros(3).is_meta
+
+
+def test_a_page_that_an_ablation_renders_does_not_make_a_commit_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+
+    def git(*words):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    page, code = (tmp_path / name for name in ("recipes/studies/ablation/plans/a/README.md", "zoo/a.py"))
+    git("init")
+    for file in (page, code):
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    git("add", ".")
+    git("commit", "-m", "all")
+    page.write_text("after")
+    assert not provenance.commit().endswith("-dirty")
+    code.write_text("after")
+    assert provenance.commit().endswith("-dirty")
