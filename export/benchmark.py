@@ -49,8 +49,7 @@ def benchmark(
     labels: NDArray[Any] | torch.Tensor | None = None,
     *,
     dataset: str | None = None,
-    classes: int | None = None,
-    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int] = (1,),
     runs: int = 50,
@@ -68,8 +67,8 @@ def benchmark(
             Without images there is no accuracy and no spike count, and latency is measured on noise.
         labels: classes [N].
         dataset: the name of the data set whose test images these are.
-        classes: how many classes that data set has; the network must have as many.
-        names: what it calls them; the network must call them so, if the file says how it does.
+        classes: what that data set calls its classes; the network must have as many and, if the file says what it
+            calls them, call them so.
         batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
             and four threads a processor.
         runs: timed runs per pair.
@@ -95,7 +94,7 @@ def benchmark(
     data, proto, about = read_graph(path)
     loaded = None
     if images is not None:
-        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes, names)
+        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
     asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)
     return record(File(Path(path), data, proto, about), loaded, asked, provider=provider, optimization=optimization)
 
@@ -165,11 +164,11 @@ def graph_in(name: str, data: bytes, about: About, images: Loaded | None, **how:
     graph = Graph(name, data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
     if images is None:
         return graph
-    if images.classes is not None and images.classes != about.num_classes:
+    if images.classes is not None:
         data_set = images.dataset or "the data set"
-        raise ZooError(f"model has {about.num_classes} classes, {data_set} has {images.classes}")
-    if images.names is not None and about.labels is not None:
-        check_class_names(name, about.labels, images.dataset or "the data set", images.names)
+        if len(images.classes) != about.num_classes:
+            raise ZooError(f"model has {about.num_classes} classes, {data_set} has {len(images.classes)}")
+        check_class_names(name, about.labels or images.classes, data_set, images.classes)
     check_images(images.images, about.input_size)
     if images.labels is not None:
         check_labels(images.labels, len(images.images), about.num_classes)

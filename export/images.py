@@ -93,13 +93,12 @@ def _read_array(file: Any, path: Path, name: str, limit: int | None) -> NDArray[
 
 
 class Loaded(NamedTuple):
-    """Images to measure on; name, number and names of classes are those of a named data set."""
+    """Images to measure on; the name and the classes are those of a named data set."""
 
     images: NDArray[Any]
     labels: NDArray[Any] | None
     dataset: str | None
-    classes: int | None
-    names: Sequence[str] | None = None
+    classes: Sequence[str] | None
 
 
 def load_images(
@@ -123,10 +122,10 @@ def load_images(
     side = None if input_size is None else square_side(input_size)
     if data.startswith(PREFIX):
         (pixels, truth), classes = load_test_part(data.removeprefix(PREFIX), check_size(side or SIZE), limit)
-        return Loaded(pixels.numpy(), truth.numpy(), dataset_name(data), len(classes), classes)
+        return Loaded(pixels.numpy(), truth.numpy(), dataset_name(data), classes)
     found = load_dataset(data, root, img_size=side)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
-    return Loaded(images, labels, found.name, len(found.classes), found.classes)
+    return Loaded(images, labels, found.name, found.classes)
 
 
 def check_images(images: NDArray[Any], size: Sequence[int]) -> None:

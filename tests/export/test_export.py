@@ -432,7 +432,7 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
         with pytest.raises(ZooError, match="labels"):
             export.benchmark(path, images, labels)
     with pytest.raises(ZooError, match="model has 10 classes, digits has 100"):
-        export.benchmark(path, images, dataset="digits", classes=100)
+        export.benchmark(path, images, dataset="digits", classes=[str(i) for i in range(100)])
     for wrong in (
         {"batch_sizes": (10**9,)},
         {"threads": (100_000,)},
