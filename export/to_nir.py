@@ -180,15 +180,17 @@ class _Builder:
         """Over the positions of a map, or over axes that one step does not need."""
         over = {int(axis) % len(x.axes) for axis in over}
         kept = tuple(1 if i in over else n for i, n in enumerate(x.axes) if keepdims or i not in over)
-        if all(x.axes[axis] == 1 for axis in over):
-            return x._replace(axes=kept)
-        if len(x.shape) != len(self.size) or over != {2, 3}:
-            raise _missing(f"mean over axes {sorted(over)} of the shape {list(x.axes)}")
-        side = np.array(x.shape[1:])
-        return self.pool(name, x, side, side)._replace(axes=kept)
+        if any(x.axes[axis] != 1 for axis in over):
+            if len(x.shape) != len(self.size) or over != {2, 3}:
+                raise _missing(f"mean over axes {sorted(over)} of the shape {list(x.axes)}")
+            side = np.array(x.shape[1:])
+            x = self.pool(name, x, side, side)
+        return self.view(f"{name}/view", x, kept)
 
     def view(self, name: str, x: _Value, axes: tuple[int, ...]) -> _Value:
         """Maps become vectors; else only axes of size 1, which one step does not need, come and go."""
+        if axes == x.axes:
+            return x
         before, after = (tuple(n for n in some if n not in (1, _BATCH)) for some in (x.axes, axes))
         if len(x.shape) == 1 and after == before:
             return x._replace(axes=axes)

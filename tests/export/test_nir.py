@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import tiny
@@ -10,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
+from export.assembly import Piece
 from export.dyadic import dyadic_copy, dyadic_images
-from export.to_nir import nir_graph, to_nir
+from export.to_nir import _Builder, nir_graph, to_nir
 from zoo import ZooError
 
 nir = pytest.importorskip("nir")
@@ -143,6 +147,22 @@ def test_means_and_shapes_that_nir_lacks_are_named():
     net.fc = nn.Sequential(nn.Linear(net.fc.in_features, 100), Votes())
     with pytest.raises(ZooError, match=r"no change of the shape \[-1, 100\] to \[-1, 10, 10\]"):
         nir_graph(net)
+
+
+@pytest.mark.parametrize("side", [4, 1])
+def test_a_mean_that_drops_its_axes_is_followed_by_vectors(side):
+    """Whatever the side of the map: what a matrix meets is a vector, in NIR too."""
+    x = onnx.helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0)
+    product = onnx.helper.make_node("MatMul", ["mean", "fc.weight/transposed"], ["product"])
+    total = onnx.helper.make_node("Add", ["product", "bias"], ["logits"])
+    axes, weight, bias = np.array([2, 3]), np.ones((3, 5), np.float32), np.zeros(5, np.float32)
+    values = {"axes": axes, "fc.weight/transposed": weight, "bias": bias}
+    constants = {name: onnx.numpy_helper.from_array(value, name) for name, value in values.items()}
+    piece = Piece(["input"], ["logits"], [x, product, total], constants)
+    builder = _Builder(nir, {}, SimpleNamespace(piece=piece), (3, side, side))
+    graph = builder.graph({})
+    got, _ = interpret(graph, torch.full((2, 3, side, side), 2.0), 1)
+    assert torch.equal(got, torch.full((1, 2, 5), 6.0))
 
 
 def test_pools_that_nir_lacks_are_named(tmp_path):
