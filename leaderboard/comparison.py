@@ -1,6 +1,5 @@
 """Networks that were trained alike, side by side: what `comparison` in a recipe is for."""
 
-import html
 import json
 import textwrap
 from collections import Counter, defaultdict
@@ -12,7 +11,7 @@ from zoo.errors import shown
 from zoo.files import dump_yaml
 
 from .columns import COLUMNS, Column
-from .render import markdown_table
+from .render import TRIAL, markdown_table, markdown_text
 from .row import Row
 
 _TITLES = (
@@ -82,8 +81,8 @@ def _most(values: list[Any]) -> Any:
 
 
 def comparisons_page(rows: Sequence[Row]) -> str:
-    """comparisons.md, "" where there is none."""
-    if not (found := comparisons(rows)):
+    """comparisons.md, "" where there is none; without rows of the data set to try the program with."""
+    if not (found := comparisons([row for row in rows if row.dataset != TRIAL])):
         return ""
     text = (
         "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
@@ -94,9 +93,9 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         "`python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
-        text += f"\n## {html.escape(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
+        text += f"\n## {markdown_text(shown(one.name))}, {one.dataset}\n\n{markdown_table(one.columns, one.rows)}"
         text += "\nTrained with (a key that is not named has its default):\n\n"
         text += textwrap.indent(one.recipe_text, "    ")
-        but = html.escape("; ".join(one.exceptions), quote=False)
+        but = markdown_text("; ".join(one.exceptions))
         text += f"\nBut {but}.\n" if but else "\nAll of them.\n"
     return text

@@ -137,15 +137,20 @@ def check_hashes(result: Result, origin: str, others: dict[str, Result]) -> None
     images = _images_of(result)
     for place, other in others.items():
         if other["dataset"] == result["dataset"] and (theirs := _images_of(other)) and images and images != theirs:
-            other_set = f"{place} has data_sha256 {theirs[:12]}..., here it is {images[:12]}..."
+            other_set = f"{place} has {_said(theirs)}, here it is {_said(images)}"
             raise ZooError(f"{origin}: other images under the name {result['dataset']}: {other_set}")
         if other["weights_sha256"] == weights and (called := name_of(other)) != name:
             raise ZooError(f"{origin}: wrong hash: these are the weights of {called} ({place}), not of {name}")
 
 
-def _images_of(result: Result) -> str | None:
-    """The sha256 of the data set that a result is of, where it says so."""
-    return next((found for part in parts("", result).values() if (found := part.get("data_sha256"))), None)
+def _images_of(result: Result) -> tuple[str, int] | None:
+    """The sha256 and the number of the images that a result is of, where it says so."""
+    of = parts("", result).values()
+    return next(((found, part["images"]) for part in of if (found := part.get("data_sha256"))), None)
+
+
+def _said(images: tuple[str, int]) -> str:
+    return f"data_sha256 {images[0][:12]}... of {images[1]:,} images"
 
 
 def counted_otherwise(accuracy: Result, graph: Result) -> int | None:

@@ -12,6 +12,7 @@ from export.int8.calibration import training_images
 from export.timing import check_settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
+from recipes.processes import pick_device
 from recipes.validate import validate
 from zoo.data import normalisation
 from zoo.errors import ZooError, one_of
@@ -67,8 +68,8 @@ def measure(
     Raises:
         ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
     """
-    origin = provenance()
     graph = read_graph(source)[2] if Path(source).suffix == ".onnx" else None
+    origin = provenance(gpu=graph is None and pick_device(device).type == "cuda")
     run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}
     dataset = dataset or (config.get("recipe") or {}).get("dataset")

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
@@ -91,8 +92,14 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [[column.title for column in columns]]
     lines.append(["---:" if column.form else ":---" for column in columns])
     texts = [[" ".join(column.show(row).split()) for column in columns] for row in rows]
-    lines += [[html.escape(text).replace("|", "&#124;") for text in line] for line in texts]
+    lines += [[markdown_text(text) for text in line] for line in texts]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """What shows as `text` in Markdown: no HTML, link, image, emphasis, code or cell of a table comes of it."""
+    escaped = re.sub(r"[\\`*\[\]]", r"\\\g<0>", html.escape(text, quote=False))
+    return escaped.replace("|", "&#124;").replace("://", "&#58;//")
 
 
 def _csv(rows: Sequence[Row]) -> str:

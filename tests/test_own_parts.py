@@ -35,20 +35,23 @@ print("killed by", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 def command_of(example):
     """The line of an example's docstring that runs it."""
-    (line,) = [line for line in example.read_text().split('"""')[1].splitlines() if line.startswith("snn-zoo ")]
+    text = example.read_text().split('"""')[1].replace("\\\n", "")
+    (line,) = [line for line in text.splitlines() if line.startswith("snn-zoo ")]
     return shlex.split(line)[1:]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
 def test_every_example_runs_as_it_says(example, tmp_path):
-    (tmp_path / example.name).write_text(example.read_text())
+    copied = tmp_path / example.relative_to(ROOT)
+    copied.parent.mkdir(parents=True)
+    copied.write_text(example.read_text())
     words = [*command_of(example), *SMALL, "--val-images", "32", "--test", "false", "--out", "run"]
     done = run_code(SNN_ZOO.format(words=words), tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [plugin["file"] for plugin in result["plugins"]] == [example.name]
     assert result["plugins"] == json.loads((tmp_path / "run" / "config.json").read_text())["plugins"]
-    assert result["command"].startswith(f"snn-zoo train quickstart --plugin {example.name} ")
+    assert result["command"].startswith(f"snn-zoo train quickstart --plugin recipes/examples/{example.name} ")
 
 
 @pytest.fixture(scope="module")

@@ -64,9 +64,8 @@ def _release(row: Row) -> Release | None:
 
 
 def _load(row: Row, release: Release | None) -> str:
-    source = row.name if release else f"runs/{row.name}-seed0"
-    before = "" if release else f"# trained first: snn-zoo train {row.name}\n"
-    return f"{before}import zoo\nmodel = zoo.load({json.dumps(source)})\n"
+    source = json.dumps(row.name) if release else '"RUN_FOLDER")  # the folder that its training, below, wrote'
+    return f"import zoo\nmodel = zoo.load({source}{')' if release else ''}\n"
 
 
 def _html(card: str) -> str:

@@ -25,8 +25,11 @@ const drawShown = () => document.querySelectorAll(".chart").forEach(draw);
 published?.addEventListener("change", () => views.forEach(showPublished));
 
 const sections = [...document.querySelectorAll("main > section")];
+function named() {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; }  // a broken address names nothing
+}
 function go() {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = named();
   const shown = sections.find(section => section.id === name) ?? sections[0];
   sections.forEach(section => section.hidden = section !== shown);
   document.title = shown.dataset.title;
@@ -46,7 +49,9 @@ document.querySelector("#theme").addEventListener("click", () => { dark = !dark;
 paint();
 
 // A cell that a spreadsheet would take for a formula is text there.
-const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible", escapeExcelFormula: true}};
+const asText = (html, row, column, cell) =>
+  /^[=+\-@\t\r]/.test(cell.textContent) && !cell.classList.contains("number") ? `'${cell.textContent}` : cell.textContent;
+const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible", format: {body: asText}}};
 const words = {search: "", searchPlaceholder: "Search", searchBuilder: {button: "Filter", title: "Filter"}};
 const layout = buttons => ({topStart: {buttons}, topEnd: "search", bottomStart: null, bottomEnd: null});
 

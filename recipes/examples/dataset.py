@@ -1,6 +1,6 @@
 """A data set of one's own: a function that gives images and labels, for train, validate, export and bench-ort.
 
-snn-zoo train quickstart --plugin dataset.py --dataset shades
+snn-zoo train quickstart --plugin recipes/examples/dataset.py --dataset shades --out runs/dataset
 """
 
 import torch

@@ -1,6 +1,7 @@
 """A network, a neuron, a surrogate and a rule of one's own in one file, which goes through every command.
 
-snn-zoo train quickstart --plugin everything.py --model own_net --neuron own_lif --surrogate own_bump --scaling own_rule
+snn-zoo train quickstart --plugin recipes/examples/everything.py --model own_net \
+    --neuron own_lif --surrogate own_bump --scaling own_rule --out runs/everything
 """
 
 from torch import nn

@@ -1,6 +1,6 @@
 """An architecture of one's own: a class and a table of its variants, each with its twin that gradient scaling trains.
 
-snn-zoo train quickstart --plugin network.py --model my_net_gs
+snn-zoo train quickstart --plugin recipes/examples/network.py --model my_net_gs --out runs/network
 """
 
 from itertools import pairwise

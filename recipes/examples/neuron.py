@@ -1,6 +1,6 @@
 """A neuron of one's own: its dynamics as one time step in PyTorch, from which training, streaming and export are made.
 
-snn-zoo train quickstart --plugin neuron.py --neuron "{name: adaptive, decay: 0.6}"
+snn-zoo train quickstart --plugin recipes/examples/neuron.py --neuron "{name: adaptive, decay: 0.6}" --out runs/neuron
 """
 
 import zoo

@@ -1,6 +1,6 @@
 """A rule of gradient scaling of one's own: a factor of each weight gradient, from the spikes around the weight.
 
-snn-zoo train quickstart --plugin rule.py --scaling my_rule
+snn-zoo train quickstart --plugin recipes/examples/rule.py --scaling my_rule --out runs/rule
 """
 
 import torch

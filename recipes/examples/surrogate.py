@@ -1,6 +1,7 @@
 """A surrogate derivative of one's own: a bump over the distance of the membrane potential from the threshold.
 
-snn-zoo train quickstart --plugin surrogate.py --surrogate "{name: gaussian, width: 0.4}"
+snn-zoo train quickstart --plugin recipes/examples/surrogate.py \
+    --surrogate "{name: gaussian, width: 0.4}" --out runs/bump
 """
 
 import math

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 from conftest import accuracy, latency, onnx, run_module
+from markdown_it import MarkdownIt
 
 from leaderboard.__main__ import main
 from leaderboard.collect import file_name, load_results, rows
 from leaderboard.comparison import comparisons, comparisons_page
-from leaderboard.render import chosen, insert_table, render
+from leaderboard.render import chosen, insert_table, markdown_text, render
 from leaderboard.scatter import picture, without_drawings
 from zoo.errors import ZooError
 from zoo.record import ARM, OPTIONAL, REQUIRED, TRAINED, check
@@ -659,3 +661,10 @@ def test_networks_of_one_comparison_stand_side_by_side() -> None:
     assert "<b>" not in comparisons_page(evil)
     assert "<i>" not in comparisons_page(evil)
     assert "\n# x" not in comparisons_page(evil)
+
+
+def test_texts_of_files_are_texts_in_markdown() -> None:
+    """No link, picture, emphasis, code or cell of a table comes of what a result says."""
+    evil = "![x](https://evil.example/p.png) [y](javascript:z) `c` **b** | <i> sresnet19_w16 https://evil.example"
+    shown = MarkdownIt().enable("table").render(f"| a |\n| --- |\n| {markdown_text(evil)} |\n")
+    assert html.unescape(re.search("<td>(.*)</td>", shown)[1]) == evil  # type: ignore[index]

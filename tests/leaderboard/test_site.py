@@ -101,6 +101,12 @@ class Visit:
         self.tab.goto(self.url)
         self.tab.wait_for_selector("html[data-ready]")
 
+    def kept_to_itself(self) -> None:
+        """It asked for nothing but the page, and complained of nothing."""
+        assert {url.split(":")[0] for url in self.requests} <= {"file", "blob"}
+        assert {url.split("#")[0] for url in self.requests if url.startswith("file")} == {self.url}
+        assert self.complaints == []
+
     def go(self, place: str) -> None:
         """To a section, and until its charts are drawn."""
         self.tab.evaluate("place => location.hash = place", place)
@@ -161,13 +167,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def desktop(browser: Any, site: Path) -> Visit:
-    return Visit(browser, site, DESKTOP, "light")
+def desktop(browser: Any, site: Path) -> Iterator[Visit]:
+    yield (visit := Visit(browser, site, DESKTOP, "light"))
+    visit.kept_to_itself()
 
 
 @pytest.fixture(scope="module")
-def phone(browser: Any, site: Path) -> Visit:
-    return Visit(browser, site, PHONE, "dark")
+def phone(browser: Any, site: Path) -> Iterator[Visit]:
+    yield (visit := Visit(browser, site, PHONE, "dark"))
+    visit.kept_to_itself()
 
 
 # --- in the browser
@@ -296,9 +304,7 @@ def test_no_label_covers_another_and_nothing_leaves_the_page(
         seen.go(place)
         assert seen.overlaps() == []
         assert seen.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert {url.split(":")[0] for url in seen.requests} <= {"file", "blob"}
-    assert {url.split("#")[0] for url in seen.requests if url.startswith("file")} == {seen.url}
-    assert seen.complaints == []
+    seen.kept_to_itself()
 
 
 def test_accuracy_is_in_sight_on_a_phone(phone: Visit, board: list[Row]) -> None:
@@ -371,7 +377,7 @@ def test_a_network_that_is_not_bundled(board: list[Row]) -> None:
     row = replace(board[-1], model="mine", recipe=None)
     found = network(row)
     assert (found.recipe, found.card) == ("", "")
-    assert 'zoo.load("runs/mine.t2_digits-seed0")' in found.load
+    assert 'zoo.load("RUN_FOLDER")' in found.load
     assert "title = {{mine.t2\\_digits}, a spiking" in found.citation
     assert "park2023" not in network(replace(row, scaling=None)).citation
 

@@ -89,6 +89,14 @@ def test_a_command_below_another_has_its_own_help(capsys):
         assert capsys.readouterr().out.startswith(start)
 
 
+def test_help_and_list_leave_torch_alone(elsewhere):
+    for words in (["--help"], ["train", "--help"], ["list"]):
+        done, _ = script(elsewhere, *words)
+        assert done.returncode == 0
+        assert done.stderr == "False\n"
+
+
+@pytest.mark.slow
 def test_help_and_list_are_quick_from_any_folder(elsewhere):
     """Help in a second and the list in three, however slow the machine: the fastest of a few."""
     for words, limit in ((["--help"], 1), (["train", "--help"], 1), (["list"], 3)):

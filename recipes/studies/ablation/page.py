@@ -47,6 +47,10 @@ def _page(plan: Plan) -> str:
     for arm in plan.arms:
         found = list(plan.results(arm).values())
         lines.append(row(arm, len(found), *(_cells(found) if found else ["—"] * 4)))
+    lines += [
+        "",
+        "After ± is the half-width of the 95 % interval of an arm's mean (Student's t), as long as the bars below.",
+    ]
     lines += ["", "Paired differences, each with the 95 % interval of its mean, not corrected, and p-values of t-tests"]
     lines += ["corrected for the number of contrasts of the plan by Holm's method. Accuracy is called higher or lower"]
     lines += ["where that p is below 0.05:", ""]

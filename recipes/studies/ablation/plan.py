@@ -113,7 +113,7 @@ def load_plan(path: str) -> Plan:
         if pair in contrasts[:i]:
             raise ZooError(f"the contrast {pair!r} of {file} stands twice")
     runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
-    for key in ("test", "dataset", "data_dir", "val_images"):
+    for key in ("test", "dataset", "data_dir", "val_images", "img_size"):
         if len({getattr(run.recipe, key) for run in runs}) > 1:
             raise ZooError(f"arms of {file} must all be measured on the same images: set {key} in 'recipe' alone")
     pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]

@@ -99,8 +99,8 @@ def bench(
     Raises:
         ZooError: an unknown model, value or device, or a peer that does not compute the same.
     """
-    origin = provenance()
     here = pick_device(device)
+    origin = provenance(gpu=here.type == "cuda")
     dtype = amp_dtype(amp, here)
     torch.manual_seed(0)
     build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate)
