@@ -17,7 +17,8 @@ from zoo.errors import ZooError, one_line, one_of
 CPU = "CPUExecutionProvider"
 LARGEST = 2**30
 """Bytes of a file that is read."""
-_ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+_CUDA = "CUDAExecutionProvider"
+_ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
 _PATIENCE = 40
 """Seconds for an image."""
 
@@ -69,7 +70,8 @@ def create_session(
         profile: where the session's profile goes when it ends; a prefix of the file's name.
 
     Raises:
-        ZooError: unknown optimisation or provider, a provider that does not work here, a broken model.
+        ZooError: unknown optimisation or provider, a provider that does not work here or has no kernel for int8
+            convolutions, a broken model.
     """
     _check_names(provider, optimization)
     options = ort.SessionOptions()
@@ -80,8 +82,13 @@ def create_session(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     ort.set_default_logger_severity(4)  # a provider that fails to load is an error below, not a log
+    if provider == _CUDA and b"QLinearConv" in model:
+        # It would run them on the CPU without a word, and all else on the GPU.
+        raise ZooError(f"{provider} has no kernel for the convolutions of an int8 graph: time it with --provider {CPU}")
+    # As in PyTorch here, float32 is not TensorFloat-32.
+    asked: list[Any] = [(provider, {"use_tf32": "0"}) if provider == _CUDA else provider]
     try:
-        session = ort.InferenceSession(model, options, providers=[provider])
+        session = ort.InferenceSession(model, options, providers=asked)
     except Exception as error:  # ONNX Runtime's errors have no common class
         raise ZooError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
     # Asked for a provider that it cannot start, ONNX Runtime falls back to the CPU without an error.

@@ -11,7 +11,7 @@ from .baselines import baseline
 from .benchmark import File, Latencies, graph_in, measure, score
 from .describe import weights_sha256
 from .images import Loaded
-from .session import check_session
+from .session import check_session, device_of
 from .source import network_of
 from .timing import Graph, Subject, check_settings
 from .timing.inputs import find_inputs
@@ -74,7 +74,7 @@ def side_by_side(
             for entry, (latency, profile) in zip(told, measured, strict=True)
         ],
         "dataset": images and images.dataset, "provider": provider, "optimization": optimization,
-        "rounds": min(asked.rounds, asked.runs), **provenance(),
+        "rounds": min(asked.rounds, asked.runs), **provenance(gpu=device_of(provider) == "cuda"),
     }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from zoo.errors import ZooError, one_line
 def pick_device(name: str) -> torch.device:
     """The device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
 
+    In a process that is given a GPU, float32 convolutions are that: TensorFloat-32 is off (`zoo.metrics.float32`).
+
     Raises:
         ZooError: cuda, and there is none, or none for this process.
     """
@@ -27,6 +29,7 @@ def pick_device(name: str) -> torch.device:
         raise ZooError(
             f"process {rank + 1} of this machine has no GPU of its own: start at most {count} (NPROC={count})"
         )
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda", rank)
 
 
@@ -58,9 +61,14 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
     return 0, 1, here
 
 
-def stop_processes() -> None:
-    """Leave the group; the networks that it served must be out of use."""
-    if dist.is_initialized():
+def stop_processes(failed: bool = False) -> None:
+    """Leave the group; the networks that it served must be out of use.
+
+    Args:
+        failed: this process ends with an error, of which the others may know nothing. Then it stays in a group of
+            GPUs: leaving waits for the others, who wait for it. torchrun stops them when this process has ended.
+    """
+    if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         # A DistributedDataParallel that outlives its group, as part of a reference cycle does until it is collected,
         # now and then aborts the process at its very end ("terminate called without an active exception").
         gc.collect()
@@ -71,7 +79,7 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes; the tensor itself when there is one."""
     if not dist.is_initialized():
         return value
-    total = value.clone()
+    total = value.clone(memory_format=torch.contiguous_format)  # NCCL takes no other
     dist.all_reduce(total)
     return total / dist.get_world_size()
 

@@ -61,9 +61,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
     try:
         out = Path(recipe.out or "")
         with run_directory(out) if rank == 0 else contextlib.nullcontext(), memory_named(recipe):
-            return _train(recipe, rank, world, device)
-    finally:
-        stop_processes()
+            result = _train(recipe, rank, world, device)
+    except BaseException:
+        stop_processes(failed=True)
+        raise
+    stop_processes()
+    return result
 
 
 def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
@@ -75,7 +78,9 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     batch_size = recipe.batch_size
     if batch_size % unit:
         raise ZooError(f"batch_size {batch_size} must be a multiple of {unit} with {world} process(es) and mixing")
-    origin = provenance()  # of the code that runs now, whatever happens to the checkout meanwhile
+    origin = provenance(
+        gpu=device.type == "cuda"
+    )  # of the code that runs now, whatever happens to the checkout meanwhile
 
     # Data: the whole set on the device; each process takes its slice of every batch.
     data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)

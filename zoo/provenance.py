@@ -21,14 +21,18 @@ _FOLDER = "folder:"  # in front of the folder of a data set
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
-def provenance() -> dict[str, Any]:
-    """The fields that every measurement file carries: command, commit, date, versions, machine, plugins."""
+def provenance(*, gpu: bool = False) -> dict[str, Any]:
+    """The fields that every measurement file carries: command, commit, date, versions, machine, plugins.
+
+    Args:
+        gpu: the measurement was made on the GPU; one that did nothing for it is not named.
+    """
     return {
         "command": command(),
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES if _version(p)},
-        "machine": machine(),
+        "machine": machine(gpu),
         "plugins": loaded_plugins(),
     }
 
@@ -81,14 +85,14 @@ def commit() -> str | None:
         return None
 
 
-def machine() -> dict[str, Any]:
-    """Operating system, processor, threads of PyTorch, accelerator (None without one)."""
+def machine(gpu: bool) -> dict[str, Any]:
+    """Operating system, processor, threads of PyTorch, and the GPU if that was used, else None."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else None,
     }
 
 

@@ -315,7 +315,7 @@ def accuracy_record(
         comparison: the name of the comparison that the training was part of, `test_reads` of whose runs read the test
             set; architecture.tag without one.
         epochs, seed, train_images, train_seconds: of the training.
-        origin: see `zoo.provenance.provenance`; that of this moment by default.
+        origin: see `zoo.provenance.provenance`; that of this moment, where the network is, by default.
     """
     architecture = model.pretrained_cfg["architecture"]
     rule = resolve_scaling(model.model_args["scaling"])
@@ -325,7 +325,8 @@ def accuracy_record(
         "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()), "epochs": epochs,
         "seed": seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
         "comparison": comparison or ".".join(filter(None, (architecture, tag))), "test_reads": test_reads,
-        **(origin or provenance()), "data_sha256": data.sha256, "weights_sha256": weights_sha256,
+        **(origin or provenance(gpu=next(model.parameters()).is_cuda)),
+        "data_sha256": data.sha256, "weights_sha256": weights_sha256,
     }  # fmt: skip
 
 
@@ -358,7 +359,8 @@ def onnx_record(
         "epochs": about["epochs"], "seed": about["seed"], "test_reads": about["test_reads"],
         "weights_sha256": about["weights_sha256"], "onnx_sha256": sha256_of(graph), "onnx_bytes": len(graph),
         "precision": about["precision"], "layout": about["layout"],
-        **({} if profile is None else {"profile": profile}), **provenance(),
+        **({} if profile is None else {"profile": profile}),
+        **provenance(gpu=provider.startswith(("CUDA", "Tensorrt"))),
     }  # fmt: skip
 
 

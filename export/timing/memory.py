@@ -38,11 +38,11 @@ def peak_bytes(
     load a network, and to run it.
 
     Returns:
-        A list for each subject, in the order of `time_all`; None where the system does not tell (Linux does), or where
-        that process fails, which is said.
+        A list for each subject, in the order of `time_all`; None where the system does not tell (Linux does), for what
+        runs on a GPU, which has memory of its own, or where that process fails, which is said.
     """
     settings = [(batch, n) for n in threads for batch in batch_sizes]
-    if not _STATUS.exists():
+    if not _STATUS.exists() or any(subject.device != "cpu" for subject in subjects):
         return [[None for _ in settings] for _ in subjects]
     jobs = plugin_files(), Jobs([pickle.dumps(subject) for subject in subjects], settings)
     words = [sys.executable, "-m", __name__]

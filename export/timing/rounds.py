@@ -24,6 +24,10 @@ class Subject(Protocol):
     def name(self) -> str:
         """Its name in a table."""
 
+    @property
+    def device(self) -> str:
+        """Where it runs, "cpu" or "cuda"."""
+
     def ready(self, batch: int, threads: int) -> AbstractContextManager[Callable[[], Any]]:
         """Loaded, and run once: each call is a run on `batch` images. What it holds is gone at the end."""
 

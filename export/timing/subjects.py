@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.errors import ZooError, one_line
+from zoo.metrics.float32 import without_tf32
 
-from ..session import CPU, bind, create_session
+from ..session import CPU, bind, create_session, device_of
 from .inputs import Input
 
 
@@ -27,6 +28,11 @@ class Graph(NamedTuple):
     provider: str = CPU
     optimization: str = "all"
     images: NDArray[np.float32] | None = None
+
+    @property
+    def device(self) -> str:
+        """See `Subject`."""
+        return device_of(self.provider)
 
     @contextlib.contextmanager
     def ready(self, batch: int, threads: int) -> Iterator[Callable[[], Any]]:
@@ -46,7 +52,7 @@ class Graph(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network in PyTorch, eager or compiled, neurons in the fused kernel where there is one."""
+    """A network in PyTorch, eager or compiled, in float32, neurons in the fused kernel where there is one."""
 
     name: str
     model: nn.Module
@@ -60,7 +66,7 @@ class Network(NamedTuple):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), without_tf32():
                 yield self._run(batch)
         finally:
             torch.set_num_threads(before)

@@ -24,7 +24,7 @@ from export.baselines import baseline
 from export.describe import describe
 from export.dyadic import dyadic_copy
 from export.graph import build_graph
-from export.session import CPU, bind, create_session
+from export.session import CPU, bind, check_session, create_session
 from export.source import network_of
 from export.timing import Graph, Network, time_all
 from export.timing.inputs import Input
@@ -95,9 +95,20 @@ def test_bound_runs_give_what_plain_runs_give(file):
     assert np.array_equal(bound.numpy(), session.run(["logits"], {"input": x})[0])
 
 
+def test_int8_convolutions_do_not_go_to_the_cpu_in_silence(monkeypatch):
+    """The CUDA provider has no kernel for them."""
+    monkeypatch.setattr("export.session._check_names", lambda *_: None)
+    with pytest.raises(ZooError, match="CUDAExecutionProvider has no kernel for the convolutions of an int8 graph"):
+        create_session(b"... QLinearConv ...", provider="CUDAExecutionProvider")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_inputs_and_outputs_stay_there(file):
+    try:
+        check_session("CUDAExecutionProvider", "all")
+    except ZooError as error:
+        pytest.skip(str(error))
     session = create_session(file.read_bytes(), provider="CUDAExecutionProvider")
     (bound,) = bind(session, ["logits"], {"input": np.zeros((2, 3, 16, 16), np.float32)})()
     assert bound.device_name() == "cuda"
@@ -148,6 +159,11 @@ def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, cap
     error = capsys.readouterr().err
     assert "peak memory was not measured" in error
     assert "not here" in error
+
+
+def test_memory_of_a_gpu_is_not_that_of_its_host():
+    subject = Network("eager", network(), (3, 16, 16), "cuda")
+    assert peak_bytes([subject], [1, 2], [1]) == [[None, None]]
 
 
 def test_a_profile_adds_up(file):

@@ -21,7 +21,7 @@ SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
 
 def test_command_writes_a_measurement(tmp_path):
     file = tmp_path / "speed.json"
-    shape = ["--batch", "2", "--timesteps", "2", "--runs", "3", "--warmup", "1"]
+    shape = ["--batch", "2", "--timesteps", "2", "--runs", "3", "--warmup", "1", "--device", "cpu"]
     arms = ["--against", "identity", "reference", "plain", "--json", str(file)]
     done = run_module("recipes.bench", "step", "--model", "sresnet19_w16_gs", *shape, *arms)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@
     operations  synaptic operations, under the names and definitions of NeuroBench; products inside attention
     size        bytes of the network, share of its weights that is 0
     energy      what the operations cost under a stated model
+    float32     convolutions on a GPU without TensorFloat-32
 
 NeuroBench is Yik et al. 2025 (Nature Communications 16, 1545; arXiv 2304.04640), its code version 2.3. Its numbers and
 ours are the same (tests/zoo/metrics) but for four things that it does:

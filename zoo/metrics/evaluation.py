@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ..data import normalise
 from ..errors import ZooError
 from .energy import energy
+from .float32 import without_tf32
 from .operations import OperationCounter
 from .size import connection_sparsity, footprint
 from .spikes import SpikeCounter
@@ -26,7 +27,8 @@ def evaluate(
     batch_size: int = 256,
     progress: str = "evaluate",
 ) -> dict[str, Any]:
-    """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights.
+    """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights:
+    float32 is that on a GPU, too, not TensorFloat-32.
 
     What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
     batches give the same numbers, and the generator's state is as it was.
@@ -49,7 +51,8 @@ def evaluate(
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
-    with SpikeCounter(model) as spikes, OperationCounter(model) as operations, torch.random.fork_rng(devices):
+    counters = SpikeCounter(model), OperationCounter(model)
+    with counters[0] as spikes, counters[1] as operations, torch.random.fork_rng(devices), without_tf32():
         torch.manual_seed(0)
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):

@@ -265,6 +265,7 @@ def _sum_over_ranks(evidence: Tensor) -> Tensor:
     # Coincidences are sums over the batch: the ranks of a data-parallel run add theirs before anything is divided, so
     # that N processes compute what one would.
     if _distributed():
+        evidence = evidence.contiguous()  # NCCL takes no other, and that of channels-last convolutions is not
         torch.distributed.all_reduce(evidence)
     return evidence
 

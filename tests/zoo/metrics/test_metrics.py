@@ -171,6 +171,17 @@ def test_what_is_drawn_at_random_is_drawn_again():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_float32_convolutions_are_not_rounded_to_tf32():
+    """What only a GPU would do, so of the setting alone."""
+    model, seen, before = tiny(), [], torch.backends.cudnn.conv.fp32_precision
+    model.conv1.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    evaluate(
+        model, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), (0.5,) * 3, (1.0,) * 3
+    )
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
 def test_of_equal_logits_the_first_class_is_the_higher():
     model = zoo.create_model("svgg11_w8", timesteps=1, num_classes=10)
     nn.init.zeros_(model.get_classifier().weight)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.layers import ConvNeuron, LayerFactory
+from zoo.models.sresnet import SResNet
 from zoo.scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear
 from zoo.scaling.rules import PRESETS as RULES
 from zoo.scaling.rules import Rule
@@ -149,7 +150,7 @@ def test_cheap_forms_under_checkpointing_and_compiler(rule, checkpointing, compi
     gradients = []
     for changed in (False, True):
         torch.manual_seed(0)
-        model = tiny(scaling=rule).double().train()
+        model = SResNet((1,), (8,), stem=4, hidden=16, timesteps=2, scaling=rule).double().train()
         network = model
         if changed:
             model.set_grad_checkpointing(checkpointing)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
+from zoo.scaling import rules
 from zoo.scaling.layers import PostSpikes, SpikingConv2d
 from zoo.scaling.operators import Geometry, weight_gradient
 from zoo.scaling.rules import PRESETS as RULES
@@ -233,3 +234,17 @@ def test_pre_pre_leaves_out_layers_that_change_the_shape():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_says_what_it_is(name):
     assert "G =" in RULES[name].text or "alpha y" in RULES[name].text or "As " in RULES[name].text
+
+
+def test_what_ranks_exchange_is_contiguous(monkeypatch):
+    """As NCCL demands: evidence of channels-last convolutions is not; Gloo, with which ranks are tested, takes all."""
+    seen = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: seen.append(x.is_contiguous()))
+    evidence = torch.rand(2, 3, 3, 3).to(memory_format=torch.channels_last)[None]
+    assert not evidence.is_contiguous()
+    sizes = {rules._by_max(evidence, 0.5).shape, rules._signed(evidence, 0.5).shape}
+    rules.same_norm(evidence, 2 * evidence)
+    assert sizes == {evidence.shape}
+    assert seen == [True] * 4
