@@ -21,6 +21,7 @@ import pytest
 import torch
 from forks import Forks, as_module
 from hypothesis import settings
+from torch import nn
 
 import zoo
 from zoo.family import plain_name
@@ -59,6 +60,18 @@ def data_root() -> str:
 def tiny(**kwargs) -> SResNet:
     """A spiking ResNet of two blocks that still has every kind of layer."""
     return SResNet((2, 1), (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
+
+
+def awake(model):
+    """A network in evaluation mode, with the running statistics of a batch: in fresh ones most layers never spike."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    x = torch.randn(8, *model.pretrained_cfg["input_size"], dtype=next(model.parameters()).dtype)
+    with torch.no_grad():
+        model.train()(x)
+        assert not torch.equal(*model.eval()(x[:2])), "the logits are the same for every image"
+    return model
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def test_wheel_works_without_the_repository(installed, tmp_path):
     code = (
         "import zoo, recipes, export, leaderboard, torch\n"
         "assert '{site}' in zoo.__file__\n"
-        "for name in zoo.list_pretrained():\n"
+        "for name in ('sresnet19_w16_gs.t2_cifar10', 'svgg11_w16.t4_cifar10'):\n"
         "    print(name, zoo.create_model(name, pretrained=True).eval()(torch.zeros(1, 3, 32, 32)).shape)\n"
         "print(recipes.load_recipe('sresnet19_gs.t4_cifar10').model)\n"
     ).replace("{site}", str(installed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 import export
 import export.__main__ as command
 import zoo
-from export import bench_ort, graph
+from export import bench_ort
 from export.about import is_ours
 from export.counts import add_spike_counts
 from export.describe import describe
@@ -102,8 +103,7 @@ def test_command_exports_and_verifies(sresnet):
 
 
 def test_summary_warns_of_layers_that_never_spike(sresnet):
-    report = sresnet[1]
-    real = report["verification"]["real"]
+    real = (report := copy.deepcopy(sresnet[1]))["verification"]["real"]
     assert real["silent_layers"] == [name for name, rate in real["spike_rates"].items() if rate == 0]
     real["silent_layers"] = ["lif1", "stages.2.1.lif2"]
     assert "2 of 19 neuron layers never spike" in command.summary(report, "x.onnx")
@@ -113,7 +113,6 @@ def test_summary_warns_of_layers_that_never_spike(sresnet):
     assert "caution" not in command.summary(report, "x.onnx")
     real["within_fixed_bounds"] = False
     assert "caution:      beyond the fixed bounds (1e-03 of the spikes, 99.5 %" in command.summary(report, "x.onnx")
-    real["within_fixed_bounds"] = True
 
 
 def test_graph_is_flat_and_portable(sresnet):
@@ -163,19 +162,17 @@ def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
         assert {layers[w].gain.item(), layers[w].decay.item()} <= constants
 
 
-@pytest.mark.parametrize("neuron", ["lif", "psn"])
+@pytest.mark.parametrize("neuron", ["lif", pytest.param("psn", marks=pytest.mark.slow)])
 def test_gate_passes_with_one_time_step(neuron, tmp_path):
     export.to_onnx(network(neuron, timesteps=1), tmp_path / "x.onnx")
 
 
-def test_gate_catches_other_weights_and_another_graph(exact):
+def test_gate_catches_other_weights(exact):
     _, path = exact
     torch.manual_seed(1)
     other = dyadic_copy(network())
     with pytest.raises(ZooError, match="failed on the real weights"):
         export.verify(other, path.read_bytes())
-    with pytest.raises(ZooError, match="operations are not those"):
-        export.verify(network("if"), graph.build_graph(network("lif", timesteps=2)).SerializeToString())
 
 
 def test_disagreements_are_listed():
@@ -292,12 +289,12 @@ def of_neurons(make, **kwargs):
     """A network whose every neuron layer is made so."""
     net = network(**kwargs)
     for name in graph_layers(net):
-        net.set_submodule(name, make(3))
+        net.set_submodule(name, make(net.timesteps))
     return net
 
 
 def test_a_neuron_of_ones_own_is_traced_from_its_step(tmp_path):
-    report = export.to_onnx(of_neurons(Adaptive), tmp_path / "x.onnx")
+    report = export.to_onnx(of_neurons(Adaptive, timesteps=2), tmp_path / "x.onnx")
     assert report["verification"]["dyadic"]["identical"]
     assert report["verification"]["real"]["flip_rate"] < 1e-3
     neuron = json.loads(report["metadata"]["neuron"])

@@ -39,7 +39,7 @@ def noise(model, count=8):
 @pytest.fixture(scope="module")
 def right():
     torch.manual_seed(0)
-    net = network()
+    net = network(timesteps=2)
     return net, add_description(build_graph(net, rounded=calibrate(net, noise(net))), net)
 
 

@@ -221,7 +221,7 @@ def test_instruments(exact, tmp_path):
 
 
 def test_files_say_what_they_take(tmp_path):
-    net = zoo.create_model("sresnet19_w16", timesteps=1)
+    net = zoo.create_model("svgg11_w8", timesteps=1)
     proto = add_description(build_graph(net), net)
     about = {p.key: p.value for p in proto.metadata_props}
     assert json.loads(about["encoding"]) == "direct"
@@ -302,7 +302,7 @@ def test_the_command_refuses(options, words, tmp_path):
     with pytest.raises(ZooError, match=words):
         command.main(
             [
-                "sresnet19_w16",
+                "svgg11_w8",
                 "--timesteps",
                 "1",
                 "-o",

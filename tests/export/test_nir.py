@@ -119,7 +119,7 @@ def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     ("name", "changes", "operation"),
     [
         ("plif_net_w16", {}, "MaxPool"),
-        ("sresnet19_w16", {"neuron": "clif"}, "neuron CLIF"),
+        ("svgg11_w8", {"neuron": "clif"}, "neuron CLIF"),
         pytest.param("sresnet19_w16", {"neuron": SOFT}, "reset by subtraction", marks=pytest.mark.slow),
         pytest.param("sresnet19_w16", {"norm": "tebn"}, "factor for each time step", marks=pytest.mark.slow),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -82,6 +83,7 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
         ({"arms": {"a": {}, "b": {"test": False, "val_images": 9}}}, "same images: set test"),
         ({"arms": {"a": {}, "b": {"val_images": 9}}}, "same images: set val_images"),
         ({"arms": {"a": {}, "b": {"dataset": "cifar10"}}}, "same images: set dataset"),
+        ({"arms": {"a": {}, "b": {"img_size": 64}}}, "same images: set img_size"),
         ({"contrast": [1]}, "contrast"),
     ],
 )
@@ -249,23 +251,21 @@ def test_no_percentage_of_a_network_that_never_spiked(tmp_path):
 
 
 def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
-    recipe = PLAN["recipe"] | {"train_images": 64, "batch_size": 32}
+    recipe = PLAN["recipe"] | {"model": "svgg11_w8", "train_images": 64, "batch_size": 32}
     file = write(tmp_path, seeds=[3], recipe=recipe)
-    arguments = ("recipes.ablate", file, "--workers", "2", "--work-dir", str(tmp_path / "runs"))
-    assert_one_error(run_module(*arguments, "--arms", "windo"), "did you mean window")
-    part = run_module(*arguments, "--arms", "plain")
+    arguments = ("recipes.ablate", file, "--workers", "2", "--work-dir", str(tmp_path / "runs"), "--arms")
+    assert_one_error(run_module(*arguments, "windo"), "did you mean window")
+    part = run_module(*arguments, "window")
     assert part.returncode == 0, part.stderr
-    assert [file.name for file in (tmp_path / "plan").glob("*.json")] == ["plain.seed3.json"]
-    done = run_module(*arguments)
-    assert done.returncode == 0, done.stderr
-    results = {name: json.loads((tmp_path / "plan" / f"{name}.seed3.json").read_text()) for name in PLAN["arms"]}
-    assert results["plain"]["scaling"] is None
-    assert results["window"]["scaling"]["alpha"] == 0.9
-    assert results["plain"]["command"].startswith("python -m recipes.ablate plan.yaml")
-    assert results["plain"]["split"] == "test"
-    assert str(tmp_path) not in json.dumps(results)
+    assert [file.name for file in (tmp_path / "plan").glob("*.json")] == ["window.seed3.json"]
+    result = json.loads((tmp_path / "plan" / "window.seed3.json").read_text())
+    assert result["scaling"]["alpha"] == 0.9
+    assert result["command"].startswith("python -m recipes.ablate plan.yaml")
+    assert result["split"] == "test"
+    assert str(tmp_path) not in json.dumps(result)
     times = [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
-    again = run_module(*arguments)
+    assert times
+    again = run_module(*arguments, "window")
     assert again.returncode == 0, again.stderr
     assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
 
@@ -350,13 +350,18 @@ def test_ctrl_c_saves_the_runs(tmp_path):
     write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 500})
     arguments = [sys.executable, "-m", "recipes.ablate", str(tmp_path / "plan.yaml"), "--work-dir", str(tmp_path)]
     log = tmp_path / "plan" / "plain.seed3.log"
-    with subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # as it is in a terminal
+    with subprocess.Popen(
+        arguments, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL, preexec_fn=listen
+    ) as process:
         try:
             for _ in range(600):
                 if log.is_file() and "step/s" in log.read_text():
                     break
                 time.sleep(0.1)
-            os.killpg(process.pid, signal.SIGTERM)  # as SIGINT, which pytest's workers let their children ignore
+            else:
+                pytest.fail("no step within a minute")
+            os.killpg(process.pid, signal.SIGINT)
             assert process.wait(60) == 130
         finally:
             process.terminate()  # which takes the run along, where it is not over

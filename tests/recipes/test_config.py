@@ -39,6 +39,8 @@ def test_normalised_alike_in_training_and_export():
     assert np.array_equal(normalise_array(expected, mean, std), expected)
     assert tensor.numpy().tobytes() == pixels.tobytes()
 
+
+def test_crop_and_flip_are_drawn_per_image():
     out = augment.random_crop(IMAGES, 4)
     padded = torch.nn.functional.pad(IMAGES, [4] * 4)
     places = []

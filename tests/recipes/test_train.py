@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import ROOT, assert_one_error, run_module
+from conftest import ROOT, assert_one_error, run_code, run_module
+from forks import as_module
 from PIL import Image
 from tqdm import tqdm
 
@@ -44,6 +45,7 @@ from zoo.record import COSTS, REQUIRED, check, content_sha256
 SHORT = {
     "model": "sresnet19_w16_gs",
     "dataset": "digits",
+    "device": "cpu",
     "timesteps": 2,
     "train_images": 160,
     "batch_size": 32,
@@ -208,7 +210,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
         "erasing": 0.3,
         "auto_augment": "autoaugment",
         "ema": 0.9,
-        "amp": "auto",  # bf16 where the processor computes in it
+        "amp": "bf16",
         "val_images": 50,
     }
     recipe = "sresnet19_w16_gs.t2_cifar10"
@@ -290,7 +292,7 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     settings = few | {"out": str(tmp_path / "x"), "init": str(tmp_path / "source"), "test": True}
     _stop_after(settings, 1)
     shutil.rmtree(tmp_path / "source")
-    monkeypatch.setattr("recipes.train.provenance", lambda: provenance() | {"commit": "0" * 40})
+    monkeypatch.setattr("recipes.train.provenance", lambda **_: provenance() | {"commit": "0" * 40})
     result = train(Recipe(**settings | {"resume": True, "weights": "fp16", "test_reads": 9}))
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     assert (config["init_sha256"], config["started_from"][0]["weights_sha256"]) == (first, first)
@@ -380,16 +382,19 @@ def test_a_linear_schedule_falls_by_equal_steps(tmp_path):
 
 def test_a_full_disk_ends_in_one_error(tmp_path):
     """A file-size limit below the size of a training state stands in for a full disk."""
-    command = f"ulimit -f 500; exec {sys.executable} -m recipes.train sresnet19_w16_gs.t2_cifar10 "
-    command += " ".join(flags(tmp_path / "x", epochs=1))
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    command = as_module("recipes.train", "sresnet19_w16_gs.t2_cifar10", *flags(tmp_path / "x", epochs=1))
+    done = run_code(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512_000, 512_000)); {command}")
     assert_one_error(done, "cannot write", "state.safetensors")
     assert not (tmp_path / "x").exists()
 
 
 def test_same_seed_same_weights_other_seed_others(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(Recipe(**SHORT | {"out": str(tmp_path / name), "seed": seed, "epochs": 1, "test": False}))
+        train(
+            Recipe(
+                **SHORT | {"out": str(tmp_path / name), "seed": seed, "epochs": 1, "train_images": 64, "test": False}
+            )
+        )
     a, b, c = (weights(tmp_path / name) for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["fc.weight"], c["fc.weight"])
@@ -548,7 +553,9 @@ def test_pixels_that_are_read_as_brightness_are_never_normalised(tmp_path, monke
     seen = []
     monkeypatch.setattr("recipes.train.forward", lambda net, x, amp: seen.append(x) or forward(net, x, amp))
     out = tmp_path / "latency"
-    result = train(Recipe(**SHORT | {"model_args": {"encoding": "latency"}, "epochs": 1, "out": str(out)}))
+    result = train(
+        Recipe(**SHORT | {"model_args": {"encoding": "latency"}, "epochs": 1, "train_images": 32, "out": str(out)})
+    )
     assert all(0 <= x.min() < x.max() <= 1 for x in seen if x.any())
     assert any(x.any() for x in seen)
     cfg = json.loads((out / "config.json").read_text())["pretrained_cfg"]
@@ -589,7 +596,7 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
         str(ROOT / "recipes" / "cifar10.sh"),
         "--model",
         "sresnet19_w32",
-        *flags(tmp_path / "x", epochs=1, phases="null", test=False)[2:],
+        *flags(tmp_path / "x", epochs=1, train_images=32, phases="null", test=False)[2:],
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
@@ -854,7 +861,12 @@ def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkey
 
 
 def test_half_precision_weights_are_what_is_measured(tmp_path):
-    result = train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "epochs": 1, "weights": "fp16", "optimizer": "muon"}))
+    result = train(
+        Recipe(
+            **SHORT
+            | {"out": str(tmp_path / "x"), "epochs": 1, "train_images": 32, "weights": "fp16", "optimizer": "muon"}
+        )
+    )
     stored = weights(tmp_path / "x")
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
     done = run_module(

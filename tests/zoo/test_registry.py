@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import tiny
+from conftest import awake, tiny
 from torch import nn
 from torch.nn import functional as F
 
@@ -67,9 +67,9 @@ def test_neurons_and_surrogates_by_name(neuron, surrogate):
 
 def test_timm_makes_the_same_network():
     torch.manual_seed(0)
-    ours = zoo.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2).eval()
+    ours = awake(zoo.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2))
     torch.manual_seed(0)
-    timms = timm.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2).eval()
+    timms = awake(timm.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2))
     x = torch.randn(2, 1, 32, 32)
     assert torch.equal(ours(x), timms(x))
     assert ours(x).shape == (2, 7)
@@ -79,7 +79,7 @@ def test_timm_makes_the_same_network():
 
 
 def test_channels_last_and_deepcopy():
-    model = zoo.create_model("sresnet19_w16", timesteps=2).double().eval()
+    model = awake(zoo.create_model("sresnet19_w16", timesteps=2).double())
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     y = model(x)
     assert torch.equal(copy.deepcopy(model)(x), y)

@@ -8,7 +8,7 @@ import functools
 import pytest
 import timm
 import torch
-from conftest import assert_one_error, run_module, small_families
+from conftest import assert_one_error, awake, run_module, small_families
 from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from timm.models import load_checkpoint
@@ -37,12 +37,12 @@ def images(batch=4):
 @pytest.mark.parametrize("name", small_families())
 def test_a_training_of_timms(name, tmp_path):
     """Head initialisation, checkpointing, moving average, layer-wise decay, AMP, its checkpoints, and resuming."""
-    model = create(name, **GIVEN | {"drop_rate": 0.1, "global_pool": "avg"})
+    model = awake(create(name, **GIVEN | {"drop_rate": 0.1, "global_pool": "avg"}))
     assert model.dropout.p == model.model_args["dropout"] == 0.1
     head = model.get_classifier()
     with torch.no_grad():
-        head.weight.mul_(0.5)
-        head.bias.mul_(0.5)
+        head.weight.mul_(2.0)
+        head.bias.mul_(2.0)
     nn.init.constant_(head.bias, 0.1)
     model.set_grad_checkpointing(enable=True)
     model.to(device=torch.device("cpu"), dtype=None)
@@ -60,7 +60,8 @@ def test_a_training_of_timms(name, tmp_path):
     other = create(name, **GIVEN)
     assert resume(other, file, create_optimizer_v2(other, opt="adamw", lr=1e-3, layer_decay=0.7)) == 1
     x = images()
-    assert torch.equal(other.eval()(x), model.eval()(x))
+    assert torch.equal(other.eval()(x), y := model.eval()(x))
+    assert not torch.equal(y[0], y[1])
     load_checkpoint(other, file, use_ema=True)
     assert torch.equal(other(x), ema.module.eval()(x))
 
@@ -68,7 +69,7 @@ def test_a_training_of_timms(name, tmp_path):
 @pytest.mark.parametrize("name", small_families())
 def test_normalisation_that_timm_exchanges(name):
     """--sync-bn, of which a CPU can only see the evaluation mode, and --split-bn."""
-    model, x = create(name).eval(), images()
+    model, x = awake(create(name)), images()
     with torch.no_grad():
         synced = convert_sync_batchnorm(copy.deepcopy(model))
         torch.testing.assert_close(synced.eval()(x), model(x))

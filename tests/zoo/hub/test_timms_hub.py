@@ -42,7 +42,10 @@ def test_what_timm_saves_of_a_family_loads_again(name, tmp_path):
         assert again.model_args == model.model_args
 
 
-@pytest.mark.parametrize("name", small_families())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if i < 2 else pytest.mark.slow) for i, name in enumerate(small_families())],
+)
 def test_what_timm_pushes_of_a_family_loads_again(name):
     server, client = loopback()
     server.faults.clear()

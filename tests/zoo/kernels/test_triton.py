@@ -28,8 +28,9 @@ def run_script(*arguments: str, **env: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_equals_the_reference_in_the_interpreter():
-    run_script("tests/zoo/kernels/triton_parity.py", TRITON_INTERPRET="1")
+@pytest.mark.parametrize("every", ["3", pytest.param("1", marks=pytest.mark.slow)])  # an even one leaves kinds out
+def test_equals_the_reference_in_the_interpreter(every):
+    run_script("tests/zoo/kernels/triton_parity.py", every, TRITON_INTERPRET="1")
 
 
 @pytest.mark.slow
