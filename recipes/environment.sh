@@ -17,10 +17,10 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
         "$base" -m venv .venv
     fi
     # Installed once for each state of pyproject.toml; a second start takes no time and no network.
-    # .[dev] serves for . as well.
+    # What has more extras serves for fewer: . and .[dev] and .[dev,peers].
     local stamp=.venv/installed state have
     state=$(cksum pyproject.toml) have=$(cat "$stamp" 2>/dev/null || true)
-    if [ "$have" != "$1 $state" ] && [ "$have" != ".[dev] $state" ]; then
+    if [ "${have#"${1%]}"}" = "$have" ] || [ "${have#*" "}" != "$state" ]; then
         echo "== installing snn-zoo and what it needs (PyTorch is large: minutes on a slow line)"
         "$python" -m pip install --disable-pip-version-check --progress-bar off -q -e "$1"
         echo "$1 $state" > "$stamp"
