@@ -249,3 +249,12 @@ def test_bad_input(tmp_path, monkeypatch):
     with pytest.raises(ZooError, match="name one with --calibration"):
         command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), "--precision", "int8"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_takes_scales_from_training_images(tmp_path):
+    how = ["--timesteps", "1", "--precision", "int8", "--calibration", "digits", "--calibration-images", "16"]
+    command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), *how, "--json", str(tmp_path / "x.json")])
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert report["verification"]["dyadic"]["identical"]
+    assert report["metadata"]["precision"] == "int8"
+    assert report["metadata"]["calibration_images"] == "16"

@@ -76,14 +76,19 @@ def run(tmp_path_factory):
         "ema": 0.9,
         "mixup": 0.2,
         "cutmix": 1.0,
+        "mix_prob": 0.5,
         "label_smoothing": 0.1,
         "auto_augment": "randaugment",
+        "randaugment_ops": 2,
         "cutout": 4,
         "erasing": 0.2,
         "clip_grad": 1.0,
         "loss": "tet",
+        "tet_lambda": 0.1,
         "optimizer": "adamw",
         "lr": 1e-3,
+        "min_lr": 1e-5,
+        "grad_checkpointing": True,
         "dropout": 0.1,
         "amp": "auto",  # bf16 where the processor computes in it
     }
@@ -126,6 +131,29 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
         "seed",
     ):
         assert again[key] == pytest.approx(result[key]), key
+
+
+def test_tensorboard_that_is_not_installed_is_one_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ZooError, match="tensorboard is not installed: pip install"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "tensorboard": True}))
+    assert not (tmp_path / "x").exists()
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    pytest.importorskip("tensorboard")
+    small = {"train_images": 32, "epochs": 1, "test": False, "tensorboard": True}
+    train(Recipe(**SHORT | small | {"out": str(tmp_path / "x")}))
+    assert list((tmp_path / "x").rglob("events.out.tfevents.*"))
+
+
+def test_predict_prints_json(run, tmp_path, capsys):
+    from recipes.predict import main
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
+    main([str(run[0]), str(tmp_path / "x.png"), "--json", "--top", "3"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert len(found["top"]) == 3
 
 
 def test_predict_agrees_with_the_network(run, tmp_path):
