@@ -78,9 +78,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     batch_size = recipe.batch_size
     if batch_size % unit:
         raise ZooError(f"batch_size {batch_size} must be a multiple of {unit} with {world} process(es) and mixing")
-    origin = provenance(
-        gpu=device.type == "cuda"
-    )  # of the code that runs now, whatever happens to the checkout meanwhile
+    # Of the code that runs now, whatever happens to the checkout meanwhile.
+    origin = provenance(gpu=device.type == "cuda")
 
     # Data: the whole set on the device; each process takes its slice of every batch.
     data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)

@@ -49,8 +49,10 @@ document.querySelector("#theme").addEventListener("click", () => { dark = !dark;
 paint();
 
 // A cell that a spreadsheet would take for a formula is text there.
-const asText = (html, row, column, cell) =>
-  /^[=+\-@\t\r]/.test(cell.textContent) && !cell.classList.contains("number") ? `'${cell.textContent}` : cell.textContent;
+function asText(html, row, column, cell) {
+  const text = cell.textContent.trim();
+  return /^[=+\-@]/.test(text) && !cell.classList.contains("number") ? `'${text}` : text;
+}
 const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible", format: {body: asText}}};
 const words = {search: "", searchPlaceholder: "Search", searchBuilder: {button: "Filter", title: "Filter"}};
 const layout = buttons => ({topStart: {buttons}, topEnd: "search", bottomStart: null, bottomEnd: null});

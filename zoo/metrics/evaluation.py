@@ -51,8 +51,12 @@ def evaluate(
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
-    counters = SpikeCounter(model), OperationCounter(model)
-    with counters[0] as spikes, counters[1] as operations, torch.random.fork_rng(devices), without_tf32():
+    with (
+        SpikeCounter(model) as spikes,
+        OperationCounter(model) as operations,
+        torch.random.fork_rng(devices),
+        without_tf32(),
+    ):
         torch.manual_seed(0)
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
