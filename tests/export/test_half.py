@@ -66,7 +66,7 @@ def test_weights_are_rounded_and_nothing_else(right):
 
 @pytest.mark.parametrize("norm", ["bn", "tebn"])
 def test_only_convolutions_over_spikes_are_rounded(norm):
-    net = zoo.create_model("ms_resnet18_w16", norm=norm, timesteps=2)  # its shortcuts read currents
+    net = zoo.create_model("ms_resnet18_w16", norm=norm, timesteps=1)  # its shortcuts read currents
     flat, function = ({t.name for t in halves(build_graph(net, kind, half=True))} for kind in ("flat", "function"))
     assert flat == function
     assert not [name for name in flat if "shortcut" in name]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
 import struct
+import sys
 import time
 import zipfile
 
@@ -245,7 +247,7 @@ def test_graphs_that_are_refused(change, words, graph, tmp_path):
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "9", '{"a": 1}'])
 @pytest.mark.parametrize("key", ["spike_values", "timesteps", "states", "currents", "layout", "precision"])
-def test_metadata_that_somebody_changed_are_one_error(key, text, steps, tmp_path):
+def test_metadata_that_somebody_changed_are_one_error(key, text, steps, traced_once):
     """Of a step graph, and of one in eight bits."""
     seen = 0
     for net, data in steps:
@@ -262,6 +264,23 @@ def test_metadata_that_somebody_changed_are_one_error(key, text, steps, tmp_path
         with contextlib.suppress(ZooError):  # it may not need the key
             export.Stream(proto.SerializeToString())
     assert seen
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {}
+
+
+@pytest.fixture
+def traced_once(known, monkeypatch):
+    """`verify` builds the graph that it compares with once for each kind."""
+
+    def build(model, layout, rounded, **how):
+        if (kind := (id(model), layout, rounded is None, *how.values())) not in known:
+            known[kind] = build_graph(model, layout, rounded, **how)
+        return copy.deepcopy(known[kind])
+
+    monkeypatch.setattr(sys.modules["export.verify"], "build_graph", build)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def right():
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn"},
+        {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn", "timesteps": 2},
         pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
         pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
         pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
