@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import timm
 import torch
-from conftest import small_families
+from conftest import awake, small_families
 from hub_client import TRY, loopback, outcomes
 from minihub import TOKEN
 
 import zoo
 from zoo.errors import ZooError
 
-MAKE = """
-def awake(model):
-    "Running statistics of a batch: at first, most neurons are silent in evaluation mode."
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(8, 3, 32, 32))
-    return model.eval()
-"""
-exec(MAKE)  # the same here and in the processes behind the Hub
+MAKE = f"from torch import nn\n{inspect.getsource(awake)}"  # for the processes behind the Hub
 
 
 def doors(where):
@@ -32,7 +24,7 @@ def doors(where):
 @pytest.mark.parametrize("name", small_families())
 def test_what_timm_saves_of_a_family_loads_again(name, tmp_path):
     neuron = {"name": "lif", "decay": 0.25}
-    model = awake(zoo.create_model(f"{name}_gs", timesteps=1, num_classes=5, neuron=neuron, norm="tdbn"))  # noqa: F821
+    model = awake(zoo.create_model(f"{name}_gs", timesteps=1, num_classes=5, neuron=neuron, norm="tdbn"))
     model.set_timesteps(2)
     model.reset_classifier(3)
     timm.models.save_for_hf(model, tmp_path, safe_serialization="both")
