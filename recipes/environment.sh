@@ -22,7 +22,8 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
     state=$(cksum pyproject.toml) have=$(cat "$stamp" 2>/dev/null || true)
     if [ "${have#"${1%]}"}" = "$have" ] || [ "${have#*" "}" != "$state" ]; then
         echo "== installing snn-zoo and what it needs (PyTorch is large: minutes on a slow line)"
-        "$python" -m pip install --disable-pip-version-check --progress-bar off -q -e "$1"
+        # Python compiles what it imports; pip would compile all 12,000 files, which takes as long as the rest.
+        "$python" -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -e "$1"
         echo "$1 $state" > "$stamp"
     fi
 }

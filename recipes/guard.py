@@ -38,6 +38,8 @@ _LONG_HOURS = 3.0
 # The part of a batch that an estimate is made from, and twice that.
 _PART = 16
 _REPEATS = 5
+STEPS_OF_AN_ESTIMATE = 2 * (1 + _REPEATS)
+"""A run of no more steps is its own estimate."""
 
 
 class FiniteGuard:

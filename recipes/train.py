@@ -39,7 +39,15 @@ from . import augment
 from .compare import said
 from .config import SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
 from .finetune import freeze
-from .guard import FiniteGuard, memory_named, run_directory, seconds_per_step, steps_left, tell_length
+from .guard import (
+    STEPS_OF_AN_ESTIMATE,
+    FiniteGuard,
+    memory_named,
+    run_directory,
+    seconds_per_step,
+    steps_left,
+    tell_length,
+)
 from .initial import Beginning, create
 from .interrupt import Interrupt
 from .lineage import identity
@@ -154,7 +162,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
         how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
         print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
-    if run.step < total:  # on all processes: a rule of gradient scaling may sum over them
+    if total - run.step > STEPS_OF_AN_ESTIMATE:  # on all processes: a rule of gradient scaling may sum over them
         seconds = _time_step(model, recipe, data, device, amp, run.step // steps_per_epoch, batch_size // world)
         if rank == 0:
             tell_length(recipe, device, seconds * steps_left(recipe, run.step, steps_per_epoch))

@@ -21,6 +21,7 @@ import pytest
 import torch
 from forks import Forks, as_module
 from hypothesis import settings
+from quick import read_operators_once
 from torch import nn
 
 import zoo
@@ -32,6 +33,7 @@ from zoo.models.sresnet import SResNet
 settings.register_profile("same", max_examples=60, deadline=None, derandomize=True)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile("same")
+read_operators_once()
 
 
 @pytest.fixture(autouse=True)

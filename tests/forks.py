@@ -67,7 +67,10 @@ def _first() -> None:
     import safetensors.torch  # noqa: F401
     import torch  # noqa: F401
     import torchvision  # noqa: F401
+    from quick import import_early, read_operators_once
 
+    import_early()
+    read_operators_once()
     looked = {"huggingface_hub", "timm", "zoo"} & set(sys.modules)
     assert not looked, f"{looked} read the environment too early"
     seconds: dict[str, Any] = {}

@@ -10,6 +10,6 @@ marks="not slow" extras=".[dev]"
 if [ "${1:-}" = "--slow" ]; then marks="slow or not slow" extras=".[dev,peers]" && shift; fi
 make_environment "$extras"
 echo "== ruff" && "$python" -m ruff check . && "$python" -m ruff format --check .
-echo "== mypy" && "$python" -m mypy
+echo "== mypy" && "$python" -m mypy -n 2
 # Two workers of one thread each: threads of two processes that share two cores spin against each other.
 echo "== pytest" && OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist worksteal -m "$marks" "$@"

@@ -64,7 +64,7 @@ def test_weights_are_rounded_and_nothing_else(right):
     assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("norm", ["bn", "tebn"])
+@pytest.mark.parametrize("norm", ["bn", pytest.param("tebn", marks=pytest.mark.slow)])
 def test_only_convolutions_over_spikes_are_rounded(norm):
     net = zoo.create_model("ms_resnet18_w16", norm=norm, timesteps=1)  # its shortcuts read currents
     flat, function = ({t.name for t in halves(build_graph(net, kind, half=True))} for kind in ("flat", "function"))

@@ -46,11 +46,14 @@ def right():
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn", "timesteps": 2},
+        pytest.param(
+            {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn", "timesteps": 2},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
         pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
         pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
-        {"neuron": {"name": "plif", "tau": 3.0}, "timesteps": 2},  # no fast form
+        {"neuron": {"name": "plif", "tau": 3.0}, "surrogate": "arctan", "timesteps": 2},  # no fast form
     ],
     ids=str,
 )

@@ -218,6 +218,7 @@ def test_check_finds_what_was_changed_in_the_store(add: Any, tmp_path: Path) -> 
 # --- two writers
 
 
+@pytest.mark.slow
 def test_two_writers_at_once_see_each_other(tmp_path: Path) -> None:
     """Both are right about an empty store, and wrong about the one that the other leaves: one of them is refused."""
     same = put(tmp_path / "same.json", seal(accuracy(model="same")))

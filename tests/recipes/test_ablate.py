@@ -345,6 +345,7 @@ def test_what_scaling_costs(tmp_path, capsys):
         scaling_cost.main(["--rule", "local"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_runs(tmp_path):
     """A terminal sends the signal to all of a group: the run must get it once, as twice is to stop at once."""
     write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 500})

@@ -48,7 +48,7 @@ def test_the_small_forms_are_one_a_family():
 
 
 def test_a_network_is_examined():
-    numbers = {"steps": 32, "batch": 16, "timesteps": 1, "lr": 5e-3}
+    numbers = {"steps": 32, "batch": 16, "timesteps": 2, "lr": 5e-3}
     result = health.examine("svgg11_w8_gs", load_dataset("digits"), **numbers)
     assert health.faults(result) == []
     assert len(result["train_loss"]) == 4
@@ -58,7 +58,7 @@ def test_a_network_is_examined():
 
 def test_validation_images_of_a_folder_are_the_held_out_ones(tmp_path):
     folder = f"folder:{make_pictures(tmp_path / 'flowers', ('train', 'val', 'test'), count=4)}"
-    numbers = {"steps": 8, "batch": 8, "timesteps": 1, "lr": 2e-3}
+    numbers = {"steps": 8, "batch": 8, "timesteps": 2, "lr": 2e-3}
     result = health.examine("svgg11_w8_gs", load_dataset(folder), dataset=folder, **numbers)
     assert (result["dataset"], result["images"], len(result["train_loss"])) == ("flowers", 4 * len(CLASSES), 4)
 

@@ -384,16 +384,16 @@ def test_fine_tuning_to_other_classes(tmp_path):
 
 
 def test_fine_tuning_takes_over_the_form_of_the_network_where_the_recipe_is_silent(tmp_path, capsys):
-    form = {"stem": 8, "hidden": 12, "neuron": {"name": "lif", "decay": 0.25}, "surrogate": "arctan"}
+    form = {"stem": 8, "hidden": 12, "neuron": {"name": "lif", "decay": 0.25}, "surrogate": "sigmoid"}
     model = zoo.create_model("sresnet19_w16", num_classes=5, timesteps=1, dropout=0.1, **form)
     zoo.save_checkpoint(tmp_path / "a", model, tag="t1_test", data_cfg={})
     settings = SHORT | {"epochs": 1, "train_images": 32, "lr": 0.0, "test": False, "init": str(tmp_path / "a")}
-    train(Recipe(**settings | {"out": str(tmp_path / "x"), "surrogate": "sigmoid"}))
+    train(Recipe(**settings | {"out": str(tmp_path / "x"), "surrogate": "arctan"}))
     head = f"started from {tmp_path}/a, with a new head for 10 classes, in place of 5"
     said = f"{head}; taken over, as the recipe is silent: neuron {{'name': 'lif', 'decay': 0.25}}, stem 8, hidden 12"
     assert said in capsys.readouterr().out.splitlines()
     args = json.loads((tmp_path / "x" / "config.json").read_text())["model_args"]
-    assert args == model.model_args | {"timesteps": 2, "dropout": 0.0, "surrogate": "sigmoid", "scaling": GS}
+    assert args == model.model_args | {"timesteps": 2, "dropout": 0.0, "surrogate": "arctan", "scaling": GS}
     assert torch.equal(weights(tmp_path / "x")["fc_hidden.weight"], model.fc_hidden.weight)
     with pytest.raises(ZooError, match="with hidden 0 instead of 12: give"):
         train(Recipe(**settings | {"out": str(tmp_path / "y"), "model_args": {"hidden": 0}}))

@@ -41,7 +41,7 @@ for network, name, text in (
     (Broken, "my_broken_net", "It does not run."),
 ):
     shape = {"depths": (1,), "widths": (8,), "stem": 4}
-    zoo.register_family(network, [zoo.Variant(name, text, shape, {"timesteps": 6})])
+    zoo.register_family(network, [zoo.Variant(name, text, shape, {"timesteps": 3})])
 
 
 @zoo.register_scaling("my_rule", locality="error")
@@ -181,8 +181,8 @@ except ZooError as error:
     assert done.returncode == 0, done.stderr
     listed, model, rule, error = (json.loads(part) for part in done.stdout.split("---"))
     assert [(row["model"], row["dense_operations"], row["timesteps"]) for row in listed["models"]] == [
-        ("my_net", MY_NET, 6),
-        ("my_other_net", MY_NET, 6),
+        ("my_net", MY_NET, 3),
+        ("my_other_net", MY_NET, 3),
     ]
     assert "my_rule" in listed["keywords"]["scaling"]
     assert model["description"] == "A network of mine."

@@ -252,7 +252,7 @@ FAMILIES += ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_layer_is_called_as_a_module_with_its_input_alone(name):
     """Or hooks, ours and NeuroBench's, would not see it, or would see more than they know."""
-    model, calls = zoo.create_model(name, timesteps=1).eval(), []
+    model, calls = zoo.create_model(name, timesteps=2).eval(), []
     with OperationCounter(model) as counter, torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -128,10 +128,10 @@ def test_gradient_follows_the_chain_rule(reset, detach, decay_input):
 
 
 def test_plif_starts_at_its_decay_and_learns():
-    plif = PLIF(4, decay=0.7)
+    plif = PLIF(2, decay=0.7)
     assert plif.decay.item() == pytest.approx(0.7)
     x = torch.randn(8, 50)
-    assert torch.equal(plif(x), LIF(4, decay=plif.decay.item(), decay_input=True)(x))
+    assert torch.equal(plif(x), LIF(2, decay=plif.decay.item(), decay_input=True)(x))
     plif(x).sum().backward()
     assert plif.w.grad != 0
 

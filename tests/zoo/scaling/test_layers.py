@@ -253,11 +253,11 @@ def test_a_frozen_layer_passes_down_the_same_error():
 
 
 def test_evidence_in_few_terms_is_never_negative():
-    """Early input and late output spikes: what the left out terms would have made up for."""
-    pre, post = torch.zeros(2, 6, 1, 1, 1, 1, dtype=torch.float64)
-    pre[0], post[5] = 1, 1
-    factor = Scaling("window", 0.5, rank=2).factor(pre, post, lambda a, b: (a * b).sum(0), pre.dtype)
-    assert float(factor.min()) >= 0.5
+    """A late output spike, an early input spike, whose sum the left out terms would have held up, and a late one."""
+    pre, post = (torch.zeros(4, 1, channels, dtype=torch.float64) for channels in (2, 1))
+    pre[0, 0, 0], pre[3, 0, 1], post[3] = 1, 1, 1
+    factor = Scaling("window", 0.5, rank=2).factor(pre, post, lambda a, b: torch.einsum("bi,bo->oi", a, b), pre.dtype)
+    assert factor.flatten().tolist() == [0.5, 1]
 
 
 ONES_OWN = {
