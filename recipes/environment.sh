@@ -2,6 +2,9 @@
 # SNNZOO_PYTHON names the interpreter to start from; python3 by default.
 
 case ${SNNZOO_DATA:-/} in /*) ;; *) export SNNZOO_DATA=$OLDPWD/$SNNZOO_DATA ;; esac  # as named where the command began
+# Modules are compiled when they are first imported, and kept: pip would compile all 12,000 of them, which takes as long
+# as the rest of the installation.
+unset PYTHONDONTWRITEBYTECODE
 
 make_environment() {  # make_environment REQUIREMENT: sets $python
     local base=${SNNZOO_PYTHON:-} candidate
@@ -22,7 +25,6 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
     state=$(cksum pyproject.toml) have=$(cat "$stamp" 2>/dev/null || true)
     if [ "${have#"${1%]}"}" = "$have" ] || [ "${have#*" "}" != "$state" ]; then
         echo "== installing snn-zoo and what it needs (PyTorch is large: minutes on a slow line)"
-        # Python compiles what it imports; pip would compile all 12,000 files, which takes as long as the rest.
         "$python" -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -e "$1"
         echo "$1 $state" > "$stamp"
     fi
