@@ -153,6 +153,9 @@ def test_one_pass_whatever_the_batches():
     images, labels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8), torch.randint(10, (7,))
     data = (images, labels, (0.5,) * 3, (0.25,) * 3)
     scores = [evaluate(model, *data, batch_size=n) for n in (3, 7)]
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model.eval()((images.double() / 255 - 0.5) / 0.25), labels)
+    assert [score["loss"] for score in scores] == pytest.approx([float(loss)] * 2, rel=1e-5)
     for key in COSTS:
         assert scores[0][key] == scores[1][key], key
     assert scores[0]["Effective_ACs"] > 0

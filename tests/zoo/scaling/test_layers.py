@@ -52,6 +52,16 @@ def test_averages_between_blocks_give_the_right_gradient():
     assert got.norm() > 0
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_backward_keeps_a_byte_of_a_spike_where_a_block_is_told_so(binary):
+    block = ConvNeuron(3, 4, LayerFactory(2, "lif", "triangle", "bn", "reference"), 3, binary=binary)
+    spikes, kept = (torch.rand(4, 3, 6, 6) < 0.3).float(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        block(spikes)
+    found = {x.dtype for x in kept if x.shape == spikes.shape and torch.equal(x.float(), spikes)}
+    assert found == {torch.int8 if binary else torch.float32}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize(("steps", "batch"), [(3, 2), (1, 1)])
 def test_a_linear_layer_equals_brute_force(name, steps, batch):
@@ -278,6 +288,14 @@ def test_a_rule_of_ones_own_in_the_wrong_shape_is_named(name, every, monkeypatch
     layer = convolution(resolve_scaling(spec))
     with pytest.raises(ZooError, match=f"{name} gives .*not a factor of shape"):
         gradient(layer, *examples(1)[0])
+
+
+def test_a_rule_of_ones_own_gets_spikes_that_it_can_take_means_of(monkeypatch):
+    seen = []
+    rule = Rule(lambda s, alpha: seen.extend([s.pre, s.post]) or torch.ones(1, 1, 1, 1, 1), window=True)
+    monkeypatch.setitem(RULES, "looks", rule)
+    tiny(scaling="looks").train()(torch.randn(2, 3, 8, 8)).sum().backward()  # where spikes are kept in bytes
+    assert {spikes.dtype for spikes in seen} == {torch.float32}
 
 
 def test_a_factor_of_channels_is_spread_over_the_weight(monkeypatch):
