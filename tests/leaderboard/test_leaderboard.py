@@ -316,6 +316,9 @@ def test_a_seed_trained_twice_counts_once(capsys: pytest.CaptureFixture[str]) ->
     (row,) = rows({"new.json": again, "old.json": accuracy()})
     assert (row.runs, row.top1) == (1, 92.0)
     assert "warning: old.json is left out: new.json is a newer run of seed 0" in capsys.readouterr().err
+    some = again | {"images": 100, "date": "2026-03-01"}  # of fewer images: looked at first, and no later training
+    (row,) = rows({"new.json": again, "old.json": accuracy(), "some.json": some})
+    assert (row.runs, row.top1) == (1, 92.0)
 
 
 @pytest.mark.parametrize(
