@@ -659,6 +659,7 @@ def test_networks_of_one_comparison_stand_side_by_side() -> None:
     assert page.count("## ") == 1
     assert re.search(r"\| plif_net \| 85\.00 \|.*\n\| sresnet19 \| 82\.00 \|", page)
     assert "    timesteps: 4\n    epochs: 12\n    lr: 0.02\n\nBut plif_net, qkformer have phases" in page
+    assert len(comparisons(one.rows[:2])) == 1
     assert comparisons_page([row for row in table if row.model == "svgg11"]) == ""
     evil = [replace(row, comparison="<b>\n# x", model=f"<i>{row.model}\n") for row in one.rows]
     assert "<b>" not in comparisons_page(evil)

@@ -110,8 +110,8 @@ def disguise_a_pickle(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
 
 
-def huge_header(folder):
-    data = (10 * 2**30).to_bytes(8, "little") + b"{}"
+def huge_header(folder, length=10 * 2**30, room=0):
+    data = length.to_bytes(8, "little") + b"{}" + b" " * room
     (folder / "model.safetensors").write_bytes(data)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": sha256_of(data)}))
@@ -146,7 +146,9 @@ MEMORY_BOMB = {
         (truncate, "cut short or changed"),
         (flip_a_bit, "cut short or changed"),
         (disguise_a_pickle, "pickle"),
-        (huge_header, "not a valid safetensors file"),
+        (huge_header, "states a header of 10,737,418,240 bytes"),
+        (lambda f: huge_header(f, 3), "states a header of 3 bytes"),  # the file holds two
+        (lambda f: huge_header(f, 2**23, 2**23), "states a header of 8,388,608 bytes"),  # it is all there
         (lambda f: (f / "model.safetensors").unlink(), "no checkpoint at"),
         (lambda f: (f / "config.json").unlink(), "no such file"),
         (lambda f: (f / "config.json").write_text("{"), "JSON"),
