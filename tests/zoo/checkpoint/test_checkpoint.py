@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -23,16 +25,25 @@ from zoo.provenance import without_folders
 DATA_CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "label_names": list("abcde")}
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network and its checkpoint, for each test to copy."""
+    torch.manual_seed(0)
     neuron = {"name": "lif", "decay": 0.25}
-    return awake(zoo.create_model("sresnet19_w16_gs", timesteps=2, num_classes=5, neuron=neuron))
+    model = awake(zoo.create_model("sresnet19_w16_gs", timesteps=2, num_classes=5, neuron=neuron))
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    zoo.save_checkpoint(folder, model, tag="t2_test", data_cfg=DATA_CFG, recipe={"seed": 3})
+    return model, folder
 
 
 @pytest.fixture
-def folder(model, tmp_path):
-    zoo.save_checkpoint(tmp_path / "run", model, tag="t2_test", data_cfg=DATA_CFG, recipe={"seed": 3})
-    return tmp_path / "run"
+def model(saved):
+    return copy.deepcopy(saved[0])
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved[1], tmp_path / "run")
 
 
 def test_round_trip_through_zoo_and_timm(model, folder):
