@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import recipes.augment
+import recipes.train
 import zoo
 from recipes import start, validate
 from recipes.config import Recipe, load_recipe
@@ -755,6 +756,16 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
     assert "stages" not in capsys.readouterr().out
     tell_length(Recipe(dataset="digits"), torch.device("cpu"), 1e6)
     assert "recipes.train" not in capsys.readouterr().out
+
+
+def test_the_length_is_estimated_of_runs_that_are_longer_than_the_estimate(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes.train, "_time_step", lambda *_: 1000.0)
+    told = []
+    monkeypatch.setattr(recipes.train, "tell_length", lambda recipe, device, seconds: told.append(seconds))
+    for steps in (12, 13):
+        one_each = {"train_images": 2, "batch_size": 2, "epochs": steps, "test": False}
+        train(Recipe(**SHORT | one_each | {"out": str(tmp_path / str(steps))}))
+    assert told == [13_000]
 
 
 def test_every_stage_of_the_flagship_starts_from_the_one_before():
