@@ -2,8 +2,8 @@
 # SNNZOO_PYTHON names the interpreter to start from; python3 by default.
 
 case ${SNNZOO_DATA:-/} in /*) ;; *) export SNNZOO_DATA=$OLDPWD/$SNNZOO_DATA ;; esac  # as named where the command began
-# Modules are compiled when they are first imported, and kept: pip would compile all 12,000 of them, which takes as long
-# as the rest of the installation.
+# Modules are compiled when they are first imported, and kept: pip would compile all that there are, about as long as
+# the rest of the installation takes.
 unset PYTHONDONTWRITEBYTECODE
 
 make_environment() {  # make_environment REQUIREMENT: sets $python

@@ -12,7 +12,7 @@ def import_early() -> None:
 
 
 def read_operators_once() -> None:
-    """The exporter reads all its operators anew for each graph, 0.9 s each time."""
+    """The exporter reads all its operators anew for each graph, which takes as long as a small one."""
     with contextlib.suppress(ImportError, AttributeError):  # a PyTorch that is built otherwise: the tests take longer
         from torch.onnx._internal._lazy_import import onnxscript_apis as operators
 

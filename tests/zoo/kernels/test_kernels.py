@@ -35,7 +35,7 @@ KINDS = [  # every surrogate, both resets, with and without gradient through the
     ({"name": "if", "reset": "soft", "detach_reset": False}, {"name": "sigmoid", "width": 0.5}, 4),
     ({"name": "plif"}, "arctan", 2),
 ]
-# Each is a kernel to build, some four seconds: every kind, and the other types with the two that differ most.
+# Each is a kernel to build, which takes seconds: every kind, and the other types with the two that differ most.
 CASES = [(kind, torch.float32) for kind in KINDS]
 CASES += [(kind, dtype) for kind in (KINDS[0], KINDS[4]) for dtype in (torch.float64, torch.bfloat16)]
 
