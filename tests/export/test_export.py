@@ -162,7 +162,8 @@ def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
         assert {layers[w].gain.item(), layers[w].decay.item()} <= constants
 
 
-@pytest.mark.parametrize("neuron", ["lif", pytest.param("psn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("neuron", ["lif", "psn"])
 def test_gate_passes_with_one_time_step(neuron, tmp_path):
     export.to_onnx(network(neuron, timesteps=1), tmp_path / "x.onnx")
 
@@ -293,6 +294,7 @@ def of_neurons(make, **kwargs):
     return net
 
 
+@pytest.mark.slow
 def test_a_neuron_of_ones_own_is_traced_from_its_step(tmp_path):
     report = export.to_onnx(of_neurons(Adaptive, timesteps=2), tmp_path / "x.onnx")
     assert report["verification"]["dyadic"]["identical"]

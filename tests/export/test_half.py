@@ -36,7 +36,8 @@ def halves(proto):
     return [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT16]
 
 
-@pytest.mark.parametrize("layout", ["flat", pytest.param("loop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["flat", "loop"])
 def test_the_gate_passes(layout, tmp_path):
     net = network()
     whole = export.to_onnx(net, tmp_path / "fp32.onnx", layout=layout, verify=False)

@@ -53,7 +53,9 @@ def right():
         pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
         pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
         pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
-        {"neuron": {"name": "plif", "tau": 3.0}, "surrogate": "arctan", "timesteps": 2},  # no fast form
+        pytest.param(  # no fast form
+            {"neuron": {"name": "plif", "tau": 3.0}, "surrogate": "arctan", "timesteps": 2}, marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )
@@ -212,6 +214,7 @@ def test_the_copy_that_is_proved_has_the_form_of_the_network(neuron):
     assert forms[0] == forms[1]
 
 
+@pytest.mark.slow
 def test_a_proof_of_other_operations_is_none():
     fast, slow = network("plif", timesteps=2), network({"name": "plif", "tau": 3.0}, timesteps=2)
     proto = build_graph(fast, rounded=calibrate(fast, noise(fast)))

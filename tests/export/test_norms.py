@@ -36,7 +36,13 @@ def scalings(proto):
     return [n for n in proto.graph.node if n.op_type == "Conv" and shapes[n.input[1]][1:] == (1, 1, 1)]
 
 
-@pytest.mark.parametrize(("norm", "layout"), [("bn", "flat"), *(("tebn", layout) for layout in export.layouts.LAYOUTS)])
+@pytest.mark.parametrize(
+    ("norm", "layout"),
+    [
+        ("bn", "flat"),
+        *(pytest.param("tebn", layout, marks=pytest.mark.slow) for layout in export.layouts.LAYOUTS),
+    ],
+)
 def test_weights_are_the_networks_own(layout, norm):
     net = network(norm=norm, timesteps=2)
     proto = build_graph(net, layout)

@@ -231,6 +231,7 @@ def kill_in_mid_epoch(command: list[str], out: Path) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_bit_for_bit(tmp_path):
     """All kinds of randomness and state: dropout, mixup, erasing, EMA, momentum, mixed precision."""
     extra = {
@@ -620,16 +621,18 @@ def test_validate_refuses_other_classes_and_names(run, monkeypatch):
 
 
 def test_the_shell_recipes_pass_every_argument(tmp_path):
-    command = [
-        "bash",
-        str(ROOT / "recipes" / "cifar10.sh"),
+    python, said = tmp_path / "python", tmp_path / "said"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > said\n')
+    python.chmod(0o755)
+    words = [
         "--model",
         "sresnet19_w32",
         *flags(tmp_path / "x", epochs=1, train_images=32, phases="null", test=False)[2:],
     ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable}, cwd=tmp_path, check=False
-    )
+    command = ["bash", str(ROOT / "recipes" / "cifar10.sh"), *words]
+    subprocess.run(command, env=os.environ | {"PYTHON": str(python)}, cwd=tmp_path, check=True)
+    assert said.read_text().splitlines() == ["-m", "recipes.start", "cifar10", *words]
+    done = run_module("recipes.start", "cifar10", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("recipe: sresnet19_w32.t2_cifar10 (there is also sresnet19_w32_gs.t2_cifar10, ")
     recipe = json.loads((tmp_path / "x" / "config.json").read_text())["recipe"]

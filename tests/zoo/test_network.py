@@ -96,8 +96,9 @@ def test_the_whole_list_is_there():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_another_number_of_time_steps(name):
+def test_another_number_of_time_steps(name, monkeypatch):
     """`set_timesteps` gives the network that `timesteps` creates."""
+    monkeypatch.setenv("SNNZOO_KERNEL", "reference")  # a kernel is built anew for another number of steps
     model, other = (awake(zoo.create_model(name, timesteps=t)) for t in (1, 2))
     other.load_state_dict(model.state_dict())
     x = images()
