@@ -53,7 +53,7 @@ def _weighs(steps: int, dtype: torch.dtype) -> bool:
     return os.environ.get(VARIABLE) != REFERENCE and _fused("cpu", dtype, plain_lif(steps))[1] is None
 
 
-def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics) -> str:
+def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str:
     """The name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
 
     Args:
@@ -61,11 +61,12 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
         device: "cpu", "cuda" ...
         dtype: of the input currents.
         dynamics: of the neurons.
+        leak: their decay and gain come as a tensor, which takes another build of the kernel.
 
     Raises:
         ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
     """
-    return _pick(kernel, device, dtype, *dynamics)
+    return _pick(kernel, device, dtype, leak, *dynamics)
 
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
@@ -85,11 +86,11 @@ def asked_kernel(kernel: str) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
+def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: Any) -> str:
     kernel = asked_kernel(kernel)
     if kernel == REFERENCE:
         return REFERENCE
-    name, obstacle = _fused(device, dtype, Dynamics(*numbers))
+    name, obstacle = _fused(device, dtype, Dynamics(*numbers), leak)
     if obstacle is None:
         return name
     if kernel == "fused":
@@ -99,14 +100,14 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, *numbers: Any) -> str:
 
 
 @functools.cache
-def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics) -> tuple[str, str | None]:
+def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool = False) -> tuple[str, str | None]:
     """The fused kernel for a device, and what keeps it from running there."""
     if device not in _FUSED:
         return REFERENCE, f"there is none for device {device}"
     name, module = _FUSED[device]
     if dynamics.surrogate not in SURROGATES:  # of a user's: no kernel may compute another in its place
         return name, f"the {name} kernel does not know the surrogate {dynamics.surrogate!r}"
-    return name, module.obstacle(dtype, dynamics)
+    return name, module.obstacle(dtype, dynamics, leak=leak)
 
 
 @functools.cache

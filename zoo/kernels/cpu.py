@@ -37,14 +37,14 @@ class _Args(ctypes.Structure):
     ]
 
 
-def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
+def obstacle(dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str | None:
     """Why the kernel cannot run for this type of data and these neurons, None if it can; builds it the first time."""
     if dtype not in _SCALARS:
         return f"the cpp kernel does not take {str(dtype).removeprefix('torch.')}"
     if dynamics.steps > _MOST_STEPS:
         return f"the cpp kernel unrolls at most {_MOST_STEPS} time steps, not {dynamics.steps}"
     try:
-        library = _library(dtype, dynamics, leak=False)
+        library = _library(dtype, dynamics, leak)
     except ZooError as error:
         return str(error)
     if library.lif_args_size() != ctypes.sizeof(_Args) or not _answers(library, dtype, dynamics.steps):
@@ -70,7 +70,7 @@ def _weigh(library: ctypes.CDLL, spikes: Tensor, weights: list[float], out: Tens
     )  # fmt: skip
 
 
-def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
+def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool = False) -> ctypes.CDLL:
     return load_library(
         SCALAR=_SCALARS[dtype],
         STEPS=dynamics.steps,
@@ -124,7 +124,7 @@ def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> 
         spikes = spikes.contiguous()
     out = torch.empty_like(spikes[0], dtype=dtype)
     threads = torch.get_num_threads() if spikes.numel() >= _PARALLEL else 1
-    _weigh(_library(dtype, plain_lif(len(weights)), leak=False), spikes, weights, out, threads)
+    _weigh(_library(dtype, plain_lif(len(weights))), spikes, weights, out, threads)
     return out
 
 

@@ -13,7 +13,7 @@ _MOST_STEPS = 64
 _LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}  # no fused multiply-add: spikes equal PyTorch's bit for bit
 
 
-def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
+def obstacle(dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str | None:
     """Why the kernel cannot run for this type of data and these neurons, None if it can; builds it the first time."""
     if dtype not in _DTYPES:
         return f"the triton kernel does not take {str(dtype).removeprefix('torch.')}"
@@ -26,7 +26,7 @@ def obstacle(dtype: torch.dtype, dynamics: Dynamics) -> str | None:
     if torch.cuda.is_available():
         try:  # compiles and launches nothing
             constants = _constants(dtype, dynamics)
-            lif_forward.warmup(dtype, None, dtype, 16, **constants, **_LAUNCH, grid=(1,))
+            lif_forward.warmup(dtype, torch.float32 if leak else None, dtype, 16, **constants, **_LAUNCH, grid=(1,))
         except Exception as error:  # a device too old, no C compiler for the launcher ...: PyTorch still runs
             return f"triton cannot build the neuron kernel: {_first_line(error)}"
     return None

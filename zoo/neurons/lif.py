@@ -72,7 +72,7 @@ class LIF(SpikingNeuron):
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         if not self.fused:
             return super().kernel_for(device, dtype)
-        return pick_kernel(self.kernel, device, dtype, self._numbers())
+        return pick_kernel(self.kernel, device, dtype, self._numbers(), leak=isinstance(self.decay, Tensor))
 
     def _numbers(self) -> Dynamics:
         decay = 0.0 if isinstance(self.decay, Tensor) else self.decay  # a tensor goes beside the numbers

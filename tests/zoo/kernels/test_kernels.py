@@ -17,11 +17,11 @@ from torch.nn import functional as F
 import zoo
 from zoo import kernels
 from zoo.errors import ZooError
-from zoo.kernels import can_weigh_steps, weighted_steps
+from zoo.kernels import can_weigh_steps, cpu, weighted_steps
 from zoo.kernels.build import find_compiler
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.folding import input_current
-from zoo.neurons.lif import LIF
+from zoo.neurons.lif import LIF, PLIF
 from zoo.neurons.surrogate import list_surrogates
 from zoo.scaling.layers import SpikingConv2d
 from zoo.scaling.rules import PRESETS
@@ -469,6 +469,17 @@ def test_the_built_kernel_is_kept(tmp_path):
     for _ in range(2):
         assert "1.0" in run_module("script", cwd=tmp_path, SNNZOO_CACHE=str(tmp_path / "cache")).stdout
     assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 1
+
+
+def test_a_learnable_decay_takes_one_build_of_the_kernel(monkeypatch):
+    """That which is examined before neurons run is that which runs."""
+    built, load = [], cpu.load_library
+    monkeypatch.setattr(cpu, "load_library", lambda **constants: built.append(constants) or load(**constants))
+    kernels._fused.cache_clear()
+    PLIF(2, surrogate="arctan", kernel="fused")(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    assert len(built) == 3
+    assert built[0]["LEAK"]
+    assert built == built[:1] * 3
 
 
 def test_norms_that_a_kernel_cannot_stand_in_for_are_called():

@@ -68,7 +68,7 @@ def main() -> int:
             for odd in (False, True):
                 neuron = Dynamics(4, odd, 0.3, 0.7, 1.0, (i % 2 == 0) == odd, odd, surrogate, 0.5)
                 problems += compile_kernels(dtype, neuron, torch.float32 if i < 2 else None)
-            if reason := gpu.obstacle(dtype, neuron):
+            if reason := gpu.obstacle(dtype, neuron, leak=i < 2):
                 problems.append(f"obstacle: {reason}")
         print(f"sm_{capability}: {len(problems)} problems", *problems, sep="\n")
     return 1 if problems else 0
