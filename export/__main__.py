@@ -23,11 +23,11 @@ from .verify import ROUNDING
 _EXAMPLE = """
 examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
-  python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a published one
+  python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a bundled one
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
   python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.drive.Stream)
   python -m export sresnet19_w32_gs -o int8.onnx --precision int8  eight bits, scales from 256 training images
-  python -m export sresnet19 -o untrained.onnx --timesteps 6         no published weights: initialised with seed 0
+  python -m export sresnet19 -o untrained.onnx --timesteps 6         no bundled weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
 by the rate of differing spikes and predicted classes on the real weights.
