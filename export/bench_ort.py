@@ -26,8 +26,8 @@ examples:
 What is compared takes turns, round by round, each turn with a session of its own and three runs to warm it up, and one
 session alive at a time. Peak memory is that of a process of its own, beyond Python and its libraries.
 
---against is made of the network that the first file's metadata name, with its weights if they are bundled or published, or
---network has them; others, of seed 0, are as fast, as all these operations are dense.
+--against is made of the network that the first file's metadata name, with its weights if they are bundled or published,
+or --network has them; others, of seed 0, are as fast, as all these operations are dense.
   eager, compiled  the network in PyTorch, neurons in the fused kernel
   floor            its graph with identity neurons: what convolutions alone cost
   relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike

@@ -182,6 +182,10 @@ class Recipe:
             raise ZooError(f"recipe key model takes an architecture, not the checkpoint {quoted(self.model)}: {init}")
         if self.optimizer == "sgd" and self.momentum == 0:
             raise ZooError("recipe key momentum must be above 0 for sgd, which is Nesterov's here")
+        if self.min_lr > self.lr:
+            raise ZooError(
+                f"recipe key min_lr must not be above lr, {self.lr:g}, but is {self.min_lr:g}: lower it, too"
+            )
         check_keywords(self.model_args or {}, "recipe key model_args")
         for word in self.model_args or {}:
             if word in _SAID_ELSEWHERE:

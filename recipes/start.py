@@ -3,15 +3,20 @@
 Picks the recipe, says which, and becomes `python -m recipes.train RECIPE ...`, through torchrun if NPROC says so.
 """
 
+import json
 import os
 import sys
 from difflib import get_close_matches
 
+import torch
+
+from zoo import create_model, is_model
+from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.family import plain_name
 from zoo.load import check_name
 
-from .config import list_recipes, load_recipe
+from .config import Recipe, list_recipes, load_recipe
 
 
 def pick(model: str, dataset: str) -> list[str]:
@@ -35,7 +40,9 @@ def pick(model: str, dataset: str) -> list[str]:
         near = get_close_matches(model, [recipe.model for recipe in fresh.values()], n=1, cutoff=0)
         name = for_many[0] if for_many else pick(near[0], dataset)[0]
         recipe = there[name]
-        of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
+        of_its_own = (
+            f"--model {model}" + (" --model-args null" if recipe.model_args else "") + _in_full_size(model, recipe)
+        )
         what = "is for many" if for_many else "is the nearest"
         facts = f"{recipe.epochs} epochs, T = {recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}"
         none = f"no recipe trains {model} on {dataset} from the beginning"
@@ -48,6 +55,22 @@ def pick(model: str, dataset: str) -> list[str]:
     return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
 
 
+def _in_full_size(model: str, recipe: Recipe) -> str:
+    """The option that a network needs which does not take the smaller images of a recipe's phases; mostly none."""
+    phases = recipe.phases or []
+    sizes = {phase["size"] for phase in phases if "size" in phase}
+    if not is_model(model):  # a plugin's: it is not there yet
+        return ""
+    try:
+        with WithoutMemory(), torch.no_grad():
+            for size in sizes:
+                create_model(model, kernel="reference").eval()(torch.zeros(1, 3, size, size))
+    except ZooError:
+        same = [{key: value for key, value in phase.items() if key != "size"} for phase in phases]
+        return f" --phases '{json.dumps(same)}'"
+    return ""
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = CommandParser(prog="python -m recipes.start", add_help=False)  # --help is that of recipes.train
@@ -56,6 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     options, others = parser.parse_known_args(argv)
     if not any(word.startswith("--plugin") for word in others):  # which may register the model
         check_name(options.model)
+    if "." in options.model:
+        architecture, _, tag = options.model.partition(".")
+        raise ZooError(f"--model takes an architecture, {architecture}, not its checkpoint {tag}")
     recipe, *more = pick(options.model, options.dataset)
     print(f"recipe: {recipe}" + (f" (there is also {', '.join(more)})" if more else ""), flush=True)
     count = os.environ.get("NPROC") or "1"

@@ -239,16 +239,17 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
                 atomic_write(out / "summary.csv", "\n".join(lines) + "\n")  # first, as a state of the end has all of it
                 run.save(out)
+                if writer:
+                    for key, value in row.items():
+                        writer.add_scalar(key, value, epoch + 1)
+                    writer.flush()
                 interrupt.obey(run.step)
                 bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
-            if writer:
-                for key, value in row.items():
-                    writer.add_scalar(key, value, epoch + 1)
     if writer:
         writer.close()
     if rank != 0:
         return {}
-    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, beginning)
+    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, beginning, amp)
 
 
 def _finish(
@@ -259,6 +260,7 @@ def _finish(
     train_images: int,
     held_out: tuple[Tensor, Tensor],
     beginning: Beginning,
+    amp: torch.dtype | None,
 ) -> dict[str, Any]:
     """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
     out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
@@ -280,6 +282,7 @@ def _finish(
         test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
         train_seconds=train_seconds, origin=origin,
     )  # fmt: skip
+    result |= {"train_precision": amp_name(amp)}
     result = seal(result | {"recipe_sha256": identity(read_json(out / CONFIG)), **started_from})
     write_json(out / "result.json", result)
     print(f"{result['split']} {said(result)} -> {out}/result.json")
@@ -296,13 +299,19 @@ def _data_cfg(data: DataSet) -> dict[str, Any]:
 def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device, batch_size: int) -> None:
     """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
     model.eval()
-    for phase in dict.fromkeys(map(recipe.phase, range(recipe.epochs))):
+    # Each once, and the last epoch's last, though an earlier one may be as that.
+    for phase in reversed(dict.fromkeys(map(recipe.phase, reversed(range(recipe.epochs))))):
         _enter(model, phase)
         try:
             model(torch.zeros(1, 3, phase.size, phase.size, device=device))
         except (ZooError, RuntimeError) as error:
             images = f"images of {phase.size} x {phase.size} pixels"
-            raise ZooError(f"{recipe.model} cannot take {images}: {one_line(error)}") from error
+            why = f"{recipe.model} cannot take {images}: {one_line(error)}"
+            if phase.size != recipe.phase(recipe.epochs - 1).size:
+                why = (
+                    f"{recipe.model} cannot take {images}, as a phase of its recipe has them: say --phases without size"
+                )
+            raise ZooError(why) from error
     model.train()
     if batch_size > 1:
         return

@@ -263,6 +263,7 @@ OPTIONAL: Checks = {
     **COSTS,
     "plugins": Check("a list of {file, sha256}, or null", is_plugins),
     "partial": _choice(True, False),
+    "train_precision": _choice("fp32", "bf16", "fp16"),
     "resumed_with": _list_of({"commit": _or_null(TEXT), "versions": DICT, "machine": MACHINE}),
 }
 

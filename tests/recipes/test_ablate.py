@@ -173,6 +173,40 @@ def test_pairs_are_of_the_same_images(tmp_path):
         differences(plan)
 
 
+@pytest.mark.parametrize(
+    ("window", "plain", "pairs"),
+    [
+        ({"train_precision": "bf16"}, {"train_precision": "fp32"}, False),
+        ({"train_precision": "bf16", "cpu": "another"}, {"train_precision": "bf16"}, True),
+        ({"cpu": "another"}, {"train_precision": "bf16"}, False),
+        ({}, {"train_precision": "bf16"}, True),
+    ],
+)
+def test_pairs_are_of_the_same_arithmetic(window, plain, pairs, tmp_path):
+    """Of old results, which do not say, on the same processor."""
+    numbers = {arm: {3: 50.0} for arm in ("plain", "window")}
+    plan = load_plan(write(tmp_path))
+    fill(plan, numbers, numbers)
+    for arm, changes in (("window", dict(window)), ("plain", dict(plain))):
+        file = plan.folder / f"{arm}.seed3.json"
+        result = json.loads(file.read_text())
+        result["machine"]["cpu"] = changes.pop("cpu", result["machine"]["cpu"])
+        file.write_text(json.dumps(result | changes))
+    if pairs:
+        assert len(differences(plan)) == 1
+        render(plan)
+        assert (" and another." in (plan.folder / "README.md").read_text()) == ("cpu" in window)
+    else:
+        with pytest.raises(ZooError, match=r"window.seed3.json and plain.seed3.json were trained in other arithmetic"):
+            differences(plan)
+
+
+def test_held_out_images_may_be_those_of_the_data_set(tmp_path):
+    """Whether it has any shows when it is loaded; of those that come with us it is known."""
+    recipe = PLAN["recipe"] | {"dataset": "folder:flowers", "test": False}
+    assert load_plan(write(tmp_path, recipe=recipe)).runs
+
+
 def test_contrasts_without_a_pair_yet_count_as_tests(tmp_path):
     """Or a plan that is done in parts would find more early on than when it is done."""
     arms = PLAN["arms"] | {"later": {"scaling": "pre_pre"}}

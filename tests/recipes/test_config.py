@@ -138,6 +138,7 @@ def test_values_from_yaml_and_command_line(tmp_path):
         ("timesteps: 0", "timesteps must be 1 or more"),
         ("lr: -1", "lr must be 0 or more"),
         ("lr: .inf", "lr"),
+        ("{lr: 0.001, min_lr: 0.01}", "min_lr must not be above lr, 0.001, but is 0.01"),
         ("tag: .v2", "tag .*'.v2'"),
         (f"tag: {101 * 'a'}", "tag .*at most 100"),
         ("seed: 2000000000000000000", "seed"),

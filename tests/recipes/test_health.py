@@ -56,6 +56,13 @@ def test_a_network_is_examined():
     assert result["rates_start"] != result["rates_end"]
 
 
+def test_what_is_looked_at_before_is_what_is_trained(monkeypatch):
+    seen, rates = [], health.firing_rates
+    monkeypatch.setattr(health, "firing_rates", lambda model, x: seen.append(model.state_dict()) or rates(model, x))
+    health.examine("svgg11_w8_gs", load_dataset("digits"), steps=4, batch=8, timesteps=2, lr=0.0)
+    assert torch.equal(seen[0]["conv1.weight"], seen[1]["conv1.weight"])
+
+
 def test_validation_images_of_a_folder_are_the_held_out_ones(tmp_path):
     folder = f"folder:{make_pictures(tmp_path / 'flowers', ('train', 'val', 'test'), count=4)}"
     numbers = {"steps": 8, "batch": 8, "timesteps": 2, "lr": 2e-3}

@@ -659,7 +659,12 @@ def test_the_recipe_of_a_model(model, recipe):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("cifar10 --model svgg9_w16_gs", ["for many", "families.t4_cifar10 --model svgg9_w16_gs takes"]),
+        ("cifar10 --model svgg11_w16_gs", ["for many", "families.t4_cifar10 --model svgg11_w16_gs takes"]),
+        (
+            "cifar10 --model svgg9_w16_gs",  # built for 32 x 32 pixels
+            ['families.t4_cifar10 --model svgg9_w16_gs --phases \'[{"epochs": 5, "timesteps": 1}, {'],
+        ),
+        ("cifar10 --model sresnet19_w16.t2_cifar10", ["takes an architecture, sresnet19_w16, not its checkpoint"]),
         (
             "cifar100 --model svgg9_w16_gs",
             ["nearest", "sresnet19_w16_gs.t2_cifar100 --model svgg9_w16_gs --model-args null"],
@@ -846,6 +851,16 @@ def test_a_schedule_of_a_plain_network_is_refused_at_the_start(tmp_path):
         )
 
 
+def test_averaged_weights_are_of_a_network_with_all_time_steps(tmp_path):
+    """Though the last phase has fewer, and one before it as many."""
+    phases = [{"epochs": 1}, {"epochs": 1, "timesteps": 1}]
+    settings = {"model": "svgg11_w8", "train_images": 32, "epochs": 3, "phases": phases, "ema": 0.9}
+    result = train(Recipe(**SHORT | settings | {"out": str(tmp_path / "x")}))
+    assert result["timesteps"] == 2
+    assert result["train_precision"] == "fp32"
+    assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
+
+
 @pytest.mark.parametrize("stop_at", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
     """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
@@ -882,7 +897,7 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     settings = SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x")}
     with pytest.raises(ZooError, match="each of 2 time steps: cannot run 1"):
         train(Recipe(**settings | {"model_args": {"norm": "tebn"}}))
-    with pytest.raises(ZooError, match="img_size"):
+    with pytest.raises(ZooError, match=r"16 x 16 pixels, as a phase .* say --phases without size"):
         train(Recipe(**settings | {"model": "plif_net_w16"}))
     assert not list((tmp_path / "x").glob("*.safetensors"))
 

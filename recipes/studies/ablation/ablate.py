@@ -58,7 +58,7 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
                     active[_start(run, work, environment)] = run
                 for process in [p for p in active if _ended(p)]:
                     run = active.pop(process)
-                    if process.returncode:
+                    if process.returncode or not (work / run.name / "result.json").is_file():
                         failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
                         continue
                     r = _keep(plan, run, work)
@@ -108,7 +108,7 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").rpartition(_STARTED)[2].split("\n")
-    return next((line for line in reversed(lines) if line.startswith("error: ")), f"see {log}")
+    return next((line for line in reversed(lines) if line.startswith(("error: ", "no test and no "))), f"see {log}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Differences between the arms of an ablation, seed by seed: means, intervals, tests."""
 
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy import stats
 
@@ -80,12 +80,25 @@ def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval |
         return None
     for seed in seeds:
         if a[seed]["data_sha256"] != b[seed]["data_sha256"]:
-            files = f"{arm}.seed{seed}.json and {other}.seed{seed}.json"
-            raise ZooError(f"{plan.folder}: {files} were measured on other images (data_sha256): move one away")
+            raise _no_pair(plan, arm, other, seed, "were measured on other images (data_sha256)")
+        if _arithmetic(a[seed], b[seed]) != _arithmetic(b[seed], a[seed]):
+            raise _no_pair(
+                plan, arm, other, seed, "were trained in other arithmetic (train_precision, or the processor)"
+            )
     top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
     if not all(b[s]["spikes_per_image"] for s in seeds):
         return len(seeds), top1, None
     return len(seeds), top1, interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
+
+
+def _no_pair(plan: Plan, arm: str, other: str, seed: int, why: str) -> ZooError:
+    return ZooError(f"{plan.folder}: {arm}.seed{seed}.json and {other}.seed{seed}.json {why}: move one away")
+
+
+def _arithmetic(result: dict[str, Any], pair: dict[str, Any]) -> Any:
+    """What a result was trained in; where one of a pair does not say, the processor, by which `amp: auto` decides."""
+    said = "train_precision" in result and "train_precision" in pair
+    return result["train_precision"] if said else result["machine"]["gpu"] or result["machine"]["cpu"]
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:

@@ -69,7 +69,7 @@ def setting(results: list[dict[str, Any]]) -> str:
     r = results[0]
     models = " and ".join(dict.fromkeys(result["model"] for result in results))
     text = f"{models}, T = {r['timesteps']}, {r['train_images']:,} images of {r['dataset']}, {r['epochs']} epochs"
-    where = r["machine"]["gpu"] or r["machine"]["cpu"]
+    where = " and ".join(dict.fromkeys(result["machine"]["gpu"] or result["machine"]["cpu"] for result in results))
     return f"{text}; measured on {r['images']:,} {r['split']} images at the last epoch; {where}."
 
 

@@ -15,6 +15,8 @@ from ...config import DEFAULTS, Recipe, check_keys
 
 PLANS = Path(__file__).resolve().parent / "plans"
 """Those of the project, with their results beside them."""
+_WITHOUT_VALIDATION = ("cifar10", "cifar100", "digits")
+"""Data sets that have no validation images of their own; of others that shows when they are loaded."""
 _KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
 
 
@@ -66,7 +68,8 @@ class Plan(NamedTuple):
             before = recorded.get(key, DEFAULTS[key])
             if before != value and key != "test_reads":  # which grows with the seeds
                 was = f"{key} = {before!r}, the plan says {value!r}"
-                raise ZooError(f"{file} was made with {was}: give the changed plan another name, or move the file away")
+                other = "give the changed plan another name, or move the file and its run (--work-dir) away"
+                raise ZooError(f"{file} was made with {was}: {other}")
         return result
 
     def results(self, arm: str) -> dict[int, dict[str, Any]]:
@@ -158,7 +161,7 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     reads = len(given["arms"]) * len(given["seeds"])
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
     # What only shows when a run starts, or ends, is better found before the first one does.
-    if not recipe.test and not recipe.val_images:
+    if not recipe.test and not recipe.val_images and recipe.dataset in _WITHOUT_VALIDATION:
         raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
     for plugin in recipe.plugins:
         load_plugin(plugin)

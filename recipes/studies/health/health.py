@@ -25,6 +25,8 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from ...config import Recipe
+from ...initial import create
+from ...step import seed
 from ...train import train
 from ..pages import row, write_page
 
@@ -43,6 +45,7 @@ machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
 per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
 Results of `_gs` networks before 26 November 2026 are of `channel`, their rule then; now it is `final_trace`.
+Rates at the start before 28 November 2026 are of other random weights than those that were trained.
 
 | model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer | date |
 |:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|:--|
@@ -79,8 +82,8 @@ def examine(
             batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=held_out, test=False,
             optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
-        torch.manual_seed(0)
-        fresh = zoo.create_model(model, timesteps=timesteps, num_classes=len(data.classes))
+        seed(recipe.seed)
+        fresh = create(recipe, data, {})  # the network that is trained below
         x = normalise(images[:_SHOWN], *normalisation(fresh, data.mean, data.std))
         start = firing_rates(fresh.train(), x)
         result = train(recipe)

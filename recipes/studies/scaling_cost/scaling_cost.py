@@ -27,7 +27,7 @@ from zoo.files import check_writable, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
-from zoo.scaling.layers import SpikingConv2d
+from zoo.scaling.layers import ScaledLayer, SpikingConv2d
 from zoo.scaling.operators import Geometry, KeptFactor
 from zoo.scaling.rules import WeightGradient
 from zoo.scaling.spec import Scaling, resolve_scaling
@@ -183,7 +183,7 @@ def _trainer(network: SpikingNetwork, data: DataSet, batch: int) -> Callable[[in
 def _timed(network: SpikingNetwork, rule: Scaling | None, data: DataSet, batch: int, length: int) -> Step:
     copied = copy.deepcopy(network)
     for module in copied.modules():
-        if isinstance(module, SpikingConv2d):
+        if isinstance(module, ScaledLayer):
             module.scale_by(rule if module.scaling is not None else None)
     step = _trainer(copied, data, batch)
 

@@ -122,7 +122,7 @@ def bench(
         elif name in ("reference", "plain"):
             other = build(kernel="reference") if name == "reference" else build(kernel=kernel, scaling="none")
             other.load_state_dict(network.state_dict())
-            arms[name] = make(other.to(here), dtype, layout)
+            arms[name] = make(other.to(here), dtype, layout, compile=compile, checkpointing=grad_checkpointing)
         else:
             if not isinstance(network, SResNet):
                 raise ZooError(f"{model} has no counterpart in SpikingJelly here: only the sresnet family has")
