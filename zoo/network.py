@@ -246,8 +246,8 @@ class SpikingNetwork(nn.Module):
         """
         check_global_pool(global_pool)
         self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
-        device = next(self.parameters()).device
-        self.fc = self.make_classifier(self.head_hidden_size).to(device)
+        weight = next(self.parameters())
+        self.fc = self.make_classifier(self.head_hidden_size).to(weight.device, weight.dtype)
         self.weights_sha256 = self.training_args = None
         if cfg := getattr(self, "pretrained_cfg", None):
             self.pretrained_cfg = {k: v for k, v in cfg.items() if k != "label_names"} | {"num_classes": num_classes}

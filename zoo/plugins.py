@@ -110,27 +110,31 @@ def warn_of_changes(recorded: list[dict[str, str]] | None, origin: str) -> None:
 def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
     """Raise ZooError unless a part of somebody's own may be registered under `name`.
 
-    The same function of the same module or file may be registered again, as when a file is imported and a plugin, too,
-    or a notebook's cell runs twice.
+    The same function or class of the same module or file may be registered again, as when a file is imported and a
+    plugin, too, or a notebook's cell runs twice.
 
     Args:
         kind: what it is, for the message.
-        before: the function that the name stands for so far, None for none.
+        before: the function or class that the name stands for so far, None for none.
         now: the new one; None if it is not known yet, and only the zoo's own names are refused.
     """
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"
         raise ZooError(f"{name!r} is no name for a {kind}: {form}")
-    ours = not isinstance(before, FunctionType) or before.__module__.startswith("zoo.")
-    if before is not None and (ours or (now is not None and not same_function(before, now))):
+    ours = not isinstance(before, FunctionType | type) or before.__module__.startswith("zoo.")
+    if before is not None and (ours or (now is not None and not same_part(before, now))):
         raise ZooError(f"{kind} {name!r} is already registered: choose another name")
 
 
-def same_function(before: Any, now: Any) -> bool:
-    """Whether both are one function of a module or a file, which may have run twice."""
-    return (
-        isinstance(before, FunctionType)
-        and isinstance(now, FunctionType)
-        and before.__qualname__ == now.__qualname__
-        and (before.__module__ == now.__module__ or before.__code__.co_filename == now.__code__.co_filename)
-    )
+def same_part(before: Any, now: Any) -> bool:
+    """Whether both are one function or class of a module or a file, which may have run twice."""
+    named = all(isinstance(part, FunctionType | type) for part in (before, now)) and type(before) is type(now)
+    if not named or before.__qualname__ != now.__qualname__:
+        return False
+    return bool(before.__module__ == now.__module__ or (_file(before) and _file(before) == _file(now)))
+
+
+def _file(part: Any) -> str | None:
+    """Where a function, or the functions of a class, were written."""
+    functions = [part, *vars(part).values()]
+    return next((f.__code__.co_filename for f in functions if isinstance(f, FunctionType)), None)

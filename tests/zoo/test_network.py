@@ -342,6 +342,9 @@ def test_timms_contract(name):
     assert scales[model.conv1.weight] < scales[next(p for k, p in model.named_parameters() if k.startswith("fc"))]
     assert len(set(scales.values())) > len(model.stages)
 
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    half.reset_classifier(7)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     model.reset_classifier(7, global_pool="avg")
     assert model(x).shape == (2, 7)
     for bad in ((-1,), (2.5,), (7, "max")):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import ZooError, one_of
-from ..plugins import same_function
+from ..plugins import same_part
 from .builtin import BUILTIN, load_builtin
 from .dataset import DataSet, Part, as_tensor, check_memory, check_size, make_dataset
 from .folder import PREFIX, folder_name, load_folder
@@ -49,7 +49,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
-    if name in BUILTIN or (name in _OWN and not same_function(_OWN[name], load)):
+    if name in BUILTIN or (name in _OWN and not same_part(_OWN[name], load)):
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     if not callable(load):
         raise ZooError(f'register_dataset takes a function, zoo.register_dataset("{name}", load), not {load!r:.200}')

@@ -50,7 +50,7 @@ def can_weigh_steps(spikes: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.compiler.assume_constant_result
 def _weighs(steps: int, dtype: torch.dtype) -> bool:
-    return os.environ.get(VARIABLE) != REFERENCE and _fused("cpu", dtype, plain_lif(steps))[1] is None
+    return os.environ.get(VARIABLE) != REFERENCE and _fused("cpu", dtype, plain_lif(steps), False)[1] is None
 
 
 def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str:
@@ -100,7 +100,7 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: An
 
 
 @functools.cache
-def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool = False) -> tuple[str, str | None]:
+def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> tuple[str, str | None]:
     """The fused kernel for a device, and what keeps it from running there."""
     if device not in _FUSED:
         return REFERENCE, f"there is none for device {device}"

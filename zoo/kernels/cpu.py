@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..errors import ZooError
 from .build import load_library
@@ -56,10 +57,11 @@ def obstacle(dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> s
 def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
     """Whether a library computes what is known: the sums over time of a place that always spikes, and of one that
     never does."""
-    spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8, device="cpu")
-    out = torch.full((2,), 7.0, dtype=dtype, device="cpu")
-    _weigh(library, spikes, [1.0] * steps, out, threads=1)
-    return out.tolist() == [steps, 0]
+    with _disable_current_modes():  # in a mode that traces, tensors have no data
+        spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8, device="cpu")
+        out = torch.full((2,), 7.0, dtype=dtype, device="cpu")
+        _weigh(library, spikes, [1.0] * steps, out, threads=1)
+        return out.tolist() == [steps, 0]
 
 
 def _weigh(library: ctypes.CDLL, spikes: Tensor, weights: list[float], out: Tensor, threads: int) -> None:

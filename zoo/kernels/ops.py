@@ -91,8 +91,10 @@ def _backward_shapes(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
 
 
 def _eager_kernel(x: Tensor) -> Any:
-    """The kernel to call as it is; None where PyTorch traces, with tensors that hold no data."""
-    return None if torch.compiler.is_compiling() or type(x) is not Tensor else _KERNELS[x.device.type]
+    """The kernel to call as it is; None where PyTorch traces, for which all that computes is an operator."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+        return None
+    return _KERNELS[x.device.type] if type(x) is Tensor else None
 
 
 class _LIF(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """Accuracy and everything that is counted beside it, in one pass over images."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def evaluate(
     float32 is that on a GPU, too, not TensorFloat-32.
 
     What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
-    batches give the same numbers, and the generator's state is as it was.
+    batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
 
     Returns:
         images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is
@@ -46,12 +47,11 @@ def evaluate(
     if not len(images):
         raise ZooError("no images to evaluate on: give one at least")
     parameter = next(model.parameters())
-    was_training = model.training
-    model.eval()
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
     with (
+        _evaluation_mode(model),
         SpikeCounter(model) as spikes,
         OperationCounter(model) as operations,
         torch.random.fork_rng(devices),
@@ -70,10 +70,21 @@ def evaluate(
             top1 += int(ranked[:, 0].sum())
             top5 += int(ranked.any(1).sum())
             loss += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
-    model.train(was_training)
     count = len(images)
     scores = {"images": count, "top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
     counts = spikes.summary() | operations.summary()
     size = {"footprint_bytes": footprint(model), "connection_sparsity": connection_sparsity(model)}
     cost = energy(counts)
     return scores | counts | size | {"energy_uj": cost and cost["total"]}
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Afterwards each layer is in the mode in which it was, such as frozen ones in one that trains."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

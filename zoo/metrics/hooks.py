@@ -1,8 +1,10 @@
 """What counters share: they look at a network inside a `with` block, through PyTorch's hooks."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from ..errors import ZooError
@@ -11,6 +13,9 @@ from ..neurons import SpikingNeuron
 
 class Counter:
     """Hooks that stay on a network for the length of a `with` block.
+
+    What torch.compile made of it does not run there: a graph that was compiled before has no hooks. What gradient
+    checkpointing computes again in a backward pass does not count.
 
     Args:
         model: a network with layers of neurons.
@@ -25,16 +30,16 @@ class Counter:
         if not self.neurons:
             raise ZooError(f"{type(model).__name__} has no layer of spiking neurons (zoo.neurons), so nothing to count")
         self.images = 0
-        self._handles: list[Any] = []
+        self._inside = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._handles.append(self.model.register_forward_pre_hook(self._start, with_kwargs=True))
-        self._handles.extend(self._hooks())
+        self._inside.enter_context(torch.compiler.set_stance("force_eager"))
+        for handle in (self.model.register_forward_pre_hook(self._start, with_kwargs=True), *self._hooks()):
+            self._inside.callback(handle.remove)
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        self._inside.close()
 
     def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """The network is called: its first argument is a batch of images."""
@@ -43,3 +48,13 @@ class Counter:
     def _hooks(self) -> Iterator[Any]:
         """Register the hooks, and give their handles."""
         raise NotImplementedError
+
+
+def once(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that does nothing in a backward pass, where checkpointing repeats a forward that was seen."""
+
+    def seen(*inputs: Any) -> None:
+        if torch._C._current_graph_task_id() == -1:
+            hook(*inputs)
+
+    return seen

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..layers import Hadamard, MatMul
-from .hooks import Counter
+from .hooks import Counter, once
 from .size import LAYERS
 
 # Layers with weights that nothing here counts.
@@ -99,9 +99,9 @@ class OperationCounter(Counter):
         for neuron in self.neurons.values():
             yield neuron.register_forward_hook(self._note_spikes)
         for name, layer in self._layers.items():
-            yield layer.register_forward_pre_hook(self._see(name))
+            yield layer.register_forward_pre_hook(once(self._see(name)))
         for name, product in self._products.items():
-            yield product.register_forward_pre_hook(self._multiply(name))
+            yield product.register_forward_pre_hook(once(self._multiply(name)))
 
     def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         before = self.images

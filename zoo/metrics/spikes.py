@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..neurons import SpikingNeuron
-from .hooks import Counter
+from .hooks import Counter, once
 
 
 class SpikeCounter(Counter):
@@ -29,7 +29,7 @@ class SpikeCounter(Counter):
 
     def _hooks(self) -> Iterator[Any]:
         for name, layer in self.layers.items():
-            yield layer.register_forward_hook(self._hook(name))
+            yield layer.register_forward_hook(once(self._hook(name)))
 
     def _hook(self, name: str) -> Callable[..., None]:
         def count(layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:

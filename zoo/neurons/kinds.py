@@ -65,11 +65,11 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
 
     def register(cls: Kind) -> Kind:
         try_neuron(name, cls)
-        check_new("neuron", name, before, cls.step)
+        check_new("neuron", name, before, cls)
         _NEURONS[name] = cls
         return cls
 
-    before = _NEURONS[name].step if name in list_neurons() else None
+    before = _NEURONS[name] if name in list_neurons() else None
     check_new("neuron", name, before)
     if cls is not None:
         register(cls)

@@ -119,7 +119,7 @@ def branch(x: Tensor, norm: nn.Module | None) -> Branch:
         return Branch(x)
 
     def values(value: Any) -> Tensor | None:
-        return None if value is None else value.to(wide(x.dtype))
+        return None if value is None else value.to(wide(x.dtype)).contiguous()  # kernels read its address
 
     frozen = not norm.training and norm.running_mean is not None
     mean, var = (norm.running_mean, norm.running_var) if frozen else (None, None)
@@ -147,15 +147,19 @@ def update_statistics(norm: nn.Module, mean: Tensor, var: Tensor, count: int) ->
     """What a forward in training mode does to the running statistics.
 
     Args:
-        norm: the normalisation; in evaluation mode and without statistics, nothing changes.
+        norm: the normalisation; in evaluation mode, without statistics or with `track_running_stats` off, nothing
+            changes.
         mean, var: of the batch [C], `var` biased.
         count: values behind each of them.
     """
-    if not norm.training or norm.running_mean is None:
+    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
         return
     batches: Any = norm.num_batches_tracked
-    batches.add_(1)
-    factor: Any = norm.momentum if norm.momentum is not None else 1 / float(batches)
+    if batches is not None:
+        batches.add_(1)
+    factor: Any = norm.momentum
+    if factor is None:
+        factor = 0.0 if batches is None else 1 / float(batches)
     unbiased = count / max(count - 1, 1)
     for running, value, alpha in ((norm.running_mean, mean, factor), (norm.running_var, var, factor * unbiased)):
         running.mul_(1 - factor).add_(value, alpha=alpha)  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import warnings
@@ -12,6 +13,8 @@ from conftest import run_module, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import zoo
@@ -469,6 +472,46 @@ def test_the_built_kernel_is_kept(tmp_path):
     for _ in range(2):
         assert "1.0" in run_module("script", cwd=tmp_path, SNNZOO_CACHE=str(tmp_path / "cache")).stdout
     assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 1
+
+
+def test_parameters_need_not_be_contiguous():
+    """As those of an ensemble that are stacked in one tensor."""
+    x, norm, shortcut = torch.randn(4, 3, 5, 5), nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = getattr(norm, name).detach() + torch.rand(3)
+        strided = torch.stack([value, torch.randn(3)], -1)[..., 0]
+        setattr(norm, name, nn.Parameter(strided) if name in ("weight", "bias") else strided)
+    with torch.no_grad():
+        a, b = (
+            LIF(2, kernel=kernel)(x, norm=norm, shortcut=x, shortcut_norm=copy.deepcopy(shortcut))
+            for kernel in ("fused", "reference")
+        )
+    assert not norm.weight.is_contiguous()
+    assert 0 < a.mean() < 1
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("change", [{"track_running_stats": False}, {"num_batches_tracked": None}])
+def test_running_statistics_are_kept_as_pytorch_keeps_them(change):
+    x, norms = torch.randn(4, 3, 5, 5), [nn.BatchNorm2d(3) for _ in range(2)]
+    for norm, kernel in zip(norms, ("fused", "reference"), strict=True):
+        for name, value in change.items():
+            setattr(norm, name, value)
+        LIF(2, kernel=kernel)(x, norm=norm)
+    for a, b in zip(norms[0].buffers(), norms[1].buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert bool(norms[0].running_mean.any()) == ("track_running_stats" not in change)
+
+
+def test_what_traces_sees_operators():
+    """Though the kernel was not examined before, and though make_fx traces with tensors that hold data."""
+    lif, (a, b) = LIF(2, kernel="fused"), torch.randn(2, 4, 3)
+    kernels._fused.cache_clear()
+    with FakeTensorMode():
+        assert lif(torch.randn(4, 3)).shape == (4, 3)
+    graph, traced = make_fx(lif)(a), torch.jit.trace(lif, a, check_trace=False)
+    for program in (graph, traced, torch.export.export(lif, (a,)).module()):
+        assert torch.equal(program(b), lif(b))
 
 
 def test_a_learnable_decay_takes_one_build_of_the_kernel(monkeypatch):

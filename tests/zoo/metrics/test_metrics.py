@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from conftest import accuracy, tiny
+from conftest import accuracy, awake, tiny
 from torch import nn
 
 import zoo
@@ -43,6 +43,47 @@ def measure(model, *batches):
         for batch in batches:
             model(batch)
     return spikes.summary() | operations.summary()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_network_is_counted_as_another(whole):
+    """Though its graph for batches of 4, without hooks, is there before, and that for the last batch is not."""
+    model, x, y = (
+        awake(zoo.create_model("svgg11_w8", timesteps=2)),
+        torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8),
+        torch.arange(6),
+    )
+    score = lambda network: evaluate(network, x, y, (0.5,) * 3, (0.2,) * 3, batch_size=4)  # noqa: E731
+    plain = score(model)
+    if whole:
+        model.compile(backend="eager")
+    compiled = model if whole else torch.compile(model, backend="eager")
+    compiled(torch.zeros(4, 3, 32, 32))
+    counts = score(compiled)
+    assert all(counts[key] == plain[key] for key in plain.keys() - {"spikes_per_layer", "firing_rates"})  # other names
+
+
+def test_what_checkpointing_repeats_counts_once():
+    model, x = tiny(), torch.rand(2, 3, 16, 16)
+    counts = []
+    for on in (False, True):
+        model.set_grad_checkpointing(on)
+        with SpikeCounter(model) as spikes, OperationCounter(model) as operations:
+            model(x).sum().backward()
+        counts.append(spikes.summary() | operations.summary())
+    assert counts[0] == counts[1]
+    assert counts[0]["spikes_per_image"]
+
+
+def test_evaluation_leaves_each_layer_in_its_mode():
+    model = tiny().train()
+    model.bn1.eval()
+    x, y, numbers = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8), torch.zeros(2).long(), (0.5,) * 3
+    evaluate(model, x, y, numbers, numbers)
+    assert (model.training, model.bn1.training, model.fc.training) == (True, False, True)
+    with pytest.raises(ZooError, match="expected images"):
+        evaluate(model, x[:, :2], y, numbers[:2], numbers[:2])
+    assert (model.training, model.bn1.training) == (True, False)
 
 
 def test_two_layers_by_hand():
