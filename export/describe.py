@@ -104,5 +104,5 @@ def weights_sha256(model: nn.Module) -> str:
     loaded = getattr(model, "loaded_digest", None)
     if known and (loaded is None or digest(model.state_dict()) == loaded):
         return str(known)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

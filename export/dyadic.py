@@ -52,7 +52,9 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
         elif isinstance(module, _LINEAR):
             module.weight.copy_(_small_integers(module.weight))
             if module.bias is not None:
-                module.bias.copy_(_on_grid(module.bias).clamp_(-0.5, 0.5))
+                bias = _on_grid(module.bias).clamp_(-0.5, 0.5)
+                # The exporter leaves out a bias of zeros, and the copy would be another graph.
+                module.bias.copy_(bias if bias.any() else module.bias.sign() / GRID)
             handles.append(module.register_forward_pre_hook(_calibrate_weights(unit)))
     # One forward calibrates layer after layer, each on what the calibrated ones before it send.
     exact(dyadic_images(exact, 4))
@@ -62,17 +64,25 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
 
 
 def _make_pools_exact(exact: nn.Module) -> None:
-    """Bring the images to a power of two pixels a side, if a pool over whole maps has another number of positions."""
+    """Bring the images to a power of two pixels a side, if a pool over whole maps has another number of positions; or
+    if none is seen, as a mean is none, and the network takes such images."""
     positions: list[int] = []
     pools = [module for module in exact.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
     exact(torch.zeros(1, *network_input(exact)))
     for handle in handles:
         handle.remove()
-    if any(n & (n - 1) for n in positions):
-        channels, *sides = input_size(exact)
-        smaller = (channels, *(2 ** (side.bit_length() - 1) for side in sides))
-        exact.pretrained_cfg = exact.pretrained_cfg | {"input_size": smaller}  # type: ignore[operator]
+    channels, *sides = input_size(exact)
+    if not any(n & (n - 1) for n in positions or sides):
+        return
+    smaller = (channels, *(2 ** (side.bit_length() - 1) for side in sides))
+    before: Any = exact.pretrained_cfg
+    exact.pretrained_cfg = before | {"input_size": smaller}
+    if not positions:
+        try:
+            exact(torch.zeros(1, *network_input(exact)))
+        except Exception:  # of whatever kind: it is built for its size
+            exact.pretrained_cfg = before
 
 
 def _round_neuron(layer: SpikingNeuron) -> None:

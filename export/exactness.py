@@ -22,10 +22,21 @@ Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
 
 def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
     """Raise ZooError unless a graph begins with the operations of its twin; instruments may follow."""
-    known = [(node.op_type, list(node.output)) for node in twin.graph.node]
-    pairs = zip(proto.graph.node, known, strict=False)
-    if [(node.op_type, list(node.output)[: len(outputs)]) for node, (_, outputs) in pairs] != known:
+    if not _begins_with(proto.graph, twin.graph):
         raise ZooError("verification failed: the graph's operations are not those that the network exports to")
+
+
+def _begins_with(graph: onnx.GraphProto, twin: onnx.GraphProto) -> bool:
+    """Whether a graph has the nodes of another, in order and first, and so have the bodies of its loops."""
+    if len(graph.node) < len(twin.node):
+        return False
+    for node, known in zip(graph.node, twin.node, strict=False):
+        if node.op_type != known.op_type or list(node.output)[: len(known.output)] != list(known.output):
+            return False
+        bodies, theirs = ([a.g for a in one.attribute if a.HasField("g")] for one in (node, known))
+        if len(bodies) != len(theirs) or not all(map(_begins_with, bodies, theirs)):
+            return False
+    return True
 
 
 def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def layer_of(node: Any) -> str:
 
 def ranks(graph: onnx.GraphProto) -> dict[str, int]:
     """Axes of each value whose shape the exporter noted."""
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in [*graph.input, *graph.value_info]}
 
 
 def plain(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) -> Piece:

@@ -94,11 +94,14 @@ class _Builder:
         logits = self.values["logits"]
         if len(logits.shape) != 1:
             raise _missing(f"logits of the shape {list(logits.shape)}")
-        self.connect("output", self.nir.Output({"output": np.array(logits.shape)}), logits, logits.shape)
+        self.nodes["output"] = self.nir.Output({"output": np.array(logits.shape)})
+        self.edges += [(source, "output") for source in logits.sources]
         return self.nir.NIRGraph(self.nodes, self.edges, metadata=about | {"dt": 1.0, "spike": "v >= v_threshold"})
 
     def connect(self, name: str, node: Any, x: _Value, shape: tuple[int, ...], *axes: int) -> _Value:
-        name = name.replace("/", "_")
+        name = plain = name.replace("/", "_")
+        while name in self.nodes.keys() | {"output"}:  # a layer that runs again, or is called so
+            name = f"{plain}_{sum(other.startswith(plain) for other in self.nodes) + 1}"
         self.nodes[name] = node
         self.edges += [(source, name) for source in x.sources]
         return _Value((name,), shape, axes or (_BATCH, *shape))

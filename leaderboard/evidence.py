@@ -5,6 +5,7 @@ measured anything: `verify` does, by measuring again.
 """
 
 import math
+import statistics
 from pathlib import Path
 
 from recipes.lineage import Ancestor, identity, known_runs, recipe_sha256
@@ -78,6 +79,18 @@ def check_possible(result: Result, origin: str) -> None:
                 raise ZooError(
                     f"{place}: impossible: top1 {part['top1']} is no whole number of {part['images']} images"
                 )
+        if total is not None and (updates := part.get("membrane_updates")) is not None:
+            if total > updates * (1 + _EXACT):
+                raise ZooError(f"{place}: impossible: {total:,.0f} spikes of {updates:,.0f} neurons and time steps")
+            sparsity = part.get("activation_sparsity")
+            if sparsity is not None and not math.isclose(sparsity, 1 - total / updates, abs_tol=_EXACT):
+                raise ZooError(
+                    f"{place}: impossible: activation_sparsity {sparsity} of {total} spikes, {updates} places"
+                )
+        for entry in part.get("latency") or ():
+            times = entry.get("ms")
+            if times and not math.isclose(entry["p50_ms"], statistics.median(times), rel_tol=0.01, abs_tol=1e-3):
+                raise ZooError(f"{place}: impossible: p50_ms {entry['p50_ms']} is not the median of its times")
         for counted in (part, part.get("products") or {}, part.get("stem") or {}):
             effective = sum(counted.get(key) or 0 for key in ("Effective_ACs", "Effective_MACs"))
             if counted.get("Dense") is not None and effective > counted["Dense"] * (1 + _EXACT):

@@ -69,6 +69,10 @@ def convolutions(parts: Parts) -> dict[str, NodeProto]:
         if limit is not None:
             limits[node.output[0]] = limit
         if node.op_type == "Conv" and node.input[0] in limits and node.input[1] in parts.skeleton.piece.constants:
+            if node.input[1] in found:
+                raise ZooError(
+                    f"no int8: {node.input[1]} is used twice in one forward, and its currents have one scale"
+                )
             found[node.input[1]] = node
     return found
 
@@ -83,6 +87,12 @@ def whole(node: NodeProto, limits: Mapping[str, int]) -> int | None:
     if node.op_type == "Add" and sum(known) <= MOST:  # type: ignore[arg-type]
         return sum(known)  # type: ignore[arg-type]
     return known[0] if node.op_type in ("MaxPool", "Identity") else None
+
+
+def _repeats(node: NodeProto, steps: int) -> bool:
+    """Whether a node gives the currents of one image to every time step."""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), None)
+    return node.op_type == "Concat" and axis == 0 and list(node.input) == [node.input[0]] * steps
 
 
 class _Quantiser:
@@ -245,7 +255,7 @@ class _Quantiser:
     def _by_step(self, name: str) -> Any:
         """A function of step, factor and name: that step of a value, times the factor, in float32."""
         g, node, steps = self.g, self.made_by.get(name), self.parts.timesteps
-        if node is not None and node.op_type == "Concat" and list(node.input) == [node.input[0]] * steps:
+        if node is not None and _repeats(node, steps):
             same = self.real(node.input[0])  # the current of an image, the same at every step
             return lambda t, factor, out: g.op("Mul", [same, g.constant(f"{out}/factor", np.float32(factor))], out)
         in_bytes = (self.bytes[name], 1.0, 0) if name in self.bytes else None

@@ -4,6 +4,7 @@ The front is of what is measured here. Published results are a layer of their ow
 cost, so theirs is a tick at the right edge, at their accuracy.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -17,11 +18,11 @@ Point = dict[str, Any]
 
 
 class Measure(NamedTuple):
-    """An axis of costs: its title, the format of its numbers, and the points of a row, as (label, cost, top-1)."""
+    """An axis of costs: its title, the format of its numbers, and a row's points: (label, cost, top-1, processor)."""
 
     title: str
     form: str
-    points: Callable[[Row], Iterable[tuple[str, float | None, float | None]]]
+    points: Callable[[Row], Iterable[tuple[str, float | None, float | None, str | None]]]
 
     @property
     def short(self) -> str:
@@ -34,8 +35,8 @@ def operations(row: Row) -> float | None:
     return None if row.effective_acs is None or row.effective_macs is None else row.effective_acs + row.effective_macs
 
 
-def _graphs(row: Row) -> Iterable[tuple[str, float | None, float | None]]:
-    return [(_form(graph.precision, graph.layout), graph.p50_ms, graph.top1) for graph in row.graphs]
+def _graphs(row: Row) -> Iterable[tuple[str, float | None, float | None, str | None]]:
+    return [(_form(graph.precision, graph.layout), graph.p50_ms, graph.top1, graph.cpu) for graph in row.graphs]
 
 
 def _form(precision: str, layout: str) -> str:
@@ -43,11 +44,13 @@ def _form(precision: str, layout: str) -> str:
 
 
 MEASURES = {
-    "spikes": Measure("Spikes per image", "~s", lambda row: [("", row.spikes_per_image, row.top1)]),
-    "operations": Measure("Synaptic operations (ACs + MACs per image)", "~s", lambda r: [("", operations(r), r.top1)]),
-    "energy": Measure("Energy per image (µJ at 45 nm)", "~g", lambda row: [("", row.energy_uj, row.top1)]),
+    "spikes": Measure("Spikes per image", "~s", lambda row: [("", row.spikes_per_image, row.top1, None)]),
+    "operations": Measure(
+        "Synaptic operations (ACs + MACs per image)", "~s", lambda r: [("", operations(r), r.top1, None)]
+    ),
+    "energy": Measure("Energy per image (µJ at 45 nm)", "~g", lambda row: [("", row.energy_uj, row.top1, None)]),
     "latency": Measure("Latency (ms, ONNX Runtime, batch 1, one CPU thread)", "~g", _graphs),
-    "parameters": Measure("Parameters", "~s", lambda row: [("", row.params, row.top1)]),
+    "parameters": Measure("Parameters", "~s", lambda row: [("", row.params, row.top1, None)]),
 }
 
 
@@ -61,6 +64,7 @@ def points_of(measure: Measure, rows: Sequence[Row]) -> list[Point]:
             "form": form,
             "cost": cost,
             "top1": top1,
+            "cpu": cpu,
             # A graph is of one seed.
             "low": top1 - (row.top1_std or 0) * (top1 == row.top1),
             "high": top1 + (row.top1_std or 0) * (top1 == row.top1),
@@ -69,13 +73,14 @@ def points_of(measure: Measure, rows: Sequence[Row]) -> list[Point]:
             "timesteps": row.timesteps,
         }
         for row in rows
-        for form, cost, top1 in measure.points(row)
+        for form, cost, top1, cpu in measure.points(row)
         if cost and top1 is not None
     ]
-    best = -1.0
+    # Times of two processors do not compare: the front is that of the one with the most points.
+    common, best = Counter(point["cpu"] for point in found).most_common(1), -1.0
     for point in sorted(found, key=lambda point: (point["cost"], -point["top1"])):
-        point["front"] = point["top1"] > best
-        best = max(best, point["top1"])
+        point["front"] = point["cpu"] == common[0][0] and point["top1"] > best
+        best = max(best, point["top1"]) if point["front"] else best
     return found
 
 
@@ -103,6 +108,7 @@ def trade_off(measure: Measure, rows: Sequence[Row], published: Sequence[Row]) -
             alt.Tooltip("top1:Q", title="top-1 (%)", format=".2f"),
             alt.Tooltip("cost:Q", title=measure.short, format=",.4~g"),
             alt.Tooltip("timesteps:Q", title="time steps"),
+            *([alt.Tooltip("cpu:N", title="processor")] if any(point["cpu"] for point in points) else []),
         ],
     ).properties(name="points")  # fmt: skip
     layers = [front.properties(name="front"), bars, marks]
@@ -117,7 +123,7 @@ def _claim(row: Row, measure: Measure) -> Point:
         "network": row.model,
         "method": row.tag,
         "top1": row.top1,
-        "cost": next((cost for _, cost, _ in measure.points(row)), None),
+        "cost": next((cost for _, cost, *_ in measure.points(row)), None),
         "timesteps": row.timesteps,
         "citation": row.published_citation,
     }

@@ -21,6 +21,8 @@ from export.about import is_ours
 from export.counts import add_spike_counts
 from export.describe import describe
 from export.dyadic import dyadic_copy, dyadic_images
+from export.exactness import check_same_operations
+from export.graph import build_graph
 from export.images import load_images, normalise
 from export.neurons import trace_neurons
 from export.parts import neuron_layers as graph_layers
@@ -303,6 +305,37 @@ def test_a_neuron_of_ones_own_is_traced_from_its_step(tmp_path):
     assert neuron == {"kind": "Adaptive", "threshold": 1.0, "back": pytest.approx(0.3)}
     with pytest.raises(ZooError, match=r"'lif1', Broken: its step gives torch.float32 \[\] instead of spikes"):
         export.to_onnx(of_neurons(Broken), tmp_path / "y.onnx")
+
+
+class MeanOverPositions(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+
+def test_the_exact_copy_has_means_over_a_power_of_two():
+    """Which module or function ever takes them; where a network is built for its size, that stays."""
+    net = network(timesteps=1)
+    net.pool = MeanOverPositions()
+    net.pretrained_cfg |= {"input_size": (3, 14, 14)}
+    assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 8, 8)
+    net.pool = nn.AvgPool2d(7)
+    assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 14, 14)
+
+
+def test_a_bias_that_is_nearly_zero_is_exported_like_its_exact_copy(tmp_path):
+    net = network(timesteps=1)
+    nn.init.constant_(net.fc.bias, 1e-3)
+    assert export.to_onnx(net, tmp_path / "x.onnx")["verification"]["dyadic"]["identical"]
+
+
+def test_the_body_of_a_loop_is_compared_too():
+    twin = build_graph(network(timesteps=2), "loop")
+    other = onnx.ModelProto.FromString(twin.SerializeToString())
+    check_same_operations(twin, other)
+    loop = next(node for node in other.graph.node if node.op_type == "Loop")
+    next(a.g for a in loop.attribute if a.name == "body").node[-1].op_type = "Neg"
+    with pytest.raises(ZooError, match="operations are not those"):
+        check_same_operations(twin, other)
 
 
 def test_networks_that_cannot_be_exported(tmp_path):

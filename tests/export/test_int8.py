@@ -236,6 +236,13 @@ def test_accuracy_on_real_images(data_root, tmp_path):
     assert (logits.argmax(1) == data.test_labels[:500].numpy()).mean() > 0.70
 
 
+def test_a_weight_has_one_scale():
+    net = network(timesteps=2)
+    net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
+    with pytest.raises(ZooError, match=r"no int8: stages.0.1.conv2.weight is used twice"):
+        calibrate(net, noise(net))
+
+
 def test_bad_input(tmp_path, monkeypatch):
     net = network()
     monkeypatch.setattr(sys.modules["export.to_onnx"], "calibrate", lambda *_: pytest.fail("calibrated"))

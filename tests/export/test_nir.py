@@ -71,10 +71,22 @@ def with_stem(module):
     return net
 
 
+class Twice(nn.Module):
+    """One convolution that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.conv(self.conv(x))
+
+
 SOFT = {"name": "lif", "reset": "soft"}
 NETWORKS = {
     "sresnet": lambda: tiny(timesteps=3),
     "pooled": lambda: with_stem(nn.AvgPool2d(3, 1, padding=1)),
+    "twice": lambda: with_stem(Twice()),
     "svgg9": lambda: zoo.create_model("svgg9_w16", timesteps=2),  # with hidden linear layers
     "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
     "ms_resnet": lambda: zoo.create_model("ms_resnet19_w16", timesteps=2, neuron={"name": "lif", "decay_input": True}),
@@ -84,7 +96,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("sresnet", "pooled") else pytest.mark.slow) for name in NETWORKS],
+    [pytest.param(name, marks=[] if name in ("sresnet", "twice", "pooled") else pytest.mark.slow) for name in NETWORKS],
 )
 def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     net = NETWORKS[name]()

@@ -340,11 +340,12 @@ def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
         "old.json": onnx(date="2026-01-01", latency=[latency(1, 1, 99.0)]),
         "new.json": onnx(),
         "int8.json": onnx(precision="int8", latency=[latency(1, 1, 4.5)], top1=89.5),
+        "slow.json": onnx(date="2026-02-01", optimization="disable", latency=[latency(1, 1, 55.0)]),
         "gpu.json": onnx(date="2026-03-01", provider="CUDAExecutionProvider", latency=[latency(1, 1, 0.5)], top1=1.0),
     }
     (row,) = rows(results)
     assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (12.5, 50_000_000, 89.75)
-    assert len(row.evidence) == 5
+    assert len(row.evidence) == 6
     (line,) = csv.DictReader(io.StringIO(render([row]).csv))
     assert (line["onnx_latency_ms"], line["onnx_top1"]) == ("12.5", "89.75")
     assert (line["int8_latency_ms"], line["int8_bytes"], line["int8_top1"]) == ("4.5", "50000000", "89.5")

@@ -151,6 +151,12 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (whole(inside={"Dense": 1e6}), "impossible: 3,000,000 effective operations of 1,000,000"),
         (whole(inside={"stem": MORE_THAN_ALL, "energy_uj": None}), "impossible: 5 effective operations of 1"),
         (whole(inside={"products": MORE_THAN_ALL, "energy_uj": None}), "impossible: 5 effective operations of 1"),
+        (seal(accuracy(membrane_updates=10)), "impossible: 1,000 spikes of 10 neurons and time steps"),
+        (whole(inside={"membrane_updates": 4e3, "activation_sparsity": 0.25}), "impossible: activation_sparsity 0.25"),
+        (
+            seal(onnx(latency=[{**latency(1, 1, 12.5), "ms": [1.0, 2.0, 3.0]}])),
+            "impossible: p50_ms 12.5 is not the median",
+        ),
         (without("started_from"), "key 'started_from' is missing"),
         (without("plugins"), "key 'plugins' is missing"),
         (whole(parts=[accuracy(**COUNTS), onnx()]), "part 2: key 'precision' is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 import sys
@@ -370,6 +371,15 @@ def test_the_front_is_what_nothing_cheaper_beats(board: list[Row]) -> None:
     assert [(p["cost"], p["top1"]) for p in points if p["front"]] == [(300.0, 80.0), (100.0, 70.0), (500.0, 81.0)]
     assert len(points) == 6  # what never spikes has no place on a log axis
     assert trade_off(MEASURES["energy"], [replace(board[0], energy_uj=None)], published()) is None
+
+
+def test_the_front_of_latencies_is_that_of_one_processor(board: list[Row]) -> None:
+    row = replace(board[0], graphs=tuple(graph("fp32", top1=top1, p50_ms=ms, cpu=cpu) for top1, ms, cpu in [
+        (80.0, 9.0, "A"), (70.0, 2.0, "A"), (79.0, 1.0, "B"), (90.0, 8.0, "B"), (60.0, 5.0, "A"),
+    ]))  # fmt: skip
+    points = points_of(MEASURES["latency"], [row])
+    assert [(p["top1"], p["cpu"]) for p in points if p["front"]] == [(80.0, "A"), (70.0, "A")]
+    assert "processor" in json.dumps(trade_off(MEASURES["latency"], [row], []))
 
 
 def test_a_graph_is_a_point_of_its_own(board: list[Row]) -> None:

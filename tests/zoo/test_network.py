@@ -453,6 +453,13 @@ def my_snn(pretrained=False, **kwargs):
 """
 
 
+def test_what_nobody_trained_has_no_checkpoints_name_and_labels():
+    fresh, loaded = zoo.create_model("sresnet19_w16", timesteps=2), zoo.load("sresnet19_w16.t2_cifar10")
+    for key in ("tag", "label_names"):
+        assert key in loaded.pretrained_cfg
+        assert key not in fresh.pretrained_cfg
+
+
 def test_a_model_of_ones_own(tmp_path):
     """A family as the docstring shows it, and one function as timm's users write it."""
     example = doctest.DocTestParser().get_examples(zoo.register_family.__doc__)
