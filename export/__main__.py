@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zoo.data import normalisation
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .graph import PRECISIONS
-from .images import check_images, load_images, normalise
+from .images import load_images
+from .inputs import check_source, network_inputs
 from .int8.calibration import training_images
 from .layouts import LAYOUTS
 from .parts import input_size
@@ -84,9 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     images = None
     if args.data:
         limit = 1000 if args.limit is None else args.limit
-        images = load_images(args.data, args.data_dir, limit, input_size(model)).images
-        check_images(images, input_size(model))
-        images = normalise(images, *normalisation(model))
+        check_source(model, args.data)
+        images = network_inputs(model, load_images(args.data, args.data_dir, limit, input_size(model)).images)
     calibration = None
     if args.precision == "int8":
         count = 256 if args.calibration_images is None else args.calibration_images

@@ -1,7 +1,6 @@
 """What eight bits take from training images: the range of the currents, and how weights are best rounded."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import zoo
-from zoo.data import normalisation
 from zoo.data.images import square_side
 from zoo.errors import ZooError
 
 from ..graph import folded_graph
-from ..images import check_images, normalise, read_images
+from ..images import read_images
+from ..inputs import check_source, is_file, network_inputs
 from ..parts import input_size, take_apart
 from ..session import create_session, run_session
 from .quantised import Rounded, convolutions
@@ -52,12 +51,12 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
     data = data or (getattr(model, "training_args", None) or {}).get("dataset")
     if data is None:
         raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
-    if Path(data).suffix in (".npz", ".npy"):
+    check_source(model, data)
+    if is_file(data):
         images = read_images(data)[0][:count]
     else:
         images = zoo.load_dataset(data, root, img_size=square_side(input_size(model))).train_images[:count].numpy()
-    check_images(images, input_size(model))
-    return normalise(images, *normalisation(model))
+    return network_inputs(model, images)
 
 
 def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Rounded]:

@@ -236,6 +236,14 @@ def test_accuracy_on_real_images(data_root, tmp_path):
     assert (logits.argmax(1) == data.test_labels[:500].numpy()).mean() > 0.70
 
 
+def test_networks_of_frames_take_frames(tmp_path):
+    net, frames = network(encoding="frames", timesteps=2), np.ones((4, 2, 3, 16, 16), np.float32)
+    np.savez(tmp_path / "frames.npz", images=frames)
+    assert np.array_equal(training_images(net, str(tmp_path / "frames.npz"), None, 3), frames[:3])
+    with pytest.raises(ZooError, match=r"takes frames \['N', 2, 3, 16, 16\], and digits has images: give an .npz"):
+        training_images(net, "digits", None, 3)
+
+
 def test_a_weight_has_one_scale():
     net = network(timesteps=2)
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
