@@ -5,6 +5,7 @@ one node; batch normalisation is folded; a linear layer over averages is an Affi
 becomes tau dv/dt = (v_leak - v) + r x, tau = 1 / (1 - decay), v_leak = 0. What NIR cannot say is refused by name.
 """
 
+import itertools
 import os
 import tempfile
 from collections.abc import Mapping
@@ -99,9 +100,9 @@ class _Builder:
         return self.nir.NIRGraph(self.nodes, self.edges, metadata=about | {"dt": 1.0, "spike": "v >= v_threshold"})
 
     def connect(self, name: str, node: Any, x: _Value, shape: tuple[int, ...], *axes: int) -> _Value:
-        name = plain = name.replace("/", "_")
-        while name in self.nodes.keys() | {"output"}:  # a layer that runs again, or is called so
-            name = f"{plain}_{sum(other.startswith(plain) for other in self.nodes) + 1}"
+        name, taken = name.replace("/", "_"), self.nodes.keys() | {"output"}
+        if name in taken:  # a layer that runs again, or is called so
+            name = next(other for i in itertools.count(2) if (other := f"{name}_{i}") not in taken)
         self.nodes[name] = node
         self.edges += [(source, name) for source in x.sources]
         return _Value((name,), shape, axes or (_BATCH, *shape))

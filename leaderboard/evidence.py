@@ -83,7 +83,7 @@ def check_possible(result: Result, origin: str) -> None:
             if total > updates * (1 + _EXACT):
                 raise ZooError(f"{place}: impossible: {total:,.0f} spikes of {updates:,.0f} neurons and time steps")
             sparsity = part.get("activation_sparsity")
-            if sparsity is not None and not math.isclose(sparsity, 1 - total / updates, abs_tol=_EXACT):
+            if sparsity is not None and updates and not math.isclose(sparsity, 1 - total / updates, abs_tol=_EXACT):
                 raise ZooError(
                     f"{place}: impossible: activation_sparsity {sparsity} of {total} spikes, {updates} places"
                 )
