@@ -104,5 +104,6 @@ def weights_sha256(model: nn.Module) -> str:
     loaded = getattr(model, "loaded_digest", None)
     if known and (loaded is None or digest(model.state_dict()) == loaded):
         return str(known)
+    # Copies, as safetensors refuses tensors that share memory, such as a weight under two names.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

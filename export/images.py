@@ -92,6 +92,11 @@ def _read_array(file: Any, path: Path, name: str, limit: int | None) -> NDArray[
     return array.reshape(wanted[::-1]).T[:limit] if fortran else array.reshape(wanted)
 
 
+def is_file(data: str) -> bool:
+    """Whether a command's data are a file of arrays, rather than the name of a data set."""
+    return Path(data).suffix in (".npz", ".npy") and not data.startswith(PREFIX)
+
+
 class Loaded(NamedTuple):
     """Images to measure on; the name and the classes are those of a named data set."""
 
@@ -117,7 +122,7 @@ def load_images(
     """
     if limit is not None and limit < 1:
         raise ZooError(f"--limit must be 1 or more, not {limit}")
-    if Path(data).suffix in (".npz", ".npy") and not data.startswith(PREFIX):
+    if is_file(data):
         return Loaded(*read_images(data, limit), None, None)
     side = None if input_size is None else square_side(input_size)
     if data.startswith(PREFIX):

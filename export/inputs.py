@@ -1,6 +1,5 @@
 """Images as a network takes them, for the gate and for the scales of eight bits."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import nn
 from zoo.data import normalisation
 from zoo.errors import ZooError
 
-from .images import check_images, normalise
+from .images import check_images, is_file, normalise
 from .parts import input_size, network_input
 
 
@@ -21,11 +20,6 @@ def check_source(model: nn.Module, data: str) -> None:
         raise ZooError(
             f"this network takes frames {['N', *shape]}, and {data} has images: give an .npz or .npy of frames"
         )
-
-
-def is_file(data: str) -> bool:
-    """Whether a command's data are a file of arrays, rather than the name of a data set."""
-    return Path(data).suffix in (".npz", ".npy")
 
 
 def network_inputs(model: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:

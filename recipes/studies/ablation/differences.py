@@ -81,7 +81,7 @@ def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval |
     for seed in seeds:
         if a[seed]["data_sha256"] != b[seed]["data_sha256"]:
             raise _no_pair(plan, arm, other, seed, "were measured on other images (data_sha256)")
-        if _arithmetic(a[seed], b[seed]) != _arithmetic(b[seed], a[seed]):
+        if not _same_arithmetic(a[seed], b[seed]):
             raise _no_pair(
                 plan, arm, other, seed, "were trained in other arithmetic (train_precision, or the processor)"
             )
@@ -95,10 +95,13 @@ def _no_pair(plan: Plan, arm: str, other: str, seed: int, why: str) -> ZooError:
     return ZooError(f"{plan.folder}: {arm}.seed{seed}.json and {other}.seed{seed}.json {why}: move one away")
 
 
-def _arithmetic(result: dict[str, Any], pair: dict[str, Any]) -> Any:
-    """What a result was trained in; where one of a pair does not say, the processor, by which `amp: auto` decides."""
-    said = "train_precision" in result and "train_precision" in pair
-    return result["train_precision"] if said else result["machine"]["gpu"] or result["machine"]["cpu"]
+def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two results were trained in one precision; where one does not say it, on one processor, which decides
+    what `amp: auto` is."""
+    if "train_precision" in a and "train_precision" in b:
+        return bool(a["train_precision"] == b["train_precision"])
+    places = [result["machine"]["gpu"] or result["machine"]["cpu"] for result in (a, b)]
+    return bool(places[0] == places[1])
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.data.builtin import BUILTIN
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml
 from zoo.load import check_name
@@ -15,8 +16,6 @@ from ...config import DEFAULTS, Recipe, check_keys
 
 PLANS = Path(__file__).resolve().parent / "plans"
 """Those of the project, with their results beside them."""
-_WITHOUT_VALIDATION = ("cifar10", "cifar100", "digits")
-"""Data sets that have no validation images of their own; of others that shows when they are loaded."""
 _KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
 
 
@@ -161,7 +160,8 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     reads = len(given["arms"]) * len(given["seeds"])
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
     # What only shows when a run starts, or ends, is better found before the first one does.
-    if not recipe.test and not recipe.val_images and recipe.dataset in _WITHOUT_VALIDATION:
+    # Those of others may have validation images of their own, which shows when they are loaded.
+    if not recipe.test and not recipe.val_images and recipe.dataset in BUILTIN:
         raise ZooError(f"runs of {file} would measure nothing: set val_images, or test: true")
     for plugin in recipe.plugins:
         load_plugin(plugin)
