@@ -244,6 +244,12 @@ def test_networks_of_frames_take_frames(tmp_path):
         training_images(net, "digits", None, 3)
 
 
+def test_a_normalisation_may_stand_in_front_of_the_first_convolution():
+    net = network(timesteps=1)
+    net.conv1 = torch.nn.Sequential(torch.nn.BatchNorm2d(3).eval(), net.conv1)
+    assert calibrate(net, noise(net)).keys() == convolutions(take_apart(net, all_steps=True)).keys()
+
+
 def test_a_weight_has_one_scale():
     net = network(timesteps=2)
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight

@@ -48,17 +48,15 @@ def measure(model, *batches):
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_network_is_counted_as_another(whole):
     """Though its graph for batches of 4, without hooks, is there before, and that for the last batch is not."""
-    model, x, y = (
-        awake(zoo.create_model("svgg11_w8", timesteps=2)),
-        torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8),
-        torch.arange(6),
-    )
+    model = awake(zoo.create_model("svgg11_w8", timesteps=2))
+    x, y = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.arange(6)
     score = lambda network: evaluate(network, x, y, (0.5,) * 3, (0.2,) * 3, batch_size=4)  # noqa: E731
     plain = score(model)
     if whole:
         model.compile(backend="eager")
     compiled = model if whole else torch.compile(model, backend="eager")
-    compiled(torch.zeros(4, 3, 32, 32))
+    with torch.no_grad():
+        compiled(torch.zeros(4, 3, 32, 32))
     counts = score(compiled)
     assert all(counts[key] == plain[key] for key in plain.keys() - {"spikes_per_layer", "firing_rates"})  # other names
 
