@@ -14,8 +14,10 @@ from zoo.record import SEAL
 
 from .collect import Results, file_name, folder_of, load_results, rows
 from .comparison import comparisons_page
-from .evidence import check_evidence, check_hashes, check_possible, read_record
+from .evidence import check_evidence, check_hashes
 from .log import extended
+from .possible import check_possible
+from .records import read_record
 from .references import published
 from .render import insert_table, render
 from .row import Result, Row

@@ -13,7 +13,7 @@ from zoo.errors import ZooError, shown
 from zoo.files import sha256_of
 from zoo.record import COSTS, when
 
-from .evidence import counted_otherwise, parts, read_record
+from .records import counted_otherwise, parts, read_record
 from .row import Graph, Result, Row, name_of
 
 Results = Mapping[str, Result]  # from the path below the results folder to the content

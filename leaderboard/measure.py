@@ -20,7 +20,7 @@ from zoo.load import find_checkpoint
 from zoo.provenance import provenance
 from zoo.record import seal
 
-from .evidence import counted_otherwise
+from .records import differences
 from .row import Result, name_of
 
 _CALIBRATION = 256  # training images
@@ -93,17 +93,12 @@ def measure(
                 to_onnx(model, file, precision=precision, calibration=scales, images=gate)
                 found.append(benchmark(file, **some._asdict(), runs=runs))
     first = found[0]
-    differ = {
-        f"{graph['precision']} {graph['layout']}": spikes
-        for graph in found[1:]
-        if (spikes := counted_otherwise(first, graph)) is not None
-    }
     chain = [ancestor._asdict() for ancestor in started_from(config)]
     record = {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],
         "partial": len(some.images) < len(whole.images), "recipe": written(config),
-        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": differ,
+        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": differences(found),
         "parts": found, **origin,
     }  # fmt: skip
     return seal(record)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .collect import Results, rows
-from .evidence import parts
+from .records import parts
 from .row import Result, Row
 
 POINTS = 0.1

@@ -16,7 +16,7 @@ from zoo.files import check_writable, write_json
 from zoo.load import BUNDLED
 from zoo.plugins import add_plugin_option
 
-from ..evidence import forms_of
+from ..records import form_of
 from ..row import name_of
 
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
             source, options.dataset, options.data_dir, precisions=options.precision, limit=options.limit,
             runs=options.runs, batch_size=options.batch_size, device=options.device,
         )  # fmt: skip
-        forms = [form.replace(" flat", "").replace(" ", "-").lower() for form in forms_of(result)]
+        forms = [form.replace(" flat", "").replace(" ", "-").lower() for form in map(form_of, result["parts"])]
         name = "_".join([name_of(result), result["weights_sha256"][:8], *forms])
         file = write_json(options.out / result["dataset"] / f"{name}.json", result)
         print(f"{said(result)}\n-> {file}", flush=True)

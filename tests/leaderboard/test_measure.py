@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from leaderboard.__main__ import main
 from leaderboard.collect import load_results, rows
-from leaderboard.evidence import read_record
+from leaderboard.records import read_record
 from leaderboard.verify import Line
 from zoo.errors import ZooError
 from zoo.record import seal
