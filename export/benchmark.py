@@ -19,7 +19,7 @@ from zoo.record import onnx_record
 
 from .about import About, check_weights, is_ours, read_about
 from .counts import PREFIX, add_spike_counts, add_spike_outputs
-from .images import Loaded, check_images, check_labels, normalise
+from .images import Loaded, as_array, check_images, check_labels, normalise
 from .session import CPU, LARGEST, check_session, create_session, run_session
 from .timing import Graph, Subject, check_settings, time_all
 from .timing.inputs import Input
@@ -94,7 +94,7 @@ def benchmark(
     data, proto, about = read_graph(path)
     loaded = None
     if images is not None:
-        loaded = Loaded(np.asarray(images), None if labels is None else np.asarray(labels), dataset, classes)
+        loaded = Loaded(as_array(images), None if labels is None else as_array(labels), dataset, classes)
     asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)
     return record(File(Path(path), data, proto, about), loaded, asked, provider=provider, optimization=optimization)
 

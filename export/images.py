@@ -133,6 +133,15 @@ def load_images(
     return Loaded(images, labels, found.name, found.classes)
 
 
+def as_array(values: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+    """Images or labels as an array: a tensor of any device, or whatever NumPy takes."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    if values.dtype == torch.bfloat16:
+        raise ZooError("NumPy has no bfloat16: give uint8 images, or normalised float32 ones")
+    return values.detach().cpu().numpy()
+
+
 def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
     """Raise ZooError unless `images` are uint8 or finite float32 [N, *size], N > 0."""
     if images.ndim != 4 or images.shape[1:] != tuple(size) or not len(images):

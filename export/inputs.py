@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
 
-from .images import check_images, is_file, normalise
+from .images import as_array, check_images, is_file, normalise
 from .parts import input_size, network_input
 
 
@@ -22,13 +22,17 @@ def check_source(model: nn.Module, data: str) -> None:
         )
 
 
-def network_inputs(model: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels [N, C, H, W], normalised; frames [N, T, C, H, W] as they are.
+def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[np.float32]:
+    """uint8 pixels [N, C, H, W], normalised; float32 ones, which are so already, and frames [N, T, C, H, W] as they
+    are.
 
     Raises:
-        ZooError: pixels that do not fit. Of frames, see `check_inputs`.
+        ZooError: images that do not fit the network, or are not finite.
     """
-    if len(network_input(model)) == 4:
-        return images.astype(np.float32)
-    check_images(images, input_size(model))
-    return normalise(images, *normalisation(model))
+    images, shape = as_array(images), network_input(model)
+    if len(shape) == 3:
+        check_images(images, input_size(model))
+        return normalise(images, *normalisation(model))
+    if images.shape[1:] != shape or not len(images) or not np.isfinite(images).all():
+        raise ZooError(f"expected finite frames {['N', *shape]}, got {list(images.shape)}")
+    return images.astype(np.float32)

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import zoo
@@ -22,10 +21,11 @@ from .about import PRODUCER
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
 from .graph import PRECISIONS, build_graph, check_graph, check_layout
+from .inputs import network_inputs
 from .int8 import Rounded
 from .int8.calibration import calibrate
 from .parts import neuron_layers
-from .verify import check_inputs, run_gate
+from .verify import run_gate
 
 
 def to_onnx(
@@ -34,13 +34,13 @@ def to_onnx(
     *,
     layout: str = "flat",
     precision: str = "fp32",
-    calibration: NDArray[np.float32] | None = None,
+    calibration: NDArray[Any] | Tensor | None = None,
     spike_counts: bool = False,
     rate_map: str | None = None,
     step_logits: bool = False,
     tag: str | None = None,
     verify: bool = True,
-    images: NDArray[np.float32] | None = None,
+    images: NDArray[Any] | Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the graph of a network: "input" [batch, C, H, W] to "logits" [batch, classes].
@@ -53,13 +53,14 @@ def to_onnx(
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
         precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.half`; or
             "int8": these over bytes, see `export.int8`.
-        calibration: normalised training images [N, C, H, W] that int8 takes its scales from.
+        calibration: training images that int8 takes its scales from, as `images`.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
         step_logits: the output "step_logits", float32 [batch, timesteps, classes].
         tag: names the training; the checkpoint's own by default.
         verify: run the gate of `export.verify`.
-        images: normalised images [N, C, H, W] for that gate; random ones without.
+        images: for that gate: uint8 pixels [N, C, H, W], normalised as the network's `pretrained_cfg` says, or float32
+            ones that are normalised; frames [N, T, C, H, W] where the network takes them. Random ones without.
         metadata: further entries of the file's metadata_props.
 
     Returns:
@@ -71,7 +72,7 @@ def to_onnx(
     """
     path = Path(path)
     check_writable(path)
-    check_inputs(model, images)
+    images = None if images is None else network_inputs(model, images)
     check_layout(layout, int8=precision == "int8")
     layers = neuron_layers(model)
     if rate_map is not None and rate_map not in layers:
@@ -104,7 +105,7 @@ def to_onnx(
     }  # fmt: skip
 
 
-def _rounded(model: nn.Module, precision: str, calibration: NDArray[np.float32] | None) -> dict[str, Rounded] | None:
+def _rounded(model: nn.Module, precision: str, calibration: NDArray[Any] | Tensor | None) -> dict[str, Rounded] | None:
     if precision == "bf16":
         raise ZooError(
             "no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution; fp16 has weights of the same size"
@@ -115,8 +116,7 @@ def _rounded(model: nn.Module, precision: str, calibration: NDArray[np.float32] 
         raise ZooError("int8 takes its scales from training images: give calibration images with it, and only with it")
     if calibration is None:
         return None
-    check_inputs(model, calibration)
-    return calibrate(model, calibration)
+    return calibrate(model, network_inputs(model, calibration))
 
 
 def peak_mb() -> int:

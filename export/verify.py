@@ -37,7 +37,8 @@ from .dyadic import dyadic_copy, dyadic_images
 from .exactness import BATCHES, Run, check_same_operations, compare_exactly
 from .graph import build_graph, spike_values
 from .half import is_half
-from .images import check_images, normalise
+from .images import normalise
+from .inputs import network_inputs
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
 from .skeleton import inference_copy
@@ -56,14 +57,13 @@ _CHUNK = 32
 """Images of 32 x 32 pixels times time steps that run at once."""
 
 
-def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | None = None) -> dict[str, Any]:
+def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[Any] | Tensor | None = None) -> dict[str, Any]:
     """Check the graph of a network, in any layout, against the network.
 
     Args:
         model: the network; it stays as it is.
         onnx_bytes: its graph from `to_onnx`, serialised.
-        images: normalised images [N, C, H, W] for the comparison on real weights (frames [N, T, C, H, W] where the
-            network takes them); up to 32 random ones without.
+        images: for the comparison on real weights, as for `to_onnx`; up to 32 random ones without.
 
     Returns:
         JSON values: "dyadic" {levels, batches, input_size, layers, spike_rates, identical} and "real" {inputs, images,
@@ -79,7 +79,7 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[np.float32] | No
         proto = onnx.load_model_from_string(onnx_bytes)
     except DecodeError as error:
         raise ZooError("verification failed: not an ONNX file, or cut short") from error
-    check_inputs(model, images)
+    images = None if images is None else network_inputs(model, images)
     layout = layout_of(proto)
     precision = precision_of(proto)
     rounded = rounded_in(proto) if precision == "int8" else None
@@ -97,19 +97,6 @@ def run_gate(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float3
     """The part of `verify` that runs the graph, for one that was made of this network just now."""
     exact = prove(model, proto) if precision_of(proto) == "int8" else _verify_exact(model, proto)
     return {"dyadic": exact, "real": _verify_real(model, proto, images)}
-
-
-def check_inputs(model: nn.Module, images: NDArray[np.float32] | None) -> None:
-    """Raise ZooError unless the images are normalised ones that fit the network."""
-    if images is None:
-        return
-    shape = network_input(model)
-    if len(shape) == 3:
-        check_images(images, shape)
-    elif images.shape[1:] != shape or not len(images) or not np.isfinite(images).all():
-        raise ZooError(f"expected finite frames {['N', *shape]}, got {list(images.shape)}")
-    if images.dtype != np.float32:
-        raise ZooError(f"verification takes normalised float32 images, not {images.dtype}")
 
 
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:

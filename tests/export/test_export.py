@@ -527,6 +527,23 @@ def test_command_checks_pixels_before_it_normalises_them(channels, tmp_path):
         command.main(["sresnet19_w16", "-o", str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npy")])
 
 
+def test_images_are_arrays_or_tensors_of_pixels_or_of_normalised_values(tmp_path):
+    net, pixels = network(timesteps=1), torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    ready = normalise(pixels.numpy(), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    files, reports = set(), []
+    for images in (ready, torch.from_numpy(ready), pixels.numpy(), pixels):
+        int8 = {"precision": "int8", "calibration": images, "verify": False}
+        files.add(export.to_onnx(net, tmp_path / "int8.onnx", **int8)["sha256"])
+        real = export.to_onnx(net, tmp_path / "x.onnx", images=images)["verification"]["real"]
+        assert (real["inputs"], real["images"]) == ("given images", 6)
+        reports.append(real)
+    assert len(files) == 1
+    assert all(real == reports[0] for real in reports)
+    with pytest.raises(ZooError, match="NumPy has no bfloat16"):
+        export.benchmark(tmp_path / "x.onnx", torch.from_numpy(ready).bfloat16(), runs=1)
+    assert export.benchmark(tmp_path / "x.onnx", pixels, [0] * 6, runs=1)["images"] == 6
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_trained_weights_on_real_images(data_root, tmp_path):
