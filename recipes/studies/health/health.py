@@ -43,11 +43,12 @@ _INTRO = f"""# Which networks train
 Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit and
 machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop and flip. Loss is the training loss
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
-per neuron and time step of the layer that fires least; below {SILENT:.1%} it would be silent.
+per neuron and time step, both of the layer that has the lowest of all, at the start or at the end; below {SILENT:.1%} it
+would be silent.
 Results of `_gs` networks before 26 November 2026 are of `channel`, their rule then; now it is `final_trace`.
 Rates at the start before 28 November 2026 are of other random weights than those that were trained.
 
-| model | data | T | steps | batch | loss, first quarter | last | top-1 % | lowest rate, start | end | in layer | date |
+| model | data | T | steps | batch | loss, first quarter | last | top-1 % | rate, start | end | of layer | date |
 |:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|:--|
 """
 
