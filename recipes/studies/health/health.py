@@ -43,7 +43,7 @@ _INTRO = f"""# Which networks train
 Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit and
 machine. One recipe for all of them: AdamW, a cosine from its peak to zero, crop and flip. Loss is the training loss
 of the first and the last quarter of the steps, top-1 that of {_HELD_OUT:,} held-out training images. Rates are spikes
-per neuron and time step, both of the layer that has the lowest of all, at the start or at the end; below {SILENT:.1%} it
+per neuron and time step, of the layer that has the lowest of all, at the start or at the end; below {SILENT:.1%} it
 would be silent.
 Results of `_gs` networks before 26 November 2026 are of `channel`, their rule then; now it is `final_trace`.
 Rates at the start before 28 November 2026 are of other random weights than those that were trained.
