@@ -50,8 +50,8 @@ def benchmark(
     *,
     dataset: str | None = None,
     classes: Sequence[str] | None = None,
-    batch_sizes: Sequence[int] = (1,),
-    threads: Sequence[int] = (1,),
+    batch_sizes: int | Sequence[int] = (1,),
+    threads: int | Sequence[int] = (1,),
     runs: int = 50,
     rounds: int = 5,
     memory: bool = False,
@@ -89,10 +89,13 @@ def benchmark(
             not work here.
     """
     provider = provider or CPU
+    batch_sizes, threads = ((n,) if isinstance(n, int) else n for n in (batch_sizes, threads))
     check_session(provider, optimization)
     check_settings(batch_sizes, threads, runs, rounds)
     data, proto, about = read_graph(path)
     loaded = None
+    if images is None and (labels is not None or dataset is not None):
+        raise ZooError("labels, or the name of a data set, say nothing without its images: give these, too")
     if images is not None:
         loaded = Loaded(as_array(images), None if labels is None else as_array(labels), dataset, classes)
     asked = Latencies(batch_sizes, threads, runs, rounds, memory, profile)

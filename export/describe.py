@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from zoo.checkpoint.weights import digest
+from zoo.checkpoint.weights import network_digest
 from zoo.data import normalisation
 from zoo.errors import ZooError, quoted
 from zoo.files import sha256_of
@@ -84,10 +84,8 @@ def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
         reset = "soft" if layer.soft_reset else "hard"
         numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
         return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}
-    told = {key: getattr(layer, key, None) for key in ("threshold", *layer.spec_keys)}
-    plain = {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
     learned = {key: value.tolist() for key, value in layer.named_parameters() if value.numel() <= _LISTED}
-    return {"kind": type(layer).__name__} | plain | learned
+    return {"kind": type(layer).__name__} | layer.settings() | learned
 
 
 def _tag(asked: str | None, own: str | None) -> str:
@@ -102,7 +100,7 @@ def weights_sha256(model: nn.Module) -> str:
     fine-tuning, of the file that they would be saved to."""
     known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
     loaded = getattr(model, "loaded_digest", None)
-    if known and (loaded is None or digest(model.state_dict()) == loaded):
+    if known and (loaded is None or network_digest(model) == loaded):
         return str(known)
     # Copies, as safetensors refuses tensors that share memory, such as a weight under two names.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}

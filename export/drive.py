@@ -16,6 +16,7 @@ from zoo.neurons.encoding import encode
 from zoo.specs import check_timesteps
 
 from .graph import LAYOUT, STATES, metadata
+from .images import as_array
 from .layouts import TIMESTEPS
 from .session import CPU, LARGEST, create_session, run_session
 
@@ -71,7 +72,7 @@ class Stream:
         self._values: dict[str, NDArray[Any]] = {}
         self._sum: Any = None
 
-    def step(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    def step(self, frame: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
         """The logits [B, classes] of one time step.
 
         Raises:
@@ -80,11 +81,11 @@ class Stream:
         """
         return self.step_all(frame)["logits"]
 
-    def step_all(self, frame: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def step_all(self, frame: NDArray[np.float32] | torch.Tensor) -> dict[str, NDArray[np.float32]]:
         """All outputs of one time step by name, those of instruments among them; errors as for `step`."""
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.float32 or frame.ndim != 4:
-            got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise ZooError(f"expected a float32 frame {['B', *self.size]}, got {got}")
+        frame = as_array(frame)
+        if frame.dtype != np.float32 or frame.ndim != 4:
+            raise ZooError(f"expected a float32 frame {['B', *self.size]}, got {frame.dtype} {list(frame.shape)}")
         if list(frame.shape[1:]) != self.size or not len(frame):
             raise ZooError(f"expected a float32 frame {['B', *self.size]}, got {list(frame.shape)}")
         if self.steps and len(frame) != self._batch:
@@ -114,7 +115,7 @@ class Stream:
             raise ZooError("no time step yet: call step(frame) first")
         return self._sum / np.float32(self.steps)
 
-    def run(self, images: NDArray[np.float32], timesteps: int | None = None) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.float32] | torch.Tensor, timesteps: int | None = None) -> NDArray[np.float32]:
         """Mean logits [B, classes] of whole inputs, from a reset on.
 
         Args:
@@ -126,9 +127,9 @@ class Stream:
         """
         steps = self.timesteps if timesteps is None else check_timesteps(timesteps)
         inputs = ["B", *(["T"] if self.encoding in ("frames", "rate") else []), *self.size]
-        if not isinstance(images, np.ndarray) or images.ndim != len(inputs):
-            got = list(images.shape) if isinstance(images, np.ndarray) else type(images).__name__
-            raise ZooError(f"expected float32 images {inputs}, got {got}")
+        images = as_array(images)
+        if images.ndim != len(inputs):
+            raise ZooError(f"expected float32 images {inputs}, got {list(images.shape)}")
         self.reset()
         for frame in frames(images, self.encoding, steps):
             self.step(frame)

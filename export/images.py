@@ -134,9 +134,21 @@ def load_images(
 
 
 def as_array(values: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
-    """Images or labels as an array: a tensor of any device, or whatever NumPy takes."""
+    """Images or labels as an array: a tensor of any device, or whatever NumPy takes.
+
+    Raises:
+        ZooError: neither.
+    """
     if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError:  # of several shapes
+            array = np.empty((), object)
+        if array.dtype == object:
+            raise ZooError(
+                f"expected an array or a tensor, such as a data set's test_images, not {type(values).__name__}"
+            )
+        return array
     if values.dtype == torch.bfloat16:
         raise ZooError("NumPy has no bfloat16: give uint8 images, or normalised float32 ones")
     return values.detach().cpu().numpy()

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.errors import ZooError
+from zoo.network import SpikingNetwork, check_registered
 from zoo.neurons import PSN, SpikingNeuron
 from zoo.neurons.norm import TEBN
 
@@ -48,6 +49,7 @@ def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
     Raises:
         ZooError: not a network of the zoo with a classifier and neurons.
     """
+    check_registered(model)
     modules = model.named_modules(remove_duplicate=False)
     layers = {name: module for name, module in modules if isinstance(module, SpikingNeuron)}
     if not layers or not isinstance(getattr(model, "pretrained_cfg", None), dict):
@@ -57,6 +59,10 @@ def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
         )
     if not getattr(model, "num_classes", 0):
         raise ZooError("cannot export a network without a classifier (num_classes 0): reset_classifier adds one")
+    outputs = getattr(getattr(model, "fc", None), "out_features", model.num_classes)
+    if isinstance(model, SpikingNetwork) and outputs != model.num_classes:
+        found = f"its classifier has {outputs} outputs, and num_classes is {model.num_classes}"
+        raise ZooError(f"cannot export this network: {found}: reset_classifier({outputs}) replaces a classifier")
     if len({id(layer) for layer in layers.values()}) < len(layers):
         raise ZooError("cannot export a network that uses one neuron layer under two names: give each its own")
     return layers

@@ -121,8 +121,8 @@ def trace_skeleton(
         for name, norm in [(n, m) for n, m in network.named_modules() if isinstance(m, TEBN)]:
             network.set_submodule(name, _Factor(name, norm))
         for module in network.modules():
-            if "timesteps" in vars(module):
-                vars(module)["timesteps"] = 1
+            for key in {"timesteps", "_timesteps"} & vars(module).keys():
+                vars(module)[key] = 1
         if hasattr(network, "encoding"):
             network.encoding = "direct"  # one step of any encoding is an image
     example = (torch.zeros(2, *size),)

@@ -20,6 +20,7 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.files import atomic_write, check_writable
+from zoo.network import unwrapped
 from zoo.neurons import LIF
 
 from .describe import describe
@@ -53,7 +54,7 @@ def to_nir(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str
     Raises:
         ZooError: NIR has no such operation, `nir` is not installed, or the path cannot be written.
     """
-    path = Path(path)
+    model, path = unwrapped(model), Path(path)
     check_writable(path)
     nir, graph = _nir(), nir_graph(model, metadata)
     with tempfile.TemporaryDirectory() as folder:  # it writes to a name alone

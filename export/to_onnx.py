@@ -16,6 +16,7 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, check_writable, sha256_of
+from zoo.network import unwrapped
 
 from .about import PRODUCER
 from .counts import add_rate_map, add_spike_counts, add_step_logits
@@ -48,7 +49,7 @@ def to_onnx(
     The file appears under its name only once it is whole and verified; the network stays as it is.
 
     Args:
-        model: a network of the zoo.
+        model: a network of the zoo, also inside torch.compile's, DataParallel's ... module.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
         precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.half`; or
@@ -70,7 +71,7 @@ def to_onnx(
     Raises:
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
     """
-    path = Path(path)
+    model, path = unwrapped(model), Path(path)
     check_writable(path)
     images = None if images is None else network_inputs(model, images)
     check_layout(layout, int8=precision == "int8")

@@ -7,6 +7,7 @@ agreement of the predicted classes are measured and bounded: by fixed numbers, o
 rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64.
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from tqdm import tqdm
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
+from zoo.files import read_bytes
+from zoo.network import unwrapped
 
 from .compare import (
     OF_WEIGHTS,
@@ -41,6 +44,7 @@ from .images import normalise
 from .inputs import network_inputs
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
+from .session import LARGEST
 from .skeleton import inference_copy
 
 MAX_FLIP_RATE = 1e-3
@@ -57,12 +61,14 @@ _CHUNK = 32
 """Images of 32 x 32 pixels times time steps that run at once."""
 
 
-def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[Any] | Tensor | None = None) -> dict[str, Any]:
+def verify(
+    model: nn.Module, graph: bytes | str | os.PathLike[str], images: NDArray[Any] | Tensor | None = None
+) -> dict[str, Any]:
     """Check the graph of a network, in any layout, against the network.
 
     Args:
         model: the network; it stays as it is.
-        onnx_bytes: its graph from `to_onnx`, serialised.
+        graph: its graph from `to_onnx`, a file or its bytes.
         images: for the comparison on real weights, as for `to_onnx`; up to 32 random ones without.
 
     Returns:
@@ -75,8 +81,9 @@ def verify(model: nn.Module, onnx_bytes: bytes, images: NDArray[Any] | Tensor | 
         ZooError: a spike or logit differs on the dyadic copy, a bound is missed on the real weights, an operation, a
             constant or an entry of the metadata is not the network's, or the images do not fit.
     """
+    model = unwrapped(model)
     try:
-        proto = onnx.load_model_from_string(onnx_bytes)
+        proto = onnx.load_model_from_string(graph if isinstance(graph, bytes) else read_bytes(graph, LARGEST))
     except DecodeError as error:
         raise ZooError("verification failed: not an ONNX file, or cut short") from error
     images = None if images is None else network_inputs(model, images)

@@ -1,6 +1,8 @@
 """Classify image files: `python -m recipes.predict CHECKPOINT IMAGE...`."""
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from zoo.data import normalisation, normalise
 from zoo.data.folder import PREFIX
 from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command, shown
+from zoo.metrics.evaluation import evaluation_mode
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 
@@ -18,10 +21,14 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bool = False) -> list[dict[str, Any]]:
-    """Labels and probabilities for image files, prepared as the checkpoint's own configuration says.
+def predict(
+    model: SpikingNetwork, paths: str | Path | Iterable[str | Path], *, top: int = 5, resize: bool = False
+) -> list[dict[str, Any]]:
+    """Labels and probabilities for image files, prepared as the checkpoint's own configuration says; the network runs
+    in evaluation mode.
 
     Args:
+        paths: one file, or several.
         top: how many classes per image, most probable first.
         resize: scale and crop images that are not of the network's size, instead of refusing them; a network that was
             trained on a folder of images has them of any size.
@@ -32,6 +39,7 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
     Raises:
         ZooError: a file that is no image, or one of another size; see `zoo.data.images`.
     """
+    files = list(map(str, [paths] if isinstance(paths, str | Path) else paths))
     cfg: dict[str, Any] = model.pretrained_cfg
     if not model.num_classes:
         raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
@@ -39,10 +47,11 @@ def predict(model: SpikingNetwork, paths: list[str], *, top: int = 5, resize: bo
     resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     results = []
-    for start in range(0, len(paths), _BATCH):
-        batch = paths[start : start + _BATCH]
+    for start in range(0, len(files), _BATCH):
+        batch = files[start : start + _BATCH]
         images = torch.stack([prepare(path, resize=resize) for path in batch])
-        probabilities = model(normalise(images, *normalisation(model))).softmax(1)
+        with evaluation_mode(model):
+            probabilities = model(normalise(images, *normalisation(model))).softmax(1)
         if probabilities.shape != (len(batch), len(names)):
             got = list(probabilities.shape)
             raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")

@@ -7,8 +7,8 @@ from typing import Any
 import timm
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
-from .checkpoint import ARCHITECTURES, WEIGHT_SOURCES, Checkpoint, read_checkpoint
-from .checkpoint.weights import digest
+from .checkpoint import ARCHITECTURES, CONFIG, WEIGHT_SOURCES, Checkpoint, read_checkpoint
+from .checkpoint.weights import network_digest
 from .errors import ZooError, one_line, one_of
 from .hub.published import no_weights, published
 from .network import SpikingNetwork
@@ -16,6 +16,8 @@ from .scaling import NONE
 
 BUNDLED = Path(__file__).resolve().parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
+_FREE = {"timesteps", "surrogate", "scaling", "dropout"}
+"""Keywords that may be others than in the training: how many steps, and what only training sees."""
 
 
 def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -33,6 +35,8 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     """
     if "scaling" in kwargs and kwargs["scaling"] is None:
         kwargs["scaling"] = NONE  # timm takes None for nothing said
+    if kwargs.pop("pretrained", True) is not True:
+        raise ZooError(f"load gives trained networks: zoo.create_model gives one without the weights of {source}")
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
     if kwargs.get("checkpoint_path") or kwargs.get("pretrained_cfg") or set(WEIGHT_SOURCES) & overlay.keys():
         raise ZooError(f"load takes the weights of {source}: give zoo.create_model what names others")
@@ -64,7 +68,7 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
         ZooError: see `load`.
     """
     if not isinstance(source, str):
-        return read_checkpoint(source)
+        return read_checkpoint(os.fspath(source))
     kind, colon, place = source.partition(":")
     if colon and kind in ("hf-hub", "local-dir"):
         return read_checkpoint(_from_hub(place, cache_dir) if kind == "hf-hub" else place)
@@ -114,16 +118,23 @@ def pretrained_names() -> list[str]:
 
 
 def is_path(source: str) -> bool:
-    """Whether `source` points at something on this disk, rather than naming a network."""
-    return not source.startswith(("hf-hub:", "local-dir:")) and (os.path.sep in source or os.path.exists(source))
+    """Whether `source` points at something on this disk, rather than naming a network, as a folder that happens to be
+    called like one does."""
+    if source.startswith(("hf-hub:", "local-dir:")):
+        return False
+    named = split_model_name_tag(source)[0] in ARCHITECTURES
+    return os.path.sep in source or os.path.exists(os.path.join(source, CONFIG) if named else source)
 
 
 def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
-    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some."""
+    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some, nor
+    where it computes otherwise than what was trained, as with another neuron."""
     config = checkpoint.config
-    if (model.num_classes, model.in_chans) == (config["num_classes"], config["model_args"]["in_chans"]):
+    now = {"num_classes": model.num_classes} | model.model_args
+    then = {"num_classes": config["num_classes"]} | config["model_args"]
+    if all(now[key] == then.get(key, now[key]) for key in now.keys() - _FREE):
         model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
-        model.loaded_digest = digest(model.state_dict())
+        model.loaded_digest = network_digest(model)
     else:  # and is not what that tag stands for
         model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key != "tag"}
 

@@ -81,13 +81,14 @@ class SpikingNetwork(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
+        timesteps, num_classes = check_timesteps(timesteps), check_integer("num_classes", num_classes, 0, MOST_CLASSES)
         self.make = LayerFactory(timesteps, neuron, surrogate, norm, kernel)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(check_number("dropout", dropout, 0, 0.99))
-        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
-        self.in_chans = check_integer("in_chans", in_chans, 1, 256)
-        self.stem_stride = check_integer("stem_stride", stem_stride, 1, 64)
-        self.timesteps, self.encoding = timesteps, resolve_encoding(encoding)
+        self.num_classes = num_classes
+        self.in_chans = in_chans = check_integer("in_chans", in_chans, 1, 256)
+        self.stem_stride = stem_stride = check_integer("stem_stride", stem_stride, 1, 64)
+        self._timesteps, self.encoding = timesteps, resolve_encoding(encoding)
         self._scaling = resolve_scaling(scaling)
         self.model_args = {
             "timesteps": timesteps,
@@ -245,7 +246,7 @@ class SpikingNetwork(nn.Module):
             ZooError: `num_classes` is no such number, or `global_pool` another pooling than the network's own.
         """
         check_global_pool(global_pool)
-        self.num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
+        self.num_classes = num_classes = check_integer("num_classes", num_classes, 0, MOST_CLASSES)
         weight = next(self.parameters())
         self.fc = self.make_classifier(self.head_hidden_size).to(weight.device, weight.dtype)
         self.weights_sha256 = self.training_args = None
@@ -263,6 +264,15 @@ class SpikingNetwork(nn.Module):
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
+    @property
+    def timesteps(self) -> int:
+        """T; to set it is `set_timesteps`."""
+        return self._timesteps
+
+    @timesteps.setter
+    def timesteps(self, timesteps: int) -> None:
+        self.set_timesteps(timesteps)
+
     def set_timesteps(self, timesteps: int) -> None:
         """Run with another number of time steps from now on, with the same parameters.
 
@@ -271,7 +281,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ZooError: the network learns something for each time step (tebn, glif, psn).
         """
-        if check_timesteps(timesteps) == self.timesteps:
+        if (timesteps := check_timesteps(timesteps)) == self.timesteps:
             return
         fixed = [name for name, module in self.named_modules() if getattr(module, "learns_per_step", False)]
         if fixed:
@@ -282,7 +292,7 @@ class SpikingNetwork(nn.Module):
                 vars(module)["timesteps"] = timesteps
             if isinstance(module, ScaledLayer):
                 module.scale_by(module.scaling)
-        self.make.timesteps = timesteps
+        self._timesteps = self.make.timesteps = timesteps
         self.model_args = self.model_args | {"timesteps": timesteps}
 
     def set_alpha(self, alpha: float | None = None) -> None:
@@ -341,6 +351,27 @@ class SpikingNetwork(nn.Module):
         """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
         names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, SpikingNeuron))
         return ", ".join(names)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside what PyTorch and timm put one into: torch.compile's module, DataParallel's,
+    DistributedDataParallel's, that of an average of weights."""
+    while not isinstance(model, SpikingNetwork):
+        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
+
+
+def check_registered(model: nn.Module) -> None:
+    """Raise ZooError for a network that was built from its class alone, which no name stands for."""
+    if isinstance(model, SpikingNetwork) and not hasattr(model, "pretrained_cfg"):
+        kind = type(model).__name__
+        raise ZooError(
+            f"this {kind} has no name: register the class (zoo.register_family, zoo.register_model), and build it with "
+            "zoo.create_model"
+        )
 
 
 def check_global_pool(pool: str | None) -> None:

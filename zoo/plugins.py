@@ -27,7 +27,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     Raises:
         ZooError: no such file, or it fails; the message holds its error.
     """
-    file = Path(path).resolve()
+    file = Path(path).expanduser().resolve()
     if file in _LOADED:
         return
     try:

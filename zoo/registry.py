@@ -1,5 +1,6 @@
 """One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,9 +50,13 @@ def is_model(name: str) -> bool:
     return split_model_name_tag(name)[0] in ARCHITECTURES
 
 
-def list_models(filter: str | Iterable[str] = "", *, pretrained: bool = False) -> list[str]:
-    """Sorted architectures that match the wildcard(s); with `pretrained`, the `name.tag` of those with weights."""
-    return [name for name in timm.list_models(filter, pretrained=pretrained) if is_model(name)]
+def list_models(
+    filter: str | Iterable[str] = "", *, pretrained: bool = False, exclude_filters: str | Iterable[str] = ""
+) -> list[str]:
+    """Sorted architectures that match the wildcard(s) of `filter` and none of `exclude_filters`; with `pretrained`, the
+    `name.tag` of those with weights."""
+    names = timm.list_models(filter, pretrained=pretrained, exclude_filters=exclude_filters)
+    return [name for name in names if is_model(name)]
 
 
 def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
@@ -74,6 +79,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
     Raises:
         ZooError: unknown name, tag, keyword or value; no published weights, or out of reach; a broken checkpoint.
     """
+    name = os.fspath(name)
     if name.startswith(("local-dir:", "hf-hub:")):
         return load(name, **kwargs)
     if "scaling" in kwargs and kwargs["scaling"] is None:

@@ -1,5 +1,6 @@
 """Specs: what the keywords neuron, surrogate and scaling take, a name or a name with numbers."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,10 +54,14 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_integer(name: str, value: Any, low: int, high: int = MOST) -> int:
-    """`value`, if it is an integer in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    """`value` as an int, if it is an integer (NumPy's and a tensor's, too) in [low, high]."""
+    try:
+        number = operator.index(value)
+    except (TypeError, ValueError):
+        number = None
+    if isinstance(value, bool) or number is None or not low <= number <= high:
         raise ZooError(f"{name} must be an integer from {low} to {high}, not {quoted(value)}")
-    return value
+    return number
 
 
 def check_timesteps(value: Any) -> int:

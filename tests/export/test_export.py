@@ -544,6 +544,58 @@ def test_images_are_arrays_or_tensors_of_pixels_or_of_normalised_values(tmp_path
     assert export.benchmark(tmp_path / "x.onnx", pixels, [0] * 6, runs=1)["images"] == 6
 
 
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_wrapped_network_is_exported_as_itself(wrap, exact, tmp_path):
+    net, file = exact
+    export.to_onnx(wrap(net), tmp_path / "x.onnx", tag="t3_test", verify=False)
+    assert (tmp_path / "x.onnx").read_bytes() == file.read_bytes()
+    assert export.verify(wrap(net), file)["dyadic"] == export.verify(net, file.read_bytes())["dyadic"]
+
+
+def test_what_was_changed_by_hand_is_named(tmp_path):
+    net = network(timesteps=1)
+    net.fc = nn.Linear(net.fc.in_features, 7)
+    with pytest.raises(ZooError, match=r"classifier has 7 outputs, and num_classes is 10: reset_classifier\(7\)"):
+        export.to_onnx(net, tmp_path / "x.onnx")
+    with pytest.raises(ZooError, match="this SpikingNetwork has no name: register the class"):
+        export.to_onnx(zoo.SpikingNetwork(), tmp_path / "x.onnx")
+
+
+def test_another_threshold_is_another_network(tmp_path):
+    """The checkpoint's tag, seed and checksum are not those of what was edited after it was loaded."""
+    told = []
+    for threshold in (1.0, 0.8):
+        net = zoo.load("sresnet19_w16_gs.t2_cifar10")
+        for module in net.modules():
+            if isinstance(module, SpikingNeuron):
+                module.threshold = threshold
+        about = describe(net)
+        told.append((about["tag"], about.get("seed"), about["weights_sha256"] == net.weights_sha256))
+    assert told == [("t2_cifar10", "0", True), ("", None, False)]
+
+
+def test_pytorchs_own_exporter_takes_a_network(tmp_path):
+    """Its operators are the reference's: a fused kernel is none of ONNX's."""
+    net, images = network(timesteps=1).eval(), torch.randn(2, 3, 16, 16)
+    torch.onnx.export(net, (images,), tmp_path / "x.onnx", dynamo=True, external_data=False, verbose=False)
+    session = create_session((tmp_path / "x.onnx").read_bytes())
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert np.abs(logits - net(images).detach().numpy()).max() < 1e-5
+
+
+def test_what_benchmark_takes(exact):
+    net, file = exact
+    images = dyadic_images(net, 2)
+    result = export.benchmark(file, images, [0, 1], batch_sizes=1, threads=1, runs=1)
+    assert (result["images"], len(result["latency"])) == (2, 1)
+    for named in ({"labels": [0]}, {"dataset": "digits"}):
+        with pytest.raises(ZooError, match="say nothing without its images"):
+            export.benchmark(file, runs=1, **named)
+    for wrong in (object(), [images, images[0]]):
+        with pytest.raises(ZooError, match="expected an array or a tensor, such as a data set's test_images, not"):
+            export.benchmark(file, wrong, runs=1)
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_trained_weights_on_real_images(data_root, tmp_path):

@@ -90,17 +90,20 @@ def test_a_stream_is_driven_frame_by_frame(exact):
     for t in range(4):
         assert np.array_equal(stream.step(images), steps[t])
     assert np.array_equal(stream.mean, steps.mean(0))
-    assert np.array_equal(stream.run(images), stream.run(images, 4))
+    assert np.array_equal(stream.run(images), stream.run(torch.from_numpy(images), 4))
+    stream.reset()
+    assert np.array_equal(stream.step(torch.from_numpy(images)), steps[0])
     for frame, words in (
         (images[:1], "a stream of 2 images got a frame of 1"),
         (images[:, :1], r"expected a float32 frame \['B', 3, 16, 16\], got \[2, 1, 16, 16\]"),
         (images.astype(np.float64), "got float64"),
-        ([1.0], "got list"),
+        ([1.0], r"got float64 \[1\]"),
+        (object(), "expected an array or a tensor, .* not object"),
     ):
         with pytest.raises(ZooError, match=words):
             stream.step(frame)
     for given, words in (((images, 0), "timesteps must be an integer from 1"), ((images[0],), "float32 images"),
-                         ((images.tolist(),), "got list")):  # fmt: skip
+                         ((images.tolist(),), "got float64")):  # fmt: skip
         with pytest.raises(ZooError, match=words):
             stream.run(*given)
     stream.reset()

@@ -174,6 +174,11 @@ def test_predict_agrees_with_the_network(run, tmp_path):
         for item in entry["top"]:
             assert item["probability"] == pytest.approx(row[item["class"]].item(), abs=1e-4)
             assert item["label"] == str(item["class"])
+    model.train()  # of no consequence, and left so
+    again = predict(model, (file for file in sorted(tmp_path.glob("?.png"))), top=10)
+    assert again == got
+    assert model.training
+    assert predict(model, tmp_path / "0.png", top=10) == predict(model, str(tmp_path / "0.png"), top=10) == got[:1]
     Image.new("RGB", (64, 48)).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("not an image")
     assert_one_error(run_module("recipes.predict", str(out), str(tmp_path / "large.png")), "64 x 48", "--resize")

@@ -103,7 +103,8 @@ def test_another_number_of_time_steps(name, monkeypatch):
     other.load_state_dict(model.state_dict())
     x = images()
     before = model(x)
-    model.set_timesteps(2)
+    model.timesteps = 2  # as set_timesteps(2)
+    assert model.timesteps == 2
     assert all(vars(module).get("timesteps", 2) == 2 for module in model.modules())
     assert torch.equal(model(x), other(x))
     assert model.model_args == other.model_args
@@ -119,6 +120,8 @@ def test_a_learnt_number_of_time_steps_is_fixed(learnt):
     model.set_timesteps(2)
     with pytest.raises(ZooError, match="each of 2 time steps: cannot run 3"):
         model.set_timesteps(3)
+    with pytest.raises(ZooError, match="each of 2 time steps: cannot run 3"):
+        model.timesteps = 3
 
 
 def test_the_other_published_form_of_sresnet19():

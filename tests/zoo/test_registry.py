@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -140,6 +141,19 @@ def test_bad_requests_are_named(name, kwargs, words):
 def test_bad_images_are_named(shape):
     with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
         zoo.create_model("sresnet19_w16")(torch.zeros(shape))
+
+
+def test_numbers_and_paths_are_those_that_people_have(tmp_path):
+    numbers = {"num_classes": np.int64(3), "in_chans": torch.tensor(1), "timesteps": np.uint8(2)}
+    model = zoo.create_model(Path("svgg11_w8"), **numbers)
+    assert json.loads(json.dumps(model.model_args))["timesteps"] == 2
+    model.reset_classifier(np.int32(4))
+    assert json.dumps(model.pretrained_cfg["num_classes"]) == "4"
+    with pytest.raises(ZooError, match="timesteps must be an integer"):
+        zoo.create_model("svgg11_w8", timesteps=torch.ones(2))
+    assert zoo.load_dataset(Path("digits")).name == "digits"
+    assert str(zoo.load_dataset("digits")) == "digits: 1,437 training and 360 test images"
+    assert zoo.list_models("svgg5*", exclude_filters="*_gs") == ["svgg5"]
 
 
 def test_weights_from_elsewhere_are_named_as_nobodys(tmp_path):

@@ -8,7 +8,7 @@ it claims is checked, on a network without memory, before anything of that size 
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import safetensors
 import safetensors.torch
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, write_json
-from ..network import SpikingNetwork
+from ..network import SpikingNetwork, check_registered, unwrapped
+from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
 from .config import ARCHITECTURES, PLACEMENT, TAG, WEIGHT_SOURCES, check_config, check_keywords, read_config
 from .memoryless import WithoutMemory
-from .weights import HALVES, check_start, misfit, read_header
+from .weights import HALVES, check_start, entries_of, misfit, read_header
 
 __all__ = [
     "ARCHITECTURES",
@@ -66,6 +67,7 @@ def save_checkpoint(
     """Write a model of the zoo into `directory`, each file atomically.
 
     Args:
+        model: as it was built and trained, on whatever device; also inside torch.compile's, DataParallel's ... module.
         tag: names the training, as in `architecture.tag`.
         data_cfg: input preprocessing and labels: input_size, mean, std, label_names ...
         dtype: store floating-point tensors in this type (float16 halves the file).
@@ -75,16 +77,18 @@ def save_checkpoint(
         The sha256 of the weights file.
 
     Raises:
-        ZooError: see `config_of`; the weights hold NaN or infinite values, or do in `dtype`; or the directory cannot
-            be written.
+        ZooError: see `config_of`; the weights hold NaN or infinite values, or do in `dtype`; layers or neurons were
+            changed by hand, so that config.json would rebuild another network; or the directory cannot be written.
     """
     tensors = {}
+    model = cast(SpikingNetwork, unwrapped(model))
     for name, value in model.state_dict().items():
         stored = value.to(dtype) if dtype is not None and value.is_floating_point() else value
         tensors[name] = stored.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied ones, too: twice
     _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     config = config_of(model, tag=tag, data_cfg=data_cfg, weights_sha256=sha256_of(weights), **extra)
+    _check_rebuilds(json.loads(json.dumps(config)), model, tensors)
     atomic_write(Path(directory) / WEIGHTS, weights)
     write_json(Path(directory) / CONFIG, config)
     return str(config["weights_sha256"])
@@ -96,8 +100,9 @@ def config_of(
     """What the config.json of a checkpoint holds; see `save_checkpoint`.
 
     Raises:
-        ZooError: it holds what `read_config` would refuse.
+        ZooError: it holds what `read_config` would refuse, or no name stands for the network.
     """
+    check_registered(model)
     cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
     architecture = cfg.pop("architecture")
     config = {
@@ -110,7 +115,12 @@ def config_of(
         "plugins": loaded_plugins(),
         **extra,
     }
-    check_config(json.loads(json.dumps(config)), "this checkpoint could not be read again")
+    unreadable = "this checkpoint could not be read again"
+    try:
+        text = json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise ZooError(f"{unreadable}: config.json takes JSON values ({one_line(error)})") from error
+    check_config(json.loads(text), unreadable)
     return config
 
 
@@ -121,7 +131,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ZooError: missing files, a pickle, weights that were cut short or changed, that do not fit the architecture or
             are not finite. Nothing in the files is executed, and no more is read than the architecture needs.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     weights = path / WEIGHTS if path.is_dir() else path
     if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")
@@ -159,20 +169,45 @@ def _check_fits(weights: Path, config: dict[str, Any], vouched: bool) -> None:
             f"{weights} holds {half}, and {CONFIG} has no weights_sha256 that vouches for it: save it again with "
             "zoo.save_checkpoint, or in float32"
         )
-    try:
-        with WithoutMemory():
-            model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])
-    # Whatever a constructor makes of values that nobody has checked.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ZooError(f"{weights.parent} does not fit {architecture!r}: {one_line(error)}") from error
-    if not isinstance(model, SpikingNetwork):
-        raise ZooError(f"{weights.parent} holds {architecture!r}, which is not a network of the zoo")
+    model = _rebuilt(config, weights.parent)
     if difference := misfit(entries, model.state_dict()):
         raise ZooError(f"{weights} does not fit {architecture!r}: {difference}")
     # Besides the tensors of the file, those that its settings ask for: factors of scaling for each time step.
     allowed = _BUFFERS_FOR_ALL + _BUFFER_LIMIT * sum(parameter.nbytes for parameter in model.parameters())
     if (size := sum(buffer.nbytes for buffer in model.buffers())) > allowed:
         raise ZooError(f"{weights.parent} asks for a network that takes {size:,} bytes beside its weights")
+
+
+def _rebuilt(config: dict[str, Any], origin: str | Path) -> SpikingNetwork:
+    """The network that a config describes, without memory."""
+    architecture = config["architecture"]
+    try:
+        with WithoutMemory():
+            model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])
+    # Whatever a constructor makes of values that nobody has checked.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ZooError(f"{origin} does not fit {architecture!r}: {one_line(error)}") from error
+    if not isinstance(model, SpikingNetwork):
+        raise ZooError(f"{origin} holds {architecture!r}, which is not a network of the zoo")
+    return model
+
+
+def _check_rebuilds(config: dict[str, Any], model: SpikingNetwork, tensors: dict[str, Tensor]) -> None:
+    """Raise ZooError unless a config rebuilds the network whose tensors these are."""
+    again = _rebuilt(config, "this network")
+    changed = f"this network was changed after {config['architecture']!r} was built, and could not be read again:"
+    if difference := misfit(entries_of(tensors), again.state_dict()):
+        raise ZooError(f"{changed} {difference} (reset_classifier replaces a classifier)")
+    neurons = {name: module for name, module in again.named_modules() if isinstance(module, SpikingNeuron)}
+    modules = dict(model.named_modules())
+    for name, neuron in neurons.items():
+        now: dict[str, Any] = getattr(modules.get(name), "settings", dict)()
+        for key, then in neuron.settings().items():
+            if now.get(key) != then:
+                raise ZooError(
+                    f"{changed} {name} has {key} {now.get(key)!r}, built again it would have {then!r}: build it so "
+                    "(keyword neuron), and load the weights into it (load_state_dict)"
+                )
 
 
 def is_pickle(name: str) -> bool:

@@ -1,5 +1,6 @@
 """A config.json that may come from anybody: checked before anything is made of it."""
 
+import dataclasses
 import inspect
 import re
 import reprlib
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg
+from timm.models import PretrainedCfg, build_model_with_cfg
 
-from ..errors import ZooError, quoted
+from ..errors import ZooError, one_of, quoted
 from ..files import read_json
 from ..neurons.kinds import list_neurons
 from ..neurons.surrogate import list_surrogates
@@ -34,6 +35,7 @@ _FACTORY = {
     *inspect.signature(build_model_with_cfg).parameters,
     *("name", "features_only", "out_indices", "pretrained_model_args"),
 }
+_CFG_KEYS = {field.name for field in dataclasses.fields(PretrainedCfg)}
 _CONFIG_LIMIT = 16 * 2**20
 _SIDE_LIMIT = 1024
 # Of the share of an image that is used, and of means and standard deviations, which are of pixels from 0 to 1.
@@ -123,6 +125,9 @@ def check_config(config: Any, path: str | Path) -> dict[str, Any]:
         raise ZooError(
             f"{path}: 'label_names' must be a list of printable names of at most {_LONGEST_LABEL} characters"
         )
+    for key in cfg:
+        if key not in _CFG_KEYS:
+            raise ZooError(f"{path}: {one_of('key of pretrained_cfg', key, sorted(_CFG_KEYS))}")
     # These weights and no others: what else the file names as their source would be loaded unchecked.
     cfg = {key: value for key, value in cfg.items() if key not in WEIGHT_SOURCES + _LAYERS}
     known = timm.models.get_pretrained_cfg(architecture)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import reprlib
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..files import open_regular, parse_json
+from ..neurons import SpikingNeuron
 
 # safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
 _FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")
@@ -29,6 +31,12 @@ def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def network_digest(model: nn.Module) -> str:
+    """The sha256 of all that a network computes with: its tensors, and the settings of its neurons."""
+    neurons = {name: m.settings() for name, m in model.named_modules() if isinstance(m, SpikingNeuron)}
+    return digest(model.state_dict(), json.dumps(neurons, sort_keys=True).encode())
 
 
 class Entry(NamedTuple):
@@ -78,6 +86,12 @@ def read_header(path: Path) -> dict[str, Entry]:
             what = f"tensor {reprlib.repr(name)} is of type {reprlib.repr(entry.dtype)}"
             raise ZooError(f"{path}: {what}, expected {', '.join(_FLOATS)}")
     return entries
+
+
+def entries_of(tensors: Mapping[str, Tensor]) -> dict[str, Entry]:
+    """What a header would say of some tensors, but for how many bits they have."""
+    kinds = {True: "F32", False: "I64"}
+    return {name: Entry(kinds[value.is_floating_point()], tuple(value.shape)) for name, value in tensors.items()}
 
 
 def misfit(entries: Mapping[str, Entry], expected: Mapping[str, Tensor]) -> str | None:

@@ -11,9 +11,10 @@ from .dataset import DataSet
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images [B, C, H, W] to (x / 255 - mean) / std of their channel; float32 ones are taken as normalised."""
-    if images.dtype == torch.float32:
-        return images
+    """Pixels [B, C, H, W], integers from 0 to 255, to (x / 255 - mean) / std of their channel, in float32; what is
+    floating-point is taken as normalised."""
+    if images.is_floating_point():
+        return images.float()
     if images.shape[1] != len(mean):
         raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")
     shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))

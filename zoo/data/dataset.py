@@ -37,6 +37,9 @@ class DataSet(NamedTuple):
     """Held out for validation by the data set itself; None where it leaves that to `split`."""
     val_labels: Tensor | None = None
 
+    def __repr__(self) -> str:
+        return f"{self.name}: {len(self.train_images):,} training and {len(self.test_images):,} test images"
+
     @property
     def size(self) -> int:
         """S, the side of its images in pixels."""

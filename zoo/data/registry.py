@@ -84,6 +84,7 @@ def load_dataset(name: str, root: str | None = None, download: bool = False, *, 
     """
     if img_size is not None:
         check_size(img_size)
+    name = os.fspath(name)
     if name.startswith(PREFIX):
         return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size)
     root = root or os.environ.get("SNNZOO_DATA")

@@ -88,7 +88,7 @@ def asked_kernel(kernel: str) -> str:
 @torch.compiler.assume_constant_result
 def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: Any) -> str:
     kernel = asked_kernel(kernel)
-    if kernel == REFERENCE:
+    if kernel == REFERENCE or torch.onnx.is_in_onnx_export():  # which knows PyTorch's own operators
         return REFERENCE
     name, obstacle = _fused(device, dtype, Dynamics(*numbers), leak)
     if obstacle is None:

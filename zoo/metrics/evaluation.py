@@ -1,14 +1,17 @@
 """Accuracy and everything that is counted beside it, in one pass over images."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..data import normalise
+from ..data import normalisation, normalise
 from ..errors import ZooError
 from .energy import energy
 from .float32 import without_tf32
@@ -20,16 +23,22 @@ from .spikes import SpikeCounter
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
+    images: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     *,
     batch_size: int = 256,
     progress: str = "evaluate",
 ) -> dict[str, Any]:
-    """Run `model` in evaluation mode over uint8 images [N, C, H, W] and labels [N], in the precision of its weights:
-    float32 is that on a GPU, too, not TensorFloat-32.
+    """Run `model` in evaluation mode over images and labels, in the precision of its weights: float32 is that on a GPU,
+    too, not TensorFloat-32.
+
+    Args:
+        images: uint8 pixels [N, C, H, W]; floating-point ones are taken as normalised, with a warning where they cannot
+            be. A tensor, or an array of NumPy's.
+        labels: classes [N], integers.
+        mean, std: of the pixels' channels, in units of 255; by default those of the network.
 
     What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
     batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
@@ -41,17 +50,27 @@ def evaluate(
         `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
 
     Raises:
-        ZooError: there are no images, they have other channels than the network's, the network has no spiking neurons,
-            or its logits are not one row an image.
+        ZooError: there are no images, or not a label for each; they have other channels than the network's; the network
+            has no spiking neurons, no mean and std of its own, or its logits are not one row an image.
     """
-    if not len(images):
-        raise ZooError("no images to evaluate on: give one at least")
+    images, labels = (torch.as_tensor(v) if isinstance(v, np.ndarray) else v for v in (images, labels))
+    _check_data(images, labels)
+    if mean is None or std is None:
+        if not hasattr(model, "pretrained_cfg"):
+            raise ZooError(f"this {type(model).__name__} knows no mean and std of its pixels: give both")
+        mean, std = normalisation(model, mean, std)
+    if images.is_floating_point() and images.min() >= 0 < max(mean):
+        warnings.warn(
+            f"floating-point images are taken as normalised, and these lie in {images.min():g}..{images.max():g}, as "
+            "pixels do: give them as uint8",
+            stacklevel=3,  # past no_grad
+        )
     parameter = next(model.parameters())
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
     with (
-        _evaluation_mode(model),
+        evaluation_mode(model),
         SpikeCounter(model) as spikes,
         OperationCounter(model) as operations,
         torch.random.fork_rng(devices),
@@ -61,7 +80,7 @@ def evaluate(
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
             batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)
-            target = labels[start : start + batch_size].to(parameter.device)
+            target = labels[start : start + batch_size].to(parameter.device, torch.int64)
             logits = model(batch).float()
             if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
                 raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
@@ -78,8 +97,19 @@ def evaluate(
     return scores | counts | size | {"energy_uj": cost and cost["total"]}
 
 
+def _check_data(images: Any, labels: Any) -> None:
+    for what, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise ZooError(f"{what} must be a tensor or an array, not {type(value).__name__}")
+    if not len(images):
+        raise ZooError("no images to evaluate on: give one at least")
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise ZooError(f"{len(images)} images need integer labels [{len(images)}], not {kind} {list(labels.shape)}")
+
+
 @contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Afterwards each layer is in the mode in which it was, such as frozen ones in one that trains."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

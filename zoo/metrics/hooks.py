@@ -18,7 +18,8 @@ class Counter:
     checkpointing computes again in a backward pass does not count.
 
     Args:
-        model: a network with layers of neurons.
+        model: a network with layers of neurons. It is called with images: of a part of a network, whose first axis is
+            time and batch, each counts T times.
 
     Raises:
         ZooError: it has none.

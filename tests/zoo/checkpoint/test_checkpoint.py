@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import pathlib
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import safetensors.torch
 import timm
 import torch
 from conftest import awake, run_code
+from timm.utils import ModelEmaV3
 
 import zoo
 from zoo import provenance
@@ -222,6 +225,85 @@ def test_weights_that_are_not_finite_are_not_saved(model, tmp_path):
     with pytest.raises(ZooError, match=r"float16: tensor 'fc\.weight'"):
         zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG, dtype=torch.float16)
     assert not (tmp_path / "x").exists()
+
+
+def replace_classifier(model):
+    model.fc = torch.nn.Linear(64, 7)
+
+
+def silence(model):
+    model.lif1 = torch.nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (replace_classifier, r"tensor 'fc.weight' has shape \[7, 64\].*reset_classifier"),
+        (lambda model: setattr(model.lif1, "threshold", 0.8), "lif1 has threshold 0.8, built again it would have 1.0"),
+        (lambda model: setattr(model.stages[1][0].lif2, "decay", 0.9), "stages.1.0.lif2 has decay 0.9"),
+        (lambda model: setattr(model.lif1, "soft_reset", True), "lif1 has soft_reset True"),
+        (silence, "lif1 has threshold None"),
+        (lambda model: torch.nn.utils.parametrizations.weight_norm(model.fc), "lacks the tensor 'fc.weight'"),
+    ],
+)
+def test_what_could_not_be_rebuilt_is_not_saved(model, change, words, tmp_path):
+    change(model)
+    with pytest.raises(ZooError, match=f"changed after 'sresnet19_w16_gs' was built.* {words}"):
+        zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"means": [0.5] * 3}, "unknown key of pretrained_cfg 'means'; did you mean mean?"),
+        ({"mean": torch.zeros(3)}, "config.json takes JSON values"),
+    ],
+)
+def test_a_config_that_could_not_be_read_is_not_written(model, changes, words, tmp_path):
+    with pytest.raises(ZooError, match=f"could not be read again: {re.escape(words)}|{words}"):
+        zoo.save_checkpoint(tmp_path / "x", model, tag="x", data_cfg=DATA_CFG | changes)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel, ModelEmaV3])
+def test_a_wrapped_network_is_saved_as_itself(model, folder, wrap, tmp_path):
+    zoo.save_checkpoint(tmp_path / "x", wrap(model), tag="t2_test", data_cfg=DATA_CFG, recipe={"seed": 3})
+    assert (tmp_path / "x" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "x" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_a_network_without_a_name_is_not_saved(tmp_path):
+    with pytest.raises(ZooError, match="this SpikingNetwork has no name: register the class"):
+        zoo.save_checkpoint(tmp_path / "x", zoo.SpikingNetwork(), tag="x", data_cfg=DATA_CFG)
+
+
+def test_a_home_is_found(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    zoo.save_checkpoint("~/x", model, tag="x", data_cfg=DATA_CFG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
+    for source in ("~/x", pathlib.Path("~/x"), "local-dir:~/x", "~/x/model.safetensors"):
+        assert zoo.load(source).weights_sha256 == sha256_of(tmp_path / "x" / "model.safetensors")
+
+
+def test_a_folder_that_is_called_like_a_network_does_not_hide_it(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = "sresnet19_w16.t2_cifar10"
+    (tmp_path / name).mkdir()
+    assert zoo.load(name).pretrained_cfg["tag"] == "t2_cifar10"
+    shutil.copytree(folder, tmp_path / name, dirs_exist_ok=True)
+    assert zoo.load(name).pretrained_cfg["tag"] == "t2_test"
+
+
+def test_a_network_that_computes_otherwise_is_not_the_checkpoint(folder):
+    for same in ({}, {"timesteps": 3}, {"surrogate": "arctan"}, {"pretrained": True}):
+        again = zoo.load(folder, **same)
+        assert (again.pretrained_cfg["tag"], again.training_args) == ("t2_test", {"seed": 3})
+    other = zoo.load(folder, neuron={"name": "lif", "decay": 0.5})
+    assert (other.pretrained_cfg.get("tag"), other.training_args, other.weights_sha256) == (None, None, None)
+    with pytest.raises(ZooError, match="load gives trained networks"):
+        zoo.load(folder, pretrained=False)
 
 
 def test_missing_folder(tmp_path):

@@ -262,6 +262,32 @@ def test_what_cannot_be_measured_ends_in_one_error():
         spikes.summary()
 
 
+def test_images_are_pixels_or_normalised_in_any_precision():
+    """Tensors or arrays; mean and deviation are the network's own where nobody says others."""
+    model = awake(zoo.create_model("sresnet19_w16", timesteps=1)).double()
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    ready = (pixels / 255 - torch.tensor(model.pretrained_cfg["mean"])[:, None, None]).double()
+    ready /= torch.tensor(model.pretrained_cfg["std"])[:, None, None]
+    labels = torch.arange(4)
+    found = [evaluate(model, x, labels)["loss"] for x in (pixels, ready, ready.float(), pixels.numpy(), pixels.int())]
+    found.append(evaluate(model, ready.numpy(), labels.numpy().astype("int16"))["loss"])
+    assert found == pytest.approx([found[0]] * 6, rel=1e-5)
+    for wrong in (pixels / 255, pixels.float()):
+        with pytest.warns(UserWarning, match="taken as normalised, and these lie in"):
+            evaluate(model, wrong, labels)
+
+
+def test_labels_that_do_not_fit_are_named():
+    model, images = tiny(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    for labels in (torch.zeros(1, dtype=torch.long), torch.zeros(2), torch.zeros(2, 1, dtype=torch.long)):
+        with pytest.raises(ZooError, match=r"2 images need integer labels \[2\], not"):
+            evaluate(model, images, labels, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ZooError, match="images must be a tensor or an array, not list"):
+        evaluate(model, [images], torch.zeros(2), (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ZooError, match="TwoLayers knows no mean and std"):
+        evaluate(TwoLayers(), images, torch.zeros(2, dtype=torch.long))
+
+
 class Shared(nn.Module):
     """Two layers with one module of neurons, or one each; a first one may never run."""
 
