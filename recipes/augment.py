@@ -1,5 +1,7 @@
 """Augmentation of whole batches on the device: each image draws its own parameters.
 
+Copies to a GPU do not wait for it (`non_blocking`): what is copied is a few numbers an image.
+
 Randomness comes from torch's (and, for timm's erasing, Python's) global generators, which the trainer seeds at every
 step: a resumed run sees the same images.
 """
@@ -22,13 +24,13 @@ def random_crop(images: Tensor, padding: int) -> Tensor:
     """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place per image."""
     batch, _, height, width = images.shape
     windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
-    y, x = torch.randint(2 * padding + 1, (2, batch)).to(images.device)
+    y, x = torch.randint(2 * padding + 1, (2, batch)).to(images.device, non_blocking=True)
     return windows[torch.arange(batch, device=images.device), :, y, x]
 
 
 def random_flip(images: Tensor) -> Tensor:
     """Mirror each image left to right with probability one half."""
-    chosen = torch.rand(len(images)).to(images.device) < 0.5
+    chosen = torch.rand(len(images)).to(images.device, non_blocking=True) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
@@ -44,7 +46,7 @@ def cutout(images: Tensor, size: int) -> Tensor:
     batch, _, height, width = images.shape
 
     def inside(length: int) -> Tensor:
-        start = torch.randint(length, (batch, 1)).to(images.device) - size // 2
+        start = torch.randint(length, (batch, 1)).to(images.device, non_blocking=True) - size // 2
         place = torch.arange(length, device=images.device)
         return (place >= start) & (place < start + size)
 
@@ -126,7 +128,7 @@ def _apply(images: Tensor, choice: Tensor, operations: list[tuple[str, float]]) 
             chosen = choice == index
             if signed:
                 chosen = chosen & (negative if sign < 0 else ~negative)
-            where = chosen.nonzero().flatten().to(images.device)
+            where = chosen.nonzero().flatten().to(images.device, non_blocking=True)
             if len(where) and name != "Identity":
                 out[where] = operation(images[where], sign * level)
     return out

@@ -10,11 +10,16 @@ def computes_in_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def resolve_amp(amp: str, device: torch.device) -> str:
+    """ "off", "bf16" or "fp16"; "auto" is bf16 where that is native."""
+    if amp != "auto":
+        return amp
+    return "bf16" if computes_in_bf16(device) else "off"
+
+
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """The type that convolutions and linear layers compute in, None for float32; "auto" is bf16 where it is native."""
-    if amp == "auto":
-        return torch.bfloat16 if computes_in_bf16(device) else None
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    """The type that convolutions and linear layers compute in, None for float32."""
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[resolve_amp(amp, device)]
 
 
 def amp_name(dtype: torch.dtype | None) -> str:

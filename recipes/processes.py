@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import datetime
 import gc
 import os
 import sys
@@ -10,6 +11,9 @@ import torch
 import torch.distributed as dist
 
 from zoo.errors import ZooError, one_line
+
+_LONGEST_VALIDATION = datetime.timedelta(hours=2)
+"""For which the other processes wait while the first one validates; NCCL's own patience is ten minutes."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -54,7 +58,7 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
         torch.cuda.set_device(here)
     if several:
         try:
-            dist.init_process_group("nccl" if cuda else "gloo")
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=_LONGEST_VALIDATION)
         except (ValueError, RuntimeError) as error:
             raise ZooError(f"cannot join the other processes: {one_line(error)}; torchrun starts them") from error
         return dist.get_rank(), dist.get_world_size(), here

@@ -78,10 +78,20 @@ class RunState:
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
+            _lay_out(self.parts["optimizer"])
             self.running.copy_(saved["running"])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise ZooError(f"the training state does not fit this run: {one_line(error)}") from error
         self.step, self.rows, self.earlier = saved["step"], saved["rows"], saved["seconds"]
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Keep what an optimiser has of each parameter in that one's layout, channels_last say: a state has lost it, and
+    arithmetic over two layouts is slow."""
+    for parameter, kept in optimizer.state.items():
+        for key, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def has_state(out: Path) -> bool:

@@ -51,7 +51,7 @@ from .guard import (
 from .initial import Beginning, create
 from .interrupt import Interrupt
 from .lineage import identity
-from .precision import amp_dtype, amp_name
+from .precision import amp_dtype, amp_name, resolve_amp
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .resume import RESULT, check_fits, complete, note_changes, saved_state, write_recipe
 from .state import BEFORE, RunState
@@ -132,7 +132,11 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         step_on_epochs=False,
     )
     ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    amp = amp_dtype(recipe.amp, device)
+    precision = resolve_amp(recipe.amp, device)
+    if saved and (before := saved.get("amp", precision)) != precision:  # on another device, "auto" is another
+        print(f"{out} goes on with amp {before}, as it was started: here, auto is {precision}", file=sys.stderr)
+        precision = before
+    amp = amp_dtype(precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     network: nn.Module = DistributedDataParallel(model) if world > 1 else model
     mix = None
@@ -146,7 +150,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     if ema:
         parts["ema"] = ema.module
     about = {"recipe": recipe.to_dict(), "origin": origin, "world": world, "data_sha256": data.sha256}
-    about |= {"beginning": beginning.to_dict()}
+    about |= {"beginning": beginning.to_dict(), "amp": precision}
     run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
     if saved:
         check_fits(saved, out, about, total)
@@ -186,7 +190,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             for batch in range(run.step % steps_per_epoch, steps_per_epoch):
                 seed(recipe.seed, rank, run.step)
                 scheduler.step_update(run.step)
-                index = order[batch * batch_size :][:batch_size][rank::world].to(device)
+                index = order[batch * batch_size :][:batch_size][rank::world].to(device, non_blocking=True)
                 x, y = augment.resize(augmented(images[index], recipe, data), phase.size), labels[index]
                 if mix:
                     x, target = mix(x, y)

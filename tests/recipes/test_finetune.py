@@ -56,7 +56,7 @@ def test_a_folder_of_pictures_from_training_to_a_hub_and_back(tmp_path):
     for file in ("config.json", "result.json"):
         assert "somewhere" not in (out / file).read_text()
 
-    said(run_module("recipes.validate", out, "--dataset", data, "--json", tmp_path / "v.json"))
+    said(run_module("recipes.validate", out, "--dataset", data, "--device", "cpu", "--json", tmp_path / "v.json"))
     again = json.loads((tmp_path / "v.json").read_text())
     assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
 
@@ -143,7 +143,11 @@ def test_a_network_for_larger_images(flowers, tmp_path):
     model = zoo.load(tmp_path / "x")
     assert (tuple(model.pretrained_cfg["input_size"]), model.stem_stride) == ((3, 64, 64), 2)
     data = f"folder:{flowers}"
-    said(run_module("recipes.validate", tmp_path / "x", "--dataset", data, "--json", tmp_path / "v.json"))
+    said(
+        run_module(
+            "recipes.validate", tmp_path / "x", "--dataset", data, "--device", "cpu", "--json", tmp_path / "v.json"
+        )
+    )
     result, again = (json.loads(file.read_text()) for file in (tmp_path / "x" / "result.json", tmp_path / "v.json"))
     assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
 

@@ -17,7 +17,7 @@ import recipes.guard
 from recipes.config import Recipe
 from recipes.guard import FiniteGuard, blame, memory_named, run_directory, seconds_per_step
 from recipes.occupied import alone_in
-from recipes.state import BEFORE, STATE, _read, last_state, load_state, save_state
+from recipes.state import BEFORE, STATE, RunState, _read, last_state, load_state, save_state
 from recipes.train import train
 from zoo.errors import ZooError
 
@@ -335,6 +335,43 @@ def test_a_run_ends_the_same_from_the_state_before(run, tmp_path):
         assert not (tmp_path / name / BEFORE).exists()
     for other in weights[1:]:
         assert all(torch.equal(value, other[key]) for key, value in weights[0].items())
+
+
+def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
+    def new():
+        model = tiny().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        parts = {"model": model, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu", enabled=False)}
+        return RunState({"recipe": {}, "origin": {}, "world": 1}, parts, torch.zeros(3)), model, optimizer
+
+    (state, model, optimizer), (again, other, its) = new(), new()
+    model(torch.rand(2, 3, 16, 16)).sum().backward()
+    optimizer.step()
+    state.start()
+    state.save(tmp_path)
+    again.restore(load_state(tmp_path / STATE))
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        before, after = optimizer.state[p]["momentum_buffer"], its.state[q]["momentum_buffer"]
+        assert torch.equal(after, before)
+        assert after.stride() == q.stride()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    recipe = Recipe(**SHORT | {"out": str(tmp_path / "x"), "amp": "auto", "test": True, "resume": True})
+    monkeypatch.setattr("recipes.precision.computes_in_bf16", lambda _: native)
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.train._finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe)
+    monkeypatch.setattr("recipes.precision.computes_in_bf16", lambda _: not native)
+    capsys.readouterr()
+    then, now = ("bf16", "off") if native else ("off", "bf16")
+    assert train(recipe)["train_precision"] == {"off": "fp32", "bf16": "bf16"}[then]
+    assert f"goes on with amp {then}, as it was started: here, auto is {now}" in capsys.readouterr().err
 
 
 def test_without_its_last_state_a_run_goes_on_from_the_one_before(run, tmp_path, capsys):

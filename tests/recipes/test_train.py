@@ -115,7 +115,9 @@ def test_a_run_leaves_a_result_in_the_schema(run):
 
 def test_validate_measures_what_the_run_reported(run, tmp_path):
     out, result = run
-    done = run_module("recipes.validate", str(out), "--dataset", "digits", "--json", str(tmp_path / "v.json"))
+    done = run_module(
+        "recipes.validate", str(out), "--dataset", "digits", "--device", "cpu", "--json", str(tmp_path / "v.json")
+    )
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "v.json").read_text())
     check(again, "v.json")
@@ -932,7 +934,14 @@ def test_half_precision_weights_are_what_is_measured(tmp_path):
     stored = weights(tmp_path / "x")
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
     done = run_module(
-        "recipes.validate", str(tmp_path / "x"), "--dataset", "digits", "--json", str(tmp_path / "v.json")
+        "recipes.validate",
+        str(tmp_path / "x"),
+        "--dataset",
+        "digits",
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "v.json"),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "v.json").read_text())["spikes_per_image"] == result["spikes_per_image"]

@@ -17,7 +17,9 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         return images.float()
     if images.shape[1] != len(mean):
         raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")
-    shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))
+    shift, scale = (
+        torch.tensor(v, dtype=torch.float32).to(images.device, non_blocking=True)[:, None, None] for v in (mean, std)
+    )
     return images.float().div_(255).sub_(shift).div_(scale)
 
 

@@ -26,6 +26,7 @@ from zoo.provenance import provenance
 
 from ...config import Recipe
 from ...initial import create
+from ...processes import pick_device
 from ...step import seed
 from ...train import train
 from ..pages import row, write_page
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     for model in models:
         check_name(model)
     numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "dataset", "data_dir")}
-    data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(), []
+    data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(gpu=pick_device("auto").type == "cuda"), []
     for model in tqdm(models, desc="networks", unit="network"):
         try:
             result = examine(model, data, **numbers) | origin

@@ -102,6 +102,7 @@ def bench(
     here = pick_device(device)
     origin = provenance(gpu=here.type == "cuda")
     dtype = amp_dtype(amp, here)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # as training has it
     torch.manual_seed(0)
     build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate)
     network = build(kernel=kernel).to(here)
