@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -59,13 +60,19 @@ def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
         )
     if not getattr(model, "num_classes", 0):
         raise ZooError("cannot export a network without a classifier (num_classes 0): reset_classifier adds one")
-    outputs = getattr(getattr(model, "fc", None), "out_features", model.num_classes)
-    if isinstance(model, SpikingNetwork) and outputs != model.num_classes:
-        found = f"its classifier has {outputs} outputs, and num_classes is {model.num_classes}"
-        raise ZooError(f"cannot export this network: {found}: reset_classifier({outputs}) replaces a classifier")
+    if isinstance(model, SpikingNetwork):
+        _check_classifier(model)
     if len({id(layer) for layer in layers.values()}) < len(layers):
         raise ZooError("cannot export a network that uses one neuron layer under two names: give each its own")
     return layers
+
+
+def _check_classifier(model: SpikingNetwork) -> None:
+    with torch.device("meta"):
+        own = getattr(model.make_classifier(model.head_hidden_size), "out_features", None)
+    if (outputs := getattr(model.fc, "out_features", own)) != own:
+        found = f"its classifier has {outputs} outputs, one of {model.num_classes} classes has {own}"
+        raise ZooError(f"cannot export this network: {found}: reset_classifier(N) puts in one for N classes")
 
 
 def input_size(model: nn.Module) -> tuple[int, int, int]:

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from .errors import ZooError, one_of
@@ -17,6 +20,8 @@ from .neurons.folding import unfold_steps
 from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
 from .specs import MOST_CLASSES, check_integer, check_number, check_timesteps
+
+_WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 
 
 class SpikingNetwork(nn.Module):
@@ -355,12 +360,9 @@ class SpikingNetwork(nn.Module):
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside what PyTorch and timm put one into: torch.compile's module, DataParallel's,
-    DistributedDataParallel's, that of an average of weights."""
-    while not isinstance(model, SpikingNetwork):
-        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
+    DistributedDataParallel's, that of an average of weights. Other modules compute something of their own."""
+    while isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod  # type: ignore[assignment]
     return model
 
 

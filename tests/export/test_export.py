@@ -552,10 +552,28 @@ def test_a_wrapped_network_is_exported_as_itself(wrap, exact, tmp_path):
     assert export.verify(wrap(net), file)["dyadic"] == export.verify(net, file.read_bytes())["dyadic"]
 
 
+def test_a_module_that_computes_something_of_its_own_is_not_taken_off(exact, tmp_path):
+    class Bright(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return self.module(2 * x)
+
+    with pytest.raises(ZooError, match="cannot export Bright: it is not a spiking network of the zoo"):
+        export.to_onnx(Bright(exact[0]), tmp_path / "x.onnx")
+
+
+def test_the_classifier_of_every_small_network_is_its_own():
+    for name in zoo.list_models(["*_w16", "*_2_64", "*_3_64"]):
+        assert graph_layers(zoo.create_model(name, num_classes=7)), name
+
+
 def test_what_was_changed_by_hand_is_named(tmp_path):
     net = network(timesteps=1)
     net.fc = nn.Linear(net.fc.in_features, 7)
-    with pytest.raises(ZooError, match=r"classifier has 7 outputs, and num_classes is 10: reset_classifier\(7\)"):
+    with pytest.raises(ZooError, match="classifier has 7 outputs, one of 10 classes has 10: reset_classifier"):
         export.to_onnx(net, tmp_path / "x.onnx")
     with pytest.raises(ZooError, match="this SpikingNetwork has no name: register the class"):
         export.to_onnx(zoo.SpikingNetwork(), tmp_path / "x.onnx")
