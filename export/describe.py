@@ -85,7 +85,7 @@ def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
         numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
         return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}
     learned = {key: value.tolist() for key, value in layer.named_parameters() if value.numel() <= _LISTED}
-    return {"kind": type(layer).__name__} | layer.settings() | learned
+    return {"kind": type(layer).__name__} | layer.spec_values() | learned
 
 
 def _tag(asked: str | None, own: str | None) -> str:

@@ -201,8 +201,8 @@ def _check_rebuilds(config: dict[str, Any], model: SpikingNetwork, tensors: dict
     neurons = {name: module for name, module in again.named_modules() if isinstance(module, SpikingNeuron)}
     modules = dict(model.named_modules())
     for name, neuron in neurons.items():
-        now: dict[str, Any] = getattr(modules.get(name), "settings", dict)()
-        for key, then in neuron.settings().items():
+        now: dict[str, Any] = getattr(modules.get(name), "spec_values", dict)()
+        for key, then in neuron.spec_values().items():
             if now.get(key) != then:
                 raise ZooError(
                     f"{changed} {name} has {key} {now.get(key)!r}, built again it would have {then!r}: build it so "

@@ -35,7 +35,7 @@ def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
 
 def network_digest(model: nn.Module) -> str:
     """The sha256 of all that a network computes with: its tensors, and the settings of its neurons."""
-    neurons = {name: m.settings() for name, m in model.named_modules() if isinstance(m, SpikingNeuron)}
+    neurons = {name: m.spec_values() for name, m in model.named_modules() if isinstance(m, SpikingNeuron)}
     return digest(model.state_dict(), json.dumps(neurons, sort_keys=True).encode())
 
 

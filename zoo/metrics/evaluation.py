@@ -34,14 +34,14 @@ def evaluate(
     """Run `model` in evaluation mode over images and labels, in the precision of its weights: float32 is that on a GPU,
     too, not TensorFloat-32.
 
+    What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
+    batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
+
     Args:
         images: uint8 pixels [N, C, H, W]; floating-point ones are taken as normalised, with a warning where they cannot
             be. A tensor, or an array of NumPy's.
         labels: classes [N], integers.
         mean, std: of the pixels' channels, in units of 255; by default those of the network.
-
-    What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
-    batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
 
     Returns:
         images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is

@@ -123,7 +123,7 @@ class SpikingNeuron(nn.Module):
     def _run_fused(self, kernel: str, *current: Any) -> Tensor:
         raise NotImplementedError  # a class with fused kernels has its own
 
-    def settings(self) -> dict[str, Any]:
+    def spec_values(self) -> dict[str, Any]:
         """What it was told, beside parameters and time steps: numbers, flags and names by keyword."""
         told = {key: getattr(self, key, None) for key in ("threshold", "soft_reset", *self.spec_keys)}
         return {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
