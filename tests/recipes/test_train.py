@@ -13,6 +13,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 from typing import Any
 
 import pytest
@@ -134,6 +135,27 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
         "seed",
     ):
         assert again[key] == pytest.approx(result[key]), key
+
+
+def test_tensorboard_has_an_epoch_that_ctrl_c_ends_with(tmp_path, monkeypatch):
+    class Writer:
+        done: ClassVar = []
+
+        def add_scalar(self, key, value, epoch):
+            self.done.append((key, epoch))
+
+        def flush(self):
+            self.done.append("flush")
+
+    def obey(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recipes.train._tensorboard", lambda _: Writer())
+    monkeypatch.setattr("recipes.train.Interrupt.obey", obey)
+    with pytest.raises(KeyboardInterrupt):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "train_images": 32, "tensorboard": True}))
+    assert ("train_loss", 1) in Writer.done
+    assert Writer.done[-1] == "flush"
 
 
 def test_tensorboard_that_is_not_installed_is_one_error(tmp_path, monkeypatch):
