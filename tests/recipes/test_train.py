@@ -13,8 +13,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
