@@ -11,7 +11,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def resolve_amp(amp: str, device: torch.device) -> str:
-    """ "off", "bf16" or "fp16"; "auto" is bf16 where that is native."""
+    """What `amp` means on a device, without "auto": that is bf16 where it is native, else off."""
     if amp != "auto":
         return amp
     return "bf16" if computes_in_bf16(device) else "off"

@@ -47,19 +47,19 @@ def predict(
     resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     results = []
-    for start in range(0, len(files), _BATCH):
-        batch = files[start : start + _BATCH]
-        images = torch.stack([prepare(path, resize=resize) for path in batch])
-        with evaluation_mode(model):
+    with evaluation_mode(model):
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            images = torch.stack([prepare(path, resize=resize) for path in batch])
             probabilities = model(normalise(images, *normalisation(model))).softmax(1)
-        if probabilities.shape != (len(batch), len(names)):
-            got = list(probabilities.shape)
-            raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
-        for path, values in zip(batch, probabilities, strict=True):
-            best = values.topk(min(top, len(values)))
-            classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
-            found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
-            results.append({"image": path, "top": found})
+            if probabilities.shape != (len(batch), len(names)):
+                got = list(probabilities.shape)
+                raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
+            for path, values in zip(batch, probabilities, strict=True):
+                best = values.topk(min(top, len(values)))
+                classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
+                found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
+                results.append({"image": path, "top": found})
     return results
 
 
