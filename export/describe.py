@@ -72,7 +72,8 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     described |= {key: json.dumps(trained[key]) for key in TRAINING if isinstance(trained.get(key), int)}
     encoding = getattr(model, "encoding", "direct")
     pixels = _PIXELS[encoding] if cfg["input_size"][0] == _RGB else _PIXELS[encoding].replace("RGB ", "")
-    described |= {"encoding": json.dumps(encoding), "pixels": pixels, "license": cfg.get("license") or "not stated"}
+    license = (not changed and cfg.get("license")) or "not stated"
+    described |= {"encoding": json.dumps(encoding), "pixels": pixels, "license": license}
     if len(cfg.get("label_names") or ()) == model.num_classes:
         described["labels"] = json.dumps(list(cfg["label_names"]), ensure_ascii=False)
     return described

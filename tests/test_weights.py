@@ -53,6 +53,7 @@ def test_it_is_small_and_has_its_evidence(name):
     assert file.stat().st_size < (30_000_000 if is_flagship(name) else 2_000_000)
     checksum = sha256_of(file)
     assert config(name)["weights_sha256"] == checksum
+    assert config(name)["pretrained_cfg"]["license"] == "apache-2.0"
     results = {result["kind"]: result for result in evidence(name) if result["weights_sha256"] == checksum}
     assert results.keys() >= {"accuracy", "onnx"}
     assert results["accuracy"]["split"] == results["onnx"]["split"] == "test"

@@ -197,7 +197,7 @@ def build(
         if checkpoint is not None:
             record_origin(model, checkpoint)
         elif not pretrained:
-            for key in ("tag", "label_names"):  # of a checkpoint that this is not
+            for key in ("tag", "label_names", "license"):  # of a checkpoint that this is not
                 model.pretrained_cfg.pop(key, None)
     return model.to(**placement) if placement else model
 

@@ -9,13 +9,14 @@ import onnx
 import pytest
 import torch
 from test_export import Adaptive, Refractory, network, of_neurons
+from torch import nn
 
 import export
 import export.__main__ as command
 import zoo
 from export import early_exit
 from export.counts import add_rate_map, add_step_logits
-from export.describe import add_description
+from export.describe import add_description, describe
 from export.drive import Runner, Stream
 from export.dyadic import dyadic_copy, dyadic_images
 from export.early_exit import exits
@@ -231,6 +232,20 @@ def test_files_say_what_they_take(tmp_path):
     assert about["pixels"] == "RGB pixels in 0 .. 255 divided by 255, less mean, divided by std"
     assert about["license"] in proto.doc_string
     assert about["pixels"] in proto.doc_string
+
+
+def test_a_license_is_of_the_weights_that_state_it(tmp_path):
+    def license_of(net):
+        return describe(net)["license"]
+
+    name = "sresnet19_w16.t2_cifar10"
+    net = zoo.load(name)
+    assert license_of(net) == "apache-2.0"
+    nn.init.zeros_(net.fc.bias)
+    assert license_of(net) == license_of(zoo.create_model(name, pretrained=False)) == "not stated"
+    for given, stated in (({}, "not stated"), ({"license": "mit"}, "mit")):
+        zoo.save_checkpoint(tmp_path, net, tag="t2_mine", data_cfg=given)
+        assert license_of(zoo.load(str(tmp_path))) == stated
 
 
 def test_onnx_runtime_quantises_our_files(tmp_path):

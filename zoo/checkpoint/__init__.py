@@ -69,7 +69,7 @@ def save_checkpoint(
     Args:
         model: as it was built and trained, on whatever device; also inside torch.compile's, DataParallel's ... module.
         tag: names the training, as in `architecture.tag`.
-        data_cfg: input preprocessing and labels: input_size, mean, std, label_names ...
+        data_cfg: input preprocessing, labels and terms: input_size, mean, std, label_names, license ...
         dtype: store floating-point tensors in this type (float16 halves the file).
         extra: further keys of config.json, JSON values.
 
@@ -103,7 +103,8 @@ def config_of(
         ZooError: it holds what `read_config` would refuse, or no name stands for the network.
     """
     check_registered(model)
-    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in WEIGHT_SOURCES} | data_cfg
+    left = (*WEIGHT_SOURCES, "license")  # of the weights that it started from: these may be under another
+    cfg = {k: v for k, v in model.pretrained_cfg.items() if k not in left} | data_cfg
     architecture = cfg.pop("architecture")
     config = {
         "architecture": architecture,
