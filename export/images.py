@@ -4,6 +4,7 @@ import lzma
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from zoo.files import open_regular
 
 # Bytes of images in memory.
 _LARGEST = 2**31
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError)
 
 
 def read_images(path: str | os.PathLike[str], limit: int | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
