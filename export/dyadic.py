@@ -23,6 +23,8 @@ from .skeleton import inference_copy
 GRID = 64
 """Inputs, biases and means are multiples of 1 / GRID."""
 
+_NOTHING = torch.finfo(torch.float32).tiny
+"""What rounding takes away again from every variance it is added to: PyTorch 2.11 refuses an eps of 0."""
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
@@ -127,7 +129,7 @@ def _calibrate_norm(unit: float) -> Any:
     def hook(norm: Any, inputs: tuple[Tensor, ...]) -> None:
         channels = inputs[0].transpose(0, 1).flatten(1)
         exponent = _nearest_exponent(channels.std(1, correction=0))
-        norm.eps = 0.0
+        norm.eps = _NOTHING
         norm.running_mean.copy_(_on_grid(channels.mean(1)))
         norm.running_var.copy_(torch.ldexp(torch.ones_like(norm.running_var), 2 * exponent))
         if norm.affine:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
 SURROGATES = ["triangle", "rectangle", "arctan", "sigmoid"]
 """Those that the kernels know, numbered as in lif.cpp; zoo/neurons/surrogate.py has the formulas."""
@@ -40,6 +41,12 @@ class Branch(NamedTuple):
     var: Tensor | None = None
     eps: float | None = None
     """None where nothing is normalised."""
+
+
+@torch.compiler.assume_constant_result
+def has_autocast(device: str) -> bool:
+    """Whether a type of device has autocast, and may be asked for it; PyTorch 2.11 cannot compile the question."""
+    return is_autocast_available(device)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

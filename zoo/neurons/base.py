@@ -116,7 +116,7 @@ class SpikingNeuron(nn.Module):
         """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch, by `step` or by default that of the class."""
         state, spikes = None, []
         for x_t in unfold_steps(currents, self.timesteps).unbind(0):
-            s, state = (step or self.step)(x_t, state)
+            s, state = (self.step if step is None else step)(x_t, state)
             spikes.append(s)
         return torch.cat(spikes)
 

@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from ..errors import ZooError
-from ..kernels.spec import layout_of, wide
+from ..kernels.spec import has_autocast, layout_of, wide
 from .base import SpikingNeuron
 
 
@@ -60,4 +59,4 @@ class PSN(SpikingNeuron):
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager[Any]:
     """Autocast would take the product, and with it the membrane, to bfloat16."""
-    return torch.autocast(device, enabled=False) if is_autocast_available(device) else contextlib.nullcontext()
+    return torch.autocast(device, enabled=False) if has_autocast(device) else contextlib.nullcontext()

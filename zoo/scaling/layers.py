@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 from torch.autograd.function import once_differentiable
 
 from ..errors import ZooError
+from ..kernels.spec import has_autocast
 from ..neurons.folding import unfold_steps
 from .operators import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
 from .rules import widened
@@ -116,7 +116,7 @@ class ScaledLayer(nn.Module):
         if scaling is not None and post is None:
             raise ZooError("a layer with scaling needs `post`, the spikes of the neurons behind it")
         device = x.device.type
-        if is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        if has_autocast(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
             # A custom Function is not on autocast's list of convolutions: cast here, inside the graph.
             dtype = torch.get_autocast_dtype(device)
             x, weight = x.to(dtype), weight.to(dtype)
