@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx
@@ -13,11 +13,19 @@ import onnxscript.optimizer
 import torch
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.errors import ZooError
 
 OPSET = 20
+# Of a number, in ONNX and in PyTorch, whose last bit is not the same in every library.
+_ROUNDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Sigmoid": torch.sigmoid,
+    "Softplus": nn.functional.softplus,
+    "Tanh": torch.tanh,
+}
 
 
 @torch.no_grad()
@@ -61,7 +69,7 @@ def trace(
     assert program is not None
     if not rewrite:
         passes.InlinePass()(program.model)
-        onnxscript.optimizer.fold_constants(program.model)
+        _fold(program.model)
     # Metadata goes because the exporter notes source paths and stack traces in every node.
     clean = Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -71,6 +79,23 @@ def trace(
         passes.ClearMetadataAndDocStringPass(),
     )
     return ir.to_proto(clean(program.model).model)
+
+
+def _fold(model: ir.Model) -> None:
+    """Fold what follows from constants alone, to what PyTorch makes of them: with NumPy's sigmoid, some decays that
+    neurons learn would be others in the graph than in the network, by a bit."""
+    while True:
+        onnxscript.optimizer.fold_constants(model, should_fold=lambda node: False if node.op_type in _ROUNDED else None)
+        found = [node for node in model.graph if node.op_type in _ROUNDED]
+        known = [(node, x) for node in found if (x := ir.convenience.get_const_tensor(node.inputs[0])) is not None]
+        if not known:
+            return
+        for node, x in known:
+            value = _ROUNDED[node.op_type](torch.from_numpy(x.numpy().copy()))
+            constant = ir.node("Constant", [], {"value": ir.tensor(value.numpy())})
+            ir.convenience.replace_nodes_and_values(
+                model.graph, node, [node], [constant], node.outputs, constant.outputs
+            )
 
 
 @contextlib.contextmanager

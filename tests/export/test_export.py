@@ -30,7 +30,7 @@ from export.parts import neuron_layers as graph_layers
 from export.session import CPU, OPTIMIZATIONS, create_session
 from export.verify import compare_logits
 from zoo import SpikeCounter, ZooError
-from zoo.neurons import PLIF, SpikingNeuron
+from zoo.neurons import GLIF, PLIF, SpikingNeuron
 from zoo.record import REQUIRED, check
 
 NEURONS = {
@@ -163,6 +163,24 @@ def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
         ]
         constants = {float(numpy_helper.to_array(tensor)) for tensor in piece.constants.values()}
         assert {layers[w].gain.item(), layers[w].decay.item()} <= constants
+
+
+def test_learned_numbers_are_pytorchs_own():
+    """Its sigmoid and NumPy's differ in the last bit for some of these, with which constants were folded once."""
+    layers = {str(w): PLIF(2) for w in (-1.0, 0.2, 0.7, 1.5, 1.9, 3.0)}
+    for w, layer in layers.items():
+        nn.init.constant_(layer.w, float(w))
+    layers["glif"] = GLIF(2)
+    for i, parameter in enumerate(layers["glif"].parameters()):
+        nn.init.constant_(parameter, 0.1 * i)
+    pieces = {name: traced.later[0] for name, traced in trace_neurons(layers, dict.fromkeys(layers, (3,))).items()}
+    assert "Sigmoid" not in {node.op_type for piece in pieces.values() for node in piece.nodes}
+    for name, piece in pieces.items():
+        constants = {float(x) for tensor in piece.constants.values() for x in numpy_helper.to_array(tensor).flat}
+        if name != "glif":
+            assert {layers[name].gain.item(), layers[name].decay.item()} <= constants
+        else:
+            assert layers[name].constants()["threshold"].item() in constants
 
 
 @pytest.mark.slow
