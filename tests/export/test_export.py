@@ -341,6 +341,14 @@ def test_the_exact_copy_has_means_over_a_power_of_two():
     assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 14, 14)
 
 
+def test_the_exact_copys_normalisations_run_in_every_pytorch(exact):
+    norms = [module for module in exact[0].modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert norm.eps > 0, "2.11 refuses 0"
+        assert torch.equal(norm.running_var + norm.eps, norm.running_var)
+
+
 def test_a_bias_that_is_nearly_zero_is_exported_like_its_exact_copy(tmp_path):
     net = network(timesteps=1)
     nn.init.constant_(net.fc.bias, 1e-3)
