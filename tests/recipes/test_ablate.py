@@ -66,6 +66,8 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "different"),
         ({"seeds": [True]}, "True"),
+        ({"further_seeds": [5]}, "different whole numbers from 0, not 5"),
+        ({"further_seeds": []}, "further_seeds"),
         ({"arms": {"a": {"scalin": "none"}}}, "scalin"),
         ({"arms": {"a": {"scaling": "windo"}}}, "window"),
         ({"arms": {"a": {"model": "sresnet91"}}}, "sresnet91"),
@@ -117,6 +119,23 @@ def test_a_plan_may_get_more_seeds(tmp_path):
     assert longer.results("plain")[3]["recipe"]["test_reads"] < longer.runs[0].recipe.test_reads
     with pytest.raises(ZooError, match="give the changed plan another name"):
         load_plan(write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 7})).results("plain")
+
+
+def test_seeds_that_are_added_after_a_look_are_reported_by_themselves_too(tmp_path):
+    plan = load_plan(write(tmp_path, seeds=[3, 4], further_seeds=[5, 6, 7]))
+    assert [run.seed for run in plan.runs[::2]] == [3, 4, 5, 6, 7]
+    assert plan.runs[0].recipe.test_reads == 10
+    top1 = {"plain": dict.fromkeys((3, 4, 5, 6), 50.0), "window": {3: 51.0, 4: 52.0, 5: 50.5, 6: 49.5}}
+    spikes = dict.fromkeys(top1, dict.fromkeys((3, 4, 5, 6), 100.0))
+    fill(plan, top1, spikes)
+    render(plan)
+    before, _, after = (plan.folder / "README.md").read_text().partition("The 3 seeds from 5 on were added")
+    assert "| window | plain | 4 | +0.75 ±" in before
+    assert "| window | plain | 2 | +0.00 ±" in after
+    for name in ("plain.seed5", "window.seed6"):  # no pair of the added ones
+        (plan.folder / f"{name}.json").unlink()
+    render(plan)
+    assert "were added" not in (plan.folder / "README.md").read_text()
 
 
 def test_paired_differences(tmp_path):

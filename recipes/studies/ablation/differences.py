@@ -1,6 +1,7 @@
 """Differences between the arms of an ablation, seed by seed: means, intervals, tests."""
 
 import statistics
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from scipy import stats
@@ -64,18 +65,20 @@ def interval(values: list[float]) -> Interval:
     return Interval(mean, float(stats.t.ppf(0.975, freedom) * error), p)
 
 
-def differences(plan: Plan) -> list[Difference]:
-    """Those of a plan's contrasts that have a pair of runs."""
-    found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other))]
+def differences(plan: Plan, seeds: Collection[int] | None = None) -> list[Difference]:
+    """Those of a plan's contrasts that have a pair of runs, over all seeds or some."""
+    found = [
+        (arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other, seeds or plan.seeds))
+    ]
     tests = len(plan.contrasts)
     top1_p = holm([top1.p for _, _, (_, top1, _) in found], tests)
     spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found], tests)
     return [Difference(arm, other, *pair, *p) for (arm, other, pair), *p in zip(found, top1_p, spikes_p, strict=True)]
 
 
-def _paired(plan: Plan, arm: str, other: str) -> tuple[int, Interval, Interval | None] | None:
+def _paired(plan: Plan, arm: str, other: str, among: Collection[int]) -> tuple[int, Interval, Interval | None] | None:
     a, b = plan.results(arm), plan.results(other)
-    seeds = [seed for seed in a if seed in b]
+    seeds = [seed for seed in a if seed in b and seed in among]
     if not seeds:
         return None
     for seed in seeds:

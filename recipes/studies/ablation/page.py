@@ -9,7 +9,7 @@ from typing import Any
 from zoo.files import atomic_write, locked, sha256_of
 
 from ..pages import outdated, row, write_page
-from .differences import differences, interval, p_value
+from .differences import Difference, differences, interval, p_value
 from .plan import PLANS, Plan, load_plan
 
 
@@ -54,12 +54,22 @@ def _page(plan: Plan) -> str:
     lines += ["", "Paired differences, each with the 95 % interval of its mean, not corrected, and p-values of t-tests"]
     lines += ["corrected for the number of contrasts of the plan by Holm's method. Accuracy is called higher or lower"]
     lines += ["where that p is below 0.05:", ""]
-    lines += ["| arm | compared to | pairs | top-1, points | | p | spikes, % | p |"]
+    lines += _table(differences(plan))
+    if plan.further and (alone := differences(plan, plan.further)):
+        added = f"The {len(plan.further)} seeds from {plan.further[0]} on"
+        lines += ["", f"{added} were added when results of the others were known, which makes the intervals above"]
+        lines += ["somewhat too narrow. The added ones alone, so far as they have run:", ""]
+        lines += _table(alone)
+    return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
+
+
+def _table(found: list[Difference]) -> list[str]:
+    lines = ["| arm | compared to | pairs | top-1, points | | p | spikes, % | p |"]
     lines += ["|:--|:--|--:|--:|:--|--:|--:|--:|"]
-    for d in differences(plan):
+    for d in found:
         cells = (d.top1, d.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
         lines.append(row(d.arm, d.other, d.pairs, *cells))
-    return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
+    return lines
 
 
 def setting(results: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from ...config import DEFAULTS, Recipe, check_keys
 
 PLANS = Path(__file__).resolve().parent / "plans"
 """Those of the project, with their results beside them."""
-_KEYS = {"question": str, "seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
+_KEYS = {"question": str, "seeds": list, "further_seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
 
 
 class Run(NamedTuple):
@@ -39,6 +39,8 @@ class Plan(NamedTuple):
     question: str
     arms: list[str]
     seeds: list[int]
+    further: list[int]
+    """Those of the seeds that were added when results of the others were known."""
     contrasts: list[tuple[str, str]]
     """Pairs (arm, arm it is compared to)."""
     runs: list[Run]
@@ -78,7 +80,8 @@ class Plan(NamedTuple):
 
 
 def load_plan(path: str) -> Plan:
-    """Read a plan: `question`, `seeds`, `recipe` (keys of a recipe), `arms` (name: keys that differ), `contrasts`.
+    """Read a plan: `question`, `seeds`, `recipe` (keys of a recipe), `arms` (name: keys that differ), `contrasts`, and
+    `further_seeds`, which were added when results of `seeds` were known: what these alone say is reported, too.
 
     Args:
         path: a file, or the name of a plan of the project.
@@ -100,7 +103,8 @@ def load_plan(path: str) -> Plan:
     for key in ("seeds", "recipe", "arms"):
         if key not in given:
             raise ZooError(f"{file} says no {key}")
-    arms, seeds = list(given["arms"]), given["seeds"]
+    further = given.get("further_seeds", [])
+    arms, seeds = list(given["arms"]), given["seeds"] + further
     for i, seed in enumerate(seeds):
         if type(seed) is not int or seed < 0 or seed in seeds[:i]:
             raise ZooError(f"seeds of {file} must be different whole numbers from 0, not {seed!r}")
@@ -114,12 +118,12 @@ def load_plan(path: str) -> Plan:
             raise ZooError(f"a contrast of {file} is a pair of two arms ({', '.join(arms)}), not {pair!r}")
         if pair in contrasts[:i]:
             raise ZooError(f"the contrast {pair!r} of {file} stands twice")
-    runs = [_run(file, given, arm, seed) for seed in seeds for arm in arms]
+    runs = [_run(file, given, arm, seed, len(arms) * len(seeds)) for seed in seeds for arm in arms]
     for key in ("test", "dataset", "data_dir", "val_images", "img_size"):
         if len({getattr(run.recipe, key) for run in runs}) > 1:
             raise ZooError(f"arms of {file} must all be measured on the same images: set {key} in 'recipe' alone")
     pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]
-    return Plan(file.stem, given.get("question", ""), arms, seeds, pairs, runs, file.with_suffix(""))
+    return Plan(file.stem, given.get("question", ""), arms, seeds, further, pairs, runs, file.with_suffix(""))
 
 
 def _recorded(result: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
+def _run(file: Path, given: dict[str, Any], arm: str, seed: int, reads: int) -> Run:
     changes = given["arms"][arm]
     if not isinstance(changes, dict):
         raise ZooError(f"arm {arm!r} of {file} takes the recipe keys that it changes, not {changes!r}")
@@ -157,7 +161,6 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int) -> Run:
     if "seed" in values:
         raise ZooError(f"the plan {file} lists its seeds under 'seeds', not as a recipe key")
     check_keys(values)
-    reads = len(given["arms"]) * len(given["seeds"])
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
     # What only shows when a run starts, or ends, is better found before the first one does.
     # Those of others may have validation images of their own, which shows when they are loaded.
