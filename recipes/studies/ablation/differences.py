@@ -67,9 +67,8 @@ def interval(values: list[float]) -> Interval:
 
 def differences(plan: Plan, seeds: Collection[int] | None = None) -> list[Difference]:
     """Those of a plan's contrasts that have a pair of runs, over all seeds or some."""
-    found = [
-        (arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other, seeds or plan.seeds))
-    ]
+    among = plan.seeds if seeds is None else seeds
+    found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other, among))]
     tests = len(plan.contrasts)
     top1_p = holm([top1.p for _, _, (_, top1, _) in found], tests)
     spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found], tests)

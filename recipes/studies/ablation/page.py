@@ -55,7 +55,7 @@ def _page(plan: Plan) -> str:
     lines += ["corrected for the number of contrasts of the plan by Holm's method. Accuracy is called higher or lower"]
     lines += ["where that p is below 0.05:", ""]
     lines += _table(differences(plan))
-    if plan.further and (alone := differences(plan, plan.further)):
+    if alone := differences(plan, plan.further):
         added = f"The {len(plan.further)} seeds from {plan.further[0]} on"
         lines += ["", f"{added} were added when results of the others were known, which makes the intervals above"]
         lines += ["somewhat too narrow. The added ones alone, so far as they have run:", ""]
