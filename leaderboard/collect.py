@@ -13,13 +13,14 @@ from zoo.errors import ZooError, shown
 from zoo.files import sha256_of
 from zoo.record import COSTS, when
 
+from .reads import Reads
 from .records import counted_otherwise, parts, read_record
 from .row import Graph, Result, Row, name_of
 
 Results = Mapping[str, Result]  # from the path below the results folder to the content
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
-_TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds", "test_reads")
+_TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds")
 _RECIPE = ("recipe_sha256", "started_from", "recipe")
 # A mean over runs that differ in one of these would mean nothing.
 _ALIKE = ("timesteps", "params", "train_images", "epochs", "images", "scaling")
@@ -67,15 +68,14 @@ def rows(results: Results) -> list[Row]:
     """
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
-    reads: dict[str, set[str]] = defaultdict(set)  # from comparison to the weights that read the test set
     most: dict[str, int] = defaultdict(int)  # from data set to the most test images of a result
     for origin, result in (item for file, whole in results.items() for item in parts(file, whole).items()):
         if result["kind"] == "onnx":
             graphs[origin] = result
         elif result["split"] == "test":
             groups[result["dataset"], result["model"], result["tag"]][origin] = result
-            reads[result["comparison"]].add(result["weights_sha256"])
             most[result["dataset"]] = max(most[result["dataset"]], result["images"])
+    reads = Reads(result for group in groups.values() for result in group.values())
     table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
     for origin in sorted(graphs.keys() - shown):
@@ -87,7 +87,7 @@ def rows(results: Results) -> list[Row]:
     return sorted(kept, key=lambda row: (row.dataset, -row.top1, row.name))
 
 
-def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[str]]) -> Row:
+def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
     runs = _one_per_weights(group)
     _check_alike(runs, ("recipe_sha256",))  # first, or of two recipes the newer would go for the seed trained again
     runs = _one_per_seed(runs)
@@ -104,7 +104,6 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
     }
     # Of a run, every file: the newest gives the numbers, the oldest is often the one with the training command.
     files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
-    counted = [len(reads[result["comparison"]]) for result in files.values()]
     evidence = (*files.items(), *graphs.items())
     reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
     plugins = {(plugin["file"], plugin["sha256"]) for _, result in evidence for plugin in result.get("plugins") or ()}
@@ -123,7 +122,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Mapping[str, set[
         params=first["params"],
         scaling=_reduce(max, runs, "scaling"),
         comparison=first["comparison"],
-        test_reads=max(_reduce(max, runs, "test_reads") or 0, *counted),
+        test_reads=reads.count(first["dataset"], {part["weights_sha256"] for chain in chains for part in chain}),
         recipe_sha256=first["recipe_sha256"],
         recipe=first["recipe"],
         started_from=first["started_from"],

@@ -68,7 +68,7 @@ COLUMNS = [
     Column("Gradient scaling", "scaling", shown=False),
     Column("Training (min)", "train_seconds", ",.1f", 60, shown=False, about="Of the whole chain"),
     Column("Started from", lambda row: ", ".join(a.name for a in row.started_from), shown=False),
-    Column("Test-set reads", "test_reads", ".0f", shown=False, about="By runs of the comparison that it belongs to"),
+    Column("Test-set reads", "test_reads", ".0f", shown=False, about="By its comparison and those it started from"),
     Column("Least firing rate (%)", "least_firing_rate", ".2f", 0.01, shown=False, about="A layer is silent below 0.1"),
     Column("Test images", "images", ",.0f", shown=False),
     Column("Activation sparsity", "activation_sparsity", ".3f", shown=False, about="Neurons and steps without a spike"),

@@ -65,7 +65,7 @@ class Row:
     params: int | None = None
     scaling: str | None = None  # gradient-scaling rule
     comparison: str | None = None  # the name of what its training was part of
-    test_reads: int | None = None  # of its comparison: as stated, or as counted where that is more
+    test_reads: int | None = None  # by its comparison, and by those of what it started from; see reads.py
 
     # The training, with everything that it started from.
     recipe_sha256: str | None = None  # see recipes.lineage

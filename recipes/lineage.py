@@ -46,10 +46,11 @@ class Ancestor(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run directory as it was left: its config.json, and how long it trained, where it tells."""
+    """A run directory as it was left: its config.json, and how long it trained and its result.json, where it tells."""
 
     config: dict[str, Any]
     train_seconds: float | None = None
+    result: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -95,16 +96,17 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
         config: its config.json, where that was read already.
     """
     config = config or read_json(folder / CONFIG)
-    seconds = _train_seconds(folder, config["weights_sha256"])
-    return Run(config, seconds if NUMBER.test(seconds) else None)
+    if not (file := folder / "result.json").is_file():  # as it left the test set alone
+        seconds = _last_seconds(folder / "summary.csv")
+        return Run(config, seconds if NUMBER.test(seconds) else None)
+    result = read_json(file)
+    if not DICT.test(result) or result.get("weights_sha256") != config["weights_sha256"]:
+        return Run(config)
+    return Run(config, seconds if NUMBER.test(seconds := result.get("train_seconds")) else None, result)
 
 
-def _train_seconds(folder: Path, weights_sha256: str) -> Any:
-    """From its result; from the last row of its log where it has none, as it left the test set alone."""
-    result, log = folder / "result.json", folder / "summary.csv"
-    if result.is_file():
-        said = read_json(result)
-        return said.get("train_seconds") if DICT.test(said) and said.get("weights_sha256") == weights_sha256 else None
+def _last_seconds(log: Path) -> float | None:
+    """From the last row of a log."""
     if log.is_file():
         with contextlib.suppress(ValueError, csv.Error):
             *_, last = [{}, *csv.DictReader(read_text(log).splitlines())]
@@ -161,7 +163,7 @@ def find_run(source: str) -> Run:
 
 def lineage(run: Run) -> tuple[Ancestor, ...]:
     """A run as an ancestor, and its own."""
-    config, seconds = run
+    config, seconds, _ = run
     epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
     own = Ancestor(
         run.name, config["weights_sha256"], epochs if COUNT.test(epochs) else None, seconds, identity(config)

@@ -286,6 +286,24 @@ def test_test_reads_are_at_least_the_runs_that_are_here() -> None:
     assert reads == {"sresnet19": 4, "sresnet19_gs": 4, "svgg9": 1}
 
 
+def test_test_reads_are_those_of_what_a_run_started_from_too() -> None:
+    """The parent is one of six networks that were compared, and chosen among them; its own parent is of other data."""
+    before = [ancestor("a" * 64), ancestor("b" * 64), ancestor("f" * 64)]
+    results = {
+        "other.json": accuracy(model="svgg9", weights_sha256="b" * 64, dataset="cifar100", comparison="far"),
+        "parent.json": accuracy(),  # states six reads of its comparison
+        "parent, again.json": accuracy(date="2026-02-01", comparison="validated again", test_reads=None),
+        "child.json": accuracy(tag="t2_more", weights_sha256="c" * 64, comparison="child", test_reads=1),
+    }
+    results["child.json"] |= {"recipe_sha256": "1" * 64, "recipe": {}, "started_from": before}
+    reads = {row.name: row.test_reads for row in rows(results)}
+    assert reads == {"sresnet19.t2_cifar10": 6, "sresnet19.t2_more": 7, "svgg9.t2_cifar10": 6}
+
+
+def ancestor(weights: str) -> dict[str, Any]:
+    return {"name": "x", "weights_sha256": weights, "epochs": 1, "train_seconds": 1.0, "recipe_sha256": None}
+
+
 def test_the_layer_that_fires_least() -> None:
     results = seeds(90.0, 91.0)
     results["0.json"]["firing_rates"] = {"a": 0.5, "b": 0.001}

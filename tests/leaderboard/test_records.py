@@ -309,6 +309,11 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
     ]
     assert second.epochs == 24 + 38
     assert second.train_seconds == pytest.approx(6908.9 + 7872.9)
+    assert second.test_reads == 2
+    # Of the flagship's three ends one is on the board; the small network was chosen among ten, and has two ends more.
+    assert board["cifar10/sresnet19_gs.t4_cifar10"].test_reads == 3
+    assert board["cifar10/max_resnet18_w32_gs.t4_cifar10"].test_reads == 12
+    assert board["cifar100/sresnet19_gs.t4_cifar100"].test_reads == 1
     assert second.dirty
     assert not board["cifar10/sresnet19_w32_gs.t2_cifar10"].dirty
 
