@@ -19,6 +19,7 @@ from zoo.errors import ZooError, out_of_memory
 from zoo.network import SpikingNetwork
 
 from .config import Recipe, list_recipes
+from .late import Late
 from .occupied import alone_in
 from .state import has_state
 
@@ -57,7 +58,7 @@ class FiniteGuard:
     def __init__(self, model: nn.Module, recipe: Recipe, *, scaled: bool) -> None:
         self.model, self.recipe, self.scaled = model, recipe, scaled
         self._weights = [value for value in model.state_dict().values() if value.is_floating_point()]
-        self._sums: list[tuple[int, Tensor, Any]] = []  # of steps that nobody has looked at
+        self._sums: list[tuple[int, Late]] = []  # of steps that nobody has looked at
 
     def watch(self, step: int, loss: Tensor, repeat: Callable[[], Any] | None) -> None:
         """Look at a step, after its backward pass and before the optimiser's.
@@ -71,16 +72,12 @@ class FiniteGuard:
             ZooError: loss, weights or gradients are not finite.
         """
         grads = [] if self.scaled else [p.grad for p in self.model.parameters() if p.grad is not None]
-        total = get_total_norm([*self._weights, *grads, loss.detach()])
-        if total.device.type != "cuda":
-            self._sums = [(step, total, None)]
+        total = Late(get_total_norm([*self._weights, *grads, loss.detach()]))
+        if not total.there:
+            self._look(repeat)  # at the step before
+        self._sums = [(step, total)]
+        if total.there:
             self._look(repeat)
-            return
-        here = torch.empty_like(total, device="cpu", pin_memory=True).copy_(total, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        self._look(repeat)
-        self._sums = [(step, here, copied)]
 
     def settle(self, step: int) -> None:
         """Look at what a step has left, before a state is saved: it is a good one.
@@ -89,13 +86,11 @@ class FiniteGuard:
             ZooError: see `watch`.
         """
         self._look(None)
-        self._sums = [(step, get_total_norm(self._weights), None)]
+        self._sums = [(step, Late(get_total_norm(self._weights)))]
         self._look(None)
 
     def _look(self, repeat: Callable[[], Any] | None) -> None:
-        for step, total, copied in self._sums:
-            if copied is not None:
-                copied.synchronize()
+        for step, total in self._sums:
             if not math.isfinite(total.item()):
                 what = blame(self.model, repeat)
                 raise ZooError(

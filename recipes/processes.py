@@ -88,6 +88,12 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     return total / dist.get_world_size()
 
 
+def wait_for_all() -> None:
+    """Return when all processes have come here."""
+    if dist.is_initialized():
+        mean_over_processes(torch.zeros((), device="cuda" if dist.get_backend() == "nccl" else "cpu")).item()
+
+
 def same_modules() -> dict[str, str]:
     """Variables with which a `python -m` that this process starts finds the modules that it found itself.
 

@@ -178,7 +178,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     guard = FiniteGuard(model, recipe, scaled=scaler.is_enabled())
 
     run.start()
-    with Interrupt(active=world == 1) as interrupt, bar:  # on an error, too, the bar ends its line
+    with Interrupt(rank, world) as interrupt, bar:  # on an error, too, the bar ends its line
         for epoch in range(run.step // steps_per_epoch, recipe.epochs):
             phase = recipe.phase(epoch)
             _enter(model, phase)
@@ -214,13 +214,17 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     ema.update(model, step=run.step)
 
                 right = (logits.detach().mean(0).argmax(1) == y).double().mean()
+                told = torch.full_like(right, interrupt.noted is not None)
                 # At once, and not at the end of an epoch: the state that one process saves is that of all.
-                run.running += mean_over_processes(torch.stack([loss.detach().double(), right, torch.ones_like(right)]))
+                means = mean_over_processes(torch.stack([loss.detach().double(), right, torch.ones_like(right), told]))
+                run.running += means[:3]
+                interrupt.hear(means[3])
                 bar.update()
-                due = interrupt.noted or time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
-                if rank == 0 and due and run.step % steps_per_epoch:
-                    guard.settle(run.step)
-                    run.save(out)
+                due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
+                if (interrupt.stops or due) and run.step % steps_per_epoch:
+                    if rank == 0:
+                        guard.settle(run.step)
+                        run.save(out)
                     interrupt.obey(run.step)
 
             # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
@@ -247,8 +251,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                     for key, value in row.items():
                         writer.add_scalar(key, value, epoch + 1)
                     writer.flush()
-                interrupt.obey(run.step)
-                bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
+            interrupt.obey(run.step)
+            bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
     if writer:
         writer.close()
     if rank != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -566,17 +567,21 @@ def test_two_processes_finish_an_ordinary_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_in_mid_epoch_log_the_whole_epoch(tmp_path):
+def test_two_processes_that_are_stopped_in_mid_epoch_log_the_whole_epoch(tmp_path):
+    """Killed, both leave the state of the step before. Where one is told to stop, both do, a step later."""
     run = ("-m", "recipes.train", "sresnet19_w16_gs.t2_cifar10")
     assert torchrun(*run, *flags(tmp_path / "whole")).returncode == 0
-    killed = ROOT / "tests" / "recipes" / "killed_at.py"
-    args = flags(tmp_path / "x", checkpoint_minutes=0)
-    assert torchrun(str(killed), "3", "sresnet19_w16_gs.t2_cifar10", *args).returncode != 0
-    assert load_state(tmp_path / "x" / "state.safetensors")["step"] == 2
-    assert torchrun(*run, *args, "--resume").returncode == 0
-    logs = [(tmp_path / name / "summary.csv").read_text().split() for name in ("whole", "x")]
-    without_seconds = [[line.rsplit(",", 1)[0] for line in log] for log in logs]
-    assert without_seconds[0] == without_seconds[1]
+    ended = str(ROOT / "tests" / "recipes" / "killed_at.py")
+    for how, step, extra in (("exit", 2, {"checkpoint_minutes": 0}), ("SIGTERM", 4, {})):
+        args = flags(tmp_path / how, **extra)
+        done = torchrun(ended, "3", how, "sresnet19_w16_gs.t2_cifar10", *args)
+        assert done.returncode != 0
+        assert ("stopped after step 4; --resume goes on" in done.stderr) == (how != "exit"), done.stderr
+        assert load_state(tmp_path / how / "state.safetensors")["step"] == step
+        assert torchrun(*run, *args, "--resume").returncode == 0
+        logs = [(tmp_path / name / "summary.csv").read_text().split() for name in ("whole", how)]
+        without_seconds = [[line.rsplit(",", 1)[0] for line in log] for log in logs]
+        assert without_seconds[0] == without_seconds[1]
 
 
 @pytest.mark.parametrize(
@@ -750,11 +755,31 @@ def test_processes_are_started_through_torchrun(monkeypatch):
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with Interrupt(active=True) as interrupt:
+        with Interrupt() as interrupt:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) == interrupt._note
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_one_of_several_processes_is_told_all_obey(capsys):
+    """After the same step: when it was heard by all. A second signal does nothing."""
+    told, other = Interrupt(1, 2), Interrupt(0, 2)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with told:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (told.noted, other.noted) == (signal.SIGTERM, None)
+    for step, stops in ((1, False), (2, True)):
+        for process in (told, other):
+            process.hear(torch.tensor(0.5))
+            assert process.stops == stops
+            with pytest.raises(SystemExit) if stops else contextlib.nullcontext():
+                process.obey(step)
+    assert capsys.readouterr().err == "stopped after step 2; --resume goes on from there\n"
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch):
