@@ -36,11 +36,11 @@ class Reads:
             dataset: its name.
             weights: sha256 of the runs of a row and of all that they started from.
         """
-        of = set()
+        found = set()
         for sha256 in weights:
             if comparisons := sorted(self._comparisons[dataset, sha256]):
-                of.add(max(comparisons, key=lambda comparison: self._of(dataset, comparison)))
-        return sum(self._of(dataset, comparison) for comparison in of)
+                found.add(max(comparisons, key=lambda comparison: self._reads_by(dataset, comparison)))
+        return sum(self._reads_by(dataset, comparison) for comparison in found)
 
-    def _of(self, dataset: str, comparison: str) -> int:
+    def _reads_by(self, dataset: str, comparison: str) -> int:
         return max(self._stated[dataset, comparison], len(self._weights[dataset, comparison]))

@@ -13,12 +13,12 @@ class Late:
         self._value, self._copied = value.detach(), None
         self.there = value.device.type != "cuda"
         """Whether nobody would have to wait."""
-        if not self.there:
-            self._value = torch.empty_like(self._value, device="cpu", pin_memory=True)
-            self._value.copy_(value.detach(), non_blocking=True)
-            copied: Any = torch.cuda.Event()
-            copied.record()
-            self._copied = copied
+        if self.there:
+            return
+        self._value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(value.detach(), non_blocking=True)
+        copied: Any = torch.cuda.Event()
+        copied.record()
+        self._copied = copied
 
     def item(self) -> float:
         """The number."""

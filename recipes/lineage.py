@@ -102,7 +102,8 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     result = read_json(file)
     if not DICT.test(result) or result.get("weights_sha256") != config["weights_sha256"]:
         return Run(config)
-    return Run(config, seconds if NUMBER.test(seconds := result.get("train_seconds")) else None, result)
+    told = result.get("train_seconds")
+    return Run(config, told if NUMBER.test(told) else None, result)
 
 
 def _last_seconds(log: Path) -> float | None:
