@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, user_path
 from zoo.plugins import add_plugin_option
 from zoo.record import SEAL
 
@@ -31,14 +31,14 @@ _HERE = Path(__file__).resolve().parent
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Give a command the option that says which results it reads."""
     text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
-    parser.add_argument("--results", metavar="DIR", type=Path, help=text)
+    parser.add_argument("--results", metavar="DIR", type=user_path, help=text)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a command the options that say which board it is about."""
     add_results_option(parser)
     text = "where the rendered files go (default: leaderboard/ of this checkout)"
-    parser.add_argument("--out", metavar="DIR", type=Path, default=_HERE, help=text)
+    parser.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
     text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
     parser.add_argument("--readme", metavar="FILE", help=f"{text}checkout, if there is one)")
     add_plugin_option(parser)
@@ -62,7 +62,7 @@ class Board:
         # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
         if options.results and not options.results.is_dir() and must_exist:
             raise ZooError(f"no such folder: {options.results}")
-        readme: Path | None = Path(options.readme or _HERE.parent / "README.md")
+        readme: Path | None = user_path(options.readme or _HERE.parent / "README.md")
         if options.readme == "none" or not (options.readme or (readme and readme.is_file())):
             readme = None
         return cls(options.results or _HERE / "results", options.out, readme)

@@ -17,7 +17,7 @@ from zoo.data import SIZE, dataset_name
 from zoo.data.dataset import check_size
 from zoo.data.folder import PREFIX
 from zoo.errors import CommandParser, ZooError, one_of, quoted
-from zoo.files import parse_yaml, read_yaml
+from zoo.files import parse_yaml, read_yaml, user_path
 from zoo.kernels import list_kernels
 from zoo.provenance import without_folders
 from zoo.specs import MOST_TIMESTEPS, check_number
@@ -113,7 +113,7 @@ class Recipe:
     batch_size: int = _key(128, "images per step, over all processes", low=1, high=1_000_000)
     optimizer: str = _key(
         "sgd",
-        "sgd (Nesterov momentum), adamw, or muon (AdamW on biases and normalisation)",
+        "sgd (Nesterov momentum), adamw, or muon (AdamW on what is no matrix of 4 x 4 or more, such as biases)",
         choices=["sgd", "adamw", "muon"],
     )
     lr: float = _key(0.1, "peak learning rate for this batch size", high=1e6)
@@ -201,7 +201,7 @@ class Recipe:
             left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
             raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
         self.tag = self.tag or f"t{self.timesteps}_{dataset_name(self.dataset)}"
-        self.out = self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"
+        self.out = str(user_path(self.out or f"runs/{self.model}.{self.tag}-seed{self.seed}"))
         self.comparison = self.comparison or f"{self.model}.{self.tag}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
     """
     values: dict[str, Any] = {}
     if path is not None:
-        file = next((f for f in (Path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
+        file = next((f for f in (user_path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
         if file is None:
             raise one_of("recipe", path, list_recipes())
         values = read_yaml(file) or {}

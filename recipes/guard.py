@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,8 @@ _PART = 16
 # A GPU is as slow with a small part of a batch: there it is half of it, and the whole.
 _PART_ON_GPU = 2
 _REPEATS = 5
+# Gradients of a loss scaled by less than float16's smallest normal number are infinite for another reason.
+_SMALLEST_SCALE = 2.0**-14
 STEPS_OF_AN_ESTIMATE = 2 * (1 + _REPEATS)
 """A run of no more steps is its own estimate."""
 
@@ -89,15 +91,26 @@ class FiniteGuard:
         self._sums = [(step, Late(get_total_norm(self._weights)))]
         self._look(None)
 
+    def watch_scale(self, step: int, scale: float, repeat: Callable[[], Any] | None) -> None:
+        """Look at what a float16 run multiplies its loss with, halved at each step whose gradients are not finite.
+
+        Raises:
+            ZooError: it is that small only where no scale makes them finite.
+        """
+        if scale < _SMALLEST_SCALE:
+            self._stop(step, repeat)
+
     def _look(self, repeat: Callable[[], Any] | None) -> None:
         for step, total in self._sums:
             if not math.isfinite(total.item()):
-                what = blame(self.model, repeat)
-                raise ZooError(
-                    f"step {step}: {what} is not finite. Start again with a lower lr (it is {self.recipe.lr:g}) or "
-                    f"with clip_grad (it is {self.recipe.clip_grad:g}); the last training state that was saved is good"
-                )
+                self._stop(step, repeat)
         self._sums = []
+
+    def _stop(self, step: int, repeat: Callable[[], Any] | None) -> NoReturn:
+        text = f"step {step}: {blame(self.model, repeat)} is not finite. Start again with a lower lr (it is "
+        text += f"{self.recipe.lr:g}) or with clip_grad (it is {self.recipe.clip_grad:g})"
+        saved = has_state(Path(self.recipe.out or ""))
+        raise ZooError(text + ("; the last training state that was saved is good" if saved else ""))
 
 
 def blame(model: nn.Module, repeat: Callable[[], Any] | None) -> str:

@@ -18,7 +18,7 @@ import zoo
 from zoo.checkpoint import CONFIG
 from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError, quoted
-from zoo.files import read_json, read_text, sha256_of
+from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.plugins import is_plugins
 from zoo.record import COUNT, DICT, NUMBER, SHA256, STARTED_FROM
@@ -155,7 +155,7 @@ def find_run(source: str) -> Run:
     Raises:
         ZooError: see `zoo.load`.
     """
-    config, folder = find_checkpoint(source).config, Path(source.removeprefix("local-dir:"))
+    config, folder = find_checkpoint(source).config, user_path(source.removeprefix("local-dir:"))
     folder = folder.parent if folder.is_file() else folder
     if (folder / CONFIG).is_file():
         return read_run(folder, config)

@@ -29,7 +29,7 @@ def predict(
 
     Args:
         paths: one file, or several.
-        top: how many classes per image, most probable first.
+        top: how many classes per image, most probable first, and of equal ones as `argmax` has them.
         resize: scale and crop images that are not of the network's size, instead of refusing them; a network that was
             trained on a folder of images has them of any size.
 
@@ -56,9 +56,8 @@ def predict(
                 got = list(probabilities.shape)
                 raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
             for path, values in zip(batch, probabilities, strict=True):
-                best = values.topk(min(top, len(values)))
-                classes = [(int(i), float(p)) for p, i in zip(*best, strict=True)]
-                found = [{"label": names[i], "class": i, "probability": p} for i, p in classes]
+                best = values.sort(descending=True, stable=True).indices[:top].tolist()  # of equal ones, argmax's first
+                found = [{"label": names[i], "class": i, "probability": float(values[i])} for i in best]
                 results.append({"image": path, "top": found})
     return results
 

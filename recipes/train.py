@@ -203,13 +203,15 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 logits = forward(network, x, amp)
                 loss = loss_of(logits.float(), target, recipe)
                 scaler.scale(loss).backward()
-                guard.watch(run.step + 1, loss, functools.partial(forward, model, x, amp) if world == 1 else None)
+                repeat = functools.partial(forward, model, x, amp) if world == 1 else None
+                guard.watch(run.step + 1, loss, repeat)
                 if recipe.clip_grad:
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
                 scaler.step(optimizer)
                 scaler.update()
                 run.step += 1
+                guard.watch_scale(run.step, scaler.get_scale(), repeat)
                 if ema:
                     ema.update(model, step=run.step)
 
@@ -320,13 +322,14 @@ def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device, b
                     f"{recipe.model} cannot take {images}, as a phase of its recipe has them: say --phases without size"
                 )
             raise ZooError(why) from error
+        if batch_size == 1:
+            try:  # batch normalisation over one value has no variance
+                copy.deepcopy(model).train()(torch.zeros(1, 3, phase.size, phase.size, device=device))
+            except ValueError as error:
+                how = f"at {phase.size} x {phase.size} pixels and T = {phase.timesteps}"
+                why = f"{recipe.model} cannot train on one image at a time {how}: {one_line(error)}"
+                raise ZooError(f"{why}; batch_size must be two or more for each process") from error
     model.train()
-    if batch_size > 1:
-        return
-    try:  # batch normalisation over one value has no variance
-        copy.deepcopy(model)(torch.zeros(1, 3, phase.size, phase.size, device=device))
-    except ValueError as error:
-        raise ZooError(f"{recipe.model} cannot train on one image at a time: {one_line(error)}") from error
 
 
 def _enter(model: SpikingNetwork, phase: Phase) -> None:

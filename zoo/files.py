@@ -23,6 +23,11 @@ _DEEPEST = 64
 _LARGEST = 2**63
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as its user means it: `~` is the home folder, which a shell leaves to us in `--out=~/run`."""
+    return Path(os.path.expanduser(path))
+
+
 def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:
     """Write `data` to a temporary file beside `path`, flush it to the disk, then rename it.
 
@@ -37,7 +42,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
     """
     given = path = Path(path)
     try:
-        path = Path(os.path.realpath(path.expanduser()))
+        path = Path(os.path.realpath(user_path(path)))
         # One name per file: what a killed process left is overwritten by the next write.
         temporary = path.with_name(f".{path.name}.tmp")
         if _is_special(path):
@@ -130,7 +135,7 @@ def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str]
     Raises:
         ZooError: it is one of the others, or a directory, or would be in none that can be written to.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if taken := [other for other in others if os.path.realpath(other) == os.path.realpath(path)]:
         raise ZooError(f"cannot write {path}: this command has {taken[0]} in another part; name another file")
     parent = Path(os.path.realpath(path)).parent
@@ -157,7 +162,7 @@ def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iter
         ZooError: no such file, no ordinary one, none that may be read, or a larger one.
     """
     try:
-        file = open(os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115 (closed below)
+        file = open(os.open(user_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
     except OSError as error:

@@ -266,8 +266,14 @@ class SpikingNetwork(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; the head,
         what is called fc*, final* or lif_hidden*, comes last. A subclass with other names overrides this."""
-        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        stage = (r"^stages\.(\d+)", None)  # of one that is no row of blocks, too
+        blocks = [stage] if coarse else [(r"^stages\.(\d+)\.(\d+)", None), stage]
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """timm's name for it: the biases, of a learned one for each time step too. What has one dimension needs no
+        mention."""
+        return {name for name, _ in self.named_parameters() if name.endswith(".bias")}
 
     @property
     def timesteps(self) -> int:

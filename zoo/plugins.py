@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from .errors import ZooError
-from .files import sha256_of
+from .files import sha256_of, user_path
 
 _LOADED: dict[Path, dict[str, str]] = {}
 # What a recipe says for "as the architecture has it" and for "none of them".
@@ -27,7 +27,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     Raises:
         ZooError: no such file, or it fails; the message holds its error.
     """
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     if file in _LOADED:
         return
     try:

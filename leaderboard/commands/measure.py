@@ -12,7 +12,7 @@ from pathlib import Path
 from zoo.data import list_datasets
 from zoo.data.folder import PREFIX
 from zoo.errors import ZooError
-from zoo.files import check_writable, write_json
+from zoo.files import check_writable, user_path, write_json
 from zoo.load import BUNDLED
 from zoo.plugins import add_plugin_option
 
@@ -32,7 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     text = "only the first N test images (all): to try it, as the board takes no part of a test set"
     parser.add_argument("--limit", type=int, default=0, metavar="N", help=text)
-    parser.add_argument("--out", type=Path, default=Path("measured"), metavar="DIR", help="where records go (measured)")
+    parser.add_argument(
+        "--out", type=user_path, default=Path("measured"), metavar="DIR", help="where records go (measured)"
+    )
     add_plugin_option(parser)
 
 

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, user_path
 from zoo.plugins import add_plugin_option
 
 from ..board import Board, add_results_option
@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_results_option(parser)
     parser.set_defaults(readme="none")
     text = "the page is DIR/index.html (default: site, in the working directory)"
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("site"), help=text)
+    parser.add_argument("--out", metavar="DIR", type=user_path, default=Path("site"), help=text)
     add_plugin_option(parser)
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from recipes.studies.ablation.ablate import ablate
 from recipes.studies.ablation.differences import Difference, differences, holm, interval
-from recipes.studies.ablation.page import render
+from recipes.studies.ablation.page import render, setting
 from recipes.studies.ablation.plan import PLANS, load_plan
 from recipes.studies.scaling_cost import scaling_cost
 from zoo.errors import ZooError
@@ -58,6 +58,16 @@ def test_a_plan_is_arms_times_seeds(tmp_path):
     first, second = plan.runs[:2]
     assert {k for k in first.recipe.settings if first.recipe.settings[k] != second.recipe.settings[k]} == {"scaling"}
     assert first.recipe.test_reads == 6
+
+
+def test_the_page_says_every_setting_of_its_arms():
+    results = [accuracy(), accuracy(timesteps=7, epochs=99, train_images=1234)]
+    first = results[0]
+    said = setting(results)
+    assert f"T = {first['timesteps']} and 7, " in said
+    assert " and 1,234 images of " in said
+    assert f", {first['epochs']} and 99 epochs; " in said
+    assert " and " not in setting(results[:1])
 
 
 @pytest.mark.parametrize(

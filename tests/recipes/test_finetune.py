@@ -15,7 +15,9 @@ from conftest import assert_one_error, run_module
 from hub_client import TRY, loopback, outcomes
 from minihub import TOKEN
 from pictures import CLASSES, make_pictures
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
+from torch import nn
 
 import zoo
 from recipes.config import Recipe, load_recipe
@@ -126,6 +128,26 @@ def test_layers_learn_the_slower_the_nearer_they_are_to_the_image(name):
             blocks.setdefault(tuple(map(int, block.groups())), set()).add(rate)
     assert [len(of_block) for of_block in blocks.values()] == [1] * len(blocks)
     assert [max(blocks[key]) for key in sorted(blocks)] == sorted(max(of_block) for of_block in blocks.values())
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_biases_do_not_decay(decay):
+    """Those of a parallel neuron [T, 1] neither."""
+    model = zoo.create_model("sresnet19_w16", timesteps=2, neuron="psn")
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=1.0, weight_decay=0.1, layer_decay=decay)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {decays[id(value)] for key, value in model.named_parameters() if key.endswith(".bias")} == {0.0}
+    assert decays[id(model.fc.weight)] == decays[id(model.lif1.weight)] == 0.1
+
+
+def test_stages_that_are_no_rows_of_blocks_learn_slower_too():
+    model = zoo.create_model("sresnet19_w16")
+    for i in range(3):
+        model.stages[i] = nn.Conv2d(4, 4, 3)
+    for coarse in (False, True):
+        groups = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
+        assert [groups[f"stages.{i}.weight"] for i in range(3)] == [1, 2, 3]
+        assert (groups["conv1.weight"], groups["fc.weight"]) == (0, 4)
 
 
 def test_layer_decay_reaches_the_run(flowers, tmp_path):

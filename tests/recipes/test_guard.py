@@ -90,6 +90,13 @@ def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch
         assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
+def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.train.loss_of", lambda logits, *_: (logits / 0.0).sum().nan_to_num())
+    settings = SHORT | {"amp": "fp16", "train_images": 64, "batch_size": 2, "timesteps": 1, "model": "max_resnet18_w16"}
+    with pytest.raises(ZooError, match=r"step 31: the gradient of .* is not finite.*clip_grad \(it is 0\)$"):
+        train(Recipe(**settings | {"out": str(tmp_path / "x"), "img_size": 16}))
+
+
 # -- time and memory
 
 
@@ -164,6 +171,15 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
         ({"neuron": {"name": "lif", "decay": 7}}, "decay"),
         ({"neuron": {"name": "lif", "tau": 20000}}, "read again: model_args holds a number beyond"),
         ({"model": "svgg11_w8", "timesteps": 1, "batch_size": 1, "img_size": 16}, "one image at a time"),
+        (
+            {
+                "model": "svgg11_w8",
+                "timesteps": 4,
+                "batch_size": 1,
+                "phases": [{"epochs": 1, "timesteps": 1, "size": 16}],
+            },
+            "one image at a time at 16 x 16 pixels and T = 1: .*batch_size must be two or more",
+        ),
     ],
 )
 def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):

@@ -31,6 +31,7 @@ from recipes import start, validate
 from recipes.config import Recipe, load_recipe
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
 from recipes.interrupt import Interrupt
+from recipes.lineage import find_run
 from recipes.processes import pick_device
 from recipes.start import pick
 from recipes.state import has_state, last_state, load_state, save_state
@@ -211,6 +212,29 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     with pytest.raises(ZooError, match="no such file"):
         predict(model, [str(tmp_path / "none.png")])
     assert len(predict(model, [str(tmp_path / "large.png")], resize=True)) == 1
+
+
+def test_predict_names_the_class_of_argmax_where_several_are_equal(tmp_path):
+    from recipes.predict import predict
+
+    model = zoo.create_model("sresnet19_w16").eval()
+    model.fc.weight.data.zero_()
+    model.fc.bias.data = torch.tensor([0.0, 1, 1, 0, 1, 1, 0, 1, 1, 0])
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
+    (found,) = predict(model, tmp_path / "x.png", top=8)
+    assert [entry["class"] for entry in found["top"]] == [1, 2, 4, 5, 7, 8, 0, 3]
+
+
+def test_a_run_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = SHORT | {"out": "~/runs/x", "epochs": 1, "train_images": 32, "test": False, "timesteps": 1}
+    train(Recipe(**settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs" / "x" / "model.safetensors").is_file()
+    with pytest.raises(ZooError, match="already holds a run"):
+        train(Recipe(**settings))
+    assert find_run("~/runs/x").train_seconds == find_run(str(tmp_path / "runs" / "x")).train_seconds > 0
 
 
 def test_state_round_trip(tmp_path):

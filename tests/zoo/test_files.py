@@ -19,6 +19,7 @@ from zoo.files import (
     read_text,
     read_yaml,
     sha256_of,
+    user_path,
     write_json,
 )
 from zoo.specs import MOST, check_integer, check_number, check_timesteps
@@ -187,3 +188,14 @@ def test_one_at_a_time_in_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ZooError, match=r"cannot write .*below"), locked(tmp_path / "file" / "below"):
         pass
+
+
+def test_the_home_folder_is_where_its_user_means_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/x") == tmp_path / "x"
+    atomic_write("~/x", "text")
+    assert read_text(tmp_path / "x") == read_text("~/x") == "text"
+    assert str(user_path("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+    monkeypatch.chdir(tmp_path)
+    atomic_write("~nobody-of-this-name", "text")  # a name like others
+    check_writable("~nobody-of-this-name")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_line
-from ..files import atomic_write, sha256_of, write_json
+from ..files import atomic_write, sha256_of, user_path, write_json
 from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
@@ -132,7 +132,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ZooError: missing files, a pickle, weights that were cut short or changed, that do not fit the architecture or
             are not finite. Nothing in the files is executed, and no more is read than the architecture needs.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     weights = path / WEIGHTS if path.is_dir() else path
     if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")

@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 from torchvision's files, and scikit-learn's digits."""
 
 import contextlib
-from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn.functional import interpolate
 from torchvision import datasets
 
 from ..errors import ZooError, one_line
-from ..files import locked
+from ..files import locked, user_path
 from .dataset import SIZE, DataSet, make_dataset
 
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -28,7 +27,7 @@ def load_builtin(name: str, root: str | None, download: bool) -> DataSet:
     kind = _CIFAR[name]
     try:
         # Of several processes that would download, one does, and the others find what it left.
-        with locked(Path(root).expanduser()) if download else contextlib.nullcontext():
+        with locked(user_path(root)) if download else contextlib.nullcontext():
             train, test = (kind(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
         wanted = f"the folder {kind.base_folder} with torchvision's files (their md5 sums are checked)"

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ZooError
+from ..files import user_path
 from .dataset import SIZE, DataSet, Part, check_memory, make_dataset
 from .images import SUFFIXES, Preparation, folder_cfg
 
@@ -26,7 +27,7 @@ _NAME_LENGTH = 64
 
 def folder_name(path: str) -> str:
     """What a data set in a folder is called in records and tags: the folder's own name, of letters, digits, _ and -."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(os.path.expanduser(path))).name)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(user_path(path))).name)
     return name.lstrip("_-")[:_NAME_LENGTH] or "folder"
 
 
@@ -71,7 +72,7 @@ def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[
 
 
 def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
-    root = Path(os.path.expanduser(path))
+    root = user_path(path)
     if not path or not root.is_dir():
         raise ZooError(f"no such folder: {path!r}; {PREFIX}DIR is one with train/CLASS/* and val/ or test/CLASS/*")
     parts = [part for part in (TRAIN, VAL, TEST) if (root / part).is_dir()]
@@ -88,6 +89,7 @@ def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
 def _files(part: Path) -> dict[str, list[Path]]:
     """From each class, sorted, to its files, sorted."""
     found, left_out, loose = {}, 0, 0
+    real: dict[str, str] = {}  # from each folder without links to what it was read as
     for folder in sorted(part.iterdir()):
         if folder.name.startswith("."):
             continue
@@ -96,6 +98,8 @@ def _files(part: Path) -> dict[str, list[Path]]:
             continue
         files = []
         for where, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+            if (before := real.setdefault(os.path.realpath(where), where)) != where:
+                raise ZooError(f"{where} is {before} again, through a link: its images would count twice; remove one")
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             seen = [name for name in sorted(names) if not name.startswith(".")]
             images = [Path(where, name) for name in seen if name.lower().endswith(SUFFIXES)]

@@ -4,7 +4,6 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor
 
 from ..errors import ZooError, one_line
+from ..files import user_path
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read. By name, so that Pillow tries no other decoder: some run other programs, as that of EPS."""
@@ -89,7 +89,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         ZooError: no such file, none that Pillow can read as one of `FORMATS`, or more than `MAX_PIXELS`.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():  # a pipe, for one, could be waited for without end
         raise ZooError(f"{path} is no ordinary file" if path.exists() else f"no such file: {path}")
     formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -12,6 +12,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from ..checkpoint import WEIGHTS
 from ..errors import ZooError
+from ..files import user_path
 from .card import LICENSE, card, eval_results
 from .errors import ask, check_repo
 from .fetch import fetch_repository, split_revision
@@ -64,7 +65,7 @@ def push(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
-    release = collect(Path(run), [Path(path) for path in onnx], [Path(path) for path in results])
+    release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
     repo = check_repo(repo or f"{ORGANISATION}/{release.name}")
     files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
     files["README.md"] = card(release, repo, license).encode()
@@ -96,7 +97,7 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
         ZooError: see `zoo.hub.fetch.fetch_repository`.
     """
     repo, revision = split_revision(name, revision)
-    out = Path(directory) if directory is not None else Path(repo.split("/")[1])
+    out = user_path(directory) if directory is not None else Path(repo.split("/")[1])
     commit, left_out = fetch_repository(repo, out, revision=revision)
     return Pulled(out, commit, left_out)
 

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError, one_of
-from zoo.files import atomic_write, dump_yaml, read_json, write_json
+from zoo.files import atomic_write, dump_yaml, read_json, user_path, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
 from zoo.record import SEAL
@@ -134,4 +134,4 @@ def main(argv: list[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C, and take the runs along
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    ablate(plan, options.workers, Path(options.work_dir) / plan.name, options.arms)
+    ablate(plan, options.workers, user_path(options.work_dir) / plan.name, options.arms)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from zoo.files import atomic_write, locked, sha256_of
@@ -76,10 +77,15 @@ def setting(results: list[dict[str, Any]]) -> str:
     """What was trained, on what, and where, in a sentence."""
     if not results:
         return "Nothing has run yet."
-    r = results[0]
-    models = " and ".join(dict.fromkeys(result["model"] for result in results))
-    text = f"{models}, T = {r['timesteps']}, {r['train_images']:,} images of {r['dataset']}, {r['epochs']} epochs"
-    where = " and ".join(dict.fromkeys(result["machine"]["gpu"] or result["machine"]["cpu"] for result in results))
+
+    def all_of(values: Iterable[Any]) -> str:
+        return " and ".join(dict.fromkeys(map(str, values)))
+
+    r, models = results[0], all_of(result["model"] for result in results)
+    steps, epochs = (all_of(result[key] for result in results) for key in ("timesteps", "epochs"))
+    images = all_of(f"{result['train_images']:,}" for result in results)
+    text = f"{models}, T = {steps}, {images} images of {r['dataset']}, {epochs} epochs"
+    where = all_of(result["machine"]["gpu"] or result["machine"]["cpu"] for result in results)
     return f"{text}; measured on {r['images']:,} {r['split']} images at the last epoch; {where}."
 
 

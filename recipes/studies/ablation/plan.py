@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from zoo.data.builtin import BUILTIN
 from zoo.errors import ZooError, one_of
-from zoo.files import read_yaml
+from zoo.files import read_yaml, user_path
 from zoo.load import check_name
 from zoo.plugins import load_plugin
 from zoo.record import ARM, TRAINED, read
@@ -89,7 +89,7 @@ def load_plan(path: str) -> Plan:
     Raises:
         ZooError: no such file, an unknown key, or a run that could not be started.
     """
-    file = _find(Path(path))
+    file = _find(user_path(path))
     given = read_yaml(file)
     if file.suffix not in (".yaml", ".yml"):
         raise ZooError(f"a plan is called NAME.yaml, not {file.name}: its results go to the folder NAME beside it")

@@ -165,6 +165,14 @@ def test_files_that_are_no_images_are_left_out_aloud(tmp_path, capsys):
     assert "left out 1 image(s) that are in no class's folder" in told
 
 
+@pytest.mark.parametrize("target", [".", "..", "../../train/rose", "../tulip"])
+def test_a_link_to_what_is_there_already_is_refused(tmp_path, target):
+    root = make_pictures(tmp_path / "x", count=2)
+    (root / "train" / "rose" / "again").symlink_to(target)
+    with pytest.raises(ZooError, match="through a link: its images would count twice"):
+        load_dataset(f"folder:{root}")
+
+
 def test_too_little_memory_is_said_before_anything_is_decoded(flowers, monkeypatch):
     monkeypatch.setattr(dataset_module, "free_memory", lambda: 10_000_000)
     with pytest.raises(ZooError, match=r"96 images of 256 x 256 pixels .* 0\.0 GB of memory are free: lower img_size"):
