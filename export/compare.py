@@ -100,17 +100,17 @@ def compare_constants(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
         raise _other(f"constant {sorted(mine.keys() ^ theirs.keys())[0]}")
     for name, tensor in mine.items():
         a, b = numpy_helper.to_array(tensor), numpy_helper.to_array(theirs[name])
-        allowed = _allowed(a)
-        if a.shape != b.shape or a.dtype != b.dtype or not (np.abs(a - b) <= allowed).all():
+        if a.shape != b.shape or a.dtype != b.dtype or not _alike(a, b):
             raise ZooError(f"verification failed: the constant {name} in the file is not the network's")
 
 
-def _allowed(array: NDArray[Any]) -> Any:
-    if array.dtype.kind != "f":
-        return 0
-    largest = _CLOSE * float(np.abs(array).max(initial=0))
-    # Half precision rounds to one of two neighbours.
-    return largest + np.finfo(np.float16).eps * np.abs(array) if array.dtype == np.float16 else largest
+def _alike(known: NDArray[Any], other: NDArray[Any]) -> bool:
+    if known.dtype.kind != "f":
+        return np.array_equal(known, other)
+    allowed = _CLOSE * float(np.abs(known).max(initial=0))
+    if known.dtype == np.float16:  # rounds to one of two neighbours
+        allowed = allowed + np.finfo(np.float16).eps * np.abs(known)
+    return bool((np.abs(known - other) <= allowed).all())
 
 
 def compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto, but: Collection[str] = ()) -> None:

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper
 from zoo.errors import ZooError, one_of
 
 from .graph import LAYOUT, SPIKE_SHAPES, metadata, spike_values
+from .parts import SPIKES
 
-PREFIX = "spikes/"
+PREFIX = f"{SPIKES}/"
 """A count output is named after its layer: spikes/stages.0.0.lif1."""
 RATES = "rates/"
 """So is a map of firing rates."""

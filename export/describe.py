@@ -25,6 +25,7 @@ _RGB = 3
 _PIXELS = {
     "direct": "RGB pixels in 0 .. 255 divided by 255, less mean, divided by std",
     "latency": "RGB pixels in 0 .. 255 divided by 255, not normalised",
+    "latency, one step": "the spikes 0 or 1 of a time step that latency encoding made of RGB pixels",
     "rate": "the spikes 0 or 1 that rate encoding made of RGB pixels, one frame a time step",
     "frames": "event frames, one a time step",
 }
@@ -32,7 +33,11 @@ _PIXELS = {
 
 def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = None, **others: str) -> onnx.ModelProto:
     """The graph itself, with metadata and a doc_string about its network; `others` are further entries."""
-    entries = describe(model, tag) | {p.key: p.value for p in proto.metadata_props} | others
+    entries = (
+        describe(model, tag, by_step=metadata(proto, LAYOUT) == "step")
+        | {p.key: p.value for p in proto.metadata_props}
+        | others
+    )
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, entries)
     name = ".".join(filter(None, (entries["architecture"], entries["tag"])))
@@ -46,8 +51,12 @@ def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = 
     return proto
 
 
-def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
-    """What a file says about its network, as metadata_props; everything but names and checksums is JSON."""
+def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False) -> dict[str, str]:
+    """What a file says about its network, as metadata_props; everything but names and checksums is JSON.
+
+    Args:
+        by_step: it takes what the network sees in one time step.
+    """
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     sha256 = weights_sha256(model)
     changed = getattr(model, "loaded_digest", None) is not None and sha256 != getattr(model, "weights_sha256", None)
@@ -71,7 +80,9 @@ def describe(model: nn.Module, tag: str | None = None) -> dict[str, str]:
     trained: dict[str, Any] = (not changed and getattr(model, "training_args", None)) or {}
     described |= {key: json.dumps(trained[key]) for key in TRAINING if isinstance(trained.get(key), int)}
     encoding = getattr(model, "encoding", "direct")
-    pixels = _PIXELS[encoding] if cfg["input_size"][0] == _RGB else _PIXELS[encoding].replace("RGB ", "")
+    pixels = _PIXELS["latency, one step" if by_step and encoding == "latency" else encoding]
+    if cfg["input_size"][0] != _RGB:
+        pixels = pixels.replace("RGB ", "")
     license = (not changed and cfg.get("license")) or "not stated"
     described |= {"encoding": json.dumps(encoding), "pixels": pixels, "license": license}
     if len(cfg.get("label_names") or ()) == model.num_classes:

@@ -140,7 +140,7 @@ def frames(images: NDArray[np.float32], encoding: str, timesteps: int) -> list[N
     """What the network sees in each time step, [B, C, H, W] each; rate encoding is given its spikes, as frames."""
     given = "frames" if encoding == "rate" else encoding
     channels = images.shape[2 if given == "frames" else 1]
-    x, repeat = encode(torch.from_numpy(images), given, timesteps, channels)
+    x, repeat = encode(torch.from_numpy(np.ascontiguousarray(images)), given, timesteps, channels)
     return [x.numpy()] * timesteps if repeat else [step.numpy() for step in x.chunk(timesteps)]
 
 

@@ -15,7 +15,7 @@ from zoo.neurons import SpikingNeuron
 from .assembly import Assembly, make_model
 from .encodings import input_shape
 from .half import stored_in_half
-from .int8 import Rounded, convolutions, quantised
+from .int8 import Rounded, quantised, spike_convolutions
 from .layouts import LAYOUTS, TIMESTEPS, folded, loop, states_of, step, unrolled, value_info, with_functions
 from .parts import Parts, needs_all_steps, neuron_layers, take_apart
 from .skeleton import DOMAIN
@@ -69,7 +69,7 @@ def build_graph(
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
     if half:
-        stored_in_half(g, convolutions(parts))
+        stored_in_half(g, {node.input[1]: None for node in spike_convolutions(parts)})
     return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
 
 

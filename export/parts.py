@@ -16,6 +16,9 @@ from .neurons import Dynamics, trace_neurons
 from .skeleton import Skeleton, inference_copy, trace_skeleton
 from .spikes import steep_spikes
 
+SPIKES = "spikes"
+"""A layer's are LAYER/spikes in a graph, their count spikes/LAYER."""
+
 
 class Parts(NamedTuple):
     """What every layout is made of."""
@@ -62,6 +65,8 @@ def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
         raise ZooError("cannot export a network without a classifier (num_classes 0): reset_classifier adds one")
     if isinstance(model, SpikingNetwork):
         _check_classifier(model)
+    if SPIKES in layers:
+        raise ZooError(f"cannot export a network with a neuron layer called {SPIKES!r}, as graphs call what it sends")
     if len({id(layer) for layer in layers.values()}) < len(layers):
         raise ZooError("cannot export a network that uses one neuron layer under two names: give each its own")
     return layers

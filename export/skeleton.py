@@ -86,7 +86,13 @@ def inference_copy(model: nn.Module) -> nn.Module:
     """A deep copy on the CPU, in float32 and evaluation mode; the network itself stays as it is.
 
     Where encoding draws random numbers, the copy takes the encoder's spikes, event frames [B, T, C, H, W].
+
+    Raises:
+        ZooError: a batch normalisation of it has no statistics of its own.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
+            raise ZooError(f"cannot export {name}: without running statistics, it depends on the rest of the batch")
     network: Any = copy.deepcopy(model).cpu().float().eval()
     if getattr(network, "encoding", "direct") == "rate":
         network.encoding = "frames"

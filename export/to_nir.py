@@ -68,7 +68,9 @@ def nir_graph(model: nn.Module, metadata: Mapping[str, str] | None = None) -> An
     """The `nir.NIRGraph` of a network; errors as for `to_nir`."""
     layers = neuron_layers(model)
     skeleton = trace_skeleton(inference_copy(model), list(layers), input_size(model), None)
-    return _Builder(_nir(), layers, skeleton, input_size(model)).graph(describe(model) | dict(metadata or {}))
+    return _Builder(_nir(), layers, skeleton, input_size(model)).graph(
+        describe(model, by_step=True) | dict(metadata or {})
+    )
 
 
 def _nir() -> Any:

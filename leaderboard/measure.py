@@ -3,12 +3,16 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 import zoo
 from export.benchmark import benchmark, read_graph
 from export.graph import PRECISIONS
 from export.images import load_images, normalise
 from export.int8.calibration import training_images
+from export.parts import input_size, network_input
 from export.timing import check_settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
@@ -31,10 +35,12 @@ def check_asked(precisions: Sequence[str], runs: int) -> None:
     """Say before long work, not after it, what cannot be measured.
 
     Raises:
-        ZooError: an unknown precision, or a number of runs that cannot be timed.
+        ZooError: an unknown precision, one twice, or a number of runs that cannot be timed.
     """
     if unknown := [precision for precision in precisions if precision not in PRECISIONS]:
         raise one_of("precision", unknown[0], PRECISIONS)
+    if len(set(precisions)) < len(precisions):
+        raise ZooError(f"a record has one graph of each precision, not of {' '.join(precisions)}")
     check_settings([1], [1], runs, 1)
 
 
@@ -82,16 +88,13 @@ def measure(
     if graph:
         found = [benchmark(source, **some._asdict(), runs=runs)]
     else:
-        found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
-        model = zoo.load(source)
-        gate = normalise(whole.images[:_GATE], *normalisation(model))
         with tempfile.TemporaryDirectory() as folder:
-            for precision in precisions:
-                file, scales = Path(folder) / f"{precision}.onnx", None
-                if precision == "int8":
-                    scales = training_images(model, dataset, data_dir, _CALIBRATION)
-                to_onnx(model, file, precision=precision, calibration=scales, images=gate)
-                found.append(benchmark(file, **some._asdict(), runs=runs))
+            # Before the whole test set, as what cannot be exported is said here.
+            graphs = [
+                _graph(source, Path(folder), precision, whole.images, dataset, data_dir) for precision in precisions
+            ]
+            found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
+            found += [benchmark(graph, **some._asdict(), runs=runs) for graph in graphs]
     first = found[0]
     chain = [ancestor._asdict() for ancestor in started_from(config)]
     record = {
@@ -102,6 +105,19 @@ def measure(
         "parts": found, **origin,
     }  # fmt: skip
     return seal(record)
+
+
+def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], dataset: str, data_dir: str | None) -> Path:
+    """A graph of a checkpoint in `folder`, verified on the first of these images."""
+    model, file, scales = zoo.load(source), folder / f"{precision}.onnx", None
+    if network_input(model) != input_size(model):
+        why = f"graphs of encoding {model.encoding!r} take a frame for each time step, and {dataset} has images"
+        raise ZooError(f"{why}: measure PyTorch alone, which is --precision without a value")
+    if precision == "int8":
+        scales = training_images(model, dataset, data_dir, _CALIBRATION)
+    gate = normalise(images[:_GATE], *normalisation(model))
+    to_onnx(model, file, precision=precision, calibration=scales, images=gate)
+    return file
 
 
 def said(result: Result) -> str:

@@ -12,7 +12,7 @@ from zoo.data import normalisation, normalise
 from zoo.data.folder import PREFIX
 from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command, shown
-from zoo.metrics.evaluation import evaluation_mode
+from zoo.metrics.evaluation import check_classes, evaluation_mode
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 
@@ -41,8 +41,7 @@ def predict(
     """
     files = list(map(str, [paths] if isinstance(paths, str | Path) else paths))
     cfg: dict[str, Any] = model.pretrained_cfg
-    if not model.num_classes:
-        raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
+    check_classes(model)
     prepare = Preparation(cfg)
     resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]

@@ -69,7 +69,8 @@ def awake(model):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
-    x = torch.randn(8, *model.pretrained_cfg["input_size"], dtype=next(model.parameters()).dtype)
+    steps = [model.timesteps] if model.encoding == "frames" else []
+    x = torch.randn(8, *steps, *model.pretrained_cfg["input_size"], dtype=next(model.parameters()).dtype)
     with torch.no_grad():
         model.train()(x)
         assert not torch.equal(*model.eval()(x[:2])), "the logits are the same for every image"

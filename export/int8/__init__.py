@@ -5,6 +5,6 @@ its weights from training images, `prove` shows on a copy that
 eight bits represent exactly that the graph computes what the float32 graph computes.
 """
 
-from .quantised import Rounded, convolutions, quantised
+from .quantised import Rounded, convolutions, quantised, spike_convolutions
 
-__all__ = ["Rounded", "convolutions", "quantised"]
+__all__ = ["Rounded", "convolutions", "quantised", "spike_convolutions"]

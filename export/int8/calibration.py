@@ -53,7 +53,7 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
         raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
     check_source(model, data)
     if is_file(data):
-        images = read_images(data)[0][:count]
+        images = read_images(data, count)[0]
     else:
         images = zoo.load_dataset(data, root, img_size=square_side(input_size(model))).train_images[:count].numpy()
     return network_inputs(model, images)

@@ -2,8 +2,8 @@
 
 A spike is 0 or 1, so a byte holds it, and sums of a few of them, without error: scale 1, zero point 0. A convolution
 over bytes multiplies them with weights of eight bits, a scale for each output channel, and gives its currents as bytes,
-with a scale and a zero point (`Rounded`). What is no convolution over whole numbers stays in float32: the stem, the
-classifier, membrane potentials, sums with a shortcut.
+with a scale and a zero point (`Rounded`). What is no convolution of maps over whole numbers stays in float32: the
+stem, the classifier, membrane potentials, sums with a shortcut.
 
 Time is folded into the batch, so that each convolution runs once. Its bytes are split into time steps before they
 become float32, which moves a quarter of the memory.
@@ -31,6 +31,7 @@ MOST = 128
 """Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
 without instructions of their own for it have."""
 _FAR = 2.0**60
+_OF_MAPS = 4
 
 
 class Rounded(NamedTuple):
@@ -61,19 +62,30 @@ def quantised(parts: Parts, layers: Mapping[str, SpikingNeuron], rounded: Mappin
 
 
 def convolutions(parts: Parts) -> dict[str, NodeProto]:
-    """The convolutions over whole numbers, by the names of their weights."""
-    found = {}
-    limits = dict[str, int]()
+    """The convolutions of maps over whole numbers, by the names of their weights.
+
+    Raises:
+        ZooError: one is used twice.
+    """
+    found = dict[str, NodeProto]()
+    for node in spike_convolutions(parts):
+        name = node.input[1]
+        if name in found:
+            raise ZooError(f"no int8: {name} is used twice in one forward, and its currents have one scale")
+        if len(parts.skeleton.piece.constants[name].dims) == _OF_MAPS:
+            found[name] = node
+    return found
+
+
+def spike_convolutions(parts: Parts) -> list[NodeProto]:
+    """The convolutions over whole numbers with weights of their own, of sequences, too."""
+    found, limits = [], dict[str, int]()
     for node in parts.skeleton.piece.nodes:
         limit = whole(node, limits)
         if limit is not None:
             limits[node.output[0]] = limit
         if node.op_type == "Conv" and node.input[0] in limits and node.input[1] in parts.skeleton.piece.constants:
-            if node.input[1] in found:
-                raise ZooError(
-                    f"no int8: {node.input[1]} is used twice in one forward, and its currents have one scale"
-                )
-            found[node.input[1]] = node
+            found.append(node)
     return found
 
 

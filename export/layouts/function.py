@@ -4,6 +4,8 @@ The second convolution is the normalisation of the first. Time is folded into th
 once. ONNX Runtime inlines the functions.
 """
 
+import itertools
+
 from onnx import FunctionProto, helper
 
 from ..assembly import Assembly, Piece, renamed
@@ -28,8 +30,9 @@ def with_functions(parts: Parts) -> tuple[Assembly, list[FunctionProto]]:
         function = _function(over_time(neurons, parts.timesteps), neurons.kind)
         key = function.SerializeToString(deterministic=True)
         if key not in functions:
-            same_kind = sum(other.name.split("_")[0] == neurons.kind for other in functions.values())
-            function.name = f"{neurons.kind}_{same_kind + 1}" if same_kind else neurons.kind
+            taken = {other.name for other in functions.values()}
+            numbered = (f"{neurons.kind}_{i}" for i in itertools.count(2))
+            function.name = next(name for name in itertools.chain([neurons.kind], numbered) if name not in taken)
             functions[key] = function
         names[out] = f"{layer}/spikes"
         kind = functions[key].name

@@ -43,6 +43,8 @@ def run(options: argparse.Namespace) -> None:
     if not found:
         raise one_of("row", options.row, sorted(board))
     (row,) = found
+    if Path(options.checkpoint or "").suffix == ".onnx":
+        raise ZooError(f"a row is measured again from its weights, and {options.checkpoint} is a graph: see --help")
     precisions = sorted({graph.precision for graph in row.graphs})
     check_asked(precisions, options.runs)
     if options.json:

@@ -315,6 +315,25 @@ def of_neurons(make, **kwargs):
     return net
 
 
+class Masked(SpikingNeuron):
+    """It chooses by a truth value, which a graph has as a constant."""
+
+    def __init__(self, timesteps, **others):
+        super().__init__(timesteps, **others)
+        self.register_buffer("all", torch.tensor(True))
+
+    def step(self, x_t, state=None):
+        u = x_t if state is None else 0.5 * state + x_t
+        s = self.surrogate.spike(torch.where(self.all, u, 0 * u) - self.threshold)
+        return s, u * (1 - s)
+
+
+def test_a_file_with_truth_values_is_verified(tmp_path):
+    net = of_neurons(Masked, timesteps=1)
+    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    assert export.verify(net, tmp_path / "x.onnx")["dyadic"]["identical"]
+
+
 @pytest.mark.slow
 def test_a_neuron_of_ones_own_is_traced_from_its_step(tmp_path):
     report = export.to_onnx(of_neurons(Adaptive, timesteps=2), tmp_path / "x.onnx")

@@ -65,6 +65,13 @@ def test_weights_are_rounded_and_nothing_else(right):
     assert np.array_equal(a, b)
 
 
+def test_a_convolution_that_runs_twice_is_stored_once():
+    net = network(timesteps=2)
+    net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
+    proto = build_graph(net, half=True)
+    assert len([t for t in halves(proto) if t.name.startswith("stages.0.1.conv")]) == 1
+
+
 @pytest.mark.parametrize("norm", ["bn", pytest.param("tebn", marks=pytest.mark.slow)])
 def test_only_convolutions_over_spikes_are_rounded(norm):
     net = zoo.create_model("ms_resnet18_w16", norm=norm, timesteps=1)  # its shortcuts read currents

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from test_export import network
+from torch import nn
 
 import export
 import export.__main__ as command
@@ -255,6 +256,35 @@ def test_a_weight_has_one_scale():
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
     with pytest.raises(ZooError, match=r"no int8: stages.0.1.conv2.weight is used twice"):
         calibrate(net, noise(net))
+
+
+class OfSequences(nn.Module):
+    """A convolution of positions in a row, as transformers have them, between neurons."""
+
+    def __init__(self, channels, timesteps):
+        super().__init__()
+        self.lif1, self.lif2 = LIF(timesteps), LIF(timesteps)
+        self.conv, self.bn = nn.Conv1d(channels, channels, 3, padding=1), nn.BatchNorm1d(channels)
+
+    def forward(self, x):
+        return self.lif2(self.bn(self.conv(self.lif1(2 * x.flatten(2))))).unflatten(2, x.shape[2:])
+
+
+def test_a_convolution_of_sequences_stays_in_float32(tmp_path):
+    net = network(timesteps=2)
+    net.stages[0][1] = OfSequences(net.stages[0][1].conv1.in_channels, 2).eval()
+    report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
+    assert report["verification"]["dyadic"]["identical"]
+    kinds = [node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node]
+    assert kinds.count("QLinearConv") == len(convolutions(take_apart(net, all_steps=True))) > 2
+    assert "stages.0.1.conv.weight" not in calibrate(net, noise(net))
+
+
+def test_no_more_calibration_images_are_read_than_asked_for(tmp_path, monkeypatch):
+    net = network()
+    np.save(tmp_path / "x.npy", np.zeros((9, 3, 16, 16), np.float32))
+    monkeypatch.setattr("export.images._LARGEST", 3 * 3 * 16 * 16 * 4 + 1)
+    assert len(training_images(net, str(tmp_path / "x.npy"), None, 3)) == 3
 
 
 def test_bad_input(tmp_path, monkeypatch):

@@ -92,6 +92,8 @@ def test_a_stream_is_driven_frame_by_frame(exact):
         assert np.array_equal(stream.step(images), steps[t])
     assert np.array_equal(stream.mean, steps.mean(0))
     assert np.array_equal(stream.run(images), stream.run(torch.from_numpy(images), 4))
+    mirrored = images[..., ::-1]
+    assert np.array_equal(stream.run(mirrored), stream.run(mirrored.copy()))
     stream.reset()
     assert np.array_equal(stream.step(torch.from_numpy(images)), steps[0])
     for frame, words in (
@@ -158,6 +160,43 @@ def test_functions_are_one_per_kind_of_neuron(exact):
     assert {f.name for f in build_graph(mixed, "function").functions} == {"LIF", "PLIF", "LIF_2"}
 
 
+class Learned_LIF(PLIF):  # noqa: N801 (such a name)
+    """A neuron of a user's own, whose layers differ."""
+
+
+class PLIF_2(PLIF):  # noqa: N801
+    """One that is called as a second function of PLIF."""
+
+
+@pytest.mark.parametrize("kind", ["plif", Learned_LIF, PLIF_2])
+def test_layers_with_numbers_of_their_own_pass_the_gate_as_functions(kind, tmp_path):
+    net = network("plif", timesteps=2) if kind == "plif" else of_neurons(kind)
+    with torch.no_grad():
+        for i, layer in enumerate(layer for layer in net.modules() if isinstance(layer, PLIF)):
+            layer.w += 0.1 * i
+    if kind is PLIF_2:
+        net.lif1 = PLIF(net.timesteps)
+        net.lif1.w.data += 1
+    report = export.to_onnx(net, tmp_path / "x.onnx", layout="function")
+    assert report["verification"]["dyadic"]["identical"]
+    names = [f.name for f in onnx.load(tmp_path / "x.onnx").functions]
+    assert len(set(names)) == len(names) == sum(isinstance(layer, PLIF) for layer in net.modules())
+
+
+def test_parallel_neurons_of_one_step_pass_the_gate_as_functions(tmp_path):
+    report = export.to_onnx(network("psn", timesteps=1), tmp_path / "x.onnx", layout="function")
+    assert report["verification"]["dyadic"]["identical"]
+
+
+@pytest.mark.parametrize("layout", ["flat", "step"])
+def test_a_step_of_latency_encoding_takes_spikes(layout):
+    net = network(timesteps=2, encoding="latency")
+    said = add_description(build_graph(net, layout), net)
+    pixels = {entry.key: entry.value for entry in said.metadata_props}["pixels"]
+    assert pixels in said.doc_string
+    assert pixels.startswith("the spikes 0 or 1 of a time step" if layout == "step" else "RGB pixels in 0 .. 255")
+
+
 def test_the_last_reset_is_not_computed_and_the_stem_runs_once():
     proto = build_graph(network(timesteps=3))
     assert sum(node.op_type == "HardSigmoid" for node in proto.graph.node) == 8 * 3 + 8 * 2  # spikes, resets
@@ -180,6 +219,14 @@ def test_a_steep_line_is_a_step(threshold):
 
 
 def test_what_has_no_meaning_is_refused():
+    net = network(timesteps=1)
+    net.spikes, net.lif1 = net.lif1, nn.Identity()
+    with pytest.raises(ZooError, match="a neuron layer called 'spikes', as graphs call what it sends"):
+        build_graph(net)
+    net = network(timesteps=1)
+    net.bn1 = nn.BatchNorm2d(net.bn1.num_features, track_running_stats=False)
+    with pytest.raises(ZooError, match="cannot export bn1: without running statistics"):
+        build_graph(net)
     for layout in ("step", "loop"):
         with pytest.raises(ZooError, match=f"no layout '{layout}' for psn neurons, which take all steps at once"):
             build_graph(network("psn"), layout)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+import zoo
 from leaderboard.__main__ import main
 from leaderboard.collect import load_results, rows
 from leaderboard.records import read_record
@@ -115,6 +116,7 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
         main(["measure", "run", "--limit", "-1"])
     for words, said in (  # before the test set is gone through
         (["--precision", "bogus"], r"unknown precision 'bogus' \(known: fp32, fp16, int8\)"),
+        (["--precision", "fp32", "fp32"], "a record has one graph of each precision, not of fp32 fp32"),
         (["--runs", "0"], r"runs must lie in 1\.\.1000000"),
         (["--out", "run/result.json"], "cannot write"),
     ):
@@ -124,6 +126,25 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
                 main(["measure", "run", *words])
     with pytest.raises(ZooError, match=r"unknown row 'svgg9'.*known: digits/svgg9_w16\.mine"):
         main(["verify", "svgg9", "--results", "results"])
+    with pytest.raises(ZooError, match=r"from its weights, and x\.onnx is a graph"):
+        main(["verify", NAME, "--results", "results", "--checkpoint", "x.onnx"])
+
+
+def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = zoo.create_model("svgg11_w8", timesteps=1, encoding="rate")
+    zoo.save_checkpoint(
+        tmp_path / "run", model, tag="x", data_cfg={"num_classes": 10, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    )
+    how = ["measure", str(tmp_path / "run"), "--dataset", "digits", "--limit", "8", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("leaderboard.measure.validate", None)
+        with pytest.raises(ZooError, match=r"encoding 'rate' take a frame .*--precision without a value"):
+            main(how)
+    main([*how, "--precision"])
+    (file,) = (tmp_path / "out").rglob("*.json")
+    assert [part["kind"] for part in json.loads(file.read_text())["parts"]] == ["accuracy"]
 
 
 @pytest.mark.parametrize(

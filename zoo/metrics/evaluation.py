@@ -39,8 +39,8 @@ def evaluate(
 
     Args:
         images: uint8 pixels [N, C, H, W]; floating-point ones are taken as normalised, with a warning where they cannot
-            be. A tensor, or an array of NumPy's.
-        labels: classes [N], integers.
+            be; frames [N, T, C, H, W] are taken as they are. A tensor, or an array of NumPy's.
+        labels: classes [N], integers from 0 on.
         mean, std: of the pixels' channels, in units of 255; by default those of the network.
 
     Returns:
@@ -50,11 +50,17 @@ def evaluate(
         `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
 
     Raises:
-        ZooError: there are no images, or not a label for each; they have other channels than the network's; the network
-            has no spiking neurons, no mean and std of its own, or its logits are not one row an image.
+        ZooError: there are no images, or not a label for each, or one beyond the classes; they have other channels than
+            the network's; the network has no classes, no spiking neurons, no mean and std of its own, or its logits are
+            not one row an image; a batch size below 1.
     """
-    images, labels = (torch.as_tensor(v) if isinstance(v, np.ndarray) else v for v in (images, labels))
+    images, labels = (
+        torch.as_tensor(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in (images, labels)
+    )
     _check_data(images, labels)
+    check_classes(model)
+    if batch_size < 1:
+        raise ZooError(f"batch_size must be 1 or more, not {batch_size}")
     if mean is None or std is None:
         if not hasattr(model, "pretrained_cfg"):
             raise ZooError(f"this {type(model).__name__} knows no mean and std of its pixels: give both")
@@ -66,7 +72,7 @@ def evaluate(
             stacklevel=3,  # past no_grad
         )
     parameter = next(model.parameters())
-    top1 = top5 = 0
+    top1, top5, last, frames = 0, 0, int(labels.max()), getattr(model, "encoding", "direct") == "frames"
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
     with (
@@ -79,11 +85,14 @@ def evaluate(
         torch.manual_seed(0)
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
-            batch = normalise(images[start : start + batch_size].to(parameter.device), mean, std).to(parameter.dtype)
+            batch = images[start : start + batch_size].to(parameter.device)
+            batch = (batch if frames else normalise(batch, mean, std)).to(parameter.dtype)
             target = labels[start : start + batch_size].to(parameter.device, torch.int64)
             logits = model(batch).float()
             if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
                 raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
+            if last >= logits.shape[1]:
+                raise ZooError(f"a label is {last}, and the network has {logits.shape[1]} classes, from 0 on")
             best = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
             ranked = best == target[:, None]
             top1 += int(ranked[:, 0].sum())
@@ -106,6 +115,14 @@ def _check_data(images: Any, labels: Any) -> None:
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         kind = str(labels.dtype).removeprefix("torch.")
         raise ZooError(f"{len(images)} images need integer labels [{len(images)}], not {kind} {list(labels.shape)}")
+    if labels.min() < 0:
+        raise ZooError(f"labels are classes from 0 on, and one is {int(labels.min())}")
+
+
+def check_classes(model: nn.Module) -> None:
+    """Raise ZooError for a network that tells that it has no classes."""
+    if getattr(model, "num_classes", None) == 0:
+        raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
 
 
 @contextlib.contextmanager

@@ -286,6 +286,27 @@ def test_labels_that_do_not_fit_are_named():
         evaluate(model, [images], torch.zeros(2), (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ZooError, match="TwoLayers knows no mean and std"):
         evaluate(TwoLayers(), images, torch.zeros(2, dtype=torch.long))
+    for label, words in ((10, r"a label is 10, and the network has 10 classes"), (-100, "one is -100")):
+        with pytest.raises(ZooError, match=words):
+            evaluate(model, images, torch.tensor([0, label]), (0.5,) * 3, (0.5,) * 3)
+    for batch_size in (0, -1):
+        with pytest.raises(ZooError, match=f"batch_size must be 1 or more, not {batch_size}"):
+            evaluate(model, images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3, batch_size=batch_size)
+    with pytest.raises(ZooError, match=r"no classes \(num_classes 0\)"):
+        evaluate(tiny(num_classes=0), images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("timesteps", [2, 3])
+def test_frames_are_taken_as_they_are_in_any_type(timesteps):
+    """Though three time steps look like three channels."""
+    model = awake(zoo.create_model("sresnet19_w16", timesteps=timesteps, encoding="frames"))
+    frames = torch.randint(2, (4, timesteps, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(4)
+    found = [evaluate(model, x, labels) for x in (frames, frames.float(), frames.numpy()[..., ::-1][..., ::-1])]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["loss"] == pytest.approx(
+        nn.functional.cross_entropy(model(frames.float()), labels).item(), rel=1e-5
+    )
 
 
 class Shared(nn.Module):
