@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
 from .checkpoint import ARCHITECTURES, CONFIG, WEIGHT_SOURCES, Checkpoint, read_checkpoint
 from .checkpoint.weights import network_digest
-from .errors import ZooError, one_line, one_of
+from .errors import ZooError, one_line, one_of, quoted
 from .hub.published import no_weights, published
 from .network import SpikingNetwork
 from .scaling import NONE
@@ -67,6 +68,8 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
     Raises:
         ZooError: see `load`.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ZooError(f"load takes a name or a path, not {quoted(source)}")
     if not isinstance(source, str):
         return read_checkpoint(os.fspath(source))
     kind, colon, place = source.partition(":")
@@ -132,7 +135,10 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
     config = checkpoint.config
     now = {"num_classes": model.num_classes} | model.model_args
     then = {"num_classes": config["num_classes"]} | config["model_args"]
-    if all(now[key] == then.get(key, now[key]) for key in now.keys() - _FREE):
+    if now.keys() - then.keys() - _FREE:  # what the file leaves out is what its network has by itself
+        with torch.device("meta"):
+            then = timm.create_model(config["architecture"], **config["model_args"]).model_args | then
+    if all(now[key] == then.get(key) for key in now.keys() - _FREE):
         model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
         model.loaded_digest = network_digest(model)
     else:  # and is not what that tag stands for

@@ -334,6 +334,10 @@ class SpikingNetwork(nn.Module):
         """stage(x), checkpointed if that is on."""
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
+        return self._checkpointed(stage, x)
+
+    @torch.compiler.disable  # its tracing knows no contexts
+    def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
         notes: dict[KeptFactor, Tensor] = {}
         contexts = lambda: (_noting(stage, notes), _repeating(stage, notes))  # noqa: E731
         out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)

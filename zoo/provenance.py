@@ -17,7 +17,7 @@ from .plugins import loaded_plugins
 
 _LONGEST = 8000
 _ROOT = Path(__file__).resolve().parent.parent
-_FOLDER = "folder:"  # in front of the folder of a data set
+_FOLDERS = ("folder:", "local-dir:")  # in front of the folder of a data set, of a checkpoint
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
@@ -55,13 +55,14 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """A path out of the working directory, also as --option=PATH or folder:PATH, cut to its last part; other words as
-    they are.
+    """A path out of the working directory, also as --option=PATH, folder:PATH or local-dir:PATH, cut to its last part;
+    other words as they are.
 
     Where somebody keeps files is no part of a result.
     """
     option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    kind, value = (_FOLDER, value.removeprefix(_FOLDER)) if value.startswith(_FOLDER) else ("", value)
+    kind = next((kind for kind in _FOLDERS if value.startswith(kind)), "")
+    value = value.removeprefix(kind)
     outside = os.path.isabs(value) or value.startswith(("~", ".."))
     return f"{option}{sign}{kind}{Path(value).name}" if outside else word
 

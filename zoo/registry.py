@@ -91,7 +91,9 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         if isinstance(cfg := kwargs.get(key), dict) and cfg.get("source") != "local-dir":
             files[f"{key}'s file"] = cfg.get("file")
     for key, file in files.items():
-        if file and not (Path(file).suffix == ".safetensors" and Path(file).is_file()):
+        if file and not (
+            isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
+        ):
             raise ZooError(f"{key} takes a .safetensors file, and {str(file)!r} is none")
     try:
         model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import awake, run_code
+from conftest import awake, run_code, tiny
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn import functional as F
@@ -387,6 +387,29 @@ def test_compiles_into_one_graph(name):
         F.cross_entropy(logits, torch.arange(len(x))).backward()
     for p, q in zip(copied.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["none", {"name": "channel", "every": 2, "average": 0.5}])
+def test_compiled_and_checkpointed_it_is_the_same(scaling):
+    torch._dynamo.reset()
+    model = tiny(scaling=scaling).train()
+    copied, x = copy.deepcopy(model), images()
+    copied.set_grad_checkpointing()
+    compiled = torch.compile(copied, backend="eager")
+    for _ in range(2):
+        for network in (compiled, model):
+            network.zero_grad()
+            loss(network, x).backward()
+        for p, q in zip(copied.parameters(), model.parameters(), strict=True):
+            assert torch.equal(p.grad, q.grad)
+    for p, q in zip(copied.buffers(), model.buffers(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_it_says_what_it_is_without_its_numbers():
+    with torch.device("meta"):
+        assert "decay=?, reset=hard" in repr(tiny(neuron="plif"))
+    assert "decay=0.5, reset=hard" in repr(tiny(neuron="plif"))
 
 
 @pytest.mark.slow

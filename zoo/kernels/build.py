@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import ZooError, one_line, shown
+from ..files import user_path
 
 _SOURCE = Path(__file__).with_name("lif.cpp")
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
@@ -119,7 +120,7 @@ def _cache_folder() -> Path:
     """SNNZOO_CACHE, else the user's cache folder; where it cannot be written, a folder for this process alone."""
     try:
         root = os.environ.get("SNNZOO_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(root) / "snn-zoo" / "kernels"
+        folder = user_path(root) / "snn-zoo" / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder

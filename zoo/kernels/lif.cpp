@@ -249,7 +249,8 @@ void statistics(const Args& a, const Branch& b) {
   for (int64_t c = 0; c < a.channels; ++c) {
     const double d = sum.of(c) / n;
     static_cast<A*>(b.mean)[c] = A(first[c] + d);
-    static_cast<A*>(b.var)[c] = A(std::max(0.0, square.of(c) / n - d * d));
+    const double v = square.of(c) / n - d * d;
+    static_cast<A*>(b.var)[c] = A(v < 0 ? 0.0 : v);  // and not std::max, which gives 0 for NaN
   }
 }
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
 from ..kernels import asked_kernel, list_kernels
+from ..kernels.spec import wide
 from ..specs import check_positive, check_timesteps
 from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step
@@ -74,7 +75,7 @@ class SpikingNeuron(nn.Module):
         data.
 
         Args:
-            x: [T*B, ...], or [B, ...] with `repeat`; membranes are float32 at least, whatever its dtype.
+            x: [T*B, ...], or [B, ...] with `repeat`. Membranes are float32 at least, whatever its dtype, spikes of it.
             norm: normalisation of `x`, None for none.
             shortcut: a second summand [T*B, ...], in the shape of the spikes.
             shortcut_norm: its normalisation, None for none.
@@ -115,10 +116,10 @@ class SpikingNeuron(nn.Module):
     def _run(self, currents: Tensor, step: Callable[..., Any] | None = None) -> Tensor:
         """Spikes [T*B, ...] of currents [T*B, ...], in plain PyTorch, by `step` or by default that of the class."""
         state, spikes = None, []
-        for x_t in unfold_steps(currents, self.timesteps).unbind(0):
+        for x_t in unfold_steps(currents.to(wide(currents.dtype)), self.timesteps).unbind(0):
             s, state = (self.step if step is None else step)(x_t, state)
             spikes.append(s)
-        return torch.cat(spikes)
+        return torch.cat(spikes).to(currents.dtype)
 
     def _run_fused(self, kernel: str, *current: Any) -> Tensor:
         raise NotImplementedError  # a class with fused kernels has its own

@@ -122,8 +122,9 @@ class LIF(SpikingNeuron):
         return s.to(x_t.dtype), v
 
     def extra_repr(self) -> str:
-        decay, reset = torch.as_tensor(self.decay).item(), "soft" if self.soft_reset else "hard"
-        own = f"decay={decay:g}, reset={reset}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
+        decay, reset = torch.as_tensor(self.decay), "soft" if self.soft_reset else "hard"
+        own = "decay=?, " if decay.is_meta else f"decay={decay.item():g}, "
+        own += f"reset={reset}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
         return f"{own}, {super().extra_repr()}"
 
 

@@ -32,8 +32,9 @@ Which layers have a scaling is the network's to say (`SpikingNetwork.assign_scal
 
 from .layers import PostSpikes, ScaledLayer, SpikingConv2d, SpikingLinear, compact
 from .operators import KeptFactor
+from .own import register_scaling
 from .rules import CONTROLS, PRESETS, Rule, Spikes
-from .spec import NONE, Scaling, list_scalings, register_scaling, resolve_scaling, unregistered_rule
+from .spec import NONE, Scaling, list_scalings, resolve_scaling, unregistered_rule
 
 __all__ = [
     "CONTROLS",

@@ -1,7 +1,7 @@
 """The keyword `scaling`: a rule of the family with its numbers, and how it is made cheaper than exact."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..plugins import check_new
 from ..specs import check_integer, check_number, split_spec
 from . import rules
-from .rules import CONTROLS, LOCALITIES, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
+from .rules import CONTROLS, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
 
 NONE = "none"
 """How model arguments spell None: timm drops keywords that are None, and a `_gs` model would fall back to its rule."""
@@ -117,31 +116,6 @@ class Scaling(NamedTuple):
         factor = self.shaped(self.factor(pre, message, operator, error.dtype), error.shape)
         scaled = (error * factor).to(error.dtype)
         return widened(rules.folded(operator, pre, scaled)), scaled if self.preset.locality == "error_down" else None
-
-
-def register_scaling(
-    name: str, locality: str = "weight", window: bool = False
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator: make `factor(spikes, alpha)` a preset under a name, to be used like ours; see `zoo.scaling.Rule`.
-
-    Raises:
-        ZooError: no name, one that is taken, or an unknown locality.
-    """
-    if not isinstance(name, str):
-        raise ZooError(f'register_scaling takes a name first, @zoo.register_scaling("my_rule"), not {name!r}')
-    before = PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(name)
-    check_new("scaling", name, before)
-    if locality not in LOCALITIES:
-        raise one_of("locality", locality, LOCALITIES)
-
-    def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        check_new("scaling", name, before, factor)
-        if not callable(factor):
-            raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
-        PRESETS[name] = Rule(factor, locality, window, rank=window)
-        return factor
-
-    return register
 
 
 def list_scalings() -> list[str]:

@@ -88,6 +88,20 @@ def test_another_class_count_channels_or_timesteps(folder):
     assert torch.allclose(model.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
 
 
+def test_what_a_file_leaves_out_is_what_its_network_has_by_itself(folder, tmp_path):
+    """Its weights with another neuron are another network, though the file names none."""
+    shutil.copytree(folder, tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("neuron", "norm", "encoding"):
+        config["model_args"].pop(key, None)
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config))
+    assert zoo.load(tmp_path / "x").weights_sha256
+    assert zoo.load(tmp_path / "x", norm="bn", encoding="direct").weights_sha256
+    changed = zoo.load(tmp_path / "x", neuron={"name": "lif", "decay": 0.9})
+    assert changed.weights_sha256 is None
+    assert "tag" not in changed.pretrained_cfg
+
+
 def rewrite(folder, change):
     """Change the weights and pin the new hash, as somebody who tampers knowingly would."""
     tensors = safetensors.torch.load((folder / "model.safetensors").read_bytes())  # load_file maps what is rewritten
@@ -377,6 +391,9 @@ def test_an_overlay_changes_the_configuration_and_not_the_weights():
         ("folder:/home/alice/flowers", "folder:flowers"),
         ("--dataset=folder:~/flowers/", "--dataset=folder:flowers"),
         ("folder:data/flowers", "folder:data/flowers"),
+        ("local-dir:/home/alice/run", "local-dir:run"),
+        ("--init=local-dir:~/run", "--init=local-dir:run"),
+        ("local-dir:runs/x", "local-dir:runs/x"),
         ("--lr=0.1", "--lr=0.1"),
         ("{name: channel}", "{name: channel}"),
     ],

@@ -56,6 +56,20 @@ def run(lif, x, weight, **current):
     return spikes.detach(), torch.autograd.grad((spikes * weight).sum(), leaves)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_statistics_of_what_is_not_finite_are_not(value):
+    x = torch.randn(4, 2, 3, 3)
+    x[0, 0, 0, 0] = value
+    found = []
+    for lif in pair("lif", "triangle", 2):
+        norm = nn.BatchNorm2d(2)
+        nn.init.constant_(norm.weight, -1)
+        found.append((lif(x, norm=norm), norm.running_var))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+    assert found[0][1].isnan().tolist() == [True, False]
+
+
 def close(got, expected, tolerance):
     """Equal to `tolerance` of the largest finite value, and NaN at the same places."""
     scale = max(1.0, float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 1.0)

@@ -37,6 +37,15 @@ class Leaky(zoo.SpikingNeuron):
         return s, u * (1 - s.detach())
 
 
+@pytest.mark.parametrize("kernel", ["auto", "reference"])
+def test_membranes_are_float32_at_least(kernel):
+    """Spikes are those of the built-in neurons on the same bfloat16 currents, and in their type."""
+    currents = torch.randn(16 * 8, 64).bfloat16()
+    mine, ours = Leaky(16, leak=0.1), LIF(16, decay=0.9, kernel=kernel)
+    assert torch.equal(mine(currents), ours(currents))
+    assert mine(currents).dtype == torch.bfloat16
+
+
 def gradients(model, x):
     model(x).square().sum().backward()
     return [p.grad for p in model.parameters()]

@@ -12,9 +12,10 @@ from zoo.errors import ZooError
 from zoo.scaling import rules
 from zoo.scaling.layers import PostSpikes, SpikingConv2d
 from zoo.scaling.operators import Geometry, weight_gradient
+from zoo.scaling.own import register_scaling
 from zoo.scaling.rules import PRESETS as RULES
 from zoo.scaling.rules import window_terms
-from zoo.scaling.spec import Scaling, list_scalings, register_scaling, resolve_scaling
+from zoo.scaling.spec import Scaling, list_scalings, resolve_scaling
 
 
 def run(rule, kind, pre, post, error):
@@ -188,6 +189,24 @@ def test_a_rule_of_ones_own():
             register_scaling(half)
     finally:
         del RULES["half"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (lambda spikes, alpha: spikes.nosuch, "fails on spikes of shape .*AttributeError: .*nosuch"),
+        (lambda spikes, alpha: spikes.pre, r"not a factor of shape \[2, 3, 3, 3, 3\]"),
+        (lambda spikes, alpha: None, "gives None"),
+        (
+            lambda spikes, alpha: spikes.pre.sum() / spikes.pre.sum() + torch.ones(2, 3, 3, 3, 3),
+            "a layer without spikes .* not finite",
+        ),
+    ],
+)
+def test_a_rule_is_tried_when_it_is_registered(rule, words):
+    with pytest.raises(ZooError, match=words):
+        register_scaling("tried")(rule)
+    assert "tried" not in RULES
 
 
 @pytest.mark.parametrize(
