@@ -19,6 +19,7 @@ from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.processes import pick_device
 from recipes.validate import validate
 from zoo.data import normalisation
+from zoo.data.folder import check_folder
 from zoo.errors import ZooError, one_of
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
@@ -78,9 +79,11 @@ def measure(
     origin = provenance(gpu=graph is None and pick_device(device).type == "cuda")
     run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}
-    dataset = dataset or (config.get("recipe") or {}).get("dataset")
-    if not isinstance(dataset, str) or not dataset:
-        raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
+    if not dataset:
+        dataset = (config.get("recipe") or {}).get("dataset")
+        if not isinstance(dataset, str) or not dataset:
+            raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
+        check_folder(dataset, "--dataset")
     whole = load_images(dataset, data_dir, None, graph.input_size if graph else config["pretrained_cfg"]["input_size"])
     if whole.dataset is None or whole.labels is None:
         raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")

@@ -23,10 +23,13 @@ from zoo.provenance import without_folders
 from zoo.specs import MOST_TIMESTEPS, check_number
 
 from .augment import AUTO_AUGMENTS
+from .state import has_state
 
 SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
 """In timm's words."""
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
+RECIPE = "recipe.yaml"
+"""The file of a run directory that says what was asked for."""
 _HERE = Path(__file__).resolve().parent
 Spec = str | dict[str, Any] | None
 Files = str | list[str] | None
@@ -294,7 +297,7 @@ def _checked(key: dataclasses.Field[Any], value: Any) -> Any:
             raise ZooError(f"recipe key {name} takes a number, not {quoted(value)}") from None
     if wanted == "float" and type(value) is int and abs(value) <= _MOST:  # a larger one is out of range, or of float's
         value = float(value)
-    if wanted == "str" and isinstance(value, bool):  # ... and off as false
+    if wanted == "str" and isinstance(value, bool) and limits["choices"]:  # ... and off as false
         value = "on" if value else "off"
     if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
         raise ZooError(f"recipe key {name} takes {_MEANING[wanted]}, not {quoted(value)}")
@@ -333,6 +336,8 @@ def load_recipe(path: str | None, overrides: dict[str, Any] | None = None) -> Re
         values = read_yaml(file) or {}
         if not isinstance(values, dict):
             raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
+        if file.name == RECIPE and has_state(file.parent):
+            values["out"] = str(file.parent)  # of a run, which may have moved
     check_keys(values)
     return Recipe(**{**values, **(overrides or {})})
 

@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 from zoo.errors import ZooError, out_of_memory
 from zoo.network import SpikingNetwork
 
-from .config import Recipe, list_recipes
+from .config import RECIPE, Recipe, list_recipes
 from .late import Late
 from .occupied import alone_in
 from .state import has_state
@@ -224,7 +224,7 @@ def run_directory(out: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_trace(out: Path, fresh: list[Path]) -> Iterator[None]:
     """Take back what a run has written into `out` if it ends before its first training state is saved."""
-    ours = [file for name in ("recipe.yaml", "summary.csv") if not (file := out / name).exists()]
+    ours = [file for name in (RECIPE, "summary.csv") if not (file := out / name).exists()]
     try:
         yield
     except BaseException:

@@ -10,7 +10,7 @@ from zoo.errors import ZooError
 from zoo.files import atomic_write, dump_yaml, read_json
 from zoo.plugins import loaded_plugins, warn_of_changes
 
-from .config import AT_THE_END, DEFAULTS, PLACE, Recipe
+from .config import AT_THE_END, DEFAULTS, PLACE, RECIPE, Recipe
 from .state import has_state, last_state
 
 RESULT = "result.json"
@@ -96,4 +96,4 @@ def write_recipe(out: Path, recipe: Recipe, saved: dict[str, Any] | None) -> Non
     for key, value in changed.items():
         print(f"{out} was started with {key} = {value!r}: from now on {getattr(recipe, key)!r}", file=sys.stderr)
     if changed or not saved:
-        atomic_write(out / "recipe.yaml", dump_yaml(recipe.to_dict()))
+        atomic_write(out / RECIPE, dump_yaml(recipe.to_dict()))

@@ -76,9 +76,19 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
         self.register("type", int, _integer)
         self.register("type", float, _number)
+        self.register("action", None, _Store)
 
     def error(self, message: str) -> NoReturn:
         raise ZooError(f"{message} (see {self.prog} --help)")
+
+
+class _Store(argparse.Action):
+    """What argparse does by itself, but that an option of several values may be given several times."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before: Any = getattr(namespace, self.dest, None)
+        again = option_string is not None and isinstance(values, list) and before is not self.default
+        setattr(namespace, self.dest, [*before, *values] if again else values)
 
 
 def _integer(text: str) -> int:

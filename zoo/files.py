@@ -307,11 +307,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+_FLOAT = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9]+[eE][-+]?[0-9]+$"  # as JSON has them, too
+_NO_NUMBER = r"[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -319,6 +316,10 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+for _kind in (_Loader, _Dumper):  # what one reads as a number, the other writes in quotes where it is text
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"{_FLOAT}|{_NO_NUMBER}"), list("-+0123456789."))
 
 
 def dump_yaml(value: Any) -> str:

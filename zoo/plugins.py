@@ -8,7 +8,9 @@ import argparse
 import os
 import re
 import sys
+import traceback
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -19,6 +21,8 @@ from .files import sha256_of, user_path
 _LOADED: dict[Path, dict[str, str]] = {}
 # What a recipe says for "as the architecture has it" and for "none of them".
 _RESERVED = ("model", "none")
+# Of the project, which a checkout has in the working directory.
+_PACKAGES = ("zoo", "recipes", "export", "leaderboard")
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
@@ -35,17 +39,44 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         raise ZooError(f"cannot read the plugin {path}: {error.strerror}") from error
     if source is None:
-        raise ZooError(f"no such plugin: {path} (a Python file that registers networks, neurons, rules ... of yours)")
+        what = "a Python file that registers networks, neurons, rules ... of yours"
+        raise ZooError(f"no such plugin: {path} ({what}); --plugin FILE says where it is")
     # Named after its place, too: two plugins may share a file name.
     name = f"zoo_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{sha256_of(str(file).encode())[:8]}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(file)
+    before = set(sys.modules)
     try:  # from the very bytes whose sha256 is recorded, and without a __pycache__ in the user's folder
         exec(compile(source, str(file), "exec"), vars(module))
+        _check_whole(file, sys.modules.keys() - before)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise error if isinstance(error, ZooError) else ZooError(f"plugin {path} fails: {error!r}") from error
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(f"plugin {path} fails{at_line(error, str(file))}: {error!r}") from error
     _LOADED[file] = {"file": file.name, "sha256": sha256_of(source)}
+
+
+def _check_whole(file: Path, imported: Iterable[str]) -> None:
+    """Raise ZooError if a plugin needs files beside it or in the working directory, which no record would name, and
+    which are found from some working directories alone."""
+    folders = {file.parent, Path.cwd()}
+    for name in imported:
+        source = getattr(sys.modules[name], "__file__", None)
+        if "." in name or name in _PACKAGES or not source:
+            continue
+        place = Path(source).resolve()
+        if (place.parent.parent if place.name == "__init__.py" else place.parent) in folders:
+            whole = "a plugin is one file, or results would not tell what made them"
+            raise ZooError(f"plugin {file.name} imports {place.name} of {place.parent}: {whole}; put both into one")
+
+
+def at_line(error: BaseException, file: str | None) -> str:
+    """Where in a file of somebody's own an error comes from, " in line N"; "" if it comes from elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f" in line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def loaded_plugins() -> list[dict[str, str]] | None:
@@ -98,13 +129,17 @@ def absent(recorded: list[dict[str, str]] | None) -> str:
 
 def warn_of_changes(recorded: list[dict[str, str]] | None, origin: str) -> None:
     """Warn, in one line each, of loaded plugins that are not what `origin` was made with."""
+    for file, was, now in changes_since(recorded):
+        changed = f"the plugin {file} has changed since {origin} was made with it"
+        warnings.warn(f"{changed} (sha256 {was}, now {now})", stacklevel=2)
+
+
+def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str, str]]:
+    """The recorded plugins that are loaded with another content: file, and how its sha256 begins, then and now."""
     hashes = {plugin["sha256"] for plugin in _LOADED.values()}
-    names = {plugin["file"]: plugin["sha256"] for plugin in _LOADED.values()}
-    for plugin in recorded or []:
-        if plugin["sha256"] not in hashes and plugin["file"] in names:
-            was, now = plugin["sha256"][:12], names[plugin["file"]][:12]
-            changed = f"the plugin {plugin['file']} has changed since {origin} was made with it"
-            warnings.warn(f"{changed} (sha256 {was}..., now {now}...)", stacklevel=2)
+    now = {plugin["file"]: plugin["sha256"] for plugin in _LOADED.values()}
+    changed = [p for p in recorded or [] if p["sha256"] not in hashes and p["file"] in now]
+    return [(p["file"], f"{p['sha256'][:12]}...", f"{now[p['file']][:12]}...") for p in changed]
 
 
 def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
@@ -131,10 +166,10 @@ def same_part(before: Any, now: Any) -> bool:
     named = all(isinstance(part, FunctionType | type) for part in (before, now)) and type(before) is type(now)
     if not named or before.__qualname__ != now.__qualname__:
         return False
-    return bool(before.__module__ == now.__module__ or (_file(before) and _file(before) == _file(now)))
+    return bool(before.__module__ == now.__module__ or (file_of(before) and file_of(before) == file_of(now)))
 
 
-def _file(part: Any) -> str | None:
+def file_of(part: Any) -> str | None:
     """Where a function, or the functions of a class, were written."""
-    functions = [part, *vars(part).values()]
+    functions = [part, *getattr(part, "__dict__", {}).values()]
     return next((f.__code__.co_filename for f in functions if isinstance(f, FunctionType)), None)

@@ -1,6 +1,7 @@
 """One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,8 +30,8 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
         ZooError: the name is already one of timm's or the zoo's.
     """
     name = entrypoint.__name__
-    if not name.isidentifier():
-        raise ZooError(f"{name!r} is no name for a network: take letters, digits and _")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):  # as records have it
+        raise ZooError(f"{name!r} is no name for a network: take letters of a to z, digits and _, up to 100")
     if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
     if name in ARCHITECTURES and not _same_file(timm.models.model_entrypoint(name), entrypoint):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import zoo
+from zoo.data.folder import check_folder
 from zoo.data.images import square_side
 from zoo.errors import ZooError
 
@@ -48,9 +49,11 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
     """
     if count < 1:
         raise ZooError(f"--calibration-images must be 1 or more, not {count}")
-    data = data or (getattr(model, "training_args", None) or {}).get("dataset")
     if data is None:
-        raise ZooError("int8 needs training images, and this network tells no data set: name one with --calibration")
+        data = (getattr(model, "training_args", None) or {}).get("dataset")
+        if data is None:
+            raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
+        check_folder(data, "--calibration")
     check_source(model, data)
     if is_file(data):
         images = read_images(data, count)[0]

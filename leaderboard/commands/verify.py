@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from zoo.data import list_datasets
 from zoo.errors import ZooError, one_of
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
@@ -49,8 +50,10 @@ def run(options: argparse.Namespace) -> None:
     check_asked(precisions, options.runs)
     if options.json:
         check_writable(options.json)
+    # A folder's name does not tell where it is; its network does.
+    known = row.dataset if row.dataset in list_datasets() else None
     result = measure(
-        options.checkpoint or row.name, options.dataset or row.dataset, options.data_dir, precisions=precisions,
+        options.checkpoint or row.name, options.dataset or known, options.data_dir, precisions=precisions,
         runs=options.runs, batch_size=options.batch_size, device=options.device,
     )  # fmt: skip
     if options.json:
@@ -58,6 +61,8 @@ def run(options: argparse.Namespace) -> None:
     if name_of(result) != row.name or not (before := row_of(results, result["weights_sha256"], row.dataset)):
         weights = f"{name_of(result)} with weights {result['weights_sha256'][:12]}..."
         raise ZooError(f"this is {weights}, which is not in {row.path}: --checkpoint names where the row's weights are")
+    if result["dataset"] != row.dataset:
+        raise ZooError(f"{row.path} is of {row.dataset}, and this of {result['dataset']}: --dataset names the row's")
     if before.images != result["images"]:
         raise ZooError(f"{row.path} is of {before.images} test images, here are {result['images']}")
     lines = compare(before, measured(result))

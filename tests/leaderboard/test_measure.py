@@ -143,6 +143,11 @@ def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
         with pytest.raises(ZooError, match=r"encoding 'rate' take a frame .*--precision without a value"):
             main(how)
     main([*how, "--precision"])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["recipe"] = {"dataset": "folder:gone"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ZooError, match=r"trained on folder:gone, which is not here: --dataset folder:DIR says where"):
+        main(["measure", str(tmp_path / "run")])
     (file,) = (tmp_path / "out").rglob("*.json")
     assert [part["kind"] for part in json.loads(file.read_text())["parts"]] == ["accuracy"]
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from recipes.studies.ablation.differences import Difference, differences, holm, 
 from recipes.studies.ablation.page import render, setting
 from recipes.studies.ablation.plan import PLANS, load_plan
 from recipes.studies.scaling_cost import scaling_cost
+from zoo import plugins
 from zoo.errors import ZooError
 
 PLAN = {
@@ -198,8 +200,27 @@ def test_pairs_are_of_the_same_images(tmp_path):
     fill(plan, numbers, numbers)
     file = plan.folder / "window.seed3.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"data_sha256": "f" * 64}))
-    with pytest.raises(ZooError, match=r"window.seed3.json and plain.seed3.json were measured on other images"):
+    with pytest.raises(ZooError, match=r"plain.seed3.json and window.seed3.json were measured on other images"):
         differences(plan)
+
+
+def test_seeds_are_of_the_same_images_and_plugins(tmp_path, monkeypatch):
+    numbers = {arm: {3: 50.0, 4: 50.0} for arm in ("plain", "window")}
+    plan = load_plan(write(tmp_path))
+    fill(plan, numbers, numbers)
+    monkeypatch.setattr(plugins, "_LOADED", {tmp_path / "a.py": {"file": "a.py", "sha256": "a" * 64}})
+    for arm in numbers:  # alike within the pair
+        file = plan.folder / f"{arm}.seed4.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"data_sha256": "f" * 64}))
+    with pytest.raises(ZooError, match=r"plain.seed3.json and plain.seed4.json were measured on other images"):
+        render(plan)
+    for sha256, refused in (("a" * 64, False), ("b" * 64, True)):
+        fill(plan, numbers, numbers)
+        file = plan.folder / "window.seed4.json"
+        changed = json.loads(file.read_text()) | {"plugins": [{"file": "a.py", "sha256": sha256}]}
+        file.write_text(json.dumps(changed))
+        with pytest.raises(ZooError, match=r"made with a.py of sha256 bbb.*, now aaa") if refused else nullcontext():
+            render(plan)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import recipes.augment
 import recipes.train
 import zoo
 from recipes import start, validate
-from recipes.config import Recipe, load_recipe
+from recipes.config import Recipe, load_recipe, parse_command_line
 from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, tell_length
 from recipes.interrupt import Interrupt
 from recipes.lineage import find_run
@@ -353,6 +353,17 @@ def test_a_run_directory_is_never_mixed_up(run):
         train(Recipe(**recipe))
     with pytest.raises(ZooError, match=r"lr = 0\.001, not 0\.5"):
         train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
+
+
+def test_a_run_goes_on_by_its_recipe_from_another_folder(run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run[0], tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    recipe = str(tmp_path / "moved" / "recipe.yaml")
+    assert parse_command_line([recipe, "--resume"]).out == str(tmp_path / "moved")
+    assert parse_command_line([recipe, "--out", "x"]).out == "x"
+    recipes.train.main([recipe, "--resume"])
+    assert "nothing left to do" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
 
 def test_a_complete_run_is_not_measured_again(run, capsys):

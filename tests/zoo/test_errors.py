@@ -97,6 +97,18 @@ def test_numbers_of_a_command_line_are_bounded(text):
     assert parser.parse_args(["--n", "5", "--f", "2.5"]).n == 5
 
 
+def test_an_option_of_several_values_may_be_given_several_times():
+    parser = CommandParser()
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--one", default="x")
+    given = parser.parse_args(["f", "--arms", "a", "--arms", "b", "c", "--batch", "1", "--batch", "8", "--one", "y"])
+    assert vars(given) == {"files": ["f"], "arms": ["a", "b", "c"], "batch": [1, 8], "one": "y"}
+    assert vars(parser.parse_args([])) == {"files": [], "arms": None, "batch": [1], "one": "x"}
+    assert parser.parse_args(["--batch", "8"]).batch == [8]
+
+
 @pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error():
     done = subprocess.run(

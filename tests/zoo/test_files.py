@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.files import (
     atomic_write,
     check_writable,
+    dump_yaml,
     locked,
     parse_json,
     parse_yaml,
@@ -115,9 +116,17 @@ def test_yaml_that_is_refused(text, words):
     assert len(str(caught.value)) < 1100
 
 
-@pytest.mark.parametrize("text", ["1:30:00", "010", "0x10", "1_000", "2026-01-01", "1:30.5", "5e-4"])
+@pytest.mark.parametrize("text", ["1:30:00", "010", "0x10", "1_000", "2026-01-01", "1:30.5", "1e", "e5", "5e-"])
 def test_yaml_reads_decimals_alone_as_numbers(text):
     assert parse_yaml(f"a: {text}", "x") == {"a": text}
+
+
+@pytest.mark.parametrize("text", ["5e-4", "5e-1", "1E5", "1.5e3", "-2e+3", "5.0e-1", ".5", "1."])
+def test_what_is_a_number_in_json_is_one_in_yaml(text):
+    assert parse_yaml(f"{{a: {text}}}", "x") == {"a": float(text)}
+    for value in (text, float(text)):  # as text it is written in quotes
+        again = parse_yaml(dump_yaml({"a": value}), "x")["a"]
+        assert (again, type(again)) == (value, type(value))
 
 
 def test_yaml_of_ours():

@@ -31,6 +31,12 @@ def folder_name(path: str) -> str:
     return name.lstrip("_-")[:_NAME_LENGTH] or "folder"
 
 
+def check_folder(trained_on: str, option: str) -> None:
+    """Raise ZooError where a network was trained on a folder that is not there now; `option` says where it is."""
+    if trained_on.startswith(PREFIX) and not user_path(trained_on.removeprefix(PREFIX)).is_dir():
+        raise ZooError(f"it was trained on {trained_on}, which is not here: {option} {PREFIX}DIR says where it is")
+
+
 def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
     """The images below a folder, decoded and brought to `img_size` pixels a side as `folder_cfg` says.
 

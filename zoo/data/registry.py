@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import ZooError, one_of
-from ..plugins import same_part
+from ..plugins import at_line, file_of, same_part
 from .builtin import BUILTIN, load_builtin
 from .dataset import DataSet, Part, as_tensor, check_memory, check_size, make_dataset
 from .folder import PREFIX, folder_name, load_folder
@@ -103,7 +103,8 @@ def _load_own(name: str, root: str | None) -> DataSet:
     except ZooError:
         raise
     except Exception as error:
-        raise ZooError(f"the data set {name} fails to load: {error!r:.300}") from error
+        where = at_line(error, file_of(_OWN[name]))
+        raise ZooError(f"the data set {name} fails to load{where}: {error!r:.300}") from error
     if isinstance(found, DataSet):
         found = {key: getattr(found, key) for key in ("classes", *_PARTS) if getattr(found, key) is not None}
     if not isinstance(found, Mapping):

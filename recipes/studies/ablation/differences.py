@@ -67,6 +67,7 @@ def interval(values: list[float]) -> Interval:
 
 def differences(plan: Plan, seeds: Collection[int] | None = None) -> list[Difference]:
     """Those of a plan's contrasts that have a pair of runs, over all seeds or some."""
+    _check_images(plan)
     among = plan.seeds if seeds is None else seeds
     found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other, among))]
     tests = len(plan.contrasts)
@@ -81,20 +82,27 @@ def _paired(plan: Plan, arm: str, other: str, among: Collection[int]) -> tuple[i
     if not seeds:
         return None
     for seed in seeds:
-        if a[seed]["data_sha256"] != b[seed]["data_sha256"]:
-            raise _no_pair(plan, arm, other, seed, "were measured on other images (data_sha256)")
         if not _same_arithmetic(a[seed], b[seed]):
-            raise _no_pair(
-                plan, arm, other, seed, "were trained in other arithmetic (train_precision, or the processor)"
-            )
+            names = f"{arm}.seed{seed}.json and {other}.seed{seed}.json"
+            raise _not_alike(plan, names, "were trained in other arithmetic (train_precision, or the processor)")
     top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
     if not all(b[s]["spikes_per_image"] for s in seeds):
         return len(seeds), top1, None
     return len(seeds), top1, interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
 
 
-def _no_pair(plan: Plan, arm: str, other: str, seed: int, why: str) -> ZooError:
-    return ZooError(f"{plan.folder}: {arm}.seed{seed}.json and {other}.seed{seed}.json {why}: move one away")
+def _check_images(plan: Plan) -> None:
+    """Raise ZooError unless all results are of the same images."""
+    first: dict[str, str] = {}
+    for run in plan.runs:
+        if result := plan.result_of(run):
+            first.setdefault(result["data_sha256"], f"{run.name}.json")
+            if len(first) > 1:
+                raise _not_alike(plan, " and ".join(first.values()), "were measured on other images (data_sha256)")
+
+
+def _not_alike(plan: Plan, names: str, why: str) -> ZooError:
+    return ZooError(f"{plan.folder}: {names} {why}: move one away")
 
 
 def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:

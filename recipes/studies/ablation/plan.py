@@ -8,7 +8,7 @@ from zoo.data.builtin import BUILTIN
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml, user_path
 from zoo.load import check_name
-from zoo.plugins import load_plugin
+from zoo.plugins import changes_since, load_plugin
 from zoo.record import ARM, TRAINED, read
 from zoo.scaling.spec import resolve_scaling
 
@@ -64,13 +64,16 @@ class Plan(NamedTuple):
         for key, value in (("arm", run.arm), ("seed", run.seed)):
             if result[key] != value:
                 raise ZooError(f"{file} is a result of {key} {result[key]!r}, not of {value!r}: move it away")
-        recorded = _recorded(result)
+        recorded, other = _recorded(result), ""
         for key, value in run.recipe.settings.items():
             before = recorded.get(key, DEFAULTS[key])
             if before != value and key != "test_reads":  # which grows with the seeds
-                was = f"{key} = {before!r}, the plan says {value!r}"
-                other = "give the changed plan another name, or move the file and its run (--work-dir) away"
-                raise ZooError(f"{file} was made with {was}: {other}")
+                other = f"{key} = {before!r}, the plan says {value!r}"
+        for name, was, now in changes_since(result.get("plugins")):
+            other = f"{name} of sha256 {was}, now {now}"
+        if other:
+            fix = "give the changed plan another name, or move the file and its run (--work-dir) away"
+            raise ZooError(f"{file} was made with {other}: {fix}")
         return result
 
     def results(self, arm: str) -> dict[int, dict[str, Any]]:

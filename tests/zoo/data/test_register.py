@@ -62,7 +62,7 @@ BAD = {
     "names are printable text": {"classes": ["even", 3]},
     "unknown key of the data set parity 'labels'": {"labels": 3},
     "lacks val_labels": {"val_images": torch.zeros(1, 3, 16, 16).byte()},
-    "fails to load: ZeroDivisionError": ZeroDivisionError(),
+    "fails to load in line ": ZeroDivisionError(),
     "gives list, not a mapping": [],
 }
 
