@@ -107,7 +107,7 @@ def compare_constants(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
 def _alike(known: NDArray[Any], other: NDArray[Any]) -> bool:
     if known.dtype.kind != "f":
         return np.array_equal(known, other)
-    allowed = _CLOSE * float(np.abs(known).max(initial=0))
+    allowed: Any = _CLOSE * float(np.abs(known).max(initial=0))
     if known.dtype == np.float16:  # rounds to one of two neighbours
         allowed = allowed + np.finfo(np.float16).eps * np.abs(known)
     return bool((np.abs(known - other) <= allowed).all())

@@ -33,11 +33,8 @@ _PIXELS = {
 
 def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = None, **others: str) -> onnx.ModelProto:
     """The graph itself, with metadata and a doc_string about its network; `others` are further entries."""
-    entries = (
-        describe(model, tag, by_step=metadata(proto, LAYOUT) == "step")
-        | {p.key: p.value for p in proto.metadata_props}
-        | others
-    )
+    entries = describe(model, tag, by_step=metadata(proto, LAYOUT) == "step")
+    entries |= {p.key: p.value for p in proto.metadata_props} | others
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, entries)
     name = ".".join(filter(None, (entries["architecture"], entries["tag"])))

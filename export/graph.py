@@ -69,7 +69,7 @@ def build_graph(
         parts = parts.with_steep_spikes()
     g, functions = _lay_out(parts, layout, all_steps)
     if half:
-        stored_in_half(g, {node.input[1]: None for node in spike_convolutions(parts)})
+        stored_in_half(g, dict.fromkeys(node.input[1] for node in spike_convolutions(parts)))
     return _finished(parts, g, layout, {PRECISION: "fp16" if half else "fp32"}, functions)
 
 

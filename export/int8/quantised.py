@@ -31,7 +31,7 @@ MOST = 128
 """Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
 without instructions of their own for it have."""
 _FAR = 2.0**60
-_OF_MAPS = 4
+_OF_MAPS = 4  # axes of its weight
 
 
 class Rounded(NamedTuple):
