@@ -72,7 +72,8 @@ def evaluate(
             stacklevel=3,  # past no_grad
         )
     parameter = next(model.parameters())
-    top1, top5, last, frames = 0, 0, int(labels.max()), getattr(model, "encoding", "direct") == "frames"
+    frames, last = getattr(model, "encoding", "direct") == "frames", int(labels.max())
+    top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
     with (

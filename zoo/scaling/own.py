@@ -34,14 +34,13 @@ def register_scaling(
         check_new("scaling", name, before, factor)
         if not callable(factor):
             raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
-        known = PRESETS.get(name)
+        known = dict(PRESETS)
         PRESETS[name] = Rule(factor, locality, window, rank=window)
         try:
             _try(Scaling(name, 0.5))
         except BaseException:
-            del PRESETS[name]
-            if known:
-                PRESETS[name] = known
+            PRESETS.clear()
+            PRESETS.update(known)
             raise
         return factor
 
