@@ -89,7 +89,8 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
         "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
         "([which](../recipes/README.md#checkpoints)). One seed each unless a deviation is given: a difference of a "
-        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Rendered by "
+        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Energy is of "
+        "products of activations (attention), too, which ACs and MACs leave out. Rendered by "
         "`python -m leaderboard render` from [results](results).\n"
     )
     for one in found:

@@ -186,12 +186,13 @@ def test_paired_differences(tmp_path):
         ([-1.0, -1.1, -0.9], 20, "inconclusive"),  # the interval excludes 0, the test that is corrected does not
         ([0.1, -0.1, 0.0], 1, "no difference"),
         ([3.0, -3.0, 0.0], 1, "inconclusive"),
+        ([0.8, 0.4, -0.1, 0.3, 0.6, -0.1], 1, "inconclusive"),  # +0.32 ± 0.39: narrow enough, but up to 0.71
     ],
 )
 def test_verdicts(values, contrasts, verdict):
     top1 = interval(values)
     (p,) = holm([top1.p], contrasts)
-    assert Difference("arm", "other", len(values), top1, None, p, None).verdict == verdict
+    assert Difference("arm", "other", len(values), 0, top1, None, p, None).verdict == verdict
 
 
 def test_pairs_are_of_the_same_images(tmp_path):
@@ -249,6 +250,27 @@ def test_pairs_are_of_the_same_arithmetic(window, plain, pairs, tmp_path):
     else:
         with pytest.raises(ZooError, match=r"window.seed3.json and plain.seed3.json were trained in other arithmetic"):
             differences(plan)
+
+
+def test_pairs_of_two_processors_are_counted_and_left_out_once(tmp_path):
+    top1 = {"plain": dict.fromkeys((3, 4, 5), 50.0), "window": {3: 51.0, 4: 53.0, 5: 59.0}}
+    plan = load_plan(write(tmp_path))
+    fill(plan, top1, {arm: dict.fromkeys((3, 4, 5), 100.0) for arm in top1})
+    render(plan)
+    assert "two processors" not in (plan.folder / "README.md").read_text()
+    file = plan.folder / "window.seed5.json"
+    result = json.loads(file.read_text())
+    result["machine"]["cpu"] = "another"
+    file.write_text(json.dumps(result | {"train_precision": "fp32"}))
+    other = plan.folder / "plain.seed5.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"train_precision": "fp32"}))
+    render(plan)
+    before, words, after = (
+        (plan.folder / "README.md").read_text().partition("of two processors: 1 of window and plain.")
+    )
+    assert words
+    assert "| window | plain | 3 | +4.33 ±" in before
+    assert "| window | plain | 2 | +2.00 ±" in after
 
 
 def test_held_out_images_may_be_those_of_the_data_set(tmp_path):

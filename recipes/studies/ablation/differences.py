@@ -11,8 +11,13 @@ from zoo.errors import ZooError
 from .plan import Plan
 
 WIDE = 0.5
-"""A 95 % interval with a larger half-width, in points of accuracy, says nothing: "inconclusive". Nor does a narrower
-one without 0 inside, where the test that is corrected for all contrasts finds no difference."""
+"""Points of accuracy: there is "no difference" where all of the 95 % interval is nearer to 0. One that reaches further
+says nothing, "inconclusive". Nor does one without 0 inside, where the test that is corrected for all contrasts finds no
+difference."""
+
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""Results of one seed, of two arms."""
 
 
 class Interval(NamedTuple):
@@ -33,6 +38,8 @@ class Difference(NamedTuple):
     arm: str
     other: str
     pairs: int
+    across: int
+    """How many of the pairs are of two processors."""
     top1: Interval
     """In points."""
     spikes: Interval | None
@@ -49,7 +56,7 @@ class Difference(NamedTuple):
             return "one pair" if self.pairs == 1 else "no variance"
         if self.top1_p < 0.05:
             return "higher" if self.top1.mean > 0 else "lower"
-        wide = self.top1.half > WIDE or abs(self.top1.mean) > self.top1.half
+        wide = abs(self.top1.mean) + self.top1.half > WIDE or abs(self.top1.mean) > self.top1.half
         return "inconclusive" if wide else "no difference"
 
 
@@ -65,30 +72,49 @@ def interval(values: list[float]) -> Interval:
     return Interval(mean, float(stats.t.ppf(0.975, freedom) * error), p)
 
 
-def differences(plan: Plan, seeds: Collection[int] | None = None) -> list[Difference]:
-    """Those of a plan's contrasts that have a pair of runs, over all seeds or some."""
+def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor: bool = False) -> list[Difference]:
+    """Those of a plan's contrasts that have a pair of runs.
+
+    Args:
+        seeds: of these alone.
+        one_processor: without pairs whose runs are of two processors.
+    """
     _check_images(plan)
     among = plan.seeds if seeds is None else seeds
-    found = [(arm, other, pair) for arm, other in plan.contrasts if (pair := _paired(plan, arm, other, among))]
-    tests = len(plan.contrasts)
-    top1_p = holm([top1.p for _, _, (_, top1, _) in found], tests)
-    spikes_p = holm([spikes.p if spikes else None for _, _, (_, _, spikes) in found], tests)
-    return [Difference(arm, other, *pair, *p) for (arm, other, pair), *p in zip(found, top1_p, spikes_p, strict=True)]
+    pairs = {(arm, other): _pairs(plan, arm, other, among, one_processor) for arm, other in plan.contrasts}
+    found = {names: (_points(of), _percent(of)) for names, of in pairs.items() if of}
+    top1_p = holm([top1.p for top1, _ in found.values()], len(pairs))
+    spikes_p = holm([spikes.p if spikes else None for _, spikes in found.values()], len(pairs))
+    return [
+        Difference(*names, len(pairs[names]), sum(processor(a) != processor(b) for a, b in pairs[names]), *both, *p)
+        for (names, both), *p in zip(found.items(), top1_p, spikes_p, strict=True)
+    ]
 
 
-def _paired(plan: Plan, arm: str, other: str, among: Collection[int]) -> tuple[int, Interval, Interval | None] | None:
+def processor(result: dict[str, Any]) -> str:
+    """The GPU of a result, or its CPU."""
+    return str(result["machine"]["gpu"] or result["machine"]["cpu"])
+
+
+def _pairs(plan: Plan, arm: str, other: str, among: Collection[int], one_processor: bool) -> list[Pair]:
     a, b = plan.results(arm), plan.results(other)
-    seeds = [seed for seed in a if seed in b and seed in among]
-    if not seeds:
-        return None
-    for seed in seeds:
+    pairs = []
+    for seed in (seed for seed in a if seed in b and seed in among):
         if not _same_arithmetic(a[seed], b[seed]):
             names = f"{arm}.seed{seed}.json and {other}.seed{seed}.json"
             raise _not_alike(plan, names, "were trained in other arithmetic (train_precision, or the processor)")
-    top1 = interval([a[s]["top1"] - b[s]["top1"] for s in seeds])
-    if not all(b[s]["spikes_per_image"] for s in seeds):
-        return len(seeds), top1, None
-    return len(seeds), top1, interval([100 * (a[s]["spikes_per_image"] / b[s]["spikes_per_image"] - 1) for s in seeds])
+        if not one_processor or processor(a[seed]) == processor(b[seed]):
+            pairs.append((a[seed], b[seed]))
+    return pairs
+
+
+def _points(pairs: list[Pair]) -> Interval:
+    return interval([a["top1"] - b["top1"] for a, b in pairs])
+
+
+def _percent(pairs: list[Pair]) -> Interval | None:
+    spikes = [(a["spikes_per_image"], b["spikes_per_image"]) for a, b in pairs]
+    return interval([100 * (x / y - 1) for x, y in spikes]) if all(y for _, y in spikes) else None
 
 
 def _check_images(plan: Plan) -> None:
@@ -110,8 +136,7 @@ def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:
     what `amp: auto` is."""
     if "train_precision" in a and "train_precision" in b:
         return bool(a["train_precision"] == b["train_precision"])
-    places = [result["machine"]["gpu"] or result["machine"]["cpu"] for result in (a, b)]
-    return bool(places[0] == places[1])
+    return processor(a) == processor(b)
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from zoo.files import atomic_write, locked, sha256_of
 
 from ..pages import outdated, row, write_page
-from .differences import Difference, differences, interval, p_value
+from .differences import Difference, differences, interval, p_value, processor
 from .plan import PLANS, Plan, load_plan
 
 
@@ -54,13 +54,17 @@ def _page(plan: Plan) -> str:
     ]
     lines += ["", "Paired differences, each with the 95 % interval of its mean, not corrected, and p-values of t-tests"]
     lines += ["corrected for the number of contrasts of the plan by Holm's method. Accuracy is called higher or lower"]
-    lines += ["where that p is below 0.05:", ""]
-    lines += _table(differences(plan))
+    lines += ["where that p is below 0.05; no difference: the interval has 0 in it and no end beyond half a point;"]
+    lines += ["anything else is inconclusive:", ""]
+    lines += _table(whole := differences(plan))
     if alone := differences(plan, plan.further):
         added = f"The {len(plan.further)} seeds from {plan.further[0]} on"
         lines += ["", f"{added} were added when results of the others were known, which makes the intervals above"]
         lines += ["somewhat too narrow. The added ones alone, so far as they have run:", ""]
         lines += _table(alone)
+    if across := ", ".join(f"{d.across} of {d.arm} and {d.other}" for d in whole if d.across):
+        lines += ["", f"Pairs whose runs are of two processors: {across}. Without them:", ""]
+        lines += _table(differences(plan, one_processor=True))
     return "\n".join(lines) + "\n\n![accuracy against spikes](plot.svg)\n"
 
 
@@ -85,7 +89,7 @@ def setting(results: list[dict[str, Any]]) -> str:
     steps, epochs = (all_of(result[key] for result in results) for key in ("timesteps", "epochs"))
     images = all_of(f"{result['train_images']:,}" for result in results)
     text = f"{models}, T = {steps}, {images} images of {r['dataset']}, {epochs} epochs"
-    where = all_of(result["machine"]["gpu"] or result["machine"]["cpu"] for result in results)
+    where = all_of(map(processor, results))
     return f"{text}; measured on {r['images']:,} {r['split']} images at the last epoch; {where}."
 
 
