@@ -82,7 +82,7 @@ def create_session(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     ort.set_default_logger_severity(4)  # a provider that fails to load is an error below, not a log
-    if provider == _CUDA and b"QLinearConv" in model:
+    if provider in _ON_CUDA and b"QLinearConv" in model:
         # It would run them on the CPU without a word, and all else on the GPU.
         raise ZooError(f"{provider} has no kernel for the convolutions of an int8 graph: time it with --provider {CPU}")
     # As in PyTorch here, float32 is not TensorFloat-32.

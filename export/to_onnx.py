@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -122,5 +121,7 @@ def _rounded(model: nn.Module, precision: str, calibration: NDArray[Any] | Tenso
 
 def peak_mb() -> int:
     """The most memory that this process has had so far, in MB."""
+    import resource  # which Windows has not; what only reads works there, too
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (10**6 if sys.platform == "darwin" else 10**3)

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     action.add_argument("--render", action="store_true", help="write every file of leaderboard/answers anew")
     action.add_argument("--check", action="store_true", help="write nothing: exit 1 if a file is not current")
     check, files = parser.parse_args(argv).check, render()
-    there = {file.name: file.read_text() for file in ANSWERS.glob("*.txt")}
+    there = {file.name: file.read_text("utf-8") for file in ANSWERS.glob("*.txt")}
     if check:
         stale = [name for name in sorted(files | there) if _words(files.get(name)) != _words(there.get(name))]
         if stale:

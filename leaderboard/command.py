@@ -105,12 +105,12 @@ def _help_of(name: str, words: list[str]) -> str:
     """The help of a command, or of the one below it that the first word names."""
     known = {file.name for file in ANSWERS.iterdir()}
     below = HELP.format(f"{name}-{words[0]}")
-    return (ANSWERS / (below if below in known else HELP.format(name))).read_text()
+    return (ANSWERS / (below if below in known else HELP.format(name))).read_text("utf-8")
 
 
 def _listed(patterns: list[str]) -> str:
     """The list of networks, or those of some patterns; "" where only the command itself knows what to say."""
-    table, rest = (ANSWERS / LIST).read_text().split("\n\n", 1)
+    table, rest = (ANSWERS / LIST).read_text("utf-8").split("\n\n", 1)
     head, *lines = table.splitlines()
     rows = {line.split()[0]: line for line in lines}
     found = [fnmatch.filter(rows, pattern) for pattern in patterns or ["*"]]

@@ -13,6 +13,7 @@ from zoo.data.folder import PREFIX
 from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command, shown
 from zoo.metrics.evaluation import check_classes, evaluation_mode
+from zoo.metrics.float32 import without_tf32
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 
@@ -25,7 +26,7 @@ def predict(
     model: SpikingNetwork, paths: str | Path | Iterable[str | Path], *, top: int = 5, resize: bool = False
 ) -> list[dict[str, Any]]:
     """Labels and probabilities for image files, prepared as the checkpoint's own configuration says; the network runs
-    in evaluation mode.
+    in evaluation mode, on its device and in the precision of its weights.
 
     Args:
         paths: one file, or several.
@@ -45,12 +46,13 @@ def predict(
     prepare = Preparation(cfg)
     resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
-    results = []
-    with evaluation_mode(model):
+    parameter, results = next(model.parameters()), []
+    with evaluation_mode(model), without_tf32():
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             images = torch.stack([prepare(path, resize=resize) for path in batch])
-            probabilities = model(normalise(images, *normalisation(model))).softmax(1)
+            x = normalise(images.to(parameter.device), *normalisation(model)).to(parameter.dtype)
+            probabilities = model(x).float().softmax(1).cpu()
             if probabilities.shape != (len(batch), len(names)):
                 got = list(probabilities.shape)
                 raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")

@@ -14,7 +14,10 @@ from .config import Recipe
 
 
 def seed(*key: int) -> None:
-    """Seed every generator that a step draws from, by what it is: the run's seed, its process, its number."""
+    """Seed every generator that a step draws from, by what it is: the run's seed, its process, its number.
+
+    Zeros at the end of a key make no difference: a run's weights and its first step of process 0 draw from one stream.
+    """
     words = np.random.SeedSequence(list(key)).generate_state(2)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
     np.random.seed(int(words[0]))  # noqa: NPY002 (timm's Mixup draws from the global generator)

@@ -31,6 +31,7 @@ from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
+from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
 from zoo.provenance import provenance
 from zoo.record import accuracy_record, seal
@@ -138,7 +139,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         precision = before
     amp = amp_dtype(precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
-    network: nn.Module = DistributedDataParallel(model) if world > 1 else model
+    network: nn.Module = _replicated(model, recipe) if world > 1 else model
     mix = None
     if recipe.mixup or recipe.cutmix:
         mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
@@ -330,6 +331,15 @@ def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device, b
                 why = f"{recipe.model} cannot train on one image at a time {how}: {one_line(error)}"
                 raise ZooError(f"{why}; batch_size must be two or more for each process") from error
     model.train()
+
+
+def _replicated(model: SpikingNetwork, recipe: Recipe) -> DistributedDataParallel:
+    """The network of one of several processes. At one time step nothing may depend on a parameter of neurons, such as
+    GLIF's: then gradients are not waited for."""
+    one_step = any(recipe.phase(epoch).timesteps == 1 for epoch in range(recipe.epochs))
+    neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)]
+    learn = any(True for neuron in neurons for _ in neuron.parameters())
+    return DistributedDataParallel(model, find_unused_parameters=one_step and learn)
 
 
 def _enter(model: SpikingNetwork, phase: Phase) -> None:

@@ -9,9 +9,10 @@ spikingjelly       the same network of SpikingJelly's layers, exported by torch.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from zoo.errors import one_of
+from zoo.errors import ZooError, one_of
 
 from ..session import device_of
 from ..timing import Network, Subject
@@ -32,11 +33,16 @@ def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> S
         provider, optimization: of ONNX Runtime.
 
     Raises:
-        ZooError: there is none of that name, or not of this network.
+        ZooError: there is none of that name, or not of this network; PyTorch has not the provider's device.
     """
     if name not in BASELINES:
         raise one_of("baseline", name, BASELINES)
     if name in _GRAPHS:
         return _GRAPHS[name](model, provider=provider, optimization=optimization)
     size: Any = model.pretrained_cfg["input_size"]  # type: ignore[index]
-    return Network(name, model, size, device_of(provider), compiled=name == "compiled")
+    device = device_of(provider)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ZooError(
+            f"{name} would run where {provider} does, and PyTorch sees no GPU here: leave it out of --against"
+        )
+    return Network(name, model, size, device, compiled=name == "compiled")

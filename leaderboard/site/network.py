@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from zoo.files import dump_yaml
 from zoo.hub.card import bibtex, card
+from zoo.hub.published import published
 from zoo.hub.release import LOG, Release, collect
 from zoo.load import BUNDLED, pretrained_names
 
@@ -47,7 +48,7 @@ def network(row: Row) -> Network:
         load=_load(row, release),
         recipe=dump_yaml(recipe) if recipe else "",
         charts=[*_spikes(row), *(_training(release.files[LOG].decode()) if release else ())],
-        card=_html(card(release, f"ORGANISATION/{row.name}")) if release else "",
+        card=_html(card(release, where.repo if (where := published().get(row.name)) else None)) if release else "",
         citation=_citation(row),
         evidence=[(origin, json.dumps(result, indent=1, ensure_ascii=False)) for origin, result in row.evidence],
         commands=sorted(commands, key=lambda command: "train" not in command),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, read_text
 
 
 def row(*cells: object) -> str:
@@ -19,7 +19,7 @@ def write_page(file: Path, text: str, check: bool) -> None:
     """
     if not check:
         atomic_write(file, text)
-    elif not file.exists() or file.read_text() != text:
+    elif not file.exists() or read_text(file) != text:
         raise outdated(file)
 
 

@@ -95,11 +95,19 @@ def test_bound_runs_give_what_plain_runs_give(file):
     assert np.array_equal(bound.numpy(), session.run(["logits"], {"input": x})[0])
 
 
-def test_int8_convolutions_do_not_go_to_the_cpu_in_silence(monkeypatch):
-    """The CUDA provider has no kernel for them."""
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_int8_convolutions_do_not_go_to_the_cpu_in_silence(provider, monkeypatch):
+    """These providers have no kernel for them."""
     monkeypatch.setattr("export.session._check_names", lambda *_: None)
-    with pytest.raises(ZooError, match="CUDAExecutionProvider has no kernel for the convolutions of an int8 graph"):
-        create_session(b"... QLinearConv ...", provider="CUDAExecutionProvider")
+    with pytest.raises(ZooError, match=f"{provider} has no kernel for the convolutions of an int8 graph"):
+        create_session(b"... QLinearConv ...", provider=provider)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch without CUDA")
+@pytest.mark.parametrize("name", ["eager", "compiled"])
+def test_pytorch_s_baselines_need_the_provider_s_device(name, net):
+    with pytest.raises(ZooError, match=f"{name} would run where CUDAExecutionProvider does.*leave it out of --against"):
+        baseline(name, net, "CUDAExecutionProvider", "all")
 
 
 @pytest.mark.gpu

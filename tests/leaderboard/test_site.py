@@ -26,6 +26,7 @@ from leaderboard.site.page import page
 from leaderboard.site.scaling import studies
 from leaderboard.site.trade_off import MEASURES, points_of, trade_off
 from zoo.errors import ZooError
+from zoo.hub.published import Published
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = """=cmd("x")</script><img src=x onerror=hacked=1><script>hacked=1</script>'"`{{7*7}}"""
@@ -397,6 +398,14 @@ def test_a_network_that_is_not_bundled(board: list[Row]) -> None:
     assert 'zoo.load("RUN_FOLDER")' in found.load
     assert "title = {{mine.t2\\_digits}, a spiking" in found.citation
     assert "park2023" not in network(replace(row, scaling=None)).citation
+
+
+def test_a_card_loads_the_network_from_where_it_is(board: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    row = board[0]
+    assert f"zoo.load(&quot;{row.name}&quot;)" in network(row).card
+    where = {row.name: Published("org/here", "0" * 40, "0" * 64)}
+    monkeypatch.setattr("leaderboard.site.network.published", lambda: where)
+    assert "zoo.load(&quot;hf-hub:org/here&quot;)" in network(row).card
 
 
 def test_studies_are_those_that_compare_rules() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_module
+from conftest import ROOT, run_module
 
 from recipes.studies import __main__ as studies
 from recipes.studies.health import health
+from recipes.studies.pages import write_page
 from recipes.studies.scaling_cost import scaling_cost
 from recipes.studies.speed import page as speed
 from zoo.errors import ZooError
@@ -18,6 +22,17 @@ from zoo.errors import ZooError
 
 def test_all_pages_of_all_studies_are_current():
     studies.main(["--check"])
+
+
+def test_pages_are_utf8_whatever_the_locale_is(tmp_path):
+    write_page(tmp_path / "README.md", "0.09 ± 0.74", False)
+    code = "from recipes.studies.pages import *; write_page(Path('README.md'), '0.09 \\xb1 0.74', True)"
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=os.environ | ascii_alone, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("study", [health, scaling_cost, speed], ids=lambda study: study.__name__.rsplit(".", 1)[1])

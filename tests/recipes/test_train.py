@@ -214,6 +214,22 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     assert len(predict(model, [str(tmp_path / "large.png")], resize=True)) == 1
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.bfloat16, 0.2)])
+def test_predict_computes_where_and_how_the_network_does(dtype, error, tmp_path):
+    from recipes.predict import predict
+
+    model = zoo.load("sresnet19_w16_gs.t2_cifar10")
+    Image.new("RGB", (32, 32), (90, 120, 200)).save(tmp_path / "x.png")
+    (expected,) = predict(model, tmp_path / "x.png", top=1)
+    (found,) = predict(model.to(dtype), tmp_path / "x.png", top=1)
+    assert found["top"][0]["probability"] == pytest.approx(expected["top"][0]["probability"], abs=error)
+    seen = []
+    model.to("meta").register_forward_pre_hook(lambda m, inputs: seen.append((inputs[0].device.type, inputs[0].dtype)))
+    with pytest.raises(NotImplementedError, match="meta"):  # nothing comes back from there
+        predict(model, tmp_path / "x.png")
+    assert seen == [("meta", dtype)]
+
+
 def test_predict_names_the_class_of_argmax_where_several_are_equal(tmp_path):
     from recipes.predict import predict
 
@@ -590,6 +606,15 @@ def _stop_after(settings, epochs):
         patch.setattr("recipes.train.tqdm", Bar)
         with pytest.raises(Stopped):
             train(Recipe(**settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phases", [None, [{"epochs": 1, "timesteps": 1}]])
+def test_two_processes_train_neurons_with_parameters_that_one_time_step_does_not_use(phases, tmp_path):
+    plif = {"neuron": {"name": "plif", "decay_input": False}, "phases": phases, "kernel": "reference"}
+    extra = flags(tmp_path / "x", **(plif if phases else {"neuron": "glif", "timesteps": 1}))
+    done = torchrun("-m", "recipes.train", "sresnet19_w16.t2_cifar10", *extra)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

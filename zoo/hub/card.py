@@ -46,10 +46,17 @@ _GRADIENT_SCALING = """\
 """
 
 
-def card(release: Release, repo: str, license: str = LICENSE) -> str:
-    """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
+def card(release: Release, repo: str | None, license: str = LICENSE) -> str:
+    """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs. A bundled
+    one that is in no repository is loaded by its name."""
     parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
-    text = "\n".join([f"# {release.name}\n\n{_summary(release)}", _usage(release, repo), *filter(None, parts)])
+    text = "\n".join(
+        [
+            f"# {release.name}\n\n{_summary(release)}",
+            _usage(release, f"hf-hub:{repo}" if repo else release.name),
+            *filter(None, parts),
+        ]
+    )
     return f"---\n{dump_yaml(_metadata(release, license))}---\n\n{text}"
 
 
@@ -112,12 +119,12 @@ def _summary(release: Release) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _usage(release: Release, repo: str) -> str:
+def _usage(release: Release, name: str) -> str:
     cfg, classes = release.config["pretrained_cfg"], release.config["num_classes"]
     if not classes or release.config["model_args"].get("encoding", "direct") != "direct":
         return f"""## Use
 
-With snn-zoo installed, `zoo.create_model("hf-hub:{repo}")` is the network, in evaluation mode; its input is what
+With snn-zoo installed, `zoo.load("{name}")` is the network, in evaluation mode; its input is what
 `zoo.network.SpikingNetwork.forward` says for its encoding.
 """
     shape = ", ".join(map(str, cfg["input_size"]))
@@ -130,7 +137,7 @@ import timm
 import torch
 import zoo  # registers the architectures with timm
 
-model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()  # or zoo.create_model("hf-hub:{repo}")
+model = timm.create_model("{name}", pretrained=True).eval()  # or zoo.load("{name}")
 images = torch.rand(1, {shape})  # pixels from 0 to 1
 mean, std = torch.tensor({list(cfg["mean"])}), torch.tensor({list(cfg["std"])})
 logits = model((images - mean[:, None, None]) / std[:, None, None])  # [1, {classes}]

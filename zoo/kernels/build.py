@@ -32,7 +32,7 @@ _GIVEN_UP: dict[str, str] = {}
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler: what CXX names, else c++, g++ or clang++ on the PATH; None where there is none."""
+    """The C++ compiler: what CXX names, else c++, g++ or clang++ on the PATH; None where there is none, or no Linux."""
     if sys.platform != "linux":
         return None
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
@@ -47,6 +47,8 @@ def load_library(**constants: str | int) -> ctypes.CDLL:
         ZooError: no compiler, or it fails, or what it built is another library; the message says how.
     """
     compiler = find_compiler()
+    if sys.platform != "linux":
+        raise ZooError(f"the neuron kernel is for Linux, and this is {sys.platform}")
     if compiler is None:
         raise ZooError("no C++ compiler found (CXX, c++, g++ or clang++ on the PATH)")
     flags = [*_FLAGS.split(), *_WIDE, *(f"-D{name}={value}" for name, value in constants.items())]

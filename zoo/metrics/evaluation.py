@@ -83,7 +83,9 @@ def evaluate(
         torch.random.fork_rng(devices),
         without_tf32(),
     ):
-        torch.manual_seed(0)
+        # Not torch.manual_seed, which seeds the generators of other GPUs, too, which are not put back.
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in devices)):
+            generator.manual_seed(0)
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
             batch = images[start : start + batch_size].to(parameter.device)

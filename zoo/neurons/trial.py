@@ -77,7 +77,7 @@ def _wrong_steps(neuron: SpikingNeuron) -> str | None:
 
 @torch.no_grad()
 def _forward(neuron: SpikingNeuron, currents: Tensor, seed: int) -> Tensor:
-    torch.manual_seed(seed)  # a neuron may draw random numbers
+    torch.default_generator.manual_seed(seed)  # a neuron may draw random numbers; those of a GPU are not put back
     return neuron(currents.flatten(0, 1))
 
 

@@ -30,27 +30,19 @@ How a factor travels from the spikes to the weight gradient, in one forward and 
 Which layers have a scaling is the network's to say (`SpikingNetwork.assign_scaling`, by the keyword's `layers`).
 """
 
-from .layers import PostSpikes, ScaledLayer, SpikingConv2d, SpikingLinear, compact
+from .layers import ScaledLayer
 from .operators import KeptFactor
 from .own import register_scaling
-from .rules import CONTROLS, PRESETS, Rule, Spikes
-from .spec import NONE, Scaling, list_scalings, resolve_scaling, unregistered_rule
+from .rules import PRESETS, Rule
+from .spec import NONE, list_scalings, resolve_scaling
 
 __all__ = [
-    "CONTROLS",
     "NONE",
     "PRESETS",
     "KeptFactor",
-    "PostSpikes",
     "Rule",
     "ScaledLayer",
-    "Scaling",
-    "Spikes",
-    "SpikingConv2d",
-    "SpikingLinear",
-    "compact",
     "list_scalings",
     "register_scaling",
     "resolve_scaling",
-    "unregistered_rule",
 ]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from zoo.files import atomic_write, locked, sha256_of
+from zoo.files import atomic_write, locked, read_text, sha256_of
 
 from ..pages import outdated, row, write_page
 from .differences import Difference, differences, interval, p_value, processor
@@ -26,7 +26,7 @@ def render(plan: Plan, check: bool = False) -> None:
         drawn = sha256_of(json.dumps(points).encode())  # other versions of matplotlib draw the same in other bytes
         if not check:
             atomic_write(file, _plot(plan.name, points, drawn))
-        elif not file.exists() or drawn not in file.read_text():
+        elif not file.exists() or drawn not in read_text(file):
             raise outdated(file)
 
 

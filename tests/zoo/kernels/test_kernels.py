@@ -21,7 +21,7 @@ import zoo
 from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels import can_weigh_steps, cpu, weighted_steps
-from zoo.kernels.build import find_compiler
+from zoo.kernels.build import find_compiler, load_library
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.folding import input_current
 from zoo.neurons.lif import LIF, PLIF
@@ -478,6 +478,12 @@ def test_without_a_working_compiler_the_reference_runs(tmp_path, compiler, word)
     assert done.returncode != 0
     assert word in done.stderr  # "fused" asked for what there is not
     assert not list((tmp_path / "cache").rglob("*.so*"))
+
+
+def test_another_system_is_not_told_to_look_for_a_compiler(monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(ZooError, match="the neuron kernel is for Linux, and this is darwin"):
+        load_library(SCALAR="float", STEPS=1)
 
 
 def test_the_built_kernel_is_kept(tmp_path):

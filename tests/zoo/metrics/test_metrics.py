@@ -15,8 +15,9 @@ import zoo
 from zoo import ZooError
 from zoo.layers import Hadamard, MatMul
 from zoo.metrics import OperationCounter, SpikeCounter, connection_sparsity, energy, evaluate, footprint
-from zoo.neurons import create_neuron
+from zoo.neurons import LIF, create_neuron
 from zoo.neurons.folding import repeat_steps
+from zoo.neurons.trial import try_neuron
 from zoo.record import COSTS, REQUIRED, accuracy_record, check
 
 NEURON = {"name": "if", "reset": "hard"}
@@ -213,15 +214,52 @@ def test_what_is_drawn_at_random_is_drawn_again():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_float32_convolutions_are_not_rounded_to_tf32():
-    """What only a GPU would do, so of the setting alone."""
-    model, seen, before = tiny(), [], torch.backends.cudnn.conv.fp32_precision
-    model.conv1.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
-    evaluate(
-        model, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), (0.5,) * 3, (1.0,) * 3
-    )
-    assert seen == ["ieee"]
-    assert torch.backends.cudnn.conv.fp32_precision == before
+ONE_IMAGE = (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), (0.5,) * 3, (1.0,) * 3)
+BACKENDS = torch.backends
+SWITCHES = [BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul]
+
+
+def switches():
+    found = [switch.fp32_precision for switch in SWITCHES]
+    for read in (lambda: BACKENDS.cudnn.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            found.append(read())
+        except RuntimeError:  # the older ones cannot say what was set by the newer ones
+            found.append("mixed")
+    return found
+
+
+@pytest.mark.parametrize("how", ["", "high", "medium", "tf32", "all"])
+def test_float32_is_not_rounded(how):
+    """What mostly a GPU would do, so of the setting alone; older and newer switches of PyTorch."""
+    model, seen, kept = tiny(), [], (switches(), BACKENDS.fp32_precision)
+    model.conv1.register_forward_hook(lambda *_: seen.append(switches()))
+    try:
+        if how in ("high", "medium"):
+            torch.set_float32_matmul_precision(how)
+        elif how == "tf32":
+            BACKENDS.cudnn.conv.fp32_precision = BACKENDS.cuda.matmul.fp32_precision = "tf32"
+        elif how == "all":
+            BACKENDS.fp32_precision = "tf32"
+        before = switches()
+        evaluate(model, *ONE_IMAGE)
+        assert switches() == before
+    finally:
+        BACKENDS.fp32_precision = kept[1]
+        BACKENDS.cudnn.allow_tf32 = kept[0][-2]
+        torch.set_float32_matmul_precision(kept[0][-1])
+        for switch, value in zip(SWITCHES, kept[0], strict=False):
+            switch.fp32_precision = value
+    assert switches() == kept[0]
+    ((*precisions, convolutions, products),) = seen
+    assert set(precisions) <= {"ieee", "none"}
+    assert (convolutions, products) == (False, "highest")
+
+
+def test_generators_of_gpus_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail(f"seeded with {seed}"))
+    evaluate(tiny(encoding="rate"), *ONE_IMAGE)
+    try_neuron("lif", LIF)
 
 
 def test_of_equal_logits_the_first_class_is_the_higher():
