@@ -19,6 +19,7 @@ LARGEST = 2**30
 """Bytes of a file that is read."""
 _CUDA = "CUDAExecutionProvider"
 _ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
+_OF_BYTES = (b"QLinearConv", b"QuantizeLinear")
 _PATIENCE = 40
 """Seconds for an image."""
 
@@ -70,7 +71,7 @@ def create_session(
         profile: where the session's profile goes when it ends; a prefix of the file's name.
 
     Raises:
-        ZooError: unknown optimisation or provider, a provider that does not work here or has no kernel for int8
+        ZooError: unknown optimisation or provider, a provider that does not work here or has none for int8
             convolutions, a broken model.
     """
     _check_names(provider, optimization)
@@ -82,9 +83,11 @@ def create_session(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     ort.set_default_logger_severity(4)  # a provider that fails to load is an error below, not a log
-    if provider in _ON_CUDA and b"QLinearConv" in model:
-        # It would run them on the CPU without a word, and all else on the GPU.
-        raise ZooError(f"{provider} has no kernel for the convolutions of an int8 graph: time it with --provider {CPU}")
+    if provider in _ON_CUDA and any(kind in model for kind in _OF_BYTES):
+        # It would run them in float32, or on the CPU, without a word.
+        raise ZooError(
+            f"{provider} does not run convolutions over bytes as int8 graphs have them: use --provider {CPU}"
+        )
     # As in PyTorch here, float32 is not TensorFloat-32.
     asked: list[Any] = [(provider, {"use_tf32": "0"}) if provider == _CUDA else provider]
     try:

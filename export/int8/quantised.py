@@ -5,15 +5,19 @@ over bytes multiplies them with weights of eight bits, a scale for each output c
 with a scale and a zero point (`Rounded`). What is no convolution of maps over whole numbers stays in float32: the
 stem, the classifier, membrane potentials, sums with a shortcut.
 
+Such a convolution is written as one of float32 between DequantizeLinear and QuantizeLinear, of which ONNX Runtime makes
+one over bytes. QLinearConv says the same in one operation, but fewer runtimes take it, and some of them wrongly.
+
 Time is folded into the batch, so that each convolution runs once. Its bytes are split into time steps before they
 become float32, which moves a quarter of the memory.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -186,10 +190,22 @@ class _Quantiser:
             f"{name}/bias": np.clip(np.rint(bias / scale), -most, most).astype(np.int32),
         }
         names = [self.g.constant(key, value) for key, value in constants.items()]
-        made = helper.make_node("QLinearConv", [self.byte(node.input[0]), *names], [out], out)
-        made.attribute.extend(node.attribute)
-        self.g.nodes.append(made)
+        self._over_bytes(self.byte(node.input[0]), names, out, node.attribute)
         self.stored[out] = out, rounded.scale, rounded.zero
+
+    def _over_bytes(self, spikes: str, names: list[str], out: str, attributes: Iterable[onnx.AttributeProto]) -> str:
+        """A convolution of bytes to bytes; `names` are scale and zero of its input, weights with scales and zeros,
+        scale and zero of what it gives, and the bias in units of its weights' scales."""
+        scale, zero, weight, weights_scale, weights_zero, out_scale, out_zero, *bias = names
+        g, inputs = self.g, [f"{out}/{part}" for part in ("input", "weight", "bias")[: 2 + len(bias)]]
+        g.op("DequantizeLinear", [spikes, scale, zero], inputs[0])
+        g.op("DequantizeLinear", [weight, weights_scale, weights_zero], inputs[1], axis=0)
+        for name in bias:
+            g.op("DequantizeLinear", [name, weights_scale], inputs[2], axis=0)
+        convolution = helper.make_node("Conv", inputs, [f"{out}/currents"], f"{out}/currents")
+        convolution.attribute.extend(attributes)
+        g.nodes.append(convolution)
+        return g.op("QuantizeLinear", [f"{out}/currents", out_scale, out_zero], out)
 
     def _only_neurons_read(self, node: NodeProto) -> bool:
         """Whether a sum is the current of one layer of neurons alone, which takes its summands."""
@@ -252,11 +268,12 @@ class _Quantiser:
             "input_scale": np.float32(1),
             "input_zero": np.uint8(0),
             f"{name}/one": np.ones((channels, 1, 1, 1), np.int8),
-            f"{name}/zero": np.int8(0),
+            f"{name}/scale": np.ones(channels, np.float32),
+            f"{name}/zero": np.zeros(channels, np.int8),
         }
-        scale, zero, ones, no = (self.g.constant(key, value) for key, value in constants.items())
-        inputs = [spikes, scale, zero, ones, scale, no, scale, zero]
-        return self.g.op("QLinearConv", inputs, name, group=channels, kernel_shape=[1, 1])
+        scale, zero, *ones = (self.g.constant(key, value) for key, value in constants.items())
+        attributes = helper.make_node("Conv", [], [], group=channels, kernel_shape=[1, 1]).attribute
+        return self._over_bytes(spikes, [scale, zero, *ones, scale, zero], name, attributes)
 
     def _summands(self, name: str) -> list[str]:
         node = self.made_by.get(name)

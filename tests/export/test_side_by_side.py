@@ -96,11 +96,12 @@ def test_bound_runs_give_what_plain_runs_give(file):
 
 
 @pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
-def test_int8_convolutions_do_not_go_to_the_cpu_in_silence(provider, monkeypatch):
-    """These providers have no kernel for them."""
+@pytest.mark.parametrize("kind", [b"QLinearConv", b"QuantizeLinear"])
+def test_int8_convolutions_do_not_become_others_in_silence(provider, kind, monkeypatch):
+    """These providers would run them in float32, or on the CPU."""
     monkeypatch.setattr("export.session._check_names", lambda *_: None)
-    with pytest.raises(ZooError, match=f"{provider} has no kernel for the convolutions of an int8 graph"):
-        create_session(b"... QLinearConv ...", provider=provider)
+    with pytest.raises(ZooError, match=f"{provider} does not run convolutions over bytes"):
+        create_session(b"... " + kind, provider=provider)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch without CUDA")
