@@ -1,7 +1,7 @@
 """How graphs of every layout are run: one call, a call with a number of steps, or a call for each time step."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,20 @@ class Stream:
     Args:
         model: the file, or its bytes.
         provider, threads, optimization: as for `export.session.create_session`.
+        create: what makes the session; of another runtime, see `export.runtimes`.
 
     Raises:
         ZooError: a file that cannot be read, or of another layout.
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | bytes, *, provider: str = CPU, threads: int = 0, optimization: str = "all"
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        provider: str = CPU,
+        threads: int = 0,
+        optimization: str = "all",
+        create: Callable[..., Any] = create_session,
     ) -> None:
         data = model if isinstance(model, bytes) else read_bytes(model, LARGEST)
         try:
@@ -63,7 +70,7 @@ class Stream:
         except (LookupError, TypeError, AttributeError):
             raise ZooError(f"the graph's metadata {STATES} do not fit its inputs: export it again") from None
         self._counts = any(state["layer"] is None for state in self._states)
-        self._session = create_session(data, provider=provider, threads=threads, optimization=optimization)
+        self._session = create(data, provider=provider, threads=threads, optimization=optimization)
         self.reset()
 
     def reset(self) -> None:
@@ -151,17 +158,24 @@ class Runner:
         proto: the graph.
         timesteps: how many steps a step or loop graph takes, those of the network by default.
         optimization, threads: as for `export.session.create_session`.
+        create: what makes the session; of another runtime, see `export.runtimes`.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, timesteps: int | None = None, *, optimization: str = "all", threads: int = 0
+        self,
+        proto: onnx.ModelProto,
+        timesteps: int | None = None,
+        *,
+        optimization: str = "all",
+        threads: int = 0,
+        create: Callable[..., Any] = create_session,
     ) -> None:
         data = proto.SerializeToString()
         self.layout = metadata(proto, LAYOUT)
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads}
-        self._stream = Stream(data, **how) if self.layout == "step" else None
-        self._session = None if self._stream else create_session(data, **how)
+        self._stream = Stream(data, **how, create=create) if self.layout == "step" else None
+        self._session = None if self._stream else create(data, **how)
 
     def __call__(self, images: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Outputs by name; of a step graph, the mean of the logits, and all else of all steps behind each other."""
