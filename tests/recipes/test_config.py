@@ -14,6 +14,7 @@ from export.images import normalise as normalise_array
 from recipes import augment
 from recipes.config import DEFAULTS, PLACE, Recipe, load_recipe, parse_command_line
 from recipes.initial import create
+from recipes.step import augmented, loss_of, one_hot
 from zoo.data import load_dataset, normalise
 from zoo.errors import ZooError
 
@@ -88,6 +89,76 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
     ours = augment._OPS[name][0](IMAGES[:1], level)[0].permute(1, 2, 0)
     same = torch.as_tensor(np.array(expected(picture))) == ours
     assert same.float().mean() > 0.98  # rotation rounds some borders otherwise
+
+
+def test_auto_augment_applies_the_policy_of_the_paper(monkeypatch):
+    """Each pair of operations alike often, each of the two with its own probability."""
+    drawn = []
+    monkeypatch.setattr(augment, "_apply", lambda images, *draw: drawn.append(draw) or images)
+    count, policies = 50_000, augment._POLICIES
+    augment.auto_augment(torch.zeros(count, 1, 1, 1), "autoaugment", 1, 9)
+    assert len(drawn) == 2
+    for position, (choice, operations) in enumerate(drawn):
+        names, probabilities, levels = zip(*(policy[position] for policy in policies), strict=True)
+        assert operations[:-1] == [(name, (level or 0) / 9) for name, level in zip(names, levels, strict=True)]
+        assert operations[-1] == ("Identity", 0)
+        used = choice.bincount(minlength=len(operations))[: len(policies)] * len(policies) / count
+        assert used.tolist() == pytest.approx(list(probabilities), abs=0.06)
+
+
+def alone(key, value, images=IMAGES, **more):
+    """Images as a recipe augments them in which nothing else is on, and as they are without it."""
+    data = load_dataset("digits")
+    off = {"crop": 0, "hflip": False}
+    return augmented(images, Recipe(**off | {key: value} | more), data), augmented(images, Recipe(**off), data)
+
+
+def test_rand_augment_takes_its_number_and_strength_from_the_recipe(monkeypatch):
+    levels = []
+    monkeypatch.setattr(
+        augment, "_apply", lambda images, _, operations: levels.append({level for _, level in operations}) or images
+    )
+    alone("auto_augment", "randaugment", randaugment_ops=2, randaugment_magnitude=15)
+    assert levels == [{0.5}, {0.5}]
+
+
+def test_images_are_mirrored_half_of_the_time():
+    mirrored, plain = alone("hflip", True)
+    same = [torch.equal(a, b) for a, b in zip(mirrored, plain, strict=True)]
+    assert 16 < sum(same) < 48
+    assert all(torch.equal(a, b if s else b.flip(2)) for a, b, s in zip(mirrored, plain, same, strict=True))
+
+
+@pytest.mark.parametrize(("key", "value", "least", "most"), [("cutout", 8, 64, 64), ("erasing", 0.5, 16, 48)])
+def test_what_is_cut_out_of_an_image_is_zero_once_it_is_normalised(key, value, least, most):
+    cut, plain = alone(key, value, torch.full_like(IMAGES, 255))
+    hole = cut != plain
+    assert least <= hole.flatten(1).any(1).sum() <= most
+    assert (cut[hole] == 0).all()
+
+
+def test_smaller_images_are_made_of_all_pixels():
+    stripes = torch.zeros(1, 1, 32, 32)
+    stripes[..., ::4] = 1
+    small = augment.resize(stripes, 8)
+    assert small.shape == (1, 1, 8, 8)
+    assert (small - 0.25).abs().max() < 0.1
+    assert augment.resize(stripes, 32) is stripes
+
+
+def test_losses_are_those_of_the_papers():
+    """Of logits of two time steps, three images of a class each, and four classes, a fifth spread over all."""
+    logits = torch.randn(2, 3, 4)
+    target = torch.tensor([[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05], [0.05, 0.85, 0.05, 0.05]])
+    torch.testing.assert_close(one_hot(torch.tensor([2, 0, 1]), 4, 0.2), target)
+
+    def cross_entropy(logits):
+        return sum(-(target[i] * logits[i].log_softmax(0)).sum() for i in range(3)) / 3
+
+    torch.testing.assert_close(loss_of(logits, target, Recipe()), cross_entropy(logits.mean(0)))
+    towards_1 = ((logits - 1) ** 2).mean()
+    tet = 0.7 * (cross_entropy(logits[0]) + cross_entropy(logits[1])) / 2 + 0.3 * towards_1
+    torch.testing.assert_close(loss_of(logits, target, Recipe(loss="tet", tet_lambda=0.3)), tet)
 
 
 def test_a_data_set_of_a_folder_goes_by_its_name(monkeypatch, tmp_path):

@@ -372,6 +372,22 @@ def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
         assert after.stride() == q.stride()
 
 
+def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr("recipes.state.time.perf_counter", lambda: now[0])
+    model = tiny()
+    parts = {"model": model, "optimizer": torch.optim.SGD(model.parameters())}
+    for total in (10, 20, 30):
+        state = RunState({"origin": {}}, parts, torch.zeros(3))
+        if total > 10:
+            state.restore(load_state(tmp_path / STATE))
+        state.start()
+        now[0] += 10
+        assert state.seconds == total
+        state.save(tmp_path)
+        now[0] += 1000
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path, monkeypatch, capsys):
     def stop(*_, **__):

@@ -22,6 +22,8 @@ import torch
 from conftest import ROOT, assert_one_error, run_code, run_module
 from forks import as_module
 from PIL import Image
+from timm.utils import ModelEmaV3
+from torch import nn
 from tqdm import tqdm
 
 import recipes.augment
@@ -33,14 +35,16 @@ from recipes.guard import FLAGSHIP, FLAGSHIP_STAGES, FiniteGuard, steps_left, te
 from recipes.interrupt import Interrupt
 from recipes.lineage import find_run
 from recipes.processes import pick_device
+from recipes.resume import note_changes
 from recipes.start import pick
-from recipes.state import has_state, last_state, load_state, save_state
-from recipes.step import forward
+from recipes.state import RunState, has_state, last_state, load_state, save_state
+from recipes.step import augmented, forward
 from recipes.train import train
-from zoo.data import load_dataset, normalisation
+from zoo.data import load_dataset, normalisation, split
 from zoo.errors import ZooError
 from zoo.family import GS
 from zoo.files import sha256_of
+from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.record import COSTS, REQUIRED, check, content_sha256
@@ -57,6 +61,7 @@ SHORT = {
     "crop": 2,
     "amp": "off",
 }
+FEW_STEPS = SHORT | {"model": "svgg11_w8", "timesteps": 1, "train_images": 4, "batch_size": 2, "test": False}
 
 
 def flags(out: Path, **overrides) -> list[str]:
@@ -115,6 +120,100 @@ def test_a_run_leaves_a_result_in_the_schema(run):
     assert rows[0] == "epoch,lr,train_loss,train_top1,val_loss,val_top1,val_top5,val_spikes_per_image,seconds"
 
 
+def test_the_keys_of_a_recipe_arrive_where_they_act(tmp_path, monkeypatch):
+    said = {}
+
+    def listen(place, name):
+        real = getattr(place, name)
+        monkeypatch.setattr(
+            place, name, lambda *args, **named: said.update({name: (args, named)}) or real(*args, **named)
+        )
+
+    for name in ("create_optimizer_v2", "create_scheduler_v2", "Mixup"):
+        listen(recipes.train, name)
+    listen(nn.utils, "clip_grad_norm_")
+    optimizer = {"lr": 0.03, "weight_decay": 0.07, "momentum": 0.8, "layer_decay": 0.6}
+    schedule = {"warmup_epochs": 0.75, "min_lr": 0.002}
+    mixing = {"mixup": 0.3, "cutmix": 0.6, "mix_prob": 0.4, "label_smoothing": 0.15}
+    rest = {"clip_grad": 1.7, "dropout": 0.25, "out": str(tmp_path / "x")}
+    train(Recipe(**FEW_STEPS | optimizer | schedule | mixing | rest))
+    assert said["create_optimizer_v2"][1] == optimizer | {"opt": "sgd"}
+    expected = schedule | {"warmup_lr": pytest.approx(0.0003), "num_epochs": 2, "updates_per_epoch": 2}
+    assert {key: said["create_scheduler_v2"][1][key] for key in expected} == expected
+    assert said["Mixup"] == ((0.3, 0.6), {"prob": 0.4, "label_smoothing": 0.15, "num_classes": 10})
+    assert said["clip_grad_norm_"][0][1] == 1.7
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["model_args"]["dropout"] == 0.25
+
+
+def test_validation_measures_the_averaged_weights_on_the_images_that_are_held_out(tmp_path, monkeypatch):
+    updates, measured = [], []
+    update = ModelEmaV3.update
+    monkeypatch.setattr(
+        ModelEmaV3,
+        "update",
+        lambda ema, model, step=None: updates.append((ema.module, step)) or update(ema, model, step),
+    )
+    monkeypatch.setattr(
+        "recipes.train.evaluate", lambda *args, **how: measured.append(args[:3]) or evaluate(*args, **how)
+    )
+    result = train(Recipe(**FEW_STEPS | {"out": str(tmp_path / "x"), "val_images": 7, "ema": 0.9}))
+    assert [step for _, step in updates] == [1, 2, 3, 4]  # its warm-up goes by them
+    digits = load_dataset("digits")
+    _, held_out = split(digits, 4, 7)
+    assert len(measured) == 3  # each epoch, and the result
+    for model, images, labels in measured:
+        assert model is updates[0][0]
+        assert torch.equal(images, digits.train_images[held_out])
+        assert torch.equal(labels, digits.train_labels[held_out])
+    assert (result["split"], result["images"]) == ("validation", 7)
+
+
+def test_a_row_of_the_summary_is_the_mean_of_its_own_epoch(tmp_path, monkeypatch):
+    """Of losses that count the steps, and of a network that says 3 to every image."""
+    three, steps, right = nn.functional.one_hot(torch.tensor(3), 10), itertools.count(1), []
+
+    def loss_of(logits, target, recipe):
+        right.append((target.argmax(1) == 3).double().mean().item())
+        return logits.sum() * 0 + next(steps)
+
+    monkeypatch.setattr("recipes.train.forward", lambda *args: forward(*args) * 0 + three)
+    monkeypatch.setattr("recipes.train.loss_of", loss_of)
+    train(Recipe(**FEW_STEPS | {"out": str(tmp_path / "x"), "train_images": 50, "batch_size": 20}))
+    rows = [row.split(",") for row in (tmp_path / "x" / "summary.csv").read_text().splitlines()[1:]]
+    assert [float(row[2]) for row in rows] == [1.5, 3.5]
+    assert [float(row[3]) for row in rows] == pytest.approx([50 * sum(right[:2]), 50 * sum(right[2:])])
+    assert min(right) > 0
+
+
+def test_each_process_augments_its_images_in_a_way_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "recipes.train.augmented", lambda *args: drawn.append(torch.rand(()).item()) or augmented(*args)
+    )
+    monkeypatch.setattr("recipes.train._replicated", lambda model, recipe: model)
+    for rank in (0, 1):
+        monkeypatch.setattr("recipes.train.start_processes", lambda _, rank=rank: (rank, 2, torch.device("cpu")))
+        train(Recipe(**FEW_STEPS | {"out": str(tmp_path / str(rank)), "batch_size": 4}))
+    assert len(set(drawn)) == len(drawn) == 4
+
+
+def test_a_state_is_saved_whenever_the_minutes_of_the_recipe_have_passed(tmp_path, monkeypatch):
+    """Steps of 50 seconds, and two minutes from one state to the next."""
+    now, saved = [0.0], []
+
+    def step(*args):
+        now[0] += 50
+        return forward(*args)
+
+    save = RunState.save
+    monkeypatch.setattr(recipes.train.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("recipes.train.forward", step)
+    monkeypatch.setattr(RunState, "save", lambda run, out: saved.append(run.step) or save(run, out))
+    settings = {"out": str(tmp_path / "x"), "train_images": 16, "epochs": 1, "checkpoint_minutes": 2}
+    train(Recipe(**FEW_STEPS | settings))
+    assert saved == [3, 6, 8]  # the last at the end of the epoch
+
+
 def test_validate_measures_what_the_run_reported(run, tmp_path):
     out, result = run
     done = run_module(
@@ -123,6 +222,7 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "v.json").read_text())
     check(again, "v.json")
+    assert "partial" not in again
     assert [key for key in again if key in REQUIRED["accuracy"]] == list(REQUIRED["accuracy"])
     assert again.keys() >= COSTS.keys()
     for key in (
@@ -418,6 +518,17 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     assert (later.weights, later.test_reads, result["test_reads"]) == ("fp16", 9, 9)
 
 
+def test_the_origin_of_a_run_names_every_start_on_another_machine(tmp_path):
+    def on(cpu):
+        return {"commit": "0" * 40, "versions": {"torch": "2.11"}, "machine": {"cpu": cpu}}
+
+    origin = on("a")
+    for cpu in ("a", "b", "b", "c", "a"):
+        note_changes(origin, on(cpu), tmp_path, say=False)
+    assert origin["machine"] == {"cpu": "a"}
+    assert origin["resumed_with"] == [on("b"), on("c"), on("a")]
+
+
 def test_the_learning_rate_ends_near_its_minimum(run):
     out, _ = run
     last = (out / "summary.csv").read_text().splitlines()[-1]
@@ -695,6 +806,11 @@ def test_a_result_file_is_known_to_be_none_before_the_work(monkeypatch, tmp_path
     monkeypatch.setattr("recipes.validate.validate", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(ZooError, match="is a directory"):
         validate.main(["sresnet19_w16", "--dataset", "digits", "--json", str(tmp_path)])
+
+
+def test_a_result_on_some_of_the_test_images_says_so(run):
+    result = validate.validate(str(run[0]), "digits", limit=8, device="cpu")
+    assert (result["images"], result["partial"]) == (8, True)
 
 
 def test_validate_refuses_other_classes_and_names(run, monkeypatch):
