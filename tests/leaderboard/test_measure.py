@@ -7,17 +7,20 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, accuracy
 
 import zoo
 from leaderboard.__main__ import main
 from leaderboard.collect import load_results, rows
+from leaderboard.measure import measure
 from leaderboard.records import read_record
-from leaderboard.verify import Line
+from leaderboard.row import Graph, Row
+from leaderboard.verify import Line, compare
 from zoo.errors import ZooError
 from zoo.record import seal
 
@@ -109,6 +112,15 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
     assert file.name.endswith("_fp32.json")  # beside the record of its run, not in its place
 
 
+@pytest.mark.parametrize(("limit", "partial"), [(0, False), (359, True), (360, False), (10_000, False)])
+def test_a_limit_that_leaves_no_image_out_is_no_part(
+    limit: int, partial: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.measure.validate", lambda *_, **__: accuracy(dataset="digits"))
+    record = measure("sresnet19_w16.t2_cifar10", "digits", precisions=(), limit=limit)
+    assert record["partial"] is partial
+
+
 def test_what_cannot_be_measured_is_said(walked: Path) -> None:
     with pytest.raises(ZooError, match="nothing to measure"):
         main(["measure"])
@@ -165,3 +177,16 @@ def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
 )
 def test_verdicts(line: Line, verdict: str) -> None:
     assert line.verdict == verdict
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(1.01, "MISS"), (0.99, "MISS"), (1.0005, "ok")])
+def test_every_number_is_compared_with_its_own_size(times: float, verdict: str) -> None:
+    shares = {"spikes_per_image": 1e5, "effective_acs": 2e7, "effective_macs": 2e6, "dense": 3e8, "energy_uj": 0.02}
+    shares |= {"membrane_updates": 4e5, "footprint_bytes": 5e6}
+    row = Row("cifar10", "mine", "", "measured", top1=90.0, **shares)
+    graph = Graph("int8", "flat", 10_000, 90.0, 1e5, 10**6, None, "CPUExecutionProvider", None, None, "o.json")
+    again = replace(graph, top1=90.0 * times, spikes_per_image=1e5 * times)
+    now = replace(row, top1=90.0 * times, **{key: value * times for key, value in shares.items()}, graphs=(again,))
+    verdicts = {line.number: line.verdict for line in compare(replace(row, graphs=(graph,)), now)}
+    assert verdicts.pop("int8 flat p50_ms") == "not compared"
+    assert verdicts == dict.fromkeys(["top1", *shares, "int8 flat top1", "int8 flat spikes_per_image"], verdict)

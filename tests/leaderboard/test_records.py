@@ -384,6 +384,37 @@ def test_a_chain_with_an_unknown_part_has_no_total() -> None:
     assert (row.epochs, row.train_seconds) == (None, 650.0)
 
 
+def test_costs_of_a_row_are_means_over_its_seeds() -> None:
+    results = {}
+    for seed, epochs in enumerate((5, 7)):
+        ancestor = {"name": "x", "weights_sha256": f"{seed + 8:064x}", "epochs": epochs, "train_seconds": 50.0}
+        results[f"{seed}.json"] = accuracy(
+            seed=seed,
+            weights_sha256=f"{seed:064x}",
+            recipe_sha256="c" * 64,
+            started_from=[ancestor | {"recipe_sha256": "d" * 64}],
+            activation_sparsity=0.5 + seed / 4,
+            membrane_updates=1000.0 + 100 * seed,
+            Effective_ACs=1e6 * (1 + seed),
+            Effective_MACs=2e6 * (1 + seed),
+            Dense=9e6 * (1 + seed),
+            energy_uj=10.0 + seed,
+            products={"Effective_ACs": 100.0 + 20 * seed, "Effective_MACs": 0.0, "Dense": 400.0},
+        )
+    (row,) = rows(results)
+    assert (row.runs, row.epochs) == (2, 107)  # the longest chain
+    assert (row.activation_sparsity, row.membrane_updates, row.energy_uj) == (0.625, 1050.0, 10.5)
+    assert (row.effective_acs, row.effective_macs, row.dense) == (1.5e6, 3e6, 13.5e6)
+    assert row.products == {"Effective_ACs": 110.0, "Effective_MACs": 0.0, "Dense": 400.0}
+
+
+def test_costs_that_a_measurement_lacks_come_from_an_older_one_of_the_same_images() -> None:
+    new, old = accuracy(date="2026-02-01"), accuracy(**COUNTS)
+    for images, energy in ((10_000, COUNTS["energy_uj"]), (500, None)):
+        (row,) = rows({"new": new, "old": old | {"images": images}})
+        assert (row.images, row.energy_uj) == (10_000, energy)
+
+
 def test_a_later_validation_of_an_old_run_is_no_newer_run() -> None:
     old, new = accuracy(top1=50.0, date="2026-01-01"), accuracy(top1=60.0, date="2026-02-01", weights_sha256="b" * 64)
     again = accuracy(top1=50.0, date="2026-03-01", train_seconds=None)
@@ -422,6 +453,12 @@ def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:
         ("fp32", 10000, 89.75, 12.5, "old"),
         ("int8", None, None, 2.0, "int8"),
     ]
+
+
+def test_a_graph_on_all_images_comes_before_one_with_a_latency() -> None:
+    results = {"a": accuracy(), "all": onnx(latency=[]), "timed": onnx(images=500, date="2027-01-01")}
+    ((graph,),) = (row.graphs for row in rows(results))
+    assert (graph.file, graph.images, graph.top1, graph.p50_ms) == ("all", 10_000, 89.75, None)
 
 
 def test_flips_are_counted_where_both_counted_the_same_images() -> None:

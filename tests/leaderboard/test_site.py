@@ -22,9 +22,11 @@ from leaderboard.commands.serve import server
 from leaderboard.references import published
 from leaderboard.row import Graph, Row
 from leaderboard.site.network import network
-from leaderboard.site.page import page
-from leaderboard.site.scaling import studies
+from leaderboard.site.page import _chain, _graphs, page
+from leaderboard.site.scaling import _differences, studies
 from leaderboard.site.trade_off import MEASURES, points_of, trade_off
+from recipes.lineage import Ancestor
+from recipes.studies.ablation.differences import Difference, Interval
 from zoo.errors import ZooError
 from zoo.hub.published import Published
 
@@ -391,6 +393,21 @@ def test_a_graph_is_a_point_of_its_own(board: list[Row]) -> None:
     assert int8["high"] == int8["low"] == 90.0
 
 
+def test_the_tables_of_a_network_say_megabytes_and_hours(board: list[Row]) -> None:
+    ancestors = Ancestor("near", "a" * 64, 38, 5400.0, "b" * 64), Ancestor("far", "c" * 64, None, None, None)
+    int8 = graph("int8", bytes=2_500_000, spikes_differ=1234, images=None)
+    row = replace(board[0], started_from=ancestors, graphs=(int8,))
+    assert _graphs(row) == [["int8", "flat", "90.00", "—", "100,000", "1,234", "2.50", "2.00", "CPUExecutionProvider"]]
+    assert _chain(row) == [["far", "—", "—", "—", "c" * 12], ["near", "38", "1.5", "b" * 12, "a" * 12]]
+
+
+def test_spikes_are_shown_from_the_first_step_on(board: list[Row]) -> None:
+    row = replace(board[-1], model="mine", spikes_per_layer={"a": 400.0, "b": 100.0}, spikes_per_step=(300.0, 200.0))
+    layers, steps = (chart["data"]["values"] for chart in network(row).charts)
+    assert layers == [{"layer": "a", "spikes": 400.0}, {"layer": "b", "spikes": 100.0}]
+    assert steps == [{"step": 1, "spikes": 300.0}, {"step": 2, "spikes": 200.0}]
+
+
 def test_a_network_that_is_not_bundled(board: list[Row]) -> None:
     row = replace(board[-1], model="mine", recipe=None)
     found = network(row)
@@ -415,6 +432,17 @@ def test_studies_are_those_that_compare_rules() -> None:
     study = found["cpu_longer_cifar10"]
     assert study.differences[0][:3] == ("channel_0.5", "plain", 5)
     assert "20,000 images of cifar10, 12 epochs" in study.setting
+
+
+def test_an_interval_reaches_as_far_to_both_sides() -> None:
+    several = Difference("a", "plain", 3, 0, Interval(1.0, 0.25, 0.01), None, 0.01, None)
+    one = Difference("b", "plain", 1, 0, Interval(-2.0, None), None, None, None)
+    chart = _differences([several, one])
+    (spans,) = (layer["data"]["values"] for layer in chart["layer"] if "x2" in layer["encoding"])
+    assert spans == [
+        {"contrast": "a minus plain", "mean": 1.0, "low": 0.75, "high": 1.25, "verdict": "higher", "pairs": 3},
+        {"contrast": "b minus plain", "mean": -2.0, "low": -2.0, "high": -2.0, "verdict": "one pair", "pairs": 1},
+    ]
 
 
 def test_serve_answers_on_this_machine_alone() -> None:
