@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import math
@@ -13,6 +14,7 @@ import time
 from contextlib import nullcontext
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
@@ -23,7 +25,9 @@ from recipes.studies.ablation.page import render, setting
 from recipes.studies.ablation.plan import PLANS, load_plan
 from recipes.studies.scaling_cost import scaling_cost
 from zoo import plugins
+from zoo.data import load_dataset
 from zoo.errors import ZooError
+from zoo.scaling.spec import resolve_scaling
 
 PLAN = {
     "question": "Does it help?",
@@ -357,7 +361,7 @@ def test_no_percentage_of_a_network_that_never_spiked(tmp_path):
 
 
 def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
-    recipe = PLAN["recipe"] | {"model": "svgg11_w8", "train_images": 64, "batch_size": 32}
+    recipe = PLAN["recipe"] | {"model": "svgg11_w8", "train_images": 64, "batch_size": 32, "epochs": 2}
     file = write(tmp_path, seeds=[3], recipe=recipe)
     arguments = ("recipes.ablate", file, "--workers", "2", "--work-dir", str(tmp_path / "runs"), "--arms")
     assert_one_error(run_module(*arguments, "windo"), "did you mean window")
@@ -369,6 +373,9 @@ def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     assert result["command"].startswith("python -m recipes.ablate plan.yaml")
     assert result["split"] == "test"
     assert str(tmp_path) not in json.dumps(result)
+    log = tmp_path / "runs" / "plan" / "window.seed3" / "summary.csv"
+    first, last = csv.DictReader(log.read_text().splitlines())
+    assert result["train_loss"] == float(last["train_loss"]) != float(first["train_loss"])
     times = [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
     assert times
     again = run_module(*arguments, "window")
@@ -421,6 +428,25 @@ def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_pat
 def test_what_scaling_cost_cannot_measure(arguments, words):
     with pytest.raises(ZooError, match=words):
         scaling_cost.main(["--dataset", "digits", *arguments])
+
+
+def test_the_correlation_of_factors_is_that_of_the_worst_time_step():
+    exact = torch.tensor([[1.0, 2.0, 3.0]] * 3)
+    near = torch.tensor([[11.0, 12.0, 13.0], [6.0, 8.0, 7.0], [5.0, 10.0, 15.0]])
+    assert scaling_cost.correlation(near, exact) == pytest.approx(0.5)  # of (-1, 1, 0) and (-1, 0, 1)
+
+
+def test_times_of_scaling_are_of_one_step(monkeypatch):
+    medians = {"plain": 60.0, "exact": 90.0, "every 2": 66.0}
+    monkeypatch.setattr(
+        scaling_cost, "alternate", lambda steps, *_: {name: {"median_ms": medians[name], "ms": []} for name in steps}
+    )
+    found = scaling_cost.measure(
+        "svgg11_w8", resolve_scaling("channel"), [{"every": 2}], load_dataset("digits"),
+        timesteps=1, batch=2, train_steps=0, checks=1, rounds=1,
+    )["forms"]  # fmt: skip
+    assert {name: form["ms_a_step"] for name, form in found.items()} == {"plain": 30.0, "exact": 45.0, "every 2": 33.0}
+    assert {name: form["times_plain"] for name, form in found.items()} == {"plain": 1.0, "exact": 1.5, "every 2": 1.1}
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +92,15 @@ def test_alternating_runs_take_turns():
     assert len(result["a"]["ms"]) == 3
 
 
+def test_quantiles_are_of_the_runs_after_the_warm_up(monkeypatch):
+    seconds = [9.0, *(ms / 1e3 for ms in (4, 0, 10, 7, 1, 9, 2, 6, 3, 8, 5))]
+    clock = itertools.chain.from_iterable((0.0, end) for end in seconds)
+    monkeypatch.setattr("recipes.studies.speed.measure.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    found = alternate({"a": lambda: None}, runs=11, warmup=1, device=torch.device("cpu"))["a"]
+    numbers = {"p10_ms": 1.0, "median_ms": 5.0, "p90_ms": 9.0, "first_step_ms": 9e3}
+    assert {key: found[key] for key in numbers} == pytest.approx(numbers)
+
+
 def test_saved_bytes_count_each_memory_once_and_no_weights():
     linear = nn.Linear(10, 10)
     x = torch.randn(5, 10, requires_grad=True)
@@ -107,7 +118,7 @@ def test_peak_bytes_and_operations():
         b = a + 1  # two at once, then three
         c = b @ a
         del a, b
-        return c.sum()
+        return (c + 1).sum()  # two again
 
     assert peak_bytes(step, torch.device("cpu")) == pytest.approx(3 * 4e6, rel=0.1)
     assert operations(step) == 2 * 1000**3

@@ -9,7 +9,7 @@ from pictures import CLASSES, make_pictures
 
 import zoo
 from recipes.studies.health import health
-from zoo.data import load_dataset
+from zoo.data import load_dataset, normalise, split
 from zoo.errors import ZooError
 
 
@@ -30,6 +30,11 @@ def test_a_silenced_layer_is_found():
     rates = health.firing_rates(model, torch.randn(4, 3, 8, 8))
     result = {"train_loss": [2.0, 1.0], "rates_start": rates, "rates_end": dict.fromkeys(rates, 0.1)}
     assert health.faults(result) == ["silent at the start: stages.1.0.lif1"]
+
+
+def test_a_layer_that_hardly_spikes_is_silent():
+    well = {"train_loss": [2.0, 1.0], "rates_start": {"a": 0.2, "b": 0.001}}
+    assert health.faults(well | {"rates_end": {"a": 0.0005, "b": 0.001}}) == ["silent at the end: a"]
 
 
 @pytest.mark.parametrize(("last", "found"), [(1.9, 0), (1.97, 1), (2.1, 1), (float("nan"), 1)])
@@ -61,6 +66,16 @@ def test_what_is_looked_at_before_is_what_is_trained(monkeypatch):
     monkeypatch.setattr(health, "firing_rates", lambda model, x: seen.append(model.state_dict()) or rates(model, x))
     health.examine("svgg11_w8_gs", load_dataset("digits"), steps=4, batch=8, timesteps=2, lr=0.0)
     assert torch.equal(seen[0]["conv1.weight"], seen[1]["conv1.weight"])
+
+
+def test_rates_are_of_held_out_images(monkeypatch):
+    seen, rates = [], health.firing_rates
+    monkeypatch.setattr(health, "firing_rates", lambda model, x: seen.append(x) or rates(model, x))
+    data = load_dataset("digits")
+    health.examine("svgg11_w8_gs", data, steps=4, batch=8, timesteps=1, lr=0.0)
+    held_out = data.train_images[split(data, 0, 400)[1]]
+    expected = normalise(held_out[:100], data.mean, data.std)
+    assert [torch.equal(x, expected) for x in seen] == [True, True]
 
 
 def test_validation_images_of_a_folder_are_the_held_out_ones(tmp_path):
