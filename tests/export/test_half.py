@@ -91,9 +91,10 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ZooError, match=r"no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution"):
         export.to_onnx(network(), tmp_path / "x.onnx", precision="bf16")
     g = Assembly()
-    g.constant("w", np.float32([70_000]), shared=False)
-    with pytest.raises(ZooError, match="beyond half precision"):
-        stored_in_half(g, ["w"])
+    for name, number in (("large", 70_000), ("low", -70_000)):
+        g.constant(name, np.float32([number]), shared=False)
+        with pytest.raises(ZooError, match=f"the weight {name} has numbers beyond half precision"):
+            stored_in_half(g, [name])
     with pytest.raises(ZooError, match="no convolution over spikes"):
         stored_in_half(g, [])
     assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from export.describe import add_description
 from export.dyadic import dyadic_copy
 from export.graph import CURRENTS, build_graph, metadata
 from export.int8 import convolutions
-from export.int8.calibration import calibrate, stored, training_images
+from export.int8.calibration import _CHUNK, _look, calibrate, stored, training_images
 from export.int8.proof import prove
 from export.int8.quantised import doubling
 from export.int8.rounding import in_units, least_change, moments, nearest, scales
@@ -178,12 +178,29 @@ def test_the_right_graph_passes(right):
     assert all(scale > 0 and 0 <= zero <= 255 for scale, zero, _ in metadata(proto, CURRENTS).values())
 
 
-def test_currents_lie_in_their_range():
-    low, high = -1.5, 4.0
+@pytest.mark.parametrize(("low", "high"), [(-1.5, 4.0), (1.0, 2.0), (-2.0, -1.0)])
+def test_currents_and_zero_lie_in_their_range(low, high):
     scale, zero = stored(low, high)
-    assert (0 - zero) * scale == pytest.approx(low, abs=scale)
-    assert (255 - zero) * scale == pytest.approx(high, abs=scale)
+    assert (0 - zero) * scale == pytest.approx(min(low, 0), abs=scale)
+    assert (255 - zero) * scale == pytest.approx(max(high, 0), abs=scale)
+
+
+def test_currents_that_are_all_zero_have_a_scale():
     assert stored(0.0, 0.0)[0] > 0
+
+
+def test_a_range_is_the_mean_of_those_of_its_chunks():
+    image = onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", 1, 4, 4])
+    weight = np.ones((1, 1, 1, 1), np.float32)
+    nodes = [
+        onnx.helper.make_node("Identity", ["input"], ["spikes"]),
+        onnx.helper.make_node("Conv", ["spikes", "weight"], ["currents"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [image], [], [numpy_helper.from_array(weight, "weight")])
+    proto = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    images = np.tile(np.float32([-1, 2]), (2 * _CHUNK, 1, 4, 2))
+    images[_CHUNK:] *= 3
+    assert _look(proto, nodes[1:], [weight], images)[0].tolist() == [[-2, 4]]
 
 
 def test_weights_are_rounded_by_output_channel():
@@ -212,6 +229,14 @@ def test_rounding_for_the_output_beats_rounding_to_nearest(groups):
     flat = (nearest(weight) - in_units(weight)).reshape(groups, -1, moment.shape[1])
     told = np.einsum("goi,gij,goj->", flat, moment.numpy(), flat)
     assert told == pytest.approx(error(nearest(weight)).item(), rel=1e-3)
+
+
+def test_an_error_is_made_up_for_in_every_later_block(monkeypatch):
+    weight, x = torch.randn(4, 3, 3, 3).numpy(), torch.rand(50, 27)
+    moment = (x.T @ x)[None]
+    in_one = least_change(weight, moment)
+    monkeypatch.setattr("export.int8.rounding._BLOCK", 8)
+    assert np.array_equal(least_change(weight, moment), in_one)
 
 
 def test_which_neurons_have_the_fast_form():

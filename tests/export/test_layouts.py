@@ -317,6 +317,15 @@ def test_onnx_runtime_quantises_our_files(tmp_path):
         assert session.run(None, {"input": np.zeros((2, 3, 16, 16), np.float32)})[0].shape == (2, 10)
 
 
+def test_early_exit_answers_by_the_mean_of_the_logits_so_far():
+    logits = np.float32([[[4, 0], [0, 1]]])  # of which the last step alone says class 1
+    assert exits(logits, np.array([0]), 1.0) == {"threshold": 1.0, "top1": 100, "mean_steps": 2}
+
+
+def test_a_confidence_that_just_reaches_the_threshold_stops():
+    assert exits(np.zeros((1, 2, 2), np.float32), np.array([0]), 0.5)["mean_steps"] == 1
+
+
 def test_early_exit_trades_steps_for_accuracy(tmp_path):
     logits = np.float32([[[4, 0], [0, 0]], [[0, 1], [9, 0]]])  # sure at once; unsure, then of another mind
     assert exits(logits, np.array([0, 0]), 0.9) == {"threshold": 0.9, "top1": 100, "mean_steps": 1.5}

@@ -18,8 +18,10 @@ from export.counts import add_step_logits
 from export.describe import add_description
 from export.graph import build_graph
 from export.layouts import LAYOUTS
-from export.verify import _verify_real, compare_where_alike
+from export.verify import BOUNDS, _verify_real, compare_where_alike
 from zoo import ZooError
+
+verify = sys.modules["export.verify"]  # the function has its name
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,43 @@ def test_running_it_finds_it_too(mutation, right):
     net, graphs = right
     with pytest.raises(ZooError, match="verification failed on the real weights"):
         _verify_real(net, changed(graphs["flat"], mutation), None)
+
+
+def silent(proto):
+    """No neuron of the first layer spikes."""
+    for node in proto.graph.node:
+        if node.output[0].startswith("lif1/spikes/"):
+            for attribute in node.attribute:
+                attribute.f = 0
+
+
+def test_flips_are_told_as_fractions_of_their_layer(right, monkeypatch):
+    """Where a graph is silent, they are the network's spikes."""
+    net, graphs = right
+    monkeypatch.setitem(BOUNDS, "fp32", (1.0, 0.0))
+    real = _verify_real(net, changed(graphs["flat"], silent), None)
+    assert real["flip_rate_per_layer"]["lif1"] == real["spike_rates"]["lif1"] > 0
+
+
+def test_what_only_the_networks_rounding_allows_is_not_within_the_fixed_bounds(right, monkeypatch):
+    net, graphs = right
+    run = verify._run
+
+    def far_off_in_float64(network, images):
+        logits, spikes = run(network, images)
+        return logits, {name: 1 - s if images.dtype == torch.float64 else s for name, s in spikes.items()}
+
+    monkeypatch.setattr(verify, "_run", far_off_in_float64)
+    monkeypatch.setitem(BOUNDS, "fp32", (1e-3, 0.0))
+    real = _verify_real(net, changed(graphs["flat"], silent), None)
+    assert 1e-3 < real["flip_rate"] < real["rounding_flip_rate"] == 1
+    assert not real["within_fixed_bounds"]
+
+
+def test_other_weights_in_half_precision_are_refused(right):
+    torch.manual_seed(1)
+    with pytest.raises(ZooError, match="verification failed on the real weights"):
+        _verify_real(network(timesteps=2), right[1]["fp16"], None)
 
 
 def test_instruments_are_checked_like_all_else(right):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -79,6 +80,41 @@ def test_subjects_take_turns_and_one_is_alive_at_a_time():
         alive += event.startswith("open") - event.startswith("close")
         assert alive <= 1
     assert events.count("run a") == 2 * (7 + 3 * WARM_UP)
+
+
+class Settling:
+    """Takes a second the first time that a block runs it, then a millisecond, on a clock of its own."""
+
+    name, device, now = "settling", "cpu", 0.0
+
+    @contextlib.contextmanager
+    def ready(self, batch, threads):
+        seconds = iter([1.0])
+
+        def run():
+            self.now += next(seconds, 0.001)
+
+        yield run
+
+
+def test_the_first_run_of_a_block_is_not_timed(monkeypatch):
+    subject = Settling()
+    monkeypatch.setattr("export.timing.rounds.time.perf_counter", lambda: subject.now)
+    ((found,),) = time_all([subject], [1], [1], runs=4, rounds=2)
+    assert found["ms"] == [1] * 4
+
+
+def test_threads_are_those_that_were_asked_for(net, file):
+    assert create_session(file.read_bytes(), threads=2).get_session_options().intra_op_num_threads == 2
+    with Network("eager", net, (3, 16, 16)).ready(1, 2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+
+
+def test_a_batch_has_all_the_images_in_turn():
+    images = np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1)
+    fed = Graph("x", b"", [Input("x", "float32", (0, 1, 1, 1))], [], images=images).feeds(5)
+    assert fed["x"].ravel().tolist() == [0, 1, 2, 0, 1]
 
 
 def test_percentiles_and_images_a_second():
@@ -181,6 +217,24 @@ def test_a_profile_adds_up(file):
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
     assert "Conv" in {row["operator"] for row in rows}
+
+
+def test_a_profile_is_of_the_mean_run_after_the_warm_up(tmp_path, monkeypatch):
+    runs = {0: 90, 10: 90, 20: 90, 30: 2, 40: 4}  # milliseconds of the convolution in each run, by its start
+    (tmp_path / "profile").write_text(
+        json.dumps(
+            [{"name": "model_run", "ts": start} for start in runs]
+            + [
+                {"cat": "Node", "name": "c_kernel_time", "ts": at + 1, "dur": 1000 * ms, "args": {"op_name": "Conv"}}
+                for at, ms in runs.items()
+            ]
+        )
+    )
+    session = SimpleNamespace(end_profiling=lambda: tmp_path / "profile")
+    monkeypatch.setattr("export.timing.operators.create_session", lambda *_, **__: session)
+    monkeypatch.setattr("export.timing.operators.bind", lambda *_: lambda: None)
+    graph = Graph("model", b"", [Input("input", "float32", (0, 3))], ["logits"])
+    assert operators(graph, 1, 1, runs=2) == [{"operator": "Conv", "nodes": 1, "ms": 3, "share": 1}]
 
 
 # -- baselines
