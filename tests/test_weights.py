@@ -29,6 +29,7 @@ from zoo.metrics import SpikeCounter, evaluate
 FAMILIES = {"plif_net_w32": {"phases": [{"epochs": 11, "timesteps": 1}]}}
 NAMES = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
 assert NAMES
+GOLDEN = ROOT / "tests" / "zoo" / "golden" / "logits.json"
 
 
 def config(name):
@@ -116,6 +117,17 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
     assert torch.equal(again(x), want)
     assert again.timesteps == trained.timesteps
     assert trained.weights_sha256 == again.weights_sha256 == config(name)["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if is_flagship(n) else []) for n in NAMES])
+def test_golden_logits(name):
+    """In float64, in which no membrane is so near its threshold that another processor would decide otherwise: change
+    zoo/golden/logits.json only on purpose, as for new weights."""
+    channel, row, column = torch.meshgrid(*map(torch.arange, (3, 32, 32)), indexing="ij")
+    image = 2 * torch.sin(row.double() / 3 + channel) * torch.cos(column.double() / 4 - channel)
+    with torch.no_grad():
+        logits = zoo.load(name, kernel="reference").double()(image[None])[0, :3].tolist()
+    assert logits == pytest.approx(read_json(GOLDEN).get(name, []), abs=1e-3)
 
 
 @pytest.mark.slow
