@@ -362,6 +362,19 @@ def test_timms_contract(name):
         model(torch.zeros(3, 32, 32))
 
 
+def test_stopping_early_leaves_no_stage_out_that_is_asked_for():
+    model, x = tiny().eval(), torch.randn(2, 3, 16, 16)
+    _, maps = model.forward_intermediates(x)
+    found = model.forward_intermediates(x, indices=[0, 1], stop_early=True, intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(found, maps, strict=True))
+
+
+def test_hidden_neurons_learn_at_the_classifiers_rate():
+    model = tiny(neuron="plif")
+    scales = {id(p): group["lr_scale"] for group in param_groups_layer_decay(model, 0.5) for p in group["params"]}
+    assert scales[id(model.lif_hidden.w)] == scales[id(model.fc.weight)] == 1
+
+
 @pytest.mark.parametrize("name", FAMILIES.values())
 def test_checkpointed_gradients_are_the_same(name):
     gradients = []

@@ -76,10 +76,19 @@ def test_half_precision_is_close_and_smaller(model, tmp_path):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3, msg=key)
 
 
+def test_new_weights_are_not_under_the_license_of_those_they_started_from(model, tmp_path):
+    model.pretrained_cfg["license"] = "cc-by-nc-4.0"
+    for name, given in (("unsaid", {}), ("said", {"license": "mit"})):
+        zoo.save_checkpoint(tmp_path / name, model, tag="x", data_cfg=DATA_CFG | given)
+        cfg = json.loads((tmp_path / name / "config.json").read_text())["pretrained_cfg"]
+        assert cfg.get("license") == given.get("license")
+
+
 def test_another_class_count_channels_or_timesteps(folder):
     model = zoo.load_checkpoint(folder, num_classes=7, in_chans=1, timesteps=3)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
     assert model.timesteps == 3
+    assert [model.pretrained_cfg[key] for key in ("mean", "std")] == [pytest.approx((0.2,)), pytest.approx((0.5,))]
     assert model.weights_sha256 is None  # the checksum names weights that it no longer has all of
     assert "tag" not in model.pretrained_cfg  # as does the tag
     assert zoo.load_checkpoint(folder, timesteps=3).weights_sha256

@@ -36,6 +36,22 @@ def test_pictures_become_square_tensors_in_a_fixed_order_of_all_classes(flowers)
     assert data.sha256 != load_dataset(f"folder:{flowers}", img_size=48).sha256
 
 
+def test_the_order_is_not_that_of_the_file_system(tmp_path, monkeypatch):
+    for file in list(make_pictures(tmp_path / "x", ("train", "val"), 4).rglob("*.*")):
+        folder = file.parent / ("even" if int(file.stem) % 2 == 0 else "odd")
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    before, walk = load_dataset(f"folder:{tmp_path / 'x'}").sha256, os.walk
+
+    def backwards(*where, **how):
+        for path, folders, names in walk(*where, **how):
+            folders.reverse()
+            yield path, folders, names[::-1]
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert load_dataset(f"folder:{tmp_path / 'x'}").sha256 == before
+
+
 def test_a_picture_is_prepared_as_timm_evaluates(flowers):
     prepare = Preparation(folder_cfg(48))
     reference = create_transform((3, 48, 48), crop_pct=1.0, interpolation="bilinear", mean=(0,) * 3, std=(1,) * 3)

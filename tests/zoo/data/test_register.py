@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from zoo.data import load_dataset, normalise, registry, split
+from zoo.data.dataset import make_dataset
 from zoo.errors import ZooError
 
 
@@ -79,6 +80,19 @@ def test_what_is_wrong_with_one_is_named(register, words):
         load_dataset("parity")
     assert words in str(error.value)
     assert "parity" in str(error.value)
+
+
+def test_the_checksum_is_of_every_part():
+    parts = [torch.arange(12).to(torch.uint8).view(1, 3, 2, 2), torch.tensor([1])] * 3
+    sums = {_checksum(parts)}
+    for i, part in enumerate(parts):
+        sums.add(_checksum([*parts[:i], 1 - part, *parts[i + 1 :]]))
+    assert len(sums) == 7
+
+
+def _checksum(parts):
+    train, test, val = (tuple(parts[i : i + 2]) for i in (0, 2, 4))
+    return make_dataset("x", ["a", "b"], train, test, val).sha256
 
 
 def test_a_channel_that_is_the_same_everywhere_becomes_0(register):

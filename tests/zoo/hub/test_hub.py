@@ -225,6 +225,21 @@ def test_a_card_without_results_says_so(run):
     assert "model-index" not in card(release, "org/net")
 
 
+def test_validation_is_no_result_for_a_leaderboard(run):
+    (run / "result.json").write_text(json.dumps(measured(run, split="validation")))
+    release = collect(run)
+    assert "| CIFAR-10 | validation |" in card(release, "org/net")
+    assert eval_results(release) == {}
+
+
+def test_a_later_result_on_fewer_images_is_not_the_result(run, tmp_path):
+    later = measured(run, images=500, top1=99.0, date="2026-02-01T12:00:00Z")
+    (tmp_path / "later.json").write_text(json.dumps(later))
+    release = collect(run, results=[tmp_path / "later.json"])
+    assert len(release.results) == 2
+    assert "value: 65.32" in eval_results(release)["cifar10.yaml"]
+
+
 def drop_recipe(file):
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "recipe"}))
 
@@ -475,12 +490,20 @@ def test_a_killed_upload_leaves_the_repository_as_it_was(server, client, repo, r
 
 
 def test_somebody_else_commits_meanwhile(server, client, repo, run):
+    """What they did is looked at before ours goes on top of it."""
     push(server, repo, run)
-    files = server.files(repo)
-    server.fault(r"POST .*/commit/", lambda: server.add(repo, files | {"theirs.txt": b"theirs"}), times=1)
+    files, commits = server.files(repo), []
+
+    def meanwhile():
+        if not commits:
+            server.add(repo, files | {"theirs.txt": b"theirs"})
+        commits.append(server.repos[repo].refs["main"])
+
+    server.fault(r"POST .*/commit/", meanwhile)
     done = client.hub("push", run, "--repo", repo, token=TOKEN)
     assert done.returncode == 0, done.stderr
     assert {"theirs.txt", "README.md"} <= set(server.files(repo))
+    assert len(commits) == 2
 
 
 def test_downloads_that_fail_leave_the_cache_as_it_was(server, client, repo, run, tmp_path):

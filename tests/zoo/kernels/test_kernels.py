@@ -511,7 +511,7 @@ def test_parameters_need_not_be_contiguous():
     assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("change", [{"track_running_stats": False}, {"num_batches_tracked": None}])
+@pytest.mark.parametrize("change", [{"track_running_stats": False}, {"num_batches_tracked": None}, {"momentum": None}])
 def test_running_statistics_are_kept_as_pytorch_keeps_them(change):
     x, norms = torch.randn(4, 3, 5, 5), [nn.BatchNorm2d(3) for _ in range(2)]
     for norm, kernel in zip(norms, ("fused", "reference"), strict=True):

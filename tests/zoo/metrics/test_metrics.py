@@ -110,6 +110,26 @@ def test_two_layers_by_hand():
     assert connection_sparsity(model) == 4 / 12
 
 
+def test_of_one_time_step_the_stem_ends_at_the_first_neurons():
+    stem = measure(TwoLayers(timesteps=1), torch.ones(1, 1, 3, 3))["stem"]
+    assert stem == {"Effective_ACs": 12.0, "Effective_MACs": 0.0, "Dense": 16.0}
+
+
+def test_tied_weights_take_memory_once():
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    assert footprint(model) == 4 * 9
+
+
+@pytest.mark.parametrize("values", [(0.5, 1.0), (1.0, 0.5)])
+def test_a_layer_that_once_multiplies_multiplies_on_maps_of_every_size(values):
+    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), create_neuron(NEURON, 2))
+    with torch.no_grad(), OperationCounter(model) as counter:
+        for side, value in zip((2, 3), values, strict=True):
+            model(torch.full((2, 1, side, side), value))
+    assert counter.layers() == {"0": (2 * (4 + 9), 2 * (4 + 9), False)}
+
+
 def test_energy_by_hand():
     counts = {"Effective_ACs": 6e6, "Effective_MACs": 4e6, "membrane_updates": 8e6}
     counts["products"] = {"Effective_ACs": 2e6, "Effective_MACs": 0.0, "Dense": 9e6}

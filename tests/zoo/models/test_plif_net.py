@@ -108,6 +108,11 @@ def test_alive_in_evaluation_mode_before_training():
     assert all(0.001 < rate < 0.9 for rate in rates.values()), rates
 
 
+def test_the_stem_expects_images_of_unit_variance():
+    model = PLIFNet(16, 128, timesteps=2, kernel="reference").eval()
+    assert model.bn1(model.conv1(torch.randn(4, 3, 32, 32))).var().item() == pytest.approx(1, rel=0.2)
+
+
 def test_scaled_layers():
     """Every convolution behind the stem; not the hidden linear layer."""
     with torch.device("meta"):

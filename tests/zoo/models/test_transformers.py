@@ -275,6 +275,23 @@ def test_attention_by_loops():
             assert torch.equal(seen["current"][image, rows].flatten(1).T, expected)
 
 
+ATTENTION = {
+    "spikformer": ["stages.?.0.attn.qkv.lif"],
+    "sdt": ["stages.?.0.mixer.lif2"],
+    "qkformer": ["stages.[01].?.attn.lif", "stages.2.?.attn.qkv.lif"],
+    "maxformer": ["stages.2.?.mixer.qkv.lif"],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_neurons_of_attention_have_half_the_threshold(family):
+    model = small(family, neuron={"name": "lif", "threshold": 0.8})
+    neurons = {key: module.threshold for key, module in model.named_modules() if isinstance(module, LIF)}
+    of_attention = {key for key in neurons for name in ATTENTION[family] if fnmatchcase(key, name)}
+    assert of_attention
+    assert neurons == {key: 0.4 if key in of_attention else 0.8 for key in neurons}
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_larger_images_that_are_not_square(name):
     model = zoo.create_model(name, timesteps=1, stem_stride=4, kernel="reference").eval()

@@ -98,6 +98,11 @@ def test_surrogates_have_their_shape_and_unit_area(name, width):
     assert area == pytest.approx(1, abs=5e-3)
 
 
+def test_surrogates_have_the_widths_of_their_sources():
+    widths = {name: resolve_surrogate(name).width for name in list_surrogates()}
+    assert widths == {"triangle": 1, "rectangle": 1, "arctan": 1, "sigmoid": 0.25}
+
+
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("decay_input", [True, False])

@@ -119,8 +119,9 @@ def test_factors_are_averaged():
     torch.testing.assert_close(factors[2], 0.75 * factors[1] + 0.25 * exact[2])
 
 
-def test_evidence_from_a_part_of_the_batch():
-    pre, post, error = example(KIND, 2, 5)
+@pytest.mark.parametrize(("images", "share", "part"), [(5, 0.4, 2), (2, 0.1, 1)])
+def test_evidence_from_a_part_of_the_batch(images, share, part):
+    pre, post, error = example(KIND, 2, images)
     seen = []
 
     class Watched(Scaling):
@@ -128,8 +129,8 @@ def test_evidence_from_a_part_of_the_batch():
             seen.append(super().factor(*spikes))
             return seen[-1]
 
-    gradient(convolution(Watched(*Scaling("causal_trace", 0.7, batch=0.4))), pre, post, error)
-    gradient(convolution(Watched(*Scaling("causal_trace", 0.7))), pre[:, :2], post[:, :2], error[:, :2])
+    gradient(convolution(Watched(*Scaling("causal_trace", 0.7, batch=share))), pre, post, error)
+    gradient(convolution(Watched(*Scaling("causal_trace", 0.7))), *(z[:, :part] for z in (pre, post, error)))
     gradient(convolution(Watched(*Scaling("causal_trace", 0.7))), pre, post, error)
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])

@@ -61,6 +61,17 @@ def test_silent_and_saturated_layers(name, rate):
     check(name, KINDS["3x3"], 2, 2, rate)
 
 
+def test_depression_alone_is_evidence():
+    """Post spikes come first, so that no entry of D is above 0."""
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 2, 2)
+    pre[0] = post[1] = 0
+    expected, _ = by_hand("ltp_ltd", pre, post, error, 0.7, kind)
+    scaled, plain = (run(rule, kind, pre, post, error)[0].weight.grad for rule in (Scaling("ltp_ltd", 0.7), None))
+    torch.testing.assert_close(scaled, expected, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(scaled, plain)
+
+
 @pytest.mark.parametrize("name", [n for n in PRESETS if not n.startswith("local") and n != "pre_pre"])
 def test_no_evidence_is_plain(name):
     kind = KINDS["3x3"]
@@ -93,6 +104,13 @@ def test_controls_keep_the_shrink_and_drop_the_information(of):
         torch.testing.assert_close(mean[t], torch.full_like(mean[t], float(exact[t].mean())), rtol=1e-12, atol=0)
         assert torch.equal(permuted[t].flatten().sort().values, exact[t].flatten().sort().values)
     assert not torch.equal(permuted, exact)
+
+
+def test_each_step_is_permuted_by_itself():
+    same = rules.Rule(lambda spikes, alpha: torch.arange(54.0).expand(3, 54))
+    permuted = rules._permuted(same, None, 0.7)
+    assert not torch.equal(permuted[0], permuted[1])
+    assert not torch.equal(permuted[1], permuted[2])
 
 
 @pytest.mark.parametrize("of", ["causal_trace", "channel"])
