@@ -40,7 +40,8 @@ examples:
   python -m export.runtimes sresnet19_w16_gs.t2_cifar10 --data cifar10 --runtimes openvino tract
   python -m export.runtimes runs/mine --data folder:flowers --forms flat int8 --json runtimes.json
 
-forms: flat, step, loop, function: the layouts, in float32; fp16, int8: the flat one in these precisions
+forms: flat, step, loop, function: the layouts, in float32; fp16, int8: the flat one in these precisions, int8 with
+scales from 256 training images of --data
 runtimes, each a package of pip's, on one thread of a CPU, an image at a time:
   openvino          told to compute in float32; openvino-default: as it chooses, bfloat16 where the processor has it
   opencv, tract     read the file themselves
@@ -73,16 +74,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         check_writable(args.json)
     modules = {name: RUNTIMES[name].load() for name in args.runtimes}
-    rows: list[dict[str, Any]] = []
-    for source in args.names:
-        model, metadata = load(source)
+    networks = {source: load(source) for source in args.names}
+    for model, _ in networks.values():
         check_source(model, args.data)
+    rows: list[dict[str, Any]] = []
+    for source, (model, metadata) in networks.items():
         images = network_inputs(model, load_images(args.data, args.data_dir, args.limit, input_size(model)).images)
+        calibration = None
+        if "int8" in args.forms:
+            calibration = training_images(model, args.data, args.data_dir, _CALIBRATION_IMAGES)
         for form in args.forms:
-            calibration = None
-            if form == "int8":
-                calibration = training_images(model, None, args.data_dir, _CALIBRATION_IMAGES)
-            proto = _graph(model, metadata, calibration, **FORMS[form])
+            proto = _graph(model, metadata, calibration if form == "int8" else None, **FORMS[form])
             print(f"{source}, {form}", flush=True)
             creates = {name: functools.partial(RUNTIMES[name].create, module) for name, module in modules.items()}
             for name, found in compare_sessions(proto, images, creates):
@@ -112,7 +114,7 @@ def said(found: dict[str, Any]) -> str:
     text = f"{found['same_class']} of {found['images']} images in the same class"
     if found["differing_counts"] is not None:
         text += f", {found['differing_counts']:.1e} of the spikes differ"
-    if found["worst_layer"] is not None:
+    if found["worst_layer_spikes"] is not None:
         text += f", in {found['worst_layer']} {found['worst_layer_spikes'] - 1:+.1%} spikes"
     if found["fractions"]:
         text += f", {found['fractions']} counts are no whole numbers"

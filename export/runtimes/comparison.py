@@ -34,8 +34,8 @@ def compare_sessions(
         The name of a runtime, and images (N); same_class: how many have ONNX Runtime's class; differing_counts: the sum
         of all differences of counts (image, layer, time step) as a fraction of all spikes; spikes: all spikes as a
         multiple of ONNX Runtime's; worst_layer and worst_layer_spikes, the same for the layer farthest from 1;
-        fractions: counts that are no whole number; not_finite: values that are no number. Or error: what the runtime
-        says.
+        fractions: counts that are no whole number; not_finite: values that are no number, of which all that is counted
+        is None. Or error: what the runtime says.
     """
     counted = add_spike_counts(proto)
     names = [output.name for output in counted.graph.output]
@@ -63,15 +63,20 @@ def _difference(expected: dict[str, NDArray[np.float64]], found: dict[str, NDArr
     logits, others = expected["logits"], found["logits"]
     layers = {key.removeprefix(PREFIX): (expected[key], found[key]) for key in expected if key != "logits"}
     total = sum(a.sum() for a, _ in layers.values())
-    share = {layer: float(b.sum() / a.sum()) for layer, (a, b) in layers.items() if a.any()}
-    worst = max(share, key=lambda layer: abs(share[layer] - 1), default=None)
+    share = {layer: _part(b.sum(), a.sum()) for layer, (a, b) in layers.items() if a.any()}
+    far = {layer: np.inf if times is None else abs(times - 1) for layer, times in share.items()}
+    worst = max(far, key=lambda layer: far[layer], default=None)
     return {
         "images": len(logits),
         "same_class": int((logits.argmax(1) == others.argmax(1)).sum()),
-        "differing_counts": float(sum(np.abs(a - b).sum() for a, b in layers.values()) / total) if total else None,
-        "spikes": float(sum(b.sum() for _, b in layers.values()) / total) if total else None,
+        "differing_counts": _part(sum(np.abs(a - b).sum() for a, b in layers.values()), total),
+        "spikes": _part(sum(b.sum() for _, b in layers.values()), total),
         "worst_layer": worst,
         "worst_layer_spikes": share[worst] if worst else None,
-        "fractions": int(sum((b != np.rint(b)).sum() for _, b in layers.values())),
+        "fractions": int(sum((np.isfinite(b) & (b != np.rint(b))).sum() for _, b in layers.values())),
         "not_finite": int(sum((~np.isfinite(b)).sum() for b in (others, *(b for _, b in layers.values())))),
     }
+
+
+def _part(value: Any, of: Any) -> float | None:
+    return float(value / of) if of and np.isfinite(value) else None

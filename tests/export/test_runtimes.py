@@ -90,6 +90,10 @@ def test_other_classes_half_spikes_and_no_numbers(graph):
     assert (half["fractions"], half["not_finite"]) == (IMAGES * 2, 0)
     nothing = compared(graph, lambda name, value: value * np.nan if name == "logits" else value)
     assert nothing["not_finite"] == IMAGES * 10
+    broken = compared(graph, lambda name, value: value * np.nan if name == "spikes/lif1" else value)
+    assert (broken["fractions"], broken["not_finite"], broken["worst_layer"]) == (0, IMAGES * 2, "lif1")
+    assert broken["differing_counts"] is broken["spikes"] is broken["worst_layer_spikes"] is None
+    assert command.said(broken) == f"{IMAGES} of {IMAGES} images in the same class, {IMAGES * 2} values are no numbers"
 
 
 def test_a_runtime_that_fails_is_one_of_several(graph):
