@@ -114,7 +114,7 @@ def said(found: dict[str, Any]) -> str:
     text = f"{found['same_class']} of {found['images']} images in the same class"
     if found["differing_counts"] is not None:
         text += f", {found['differing_counts']:.1e} of the spikes differ"
-    if found["worst_layer_spikes"] is not None:
+    if found["differing_counts"] and found["worst_layer_spikes"] is not None:
         text += f", in {found['worst_layer']} {found['worst_layer_spikes'] - 1:+.1%} spikes"
     if found["fractions"]:
         text += f", {found['fractions']} counts are no whole numbers"

@@ -46,9 +46,9 @@ def load_library(**constants: str | int) -> ctypes.CDLL:
     Raises:
         ZooError: no compiler, or it fails, or what it built is another library; the message says how.
     """
-    compiler = find_compiler()
     if sys.platform != "linux":
         raise ZooError(f"the neuron kernel is for Linux, and this is {sys.platform}")
+    compiler = find_compiler()
     if compiler is None:
         raise ZooError("no C++ compiler found (CXX, c++, g++ or clang++ on the PATH)")
     flags = [*_FLAGS.split(), *_WIDE, *(f"-D{name}={value}" for name, value in constants.items())]
