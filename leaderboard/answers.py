@@ -37,9 +37,11 @@ def _said(command: Command, *words: str) -> str:
     return out.getvalue()
 
 
-def _words(text: str | None) -> set[str] | None:
-    """What a help says, whatever form this version of Python gives it."""
-    return None if text is None else set(text.replace(",", " ").split())
+def _said_in(name: str, text: str | None) -> set[str] | list[str] | None:
+    """What a file says: a list its words in their order, a help its words, as versions of Python lay it out unlike."""
+    if text is None:
+        return None
+    return text.split() if name == LIST else set(text.replace(",", " ").split())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     check, files = parser.parse_args(argv).check, render()
     there = {file.name: file.read_text("utf-8") for file in ANSWERS.glob("*.txt")}
     if check:
-        stale = [name for name in sorted(files | there) if _words(files.get(name)) != _words(there.get(name))]
+        stale = [
+            name for name in sorted(files | there) if _said_in(name, files.get(name)) != _said_in(name, there.get(name))
+        ]
         if stale:
             print(f"stale: {', '.join(stale)}; run python -m leaderboard.answers --render", file=sys.stderr)
             sys.exit(1)

@@ -10,11 +10,10 @@ from pathlib import Path
 from zoo.errors import ZooError
 from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, user_path
 from zoo.plugins import add_plugin_option
-from zoo.record import SEAL
 
 from .collect import Results, file_name, folder_of, load_results, rows
 from .comparison import comparisons_page
-from .evidence import check_evidence, check_hashes
+from .evidence import check_evidence, check_hashes, is_old
 from .log import extended
 from .possible import check_possible
 from .records import read_record
@@ -122,7 +121,7 @@ class Board:
             check_hashes(results[place], origin, {other: results[other] for other in results if other != place})
         table = rows(results)
         outputs = self.rendered(table)
-        for path in outputs:
+        for path in (*outputs, *(self.results / place for place in new)):
             check_writable(path)
         for place, raw in new.items():
             if create_file(self.results / place, raw):
@@ -140,7 +139,7 @@ class Board:
             if Path(place).name != file_name(result, raw):
                 said = f"its name should be {file_name(result, raw)}"
                 raise ZooError(f"{self.results / place}: edited by hand, or not from `add`: {said}")
-            if SEAL in result:  # others are older than it
+            if not is_old(result):
                 check_evidence(result, place)
             check_possible(result, place)
             check_hashes(result, place, {other: results[other] for other in results if other != place})

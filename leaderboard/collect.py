@@ -11,7 +11,7 @@ from typing import Any
 from recipes.lineage import identity, is_own, known_runs, remembered, started_from, written
 from zoo.errors import ZooError, shown
 from zoo.files import sha256_of
-from zoo.record import COSTS, when
+from zoo.record import COSTS, SEALED_SINCE, when
 
 from .reads import Reads
 from .records import counted_otherwise, parts, read_record
@@ -23,7 +23,9 @@ Results = Mapping[str, Result]  # from the path below the results folder to the 
 _TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds")
 _RECIPE = ("recipe_sha256", "started_from", "recipe")
 # A mean over runs that differ in one of these would mean nothing.
-_ALIKE = ("timesteps", "params", "train_images", "epochs", "images", "scaling")
+_ALIKE = ("train_images", "epochs", "images", "scaling")
+# Nor over files of the same weights: run for more time steps they are another network.
+_NETWORK = ("timesteps", "params")
 _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 
@@ -64,7 +66,7 @@ def rows(results: Results) -> list[Row]:
     without a row are reported on stderr.
 
     Raises:
-        ZooError: runs that would share a row differ in one of `_ALIKE`.
+        ZooError: files that would share a row differ in one of `_NETWORK`, or runs in one of `_ALIKE`.
     """
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
@@ -88,6 +90,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
+    _check_alike(group, _NETWORK)
     runs = _one_per_weights(group)
     _check_alike(runs, ("recipe_sha256",))  # first, or of two recipes the newer would go for the seed trained again
     runs = _one_per_seed(runs)
@@ -142,8 +145,8 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         footprint_bytes=_reduce(fmean, runs, "footprint_bytes"),
         connection_sparsity=_reduce(fmean, runs, "connection_sparsity"),
         graphs=_best_graphs(graphs, runs),
-        commits=tuple(sorted({result["commit"] for result in files.values() if result["commit"]})),
-        dirty=any((result["commit"] or "").endswith("-dirty") for _, result in evidence),
+        commits=tuple(sorted({commit for result in files.values() for commit in _commits(result)})),
+        dirty=any(commit.endswith("-dirty") for _, result in evidence for commit in _commits(result)),
         plugins=tuple(sorted(plugins)),
         evidence=evidence,
         published_top1=reference.get("top1"),
@@ -204,9 +207,16 @@ def _is_ours(runs: Results) -> bool:
     A training's result that is older than the hash of its recipe was made by a command of this repository.
     """
     return all(
-        run["train_seconds"] is not None if run["recipe_sha256"] is None else is_own(run["recipe_sha256"])
+        run["train_seconds"] is not None and run["first_measured"] < SEALED_SINCE
+        if run["recipe_sha256"] is None
+        else is_own(run["recipe_sha256"])
         for run in runs.values()
     )
+
+
+def _commits(result: Result) -> list[str]:
+    """What it was made with, and where a training went on with other code, that too."""
+    return [found for part in (result, *result.get("resumed_with", ())) if (found := part["commit"])]
 
 
 def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:

@@ -6,7 +6,7 @@ measured anything: `verify` does, by measuring again.
 
 from recipes.lineage import Ancestor, identity, known_runs, recipe_sha256
 from zoo.errors import ZooError, quoted
-from zoo.record import SEAL, content_sha256
+from zoo.record import SEAL, SEALED_SINCE, content_sha256, when
 
 from .records import parts
 from .row import Result, name_of
@@ -24,9 +24,14 @@ def check_evidence(result: Result, origin: str) -> None:
     if result[SEAL] != content_sha256(result):
         raise ZooError(f"{origin}: edited by hand: its {SEAL} is not that of its content; measure again")
     for place, part in {origin: result, **parts(origin, result)}.items():
-        for key in ("command", "commit", "weights_sha256"):
+        for key in ("command", "commit", "weights_sha256", *(["data_sha256"] if part["kind"] == "accuracy" else [])):
             if not part[key]:
                 raise ZooError(f"{place}: without evidence: {key} is {part[key]!r}; measure in a checkout of the zoo")
+
+
+def is_old(result: Result) -> bool:
+    """Whether a result is from before there were seals, as some in the store are."""
+    return SEAL not in result and when(result) < SEALED_SINCE
 
 
 def check_hashes(result: Result, origin: str, others: dict[str, Result]) -> None:
@@ -67,8 +72,8 @@ def check_hashes(result: Result, origin: str, others: dict[str, Result]) -> None
 
 
 def _images_of(result: Result) -> tuple[str, int] | None:
-    """The sha256 and the number of the images that a result is of, where it says so."""
-    of = parts("", result).values()
+    """The sha256 of the data set and the number of its test images that a result is of, where it says so."""
+    of = [part for part in parts("", result).values() if part["split"] == "test"]
     return next(((found, part["images"]) for part in of if (found := part.get("data_sha256"))), None)
 
 

@@ -20,8 +20,8 @@ Written by `python -m leaderboard render` and `add`, oldest first; a dash is no 
 """
 NONE = "—"
 _FIELDS = (
-    "tier", "runs", "images", "top1", "spikes_per_image", "effective_acs", "effective_macs", "energy_uj", "epochs",
-    "train_seconds",
+    "tier", "runs", "images", "top1", "top1_std", "spikes_per_image", "effective_acs", "effective_macs", "dense",
+    "energy_uj", "params", "epochs", "train_seconds", "test_reads",
 )  # fmt: skip
 _LINE = re.compile(r"\| \d{4}-\d\d-\d\d \| (\S+) \| (.*) \|")
 _CHANGE = re.compile(r"([^;|]+?) (\S+) → (\S+)(?:; |$)")
@@ -54,7 +54,8 @@ def _state(rows: Sequence[Row]) -> State:
         values = {name: getattr(row, name) for name in _FIELDS}
         for graph in row.graphs:
             form = f"{graph.precision} {graph.layout}"
-            values |= {f"{form} top1": graph.top1, f"{form} bytes": graph.bytes, f"{form} p50_ms": graph.p50_ms}
+            values |= {f"{form} top1": graph.top1, f"{form} spikes_per_image": graph.spikes_per_image}
+            values |= {f"{form} bytes": graph.bytes, f"{form} p50_ms": graph.p50_ms}
         # Seven digits: beyond what is measured, and without the last bits of a mean.
         texts = {name: f"{v:.7g}" if isinstance(v, float) else str(v) for name, v in values.items() if v is not None}
         state |= {(row.path, name): text for name, text in texts.items()}

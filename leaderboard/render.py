@@ -98,8 +98,11 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def markdown_text(text: str) -> str:
     """What shows as `text` in Markdown: no HTML, link, image, emphasis, code or cell of a table comes of it."""
-    escaped = re.sub(r"[\\`*\[\]]", r"\\\g<0>", html.escape(text, quote=False))
-    return escaped.replace("|", "&#124;").replace("://", "&#58;//")
+    # An underscore between letters emphasises nothing.
+    escaped = re.sub(r"[\\`*~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", html.escape(text, quote=False))
+    for sign, told in {"|": "&#124;", "://": "&#58;//", "www.": "www&#46;", "@": "&#64;"}.items():
+        escaped = escaped.replace(sign, told)
+    return escaped
 
 
 def _csv(rows: Sequence[Row]) -> str:

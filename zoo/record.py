@@ -254,6 +254,8 @@ _ANCESTOR = {
 STARTED_FROM = _list_of(_ANCESTOR)
 """The checkpoints that a training goes back to, nearest first, each with what its own training took."""
 SEAL = "content_sha256"
+SEALED_SINCE = datetime(2026, 11, 26, tzinfo=UTC)
+"""Results from before have no seal, and trainings no hash of their recipe."""
 OPTIONAL: Checks = {
     "reference": _or_null(REFERENCE),
     "recipe_sha256": _or_null(SHA256),

@@ -51,12 +51,12 @@ def run(options: argparse.Namespace) -> None:
     """Measure one after the other; what was measured is written at once."""
     from ..measure import check_asked, measure, said  # PyTorch's exporter and ONNX Runtime take seconds
 
+    check_asked(options.precision, options.runs)  # first, as it may have taken a name for its own
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
     if not sources:
         raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
     if options.limit < 0 or options.batch_size < 1:
         raise ZooError(f"--limit must be 0 or more, --batch-size 1 or more, not {options.limit}, {options.batch_size}")
-    check_asked(options.precision, options.runs)
     check_writable(options.out / "dataset" / "record.json")
     for place, source in enumerate(sources, 1):
         print(f"[{place}/{len(sources)}] {source}", file=sys.stderr, flush=True)

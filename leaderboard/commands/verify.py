@@ -8,14 +8,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from recipes.lineage import Run
 from zoo.data import list_datasets
 from zoo.errors import ZooError, one_of
 from zoo.files import check_writable, write_json
+from zoo.load import find_checkpoint
 from zoo.plugins import add_plugin_option
 
 from ..board import Board, add_results_option
-from ..collect import rows
-from ..row import name_of
+from ..collect import Results, rows
+from ..row import Row, name_of
+from ..verify import compare, measured, row_of, table
 from .measure import add_how
 
 
@@ -34,7 +37,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, then compare."""
     from ..measure import check_asked, measure
-    from ..verify import compare, measured, row_of, table
 
     results = Board.of(options).load()
     board = {row.path: row for row in rows(results)}
@@ -50,17 +52,19 @@ def run(options: argparse.Namespace) -> None:
     check_asked(precisions, options.runs)
     if options.json:
         check_writable(options.json)
+    source = options.checkpoint or row.name
+    checkpoint = Run(find_checkpoint(source).config)
+    if weights := checkpoint.config.get("weights_sha256"):
+        _of_checkpoint(results, row, checkpoint.name, weights)  # before long work, too
     # A folder's name does not tell where it is; its network does.
     known = row.dataset if row.dataset in list_datasets() else None
     result = measure(
-        options.checkpoint or row.name, options.dataset or known, options.data_dir, precisions=precisions,
+        source, options.dataset or known, options.data_dir, precisions=precisions,
         runs=options.runs, batch_size=options.batch_size, device=options.device,
     )  # fmt: skip
     if options.json:
         write_json(options.json, result)
-    if name_of(result) != row.name or not (before := row_of(results, result["weights_sha256"], row.dataset)):
-        weights = f"{name_of(result)} with weights {result['weights_sha256'][:12]}..."
-        raise ZooError(f"this is {weights}, which is not in {row.path}: --checkpoint names where the row's weights are")
+    before = _of_checkpoint(results, row, name_of(result), result["weights_sha256"])
     if result["dataset"] != row.dataset:
         raise ZooError(f"{row.path} is of {row.dataset}, and this of {result['dataset']}: --dataset names the row's")
     if before.images != result["images"]:
@@ -70,3 +74,11 @@ def run(options: argparse.Namespace) -> None:
     if missed := [line.number for line in lines if line.verdict == "MISS"]:
         print(f"not as on the board: {', '.join(missed)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
+    """What a row says of one checkpoint."""
+    if name != row.name or not (found := row_of(results, weights, row.dataset)):
+        other = f"this is {name} with weights {weights[:12]}..."
+        raise ZooError(f"{other}, which is not in {row.path}: --checkpoint names where the row's weights are")
+    return found

@@ -689,5 +689,8 @@ def test_networks_of_one_comparison_stand_side_by_side() -> None:
 def test_texts_of_files_are_texts_in_markdown() -> None:
     """No link, picture, emphasis, code or cell of a table comes of what a result says."""
     evil = "![x](https://evil.example/p.png) [y](javascript:z) `c` **b** | <i> sresnet19_w16 https://evil.example"
-    shown = MarkdownIt().enable("table").render(f"| a |\n| --- |\n| {markdown_text(evil)} |\n")
+    evil += " a._b_ _c_ ~~d~~ www.evil.example e@evil.example"
+    assert "sresnet19_w16" in markdown_text(evil)
+    assert not re.search(r"www\.|@|://", markdown_text(evil))  # which GitHub makes links of
+    shown = MarkdownIt().enable(["table", "strikethrough"]).render(f"| a |\n| --- |\n| {markdown_text(evil)} |\n")
     assert html.unescape(re.search("<td>(.*)</td>", shown)[1]) == evil  # type: ignore[index]

@@ -20,7 +20,7 @@ from leaderboard.collect import load_results, rows
 from leaderboard.measure import measure
 from leaderboard.records import read_record
 from leaderboard.row import Graph, Row
-from leaderboard.verify import Line, compare
+from leaderboard.verify import POINTS, Line, compare
 from zoo.errors import ZooError
 from zoo.record import seal
 
@@ -124,6 +124,8 @@ def test_a_limit_that_leaves_no_image_out_is_no_part(
 def test_what_cannot_be_measured_is_said(walked: Path) -> None:
     with pytest.raises(ZooError, match="nothing to measure"):
         main(["measure"])
+    with pytest.raises(ZooError, match="unknown precision 'run'"):
+        main(["measure", "--precision", "fp32", "run"])
     with pytest.raises(ZooError, match="--limit must be 0 or more"):
         main(["measure", "run", "--limit", "-1"])
     for words, said in (  # before the test set is gone through
@@ -140,6 +142,10 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
         main(["verify", "svgg9", "--results", "results"])
     with pytest.raises(ZooError, match=r"from its weights, and x\.onnx is a graph"):
         main(["verify", NAME, "--results", "results", "--checkpoint", "x.onnx"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leaderboard.measure.measure", None)
+        with pytest.raises(ZooError, match=r"this is sresnet19_w16\.t2_cifar10 .* not in digits/svgg9_w16\.mine"):
+            main(["verify", NAME, "--results", "results", "--checkpoint", "sresnet19_w16.t2_cifar10"])
 
 
 def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
@@ -167,8 +173,8 @@ def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
 @pytest.mark.parametrize(
     ("line", "verdict"),
     [
-        (Line("top1", 90.0, 90.1, 0.11), "ok"),
-        (Line("top1", 90.0, 90.2, 0.11), "MISS"),
+        (Line("top1", 93.04, 92.94, POINTS), "ok"),
+        (Line("top1", 93.04, 92.93, POINTS), "MISS"),
         (Line("p50_ms", 2.0, 3.0, None), "x 1.50"),
         (Line("dense", None, 3.0, 0.1), "not compared"),
         (Line("dense", 3.0, None, 0.1), "MISS"),

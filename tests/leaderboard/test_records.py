@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, accuracy, latency, onnx
 
 from leaderboard.__main__ import main
-from leaderboard.collect import load_results, rows
+from leaderboard.collect import file_name, load_results, rows
 from leaderboard.log import HEAD, extended, replay
 from recipes.lineage import identity, known_runs, lineage, read_run, recipe_sha256, started_from
 from zoo.errors import ZooError
@@ -136,6 +136,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (accuracy(), "without evidence: it has no content_sha256"),
         (seal(accuracy(commit=None)), "without evidence: commit is None"),
         (whole(inside={"commit": None}), "without evidence: commit is None"),
+        (seal(accuracy(**OTHER, data_sha256=None, images=20000)), "without evidence: data_sha256 is None"),
         (seal({key: value for key, value in accuracy().items() if key != "command"}), "key 'command' is missing"),
         (whole(partial=True), "10000 images are a part of the test set"),
         (seal(accuracy(spikes_per_image=-1.0)), "'spikes_per_image' is -1.0, expected"),
@@ -181,6 +182,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (seal(accuracy(model="other")), r"wrong hash: these are the weights of sresnet19.t2_cifar10 \(cifar10/"),
         (seal(accuracy(**ONE_MORE, params=1)), "must agree in params"),
+        (
+            seal(accuracy(timesteps=6, spikes_per_step=None)),
+            "must agree in timesteps: 2 in .*, 6 in ",
+        ),  # of the same weights
         (seal(accuracy(**ONE_MORE, recipe_sha256="c" * 64)), "must agree in recipe_sha256"),
     ],
 )
@@ -203,6 +208,24 @@ def test_add_refuses_what_is_no_number(tmp_path: Path, value: str) -> None:
         main(["add", str(file), *options(tmp_path)])
 
 
+def test_results_on_held_out_images_stand_beside_those_on_the_test_set(add: Any) -> None:
+    held_out = [seal(accuracy(split="validation", images=images)) for images in (5000, 1000)]
+    assert len(rows(add(held_out[0]))) == 0
+    (row,) = rows(add(held_out[1], seal(accuracy())))
+    assert row.images == 10_000
+
+
+def test_a_training_without_the_hash_of_its_recipe_is_ours_if_it_is_older_than_that(add: Any) -> None:
+    old, new = (accuracy(model=f"m{day}", weights_sha256=f"{day:064}", date=f"2026-11-{day}") for day in (25, 26))
+    assert [row.tier for row in rows(add(seal(old), seal(new)))] == ["measured", "checkpoint"]
+
+
+def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
+    later = {"commit": "1" * 40 + "-dirty", "versions": {}, "machine": accuracy()["machine"]}
+    (row,) = rows(add(seal(accuracy(resumed_with=[later]))))
+    assert (row.commits, row.dirty) == (("0" * 40, later["commit"]), True)
+
+
 def test_another_seed_of_a_bundled_recipe_has_its_name(add: Any) -> None:
     run = next(run for run in known_runs().values() if run.name == "sresnet19_w16.t2_cifar10")
     results = accuracy(**BUNDLED_NAME, recipe_sha256=identity(run.config)), onnx(**BUNDLED_NAME)
@@ -221,6 +244,20 @@ def test_check_finds_what_was_changed_in_the_store(add: Any, tmp_path: Path) -> 
         main(["check", *options(tmp_path)])
     file.write_text(text.replace('"kind"', ' "kind"'))  # not what it says, only how it is written
     with pytest.raises(ZooError, match="edited by hand"):
+        main(["check", *options(tmp_path)])
+
+
+def test_only_old_results_are_in_the_store_without_a_seal(add: Any, tmp_path: Path) -> None:
+    (stored,) = add(seal(accuracy()))
+    folder = (tmp_path / "results" / stored).parent
+    for day, seed in ((25, 1), (26, 2)):
+        result = accuracy(seed=seed, weights_sha256=f"{seed:064}", date=f"2026-11-{day}T23:00:00Z")
+        raw = json.dumps(result).encode()
+        create_file(folder / file_name(result, raw), raw)
+        main(["render", *options(tmp_path)])
+        if day == 25:
+            main(["check", *options(tmp_path)])
+    with pytest.raises(ZooError, match=r"seed2_00000000.*without evidence: it has no content_sha256"):
         main(["check", *options(tmp_path)])
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, assert_one_error, run_module
 
 from leaderboard import answers
-from leaderboard.command import COMMANDS, main, short_forms
+from leaderboard.command import COMMANDS, LIST, main, short_forms
 from recipes.processes import same_modules
 from zoo import list_models, provenance
 
@@ -61,7 +61,14 @@ def test_answers_that_are_stale(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("stale: a.help.txt, c.help.txt; run python -m leaderboard.answers")
     answers.main(["--render"])
     answers.main(["--check"])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.help.txt", "b.help.txt"]
+    monkeypatch.setattr(
+        answers, "render", lambda: {LIST: "a 0.20\nb 0.16", "a.help.txt": "--one --two", "b.help.txt": "x"}
+    )
+    (tmp_path / LIST).write_text("a 0.16\nb 0.20")
+    with pytest.raises(SystemExit):
+        answers.main(["--check"])
+    answers.main(["--render"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.help.txt", "b.help.txt", LIST]
 
 
 def test_every_command_is_one():

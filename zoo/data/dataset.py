@@ -32,7 +32,7 @@ class DataSet(NamedTuple):
     """Channel means of the training images, in units of 255."""
     std: tuple[float, ...]
     sha256: str
-    """Over the bytes of all images and labels."""
+    """Over the bytes of all images and labels, of a folder over its files: the same at every `img_size`."""
     val_images: Tensor | None = None
     """Held out for validation by the data set itself; None where it leaves that to `split`."""
     val_labels: Tensor | None = None

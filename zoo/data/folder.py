@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ZooError
-from ..files import user_path
+from ..files import sha256_of, user_path
 from .dataset import SIZE, DataSet, Part, check_memory, make_dataset
 from .images import SUFFIXES, Preparation, folder_cfg
 
@@ -52,9 +52,13 @@ def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
     parts = _files_by_part(path)
     size = img_size or SIZE
     check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), size)
-    decoded = {part: _decode(part, files, size) for part, files in parts.items()}
+    decoded, hashes = {}, []
+    for part, files in parts.items():
+        decoded[part], of_files = _decode(part, files, size)
+        hashes += [part, *of_files]
     test = decoded[TEST if TEST in parts else VAL]
-    return make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
+    data = make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
+    return data._replace(sha256=sha256_of("\n".join(hashes).encode()))
 
 
 def check_class_names(network: str, labels: Sequence[str], dataset: str, classes: Sequence[str]) -> None:
@@ -74,7 +78,7 @@ def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[
     parts = _files_by_part(path)
     test = TEST if TEST in parts else VAL
     check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), img_size)
-    return _decode(test, parts[test], img_size, limit), list(parts[TRAIN])
+    return _decode(test, parts[test], img_size, limit)[0], list(parts[TRAIN])
 
 
 def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
@@ -137,14 +141,17 @@ def _check_same(root: Path, part: str, classes: list[str], others: list[str]) ->
             raise ZooError(f"{root}: {have}/ has the class {names[0]!r:.200}{more}, which {lack}/ lacks")
 
 
-def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> Part:
+def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> tuple[Part, list[str]]:
+    """Images and labels, and in the same order label and sha256 of each file."""
     labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
     order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
     images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)
-    prepare = Preparation(folder_cfg(size))
+    prepare, hashes = Preparation(folder_cfg(size)), [""] * len(order)
 
     def place(i: int) -> None:
-        images[i] = prepare(labelled[order[i]][0])
+        path, label = labelled[order[i]]
+        images[i] = prepare(path)
+        hashes[i] = f"{label} {sha256_of(path)}"
 
     # Threads: Pillow decodes and scales without holding the interpreter. On an error, what is left is dropped.
     with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
@@ -152,4 +159,4 @@ def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | Non
         for _ in tqdm(done, desc=f"decode {part}", total=len(order), unit="img", disable=None, leave=False):
             pass
     labels: Tensor = torch.tensor([labelled[i][1] for i in order])
-    return images, labels
+    return (images, labels), hashes

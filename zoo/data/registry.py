@@ -131,7 +131,8 @@ def _resized(data: DataSet, size: int) -> DataSet:
     if data.val_images is not None and data.val_labels is not None:
         parts.append((data.val_images, data.val_labels))
     check_memory(data.name, sum(len(images) for images, _ in parts), size)
-    return make_dataset(data.name, data.classes, *((_scaled(images, size), labels) for images, labels in parts))
+    scaled = make_dataset(data.name, data.classes, *((_scaled(images, size), labels) for images, labels in parts))
+    return scaled._replace(sha256=data.sha256)
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

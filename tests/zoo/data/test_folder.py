@@ -33,7 +33,18 @@ def test_pictures_become_square_tensors_in_a_fixed_order_of_all_classes(flowers)
     brightness = [data.train_images[data.train_labels == label].float().mean() for label in range(3)]
     assert brightness == sorted(brightness)
     assert data.sha256 == load_dataset(f"folder:{flowers}/").sha256
-    assert data.sha256 != load_dataset(f"folder:{flowers}", img_size=48).sha256
+    assert data.sha256 == load_dataset(f"folder:{flowers}", img_size=48).sha256  # one data set, on one board
+
+
+def test_other_files_are_another_data_set(tmp_path):
+    pictures = make_pictures(tmp_path / "x", ("train", "val"), 2)
+    seen = {load_dataset(f"folder:{pictures}").sha256}
+    rose = sorted((pictures / "val" / "rose").iterdir())
+    rose[0].write_bytes(rose[1].read_bytes())
+    seen.add(load_dataset(f"folder:{pictures}").sha256)
+    rose[0].rename(pictures / "val" / "daisy" / rose[0].name)
+    seen.add(load_dataset(f"folder:{pictures}").sha256)
+    assert len(seen) == 3
 
 
 def test_the_order_is_not_that_of_the_file_system(tmp_path, monkeypatch):

@@ -40,7 +40,8 @@ def test_a_data_set_of_ones_own_is_one_of_ours(register, monkeypatch):
     assert isinstance(data, zoo.DataSet)
     assert (roots, data.size, data.classes, data.mean[0]) == (["here"], 16, ["even", "odd"], round(14.5 / 255, 4))
     assert data.test_labels.dtype == torch.int64
-    assert load_dataset("parity", img_size=24).train_images.shape == (30, 3, 24, 24)
+    assert (larger := load_dataset("parity", img_size=24)).train_images.shape == (30, 3, 24, 24)
+    assert larger.sha256 == data.sha256
     again = {"val_images": data.test_images, "val_labels": data.test_labels}
     register("with_val", lambda root: data._replace(**again))
     assert len(load_dataset("with_val").val_images) == 10
