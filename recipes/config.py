@@ -116,7 +116,8 @@ class Recipe:
     batch_size: int = _key(128, "images per step, over all processes", low=1, high=1_000_000)
     optimizer: str = _key(
         "sgd",
-        "sgd (Nesterov momentum), adamw, or muon (AdamW on what is no matrix of 4 x 4 or more, such as biases)",
+        "sgd (Nesterov momentum), adamw, or muon (timm's: AdamW on biases, depth-wise convolutions and what is no "
+        "matrix of 4 x 4 or more, or over 128 times as long as wide)",
         choices=["sgd", "adamw", "muon"],
     )
     lr: float = _key(0.1, "peak learning rate for this batch size", high=1e6)
@@ -125,7 +126,11 @@ class Recipe:
     )
     momentum: float = _key(0.9, "of sgd and muon", high=1)
     weight_decay: float = _key(5e-4, "on weights; not on biases and normalisation", high=1e6)
-    warmup_epochs: float = _key(1.0, "linear warm-up, then what `schedule` says, to min_lr", high=MOST_EPOCHS)
+    warmup_epochs: float = _key(
+        1.0,
+        "linear warm-up to lr; then where `schedule`, which counts from the first step, is by then",
+        high=MOST_EPOCHS,
+    )
     schedule: str = _key("cosine", "how the learning rate falls: cosine or linear", choices=list(SCHEDULES))
     min_lr: float = _key(0.0, "learning rate at the end", high=1e6)
     clip_grad: float = _key(0.0, "largest gradient norm, 0 for no clipping")
@@ -133,7 +138,10 @@ class Recipe:
     tet_lambda: float = _key(0.05, "weight of TET's regularisation towards logits of 1", high=1)
     label_smoothing: float = _key(0.0, "0 to 1", high=1)
     ema: float = _key(
-        0.0, "decay of the weights' exponential moving average, which is then what is kept; 0 for none", high=1
+        0.0,
+        "decay of the weights' exponential moving average, which is then what is kept, at step n 1 - n^(-2/3) at most; "
+        "0 for none",
+        high=1,
     )
 
     crop: int = _key(4, "random crop after padding by this many pixels, 0 for none", high=256)

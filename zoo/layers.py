@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .errors import ZooError
 from .neurons import SpikingNeuron, create_neuron
-from .neurons.norm import create_norm
+from .neurons.norm import create_norm, first_weight
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
 from .specs import check_timesteps, check_weights
 
@@ -58,6 +58,11 @@ class LayerFactory:
     def norm(self, channels: int) -> nn.Module:
         """Normalisation of currents [T*B, C, H, W]."""
         return create_norm(self._norm, channels, self.timesteps, self.threshold)
+
+    @property
+    def norm_weight(self) -> float:
+        """What the weight of such a normalisation starts at."""
+        return first_weight(self._norm, self.threshold)
 
     def conv(
         self,

@@ -339,7 +339,7 @@ class SpikingNetwork(nn.Module):
     @torch.compiler.disable  # its tracing knows no contexts
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
         notes: dict[KeptFactor, Tensor] = {}
-        contexts = lambda: (_noting(stage, notes), _repeating(stage, notes))  # noqa: E731
+        contexts = lambda: (_noting(stage, notes), _Repeating(stage, notes))  # noqa: E731
         out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
         return out
 
@@ -405,11 +405,20 @@ def _noting(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[None]
             module.notes = None
 
 
-@contextlib.contextmanager
-def _repeating(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[None]:
-    """A forward pass that only repeats one: nothing that is kept between passes changes."""
-    with statistics_kept(stage), _noting(stage, notes):
-        yield
+class _Repeating:
+    """A forward pass that only repeats one: nothing that is kept between passes changes. Entered in every backward
+    pass through a graph that is retained."""
+
+    def __init__(self, stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> None:
+        self.stage, self.notes = stage, notes
+        self.inside = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        self.inside.enter_context(statistics_kept(self.stage))
+        self.inside.enter_context(_noting(self.stage, self.notes))
+
+    def __exit__(self, *error: object) -> None:
+        self.inside.close()
 
 
 def _as_json(spec: Any) -> Any:

@@ -388,6 +388,18 @@ def test_checkpointed_gradients_are_the_same(name):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_a_checkpointed_graph_may_be_gone_through_twice():
+    model = zoo.create_model("sresnet19_w16_gs", timesteps=2, scaling={"name": "channel", "every": 2}).train()
+    model.set_grad_checkpointing()
+    scalar = loss(model, images())
+    once = torch.autograd.grad(scalar, list(model.parameters()), retain_graph=True)
+    before = [buffer.clone() for buffer in model.buffers()]
+    scalar.backward()
+    for gradient, parameter in zip(once, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-6, atol=1e-8)
+    assert all(map(torch.equal, before, model.buffers()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES.values())
 def test_compiles_into_one_graph(name):
@@ -460,6 +472,27 @@ def test_other_norms(name, norm):
     model = zoo.create_model(f"{name}_gs", timesteps=2, norm=norm).train()
     loss(model, images()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+def test_blocks_start_near_the_identity_at_any_threshold(threshold):
+    """Neurons behind a shortcut repeat its spikes, with and without a branch that is normalised by anything."""
+    torch.manual_seed(0)
+    neuron = {"name": "if", "threshold": threshold}
+    for norm in ("bn", {"name": "tdbn", "alpha": 0.5}):
+        block = zoo.create_model("sresnet19_w16", timesteps=1, neuron=neuron, norm=norm).train().stages[0][0]
+        spikes = torch.bernoulli(torch.full((8, 16, 16, 16), 0.3))
+        assert (block(spikes) == spikes).float().mean() > 0.93
+
+
+@pytest.mark.parametrize("name", ["ms_resnet19_w16", "spikformer_2_64"])
+def test_what_starts_lower_or_higher_starts_so_at_any_weight_of_tdbn(name):
+    started = [zoo.create_model(name, timesteps=1, norm={"name": "tdbn", "alpha": a}) for a in (1.0, 0.5)]
+    if name.startswith("ms"):
+        assert [model.stages[0][0].bn2.weight[0].item() for model in started] == pytest.approx([0.2, 0.1])
+    else:  # 1.5 deviations below the threshold
+        qkv = [next(m for m in model.modules() if type(m).__name__ == "QKV").q for model in started]
+        assert [((2 - q.bn.bias[0]) / q.bn.weight[0]).item() for q in qkv] == pytest.approx([1.5, 1.5])
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())

@@ -33,7 +33,7 @@ def normalisation(
         mean, std: those of the data; by default of the network's `pretrained_cfg`.
     """
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    mean, std = tuple(mean or cfg["mean"]), tuple(std or cfg["std"])
+    mean, std = (tuple(cfg[key] if own is None else own) for key, own in (("mean", mean), ("std", std)))
     if getattr(model, "encoding", "direct") == "direct":
         return mean, std
     return (0.0,) * len(mean), (1.0,) * len(std)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..data import normalisation, normalise
 from ..errors import ZooError
+from ..network import unwrapped
 from .energy import energy
 from .float32 import without_tf32
 from .operations import OperationCounter
@@ -41,7 +42,8 @@ def evaluate(
         images: uint8 pixels [N, C, H, W]; floating-point ones are taken as normalised, with a warning where they cannot
             be; frames [N, T, C, H, W] are taken as they are. A tensor, or an array of NumPy's.
         labels: classes [N], integers from 0 on.
-        mean, std: of the pixels' channels, in units of 255; by default those of the network.
+        mean, std: of the pixels' channels, in units of 255; by default those of the network. An encoding that reads
+            brightness takes pixels as they are.
 
     Returns:
         images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is
@@ -61,10 +63,11 @@ def evaluate(
     check_classes(model)
     if batch_size < 1:
         raise ZooError(f"batch_size must be 1 or more, not {batch_size}")
-    if mean is None or std is None:
-        if not hasattr(model, "pretrained_cfg"):
-            raise ZooError(f"this {type(model).__name__} knows no mean and std of its pixels: give both")
-        mean, std = normalisation(model, mean, std)
+    network = unwrapped(model)
+    if hasattr(network, "pretrained_cfg"):
+        mean, std = normalisation(network, mean, std)
+    elif mean is None or std is None:
+        raise ZooError(f"this {type(model).__name__} knows no mean and std of its pixels: give both")
     if images.is_floating_point() and images.min() >= 0 < max(mean):
         warnings.warn(
             f"floating-point images are taken as normalised, and these lie in {images.min():g}..{images.max():g}, as "
@@ -72,7 +75,7 @@ def evaluate(
             stacklevel=3,  # past no_grad
         )
     parameter = next(model.parameters())
-    frames, last = getattr(model, "encoding", "direct") == "frames", int(labels.max())
+    frames, last = getattr(network, "encoding", "direct") == "frames", int(labels.max())
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
@@ -124,7 +127,7 @@ def _check_data(images: Any, labels: Any) -> None:
 
 def check_classes(model: nn.Module) -> None:
     """Raise ZooError for a network that tells that it has no classes."""
-    if getattr(model, "num_classes", None) == 0:
+    if getattr(unwrapped(model), "num_classes", None) == 0:
         raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
 
 

@@ -166,7 +166,8 @@ class SpikingTransformer(SpikingNetwork):
             if isinstance(module, QKV):
                 for conv in (module.q, module.k, module.v):
                     bias: Any = conv.bn.bias
-                    bias.fill_(conv.lif.threshold / conv.lif.gain - 1.5)  # the first is what spikes in one time step
+                    # The first is what spikes in one time step, the second so many deviations of the current.
+                    bias.fill_(conv.lif.threshold / conv.lif.gain - 1.5 * self.make.norm_weight)
 
 
 class MembraneTransformer(SpikingTransformer):

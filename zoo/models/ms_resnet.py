@@ -30,7 +30,7 @@ class MSResNet(PreactResNet):
                 # Near the identity, so that the currents keep their variance over the depth. The paper's code starts
                 # at 0, where the convolution in front would get no gradient.
                 norm: Any = module.bn2
-                nn.init.constant_(norm.weight, 0.2)
+                nn.init.constant_(norm.weight, 0.2 * self.make.norm_weight)
 
 
 register_family(

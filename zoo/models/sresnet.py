@@ -76,10 +76,10 @@ class SResNet(ResNet):
         for module in self.modules():
             if isinstance(module, BasicBlock) and not len(module.shortcut):
                 # Start near the identity, so that the depth does not wash the image out: a spike on the shortcut lies
-                # above the threshold by the bias, its absence well below, and the branch adds little to either.
+                # above a threshold of 1 by the bias, its absence well below, and the branch adds little to either.
                 norm: Any = module.bn2
-                nn.init.constant_(norm.weight, 0.3)
-                nn.init.constant_(norm.bias, 0.3)
+                nn.init.constant_(norm.weight, 0.3 * self.make.threshold)
+                nn.init.constant_(norm.bias, 0.3 * self.make.threshold)
         if self.fc_hidden is not None:
             # Its inputs are pooled firing rates, which differ between images by only some 0.04 at the start, around a
             # common mean. Zero-mean rows cancel the mean, their norm of 8 spreads the rest over the surrogate's width,

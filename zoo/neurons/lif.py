@@ -70,7 +70,8 @@ class LIF(SpikingNeuron):
         return 1 - self.decay if self.decay_input else 1.0
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
-        if not self.fused:
+        # A subclass's decay of each channel, say, is no number that a kernel takes.
+        if not self.fused or (isinstance(self.decay, Tensor) and self.decay.dim()):
             return super().kernel_for(device, dtype)
         return pick_kernel(self.kernel, device, dtype, self._numbers(), leak=isinstance(self.decay, Tensor))
 

@@ -3,7 +3,8 @@
 Time is folded into the batch, so plain batch normalisation already takes its statistics over all time steps:
 
     bn     weight * (x - mean) / sqrt(var + eps) + bias
-    tdbn   the same, with the weight starting at alpha * threshold (Zheng et al. 2021, arXiv 2011.05280, eq. 5 to 7)
+    tdbn   the same, with the weight starting at alpha * threshold (Zheng et al. 2021, arXiv 2011.05280, eq. 5 to 7),
+           lower in the blocks of sresnet and ms_resnet, which start near the identity
     tebn   the same, times a learnable factor for each time step (Duan et al. 2022, NeurIPS, TEBN)
 """
 
@@ -44,15 +45,21 @@ def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, th
     Raises:
         ZooError: unknown name, keyword or value.
     """
-    name, given = split_spec("norm", spec, _KEYS)
+    name, _ = split_spec("norm", spec, _KEYS)
     check_integer("channels", channels, 1)
     if name == "tebn":
         return TEBN(channels, timesteps)
     norm = nn.BatchNorm2d(channels)
-    if name == "tdbn":
-        scale = check_positive("alpha of tdbn", given.get("alpha", 1.0)) * check_positive("threshold", threshold)
-        nn.init.constant_(norm.weight, scale)
+    nn.init.constant_(norm.weight, first_weight(spec, threshold))
     return norm
+
+
+def first_weight(spec: str | Mapping[str, Any], threshold: float) -> float:
+    """What the weight of a normalisation starts at, the standard deviation of its currents; see `create_norm`."""
+    name, given = split_spec("norm", spec, _KEYS)
+    if name != "tdbn":
+        return 1.0
+    return check_positive("alpha of tdbn", given.get("alpha", 1.0)) * check_positive("threshold", threshold)
 
 
 class TEBN(nn.Module):

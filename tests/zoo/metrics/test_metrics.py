@@ -6,6 +6,7 @@ import gc
 import itertools
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from conftest import accuracy, awake, tiny
@@ -44,6 +45,22 @@ def measure(model, *batches):
         for batch in batches:
             model(batch)
     return spikes.summary() | operations.summary()
+
+
+@pytest.mark.parametrize("encoding", ["rate", "latency"])
+def test_what_reads_brightness_is_given_no_other(encoding):
+    """Whatever mean and std are said, and inside what PyTorch puts a network into, too."""
+    model = awake(zoo.create_model("svgg11_w8", timesteps=3, encoding=encoding))
+    x, y = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.arange(6)
+    expected = evaluate(model, x, y)
+    assert evaluate(model, x, y, (0.5,) * 3, (0.2,) * 3) == expected
+    assert evaluate(nn.DataParallel(model), x, y, np.array([0.5] * 3), np.array([0.2] * 3))["loss"] == expected["loss"]
+
+
+def test_a_wrapped_network_without_classes_is_named():
+    x, y = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ZooError, match=r"no classes \(num_classes 0\)"):
+        evaluate(nn.DataParallel(zoo.create_model("svgg11_w8", timesteps=1, num_classes=0)), x, y)
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -12,7 +12,7 @@ from torch import nn
 import zoo
 from zoo.errors import ZooError
 from zoo.kernels import _announce
-from zoo.neurons import LIF, kinds, surrogate
+from zoo.neurons import LIF, PLIF, kinds, surrogate
 from zoo.neurons.surrogate import triangle
 
 
@@ -98,6 +98,25 @@ def test_no_fused_kernel_runs_another_step():
         assert cls(4).kernel_for("cpu", torch.float32) == "reference"
         assert torch.equal(cls(4)(x), (x >= 1).float())
     assert Same.fused
+
+
+def test_no_fused_kernel_takes_a_decay_for_each_channel():
+    class Channels(PLIF):
+        """PLIF whose time constants are of channels."""
+
+        def __init__(self, timesteps=4, **others):
+            super().__init__(timesteps, **others)
+            self.w = nn.Parameter(torch.linspace(-2, 2, 3).view(3, 1, 1))
+
+    x, neuron = torch.randn(8, 3, 4, 4), Channels(4)
+    assert neuron.kernel_for("cuda", torch.float32) == neuron.kernel_for("cpu", torch.float32) == "reference"
+    spikes = neuron(x)
+    spikes.sum().backward()
+    assert neuron.w.grad is not None
+    for channel, w in enumerate(neuron.w.detach().flatten()):
+        alone = PLIF(4)
+        alone.w.data = w
+        assert torch.equal(spikes[:, channel], alone(x[:, channel]))
 
 
 def test_the_decorator_and_registering_again():
