@@ -15,7 +15,8 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
     done
     if [ -z "$base" ]; then echo "error: needs Python 3.11 or newer (SNNZOO_PYTHON names one)" >&2 && return 2; fi
     python=$PWD/.venv/bin/python
-    if [ ! -x "$python" ]; then
+    if ! "$python" -m pip --version > /dev/null 2>&1; then  # none, or one whose making was interrupted
+        rm -rf .venv
         echo "== making .venv with $("$base" --version)"
         "$base" -m venv .venv
     fi

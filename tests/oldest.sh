@@ -3,6 +3,7 @@
 # Takes PyTorch's build with CUDA, some 6 GB; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case ${SNNZOO_DATA:-/} in /*) ;; *) export SNNZOO_DATA=$OLDPWD/$SNNZOO_DATA ;; esac  # as named where the command began
 
 python=$PWD/.venv-oldest/bin/python
 "${SNNZOO_PYTHON:-python3.11}" -m venv .venv-oldest

@@ -228,6 +228,21 @@ def test_a_plugin_that_cannot_be_is_one_error(text, words, tmp_path):
     assert_one_error(run_code(SNN_ZOO.format(words=["list", "--plugin", "mine.py"]), tmp_path), words)
 
 
+def test_a_plugin_of_several_files_is_refused_every_time(tmp_path):
+    (tmp_path / "mine.py").write_text("import sys\nsys.path.insert(0, '.')\nimport beside\n")
+    (tmp_path / "beside.py").touch()
+    code = """
+import zoo
+for attempt in range(2):
+    try:
+        zoo.load_plugin("mine.py")
+    except zoo.ZooError as error:
+        print(error)
+"""
+    done = run_code(code, tmp_path)
+    assert done.stdout.count("plugin mine.py imports beside.py of") == 2, done.stderr
+
+
 def test_plugins_run_once_and_are_told_apart_by_their_place(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

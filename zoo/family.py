@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
+from torch import nn
 
 from .checkpoint import CONFIG, PLACEMENT, WEIGHT_SOURCES, WEIGHTS
 from .errors import ZooError, one_of
 from .files import read_json
 from .hub.published import published
-from .load import BUNDLED, find_checkpoint, of_architecture, record_origin
+from .load import BUNDLED, find_checkpoint, is_weights, of_architecture, record_origin
 from .network import SpikingNetwork, check_global_pool
 from .registry import register_model
 from .scaling import NONE
@@ -165,9 +166,13 @@ def build(
     kwargs = _in_our_words(kwargs, in_file)
     given = kwargs.keys() - in_file.keys()
     cfg, checkpoint = kwargs.pop("pretrained_cfg", None), None
+    if isinstance(cfg, PretrainedCfg):
+        cfg = cfg.to_dict()
     # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
-    if pretrained and not set(WEIGHT_SOURCES) & overlay.keys():
+    if pretrained and set(WEIGHT_SOURCES) & overlay.keys():
+        check_source("pretrained_cfg_overlay", overlay)
+    elif pretrained:
         source = None
         if cfg is None or isinstance(cfg, str):
             source = f"{architecture}.{cfg}" if cfg else architecture
@@ -179,6 +184,8 @@ def build(
                 kwargs["scaling"] = NONE  # timm gives what the file says
             kwargs = checkpoint.config["model_args"] | kwargs
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    if pretrained and isinstance(cfg, dict):
+        check_source("pretrained_cfg", cfg)
     kwargs = dict(defaults or {}) | kwargs
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
@@ -192,6 +199,11 @@ def build(
             raise
         known = [key for key in _keywords(network, defaults or {}) if key not in given]
         raise one_of(f"keyword of {architecture}", wrong[1], known) from error
+    if pretrained and isinstance(cfg, dict) and "state_dict" in cfg:
+        _check_fits(model, architecture, cfg["state_dict"])
+    if isinstance(model, StageFeatures):
+        for described in (model, model.model):
+            described.pretrained_cfg.pop("state_dict", None)
     if isinstance(model, SpikingNetwork):
         _describe(model)
         if checkpoint is not None:
@@ -200,6 +212,35 @@ def build(
             for key in ("tag", "label_names", "license"):  # of a checkpoint that this is not
                 model.pretrained_cfg.pop(key, None)
     return model.to(**placement) if placement else model
+
+
+def check_source(key: str, cfg: Mapping[str, Any]) -> None:
+    """Raise ZooError where a configuration of timm's names weights that this would not check.
+
+    Args:
+        key: what it is, for the message.
+    """
+    if named := [name for name in WEIGHT_SOURCES if cfg.get(name) and name not in ("file", "state_dict")]:
+        how = 'its file takes a .safetensors file, and zoo.load takes "hf-hub:ORG/NAME"'
+        raise ZooError(f"{key} names weights by {named[0]}, which are not loaded: {how}")
+    if (file := cfg.get("file")) and not is_weights(file):
+        raise ZooError(f"{key}'s file takes a .safetensors file, and {str(file)!r} is none")
+
+
+def _check_fits(model: nn.Module, architecture: str, state: Mapping[str, Any]) -> None:
+    """Raise ZooError where weights are missing or left over, but for a new classifier: where that is one, timm does
+    not look."""
+    network: Any = model.model if isinstance(model, StageFeatures) else model
+    classifier = f"{network.pretrained_cfg['classifier']}."
+    keys = {key for key in network.state_dict() if not key.startswith(classifier)}
+    left = (
+        set() if isinstance(model, StageFeatures) else {key for key in state if not key.startswith(classifier)} - keys
+    )
+    if wrong := sorted(keys - state.keys()) or sorted(left):
+        what = f"{'has' if wrong[0] in keys else 'lacks'} {wrong[0]}"
+        raise ZooError(
+            f"the weights do not fit {architecture}, which {what} here: give neuron, norm ... as they have it"
+        )
 
 
 def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:

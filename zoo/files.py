@@ -42,13 +42,13 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
     """
     given = path = Path(path)
     try:
+        if _is_special(user_path(path)):  # before links are followed: /dev/stdout may lead to a pipe without a path
+            with open(user_path(path), "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+            return given
         path = Path(os.path.realpath(user_path(path)))
         # One name per file: what a killed process left is overwritten by the next write.
         temporary = path.with_name(f".{path.name}.tmp")
-        if _is_special(path):
-            with open(path, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-            return given
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:

@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
-from .checkpoint import ARCHITECTURES, CONFIG, WEIGHT_SOURCES, Checkpoint, read_checkpoint
+from .checkpoint import ARCHITECTURES, CONFIG, PLACEMENT, WEIGHT_SOURCES, Checkpoint, read_checkpoint
 from .checkpoint.weights import network_digest
 from .errors import ZooError, one_line, one_of, quoted
 from .hub.published import no_weights, published
@@ -44,6 +44,7 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     checkpoint = find_checkpoint(source, kwargs.pop("cache_dir", None))
     config = checkpoint.config
     cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     try:
         args = config["model_args"] | kwargs | {"pretrained_model_args": config["model_args"]}
         model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=cfg, **args)
@@ -53,7 +54,7 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
         raise ZooError(f"{source} does not fit {config['architecture']!r}: {one_line(error)}") from error
     if isinstance(model, SpikingNetwork):  # and not, say, timm's features of one
         record_origin(model, checkpoint)
-    network: SpikingNetwork = model.eval()
+    network: SpikingNetwork = model.eval().to(**placement)  # after that, as rounded weights are others
     return network
 
 
@@ -127,6 +128,11 @@ def is_path(source: str) -> bool:
         return False
     named = split_model_name_tag(source)[0] in ARCHITECTURES
     return os.path.sep in source or os.path.exists(os.path.join(source, CONFIG) if named else source)
+
+
+def is_weights(file: Any) -> bool:
+    """Whether that is a .safetensors file which is there."""
+    return isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
 
 
 def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:

@@ -48,27 +48,31 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     before = set(sys.modules)
     try:  # from the very bytes whose sha256 is recorded, and without a __pycache__ in the user's folder
         exec(compile(source, str(file), "exec"), vars(module))
-        _check_whole(file, sys.modules.keys() - before)
+        if beside := _beside(file, sys.modules.keys() - before):
+            place = Path(sys.modules[beside[0]].__file__ or "").resolve()
+            whole = "a plugin is one file, or results would not tell what made them"
+            raise ZooError(f"plugin {file.name} imports {place.name} of {place.parent}: {whole}; put both into one")
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
+        for other in [name, *_beside(file, sys.modules.keys() - before)]:
+            sys.modules.pop(other, None)  # or a second try would find it imported already
         if isinstance(error, ZooError):
             raise
         raise ZooError(f"plugin {path} fails{at_line(error, str(file))}: {error!r}") from error
     _LOADED[file] = {"file": file.name, "sha256": sha256_of(source)}
 
 
-def _check_whole(file: Path, imported: Iterable[str]) -> None:
-    """Raise ZooError if a plugin needs files beside it or in the working directory, which no record would name, and
-    which are found from some working directories alone."""
-    folders = {file.parent, Path.cwd()}
+def _beside(file: Path, imported: Iterable[str]) -> list[str]:
+    """Modules that a plugin imported from beside it or the working directory, which no record would name, and which are
+    found from some working directories alone."""
+    folders, found = {file.parent, Path.cwd()}, []
     for name in imported:
         source = getattr(sys.modules[name], "__file__", None)
-        if "." in name or name in _PACKAGES or not source:
+        if "." in name or name in _PACKAGES or not source or sys.modules[name].__file__ == str(file):
             continue
         place = Path(source).resolve()
         if (place.parent.parent if place.name == "__init__.py" else place.parent) in folders:
-            whole = "a plugin is one file, or results would not tell what made them"
-            raise ZooError(f"plugin {file.name} imports {place.name} of {place.parent}: {whole}; put both into one")
+            found.append(name)
+    return found
 
 
 def at_line(error: BaseException, file: str | None) -> str:

@@ -15,7 +15,7 @@ from timm.models import register_model as _timm_register_model
 
 from .checkpoint import ARCHITECTURES, CONFIG, read_config
 from .errors import ZooError, one_line
-from .load import check_name, load
+from .load import check_name, is_weights, load, pretrained_names
 from .network import SpikingNetwork
 from .scaling import NONE
 
@@ -57,7 +57,8 @@ def list_models(
     """Sorted architectures that match the wildcard(s) of `filter` and none of `exclude_filters`; with `pretrained`, the
     `name.tag` of those with weights."""
     names = timm.list_models(filter, pretrained=pretrained, exclude_filters=exclude_filters)
-    return [name for name in names if is_model(name)]
+    known = set(pretrained_names()) if pretrained else ()
+    return [name for name in names if is_model(name) and (not pretrained or name in known)]
 
 
 def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
@@ -87,15 +88,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         kwargs["scaling"] = NONE
     check_name(name)
     weights = kwargs.get("checkpoint_path")
-    files = {"checkpoint_path": weights}
-    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
-        if isinstance(cfg := kwargs.get(key), dict) and cfg.get("source") != "local-dir":
-            files[f"{key}'s file"] = cfg.get("file")
-    for key, file in files.items():
-        if file and not (
-            isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
-        ):
-            raise ZooError(f"{key} takes a .safetensors file, and {str(file)!r} is none")
+    if weights and not is_weights(weights):
+        raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
     try:
         model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:

@@ -153,6 +153,12 @@ def test_what_is_no_ordinary_file_is_written_into(tmp_path):
     assert os.read(reader, 99) == b"[\n  1\n]\n"
     assert pipe.is_fifo()
     os.close(reader)
+    ends = os.pipe()  # without a path, as of `--json >(jq .)`
+    check_writable(f"/dev/fd/{ends[1]}")
+    write_json(f"/dev/fd/{ends[1]}", [2])
+    assert os.read(ends[0], 99) == b"[\n  2\n]\n"
+    for end in ends:
+        os.close(end)
     (tmp_path / "folder").mkdir()
     link = tmp_path / "link"
     link.symlink_to("folder/file")

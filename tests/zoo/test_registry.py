@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import safetensors.torch
 import timm
 import torch
 from conftest import awake, tiny
+from timm.models import PretrainedCfg
 from torch import nn
 from torch.nn import functional as F
 
 import zoo
+from zoo import registry
+from zoo.checkpoint.weights import network_digest
 from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
 from zoo.neurons.surrogate import Surrogate
@@ -171,8 +175,50 @@ def test_weights_from_elsewhere_are_named_as_nobodys(tmp_path):
     for others in ({"checkpoint_path": str(file)}, {"pretrained_cfg_overlay": {"file": str(file)}}):
         with pytest.raises(ZooError, match=f"load takes the weights of {name}: "):
             zoo.load(name, **others)
-    with pytest.raises(ZooError, match=r"pretrained_cfg_overlay's file takes a .safetensors file"):
-        zoo.create_model("sresnet19_w16", pretrained=True, pretrained_cfg_overlay={"file": "x.pth"})
+    for create in (zoo.create_model, timm.create_model):
+        for key, cfg in (
+            ("pretrained_cfg_overlay", {"file": "x.pth"}),
+            ("pretrained_cfg", {"file": "x.pth"}),
+            ("pretrained_cfg", PretrainedCfg(file="x.pth")),
+        ):
+            with pytest.raises(ZooError, match=rf"{key}'s file takes a .safetensors file"):
+                create("sresnet19_w16", pretrained=True, **{key: cfg})
+        for source in ({"url": "https://x.example/x.pth"}, {"hf_hub_id": "a/b"}, {"source": "local-dir", "file": "x"}):
+            with pytest.raises(ZooError, match=rf"pretrained_cfg_overlay names weights by {next(iter(source))}"):
+                create("sresnet19_w16", pretrained=True, pretrained_cfg_overlay=source)
+
+
+@pytest.mark.parametrize("other", [{"num_classes": 5}, {"features_only": True}, {"num_classes": 0}, {}])
+def test_all_weights_but_the_classifiers_are_the_checkpoints(other):
+    """timm does not look where it replaces the classifier; other neurons have weights that the file lacks."""
+    name = "sresnet19_w16.t2_cifar10"
+    for create in (zoo.load, functools.partial(zoo.create_model, pretrained=True)):
+        create(name, **other)
+        for wrong in ({"neuron": "psn"}, {"norm": "tebn"}):
+            with pytest.raises(ZooError, match=r"do(es)? not fit"):
+                create(name, **other, **wrong)
+    with pytest.raises(ZooError, match=r"plif_net_w32, which lacks .*lif.*: give neuron, norm"):
+        zoo.load("plif_net_w32", num_classes=5, neuron="if")
+
+
+def test_rounded_weights_are_nobodys():
+    name = "sresnet19_w16.t2_cifar10"
+    for model in (zoo.load(name, dtype=torch.bfloat16), zoo.create_model(name, pretrained=True, dtype=torch.bfloat16)):
+        assert model.fc.weight.dtype == torch.bfloat16
+        assert network_digest(model) != model.loaded_digest
+    assert network_digest(model := zoo.load(name)) == model.loaded_digest
+
+
+def test_features_hold_no_second_copy_of_the_weights():
+    features = zoo.load("sresnet19_w16.t2_cifar10", features_only=True)
+    json.dumps([features.pretrained_cfg, features.model.pretrained_cfg])
+
+
+def test_what_cannot_be_loaded_is_not_listed(monkeypatch):
+    names = zoo.list_pretrained("sresnet19_w16*")
+    monkeypatch.setattr(registry, "pretrained_names", lambda: [])
+    assert names
+    assert zoo.list_pretrained("sresnet19_w16*") == []
 
 
 def test_a_network_says_what_it_is_and_nobody_else():

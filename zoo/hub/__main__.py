@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     sub.add_argument("run", metavar="RUN_DIR", help="a finished run of recipes.train")
     sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
     sub.add_argument("--private", action="store_true", help="in a private repository")
-    sub.add_argument("--license", metavar="ID", default=LICENSE, help="what the model card says (%(default)s)")
+    sub.add_argument("--license", metavar="ID", help=f"what the model card says (config.json's, or {LICENSE})")
     sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
     results = "of python -m recipes.validate, export.bench_ort"
     sub.add_argument("--result", metavar="FILE", nargs="+", default=[], help=results)

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from huggingface_hub import constants, errors, get_token
@@ -41,15 +42,24 @@ def check_repo(repo: str) -> str:
     raise ZooError(f"{repo!r} is no repository: expected ORG/NAME, of letters, digits, '-', '_' and '.'")
 
 
-def ask(repo: str, action: Callable[[], T], revision: str | None = None, *, cached: bool = True) -> T:
+def ask(
+    repo: str,
+    action: Callable[[], T],
+    revision: str | None = None,
+    *,
+    cached: bool = True,
+    cache_dir: str | Path | None = None,
+) -> T:
     """The result of `action`, which talks to the Hub about `repo`; tried again where the failure may pass.
 
     Args:
         cached: whether the cache could have spared the question.
+        cache_dir: instead of huggingface_hub's own.
 
     Raises:
         ZooError: it failed, with what to do about it.
     """
+    cache = str(cache_dir or constants.HF_HUB_CACHE)
     for wait in (*_WAITS, None):
         try:
             return action()
@@ -57,24 +67,24 @@ def ask(repo: str, action: Callable[[], T], revision: str | None = None, *, cach
             raise
         except errors.OfflineModeIsEnabled as error:
             needed = f"offline (HF_HUB_OFFLINE is set), and this takes the Hub itself: unset it ({repo})"
-            raise ZooError(_explain(error, repo, revision).sentence if cached else needed) from error
+            raise ZooError(_explain(error, repo, revision, cache).sentence if cached else needed) from error
         except (LookupError, TypeError, AttributeError) as error:  # what the client makes of an answer of another form
             raise ZooError(f"{constants.ENDPOINT} does not answer as a Hub does: {one_line(error)} ({repo})") from error
         except _FAILURES as error:
-            problem = _explain(error, repo, revision)
+            problem = _explain(error, repo, revision, cache)
             if wait is None or not problem.passing:
                 raise ZooError(problem.sentence) from error
         time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _explain(error: BaseException, repo: str, revision: str | None) -> _Problem:
+def _explain(error: BaseException, repo: str, revision: str | None, cache: str) -> _Problem:
     hub = constants.ENDPOINT
     at = f"{repo}@{revision}" if revision else repo
     if isinstance(error, BrokenDownloadError):
         return _Problem(str(error), passing=True)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        missing = f"offline (HF_HUB_OFFLINE is set) and {at} is not in the cache {constants.HF_HUB_CACHE}"
+        missing = f"offline (HF_HUB_OFFLINE is set) and {at} is not in the cache {cache}"
         return _Problem(f"{missing}: unset it, or fetch it once while online")
     if isinstance(error, errors.RevisionNotFoundError):
         return _Problem(f"{repo} has no revision {revision or 'main'!r} on {hub}")
@@ -83,8 +93,8 @@ def _explain(error: BaseException, repo: str, revision: str | None) -> _Problem:
     if isinstance(error, errors.LocalEntryNotFoundError):
         # The client gave up after tries of its own; what stopped it is the cause.
         if error.__cause__ is not None:
-            return _explain(error.__cause__, repo, revision)._replace(passing=False)
-        return _Problem(f"{at} is not in the cache {constants.HF_HUB_CACHE}, and {hub} gives no answer")
+            return _explain(error.__cause__, repo, revision, cache)._replace(passing=False)
+        return _Problem(f"{at} is not in the cache {cache}, and {hub} gives no answer")
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(error, repo)
     if isinstance(error, errors.EntryNotFoundError):
@@ -92,7 +102,7 @@ def _explain(error: BaseException, repo: str, revision: str | None) -> _Problem:
     if isinstance(error, errors.HTTPError):
         return _Problem(f"cannot reach {hub}: {one_line(error) or type(error).__name__}", passing=True)
     if error.__cause__ is not None:  # the client's wrapping of a failed upload
-        return _explain(error.__cause__, repo, revision)._replace(passing=False)
+        return _explain(error.__cause__, repo, revision, cache)._replace(passing=False)
     if isinstance(error, OSError) and error.errno is None:  # the client's own checks, of a size for example
         return _Problem(f"{at}: {one_line(error)}", passing=True)
     return _Problem(f"{at}: {one_line(error)}")

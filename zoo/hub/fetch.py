@@ -14,7 +14,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
+from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint, read_config
 from ..checkpoint.weights import starts_as_pickle
 from ..errors import ZooError
 from ..files import sha256_of
@@ -91,18 +91,20 @@ def fetch_repository(name: str, directory: Path, *, revision: str | None = None)
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
             whole = Path(temporary) / directory.name  # for itself: the folder around it is for its owner's eyes only
-            for file in names:
-                if not is_pickle(file):
-                    source = _fetch(repo, file, commit, None)
-                    (whole / file).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, whole / file)
-                    if file != WEIGHTS and starts_as_pickle(whole / file):
-                        (whole / file).unlink()
-                        pickles.append(file)
-            try:
-                read_checkpoint(whole)
-            except ZooError as error:
-                raise ZooError(str(error).replace(str(whole), repo)) from error
+            # Each is checked before the next is fetched: it may be another library's, with gigabytes beside it.
+            checks = {CONFIG: lambda: read_config(whole / CONFIG), WEIGHTS: lambda: read_checkpoint(whole)}
+            for file in [*checks, *(name for name in names if not is_pickle(name) and name not in checks)]:
+                source = _fetch(repo, file, commit, None)
+                (whole / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, whole / file)
+                if file in checks:
+                    try:
+                        checks[file]()
+                    except ZooError as error:
+                        raise ZooError(str(error).replace(str(whole), repo)) from error
+                elif starts_as_pickle(whole / file):
+                    (whole / file).unlink()
+                    pickles.append(file)
             os.replace(whole, directory)
     except OSError as error:
         raise ZooError(f"cannot write {directory}: {error.strerror or error}") from error
@@ -161,7 +163,7 @@ def _fetch(repo: str, file: str, revision: str | None, cache_dir: str | Path | N
         path = hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir, library_name="snn-zoo")
         return _verified(Path(path), f"{repo}/{file}")
 
-    return ask(repo, fetch, revision)
+    return ask(repo, fetch, revision, cache_dir=cache_dir)
 
 
 def _verified(path: Path, what: str) -> Path:

@@ -46,7 +46,7 @@ def push(
     private: bool = False,
     onnx: Sequence[str | os.PathLike[str]] = (),
     results: Sequence[str | os.PathLike[str]] = (),
-    license: str = LICENSE,
+    license: str | None = None,
 ) -> Pushed:
     """Publish a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
 
@@ -58,14 +58,18 @@ def push(
         repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
         private: make it private; an existing public one is refused.
         onnx, results: further files, see `zoo.hub.release.collect`.
-        license: what the card says, an identifier of the Hub's.
+        license: what the card says, an identifier of the Hub's; by default what config.json does, or else apache-2.0.
 
     Raises:
         ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
     release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
+    stated = release.config["pretrained_cfg"].get("license")
+    license = license or stated or LICENSE
+    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
+    if stated not in (None, license):
+        raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
     repo = check_repo(repo or f"{ORGANISATION}/{release.name}")
     files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
     files["README.md"] = card(release, repo, license).encode()

@@ -71,7 +71,7 @@ def collect(run: Path, onnx: Sequence[Path] = (), results: Sequence[Path] = ()) 
 
 
 def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.name) or path.suffix != suffix or is_pickle(path.name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.name) or path.suffix != suffix or is_pickle(path.name):
         raise ZooError(f"cannot publish {path} under its name: expected letters, digits, - _ . and {suffix} at the end")
     if name in files:
         raise ZooError(f"two files would be published as {name}: rename {path}")

@@ -294,6 +294,11 @@ def test_files_that_cannot_be_published(run, tmp_path):
         zoo_hub.push(run, results=[part])
     with pytest.raises(ZooError, match="called 'My own': give"):
         zoo_hub.push(run, license="My own")
+    with pytest.raises(ZooError, match=r"config\.json says license 'apache-2\.0': the card cannot say 'mit'"):
+        zoo_hub.push(run, license="mit")
+    graph.rename(unlike := graph.with_name("größe.onnx"))  # which pull would refuse
+    with pytest.raises(ZooError, match=r"cannot publish .*größe\.onnx under its name"):
+        zoo_hub.push(run, onnx=[unlike])
     with pytest.raises(ZooError, match="under its name"):
         zoo_hub.push(run, results=[speed.rename(speed.with_name("a b.json"))])
 
@@ -555,6 +560,8 @@ for create in (zoo.create_model, lambda name: timm.create_model(name, pretrained
     (line,) = outcomes(cold)
     assert "offline (HF_HUB_OFFLINE is set)" in line
     assert repo in line
+    own = f'attempt(lambda: zoo.load("hf-hub:{repo}", cache_dir="elsewhere"))'
+    assert f"{repo} is not in the cache elsewhere" in outcomes(client.run(TRY + own, offline=True, cache="other"))[0]
     for cache in ("cache", "other"):  # warm or cold, a copy of all that a repository holds takes the Hub
         done = client.hub("pull", repo, "-o", tmp_path / "got", offline=True, cache=cache)
         assert_one_error(done, repo, "HF_HUB_OFFLINE", "takes the Hub itself")
@@ -583,6 +590,21 @@ def test_pull_needs_nothing_once_it_has_everything(server, client, repo, run, tm
     done = client.hub("pull", repo, "-o", tmp_path / "got")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "got" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_pull_looks_before_it_fetches_the_rest(server, client, repo, run, tmp_path):
+    """Of another library's repository, which may have gigabytes beside them."""
+    (run / "model.h5").write_bytes(b"large")
+    config = json.loads((run / "config.json").read_text())
+    for wrong in ({"architecture": "vit"}, {"weights_sha256": "0" * 64}):
+        (run / "config.json").write_text(json.dumps(config | wrong))
+        server.add(repo, {path.name: path.read_bytes() for path in run.iterdir()})
+        assert_one_error(client.hub("pull", repo, "-o", tmp_path / "got"), repo)
+        assert not any("model.h5" in str(request) for request in server.log)
+    (run / "config.json").write_text(json.dumps(config))
+    server.add(repo, {path.name: path.read_bytes() for path in run.iterdir()})
+    assert client.hub("pull", repo, "-o", tmp_path / "got").returncode == 0
+    assert any("model.h5" in str(request) for request in server.log)
 
 
 def test_where_pull_writes(server, client, repo, run, tmp_path):
