@@ -71,8 +71,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
+    read = list(filter(None, [args.data, args.calibration]))
+    check_writable(args.output, *read)
     if args.json:
-        check_writable(args.json, args.output)
+        check_writable(args.json, args.output, *read)
     _check_options(args)
     model, metadata = load(args.source, **({} if args.timesteps is None else {"timesteps": args.timesteps}))
     if args.to == "nir":

@@ -141,7 +141,7 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     return about
 
 
-def check_weights(proto: onnx.ModelProto, path: Path) -> None:
+def check_weights(proto: onnx.ModelProto, path: str | Path) -> None:
     """Raise ZooError if a number in a graph, however deep, is NaN, or lies in another file."""
     graphs: list[Any] = [proto.graph, *proto.functions]
     while graphs:

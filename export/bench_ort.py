@@ -76,11 +76,12 @@ def main(argv: list[str] | None = None) -> None:
     check_session(**how)
     check_settings(*asked[:4])
     if args.json:
-        check_writable(args.json, *args.models)
+        check_writable(args.json, *args.models, *filter(None, [args.data]))
     if args.network and not args.against:
         raise ZooError("--network is what --against is made of: name baselines, or leave it out")
-    if args.limit is not None and not args.data:
-        raise ZooError(f"--limit {args.limit} is for --data: give it, or leave it out")
+    for option, value in (("limit", args.limit), ("data-dir", args.data_dir)):
+        if value is not None and not args.data:
+            raise ZooError(f"--{option} {value} is for --data: give it, or leave it out")
     files = [read_file(model) for model in args.models]
     if args.input_shape and all(file.about for file in files):
         raise ZooError("--input-shape is for files from elsewhere: these say their own")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from zoo.errors import ZooError, one_of, quoted
-from zoo.record import is_number
+from zoo.record import is_int, is_number
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
 from .graph import CURRENTS, LAYOUT, PRECISION, PRECISIONS, metadata
@@ -20,6 +20,7 @@ from .layouts import LAYOUTS
 _CLOSE = 1e-5
 """Allowed difference of a constant, in units of the tensor's largest: another version of PyTorch folds normalisations
 with other roundings."""
+_TOLD, _BYTE = 3, 255
 _FREE = {"tag", "epochs", "seed", "test_reads", "license"}
 """Entries of the metadata that a file may have differently: they say how it came to be."""
 OF_WEIGHTS = {"weights_sha256", "neuron"}
@@ -53,13 +54,18 @@ def rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     rounded = {}
     for name, told in metadata(proto, CURRENTS).items():
-        if not (isinstance(told, list) and len(told) == 3 and all(map(is_number, told[:2]))):
+        if not (isinstance(told, list) and len(told) == _TOLD and _is_form(*told[:2])):
             raise ZooError(f"the graph's metadata {CURRENTS} must give [scale, zero, checksum], not {quoted(told)}")
         scale, zero, _ = told
         if (weight := arrays.get(name)) is None or weight.dtype != np.int8:
             raise ZooError(f"verification failed: the file has no weights {name!r:.100} in eight bits")
         rounded[name] = Rounded(scale, zero, weight)
     return rounded
+
+
+def _is_form(scale: Any, zero: Any) -> bool:
+    """Whether these can be the scale and zero point of bytes."""
+    return bool(is_number(scale) and scale > 0 and is_int(zero) and zero <= _BYTE)
 
 
 def _said(proto: onnx.ModelProto, key: str, known: list[str]) -> str:

@@ -23,6 +23,8 @@ from .skeleton import inference_copy
 GRID = 64
 """Inputs, biases and means are multiples of 1 / GRID."""
 
+_SMALLEST = 8
+"""Pixels a side that networks take, but for their strides."""
 _NOTHING = torch.finfo(torch.float32).tiny
 """What rounding takes away again from every variance it is added to: PyTorch 2.11 refuses an eps of 0."""
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -68,34 +70,54 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
 def _make_pools_exact(exact: nn.Module) -> None:
     """Bring the images to a power of two pixels a side, if a pool over whole maps has another number of positions; or
     if none is seen, as a mean is none, and the network takes such images."""
-    positions: list[int] = []
-    pools = [module for module in exact.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
-    handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
-    exact(torch.zeros(1, *network_input(exact)))
-    for handle in handles:
-        handle.remove()
     channels, *sides = input_size(exact)
-    if not any(n & (n - 1) for n in positions or sides):
+    positions = _pooled(exact)
+    if all(map(_is_power, positions or sides)):
         return
-    smaller = (channels, *(2 ** (side.bit_length() - 1) for side in sides))
     before: Any = exact.pretrained_cfg
-    exact.pretrained_cfg = before | {"input_size": smaller}
+    smaller = [2 ** (side.bit_length() - 1) for side in sides]
+    exact.pretrained_cfg = before | {"input_size": (channels, *smaller)}
     if not positions:
         try:
-            exact(torch.zeros(1, *network_input(exact)))
+            _pooled(exact)
         except Exception:  # of whatever kind: it is built for its size
             exact.pretrained_cfg = before
+        return
+    # A stem of stride 3, say, leaves a power of two of another number of pixels.
+    for size in [smaller, *([side] * len(sides) for side in range(min(smaller) - 1, _SMALLEST - 1, -1)), smaller]:
+        exact.pretrained_cfg = before | {"input_size": (channels, *size)}
+        if all(map(_is_power, _pooled(exact))):
+            return
+
+
+def _pooled(network: nn.Module) -> list[int]:
+    """The number of positions that each pool over whole maps sees."""
+    positions: list[int] = []
+    pools = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
+    try:
+        network(torch.zeros(1, *network_input(network)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return positions
+
+
+def _is_power(number: int) -> bool:
+    """Whether it is a power of two."""
+    return not number & (number - 1)
 
 
 def _round_neuron(layer: SpikingNeuron) -> None:
     """Decay, threshold and what else sums see to multiples of 1/4. Other neurons keep their numbers: their membranes
     are computed element by element, in one order, whatever the numbers. Neurons that int8 doubles (`doubling`) still
     are such ones, and others are not."""
-    layer.threshold = max(round(4 * layer.threshold), 1) / 4
+    if "threshold" in vars(layer):  # and is no parameter or property of a user's
+        layer.threshold = max(round(4 * layer.threshold), 1) / 4
     doubled = doubling(layer, layer.timesteps) is not None
     if isinstance(layer, PLIF):
         layer.w.copy_(_w_of(0.5 if doubled else 0.75))
-    elif isinstance(layer, LIF) and not isinstance(layer, IF):
+    elif isinstance(layer, LIF) and not isinstance(layer, IF) and "decay" in vars(layer):
         decay = float(layer.decay)
         layer.decay = min(max(round(4 * decay), 1), 3) / 4
         if (doubling(layer, layer.timesteps) is not None) != doubled:
@@ -121,7 +143,8 @@ def _w_of(decay: float) -> Tensor:
 @torch.no_grad()
 def current_unit(model: nn.Module) -> float:
     """The power of two near the current that takes a neuron at rest to its threshold in one step."""
-    needed = max(layer.threshold / float(layer.gain) for layer in neuron_layers(model).values())
+    least = lambda number: float(torch.as_tensor(number).min())  # noqa: E731 # of channels, where it is theirs
+    needed = max(least(layer.threshold) / least(layer.gain) for layer in neuron_layers(model).values())
     return 2.0 ** round(math.log2(needed))
 
 

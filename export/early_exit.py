@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     add_plugin_option(parser)
     args = parser.parse_args(argv)
     if args.json:
-        check_writable(args.json, args.model)
+        check_writable(args.json, args.model, args.data)
     content, _, about = read_graph(args.model)
     data = load_images(args.data, args.data_dir, args.limit, about.input_size)
     graph_in(args.model, content, about, data)

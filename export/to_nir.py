@@ -151,6 +151,8 @@ class _Builder:
             raise _missing(f"neuron {type(layer).__name__}")
         if layer.soft_reset:
             raise _missing("reset by subtraction")
+        if any(torch.as_tensor(number).numel() > 1 for number in (layer.decay, layer.threshold)):
+            raise _missing(f"neuron {type(layer).__name__} of several decays or thresholds")
         decay = torch.as_tensor(layer.decay).item()
         full = lambda value: np.full(x.shape, value, np.float32)  # noqa: E731
         gain = torch.as_tensor(layer.gain).item()

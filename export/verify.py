@@ -8,6 +8,7 @@ rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.files import read_bytes
 from zoo.network import unwrapped
 
+from .about import check_weights
 from .compare import (
     OF_WEIGHTS,
     compare_constants,
@@ -55,6 +57,11 @@ BOUNDS = {"fp32": (MAX_FLIP_RATE, MIN_AGREEMENT), "fp16": (0.1, 0.75), "int8": (
 """Both for each precision. The rounding of weights to half precision or eight bits is no error of the graph: the bounds
 catch weights and scales that do not fit the network; where half precision holds the weights, fp16 has those of fp32.
 What a file loses in accuracy is measured on labelled images (`export.bench_ort`)."""
+MAX_SPIKES = 2
+"""Allowed factor between the spikes of a layer in the graph and in PyTorch, either way: what keeps the bounds above may
+still be silent. Eight bits change the spikes of a layer by some percent."""
+COUNTED = 1000
+"""Spikes of a layer from which on that is asked."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
 _CHUNK = 32
@@ -86,6 +93,7 @@ def verify(
         proto = onnx.load_model_from_string(graph if isinstance(graph, bytes) else read_bytes(graph, LARGEST))
     except DecodeError as error:
         raise ZooError("verification failed: not an ONNX file, or cut short") from error
+    check_weights(proto, "the graph" if isinstance(graph, bytes) else Path(graph))
     images = None if images is None else network_inputs(model, images)
     layout = layout_of(proto)
     precision = precision_of(proto)
@@ -126,7 +134,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
         images = random_images(model)
     values = spike_values(proto)
     run = Runner(add_spike_outputs(proto))
-    flips, active, total = (dict.fromkeys(values, 0) for _ in range(3))
+    flips, active, counted, total = (dict.fromkeys(values, 0) for _ in range(4))
     expected, got, rounded, rounding, alike = [], [], 0, 0, []
     steps = next(iter(neuron_layers(model).values())).timesteps
     size = max(1, _CHUNK * 32**2 // (steps * images.shape[-2] * images.shape[-1]))  # many steps, large images: fewer
@@ -144,6 +152,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
             flips[name] += int(flipped.sum())
             same &= ~flipped.reshape(-1, len(chunk), array[0].size).any((0, 2))
             active[name] += int(spikes[name].sum(dtype=torch.float64))
+            counted[name] += int(array.sum(dtype=np.float64))
             total[name] += array.size
         alike.append(same)
     compare_where_alike(np.concatenate(expected), np.concatenate(got), np.concatenate(alike))
@@ -166,6 +175,14 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
             f"(allowed {allowed_rate:.2e}), and {failed} of {len(images)} predicted classes (allowed {allowed}); first "
             f"differing layer: {first}. Other weights than the network's do this"
         )
+    for name in values:
+        few, many = sorted((active[name], counted[name]))
+        if many > COUNTED and many > MAX_SPIKES * few:
+            said = f"layer {name} spikes {counted[name]:,} times, in PyTorch {active[name]:,} times"
+            raise ZooError(
+                f"verification failed on the real weights ({inputs}): {said}. Calibration images that are not as the "
+                "network's (not normalised, for example) do this"
+            )
     return {
         "inputs": inputs,
         "images": len(images),

@@ -28,6 +28,8 @@ _KEPT = 24
 """Weights of an output channel."""
 _PARTS = 4
 """Of the current that takes a neuron at rest to its threshold: what a byte counts."""
+_ZEROS = (128, 120)
+"""In turn, so that currents in the place of another convolution's show."""
 _STRENGTHS = (1, 2, 4, 8)
 """Tried in turn, as factors of the currents, until every layer spikes."""
 
@@ -71,10 +73,10 @@ def representable(parts: Parts, unit: float) -> tuple[Parts, dict[str, Rounded]]
     step = unit / _PARTS
     constants = dict(parts.skeleton.piece.constants)
     rounded = {}
-    for name, node in convolutions(parts).items():
+    for place, (name, node) in enumerate(convolutions(parts).items()):
         weight = _two_values(_array(parts, name), step)
         constants[name] = numpy_helper.from_array(weight, name)
-        rounded[name] = Rounded(step, 128, nearest(weight))
+        rounded[name] = Rounded(step, _ZEROS[place % 2], nearest(weight))
         if len(node.input) > 2:
             bias = np.rint(np.clip(_array(parts, node.input[2]), -unit / 2, unit / 2) / step) * step
             constants[node.input[2]] = numpy_helper.from_array(bias.astype(np.float32), node.input[2])

@@ -174,11 +174,12 @@ class _Quantiser:
     def _convolution(self, node: NodeProto) -> None:
         name, out, rounded = node.input[1], node.output[0], self.rounded[node.input[1]]
         weight = self.arrays[name]
-        scale = scales(weight)
+        bias = (
+            self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(len(weight), np.float32)
+        )
+        scale = scales(weight, bias)
         if rounded.weight.shape != weight.shape or np.abs(rounded.weight - in_units(weight)).max() > FARTHEST:
             raise ZooError(f"verification failed: the weights {name} in eight bits are not the network's")
-        bias = self.arrays[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros_like(scale)
-        most = 2**31 - 1
         constants = {
             "input_scale": np.float32(1),
             "input_zero": np.uint8(0),
@@ -187,7 +188,7 @@ class _Quantiser:
             f"{name}/zero": np.zeros(len(scale), np.int8),
             f"{name}/currents_scale": np.float32(rounded.scale),
             f"{name}/currents_zero": np.uint8(rounded.zero),
-            f"{name}/bias": np.clip(np.rint(bias / scale), -most, most).astype(np.int32),
+            f"{name}/bias": np.rint(bias / scale).astype(np.int32),
         }
         names = [self.g.constant(key, value) for key, value in constants.items()]
         self._over_bytes(self.byte(node.input[0]), names, out, node.attribute)
@@ -310,6 +311,8 @@ def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:
     """1 / decay of neurons that `_negated_neurons` computes: LIF with hard reset, a decay that is a power of two, and
     few enough steps for float32. None for others."""
     if not isinstance(layer, LIF) or not layer.fused or layer.soft_reset:
+        return None
+    if isinstance(layer.decay, torch.Tensor) and layer.decay.dim():  # of a user's: one for each channel, say
         return None
     decay = float(torch.as_tensor(layer.decay).detach())
     if decay <= 0 or math.frexp(decay)[0] != 0.5 or decay ** -(timesteps - 1) > _FAR:

@@ -16,15 +16,21 @@ from torch.nn import functional as F
 LARGEST = 127
 FARTHEST = 8
 """How far a rounded weight may be from the exact one, in units of its scale: what others' errors put on it."""
+MOST_BIAS = 2.0**30
+"""Largest bias in units of its channel's scale."""
 _DAMPING = 0.01
 """Of the mean second moment: added to each, as few images leave some directions without any."""
 _BLOCK = 128
 
 
-def scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scale of each output channel: its largest weight becomes 127."""
+def scales(weight: NDArray[np.float32], bias: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
+    """The scale of each output channel: its largest weight becomes 127.
+
+    Its bias is a whole number of them in 32 bits, so where weights are nothing beside it, the scale is larger.
+    """
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    return np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    scale = np.maximum(largest / LARGEST, np.abs(bias) / MOST_BIAS).astype(np.float32)
+    return np.where(scale > 0, scale, np.float32(1))
 
 
 def in_units(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,6 +41,12 @@ def in_units(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 def nearest(weight: NDArray[np.float32]) -> NDArray[np.int8]:
     """Each weight [C_out, C_in / groups, K, K] to its nearest value."""
     return np.rint(in_units(weight)).astype(np.int8)
+
+
+def spread(size: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` of `size` positions, evenly: at no whole step, as that may be a multiple of a map's width and meet
+    one border alone."""
+    return np.linspace(0, size - 1, min(size, count)).round().astype(np.int64)
 
 
 def moments(
@@ -62,7 +74,7 @@ def moments(
         F.pad(x, (left, right, top, bottom)), tuple(kernel), dilation=tuple(dilations), stride=tuple(strides)
     )
     columns = columns.transpose(1, 2).flatten(0, 1)
-    columns = columns[:: max(1, len(columns) // rows)].unflatten(1, (groups, -1)).transpose(0, 1)
+    columns = columns[spread(len(columns), rows)].unflatten(1, (groups, -1)).transpose(0, 1)
     return columns.transpose(1, 2) @ columns
 
 

@@ -1,6 +1,7 @@
 """Networks in other runtimes, beside ONNX Runtime: `python -m export.runtimes NAME ... --data cifar10`."""
 
 import argparse
+import contextlib
 import functools
 import importlib.metadata
 import tempfile
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from zoo.errors import CommandParser, run_command
+from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance, without_folders
@@ -41,7 +42,7 @@ examples:
   python -m export.runtimes runs/mine --data folder:flowers --forms flat int8 --json runtimes.json
 
 forms: flat, step, loop, function: the layouts, in float32; fp16, int8: the flat one in these precisions, int8 with
-scales from 256 training images of --data
+scales from 256 training images of --data, of a file its first images
 runtimes, each a package of pip's, on one thread of a CPU, an image at a time:
   openvino          told to compute in float32; openvino-default: as it chooses, bfloat16 where the processor has it
   opencv, tract     read the file themselves
@@ -72,8 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     add_plugin_option(parser)
     args = parser.parse_args(argv)
     if args.json:
-        check_writable(args.json)
+        check_writable(args.json, args.data)
     modules = {name: RUNTIMES[name].load() for name in args.runtimes}
+    versions = {name: _version(RUNTIMES[name].package, module) for name, module in modules.items()}
     networks = {source: load(source) for source in args.names}
     for model, _ in networks.values():
         check_source(model, args.data)
@@ -84,15 +86,25 @@ def main(argv: list[str] | None = None) -> None:
         if "int8" in args.forms:
             calibration = training_images(model, args.data, args.data_dir, _CALIBRATION_IMAGES)
         for form in args.forms:
-            proto = _graph(model, metadata, calibration if form == "int8" else None, **FORMS[form])
             print(f"{source}, {form}", flush=True)
+            try:
+                proto = _graph(model, metadata, calibration if form == "int8" else None, **FORMS[form])
+            except ZooError as error:  # it has no such form
+                tqdm.write(f"  {error}")
+                continue
             creates = {name: functools.partial(RUNTIMES[name].create, module) for name, module in modules.items()}
             for name, found in compare_sessions(proto, images, creates):
                 tqdm.write(f"  {name:16} {said(found)}")
-                version = importlib.metadata.version(RUNTIMES[name].package)
-                rows.append(_network(proto) | {"form": form, "runtime": name, "version": version} | found)
+                rows.append(_network(proto) | {"form": form, "runtime": name, "version": versions[name]} | found)
             if args.json:
                 write_json(args.json, {"data": without_folders(args.data), "rows": rows} | provenance())
+
+
+def _version(package: str, module: Any) -> str:
+    """Of a runtime, whichever of several packages of pip's it came in."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return str(getattr(module, "__version__", "unknown"))
 
 
 def _graph(model: nn.Module, metadata: dict[str, str], calibration: NDArray[Any] | None, **how: Any) -> onnx.ModelProto:

@@ -360,6 +360,16 @@ def test_the_exact_copy_has_means_over_a_power_of_two():
     assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 14, 14)
 
 
+def test_a_stem_of_stride_3_leaves_a_power_of_two_of_another_size():
+    net = zoo.create_model("sresnet19_w16", timesteps=1, stem_stride=3)
+    side = dyadic_copy(net).pretrained_cfg["input_size"][1]
+    seen = []
+    net.pool.register_forward_pre_hook(lambda _, x: seen.append(x[0][0, 0].numel()))
+    net(torch.zeros(1, 3, side, side))
+    assert 8 <= side < 32
+    assert seen[0] & (seen[0] - 1) == 0
+
+
 def test_the_exact_copys_normalisations_run_in_every_pytorch(exact):
     norms = [module for module in exact[0].modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms

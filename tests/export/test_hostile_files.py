@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 import export
 import export.session
 from export.describe import add_description
-from export.graph import build_graph
+from export.graph import CURRENTS, build_graph
 from export.images import load_images, read_images
 from export.int8.calibration import calibrate
 from zoo import ZooError
@@ -264,6 +264,25 @@ def test_metadata_that_somebody_changed_are_one_error(key, text, steps, traced_o
         with contextlib.suppress(ZooError):  # it may not need the key
             export.Stream(proto.SerializeToString())
     assert seen
+
+
+@pytest.mark.parametrize("form", [[0.1, 300, "x"], [0.1, -1, "x"], [0.1, 1.5, "x"], [0, 0, "x"], [0.1, 0], None])
+def test_bytes_that_cannot_be_are_one_error(form, steps, traced_once):
+    net, data = steps[1]
+    proto = onnx.load_model_from_string(data)
+    entry = next(p for p in proto.metadata_props if p.key == CURRENTS)
+    entry.value = json.dumps(dict.fromkeys(json.loads(entry.value), form))
+    with pytest.raises(ZooError, match=r"must give \[scale, zero, checksum\], not"):
+        export.verify(net, proto.SerializeToString())
+
+
+@pytest.mark.parametrize("change", [elsewhere, with_nan])
+def test_numbers_that_are_not_in_a_file_are_one_error_of_verify(change, steps, traced_once):
+    net, data = steps[0]
+    proto = onnx.load_model_from_string(data)
+    change(proto)
+    with pytest.raises(ZooError, match=r"another file|NaN"):
+        export.verify(net, proto.SerializeToString())
 
 
 @pytest.fixture(scope="module")

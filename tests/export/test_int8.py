@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 
@@ -22,11 +23,12 @@ from export.dyadic import dyadic_copy
 from export.graph import CURRENTS, build_graph, metadata
 from export.int8 import convolutions
 from export.int8.calibration import _CHUNK, _look, calibrate, stored, training_images
-from export.int8.proof import prove
+from export.int8.proof import prove, representable
 from export.int8.quantised import doubling
 from export.int8.rounding import in_units, least_change, moments, nearest, scales
 from export.parts import take_apart
 from export.session import create_session
+from export.verify import run_gate
 from zoo import ZooError
 from zoo.neurons import IF, LIF, PLIF
 
@@ -209,6 +211,49 @@ def test_weights_are_rounded_by_output_channel():
     assert nearest(weight).reshape(2, 2).tolist() == [[127, -64], [0, 0]]
 
 
+def test_moments_are_of_the_whole_map():
+    """16 images of 16 x 16 pixels have 4,096 positions: every fourth would be of four columns, and every 16th of the
+    left border alone, where the kernel's left column meets nothing."""
+    x = torch.ones(16, 1, 16, 16)
+    for rows in (256, 1000):
+        moment = moments(x, [3, 3], [1, 1], [1, 1, 1, 1], [1, 1], groups=1, rows=rows)[0]
+        assert (moment.diagonal() / rows > 0.85).all()
+        assert moment.diagonal()[4] == rows  # the centre, which always meets a pixel
+
+
+def test_a_bias_beside_no_weights_stays_itself():
+    weight, bias = torch.randn(4, 2, 3, 3), torch.tensor([0.3, -0.6, 0.0, 0.3])
+    weight[:2], weight[3] = 0, 1e-10
+    scale = scales(weight.numpy(), bias.numpy())
+    stored_bias = np.rint(bias.numpy() / scale).astype(np.int32)
+    assert stored_bias * scale == pytest.approx(bias.numpy(), rel=1e-6)
+    assert scale[2] == scales(weight.numpy())[2]
+
+
+def test_a_pruned_channel_keeps_its_bias(tmp_path):
+    net = network(timesteps=1)
+    block = net.stages[0][1]
+    with torch.no_grad():
+        block.conv1.weight[:4], block.bn1.weight[:4], block.bn1.bias[:4] = 0, 0, torch.tensor([0.3, 0.6, 0.9, 1.2])
+    export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
+    model = onnx.load(tmp_path / "x.onnx")
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    name = next(n for n in arrays if n.endswith("stages.0.1.conv1.weight/bias"))
+    kept = arrays[name] * arrays[name.removesuffix("bias") + "scale"]
+    assert kept[:4] == pytest.approx([0.3, 0.6, 0.9, 1.2], rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [100, 0.01])
+def test_scales_of_other_images_are_refused(factor):
+    """With them no neuron, or nearly every one, spikes behind the stem."""
+    torch.manual_seed(0)
+    net = network(timesteps=2)
+    rounded = {name: r._replace(scale=factor * r.scale) for name, r in calibrate(net, noise(net)).items()}
+    proto = add_description(build_graph(net, rounded=rounded), net)
+    with pytest.raises(ZooError, match="verification failed on the real weights"):
+        run_gate(net, proto, noise(net, 32))
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_rounding_for_the_output_beats_rounding_to_nearest(groups):
     """Inputs that are correlated, as spikes are; the second moments are those of the convolution itself."""
@@ -256,6 +301,13 @@ def test_the_copy_that_is_proved_has_the_form_of_the_network(neuron):
     net = network(neuron, timesteps=2)
     forms = [[doubling(m, 2) is None for m in n.modules() if isinstance(m, LIF)] for n in (net, dyadic_copy(net))]
     assert forms[0] == forms[1]
+
+
+def test_the_proof_tells_currents_of_convolutions_apart():
+    net = network(timesteps=1)
+    _, rounded = representable(take_apart(dyadic_copy(net), all_steps=True), 1.0)
+    zeros = [r.zero for r in rounded.values()]
+    assert all(a != b for a, b in itertools.pairwise(zeros))
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from export.graph import build_graph
 from export.layouts import LAYOUTS
 from export.spikes import steep
 from zoo import ZooError
-from zoo.neurons import PLIF
+from zoo.neurons import LIF, PLIF
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -181,6 +181,40 @@ def test_layers_with_numbers_of_their_own_pass_the_gate_as_functions(kind, tmp_p
     assert report["verification"]["dyadic"]["identical"]
     names = [f.name for f in onnx.load(tmp_path / "x.onnx").functions]
     assert len(set(names)) == len(names) == sum(isinstance(layer, PLIF) for layer in net.modules())
+
+
+class Channels(PLIF):
+    """A time constant for each channel."""
+
+    def __init__(self, timesteps, **others):
+        super().__init__(timesteps, **others)
+        self.w = nn.Parameter(torch.linspace(-1, 1, 4).view(4, 1, 1))
+
+
+class Threshold(PLIF):
+    """One that learns its threshold, too."""
+
+    def __init__(self, timesteps, **others):
+        super().__init__(timesteps, **others)
+        del self.threshold
+        self.threshold = nn.Parameter(torch.tensor(0.75))
+
+    def step(self, x_t, state=None):
+        return super().step(x_t, state)
+
+
+class Fixed(LIF):
+    """Its decay is what somebody computed."""
+
+    decay = property(lambda self: 0.75, lambda self, value: None if value == 0.5 else 1 / 0)
+
+
+@pytest.mark.parametrize("kind", [Channels, Threshold, Fixed])
+def test_neurons_whose_numbers_are_a_users_own_pass_the_gate(kind, tmp_path):
+    net = network(timesteps=2)
+    net.lif1 = kind(2)
+    report = export.to_onnx(net, tmp_path / "x.onnx")
+    assert report["verification"]["dyadic"]["identical"]
 
 
 def test_parallel_neurons_of_one_step_pass_the_gate_as_functions(tmp_path):

@@ -177,6 +177,7 @@ def test_flips_are_told_as_fractions_of_their_layer(right, monkeypatch):
     """Where a graph is silent, they are the network's spikes."""
     net, graphs = right
     monkeypatch.setitem(BOUNDS, "fp32", (1.0, 0.0))
+    monkeypatch.setattr(verify, "MAX_SPIKES", float("inf"))
     real = _verify_real(net, changed(graphs["flat"], silent), None)
     assert real["flip_rate_per_layer"]["lif1"] == real["spike_rates"]["lif1"] > 0
 
@@ -190,6 +191,7 @@ def test_what_only_the_networks_rounding_allows_is_not_within_the_fixed_bounds(r
         return logits, {name: 1 - s if images.dtype == torch.float64 else s for name, s in spikes.items()}
 
     monkeypatch.setattr(verify, "_run", far_off_in_float64)
+    monkeypatch.setattr(verify, "MAX_SPIKES", float("inf"))
     monkeypatch.setitem(BOUNDS, "fp32", (1e-3, 0.0))
     real = _verify_real(net, changed(graphs["flat"], silent), None)
     assert 1e-3 < real["flip_rate"] < real["rounding_flip_rate"] == 1

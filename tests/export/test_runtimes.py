@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from test_export import network
@@ -131,6 +132,19 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert all(row["version"] == np.__version__ and row["same_class"] == 2 for row in told["rows"])
     assert told["data"] == "images.npy"
     assert "2 of 2 images in the same class, 0.0e+00 of the spikes differ" in capsys.readouterr().out
+
+
+def test_a_form_that_a_network_lacks_is_one_of_several(tmp_path, monkeypatch, capsys):
+    """And a version is that of the module, where it came in a package of another name."""
+    other = Runtime("onnxruntime", "no-such-package", lambda module, file: Other(file))
+    monkeypatch.setitem(command.RUNTIMES, "opencv", other)
+    monkeypatch.setattr(command, "load", lambda name: (network("psn", timesteps=2), {}))
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 16, 16), np.uint8))
+    words = ["tiny", "--data", str(tmp_path / "x.npy"), "--runtimes", "opencv", "--json", str(tmp_path / "x.json")]
+    command.main([*words, "--forms", "step", "flat"])
+    (row,) = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert (row["form"], row["version"]) == ("flat", onnxruntime.__version__)
+    assert "psn" in capsys.readouterr().out.lower()
 
 
 def test_what_is_not_installed_is_said_first(monkeypatch):

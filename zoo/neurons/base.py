@@ -131,6 +131,14 @@ class SpikingNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"timesteps={self.timesteps}, threshold={self.threshold:g}, "
+            f"timesteps={self.timesteps}, threshold={brief(self.threshold)}, "
             f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
         )
+
+
+def brief(number: float | Tensor) -> str:
+    """A number of a neuron for people; of one that learns several, their shape."""
+    value = torch.as_tensor(number)
+    if value.is_meta:
+        return "?"
+    return f"{value.item():g}" if value.numel() == 1 else str(list(value.shape))

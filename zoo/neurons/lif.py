@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ZooError, one_of
 from ..kernels import Dynamics, fused_lif, pick_kernel
 from ..specs import check_flag, check_number
-from .base import SpikingNeuron
+from .base import SpikingNeuron, brief
 from .folding import input_current
 from .norm import branch, can_fuse, update_statistics
 
@@ -123,9 +123,8 @@ class LIF(SpikingNeuron):
         return s.to(x_t.dtype), v
 
     def extra_repr(self) -> str:
-        decay, reset = torch.as_tensor(self.decay), "soft" if self.soft_reset else "hard"
-        own = "decay=?, " if decay.is_meta else f"decay={decay.item():g}, "
-        own += f"reset={reset}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
+        own = f"decay={brief(self.decay)}, reset={'soft' if self.soft_reset else 'hard'}, "
+        own += f"decay_input={self.decay_input}, detach_reset={self.detach_reset}"
         return f"{own}, {super().extra_repr()}"
 
 
