@@ -1,4 +1,6 @@
-"""fp16: weights of convolutions over spikes in half precision, so a file has half the size, but for fully connected layers; computed is in float32.
+"""fp16: weights of convolutions over spikes in half precision, computed is in float32.
+
+So a file has half the size, unless most of its weights are those of fully connected layers.
 
 A checkpoint of `weights: fp16` loses nothing: batch normalisation is not folded into them (see `export.norms`).
 Membrane potentials, thresholds and currents stay in float32, where a rounding would flip the decision to spike; so do

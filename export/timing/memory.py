@@ -3,6 +3,8 @@
 Run as a module, it is that process: it reads a pickled `Jobs` from its standard input.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import pickle
@@ -53,6 +55,9 @@ def peak_bytes(
         print(f"peak memory was not measured: {shown(why)}", file=sys.stderr)
         return [[None for _ in settings] for _ in subjects]
     found: list[list[int | None]] = json.loads(done.stdout)
+    for subject, peaks in zip(subjects, found, strict=True):
+        if None in peaks:
+            print(f"peak memory of {subject.name} was not measured: its process failed", file=sys.stderr)
     return found
 
 
@@ -85,14 +90,18 @@ def _forked(pickled: bytes, batch: int, threads: int) -> int | None:
 
 
 def _needed(pickled: bytes, batch: int, threads: int) -> int:
-    before = _status("VmRSS")
+    with contextlib.suppress(OSError, AttributeError):  # of glibc: what is free would be taken without being counted
+        ctypes.CDLL(None).malloc_trim(0)
+    before, files = _status("VmRSS"), _status("RssFile")
     subject: Subject = pickle.loads(pickled)
     if isinstance(subject, Graph):  # which is read from a file
         before = _status("VmRSS")
     with subject.ready(batch, threads) as run:
         for _ in range(_RUNS):
             run()
-    return _status("VmHWM") - before
+        # A fork has none of the libraries' pages until it touches them.
+        touched = _status("RssFile") - files
+    return _status("VmHWM") - before - touched
 
 
 def _status(key: str) -> int:

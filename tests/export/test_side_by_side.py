@@ -174,7 +174,8 @@ def with_weights(size):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 @pytest.mark.slow
-def test_peak_memory_is_that_of_the_subject(net):
+def test_peak_memory_is_that_of_the_subject(net, capsys):
+    """And of no library: the pages of ONNX Runtime's and PyTorch's code that a run touches are tens of MB."""
     small, large = (
         Graph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"]) for n in (8, 3000)
     )
@@ -182,9 +183,10 @@ def test_peak_memory_is_that_of_the_subject(net):
     found = peak_bytes([small, large, Network("eager", net, (3, 16, 16)), broken], [1], [1])
     (few,), (many,), (eager,), (none,) = found
     assert 36e6 <= many <= 200e6
-    assert 0 < few < many - 30e6
-    assert eager > 0
+    assert 0 < few < 10e6
+    assert 0 < eager < 10e6
     assert none is None
+    assert "peak memory of 8 was not measured: its process failed" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
