@@ -252,8 +252,8 @@ DEFAULTS = {key.name: key.default for key in dataclasses.fields(Recipe)}
 """What a key was in a recipe that is older than the key."""
 PLACE = {key.name for key in dataclasses.fields(Recipe) if key.metadata["place"]}
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
-AT_THE_END = {"weights", "test_reads"}
-"""Keys that play no part before a run ends: free to change on --resume, but in checkpoints."""
+CHANGEABLE = {"weights", "test_reads", "grad_checkpointing"}
+"""Keys that play no part in what steps compute: free to change on --resume, but in checkpoints."""
 
 
 def _are_texts(value: Any) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from zoo.data import DataSet
 from zoo.errors import ZooError, out_of_memory
+from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 
 from .config import RECIPE, Recipe, list_recipes
@@ -41,6 +44,8 @@ _PART = 16
 # A GPU is as slow with a small part of a batch: there it is half of it, and the whole.
 _PART_ON_GPU = 2
 _REPEATS = 5
+_AT_A_TIME = 256
+"""Images, of an evaluation."""
 # Gradients of a loss scaled by less than float16's smallest normal number are infinite for another reason.
 _SMALLEST_SCALE = 2.0**-14
 STEPS_OF_AN_ESTIMATE = 2 * (1 + _REPEATS)
@@ -189,16 +194,32 @@ def tell_length(recipe: Recipe, device: torch.device, seconds: float) -> None:
     hours, small = seconds / 3600, f"sresnet19_w16_gs.t2_{recipe.dataset}"
     length = f"{seconds / 60:.0f} minutes" if hours < 2 else f"{hours:.0f} hours" if hours < 72 else None
     text = f"This will take about {length or f'{hours / 24:.0f} days'}"
-    if device.type == "cpu" and hours > _LONG_HOURS:
+    stages = FLAGSHIP_STAGES.get(recipe.dataset, [])
+    is_stage = f"{recipe.model}.{recipe.tag}" in stages and (recipe.init or recipe.timesteps == 1)
+    if device.type == "cpu" and hours > _LONG_HOURS and not is_stage:
         text += " on this CPU: it is made for a GPU."
         if small in list_recipes():
             text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
             text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
-        stages = FLAGSHIP_STAGES.get(recipe.dataset, [])
-        if stages and recipe.model == FLAGSHIP and f"{recipe.model}.{recipe.tag}" not in stages:
+        if stages and recipe.model == FLAGSHIP:
             commands = ", then ".join(f"`python -m recipes.train {stage}`" for stage in stages)
             text += f" The same network in stages of hours each: {commands}."
     print(f"{text.removesuffix('.')} (estimated from a small part of one step).", flush=True)
+
+
+def measured(
+    model: SpikingNetwork, images: Tensor, labels: Tensor, data: DataSet, *, progress: str = "evaluate"
+) -> dict[str, Any]:
+    """What `zoo.metrics.evaluate` gives, with fewer images at a time where they do not fit: larger ones, many steps."""
+    size = _AT_A_TIME
+    while True:
+        try:
+            return evaluate(model, images, labels, data.mean, data.std, batch_size=size, progress=progress)
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or (problem := out_of_memory(error)) is None:
+                raise
+        size //= 2
+        print(f"{problem}: {progress} with {size} images at a time", file=sys.stderr)
 
 
 @contextlib.contextmanager

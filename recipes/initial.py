@@ -50,7 +50,7 @@ class Beginning:
         return {"sha256": self.sha256, "chain": chain, "taken": self.taken}
 
     def load_into(self, model: SpikingNetwork, recipe: Recipe, *, say: bool) -> None:
-        """Take over the weights; a classifier of other classes starts anew.
+        """Take over the weights; a classifier of another number of classes starts anew.
 
         Args:
             say: print what was taken over.

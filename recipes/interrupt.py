@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any, Self
@@ -11,6 +10,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from .late import Late
+from .outlived import StandardError
 from .processes import wait_for_all
 
 # Ctrl-C; what `kill`, batch systems and container engines send first; a terminal that is closed.
@@ -83,5 +83,5 @@ class Interrupt:
             return
         wait_for_all()  # when the first one ends, torchrun ends the others, and one of them is saving
         if self._rank == 0:
-            print(f"stopped after step {step}; --resume goes on from there", file=sys.stderr)
+            print(f"stopped after step {step}; --resume goes on from there", file=StandardError())
         raise SystemExit(128 + (self.noted or signal.SIGTERM))

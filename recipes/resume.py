@@ -10,7 +10,7 @@ from zoo.errors import ZooError
 from zoo.files import atomic_write, dump_yaml, read_json
 from zoo.plugins import loaded_plugins, warn_of_changes
 
-from .config import AT_THE_END, DEFAULTS, PLACE, RECIPE, Recipe
+from .config import CHANGEABLE, DEFAULTS, PLACE, RECIPE, Recipe
 from .state import has_state, last_state
 
 RESULT = "result.json"
@@ -37,7 +37,7 @@ def saved_state(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | None:
         before = saved["recipe"].get(key, DEFAULTS[key])
         if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move
             continue
-        if before != value and key not in PLACE | AT_THE_END:
+        if before != value and key not in PLACE | CHANGEABLE:
             raise ZooError(f"{out} was started with {key} = {before!r}, not {value!r}: cannot resume")
     return saved
 
@@ -91,7 +91,7 @@ def note_changes(before: dict[str, Any], now: dict[str, Any], out: Path, *, say:
 
 def write_recipe(out: Path, recipe: Recipe, saved: dict[str, Any] | None) -> None:
     """Write recipe.yaml for a new run, and where a key changes that may; the run says which."""
-    before = {key: saved["recipe"].get(key, DEFAULTS[key]) for key in sorted(AT_THE_END)} if saved else {}
+    before = {key: saved["recipe"].get(key, DEFAULTS[key]) for key in sorted(CHANGEABLE)} if saved else {}
     changed = {key: value for key, value in before.items() if value != getattr(recipe, key)}
     for key, value in changed.items():
         print(f"{out} was started with {key} = {value!r}: from now on {getattr(recipe, key)!r}", file=sys.stderr)

@@ -29,7 +29,6 @@ from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
-from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
@@ -43,6 +42,7 @@ from .finetune import freeze
 from .guard import (
     STEPS_OF_AN_ESTIMATE,
     FiniteGuard,
+    measured,
     memory_named,
     run_directory,
     seconds_per_step,
@@ -52,6 +52,7 @@ from .guard import (
 from .initial import Beginning, create
 from .interrupt import Interrupt
 from .lineage import identity
+from .outlived import StandardError
 from .precision import amp_dtype, amp_name, resolve_amp
 from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
 from .resume import RESULT, check_fits, complete, note_changes, saved_state, write_recipe
@@ -138,6 +139,8 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
         print(f"{out} goes on with amp {before}, as it was started: here, auto is {precision}", file=sys.stderr)
         precision = before
     amp = amp_dtype(precision, device)
+    kernel = model.kernel_for(device.type, amp or torch.float32)
+    origin["versions"]["kernel"] = kernel  # what runs the neurons: another one rounds otherwise
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     network: nn.Module = _replicated(model, recipe) if world > 1 else model
     mix = None
@@ -165,7 +168,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     if rank == 0:
         write_recipe(out, recipe, saved)
         what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
-        how = f"{device}, {amp_name(amp)}, {model.kernel_for(device.type, amp or torch.float32)} kernel"
+        how = f"{device}, {amp_name(amp)}, {kernel} kernel"
         print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
     if total - run.step > STEPS_OF_AN_ESTIMATE:  # on all processes: a rule of gradient scaling may sum over them
         seconds = _time_step(model, recipe, data, device, amp, run.step // steps_per_epoch, batch_size // world)
@@ -175,12 +178,14 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
     # In a log file, where every update is a line of its own, one in ten seconds is enough.
     every = 0.1 if sys.stderr.isatty() else 10.0
     bar = tqdm(total=total, initial=run.step, desc="train", unit="step", disable=rank != 0,
-               mininterval=every, maxinterval=every)  # fmt: skip
+               mininterval=every, maxinterval=every, file=StandardError())  # fmt: skip
     guard = FiniteGuard(model, recipe, scaled=scaler.is_enabled())
 
     run.start()
     with Interrupt(rank, world) as interrupt, bar:  # on an error, too, the bar ends its line
-        for epoch in range(run.step // steps_per_epoch, recipe.epochs):
+        # An epoch whose steps are done, and not what comes at its end, has sums of them in its state.
+        ending = run.step % steps_per_epoch == 0 and bool(run.running[2])
+        for epoch in range(run.step // steps_per_epoch - ending, recipe.epochs):
             phase = recipe.phase(epoch)
             _enter(model, phase)
             seed(recipe.seed, epoch)
@@ -188,7 +193,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             network.train()
             for module in frozen:
                 module.eval()
-            for batch in range(run.step % steps_per_epoch, steps_per_epoch):
+            for batch in range(run.step - epoch * steps_per_epoch, steps_per_epoch):
                 seed(recipe.seed, rank, run.step)
                 scheduler.step_update(run.step)
                 index = order[batch * batch_size :][:batch_size][rank::world].to(device, non_blocking=True)
@@ -224,7 +229,7 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
                 interrupt.hear(means[3])
                 bar.update()
                 due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
-                if (interrupt.stops or due) and run.step % steps_per_epoch:
+                if interrupt.stops or (due and run.step % steps_per_epoch):
                     if rank == 0:
                         guard.settle(run.step)
                         run.save(out)
@@ -236,12 +241,13 @@ def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[
             row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimizer.param_groups)}
             row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
             if len(held_out[0]) and rank == 0:
+                run.save(out)  # which may take minutes, in which somebody may not wait
                 trained = ema.module if ema else model
                 if trained.timesteps != recipe.timesteps:
                     # Not the model itself: it would lose the factors that it keeps.
                     trained = copy.deepcopy(trained)
                     trained.set_timesteps(recipe.timesteps)
-                scores = evaluate(trained, *held_out, data.mean, data.std, progress="validate")
+                scores = measured(trained, *held_out, data, progress="validate")
                 row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
             row["seconds"] = round(run.seconds, 1)
             run.rows.append(row)
@@ -286,7 +292,7 @@ def _finish(
     if not len(part[0]):
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
         return {}
-    scores = evaluate(trained, *part, data.mean, data.std)
+    scores = measured(trained, *part, data)
     result = accuracy_record(
         trained, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
         weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,

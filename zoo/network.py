@@ -349,8 +349,15 @@ class SpikingNetwork(nn.Module):
         return {f"{name}.{key}": getattr(kept[name], key) for name in kept for key in ("factor", "calls")}
 
     def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `scaling_state` gave."""
-        for name, value in self.scaling_state().items():
+        """Take over what `scaling_state` gave.
+
+        Raises:
+            ZooError: it is of other layers.
+        """
+        kept = self.scaling_state()
+        if other := sorted(kept.keys() ^ state.keys()):
+            raise ZooError(f"the factors of gradient scaling are of other layers: {other[0]}")
+        for name, value in kept.items():
             value.copy_(state[name])
 
     @property

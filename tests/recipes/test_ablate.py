@@ -275,6 +275,36 @@ def test_pairs_of_two_processors_are_counted_and_left_out_once(tmp_path):
     assert words
     assert "| window | plain | 3 | +4.33 ±" in before
     assert "| window | plain | 2 | +2.00 ±" in after
+    resumed = [{"commit": "1" * 40, "versions": {}, "machine": result["machine"]}]
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"resumed_with": resumed}))  # began elsewhere
+    render(plan)
+    assert "of two processors: 1 of window and plain." in (plan.folder / "README.md").read_text()
+    earlier = plan.folder / "plain.seed4.json"
+    earlier.write_text(
+        json.dumps(json.loads(earlier.read_text()) | {"train_precision": "fp32", "resumed_with": resumed})
+    )
+    earlier = plan.folder / "window.seed4.json"
+    earlier.write_text(json.dumps(json.loads(earlier.read_text()) | {"train_precision": "fp32"}))
+    render(plan)
+    assert "of two processors: 2 of window and plain." in (plan.folder / "README.md").read_text()
+
+
+def test_runs_of_a_plan_start_from_the_same_weights(tmp_path):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"recipe": PLAN["recipe"] | {"init": "runs/base"}}))
+    plan = load_plan(str(tmp_path / "plan.yaml"))
+    numbers = {arm: {3: 50.0} for arm in ("plain", "window")}
+    fill(plan, numbers, numbers)
+    before = {"name": "base", "epochs": 1, "train_seconds": 1.0, "recipe_sha256": None}
+    for sha256, arm in (("a" * 64, "plain"), ("a" * 64, "window"), ("b" * 64, "window")):
+        file = plan.folder / f"{arm}.seed3.json"
+        started = {"started_from": [before | {"weights_sha256": sha256}]}
+        file.write_text(json.dumps(json.loads(file.read_text()) | started))
+        if sha256[0] == "a":
+            differences(plan)
+    with pytest.raises(
+        ZooError, match=r"plain.seed3.json and window.seed3.json started from other weights of runs/base"
+    ):
+        differences(plan)
 
 
 def test_held_out_images_may_be_those_of_the_data_set(tmp_path):
@@ -420,7 +450,7 @@ def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_pat
     ("arguments", "words"),
     [
         (["--rule", "{name"], "--rule"),
-        *((["--forms", forms], "--forms") for forms in ("[{rank: 2}", "3", "[a]", "[]", "[{}]")),
+        *((["--forms", forms], "--forms") for forms in ("[{rank: 2}", "3", "[a]", "[]", "[{}]", "[{layers: all}]")),
         *(([option, value], option) for option, value in (("--checks", "0"), ("--rounds", "-1"), ("--batch", "0"))),
         (["--json", "."], "directory"),
     ],

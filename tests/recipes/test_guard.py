@@ -14,6 +14,7 @@ from conftest import tiny
 from torch import nn
 
 import recipes.guard
+import zoo
 from recipes.config import Recipe
 from recipes.guard import FiniteGuard, blame, memory_named, run_directory, seconds_per_step
 from recipes.occupied import alone_in
@@ -145,6 +146,25 @@ def test_processes_estimate_alike(monkeypatch):
 
     seconds_per_step(tiny(), run, 128)
     assert seen == 6 * [8] + 6 * [16]
+
+
+def test_an_evaluation_takes_fewer_images_at_a_time_where_more_do_not_fit(monkeypatch, capsys):
+    tried = []
+
+    def scarce(*_, batch_size, **__):
+        tried.append(batch_size)
+        if batch_size > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return {"top1": 1.0}
+
+    monkeypatch.setattr(recipes.guard, "evaluate", scarce)
+    data = zoo.load_dataset("digits")
+    assert recipes.guard.measured(None, data.test_images, data.test_labels, data) == {"top1": 1.0}
+    assert tried == [256, 128, 64]
+    assert "not enough memory (2.00 GiB more were needed): evaluate with 64 images" in capsys.readouterr().err
+    monkeypatch.setattr(recipes.guard, "evaluate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        recipes.guard.measured(None, data.test_images, data.test_labels, data)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from zoo.errors import CommandParser, ZooError, one_of
-from zoo.files import atomic_write, dump_yaml, read_json, user_path, write_json
+from zoo.files import atomic_write, check_writable, dump_yaml, read_json, user_path, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
 from zoo.record import SEAL
@@ -45,6 +45,9 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
     missing = [run for run in plan.runs if not plan.result_of(run)]  # of all arms: the page needs every result sound
     wanted = [run for run in plan.runs if arms is None or run.arm in arms]
     todo = [run for run in wanted if run in missing]
+    for run in todo:  # before the work, which may be hours
+        check_writable(plan.folder / f"{run.name}.json")
+        check_writable(work / run.name / "result.json")
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     active: dict[subprocess.Popen[bytes], Run] = {}
@@ -63,8 +66,11 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
                         continue
                     r = _keep(plan, run, work)
                     tqdm.write(f"{run.name}: top-1 {r['top1']:.2f} %, {r['spikes_per_image']:,.0f} spikes")
-                    render(plan)
                     bar.update()
+                    try:
+                        render(plan)
+                    except ZooError as error:  # it does not fit the others, which go on
+                        failed.append(f"{run.name} ({error})")
     finally:
         for process in active:  # on Ctrl-C: they save their states, from which they go on next time
             process.terminate()

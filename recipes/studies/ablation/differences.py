@@ -1,6 +1,7 @@
 """Differences between the arms of an ablation, seed by seed: means, intervals, tests."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -86,14 +87,20 @@ def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor:
     top1_p = holm([top1.p for top1, _ in found.values()], len(pairs))
     spikes_p = holm([spikes.p if spikes else None for _, spikes in found.values()], len(pairs))
     return [
-        Difference(*names, len(pairs[names]), sum(processor(a) != processor(b) for a, b in pairs[names]), *both, *p)
+        Difference(*names, len(pairs[names]), sum(not _on_one(*pair) for pair in pairs[names]), *both, *p)
         for (names, both), *p in zip(found.items(), top1_p, spikes_p, strict=True)
     ]
 
 
-def processor(result: dict[str, Any]) -> str:
-    """The GPU of a result, or its CPU."""
-    return str(result["machine"]["gpu"] or result["machine"]["cpu"])
+def processors(result: dict[str, Any]) -> list[str]:
+    """The GPU of a run, or its CPU; several where it was resumed elsewhere."""
+    machines = [part["machine"] for part in (result, *result.get("resumed_with", ()))]
+    return list(dict.fromkeys(str(machine["gpu"] or machine["cpu"]) for machine in machines))
+
+
+def _on_one(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether one processor ran both."""
+    return len({*processors(a), *processors(b)}) == 1
 
 
 def _pairs(plan: Plan, arm: str, other: str, among: Collection[int], one_processor: bool) -> list[Pair]:
@@ -103,7 +110,7 @@ def _pairs(plan: Plan, arm: str, other: str, among: Collection[int], one_process
         if not _same_arithmetic(a[seed], b[seed]):
             names = f"{arm}.seed{seed}.json and {other}.seed{seed}.json"
             raise _not_alike(plan, names, "were trained in other arithmetic (train_precision, or the processor)")
-        if not one_processor or processor(a[seed]) == processor(b[seed]):
+        if not one_processor or _on_one(a[seed], b[seed]):
             pairs.append((a[seed], b[seed]))
     return pairs
 
@@ -118,13 +125,21 @@ def _percent(pairs: list[Pair]) -> Interval | None:
 
 
 def _check_images(plan: Plan) -> None:
-    """Raise ZooError unless all results are of the same images."""
-    first: dict[str, str] = {}
+    """Raise ZooError unless all results are of the same images, and those that start from one checkpoint of the same
+    weights."""
+    images: dict[str, str] = {}
+    weights: dict[str | None, dict[str, str]] = defaultdict(dict)
     for run in plan.runs:
-        if result := plan.result_of(run):
-            first.setdefault(result["data_sha256"], f"{run.name}.json")
-            if len(first) > 1:
-                raise _not_alike(plan, " and ".join(first.values()), "were measured on other images (data_sha256)")
+        if not (result := plan.result_of(run)):
+            continue
+        images.setdefault(result["data_sha256"], f"{run.name}.json")
+        if len(images) > 1:
+            raise _not_alike(plan, " and ".join(images.values()), "were measured on other images (data_sha256)")
+        if before := result.get("started_from"):
+            of = weights[run.recipe.init]
+            of.setdefault(before[0]["weights_sha256"], f"{run.name}.json")
+            if len(of) > 1:
+                raise _not_alike(plan, " and ".join(of.values()), f"started from other weights of {run.recipe.init}")
 
 
 def _not_alike(plan: Plan, names: str, why: str) -> ZooError:
@@ -136,7 +151,7 @@ def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:
     what `amp: auto` is."""
     if "train_precision" in a and "train_precision" in b:
         return bool(a["train_precision"] == b["train_precision"])
-    return processor(a) == processor(b)
+    return _on_one(a, b)
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:

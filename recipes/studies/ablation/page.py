@@ -10,7 +10,7 @@ from typing import Any
 from zoo.files import atomic_write, locked, read_text, sha256_of
 
 from ..pages import outdated, row, write_page
-from .differences import Difference, differences, interval, p_value, processor
+from .differences import Difference, differences, interval, p_value, processors
 from .plan import PLANS, Plan, load_plan
 
 
@@ -89,7 +89,7 @@ def setting(results: list[dict[str, Any]]) -> str:
     steps, epochs = (all_of(result[key] for result in results) for key in ("timesteps", "epochs"))
     images = all_of(f"{result['train_images']:,}" for result in results)
     text = f"{models}, T = {steps}, {images} images of {r['dataset']}, {epochs} epochs"
-    where = all_of(map(processor, results))
+    where = all_of(name for result in results for name in processors(result))
     return f"{text}; measured on {r['images']:,} {r['split']} images at the last epoch; {where}."
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.data import DataSet, load_dataset, normalise
-from zoo.errors import CommandParser, ZooError
+from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
@@ -62,6 +62,8 @@ CHEAP: list[dict[str, Any]] = [
     {"precision": "bf16"},
 ]
 """What is tried unless --forms says otherwise."""
+_CHEAPER = ["rank", "batch", "every", "average", "precision"]
+"""What a form may say: how its factors are computed, not which, or of which layers."""
 
 
 class _Watch:
@@ -233,6 +235,9 @@ def main(argv: list[str] | None = None) -> None:
     forms = CHEAP if options.forms is None else parse_yaml(options.forms, "--forms")
     if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) and form for form in forms):
         raise ZooError(f"--forms takes a list of differing keys, [{{batch: 0.5}}, {{every: 8}}], not {options.forms}")
+    for key in (key for form in forms for key in form):
+        if key not in _CHEAPER:
+            raise one_of("key of --forms", key, _CHEAPER)
     if options.json:
         check_writable(options.json)
     keep_memory()
