@@ -125,7 +125,7 @@ def summary(report: dict[str, Any], path: str) -> str:
         f"{Path(path)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, sha256 {report['sha256']}",
         f"exact copy:   {dyadic['layers']} neuron layers identical to {other} at {len(dyadic['levels'])} "
         f"optimisation levels, on images of {dyadic['input_size'][1]} x {dyadic['input_size'][2]} pixels",
-        f"real weights: {real['flip_rate']:.2e} of the spikes differ, top-1 agreement "
+        f"real weights: {real['flip_rate']:.2e} of neurons and time steps spike otherwise, top-1 agreement "
         f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
         f"float64: {real['rounding_flip_rate']:.2e}",
     ]
@@ -135,7 +135,7 @@ def summary(report: dict[str, Any], path: str) -> str:
         if real["classes_are_chance"] and real["flip_rate"] <= bounds["flip_rate"]:
             excuse = "the class that a network names for noise is chance: give images (--data)"
         lines.append(
-            f"caution:      beyond the fixed bounds ({bounds['flip_rate']:.0e} of the spikes, "
+            f"caution:      beyond the fixed bounds ({bounds['flip_rate']:.0e} of neurons and time steps, "
             f"{bounds['top1_agreement']:.1f} % agreement): accepted only because {excuse}"
         )
     if real["silent_layers"]:

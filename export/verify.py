@@ -171,9 +171,9 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     if flip_rate > allowed_rate or failed > allowed:
         first = next((name for name in values if flips[name]), "none")
         raise ZooError(
-            f"verification failed on the real weights ({inputs}): {flip_rate:.2e} of the spikes differ from PyTorch's "
-            f"(allowed {allowed_rate:.2e}), and {failed} of {len(images)} predicted classes (allowed {allowed}); first "
-            f"differing layer: {first}. Other weights than the network's do this"
+            f"verification failed on the real weights ({inputs}): the spikes of {flip_rate:.2e} of all neurons and "
+            f"time steps differ from PyTorch's (allowed {allowed_rate:.2e}), and {failed} of {len(images)} predicted "
+            f"classes (allowed {allowed}); first differing layer: {first}. Other weights than the network's do this"
         )
     for name in values:
         few, many = sorted((active[name], counted[name]))

@@ -19,8 +19,8 @@ COMMANDS = {
 
 _EXAMPLES = """\
 examples:
-  python -m leaderboard measure runs/a                    accuracy, spikes, operations, latency: measured/.../a.json
-  python -m leaderboard add measured/cifar10/a.json       check a record, copy it to its folder, render
+  python -m leaderboard measure runs/a                    accuracy, spikes, operations, latency: measured/*/*.json
+  python -m leaderboard add measured/cifar10/*.json       check a record, copy it to its folder, render
   python -m leaderboard verify sresnet19_w16.t2_cifar10   measure a row again, and compare
   python -m leaderboard check                             is everything in order, and rendered?
   python -m leaderboard render                            render what is in leaderboard/results

@@ -22,7 +22,7 @@ from ..inputs import check_source, network_inputs
 from ..parts import input_size, take_apart
 from ..session import create_session, run_session
 from .quantised import Rounded, convolutions
-from .rounding import least_change, moments, spread
+from .rounding import least_change, moments
 
 OUTSIDE = 1e-3
 """Fraction of the currents that a range leaves out at each end; on the other side of the threshold or far below it, the
@@ -102,7 +102,7 @@ def _look(
     for start in tqdm(range(0, len(images), _CHUNK), desc="calibration", leave=False, disable=None):
         got = dict(zip(values, run_session(session, values, images[start : start + _CHUNK]), strict=True))
         samples = [got[node.output[0]].ravel() for node in nodes]
-        samples = [value[spread(value.size, _SAMPLES)] for value in samples]
+        samples = [value[:: max(1, value.size // _SAMPLES)] for value in samples]
         ends.append(np.array([np.quantile(sample, [OUTSIDE, 1 - OUTSIDE]) for sample in samples]))
         for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
             x = torch.from_numpy(got[node.input[0]])

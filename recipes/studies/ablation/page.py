@@ -42,7 +42,9 @@ def _page(plan: Plan) -> str:
     results = [result for arm in plan.arms for result in plan.results(arm).values()]
     done = f"{len(results)} of {len(plan.runs)} runs. {setting(results)}"
     lines = [f"# Ablation {plan.name}", *(["", plan.question] if plan.question else []), ""]
-    lines += [f"Rendered by `python -m recipes.ablate {plan.name}.yaml` from the JSON files here: {done}", ""]
+    # The other one would first train what has not run.
+    how = "recipes.studies --render" if plan.folder.parent == PLANS else f"recipes.ablate {plan.name}.yaml"
+    lines += [f"Rendered by `python -m {how}` from the JSON files here: {done}", ""]
     lines += ["| arm | runs | top-1 % | spikes per image | training loss | minutes per run |"]
     lines += ["|:--|--:|--:|--:|--:|--:|"]
     for arm in plan.arms:

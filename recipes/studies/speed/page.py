@@ -14,6 +14,8 @@ Rendered by `python -m recipes.studies --render` from the JSON files in results/
 versions, machine and every single timing. Medians of alternating runs in one process. The floor is the same network
 with identity in place of its neurons, in the faster of two layouts; SpikingJelly runs as its users get it (multi-step,
 contiguous), after its logits and gradients in float64 were found equal to ours to 1e-9. Kept: bytes saved for backward.
+"x floor" is a step's time as a multiple of the floor's, and below 1 where the neurons' kernel, which normalises, too,
+takes less time than PyTorch's normalisation does there; the other multiples are of ours: above 1, ours is faster.
 Results before 26 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
 width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`). sresnet19_w32_gs was trained with
 `causal_trace` then; what `final_trace`, its rule now, costs is in [scaling_cost](../scaling_cost/README.md).
