@@ -115,7 +115,9 @@ def test_summary_warns_of_layers_that_never_spike(sresnet):
     assert real["within_fixed_bounds"]
     assert "caution" not in command.summary(report, "x.onnx")
     real["within_fixed_bounds"] = False
-    assert "caution:      beyond the fixed bounds (1e-03 of the spikes, 99.5 %" in command.summary(report, "x.onnx")
+    assert "caution:      beyond the fixed bounds (1e-03 of neurons and time steps, 99.5 %" in command.summary(
+        report, "x.onnx"
+    )
 
 
 def test_graph_is_flat_and_portable(sresnet):
