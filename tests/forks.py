@@ -107,12 +107,12 @@ def _second(env: dict[str, str], lines: Any) -> NoReturn:
 
 def _third(command: dict[str, Any]) -> NoReturn:
     """Run one command."""
-    for number, path in ((1, command["out"]), (2, command["err"])):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    os.environ.update(command["late"])
-    os.chdir(command["cwd"])
     status = 1
     try:
+        for number, path in ((1, command["out"]), (2, command["err"])):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        os.environ.update(command["late"])
+        os.chdir(command["cwd"])
         exec(compile(command["code"], "<test>", "exec"), {"__name__": "__test__"})
         status = 0
     except SystemExit as exit_:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -89,8 +90,10 @@ def loopback() -> tuple[Any, Client]:
     from minihub import MiniHub
 
     hub = MiniHub().__enter__()
-    home = tempfile.TemporaryDirectory()
-    client = Client(hub.url, Path(home.name))
-    for last in (home.cleanup, lambda: hub.__exit__(), client.close):
+    # No TemporaryDirectory: a process that multiprocessing forks forgets what is to be done at the end, and with the
+    # last reference to one it would remove the folder.
+    home = Path(tempfile.mkdtemp())
+    client = Client(hub.url, home)
+    for last in (lambda: shutil.rmtree(home, ignore_errors=True), lambda: hub.__exit__(), client.close):
         atexit.register(last)
     return hub, client
