@@ -89,7 +89,7 @@ def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False)
 
 def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
     """A layer of neurons in JSON values: LIF and its kin by their numbers, others by class, keywords and parameters."""
-    if isinstance(layer, LIF) and layer.fused and torch.as_tensor(layer.decay).numel() == 1:
+    if isinstance(layer, LIF) and layer.of_numbers:
         reset = "soft" if layer.soft_reset else "hard"
         numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
         return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}

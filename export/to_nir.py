@@ -147,12 +147,10 @@ class _Builder:
 
     def neurons(self, name: str, x: _Value) -> _Value:
         layer = self.layers[name]
-        if not (isinstance(layer, LIF) and layer.fused):
+        if not (isinstance(layer, LIF) and layer.of_numbers):
             raise _missing(f"neuron {type(layer).__name__}")
         if layer.soft_reset:
             raise _missing("reset by subtraction")
-        if any(torch.as_tensor(number).numel() > 1 for number in (layer.decay, layer.threshold)):
-            raise _missing(f"neuron {type(layer).__name__} of several decays or thresholds")
         decay = torch.as_tensor(layer.decay).item()
         full = lambda value: np.full(x.shape, value, np.float32)  # noqa: E731
         gain = torch.as_tensor(layer.gain).item()

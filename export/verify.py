@@ -179,10 +179,10 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
         few, many = sorted((active[name], counted[name]))
         if many > COUNTED and many > MAX_SPIKES * few:
             said = f"layer {name} spikes {counted[name]:,} times, in PyTorch {active[name]:,} times"
-            raise ZooError(
-                f"verification failed on the real weights ({inputs}): {said}. Calibration images that are not as the "
-                "network's (not normalised, for example) do this"
-            )
+            cause = "Other weights than the network's"
+            if precision == "int8":
+                cause = "Calibration images that are not as the network's (not normalised, for example)"
+            raise ZooError(f"verification failed on the real weights ({inputs}): {said}. {cause} do this")
     return {
         "inputs": inputs,
         "images": len(images),

@@ -310,9 +310,7 @@ class _Quantiser:
 def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:
     """1 / decay of neurons that `_negated_neurons` computes: LIF with hard reset, a decay that is a power of two, and
     few enough steps for float32. None for others."""
-    if not isinstance(layer, LIF) or not layer.fused or layer.soft_reset:
-        return None
-    if isinstance(layer.decay, torch.Tensor) and layer.decay.dim():  # of a user's: one for each channel, say
+    if not isinstance(layer, LIF) or not layer.of_numbers or layer.soft_reset:
         return None
     decay = float(torch.as_tensor(layer.decay).detach())
     if decay <= 0 or math.frexp(decay)[0] != 0.5 or decay ** -(timesteps - 1) > _FAR:

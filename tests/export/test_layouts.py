@@ -199,9 +199,6 @@ class Threshold(PLIF):
         del self.threshold
         self.threshold = nn.Parameter(torch.tensor(0.75))
 
-    def step(self, x_t, state=None):
-        return super().step(x_t, state)
-
 
 class Fixed(LIF):
     """Its decay is what somebody computed."""

@@ -69,9 +69,15 @@ class LIF(SpikingNeuron):
         """Factor of the input current."""
         return 1 - self.decay if self.decay_input else 1.0
 
+    @property
+    def of_numbers(self) -> bool:
+        """Whether it is LIF with one decay and one threshold, as kernels and files have it: no subclass with another
+        step, a decay for each channel or a threshold that learns."""
+        several = isinstance(self.decay, Tensor) and self.decay.dim() > 0
+        return self.fused and not several and not isinstance(self.threshold, Tensor)
+
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
-        # A subclass's decay of each channel, say, is no number that a kernel takes.
-        if not self.fused or (isinstance(self.decay, Tensor) and self.decay.dim()):
+        if not self.of_numbers:
             return super().kernel_for(device, dtype)
         return pick_kernel(self.kernel, device, dtype, self._numbers(), leak=isinstance(self.decay, Tensor))
 
