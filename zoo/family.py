@@ -171,7 +171,7 @@ def build(
     # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
     if pretrained and set(WEIGHT_SOURCES) & overlay.keys():
-        check_source("pretrained_cfg_overlay", overlay)
+        _check_source("pretrained_cfg_overlay", overlay)
     elif pretrained:
         source = None
         if cfg is None or isinstance(cfg, str):
@@ -185,7 +185,7 @@ def build(
             kwargs = checkpoint.config["model_args"] | kwargs
             cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     if pretrained and isinstance(cfg, dict):
-        check_source("pretrained_cfg", cfg)
+        _check_source("pretrained_cfg", cfg)
     kwargs = dict(defaults or {}) | kwargs
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
@@ -214,7 +214,7 @@ def build(
     return model.to(**placement) if placement else model
 
 
-def check_source(key: str, cfg: Mapping[str, Any]) -> None:
+def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
     """Raise ZooError where a configuration of timm's names weights that this would not check.
 
     Args:
