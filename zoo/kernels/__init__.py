@@ -6,7 +6,8 @@ The keyword `kernel` of a neuron or network decides, or, where that is "auto", t
     fused       the fused kernel; an error where there is none
     reference   plain PyTorch
 
-Fused kernels: "cpp" on a CPU (built on first use by the machine's C++ compiler, then cached), "triton" on CUDA.
+Fused kernels (lif.py has their table): "cpp" on a CPU (cpu.py and lif.cpp, built on first use by the machine's C++
+compiler, then cached), "triton" on CUDA (triton_lif.py).
 """
 
 import functools
@@ -17,25 +18,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ZooError, one_of
-from . import cpu, gpu
-from .ops import fused_lif, weighted_steps
-from .spec import SURROGATES, Branch, Dynamics, plain_lif
+from ..errors import ZooError, one_line, one_of
+from .lif import (
+    KERNELS,
+    SURROGATES,
+    Branch,
+    Dynamics,
+    fused_lif,
+    has_autocast,
+    layout_of,
+    plain_lif,
+    weighted_steps,
+    wide,
+)
 
 __all__ = [
+    "KERNELS",
     "Branch",
     "Dynamics",
     "asked_kernel",
     "can_weigh_steps",
     "fused_lif",
+    "has_autocast",
+    "layout_of",
     "list_kernels",
     "pick_kernel",
     "weighted_steps",
+    "wide",
 ]
 
 REFERENCE = "reference"
 VARIABLE = "SNNZOO_KERNEL"
-_FUSED: dict[str, tuple[str, Any]] = {"cpu": ("cpp", cpu), "cuda": ("triton", gpu)}
 
 
 def list_kernels() -> list[str]:
@@ -50,7 +63,7 @@ def can_weigh_steps(spikes: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.compiler.assume_constant_result
 def _weighs(steps: int, dtype: torch.dtype) -> bool:
-    return os.environ.get(VARIABLE) != REFERENCE and _fused("cpu", dtype, plain_lif(steps), False)[1] is None
+    return os.environ.get(VARIABLE) != REFERENCE and _obstacle("cpu", dtype, plain_lif(steps), False) is None
 
 
 def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str:
@@ -90,9 +103,8 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: An
     kernel = asked_kernel(kernel)
     if kernel == REFERENCE or torch.onnx.is_in_onnx_export():  # which knows PyTorch's own operators
         return REFERENCE
-    name, obstacle = _fused(device, dtype, Dynamics(*numbers), leak)
-    if obstacle is None:
-        return name
+    if (obstacle := _obstacle(device, dtype, Dynamics(*numbers), leak)) is None:
+        return KERNELS[device].name
     if kernel == "fused":
         raise ZooError(f"no fused neuron kernel runs here: {obstacle}; kernel 'auto' or 'reference' runs without one")
     _announce(obstacle)
@@ -100,14 +112,24 @@ def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: An
 
 
 @functools.cache
-def _fused(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> tuple[str, str | None]:
-    """The fused kernel for a device, and what keeps it from running there."""
-    if device not in _FUSED:
-        return REFERENCE, f"there is none for device {device}"
-    name, module = _FUSED[device]
+def _obstacle(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> str | None:
+    """What keeps the fused kernel of a device from running, None for nothing; builds the kernel the first time."""
+    if device not in KERNELS:
+        return f"there is none for device {device}"
+    kernel = KERNELS[device]
     if dynamics.surrogate not in SURROGATES:  # of a user's: no kernel may compute another in its place
-        return name, f"the {name} kernel does not know the surrogate {dynamics.surrogate!r}"
-    return name, module.obstacle(dtype, dynamics, leak=leak)
+        return f"the {kernel.name} kernel does not know the surrogate {dynamics.surrogate!r}"
+    if dtype not in kernel.dtypes:
+        return f"the {kernel.name} kernel does not take {str(dtype).removeprefix('torch.')}"
+    if dynamics.steps > kernel.most_steps:
+        return f"the {kernel.name} kernel unrolls at most {kernel.most_steps} time steps, not {dynamics.steps}"
+    try:
+        kernel.code().prepare(dtype, dynamics, leak)
+    except ImportError as error:
+        return f"{kernel.name} cannot be imported: {one_line(error)}"
+    except ZooError as error:
+        return str(error)
+    return None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Build the CPU kernel with the machine's own C++ compiler, once for each type of data, and keep it in a cache."""
+"""Builds C++ files with the machine's own compiler, once for each set of flags, and keeps the libraries in a cache."""
 
 import atexit
 import ctypes
@@ -8,7 +8,6 @@ import os
 import platform
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,18 +16,11 @@ from pathlib import Path
 from ..errors import ZooError, one_line, shown
 from ..files import user_path
 
-_SOURCE = Path(__file__).with_name("lif.cpp")
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
 # Compilers use half of a 512-bit unit by default, to spare clock rates that newer processors do not drop.
 _WIDE = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
 _FLAGS = "-std=c++17 -O2 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared"
-
-SYMBOLS = ("lif_args_size", "lif_forward", "lif_backward", "weighted_steps")
-"""The functions of the library."""
-_PATIENCE = 40
-"""Seconds that a compiler has; ours takes five or so."""
-_GIVEN_UP: dict[str, str] = {}
-"""Compilers that took longer, and what to say of them."""
+_SECONDS = 40  # that a compiler has; ours takes five or so
 
 
 def find_compiler() -> str | None:
@@ -40,70 +32,62 @@ def find_compiler() -> str | None:
 
 
 @functools.cache
-def load_library(**constants: str | int) -> ctypes.CDLL:
-    """The kernel with its constants (see lif.cpp: SCALAR, STEPS ...), built now if the cache does not hold it.
+def load_library(source: Path, *flags: str) -> ctypes.CDLL:
+    """Loads the library that `build_library` builds.
 
     Raises:
-        ZooError: no compiler, or it fails, or what it built is another library; the message says how.
+        ZooError: it cannot be built or loaded; the message says why.
+    """
+    library = build_library(source, *flags)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        library.unlink(missing_ok=True)  # next time it is built anew
+        why = one_line(error).replace(str(library), "it")
+        raise ZooError(f"cannot load what {find_compiler()} built of {source.name}: {why}") from error
+
+
+def build_library(source: Path, *flags: str) -> Path:
+    """Builds a shared library of a C++ file, unless the cache holds it, and returns where it is.
+
+    Args:
+        source: the file; all that it includes beside the system's headers must be named by `flags` that change with it.
+        flags: for the compiler, beside those that all kernels need: -DNAME=VALUE, -I...
+
+    Raises:
+        ZooError: there is no compiler, it fails or takes too long; the message says which.
     """
     if sys.platform != "linux":
-        raise ZooError(f"the neuron kernel is for Linux, and this is {sys.platform}")
-    compiler = find_compiler()
-    if compiler is None:
+        raise ZooError(f"C++ kernels are for Linux, and this is {sys.platform}")
+    if (compiler := find_compiler()) is None:
         raise ZooError("no C++ compiler found (CXX, c++, g++ or clang++ on the PATH)")
-    flags = [*_FLAGS.split(), *_WIDE, *(f"-D{name}={value}" for name, value in constants.items())]
-    key = "\n".join([_SOURCE.read_text(), compiler, *flags, _processor()])
-    name = f"lif-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    folder = _cache_folder()
-    library = folder / name
+    command = [compiler, *_FLAGS.split(), *_WIDE, *flags]
+    key = hashlib.sha256("\n".join([source.read_text(), *command, _processor()]).encode()).hexdigest()
+    library = _cache_folder() / f"{source.stem}-{key[:16]}.so"
     if not library.exists():
-        _compile(compiler, flags, library)
-    try:
-        found = ctypes.CDLL(str(library))
-        for symbol in SYMBOLS:
-            getattr(found, symbol)
-    except (OSError, AttributeError) as error:
-        library.unlink(missing_ok=True)  # next time it is built anew
-        raise ZooError(
-            f"cannot load the neuron kernel that {compiler} built: {one_line(error).replace(str(library), 'it')}"
-        ) from error
-    return found
+        _compile([*command, str(source)], library)
+    return library
 
 
-def _compile(compiler: str, flags: list[str], library: Path) -> None:
-    """Build a library; it appears under its name once it is whole.
-
-    Raises:
-        ZooError: the compiler fails, writes nothing, or takes too long, which it then is not asked again to do.
-    """
-    if compiler in _GIVEN_UP:
-        raise ZooError(_GIVEN_UP[compiler])
-    # Several may build at once, on other machines, too: the last rename wins.
+def _compile(command: list[str], library: Path) -> None:
+    what = f"{command[0]} cannot build {Path(command[-1]).name}"
+    # Several may build at once, on other machines, too: the last rename wins, and the library is always whole.
     building = library.with_name(f"{library.name}.{secrets.token_hex(8)}")
     try:
-        with tempfile.TemporaryFile() as said:
-            # A session of its own: what the compiler starts ends with it.
-            process = subprocess.Popen(
-                [compiler, *flags, str(_SOURCE), "-o", str(building)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
-            )  # fmt: skip
-            try:
-                status = process.wait(_PATIENCE)
-            except BaseException as error:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-                _GIVEN_UP[compiler] = f"{compiler} does not end within {_PATIENCE} s: it cannot build the neuron kernel"
-                raise ZooError(_GIVEN_UP[compiler]) from None
+        with tempfile.TemporaryFile() as said:  # no pipe, which a process left behind by the compiler would keep open
+            command = [*command, "-o", str(building)]
+            quiet = subprocess.DEVNULL
+            done = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=said, timeout=_SECONDS, check=False)
             said.seek(0)
             text = said.read(10_000).decode(errors="replace")
-        if status or not building.is_file() or not building.stat().st_size:
+        if done.returncode or not building.is_file() or not building.stat().st_size:
             first = next((line for line in text.splitlines() if "error" in line), text.strip()) or "it writes nothing"
-            raise ZooError(f"{compiler} cannot build the neuron kernel: {shown(first)}")
+            raise ZooError(f"{what}: {shown(first)}")
         building.replace(library)
+    except subprocess.TimeoutExpired:
+        raise ZooError(f"{what}: it does not end within {_SECONDS} s") from None
     except OSError as error:
-        raise ZooError(f"{compiler} cannot build the neuron kernel: {error.strerror}") from error
+        raise ZooError(f"{what}: {error.strerror}") from error
     finally:
         building.unlink(missing_ok=True)
 

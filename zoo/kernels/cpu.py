@@ -2,20 +2,16 @@
 
 import ctypes
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-from ..errors import ZooError
 from .build import load_library
-from .spec import SURROGATES, Branch, Dynamics, layout_of, like, plain_lif, wide
+from .lif import SURROGATES, Branch, Dynamics, layout_of, like, plain_lif, wide
 
+_SOURCE = Path(__file__).with_name("lif.cpp")
 _SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "BF16"}
-_MOST_STEPS = 16
 _PARALLEL = 1 << 15  # elements from which a second thread pays
 _Pointer = ctypes.c_void_p
 
@@ -38,50 +34,22 @@ class _Args(ctypes.Structure):
     ]
 
 
-def obstacle(dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str | None:
-    """Why the kernel cannot run for this type of data and these neurons, None if it can; builds it the first time."""
-    if dtype not in _SCALARS:
-        return f"the cpp kernel does not take {str(dtype).removeprefix('torch.')}"
-    if dynamics.steps > _MOST_STEPS:
-        return f"the cpp kernel unrolls at most {_MOST_STEPS} time steps, not {dynamics.steps}"
-    try:
-        library = _library(dtype, dynamics, leak)
-    except ZooError as error:
-        return str(error)
-    if library.lif_args_size() != ctypes.sizeof(_Args) or not _answers(library, dtype, dynamics.steps):
-        Path(library._name).unlink(missing_ok=True)  # next time it is built anew
-        return "the library that the C++ compiler built is another one"
-    return None
+def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
+    """The library for this type of data and these neurons, built now if it is not in the cache.
 
-
-def _answers(library: ctypes.CDLL, dtype: torch.dtype, steps: int) -> bool:
-    """Whether a library computes what is known: the sums over time of a place that always spikes, and of one that
-    never does."""
-    with _disable_current_modes():  # in a mode that traces, tensors have no data
-        spikes = torch.tensor([[1, 0]] * steps, dtype=torch.int8, device="cpu")
-        out = torch.full((2,), 7.0, dtype=dtype, device="cpu")
-        _weigh(library, spikes, [1.0] * steps, out, threads=1)
-        return out.tolist() == [steps, 0]
-
-
-def _weigh(library: ctypes.CDLL, spikes: Tensor, weights: list[float], out: Tensor, threads: int) -> None:
-    library.weighted_steps(
-        _Pointer(spikes.data_ptr()), ctypes.c_int32(spikes.dtype is torch.int8), ctypes.c_int64(spikes.stride(0)),
-        (ctypes.c_double * len(weights))(*weights), _Pointer(out.data_ptr()), ctypes.c_int64(out.numel()),
-        ctypes.c_int32(threads),
-    )  # fmt: skip
-
-
-def _library(dtype: torch.dtype, dynamics: Dynamics, leak: bool = False) -> ctypes.CDLL:
-    return load_library(
-        SCALAR=_SCALARS[dtype],
-        STEPS=dynamics.steps,
-        SURROGATE=SURROGATES.index(dynamics.surrogate),
-        SOFT=int(dynamics.soft),
-        DETACH=int(dynamics.detach),
-        GAIN=int(leak or dynamics.gain != 1),
-        LEAK=int(leak),
-    )
+    Raises:
+        ZooError: see `zoo.kernels.build.load_library`.
+    """
+    constants = {
+        "SCALAR": _SCALARS[dtype],
+        "STEPS": dynamics.steps,
+        "SURROGATE": SURROGATES.index(dynamics.surrogate),
+        "SOFT": int(dynamics.soft),
+        "DETACH": int(dynamics.detach),
+        "GAIN": int(leak or dynamics.gain != 1),
+        "LEAK": int(leak),
+    }
+    return load_library(_SOURCE, *(f"-D{name}={value}" for name, value in constants.items()))
 
 
 def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
@@ -91,7 +59,7 @@ def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics
     stats = _stats(x, r)
     args = _arguments(x, r, stats, leak, dynamics)
     args.spikes = spikes.data_ptr()
-    _call(_library(x.data.dtype, dynamics, leak is not None).lif_forward, args)
+    _call("lif_forward", args, x, leak, dynamics)
     return spikes, stats
 
 
@@ -113,7 +81,7 @@ def backward(
     for i, (branch, out) in enumerate(((args.x, grad_x), (args.r, grad_r))):
         branch.grad = out.data_ptr()
         branch.grad_weight, branch.grad_bias = _rows(affine)[2 * i : 2 * i + 2]
-    _call(_library(x.data.dtype, dynamics, leak is not None).lif_backward, args)
+    _call("lif_backward", args, x, leak, dynamics)
     if grad_r is grad_x:
         grad_r = grad_x.clone()
     rows = affine.unbind()
@@ -126,7 +94,11 @@ def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> 
         spikes = spikes.contiguous()
     out = torch.empty_like(spikes[0], dtype=dtype)
     threads = torch.get_num_threads() if spikes.numel() >= _PARALLEL else 1
-    _weigh(_library(dtype, plain_lif(len(weights))), spikes, weights, out, threads)
+    prepare(dtype, plain_lif(len(weights)), False).weighted_steps(
+        _Pointer(spikes.data_ptr()), ctypes.c_int32(spikes.dtype is torch.int8), ctypes.c_int64(spikes.stride(0)),
+        (ctypes.c_double * len(weights))(*weights), _Pointer(out.data_ptr()), ctypes.c_int64(out.numel()),
+        ctypes.c_int32(threads),
+    )  # fmt: skip
     return out
 
 
@@ -169,6 +141,6 @@ def _rows(x: Tensor) -> list[int]:
     return [x.data_ptr() + i * x.shape[1] * x.element_size() for i in range(len(x))]
 
 
-def _call(function: Callable[[Any], None], args: _Args) -> None:
+def _call(function: str, args: _Args, x: Branch, leak: Tensor | None, dynamics: Dynamics) -> None:
     if args.step:
-        function(ctypes.byref(args))
+        getattr(prepare(x.data.dtype, dynamics, leak is not None), function)(ctypes.byref(args))

@@ -1,4 +1,4 @@
-"""LIF neurons on CUDA in Triton, forward and backward: `LIF.step` in zoo/neurons/lif.py, rounding for rounding.
+"""The CUDA kernel, LIF neurons in Triton: `LIF.step` of zoo/neurons/lif.py and its gradient, rounding for rounding.
 
 A program takes `block` neurons through all time steps. Membranes live in registers, in `acc` (float32, or float64 for
 float64 data); the backward pass recomputes them from the currents, so that nothing else is saved. The numbers of a
@@ -8,11 +8,96 @@ it would round a membrane once where PyTorch rounds twice, and spikes would diff
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
+from ..errors import ZooError, one_line
+from .lif import Branch, Dynamics, like, wide
+
+_ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
+_LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+
+
+def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> None:
+    """Compiles the forward kernel, and launches nothing.
+
+    Raises:
+        ZooError: a device too old, no C compiler for the launcher ...
+    """
+    if torch.cuda.is_available():
+        try:
+            constants = _constants(dtype, dynamics)
+            _lif_forward.warmup(dtype, torch.float32 if leak else None, dtype, 16, **constants, **_LAUNCH, grid=(1,))
+        except Exception as error:  # whatever Triton raises: PyTorch still runs
+            raise ZooError(f"triton cannot build the neuron kernel: {one_line(error)}") from error
+
+
+def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Spikes [T*B, ...] in the layout of x, and no statistics, [4, 0]; x and r hold no more than a current."""
+    data = _current(x, r)
+    spikes = like(data, (len(data) * dynamics.steps if dynamics.repeat else len(data), *data.shape[1:]))
+    n = spikes.numel() // dynamics.steps
+    if n:
+        with _device(data):
+            constants = _constants(data.dtype, dynamics)
+            _lif_forward[_programs(n, dynamics),](data, leak, spikes, n, **constants, **_LAUNCH)
+    return spikes, data.new_empty((4, 0), dtype=wide(data.dtype))
+
+
+def backward(
+    grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, dynamics: Dynamics
+) -> list[Tensor]:
+    """Gradients as `cpu.backward` returns them; of x and leak only, else empty."""
+    data = _current(x, r)
+    n = grad.numel() // dynamics.steps
+    programs = _programs(n, dynamics)
+    grad_x = torch.empty_like(data)
+    sums = None if leak is None else data.new_empty((programs, 2), dtype=wide(data.dtype))
+    constants = _constants(data.dtype, dynamics)
+    more = {"detach": dynamics.detach, "surrogate": dynamics.surrogate, "width": dynamics.width}
+    if n:
+        with _device(data):
+            _lif_backward[programs,](grad, data, leak, grad_x, sums, n, **constants, **more, **_LAUNCH)
+    none, row = data.new_empty(0), stats.new_empty(0)
+    grad_leak = none if leak is None or sums is None else sums.sum(0, dtype=torch.float64).to(leak.dtype)
+    return [grad_x, row, row, none, row, row, grad_leak]
+
+
+def _current(x: Branch, r: Branch | None) -> Tensor:
+    assert (r, x.eps) == (None, None), "on CUDA PyTorch composes the current"
+    return x.data
+
+
+def _constants(dtype: torch.dtype, dynamics: Dynamics) -> dict[str, Any]:
+    """What both kernels are compiled for."""
+    return {
+        "steps": dynamics.steps,
+        "repeat": dynamics.repeat,
+        "decay": float(dynamics.decay),
+        "gain": float(dynamics.gain),
+        "threshold": float(dynamics.threshold),
+        "soft": dynamics.soft,
+        "acc": _ACC[wide(dtype)],
+        "block": _block(dynamics),
+    }
+
+
+def _block(dynamics: Dynamics) -> int:
+    """Neurons of one program: fewer where more steps of each are kept in registers."""
+    return max(128, 1024 * 4 // max(4, 1 << (dynamics.steps - 1).bit_length()))
+
+
+def _programs(n: int, dynamics: Dynamics) -> int:
+    return -(-n // _block(dynamics))
+
+
+def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 @triton.jit
@@ -42,7 +127,7 @@ def _surrogate(
 
 
 @triton.jit
-def lif_forward(
+def _lif_forward(
     x: tl.tensor,
     leak: tl.tensor,
     spikes: tl.tensor,
@@ -80,7 +165,7 @@ def lif_forward(
 
 
 @triton.jit
-def lif_backward(
+def _lif_backward(
     grad: tl.tensor,
     x: tl.tensor,
     leak: tl.tensor,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
-from ..kernels import asked_kernel, list_kernels
-from ..kernels.spec import wide
+from ..kernels import asked_kernel, list_kernels, wide
 from ..specs import check_positive, check_timesteps
 from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..kernels.spec import wide
+from ..kernels import wide
 
 
 def list_encodings() -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
-from ..kernels import Dynamics, fused_lif, pick_kernel
+from ..kernels import KERNELS, Dynamics, fused_lif, pick_kernel
 from ..specs import check_flag, check_number
 from .base import SpikingNeuron, brief
 from .folding import input_current
@@ -98,7 +98,8 @@ class LIF(SpikingNeuron):
     ) -> Tensor:
         shortcut_norm = None if shortcut is None else shortcut_norm
         together = repeat and shortcut is not None  # no kernel for that: nobody adds to a repeated current
-        if kernel != "cpp" or together or not (can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
+        whole = KERNELS[x.device.type].whole_current and not together
+        if not (whole and can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
             x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, together)
             norm = shortcut = shortcut_norm = None
             repeat = repeat and not together

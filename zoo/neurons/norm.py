@@ -18,8 +18,7 @@ from torch.nn.modules import module as all_modules
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ZooError
-from ..kernels import Branch
-from ..kernels.spec import wide
+from ..kernels import Branch, wide
 from ..specs import check_integer, check_positive, check_timesteps, split_spec
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import ZooError
-from ..kernels.spec import has_autocast
+from ..kernels import has_autocast
 from ..neurons.folding import unfold_steps
 from .operators import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
 from .rules import widened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
 import shutil
 import warnings
@@ -21,7 +22,8 @@ import zoo
 from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels import can_weigh_steps, cpu, weighted_steps
-from zoo.kernels.build import find_compiler, load_library
+from zoo.kernels.build import find_compiler
+from zoo.kernels.lif import plain_lif
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.folding import input_current
 from zoo.neurons.lif import LIF, PLIF
@@ -482,8 +484,12 @@ def test_without_a_working_compiler_the_reference_runs(tmp_path, compiler, word)
 
 def test_another_system_is_not_told_to_look_for_a_compiler(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(ZooError, match="the neuron kernel is for Linux, and this is darwin"):
-        load_library(SCALAR="float", STEPS=1)
+    with pytest.raises(ZooError, match="kernels are for Linux, and this is darwin"):
+        cpu.prepare(torch.float32, plain_lif(7), False)
+
+
+def test_python_and_cpp_have_one_form_of_the_arguments():
+    assert cpu.prepare(torch.float32, plain_lif(2), False).lif_args_size() == ctypes.sizeof(cpu._Args)
 
 
 def test_the_built_kernel_is_kept(tmp_path):
@@ -526,7 +532,7 @@ def test_running_statistics_are_kept_as_pytorch_keeps_them(change):
 def test_what_traces_sees_operators():
     """Though the kernel was not examined before, and though make_fx traces with tensors that hold data."""
     lif, (a, b) = LIF(2, kernel="fused"), torch.randn(2, 4, 3)
-    kernels._fused.cache_clear()
+    kernels._obstacle.cache_clear()
     with FakeTensorMode():
         assert lif(torch.randn(4, 3)).shape == (4, 3)
     graph, traced = make_fx(lif)(a), torch.jit.trace(lif, a, check_trace=False)
@@ -537,11 +543,11 @@ def test_what_traces_sees_operators():
 def test_a_learnable_decay_takes_one_build_of_the_kernel(monkeypatch):
     """That which is examined before neurons run is that which runs."""
     built, load = [], cpu.load_library
-    monkeypatch.setattr(cpu, "load_library", lambda **constants: built.append(constants) or load(**constants))
-    kernels._fused.cache_clear()
+    monkeypatch.setattr(cpu, "load_library", lambda *constants: built.append(constants) or load(*constants))
+    kernels._obstacle.cache_clear()
     PLIF(2, surrogate="arctan", kernel="fused")(torch.randn(4, 3, requires_grad=True)).sum().backward()
     assert len(built) == 3
-    assert built[0]["LEAK"]
+    assert "-DLEAK=1" in built[0]
     assert built == built[:1] * 3
 
 

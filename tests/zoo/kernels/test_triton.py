@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, run_code
 
-from zoo.kernels import gpu
+from zoo.kernels import _obstacle
 from zoo.neurons.lif import LIF
 
 pytest.importorskip("triton")
@@ -45,12 +45,12 @@ def test_importing_the_zoo_leaves_triton_alone():  # as far as PyTorch, which ma
 
 
 def test_says_what_it_cannot_run():
-    assert "int32" in gpu.obstacle(torch.int32, LIF(4)._numbers())
-    assert "65" in gpu.obstacle(torch.float32, LIF(65)._numbers())
+    assert "int32" in _obstacle("cuda", torch.int32, LIF(4)._numbers(), False)
+    assert "65" in _obstacle("cuda", torch.float32, LIF(65)._numbers(), False)
     done = run_code(
         "import sys, torch; sys.modules['triton'] = None\n"
-        "from zoo.kernels import gpu; from zoo.neurons import LIF\n"
-        "assert 'cannot be imported' in gpu.obstacle(torch.float32, LIF(4)._numbers())"
+        "from zoo.kernels import _obstacle; from zoo.neurons import LIF\n"
+        "assert 'cannot be imported' in _obstacle('cuda', torch.float32, LIF(4)._numbers(), False)"
     )
     assert done.returncode == 0, done.stderr
 

@@ -13,9 +13,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from zoo.kernels import Dynamics, gpu
-from zoo.kernels.spec import wide
-from zoo.kernels.triton_lif import lif_backward, lif_forward
+from zoo.kernels import Dynamics, triton_lif, wide
 from zoo.neurons.surrogate import list_surrogates
 
 N = 3 * 1024
@@ -39,12 +37,12 @@ class StandIn:
 
 def compile_kernels(dtype: torch.dtype, neuron: Dynamics, leak: torch.dtype | None) -> list[str]:
     """What is wrong with the code of both kernels."""
-    numbers = gpu._constants(dtype, neuron) | gpu._LAUNCH
+    numbers = triton_lif._constants(dtype, neuron) | triton_lif._LAUNCH
     more = {"detach": neuron.detach, "surrogate": neuron.surrogate, "width": neuron.width}
     sums = leak and wide(dtype)
     kernels = [
-        lif_forward.warmup(dtype, leak, dtype, N, **numbers, grid=(1,)),
-        lif_backward.warmup(dtype, dtype, leak, dtype, sums, N, **numbers, **more, grid=(1,)),
+        triton_lif._lif_forward.warmup(dtype, leak, dtype, N, **numbers, grid=(1,)),
+        triton_lif._lif_backward.warmup(dtype, dtype, leak, dtype, sums, N, **numbers, **more, grid=(1,)),
     ]
     problems = []
     for kernel in kernels:
@@ -68,8 +66,7 @@ def main() -> int:
             for odd in (False, True):
                 neuron = Dynamics(4, odd, 0.3, 0.7, 1.0, (i % 2 == 0) == odd, odd, surrogate, 0.5)
                 problems += compile_kernels(dtype, neuron, torch.float32 if i < 2 else None)
-            if reason := gpu.obstacle(dtype, neuron, leak=i < 2):
-                problems.append(f"obstacle: {reason}")
+            triton_lif.prepare(dtype, neuron, leak=i < 2)
         print(f"sm_{capability}: {len(problems)} problems", *problems, sep="\n")
     return 1 if problems else 0
 

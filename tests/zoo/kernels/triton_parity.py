@@ -16,8 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.kernels import Branch, gpu
-from zoo.kernels.spec import wide
+from zoo.kernels import Branch, triton_lif, wide
 from zoo.neurons.lif import LIF, PLIF
 from zoo.neurons.surrogate import list_surrogates
 
@@ -100,16 +99,16 @@ def run_layer(layer: LIF, x: Tensor, grad: Tensor, repeat: bool) -> Result:
 
 
 def run_direct(layer: LIF, x: Tensor, grad: Tensor, repeat: bool) -> Result:
-    """By hand, as zoo.kernels.ops calls it."""
+    """By hand, as zoo.kernels.lif calls it."""
     leak = None
     if isinstance(layer, PLIF):
         leak = torch.stack([layer.decay, 1 - layer.decay if layer.decay_input else torch.ones_like(layer.decay)])
     neuron = layer._numbers()._replace(repeat=repeat)
     constant = None if leak is None else leak.detach()
-    spikes, stats = gpu.forward(Branch(x), None, constant, neuron)
+    spikes, stats = triton_lif.forward(Branch(x), None, constant, neuron)
     assert stats.shape == (4, 0), stats.shape
     assert stats.dtype == wide(x.dtype), stats.dtype
-    grad_x, *empty, grad_leak = gpu.backward(grad, Branch(x), None, constant, stats, neuron)
+    grad_x, *empty, grad_leak = triton_lif.backward(grad, Branch(x), None, constant, stats, neuron)
     assert len(empty) == 5, empty
     assert all(e.numel() == 0 for e in empty), empty
     if leak is None:
