@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.neurons.folding import input_current, repeat_steps
+from zoo.neurons.base import input_current, repeat_steps
 from zoo.neurons.norm import TEBN, is_per_step
 
 from .assembly import Assembly, Piece, cut, needed, renamed

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from .errors import ZooError, one_of
 from .layers import LayerFactory, stem_conv
 from .neurons import SpikingNeuron
+from .neurons.base import unfold_steps
 from .neurons.encoding import encode, resolve_encoding
-from .neurons.folding import unfold_steps
 from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
 from .specs import MOST_CLASSES, check_integer, check_number, check_timesteps

@@ -14,7 +14,7 @@ from timm.models import PretrainedCfg, build_model_with_cfg
 
 from ..errors import ZooError, one_of, quoted
 from ..files import read_json
-from ..neurons.kinds import list_neurons
+from ..neurons import list_neurons
 from ..neurons.surrogate import list_surrogates
 from ..plugins import absent, is_plugins, warn_of_changes
 from ..scaling.spec import NONE, unregistered_rule

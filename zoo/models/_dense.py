@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..layers import LayerFactory, fire
-from ..neurons.folding import repeat_steps
+from ..neurons.base import repeat_steps
 from ..specs import check_integer
 
 

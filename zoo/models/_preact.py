@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers import LayerFactory, tie_compact
-from ..neurons.folding import input_current, repeat_steps
+from ..neurons.base import input_current, repeat_steps
 from ..neurons.norm import is_per_step
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet

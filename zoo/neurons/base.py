@@ -1,6 +1,7 @@
 """What every kind of spiking neuron has: time steps, threshold, surrogate, a forward over time folded into the batch.
 
 A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: the reference for every faster kernel.
+Folded time is [T*B, ...], time-major: all images of the first step come before those of the second.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,35 @@ from torch import Tensor, nn
 from ..errors import ZooError, one_of
 from ..kernels import asked_kernel, list_kernels, wide
 from ..specs import check_positive, check_timesteps
-from .folding import input_current, repeat_steps, unfold_steps
 from .norm import is_per_step
 from .surrogate import Surrogate, resolve_surrogate
+
+
+def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
+    """Direct encoding: [B, ...] to [T*B, ...], the same at every time step."""
+    return torch.cat([x] * timesteps)  # unlike repeat, keeps a channels_last layout
+
+
+def unfold_steps(x: Tensor, timesteps: int) -> Tensor:
+    """[T*B, ...] to [T, B, ...], a view."""
+    return x.unflatten(0, (timesteps, -1))
+
+
+def input_current(
+    x: Tensor,
+    timesteps: int,
+    norm: nn.Module | None = None,
+    shortcut: Tensor | None = None,
+    shortcut_norm: nn.Module | None = None,
+    repeat: bool = False,
+) -> Tensor:
+    """norm(x) + shortcut_norm(shortcut) in plain PyTorch; with `repeat`, norm(x) at every time step."""
+    current = x if norm is None else norm(x)
+    if repeat:
+        current = repeat_steps(current, timesteps)
+    if shortcut is None:
+        return current
+    return current + (shortcut if shortcut_norm is None else shortcut_norm(shortcut))
 
 
 class SpikingNeuron(nn.Module):

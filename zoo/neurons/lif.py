@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..errors import ZooError, one_of
 from ..kernels import KERNELS, Dynamics, fused_lif, pick_kernel
 from ..specs import check_flag, check_number
-from .base import SpikingNeuron, brief
-from .folding import input_current
+from .base import SpikingNeuron, brief, input_current
 from .norm import branch, can_fuse, update_statistics
 
 _RESETS = ["hard", "soft"]
@@ -165,10 +164,7 @@ class PLIF(LIF):
 
 
 def check_gain(gain: float | Tensor) -> None:
-    """
-    Raises:
-        ZooError: currents times it are none.
-    """
+    """Raises ZooError where the factor of the input current is 0, so that nothing ever spikes."""
     if not isinstance(gain, Tensor) and gain == 0:
         raise ZooError("neurons with decay_input and decay 1 take their currents times 0: give a decay below 1")
 

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import ZooError
 from ..kernels import has_autocast
-from ..neurons.folding import unfold_steps
+from ..neurons.base import unfold_steps
 from .operators import POINT, Geometry, KeptFactor, convolution_backward, weight_gradient
 from .rules import widened
 from .spec import Scaling

@@ -23,7 +23,7 @@ from zoo.files import check_writable, write_json
 from zoo.kernels import list_kernels
 from zoo.models.sresnet import SResNet
 from zoo.neurons import SpikingNeuron
-from zoo.neurons.folding import input_current
+from zoo.neurons.base import input_current
 from zoo.neurons.surrogate import list_surrogates
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance

@@ -25,7 +25,7 @@ from zoo.kernels import can_weigh_steps, cpu, weighted_steps
 from zoo.kernels.build import find_compiler
 from zoo.kernels.lif import plain_lif
 from zoo.neurons import CLIF, create_neuron
-from zoo.neurons.folding import input_current
+from zoo.neurons.base import input_current
 from zoo.neurons.lif import LIF, PLIF
 from zoo.neurons.surrogate import list_surrogates
 from zoo.scaling.layers import SpikingConv2d

@@ -11,14 +11,14 @@ import pytest
 import torch
 from conftest import accuracy, awake, tiny
 from torch import nn
+from zoo.neurons.trial import try_neuron
 
 import zoo
 from zoo import ZooError
 from zoo.layers import Hadamard, MatMul
 from zoo.metrics import OperationCounter, SpikeCounter, connection_sparsity, energy, evaluate, footprint
 from zoo.neurons import LIF, create_neuron
-from zoo.neurons.folding import repeat_steps
-from zoo.neurons.trial import try_neuron
+from zoo.neurons.base import repeat_steps
 from zoo.record import COSTS, REQUIRED, accuracy_record, check
 
 NEURON = {"name": "if", "reset": "hard"}

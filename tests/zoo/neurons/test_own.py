@@ -1,4 +1,4 @@
-"""Neurons and surrogates of a user's own: they run like ours, no kernel computes another, and what is wrong is said."""
+"""Neurons and surrogates of a user's own: they run like ours, and no kernel computes another in their place."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from conftest import tiny
 from torch import nn
 
 import zoo
+from zoo import neurons
 from zoo.errors import ZooError
 from zoo.kernels import _announce
-from zoo.neurons import LIF, PLIF, kinds, surrogate
+from zoo.neurons import LIF, PLIF, surrogate
 from zoo.neurons.surrogate import triangle
 
 
 @pytest.fixture(autouse=True)
 def _registered_here_only(monkeypatch):
-    monkeypatch.setattr(kinds, "_NEURONS", dict(kinds._NEURONS))
+    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
     monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
 
 
@@ -170,51 +171,12 @@ def test_the_decorator_and_registering_again():
             zoo.register_neuron(name, Leaky)
 
 
-def spiking(self, x_t):
-    return self.surrogate.spike(x_t - 1)
-
-
-def remembers(self, x_t, state=None):
-    self.v = getattr(self, "v", 0) * 0.9 + x_t.detach()
-    return self.surrogate.spike(self.v + 1e-3 * x_t - 1), None
-
-
-@pytest.mark.parametrize(
-    ("parts", "words"),
-    [
-        ({}, "has no step"),
-        ({"step": lambda self, x, s=None: spiking(self, x)}, r"returns float32 .* not the pair"),
-        ({"step": lambda self, x, s=None: (spiking(self, x)[0], None)}, r"\[3, 4, 4\] for currents float32 \[2, 3"),
-        ({"step": lambda self, x, s=None: (spiking(self, x).double(), None)}, "float64"),
-        ({"step": lambda self, x, s=None: (spiking(self, x) * 0.5, None)}, "values such as 0.5"),
-        ({"step": lambda self, x, s=None: ((x >= 1).float(), None)}, "without a gradient.*self.surrogate.spike"),
-        ({"step": lambda self, x, s=None: (spiking(self, x), [x])}, "the state list"),
-        ({"step": lambda self, x, s=None: (spiking(self, x), (x, 3))}, r"the state \(float32 .*, int\)"),
-        ({"step": lambda self, x, s=None: 1 / 0}, "fails on currents.*ZeroDivisionError"),
-        ({"step": lambda self, x: (spiking(self, x), None)}, "fails on currents.*TypeError"),
-        ({"step": remembers}, "belongs in the state"),
-        ({"step": Passing.step, "spec_keys": ["leak"]}, "lists 'leak' in spec_keys"),
-        ({"step": Passing.step, "spec_keys": "leak"}, "not a list"),
-        (
-            {"step": Passing.step, "__init__": lambda self, timesteps: None, "spec_keys": []},
-            "cannot be made as networks do",
-        ),
-        ({"step": Passing.step, "__init__": lambda self, t, **others: nn.Module.__init__(self)}, r"super\(\).__init__"),
-    ],
-)
-def test_what_is_wrong_with_a_neuron_is_one_error(parts, words):
-    cls = type("Mine", (zoo.SpikingNeuron,), parts)
-    with pytest.raises(ZooError, match=rf"^neuron 'mine' \(Mine\) .*{words}") as error:
-        zoo.register_neuron("mine")(cls)
+@pytest.mark.parametrize("cls", [nn.Identity, Leaky(), 3, type("Mine", (zoo.SpikingNeuron,), {})])
+def test_what_is_no_neuron_is_one_error(cls):
+    with pytest.raises(ZooError, match=r"^neuron 'mine' must be a subclass of zoo\.SpikingNeuron with a step") as error:
+        zoo.register_neuron("mine", cls)
     assert "\n" not in str(error.value)
     assert "mine" not in zoo.list_neurons()
-
-
-def test_what_is_no_neuron_or_claims_a_kernel_that_is_not_its_own():
-    claims = type("Claims", (LIF,), {"step": Passing.step, "fused": True})
-    for cls, words in ((claims, "fused kernel gives other spikes"), (nn.Identity, "no subclass"), (Leaky(), "no sub")):
-        with pytest.raises(ZooError, match=words):
-            zoo.register_neuron("mine", cls)
 
 
 def steep(x, width):
@@ -265,30 +227,12 @@ def test_kernels_step_aside_with_one_message():
     assert LIF(4, surrogate="steep").kernel_for("cuda", torch.float32) == "reference"
 
 
-@pytest.mark.parametrize(
-    ("derivative", "words"),
-    [
-        (3, "takes a function"),
-        (lambda x: x, "fails: TypeError"),
-        (lambda x, width: x.sum(), r"gives float32 \[\] for float32 \[5, 17\]"),
-        (lambda x, width: x.float(), "gives float32 .* for float64"),
-        (lambda x, width: 1.0, "gives 1.0"),
-        (lambda x, width: 1 / x.abs(), "is inf at x = 0"),
-        (lambda x, width: torch.exp(x * x), "is inf at x = "),
-        (lambda x, width: 0 * x, "is 0 everywhere"),
-        (lambda x, width: x.mul_(2), "changes the potentials"),
-    ],
-)
-def test_what_is_wrong_with_a_surrogate_is_one_error(derivative, words):
-    with pytest.raises(ZooError, match=rf"^surrogate 'mine' .*{words}"):
-        zoo.register_surrogate("mine", derivative)
-    assert "mine" not in zoo.list_surrogates()
-
-
 def test_names_and_widths_of_surrogates():
     for name in ("triangle", "model", "a-b", 1):
         with pytest.raises(ZooError, match=r"already registered|is no name"):
             zoo.register_surrogate(name, steep)
+    with pytest.raises(ZooError, match="takes a function"):
+        zoo.register_surrogate("mine", 3)
     for width in (0, -1, float("nan"), "1", True):
         with pytest.raises(ZooError, match="width of surrogate 'mine'"):
             zoo.register_surrogate("mine", steep, width=width)
