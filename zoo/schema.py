@@ -3,7 +3,6 @@
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from .errors import ZooError, one_of, quoted
 
@@ -31,10 +30,12 @@ def parse(kind: type[AnyModel], value: Any, what: str) -> AnyModel:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise _sentence(error.errors(include_url=False)[0], kind, what) from None
+        raise sentence(error, kind, what) from None
 
 
-def _sentence(error: ErrorDetails, kind: type[BaseModel], what: str) -> ZooError:
+def sentence(invalid: ValidationError, kind: type[BaseModel], what: str) -> ZooError:
+    """Returns the first mistake that pydantic found as one line; see `parse`."""
+    error = invalid.errors(include_url=False)[0]
     *outer, last = error["loc"] or ("",)
     if error["type"] == "extra_forbidden" and not outer:
         return one_of(what if what.endswith("key") else f"{what} key", last, list(kind.model_fields))
