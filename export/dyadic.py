@@ -4,14 +4,17 @@ Weights become small integers times a power of two, batch normalisation becomes 
 and threshold become multiples of 1/4. Every sum of products is then exact in whatever order it is taken. (Membrane
 potentials may need more bits than float32 has after many steps, but they are computed element by element, in one
 order.) A mean over positions is exact if their number is a power of two: where it is not, as for 96 or 224 pixels, the
-copy takes smaller images.
+copy takes smaller images; and its average pools take windows of the next power of two, in PyTorch and in its graph.
 """
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from zoo.errors import ZooError
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
@@ -45,6 +48,7 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
     The size of its images is in its pretrained_cfg, and the network's own if that pools over powers of two.
     """
     exact = inference_copy(model)
+    _make_windows_exact(exact)
     _make_pools_exact(exact)
     for layer in neuron_layers(exact).values():
         _round_neuron(layer)
@@ -65,6 +69,63 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
     for handle in handles:
         handle.remove()
     return exact
+
+
+def _make_windows_exact(exact: nn.Module) -> None:
+    """Have each forward of a network, in PyTorch and when it is traced, run under `_WiderWindows`."""
+    kind = type(exact)
+
+    @functools.wraps(kind.forward)  # the exporter reads its signature
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _WiderWindows():
+            return kind.forward(self, *args, **kwargs)
+
+    exact.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+class _WiderWindows(TorchFunctionMode):
+    """Average pools, of modules or functions, whose windows have a power of two positions, zeros outside the map."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.avg_pool1d, F.avg_pool2d):
+            return _pool(func, *args, **(kwargs or {}))
+        if func is F.adaptive_avg_pool2d:
+            x, sides = args[0], args[1] if len(args) > 1 else kwargs["output_size"]
+            sides = (sides, sides) if isinstance(sides, int) else sides
+            pairs = [(int(n), side or int(n)) for n, side in zip(x.shape[2:], sides, strict=True)]
+            if any(side > 1 for _, side in pairs) and not any(n % side for n, side in pairs):
+                return _pool(F.avg_pool2d, x, [n // side for n, side in pairs])
+        return func(*args, **(kwargs or {}))
+
+
+def _pool(
+    func: Any,
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """An average pool, or one with wider windows in its place: its result has the same shape."""
+    axes = range(x.dim() - 2)
+    kernel, step, begin = (
+        [value] * len(axes) if isinstance(value, int) else list(value)
+        for value in (kernel_size, stride or kernel_size, padding)
+    )
+    counts = [ceil_mode, count_include_pad] + ([divisor_override] if x.dim() == 4 else [])
+    y = func(x, kernel, step, begin, *counts)
+    fixed = divisor_override or math.prod(kernel) * (not ceil_mode and (count_include_pad or not any(begin)))
+    if fixed and _is_power(fixed):
+        return y
+    wider = [2 ** (side - 1).bit_length() for side in kernel]
+    out = [int(side) for side in y.shape[2:]]
+    end = [max((out[i] - 1) * step[i] + wider[i] - int(x.shape[i + 2]) - begin[i], 0) for i in axes]
+    if torch.compiler.is_exporting():
+        about: dict[str, Any] = {"kernel_shape": wider, "strides": step, "pads": [*begin, *end], "count_include_pad": 1}
+        return torch.onnx.ops.symbolic("::AveragePool", (x,), about, dtype=x.dtype, shape=y.shape)
+    return func(F.pad(x, [side for i in reversed(axes) for side in (begin[i], end[i])]), wider, step)
 
 
 def _make_pools_exact(exact: nn.Module) -> None:
@@ -93,7 +154,8 @@ def _make_pools_exact(exact: nn.Module) -> None:
 def _pooled(network: nn.Module) -> list[int]:
     """The number of positions that each pool over whole maps sees."""
     positions: list[int] = []
-    pools = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    found = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    pools = [pool for pool in found if pool.output_size in (1, (1, 1), [1, 1])]
     handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
     try:
         network(torch.zeros(1, *network_input(network)))

@@ -23,20 +23,37 @@ Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
 
 
 def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
-    """Raise ZooError unless a graph begins with the operations of its twin; instruments may follow."""
-    if not _begins_with(proto.graph, twin.graph):
+    """Raise ZooError unless a graph begins with the operations of its twin, each on what the twin's are on; instruments
+    may follow. Names may differ, but for spikes and logits."""
+    names = {name: name for graph in (twin.graph, proto.graph) for name in [value.name for value in graph.input]}
+    if not _begins_with(proto.graph, twin.graph, names, (*spike_values(twin).values(), "logits")):
         raise ZooError("verification failed: the graph's operations are not those that the network exports to")
 
 
-def _begins_with(graph: onnx.GraphProto, twin: onnx.GraphProto) -> bool:
-    """Whether a graph has the nodes of another, in order and first, and so have the bodies of its loops."""
+def _begins_with(graph: onnx.GraphProto, twin: onnx.GraphProto, names: dict[str, str], fixed: tuple[str, ...]) -> bool:
+    """Whether a graph has the nodes of another, in order and first, and so have the bodies of its loops.
+
+    Args:
+        graph, twin: the two.
+        names: from values of the twin to the graph's; learns the new ones.
+        fixed: what begins names that both have alike.
+    """
     if len(graph.node) < len(twin.node):
         return False
     for node, known in zip(graph.node, twin.node, strict=False):
-        if _kind(node) != _kind(known) or list(node.output)[: len(known.output)] != list(known.output):
+        if _kind(node) != _kind(known) or len(node.output) < len(known.output) or len(node.input) != len(known.input):
+            return False
+        if any(names.get(theirs, mine) != mine for theirs, mine in zip(known.input, node.input, strict=True)):
             return False
         bodies, theirs = ([a.g for a in one.attribute if a.HasField("g")] for one in (node, known))
-        if len(bodies) != len(theirs) or not all(map(_begins_with, bodies, theirs)):
+        if len(bodies) != len(theirs):
+            return False
+        for body, other in zip(bodies, theirs, strict=True):
+            given = zip([value.name for value in other.input], [value.name for value in body.input], strict=False)
+            if not _begins_with(body, other, names | dict(given), fixed):
+                return False
+        names |= dict(zip(known.output, node.output, strict=False))
+        if any(mine != name for mine, name in zip(node.output, known.output, strict=False) if name.startswith(fixed)):
             return False
     return True
 

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, assert_one_error, run_module, tiny
 from onnx import numpy_helper
 from torch import nn
+from torch.nn import functional as F
 
 import export
 import export.__main__ as command
@@ -394,6 +395,45 @@ def test_the_body_of_a_loop_is_compared_too():
     next(a.g for a in loop.attribute if a.name == "body").node[-1].op_type = "Neg"
     with pytest.raises(ZooError, match="operations are not those"):
         check_same_operations(twin, other)
+
+
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.Sequential(
+            nn.AvgPool2d(3, 1, padding=1),
+            Applied(lambda x: F.avg_pool2d(x, (3, 5), 1, (1, 2), count_include_pad=False)),
+            nn.AvgPool2d(3, 2, ceil_mode=True),
+        ),
+        pytest.param(nn.AvgPool2d(3, 2, 1, count_include_pad=False), marks=pytest.mark.slow),
+        pytest.param(nn.AvgPool2d(2, 2, 1, count_include_pad=False), marks=pytest.mark.slow),
+        pytest.param(nn.AdaptiveAvgPool2d(8), marks=pytest.mark.slow),
+    ],
+)
+def test_average_pools_of_any_window_are_proven_exactly(pool, tmp_path):
+    """On every processor: a mean over nine numbers is rounded, and not by all programs in one way."""
+    net = network(timesteps=1)
+    net.set_submodule("conv1", nn.Sequential(pool, net.conv1))
+    exact, x = dyadic_copy(net), torch.zeros(2, 3, 16, 16)
+    assert exact(x).shape == net(x).shape
+    report = export.to_onnx(net, tmp_path / "pooled.onnx")
+    assert report["verification"]["dyadic"]["identical"]
+    other = onnx.load(tmp_path / "pooled.onnx")
+    windows = [attribute for node in other.graph.node if node.op_type == "AveragePool" for attribute in node.attribute]
+    next(attribute for attribute in windows if attribute.name == "strides").ints[:] = [3, 3]
+    with pytest.raises(ZooError, match=r"operations are not those"):
+        export.verify(net, other.SerializeToString())
 
 
 def test_networks_that_cannot_be_exported(tmp_path):

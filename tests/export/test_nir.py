@@ -85,7 +85,7 @@ class Twice(nn.Module):
 SOFT = {"name": "lif", "reset": "soft"}
 NETWORKS = {
     "sresnet": lambda: tiny(timesteps=3),
-    "pooled": lambda: with_stem(nn.AvgPool2d(3, 1, padding=1)),
+    "pooled": lambda: with_stem(nn.AvgPool2d(3, 2, padding=1)),
     "twice": lambda: with_stem(Twice()),
     "svgg9": lambda: zoo.create_model("svgg9_w16", timesteps=2),  # with hidden linear layers
     "svgg": lambda: zoo.create_model("svgg11_w8", timesteps=2, neuron="if"),
