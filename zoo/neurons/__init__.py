@@ -1,8 +1,8 @@
 """Spiking neurons and what stands around them: normalisation, surrogate gradients, encodings.
 
-`base.py` says what every kind of neuron is, and how time is folded into the batch; each kind has a file. `create_neuron`
-makes one from the value of the keyword `neuron`, a name or `{"name": "lif", "decay": 0.5, ...}`; `register_neuron` adds
-one of a user's.
+`base.py` says what every kind of neuron is, and how time is folded into the batch; each kind has a file.
+`create_neuron` makes one from the value of the keyword `neuron`, a name or `{"name": "lif", "decay": 0.5, ...}`;
+`register_neuron` adds one of a user's.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,8 +71,8 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
     ...         return s, u * (1 - s)
 
     `step` takes currents [B, ...] and a state, None before the first step, to spikes 0 and 1 in their shape and type,
-    and a new state: a tensor, a tuple of tensors, or None. All that a neuron remembers belongs in there. No fused kernel
-    runs it; in training, export and streaming its `step` is all there is.
+    and a new state: a tensor, a tuple of tensors, or None. All that a neuron remembers belongs in there. No fused
+    kernel runs it; in training, export and streaming its `step` is all there is.
 
     Args:
         name: letters, digits and _.

@@ -30,10 +30,8 @@ How a factor travels from the spikes to the weight gradient, in one forward and 
 Which layers have a scaling is the network's to say (`SpikingNetwork.assign_scaling`, by the keyword's `layers`).
 """
 
-from .layers import ScaledLayer
-from .operators import KeptFactor
-from .own import register_scaling
-from .rules import PRESETS, Rule
+from .layers import KeptFactor, ScaledLayer
+from .rules import PRESETS, Rule, register_scaling
 from .spec import NONE, list_scalings, resolve_scaling
 
 __all__ = [

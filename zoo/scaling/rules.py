@@ -22,7 +22,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from ..errors import ZooError, one_of
 from ..kernels import can_weigh_steps, weighted_steps
+from ..plugins import check_new
 
 WeightGradient = Callable[[Tensor, Tensor], Tensor]
 """K: (layer input [N, ...], gradient at the layer's output [N, ...]) -> gradient in the shape of the weight."""
@@ -336,3 +338,26 @@ CONTROLS: dict[str, Callable[[Rule, Spikes, float], Tensor]] = {
     "shuffled": _shuffled,
     NORM_SCALE: _norm_scale,
 }
+
+
+def register_scaling(
+    name: str, locality: str = "weight", window: bool = False
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorator: makes `factor(spikes, alpha)` a preset under a name, to be used like ours; see `Rule`.
+
+    Raises:
+        ZooError: no name, one that is taken, an unknown locality, or no function.
+    """
+    before = PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(name)
+    check_new("scaling", name, before)
+    if locality not in LOCALITIES:
+        raise one_of("locality", locality, LOCALITIES)
+
+    def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        check_new("scaling", name, before, factor)
+        if not callable(factor):
+            raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
+        PRESETS[name] = Rule(factor, locality, window, rank=window)
+        return factor
+
+    return register

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..specs import check_integer, check_number, split_spec
+from ..schema import Model, sentence
+from ..specs import MOST, split_spec
 from . import rules
 from .rules import CONTROLS, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
 
@@ -20,27 +22,31 @@ ALL_LAYERS = "all"
 _PRECISIONS = {"same": None, "bf16": torch.bfloat16}
 
 
+_Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+
+
 class Scaling(NamedTuple):
     """One rule with its numbers, and how it is made cheaper than exact."""
 
     name: str
-    alpha: float
+    alpha: _Share = 0.5
     """Strength, 0 to 1."""
-    k: float = TRACE_DECAY
+    k: _Share = TRACE_DECAY
     """Decay of a trace from one step to the next."""
     of: str | None = None
     """For a control: the preset that it is the control of."""
     layers: str = DEFAULT_LAYERS
     """Which layers are scaled: "default", "all" or a wildcard over their names, "stages.2.*"."""
-    every: int = 1
+    every: _Count = 1
     """The factor is computed in every n-th forward pass, and kept between."""
-    average: float = 0.0
+    average: Annotated[_Share, Field(le=0.999)] = 0.0
     """What a new factor keeps of the one before, 0 to below 1."""
-    batch: float = 1.0
+    batch: Annotated[_Share, Field(gt=0)] = 1.0
     """Share of the batch that the evidence is taken from."""
-    rank: int | None = None
+    rank: _Count | None = None
     """Terms of the evidence of a whole window, 1 to T; None for all (see `zoo.scaling.rules.window_terms`)."""
-    precision: str = "same"
+    precision: Literal["same", "bf16"] = "same"
     """What the evidence is computed in: "same" as the layer, or "bf16"."""
 
     @property
@@ -130,7 +136,7 @@ def unregistered_rule(spec: Any) -> str | None:
 
 
 def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
-    """Turn None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
+    """Turns None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
 
     alpha is 0.5 and k is exp(-1) by default; a control (mean_scale, norm_scale, permuted, shuffled) says with `of`
     which preset it is the control of, "causal_trace" by default.
@@ -151,25 +157,17 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
         raise ZooError(f"scaling {name} takes no 'of': only the controls {', '.join(CONTROLS)} do")
     if of is not None and of not in list(PRESETS):
         raise one_of(f"'of' of scaling {name}", of, list(PRESETS))
-    values = {"alpha": 0.5} | given | {"of": of}
-    for key, high in (("alpha", 1), ("k", 1), ("average", 0.999), ("batch", 1)):
-        if key in values:
-            values[key] = check_number(f"scaling {key}", values[key], 0, high)
-    scaling = Scaling(name, **values)
-    check_integer("scaling every", scaling.every, 1)
-    check_integer("scaling rank", 1 if scaling.rank is None else scaling.rank, 1)
-    if scaling.precision not in list(_PRECISIONS):
-        raise one_of("scaling precision", scaling.precision, list(_PRECISIONS))
-    batch, layers, rule = scaling.batch, scaling.layers, of or name
-    by_error, exact = scaling.preset.locality != "weight", (batch, scaling.precision) == (1, "same")
+    try:
+        scaling = TypeAdapter(Scaling).validate_python({"name": name} | given | {"of": of})
+    except ValidationError as error:
+        raise sentence(error, Model, "scaling") from None
+    by_error, exact = scaling.preset.locality != "weight", (scaling.batch, scaling.precision) == (1, "same")
     for wrong, why in (
-        (batch == 0, f"batch cannot be {batch!r}: give the share of the batch to take the evidence from, up to 1"),
-        (not isinstance(layers, str), f'layers cannot be {layers!r}: give "default", "all" or a wildcard over layers'),
-        (scaling.rank and not scaling.preset.rank, f"{rule} takes no rank: only rules with evidence of a window do"),
+        (scaling.rank and not scaling.preset.rank, f"{of or name} takes no rank: only evidence of a window has terms"),
         (by_error and name == NORM_SCALE, f"{name} is a control of rules that scale weight gradients, {of} is none"),
         (
             by_error and (scaling.stateful or not exact),
-            f"{rule} scales each error by itself: it takes no every, average, batch or precision",
+            f"{of or name} scales each error by itself: it takes no every, average, batch or precision",
         ),
     ):
         if wrong:

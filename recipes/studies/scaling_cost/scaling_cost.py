@@ -27,8 +27,7 @@ from zoo.files import check_writable, parse_yaml, read_json, write_json
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
-from zoo.scaling.layers import ScaledLayer, SpikingConv2d
-from zoo.scaling.operators import Geometry, KeptFactor
+from zoo.scaling.layers import Geometry, KeptFactor, ScaledLayer, SpikingConv2d
 from zoo.scaling.rules import WeightGradient
 from zoo.scaling.spec import Scaling, resolve_scaling
 from zoo.specs import check_integer

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
 from zoo.scaling.layers import PostSpikes, SpikingConv2d
 from zoo.scaling.rules import trace
-from zoo.scaling.spec import Scaling, resolve_scaling
+from zoo.scaling.spec import Scaling
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
@@ -131,22 +131,3 @@ def test_inference_and_missing_post():
     with pytest.raises(ZooError, match="post"):
         conv(x)
     assert torch.equal(conv.eval()(x), F.conv2d(x, conv.weight, padding=1))
-
-
-@pytest.mark.parametrize(
-    ("spec", "word"),
-    [
-        ("causal", "causal_trace"),
-        ({"name": "causal_trace", "alpha": 1.5}, "1.5"),
-        ({"name": "causal_trace", "a": 0.1}, "alpha"),
-    ],
-)
-def test_bad_rules_are_named(spec, word):
-    with pytest.raises(ZooError, match=word):
-        resolve_scaling(spec)
-
-
-def test_specs():
-    assert resolve_scaling(None) is None
-    assert resolve_scaling("causal_trace") == Scaling("causal_trace", 0.5)
-    assert resolve_scaling({"name": "causal_trace", "alpha": 0.1}) == Scaling("causal_trace", 0.1)

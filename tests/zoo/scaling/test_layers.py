@@ -217,22 +217,6 @@ def test_all_layers_are_scaled_by_the_neurons_behind_them():
     assert changed == {key + ".weight" for key in reached("all")}
 
 
-@pytest.mark.parametrize(
-    ("keys", "word"),
-    [
-        ({"every": 0}, "every"),
-        ({"average": 1}, "average"),
-        ({"batch": 0}, "batch"),
-        ({"precision": "int8"}, "int8"),
-        ({"layers": 3}, "layers"),
-        ({"name": "local", "every": 2}, "local"),
-    ],
-)
-def test_bad_numbers_are_named(keys, word):
-    with pytest.raises(ZooError, match=word):
-        resolve_scaling({"name": "window"} | keys)
-
-
 def test_repeated_passes_use_the_factors_of_their_own_forward():
     """Two forward passes before one backward, under checkpointing: the second one's factors are other ones."""
     rule, gradients = {"name": "causal_trace", "every": 1, "average": 0.5}, []
