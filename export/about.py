@@ -11,7 +11,7 @@ import onnx
 
 from zoo.errors import ZooError, one_line, shown
 from zoo.files import parse_json
-from zoo.record import COUNT, INTEGER, NAME, POSITIVE, SHA256, TAG, Check, is_number
+from zoo.schema import Count, Integer, Name, Positive, Sha256, Tag, fits
 
 from .counts import add_spike_outputs
 from .graph import LAYOUT, PRECISION, PRECISIONS, SPIKE_VALUES
@@ -47,11 +47,11 @@ class About(NamedTuple):
 
 
 def _is_list(value: Any, *limits: float) -> bool:
-    return isinstance(value, list) and all(is_number(x, *limits) for x in value)
+    return isinstance(value, list) and all(fits(float, x) and limits[0] <= x <= limits[1] for x in value)
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(POSITIVE.test, value))
+    return isinstance(value, list) and len(value) == 3 and all(fits(Positive, side) for side in value)
 
 
 def _is_map(value: Any) -> bool:
@@ -62,18 +62,26 @@ def _is_texts(values: Iterable[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-_TEXTS = {"architecture": NAME, "tag": TAG, "weights_sha256": SHA256}
+def _of(kind: Any) -> Any:
+    return lambda value: fits(kind, value)
+
+
+_TEXTS = {
+    "architecture": ("a name of letters, digits, _ and -, at most 100", _of(Name)),
+    "tag": ("a tag of letters, digits, _ . and -, at most 100, or an empty string", _of(Tag)),
+    "weights_sha256": ("64 lower-case hexadecimal digits", _of(Sha256)),
+}
 _JSON = {
-    "timesteps": POSITIVE,
-    "num_classes": POSITIVE,
-    "mean": Check("a list of numbers", lambda value: _is_list(value, -1e30, 1e30)),
-    "std": Check("a list of numbers above 0", lambda value: _is_list(value, 1e-30, 1e30)),
-    "input_size": Check("[channels, height, width]", _is_size),
-    SPIKE_VALUES: Check("an object from layer to value, not empty", _is_map),
-    "epochs": COUNT,
-    "seed": INTEGER,
-    "test_reads": COUNT,
-    "labels": Check("a list of names", lambda value: isinstance(value, list) and _is_texts(value)),
+    "timesteps": ("an integer, 1 or more", _of(Positive)),
+    "num_classes": ("an integer, 1 or more", _of(Positive)),
+    "mean": ("a list of numbers", lambda value: _is_list(value, -1e30, 1e30)),
+    "std": ("a list of numbers above 0", lambda value: _is_list(value, 1e-30, 1e30)),
+    "input_size": ("[channels, height, width]", _is_size),
+    SPIKE_VALUES: ("an object from layer to value, not empty", _is_map),
+    "epochs": ("an integer, 0 or more", _of(Count)),
+    "seed": ("an integer", _of(Integer)),
+    "test_reads": ("an integer, 0 or more", _of(Count)),
+    "labels": ("a list of names", lambda value: isinstance(value, list) and _is_texts(value)),
 }
 
 

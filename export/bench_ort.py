@@ -7,7 +7,6 @@ from typing import Any
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
-from zoo.record import seal
 
 from .baselines import BASELINES
 from .benchmark import Latencies, read_file, record
@@ -97,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         result = side_by_side(files, args.against, asked, images=images, **made_of, **how)
         subjects = result["subjects"]
     if args.json:
-        write_json(args.json, seal(result))
+        write_json(args.json, result)
     print(table(result, subjects))
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from zoo.data.folder import check_class_names
 from zoo.errors import ZooError, shown
 from zoo.files import read_bytes
-from zoo.record import onnx_record
+from zoo.result import onnx_result
 
 from .about import About, check_weights, is_ours, read_about
 from .counts import PREFIX, add_spike_counts, add_spike_outputs
@@ -129,7 +129,7 @@ def record(file: File, images: Loaded | None, asked: Latencies, **how: Any) -> d
     ((latency, profile),) = measure([graph], asked)
     dataset = images and images.dataset
     about = file.about._asdict()
-    return onnx_record(file.data, about, measured, latency, dataset=dataset, profile=profile, **how)
+    return onnx_result(file.data, about, measured, latency, dataset=dataset, profile=profile, **how)
 
 
 def read_graph(path: str | os.PathLike[str]) -> tuple[bytes, onnx.ModelProto, About]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from zoo.errors import ZooError, one_of, quoted
-from zoo.record import is_int, is_number
+from zoo.schema import Count, Number, fits
 
 from .counts import PREFIX, RATES, STEP_LOGITS, add_rate_map, add_spike_counts, add_step_logits
 from .graph import CURRENTS, LAYOUT, PRECISION, PRECISIONS, metadata
@@ -65,7 +65,7 @@ def rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
 
 def _is_form(scale: Any, zero: Any) -> bool:
     """Whether these can be the scale and zero point of bytes."""
-    return bool(is_number(scale) and scale > 0 and is_int(zero) and zero <= _BYTE)
+    return bool(fits(Number, scale) and scale > 0 and fits(Count, zero) and zero <= _BYTE)
 
 
 def _said(proto: onnx.ModelProto, key: str, known: list[str]) -> str:

@@ -13,7 +13,7 @@ from zoo.data import normalisation
 from zoo.errors import ZooError, quoted
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
-from zoo.record import TAG
+from zoo.schema import Tag, fits
 
 from .about import TRAINING
 from .graph import LAYOUT, metadata
@@ -99,8 +99,8 @@ def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
 
 def _tag(asked: str | None, own: str | None) -> str:
     tag = (own if asked is None else asked) or ""
-    if not TAG.test(tag):
-        raise ZooError(f"tag must be {TAG.expected}, not {quoted(tag)}")
+    if not fits(Tag, tag):
+        raise ZooError(f"tag must be letters, digits, _ . and -, at most 100, not {quoted(tag)}")
     return tag
 
 

@@ -10,16 +10,15 @@ from pathlib import Path
 from zoo.errors import ZooError
 from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, user_path
 from zoo.plugins import add_plugin_option
+from zoo.result import read
 
-from .collect import Results, file_name, folder_of, load_results, rows
 from .comparison import comparisons_page
-from .evidence import check_evidence, check_hashes, is_old
 from .log import extended
-from .possible import check_possible
-from .records import read_record
 from .references import published
 from .render import insert_table, render
-from .row import Result, Row
+from .results import Result, Results, file_name, folder_of, load_results, parts
+from .row import Row
+from .rows import rows
 from .scatter import without_drawings
 
 LOG = "CHANGES.md"
@@ -108,17 +107,14 @@ class Board:
         Raises:
             ZooError: one is refused, with the reason; nothing was written then.
         """
-        results, new, origins = self.load(), {}, {}
+        results, new = self.load(), {}
         for file in files:
-            result, raw = read_record(file), read_bytes(file, TEXT_LIMIT)
-            place = f"{folder_of(result)}/{file_name(result, raw)}"
+            result, raw = read(file), read_bytes(file, TEXT_LIMIT)
             if any(result == other for other in results.values()):
                 continue
-            check_evidence(result, str(file))
-            check_possible(result, str(file))
-            results[place], new[place], origins[place] = result, raw, str(file)
-        for place, origin in origins.items():
-            check_hashes(results[place], origin, {other: results[other] for other in results if other != place})
+            _check_whole(result, str(file))
+            place = f"{folder_of(result)}/{file_name(result, raw)}"
+            results[place], new[place] = result, raw
         table = rows(results)
         outputs = self.rendered(table)
         for path in (*outputs, *(self.results / place for place in new)):
@@ -128,22 +124,6 @@ class Board:
                 print(f"added {self.results / place}")
         self._write(outputs, f"{_count(table, 'row')} from {_count(results, 'result file')}")
 
-    def audit(self, results: Results) -> None:
-        """Check again what `add` checked of everything in the store.
-
-        Raises:
-            ZooError: a file was changed since it was added, is impossible, or its hashes are not those of its name.
-        """
-        for place, result in results.items():
-            raw = read_bytes(self.results / place, TEXT_LIMIT)
-            if Path(place).name != file_name(result, raw):
-                said = f"its name should be {file_name(result, raw)}"
-                raise ZooError(f"{self.results / place}: edited by hand, or not from `add`: {said}")
-            if not is_old(result):
-                check_evidence(result, place)
-            check_possible(result, place)
-            check_hashes(result, place, {other: results[other] for other in results if other != place})
-
     def _write(self, outputs: dict[Path, str], said: str) -> None:
         for path, text in outputs.items():
             if text:
@@ -151,6 +131,16 @@ class Board:
             else:
                 path.unlink(missing_ok=True)
         print(f"{said}: {self.out}/leaderboard.csv")
+
+
+def _check_whole(result: Result, origin: str) -> None:
+    """Raises ZooError, with the reason, for a result that is of a part of a test set, or does not say what it is of."""
+    if result.get("partial"):
+        raise ZooError(f"{origin}: {result['images']} images are a part of the test set: measure without --limit")
+    for place, part in {origin: result, **parts(origin, result)}.items():
+        for key in ("commit", *(["data_sha256"] if part["kind"] == "accuracy" else [])):
+            if not part[key]:
+                raise ZooError(f"{place}: without evidence: {key} is {part[key]!r}; measure in a checkout of the zoo")
 
 
 def _count(things: Sized, name: str) -> str:

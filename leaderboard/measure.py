@@ -23,10 +23,8 @@ from zoo.data.folder import check_folder
 from zoo.errors import ZooError, one_of
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
-from zoo.record import seal
 
-from .records import differences
-from .row import Result, name_of
+from .results import Result, name_of, spikes_differ
 
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on
@@ -70,7 +68,7 @@ def measure(
         device: of PyTorch.
 
     Returns:
-        A sealed record of kind "measurement", see `zoo.record.MEASUREMENT`.
+        A record of kind "measurement", see `zoo.result.Measurement`.
 
     Raises:
         ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
@@ -100,14 +98,13 @@ def measure(
             found += [benchmark(graph, **some._asdict(), runs=runs) for graph in graphs]
     first = found[0]
     chain = [ancestor._asdict() for ancestor in started_from(config)]
-    record = {
+    return {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],
         "partial": len(some.images) < len(whole.images), "recipe": written(config),
-        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": differences(found),
+        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": spikes_differ(found),
         "parts": found, **origin,
     }  # fmt: skip
-    return seal(record)
 
 
 def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], dataset: str, data_dir: str | None) -> Path:

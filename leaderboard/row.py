@@ -1,17 +1,10 @@
 """A row of the board: one recipe on one data set, or one published claim."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from recipes.lineage import Ancestor
 
-Result = dict[str, Any]
-
-
-def name_of(result: Result) -> str:
-    """`<model>.<tag>` of a result, or `<model>` without a tag."""
-    return f"{result['model']}.{result['tag']}" if result["tag"] else str(result["model"])
-
+from .results import Result
 
 TIERS = {
     "measured": "measured here, from a recipe here",
@@ -65,7 +58,7 @@ class Row:
     params: int | None = None
     scaling: str | None = None  # gradient-scaling rule
     comparison: str | None = None  # the name of what its training was part of
-    test_reads: int | None = None  # by its comparison, and by those of what it started from; see reads.py
+    test_reads: int | None = None  # by its comparison, and by those of what it started from; see `rows`
 
     # The training, with everything that it started from.
     recipe_sha256: str | None = None  # see recipes.lineage

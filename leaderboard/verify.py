@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from .collect import Results, rows
-from .records import parts
-from .row import Result, Row
+from .results import Result, Results, parts
+from .row import Row
+from .rows import rows
 
 POINTS = 0.1
 """Of top-1, between two measurements: on other processors a few images of 10,000 fall to the other side."""

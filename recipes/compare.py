@@ -3,7 +3,8 @@
 from typing import Any
 
 from zoo.errors import CommandParser, ZooError, quoted, run_command
-from zoo.record import ARM, OPTIONAL, TRAINED, read
+from zoo.files import read_json
+from zoo.result import Arm, Training, check
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -43,7 +44,13 @@ def main(argv: list[str] | None = None) -> None:
         epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
     )
     parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
-    print(table([read(path, TRAINED, OPTIONAL | ARM) for path in parser.parse_args(argv).results]))
+    print(table([_read(path) for path in parser.parse_args(argv).results]))
+
+
+def _read(path: str) -> dict[str, Any]:
+    result = read_json(path)
+    is_arm = isinstance(result, dict) and "arm" in result
+    return check(result, path, {"accuracy": Arm if is_arm else Training})
 
 
 if __name__ == "__main__":

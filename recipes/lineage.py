@@ -21,7 +21,8 @@ from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.plugins import is_plugins
-from zoo.record import COUNT, DICT, NUMBER, SHA256, STARTED_FROM
+from zoo.result import Ancestor as StartedFrom
+from zoo.schema import Count, Number, Sha256, fits
 
 from .config import DEFAULTS, PLACE, list_recipes, load_recipe
 
@@ -98,12 +99,12 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     config = config or read_json(folder / CONFIG)
     if not (file := folder / "result.json").is_file():  # as it left the test set alone
         seconds = _last_seconds(folder / "summary.csv")
-        return Run(config, seconds if NUMBER.test(seconds) else None)
+        return Run(config, seconds if fits(Number, seconds) else None)
     result = read_json(file)
-    if not DICT.test(result) or result.get("weights_sha256") != config["weights_sha256"]:
+    if not isinstance(result, dict) or result.get("weights_sha256") != config["weights_sha256"]:
         return Run(config)
     told = result.get("train_seconds")
-    return Run(config, told if NUMBER.test(told) else None, result)
+    return Run(config, told if fits(Number, told) else None, result)
 
 
 def _last_seconds(log: Path) -> float | None:
@@ -125,12 +126,13 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
         ZooError: what it says of them is malformed.
     """
     if "started_from" in config:
-        if not STARTED_FROM.test(config["started_from"]):
-            raise ZooError(f"started_from is {quoted(config['started_from'])}, expected {STARTED_FROM.expected}")
+        if not fits(list[StartedFrom], config["started_from"]):
+            said = quoted(config["started_from"])
+            raise ZooError(f"started_from is {said}, expected a list of {{{', '.join(Ancestor._fields)}}}")
         return remembered(config["started_from"])
     recipe = config.get("recipe") or {}
     init, parent = recipe.get("init"), config.get("init_sha256")
-    if not init or not isinstance(init, str) or not isinstance(parent, str) or not SHA256.test(parent):
+    if not init or not isinstance(init, str) or not isinstance(parent, str) or not fits(Sha256, parent):
         return ()
     run = known_runs().get(parent)
     return lineage(run) if run else (Ancestor(init, parent, None, None, None),)
@@ -167,7 +169,7 @@ def lineage(run: Run) -> tuple[Ancestor, ...]:
     config, seconds, _ = run
     epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
     own = Ancestor(
-        run.name, config["weights_sha256"], epochs if COUNT.test(epochs) else None, seconds, identity(config)
+        run.name, config["weights_sha256"], epochs if fits(Count, epochs) else None, seconds, identity(config)
     )
     return (own, *started_from(config))
 

@@ -33,7 +33,7 @@ from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
 from zoo.provenance import provenance
-from zoo.record import accuracy_record, seal
+from zoo.result import accuracy_result
 
 from . import augment
 from .compare import said
@@ -293,14 +293,14 @@ def _finish(
         print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
         return {}
     scores = measured(trained, *part, data)
-    result = accuracy_record(
+    result = accuracy_result(
         trained, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
         weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
         test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
         train_seconds=train_seconds, origin=origin,
     )  # fmt: skip
     result |= {"train_precision": amp_name(amp)}
-    result = seal(result | {"recipe_sha256": identity(read_json(out / CONFIG)), **started_from})
+    result |= {"recipe_sha256": identity(read_json(out / CONFIG)), **started_from}
     write_json(out / "result.json", result)
     print(f"{result['split']} {said(result)} -> {out}/result.json")
     return result

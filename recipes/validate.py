@@ -12,7 +12,7 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.metrics import evaluate
 from zoo.plugins import add_plugin_option
-from zoo.record import accuracy_record, check, seal
+from zoo.result import accuracy_result, check
 
 from .compare import said
 from .processes import keep_memory, pick_device
@@ -42,7 +42,7 @@ def validate(
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
-    result = accuracy_record(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
+    result = accuracy_result(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
     if len(images) < len(data.test_images):
         result["partial"] = True  # which the leaderboard does not take
     return check(result, name)  # what a checkpoint says of its training may be anything
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     keep_memory()
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:
-        write_json(a.json, seal(result))
+        write_json(a.json, result)
         print(f"{said(result)}, {result['images']} images -> {a.json}")
     else:
         print(json.dumps(result, indent=2))

@@ -170,6 +170,8 @@ def onnx(**changes: Any) -> dict[str, Any]:
         "optimization": "all",
         "onnx_sha256": "e" * 64,
         "onnx_bytes": 50_000_000,
+        "precision": "fp32",
+        "layout": "flat",
     }
     return _COMMON | own | {"top1": 89.75, "command": "python -m export.bench_ort"} | changes
 

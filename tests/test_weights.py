@@ -13,7 +13,7 @@ from hub_client import loopback
 import export
 import zoo
 from export.images import load_images
-from leaderboard.records import parts
+from leaderboard.results import parts
 from recipes.config import DEFAULTS, list_recipes, load_recipe
 from recipes.processes import keep_memory
 from recipes.studies.health.health import SILENT

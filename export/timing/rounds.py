@@ -52,7 +52,7 @@ def time_all(
         rounds: in each, every subject has a turn at every setting; no more than there are runs.
 
     Returns:
-        Rows as in `zoo.record.LATENCY`, a list for each subject, settings in the order of threads, then batch sizes.
+        Rows as in `zoo.result.Latency`, a list for each subject, settings in the order of threads, then batch sizes.
 
     Raises:
         ZooError: settings out of bounds, or a subject that does not run.

@@ -17,8 +17,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Check the store, then compare what it renders to with the files."""
     board = Board.of(options)
-    results = board.load()
-    board.audit(results)
-    if stale := board.stale(results):
+    if stale := board.stale(board.load()):
         print(f"stale: {', '.join(stale)}; run python -m leaderboard render", file=sys.stderr)
         sys.exit(1)

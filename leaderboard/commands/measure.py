@@ -16,8 +16,7 @@ from zoo.files import check_writable, user_path, write_json
 from zoo.load import BUNDLED
 from zoo.plugins import add_plugin_option
 
-from ..records import form_of
-from ..row import name_of
+from ..results import form_of, name_of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

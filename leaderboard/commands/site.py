@@ -12,8 +12,8 @@ from zoo.files import atomic_write, user_path
 from zoo.plugins import add_plugin_option
 
 from ..board import Board, add_results_option
-from ..collect import rows
 from ..references import published
+from ..rows import rows
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

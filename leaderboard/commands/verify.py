@@ -16,8 +16,9 @@ from zoo.load import find_checkpoint
 from zoo.plugins import add_plugin_option
 
 from ..board import Board, add_results_option
-from ..collect import Results, rows
-from ..row import Row, name_of
+from ..results import Results, name_of
+from ..row import Row
+from ..rows import rows
 from ..verify import compare, measured, row_of, table
 from .measure import add_how
 

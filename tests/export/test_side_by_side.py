@@ -35,7 +35,7 @@ from export.timing.rounds import WARM_UP, row
 from export.timing.subjects import graph_of
 from zoo import ZooError
 from zoo.neurons.base import input_current
-from zoo.record import check
+from zoo.result import check
 
 OPSETS = [helper.make_opsetid("", 20)]
 

@@ -17,12 +17,12 @@ from conftest import accuracy, latency, onnx, run_module
 from markdown_it import MarkdownIt
 
 from leaderboard.__main__ import main
-from leaderboard.collect import file_name, load_results, rows
 from leaderboard.comparison import comparisons, comparisons_page
 from leaderboard.render import chosen, insert_table, markdown_text, render
+from leaderboard.results import file_name, load_results
+from leaderboard.rows import rows
 from leaderboard.scatter import picture, without_drawings
 from zoo.errors import ZooError
-from zoo.record import ARM, OPTIONAL, REQUIRED, TRAINED, check
 
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
 
@@ -53,152 +53,6 @@ def options(board: Path) -> list[str]:
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# --- schema
-
-
-@pytest.mark.parametrize(
-    "result",
-    [
-        accuracy(),
-        onnx(),
-        accuracy(tag="", scaling={"name": "count", "power": 0.5}, seed=None, commit=None, note="warm-up run"),
-        accuracy(spikes_per_image=None, spikes_per_layer=None, spikes_per_step=None, test_reads=None),
-        accuracy(reference={"top1": 94.4, "spikes_per_image": None, "citation": "A. Author, 2022"}),
-        onnx(dataset=None, split=None, images=None, top1=None, latency=[], epochs=None, seed=None, test_reads=None),
-        onnx(precision="int8", layout="flat", profile=[{"operator": "Conv", "nodes": 2, "ms": 0.5, "share": 1.0}]),
-        onnx(latency=[latency(1, 1, 5.0) | {"p90_ms": 5.5, "p99_ms": 7.0, "ms": [5.0], "peak_bytes": None}]),
-    ],
-)
-def test_schema_accepts(result: dict[str, Any]) -> None:
-    check(result, "r.json")
-
-
-@pytest.mark.parametrize("kind", sorted(REQUIRED))
-def test_schema_wants_every_required_key_and_no_optional_one(kind: str) -> None:
-    full = accuracy() if kind == "accuracy" else onnx()
-    assert full.keys() == REQUIRED[kind].keys()
-    assert not full.keys() & OPTIONAL.keys()
-    for key in full.keys() - {"kind"}:
-        with pytest.raises(ZooError, match=rf"r\.json: key '{key}' is missing"):
-            check({k: v for k, v in full.items() if k != key}, "r.json")
-
-
-NAN, INF = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("schema", 2),
-        ("schema", True),
-        ("kind", "acuracy"),
-        ("kind", ["accuracy"]),
-        ("model", ""),
-        ("model", "../../etc"),
-        ("model", "a.b"),
-        ("tag", ".hidden"),
-        ("tag", "a/b"),
-        ("tag", None),
-        ("dataset", None),
-        ("dataset", ".."),
-        ("split", "train"),
-        ("images", 0),
-        ("images", 10000.0),
-        ("top1", 100.1),
-        ("top1", -0.1),
-        ("top1", "90"),
-        ("top1", None),
-        ("top1", True),
-        ("top1", NAN),
-        ("top5", INF),
-        ("spikes_per_image", -1.0),
-        ("spikes_per_image", NAN),
-        ("spikes_per_image", 10**400),
-        ("spikes_per_layer", [1.0]),
-        ("spikes_per_layer", {"lif": None}),
-        ("spikes_per_step", [1.0]),
-        ("spikes_per_step", [1.0, INF]),
-        ("timesteps", 0),
-        ("params", -1),
-        ("train_images", 0),
-        ("train_images", 5e4),
-        ("epochs", 1.5),
-        ("seed", "0"),
-        ("scaling", "count"),
-        ("scaling", {"power": 0.5}),
-        ("precision", "float32"),
-        ("train_seconds", -1),
-        ("comparison", " "),
-        ("data_sha256", "d" * 63),
-        ("weights_sha256", None),
-        ("weights_sha256", "A" * 64),
-        ("weights_sha256", "a" * 64 + "\n"),
-        ("date", "yesterday"),
-        ("date", 20260131),
-        ("versions", None),
-        ("versions", {"torch": {"deep": NAN}}),
-        ("machine", {"system": "Linux"}),
-        ("command", "\ud800"),
-        ("note", 1),
-        ("reference", {"top1": 94.0}),
-        ("reference", {"top1": 940, "spikes_per_image": None, "citation": "x"}),
-        ("reference", {"top1": 94.0, "spikes_per_image": None, "citation": ""}),
-    ],
-)
-def test_schema_rejects_a_bad_value_and_names_file_and_key(key: str, value: Any) -> None:
-    with pytest.raises(ZooError, match=rf"^r\.json: key '{key}.*' is .*, expected ."):
-        check(accuracy(**{key: value}), "r.json")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("latency", None),
-        ("latency", [{"batch": 1}]),
-        ("latency", [latency(0, 1, 5.0)]),
-        ("latency", [latency(1, 1, NAN)]),
-        ("latency", [latency(1, 1, 5.0) | {"p95_ms": 4.0}]),
-        ("latency", [latency(1, 1, 5.0) | {"ms": [NAN]}]),
-        ("latency", [latency(1, 1, 5.0) | {"p42_ms": 5.0}]),
-        ("precision", "fp8"),
-        ("layout", "round"),
-        ("profile", [{"operator": "Conv", "nodes": 0, "ms": 0.5, "share": 1.0}]),
-        ("onnx_bytes", 0),
-        ("split", "validation"),
-        ("seed", "0"),
-        ("test_reads", -1),
-        ("provider", ""),
-        ("onnx_sha256", "e"),
-    ],
-)
-def test_schema_rejects_a_bad_onnx_value(key: str, value: Any) -> None:
-    with pytest.raises(ZooError, match=rf"^r\.json: key '{key}' is "):
-        check(onnx(**{key: value}), "r.json")
-
-
-def test_schema_finds_a_typo_and_refuses_keys_of_the_other_kind() -> None:
-    with pytest.raises(ZooError, match="unknown key 'spike_per_image'; did you mean spikes_per_image"):
-        check(accuracy(spike_per_image=1), "r.json")
-    with pytest.raises(ZooError, match="unknown key 'latency'"):
-        check(accuracy(latency=[]), "r.json")
-    with pytest.raises(ZooError, match="expected one JSON object"):
-        check([], "r.json")
-
-
-def test_schema_of_training_runs_and_ablations() -> None:
-    """Comparisons and ablations count on what a later validation does not know; the leaderboard takes no arms."""
-    check(accuracy(), "r.json", TRAINED)
-    for key in ("spikes_per_image", "train_images", "epochs", "seed", "train_seconds"):
-        with pytest.raises(ZooError, match=f"'{key}' is None, expected .* as in the result of a training run"):
-            check(accuracy(**{key: None}), "r.json", TRAINED)
-    with pytest.raises(ZooError, match="'kind' is 'onnx', expected 'accuracy'"):
-        check(onnx(), "r.json", TRAINED)
-    arm = accuracy(plan="p", arm="a", train_loss=1.0, recipe={})
-    assert check(arm, "r.json", TRAINED, OPTIONAL | ARM) is arm
-    with pytest.raises(ZooError, match="unknown key 'plan'"):
-        check(arm, "r.json")
 
 
 # --- files to rows

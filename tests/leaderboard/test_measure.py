@@ -16,13 +16,13 @@ from conftest import ROOT, accuracy
 
 import zoo
 from leaderboard.__main__ import main
-from leaderboard.collect import load_results, rows
 from leaderboard.measure import measure
-from leaderboard.records import read_record
+from leaderboard.results import load_results
 from leaderboard.row import Graph, Row
+from leaderboard.rows import rows
 from leaderboard.verify import POINTS, Line, compare
 from zoo.errors import ZooError
-from zoo.record import seal
+from zoo.result import read
 
 NAME = "svgg9_w16.mine"
 BOARD = ["--results", "results", "--out", "board", "--readme", "none"]
@@ -74,12 +74,12 @@ def test_a_training_becomes_a_row(walked: Path) -> None:
 
 
 def test_verify_finds_a_number_that_nobody_measured(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sealed anew, an edited record passes `add`: only measuring again shows it."""
+    """An edited record passes `add`: only measuring again shows it."""
     (file,) = walked.glob("measured/digits/*.json")
-    record = read_record(file)
+    record = read(file)
     record["parts"][0]["top1"] += 100 * 4 / 360
     forged = walked / "forged.json"
-    forged.write_text(json.dumps(seal(record)))
+    forged.write_text(json.dumps(record))
     main(["add", str(forged), "--results", "other", *BOARD[2:]])
     with pytest.raises(SystemExit) as stop:
         main(["verify", NAME, "--checkpoint", "run", "--results", "other", "--runs", "1"])
@@ -94,7 +94,7 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", ["measure"])
     main(["measure", "run", "--precision", "--limit", "20", "--out", "part"])
     (file,) = walked.glob("part/digits/*.json")
-    record = read_record(file)
+    record = read(file)
     assert (record["partial"], record["images"], len(record["parts"])) == (True, 20, 1)
     with pytest.raises(ZooError, match="20 images are a part of the test set"):
         main(["add", str(file), *BOARD])
@@ -107,7 +107,7 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
         main(["measure", "graph.onnx"])
     main(["measure", "graph.onnx", "--dataset", "digits", "--runs", "1", "--out", "graph"])
     (file,) = walked.glob("graph/digits/*.json")
-    (part,) = read_record(file)["parts"]
+    (part,) = read(file)["parts"]
     assert (part["kind"], part["images"], len(part["latency"])) == ("onnx", 360, 1)
     assert file.name.endswith("_fp32.json")  # beside the record of its run, not in its place
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import accuracy
 
-from leaderboard.collect import rows
 from leaderboard.references import REPRODUCTIONS, published
 from leaderboard.render import render
+from leaderboard.rows import rows
 from zoo.errors import ZooError
 from zoo.models.catalogue import all_references
 

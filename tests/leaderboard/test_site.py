@@ -17,10 +17,11 @@ import pytest
 from conftest import ROOT
 
 from leaderboard.__main__ import main
-from leaderboard.collect import load_results, rows
 from leaderboard.commands.serve import server
 from leaderboard.references import published
+from leaderboard.results import load_results
 from leaderboard.row import Graph, Row
+from leaderboard.rows import rows
 from leaderboard.site.network import network
 from leaderboard.site.page import _chain, _graphs, page
 from leaderboard.site.scaling import _differences, studies

@@ -9,7 +9,7 @@ from recipes.config import DEFAULTS, load_recipe
 from zoo.checkpoint import read_config
 from zoo.files import sha256_of
 from zoo.load import BUNDLED
-from zoo.record import read
+from zoo.result import read
 
 STAGES = sorted((ROOT / "recipes" / "stages").iterdir())
 

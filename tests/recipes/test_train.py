@@ -49,7 +49,7 @@ from zoo.files import sha256_of
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
-from zoo.record import COSTS, REQUIRED, check, content_sha256
+from zoo.result import Costs, check
 
 SHORT = {
     "model": "sresnet19_w16_gs",
@@ -109,11 +109,8 @@ def test_a_run_leaves_a_result_in_the_schema(run):
     out, result = run
     assert json.loads((out / "result.json").read_text()) == result
     check(result, "result.json")
-    assert [key for key in result if key in REQUIRED["accuracy"]] == list(REQUIRED["accuracy"])
     assert (result["plugins"], result["started_from"]) == (None, [])
-    assert result["content_sha256"] == content_sha256(result)
-    assert content_sha256(result | {"top1": result["top1"] + 0.01}) != result["content_sha256"]
-    assert result.keys() >= COSTS.keys()
+    assert result.keys() >= Costs.model_fields.keys()
     assert result["images"] == 360
     assert result["split"] == "test"
     assert result["weights_sha256"] == sha256_of(out / "model.safetensors")
@@ -225,8 +222,7 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     again = json.loads((tmp_path / "v.json").read_text())
     check(again, "v.json")
     assert "partial" not in again
-    assert [key for key in again if key in REQUIRED["accuracy"]] == list(REQUIRED["accuracy"])
-    assert again.keys() >= COSTS.keys()
+    assert again.keys() >= Costs.model_fields.keys()
     for key in (
         "top1",
         "top5",

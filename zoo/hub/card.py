@@ -11,8 +11,9 @@ import timm
 from ..data import dataset_name
 from ..errors import shown
 from ..files import dump_yaml
-from ..record import STARTED_FROM, when
+from ..result import Ancestor, when
 from ..scaling.spec import resolve_scaling
+from ..schema import fits
 from .release import Release
 
 # Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
@@ -185,7 +186,7 @@ def _training(release: Release) -> str:
 def _started_from(release: Release) -> str | None:
     """The trainings behind this one, nearest first; where the recipe alone tells, the nearest as it calls it."""
     chain = release.config.get("started_from")
-    if not chain or not STARTED_FROM.test(chain):
+    if not chain or not fits(list[Ancestor], chain):
         init = release.recipe.get("init")
         return None if init is None else str(init)
     steps = []

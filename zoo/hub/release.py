@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..errors import ZooError
 from ..files import dump_yaml, read_bytes
-from ..record import read
+from ..result import KINDS, read
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
 _LIMIT = 2**30  # of a file
@@ -79,7 +79,7 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
 
 
 def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
-    result = read(path)
+    result = read(path, {kind: KINDS[kind] for kind in ("accuracy", "onnx")})
     if result.get("partial"):
         raise ZooError(f"{path} is of {result['images']} images, a part of the test set: measure without --limit")
     if (of := result["weights_sha256"]) != weights_sha256:

@@ -22,7 +22,6 @@ from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import atomic_write, check_writable, dump_yaml, read_json, user_path, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
-from zoo.record import SEAL
 
 from ...processes import same_modules
 from .page import render
@@ -107,7 +106,6 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
         *_, last = csv.DictReader(log)
     result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
     result |= {"command": command(), "train_loss": float(last["train_loss"]), "recipe": run.recipe.settings}
-    del result[SEAL]  # which was of the result alone
     write_json(plan.folder / f"{run.name}.json", result)
     return result
 

@@ -9,7 +9,7 @@ from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml, user_path
 from zoo.load import check_name
 from zoo.plugins import changes_since, load_plugin
-from zoo.record import ARM, TRAINED, read
+from zoo.result import Arm, read
 from zoo.scaling.spec import resolve_scaling
 
 from ...config import DEFAULTS, Recipe, check_keys
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
         if not file.exists():
             return None
         try:
-            result = read(file, {"accuracy": TRAINED["accuracy"] | ARM})
+            result = read(file, {"accuracy": Arm})
         except ZooError as error:
             raise ZooError(f"{error}; this is no result of an ablation: move it away") from error
         for key, value in (("arm", run.arm), ("seed", run.seed)):

@@ -1,23 +1,18 @@
-"""From result files to rows: read, check the layout, merge what is one run, average what is one recipe."""
+"""From results to rows: merge what is one run, average what is one recipe."""
 
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from statistics import fmean, median, stdev
 from typing import Any
 
 from recipes.lineage import identity, is_own, known_runs, remembered, started_from, written
 from zoo.errors import ZooError, shown
-from zoo.files import sha256_of
-from zoo.record import COSTS, SEALED_SINCE, when
+from zoo.result import Costs, when
 
-from .reads import Reads
-from .records import counted_otherwise, parts, read_record
-from .row import Graph, Result, Row, name_of
-
-Results = Mapping[str, Result]  # from the path below the results folder to the content
+from .results import Result, Results, flips, parts
+from .row import Graph, Row
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
 _TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds")
@@ -29,44 +24,16 @@ _NETWORK = ("timesteps", "params")
 _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 
-def folder_of(result: Result) -> str:
-    """Where a result belongs below the results folder: `<dataset>/<model>.<tag>`; without a dataset, `none/...`."""
-    return f"{result['dataset'] or 'none'}/{name_of(result)}"
-
-
-def load_results(folder: Path) -> dict[str, Result]:
-    """Read and check every `*.json` below a folder, by path below it; a folder that does not exist holds no results.
-
-    Raises:
-        ZooError: a file is malformed, breaks the schema, or lies in a folder that does not agree with its content.
-    """
-    results = {}
-    for path in sorted(folder.rglob("*.json")):
-        relative = path.relative_to(folder)
-        result = read_record(path)
-        if relative.parent.as_posix() != folder_of(result):
-            raise ZooError(f"{path}: lies in {relative.parent.as_posix()!r}, its content says {folder_of(result)!r}")
-        results[relative.as_posix()] = result
-    return results
-
-
-def file_name(result: Result, raw: bytes) -> str:
-    """What the file of a result is called: kind, seed and weights for people; the start of the hash of its bytes, as
-    one run can be measured often, and so that a file that was changed shows."""
-    seed = next(iter(parts("", result).values()))["seed"]
-    words = [result["kind"], *([] if seed is None else [f"seed{seed}"]), result["weights_sha256"][:8]]
-    return "_".join([*words, sha256_of(raw)[:8]]) + ".json"
-
-
 def rows(results: Results) -> list[Row]:
-    """One row for each dataset, model and tag that was measured on a test split: by dataset, then best top-1 first.
+    """Makes a row for each dataset, model and tag that was measured on a test split: by dataset, then best top-1 first.
 
     Measurements of the same weights are one run: the one over most images counts, of these the newest. Measurements
     that disagree, a seed that was trained twice, a part of a test set of which others have more and an ONNX measurement
     without a row are reported on stderr.
 
     Raises:
-        ZooError: files that would share a row differ in one of `_NETWORK`, or runs in one of `_ALIKE`.
+        ZooError: files that would share a row differ in one of `_NETWORK`, or runs in one of `_ALIKE`; or results
+            of one data set are of different images.
     """
     groups: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     graphs: dict[str, Result] = {}
@@ -77,7 +44,11 @@ def rows(results: Results) -> list[Row]:
         elif result["split"] == "test":
             groups[result["dataset"], result["model"], result["tag"]][origin] = result
             most[result["dataset"]] = max(most[result["dataset"]], result["images"])
-    reads = Reads(result for group in groups.values() for result in group.values())
+    everything = {origin: result for group in groups.values() for origin, result in group.items()}
+    for dataset in most:
+        same_name = {origin: result for origin, result in everything.items() if result["dataset"] == dataset}
+        _check_alike(same_name, ("data_sha256",), f"results of {dataset}")
+    reads = _test_reads([*everything.values(), *(run.result for run in known_runs().values() if run.result)])
     table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
     for origin in sorted(graphs.keys() - shown):
@@ -87,6 +58,35 @@ def rows(results: Results) -> list[Row]:
             _warn(f"{row.path} is left out: {row.images} test images, where others have {most[row.dataset]}")
     kept = [row for row in table if row.images == most[row.dataset]]
     return sorted(kept, key=lambda row: (row.dataset, -row.top1, row.name))
+
+
+Reads = dict[tuple[str, str], tuple[str, int]]
+
+
+def _test_reads(results: Iterable[Result]) -> Reads:
+    """Returns the comparison of some weights and how often it read a test set, by data set and weights.
+
+    A comparison read it as often as its results state, or as many as there are where these are more. Of weights that
+    were measured under two names, the comparison with more reads counts.
+
+    Args:
+        results: those on the board, and those of the runs that come with the code: earlier stages of a training may
+            have no place on it.
+    """
+    weights: dict[tuple[str, str], set[str]] = defaultdict(set)
+    stated: dict[tuple[str, str], int] = defaultdict(int)
+    for result in results:
+        if result["split"] == "test":
+            key = result["dataset"], result["comparison"]
+            weights[key].add(result["weights_sha256"])
+            stated[key] = max(stated[key], result["test_reads"] or 0)
+    found: Reads = {}
+    for (dataset, comparison), measured in sorted(weights.items()):
+        reads = max(stated[dataset, comparison], len(measured))
+        for sha256 in measured:
+            if reads > found.get((dataset, sha256), ("", 0))[1]:
+                found[dataset, sha256] = comparison, reads
+    return found
 
 
 def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
@@ -112,6 +112,8 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
     plugins = {(plugin["file"], plugin["sha256"]) for _, result in evidence for plugin in result.get("plugins") or ()}
     chains = [(run, *(ancestor._asdict() for ancestor in run["started_from"])) for run in runs.values()]
     epochs, seconds = ([_total(chain, key) for chain in chains] for key in ("epochs", "train_seconds"))
+    stages = {(first["dataset"], part["weights_sha256"]) for chain in chains for part in chain}
+    read_by = {reads[stage] for stage in stages if stage in reads}
     return Row(
         dataset=first["dataset"],
         model=first["model"],
@@ -125,7 +127,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         params=first["params"],
         scaling=_reduce(max, runs, "scaling"),
         comparison=first["comparison"],
-        test_reads=reads.count(first["dataset"], {part["weights_sha256"] for chain in chains for part in chain}),
+        test_reads=sum(count for _, count in read_by),
         recipe_sha256=first["recipe_sha256"],
         recipe=first["recipe"],
         started_from=first["started_from"],
@@ -170,7 +172,7 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
         runs[kept]["first_measured"] = min(when(group[origin]) for origin in origins)
         # What an operation count of the same images left out, an older one may have.
         same_images = [origin for origin in origins if group[origin]["images"] == group[kept]["images"]]
-        for keys, known in ((_TRAINING + _RECIPE, origins), (tuple(COSTS), same_images)):
+        for keys, known in ((_TRAINING + _RECIPE, origins), (tuple(Costs.model_fields), same_images)):
             for key in keys:
                 values = (group[origin].get(key) for origin in reversed(known))
                 runs[kept][key] = next((value for value in values if value is not None), None)
@@ -202,14 +204,12 @@ def _add_recipe(run: Result) -> None:
 
 
 def _is_ours(runs: Results) -> bool:
-    """Whether a recipe of this repository trained all of these.
+    """Says whether a recipe of this repository trained all of these.
 
-    A training's result that is older than the hash of its recipe was made by a command of this repository.
+    The result of a training that does not tell its recipe is of a command of this repository, before it did.
     """
     return all(
-        run["train_seconds"] is not None and run["first_measured"] < SEALED_SINCE
-        if run["recipe_sha256"] is None
-        else is_own(run["recipe_sha256"])
+        is_own(run["recipe_sha256"]) if run["recipe_sha256"] else run["train_seconds"] is not None
         for run in runs.values()
     )
 
@@ -230,12 +230,12 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         run = by_weights[graph["weights_sha256"]]
         whole = graph["dataset"] == run["dataset"] and graph["images"] == run["images"]
         seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
-        precision, layout = graph.get("precision") or "fp32", graph.get("layout") or "flat"  # as before these keys
+        precision, layout = graph["precision"], graph["layout"]
         rank = whole, bool(times), when(graph), origin
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], cpu=_cpu(graph), spikes_differ=counted_otherwise(run, graph), file=origin,
+                provider=graph["provider"], cpu=_cpu(graph), spikes_differ=flips(run, graph), file=origin,
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}
@@ -248,13 +248,13 @@ def _cpu(graph: Result) -> str | None:
     return name and re.sub(r"\(R\)|\(TM\)| Processor", "", name)
 
 
-def _check_alike(runs: Results, keys: Iterable[str]) -> None:
+def _check_alike(runs: Results, keys: Iterable[str], whose: str = "runs of one model and tag") -> None:
     for key in keys:
         # What is not known may be anything; but an unknown recipe is another one than a known.
         seen = {run[key]: origin for origin, run in runs.items() if run[key] is not None or key == "recipe_sha256"}
         if len(seen) > 1:
             values = ", ".join(f"{value!r} in {origin}" for value, origin in seen.items())
-            raise ZooError(f"runs of one model and tag must agree in {key}: {values}")
+            raise ZooError(f"{whose} must agree in {key}: {values}")
 
 
 def _reduce(function: Any, runs: Results, key: str) -> Any:
