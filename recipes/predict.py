@@ -12,8 +12,7 @@ from zoo.data import normalisation, normalise
 from zoo.data.folder import PREFIX
 from zoo.data.images import Preparation
 from zoo.errors import CommandParser, ZooError, run_command, shown
-from zoo.metrics.evaluation import check_classes, evaluation_mode
-from zoo.metrics.float32 import without_tf32
+from zoo.metrics.evaluation import check_classes, evaluation_mode, without_tf32
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 

@@ -19,7 +19,7 @@ _LONGEST_VALIDATION = datetime.timedelta(hours=2)
 def pick_device(name: str) -> torch.device:
     """The device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
 
-    In a process that is given a GPU, float32 convolutions are that: TensorFloat-32 is off (`zoo.metrics.float32`).
+    In a process that is given a GPU, float32 convolutions are that: TensorFloat-32 is off (`zoo.metrics.evaluation`).
 
     Raises:
         ZooError: cuda, and there is none, or none for this process.

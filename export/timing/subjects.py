@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.errors import ZooError, one_line
-from zoo.metrics.float32 import without_tf32
+from zoo.metrics.evaluation import without_tf32
 
 from ..session import CPU, bind, create_session, device_of
 from .inputs import Input

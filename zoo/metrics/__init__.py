@@ -1,11 +1,9 @@
 """What a network reaches and costs, counted while it runs over a test set, once, in memory that no test set fills.
 
-    evaluation  accuracy and all of the below, in one pass
+    evaluation  accuracy and all of the below, in one pass; bytes of the network, share of its weights that is 0
     spikes      spikes by layer and time step, firing rates, activation sparsity, membrane updates
     operations  synaptic operations, under the names and definitions of NeuroBench; products inside attention
-    size        bytes of the network, share of its weights that is 0
     energy      what the operations cost under a stated model
-    float32     convolutions on a GPU without TensorFloat-32
 
 NeuroBench is Yik et al. 2025 (Nature Communications 16, 1545; arXiv 2304.04640), its code version 2.3. Its numbers and
 ours are the same (tests/zoo/metrics) but for four things that it does:
@@ -23,9 +21,8 @@ with direct encoding), sums of spikes, membrane currents and pooled rates are no
 """
 
 from .energy import energy
-from .evaluation import evaluate
+from .evaluation import connection_sparsity, evaluate, footprint
 from .operations import OperationCounter
-from .size import connection_sparsity, footprint
 from .spikes import SpikeCounter
 
 __all__ = ["OperationCounter", "SpikeCounter", "connection_sparsity", "energy", "evaluate", "footprint"]

@@ -12,7 +12,7 @@ MAC_PJ = 0.9 + 3.7
 MEMBRANE_PJ = MAC_PJ
 """A membrane update is a decay and an addition."""
 ACCESS_PJ = 10 / 2
-"""Of one 32-bit word."""
+"""The access to one 32-bit word."""
 
 
 def energy(counts: Mapping[str, Any], *, membranes: bool = False, memory: bool = False) -> dict[str, float] | None:

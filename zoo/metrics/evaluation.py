@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,7 @@ from ..data import normalisation, normalise
 from ..errors import ZooError
 from ..network import unwrapped
 from .energy import energy
-from .float32 import without_tf32
-from .operations import OperationCounter
-from .size import connection_sparsity, footprint
+from .operations import LAYERS, OperationCounter
 from .spikes import SpikeCounter
 
 
@@ -48,13 +46,13 @@ def evaluate(
     Returns:
         images (N), top1 and top5 in percent (of equal logits, as a head that counts votes gives, the first class is
         the higher one, as in argmax), loss (cross-entropy of the mean logits); the counts of
-        `SpikeCounter.summary` and `OperationCounter.summary`; footprint_bytes and connection_sparsity (see
-        `zoo.metrics.size`); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
+        `SpikeCounter.summary` and `OperationCounter.summary`; footprint_bytes and connection_sparsity (the functions
+        below); energy_uj, the total of `zoo.metrics.energy`. What is unknown is None.
 
     Raises:
         ZooError: there are no images, or not a label for each, or one beyond the classes; they have other channels than
             the network's; the network has no classes, no spiking neurons, no mean and std of its own, or its logits are
-            not one row an image; a batch size below 1.
+            not finite or not one row an image; a batch size below 1.
     """
     images, labels = (
         torch.as_tensor(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in (images, labels)
@@ -97,6 +95,8 @@ def evaluate(
             logits = model(batch).float()
             if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:
                 raise ZooError(f"the network gives {list(logits.shape)} for {len(batch)} images, not [B, classes]")
+            if not logits.isfinite().all():
+                raise ZooError("the network gives logits that are not finite: its weights or the images are too large")
             if last >= logits.shape[1]:
                 raise ZooError(f"a label is {last}, and the network has {logits.shape[1]} classes, from 0 on")
             best = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
@@ -141,3 +141,60 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions and matrix products compute in float32 inside the block.
+
+    By default PyTorch lets cuDNN round what float32 convolutions multiply to TensorFloat-32, ten bits of mantissa, and
+    `torch.set_float32_matmul_precision` does that to matrix products, of a CPU, too; at a threshold, rounding makes and
+    loses spikes.
+    """
+    # PyTorch's older switches know fewer states and cannot be read in others, but rule where they were used last.
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    switches = [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul]
+    before = [switch.fp32_precision for switch in switches]
+    convolutions = _unless_mixed(lambda: cudnn.allow_tf32)
+    products = _unless_mixed(torch.get_float32_matmul_precision)
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    for switch in switches:
+        if switch.fp32_precision not in ("ieee", "none"):
+            switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+def _unless_mixed(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RuntimeError:  # somebody used the newer switches
+        return None
+
+
+def footprint(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, as they are in memory, but for what only training keeps.
+
+    NeuroBench counts that too: factors of gradient scaling, which are in no checkpoint.
+    """
+    kept = {id(value): value for value in model.state_dict(keep_vars=True).values()}  # what is shared counts once
+    return sum(value.numel() * value.element_size() for value in kept.values() if isinstance(value, Tensor))
+
+
+def connection_sparsity(model: nn.Module) -> float | None:
+    """The share, 0 to 1, of the weights of convolutions and linear layers that is 0; None without such layers.
+
+    NeuroBench rounds it to four digits.
+    """
+    weights: list[Any] = [module.weight for module in model.modules() if isinstance(module, LAYERS)]
+    total = sum(weight.numel() for weight in weights)
+    return sum(int((weight == 0).sum()) for weight in weights) / total if total else None

@@ -19,15 +19,16 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..layers import Hadamard, MatMul
-from .hooks import Counter, once
-from .size import LAYERS
+from .spikes import Counter, once
 
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""The layers with synapses."""
 # Layers with weights that nothing here counts.
 _OTHERS = (nn.RNNBase, nn.RNNCellBase, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
 
 
 class Operations(NamedTuple):
-    """Those of one layer or product, over all images."""
+    """The operations of one layer or product, over all images."""
 
     effective: int
     dense: int

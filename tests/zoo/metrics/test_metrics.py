@@ -11,13 +11,12 @@ import pytest
 import torch
 from conftest import accuracy, awake, tiny
 from torch import nn
-from zoo.neurons.trial import try_neuron
 
 import zoo
 from zoo import ZooError
 from zoo.layers import Hadamard, MatMul
 from zoo.metrics import OperationCounter, SpikeCounter, connection_sparsity, energy, evaluate, footprint
-from zoo.neurons import LIF, create_neuron
+from zoo.neurons import create_neuron
 from zoo.neurons.base import repeat_steps
 from zoo.result import Costs, accuracy_result, check
 
@@ -296,7 +295,6 @@ def test_float32_is_not_rounded(how):
 def test_generators_of_gpus_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail(f"seeded with {seed}"))
     evaluate(tiny(encoding="rate"), *ONE_IMAGE)
-    try_neuron("lif", LIF)
 
 
 def test_of_equal_logits_the_first_class_is_the_higher():
@@ -369,6 +367,14 @@ def test_labels_that_do_not_fit_are_named():
             evaluate(model, images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3, batch_size=batch_size)
     with pytest.raises(ZooError, match=r"no classes \(num_classes 0\)"):
         evaluate(tiny(num_classes=0), images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
+
+
+def test_logits_that_are_not_finite_are_no_measurement():
+    model = tiny()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 1e38)
+    with pytest.raises(ZooError, match="logits that are not finite"):
+        evaluate(model, torch.randn(2, 3, 16, 16), torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize("timesteps", [2, 3])
