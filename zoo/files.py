@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read within bounds, JSON and YAML as plain values, every mistake one sentence."""
+"""Files: written whole or not at all, read within bounds, JSON and YAML as plain values, every mistake one line."""
 
 import contextlib
 import hashlib
@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from .errors import ZooError, one_line, quoted
 
-# Beyond what any file of that kind needs, and little enough to read.
-TEXT_LIMIT, _YAML_LIMIT = 16 * 2**20, 256 * 2**10
+TEXT_LIMIT = 16 * 2**20
+"""Bytes of a text file: beyond what any file of ours needs, and little enough to read."""
 _DEEPEST = 64
 _LARGEST = 2**63
 
@@ -215,62 +216,37 @@ def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text, which may come from anybody.
 
     Args:
         origin: where it is from, for the error.
 
     Raises:
-        ZooError: it is no JSON; a key stands twice in one object; it holds NaN or another number, text or depth that
-            no file of ours has.
+        ZooError: it is no JSON; it holds NaN or another number, text or depth that no file of ours has.
     """
     try:
-        return _plain(json.loads(text, object_pairs_hook=_once))
+        return _bounded(json.loads(text))
     except RecursionError:
         raise ZooError(f"cannot read {origin} as JSON: it is nested too deeply") from None
     except ValueError as error:
         raise ZooError(f"cannot read {origin} as JSON: {one_line(error)}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {quoted(twice)} stands twice")
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """`value` itself, if it is JSON, no deeper than `_DEEPEST`, of numbers that fit 64 bits and of whole characters.
-
-    Raises:
-        ValueError: it is not.
-    """
-    level: list[Any] = [value]
-    for _ in range(_DEEPEST):
-        deeper: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                deeper += [*item, *item.values()]
-                if any(not isinstance(key, str) for key in item):
-                    key = next(key for key in item if not isinstance(key, str))
-                    raise ValueError(f"the key {quoted(key)} is no text: put it in quotes")
-            elif isinstance(item, list):
-                deeper += item
-            elif isinstance(item, str):
-                if re.search("[\ud800-\udfff\0]", item):
-                    raise ValueError(f"{quoted(item)} holds what is no character")
-            elif item is not None and not isinstance(item, int | float):
-                raise ValueError(f"{quoted(item)} is no text, number, list or mapping")
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f"{item} is no number that is finite")
-            elif isinstance(item, int) and not -_LARGEST <= item < _LARGEST:
-                raise ValueError(f"the integer {quoted(item, 30)} does not fit 64 bits")
-        if not deeper:
-            return value
-        level = deeper
-    raise ValueError("it is nested too deeply")
+def _bounded(value: Any, depth: int = 0) -> Any:
+    """`value` itself; ValueError if it is deeper than `_DEEPEST`, or holds numbers that are not finite or do not fit 64
+    bits, NUL, or halves of characters."""
+    if depth > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict | list):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            _bounded(item, depth + 1)
+    elif isinstance(value, str) and re.search("[\ud800-\udfff\0]", value):
+        raise ValueError(f"{quoted(value)} holds what is no character")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number that is finite")
+    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        raise ValueError(f"the integer {quoted(value, 30)} does not fit 64 bits")
+    return value
 
 
 def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
@@ -281,75 +257,43 @@ def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which some things do not pass: a key that stands twice, and a value that is written once
-    and taken many times. It reads numbers as decimals: not 1:30 as 90, nor 010 as 8; and no dates."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as PyYAML has it)
-        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            what = f"*{event.anchor}: write the value out, aliases are not read"
-            raise yaml.composer.ComposerError(None, None, what, event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-_FLOAT = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9]+[eE][-+]?[0-9]+$"  # as JSON has them, too
-_NO_NUMBER = r"[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which writes every value out: aliases are not read again."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-for _kind in (_Loader, _Dumper):  # what one reads as a number, the other writes in quotes where it is text
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"{_FLOAT}|{_NO_NUMBER}"), list("-+0123456789."))
+def _yaml() -> YAML:
+    """YAML 1.2, in which `5e-4` is a number and `off` a word; written in blocks, keys in their order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 1000
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.ignore_aliases = lambda data: True
+    return yaml
 
 
 def dump_yaml(value: Any) -> str:
-    """JSON values as YAML, keys in their order, letters of any language as they are."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    """JSON values as YAML, letters of any language as they are."""
+    _yaml().dump(value, text := io.StringIO())
+    return text.getvalue()
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The value of a YAML text.
+    """The value of a YAML text of the user's.
 
     Args:
         origin: where it is from, for the error.
 
     Raises:
-        ZooError: it is no YAML of plain values, a key stands twice in one mapping, a value is an alias; it holds a
-            number, text or depth that no file of ours has.
+        ZooError: it is no YAML of plain values, or a key stands twice.
     """
     try:
-        return _plain(yaml.load(text, _Loader))
-    except RecursionError:
-        raise ZooError(f"cannot read {origin} as YAML: it is nested too deeply") from None
-    # PyYAML leaves what its constructors make of a bad date or number as it comes.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        return _yaml().load(text)
+    except MarkedYAMLError as error:
+        place = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ZooError(f"cannot read {origin} as YAML: {error.problem}{place}") from error
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
         raise ZooError(f"cannot read {origin} as YAML: {one_line(error)}") from error
 
 
-def read_yaml(path: Path) -> Any:
-    """The value of a YAML file.
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The value of a YAML file of the user's.
 
     Raises:
         ZooError: see `read_text` and `parse_yaml`.
     """
-    return parse_yaml(read_text(path, _YAML_LIMIT), str(path))
+    return parse_yaml(read_text(path), str(path))

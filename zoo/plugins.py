@@ -10,23 +10,35 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from .errors import ZooError
-from .files import sha256_of, user_path
+from .files import TEXT_LIMIT, read_bytes, sha256_of, user_path
+from .schema import Model, Sha256, Text, fits
 
 _LOADED: dict[Path, dict[str, str]] = {}
 # What a recipe says for "as the architecture has it" and for "none of them".
 _RESERVED = ("model", "none")
-# Of the project, which a checkout has in the working directory.
-_PACKAGES = ("zoo", "recipes", "export", "leaderboard")
+
+
+class Plugin(Model):
+    """What a record or a checkpoint says of a plugin."""
+
+    file: Annotated[Text, Field(pattern=r"^[^/\\]{1,255}$")]
+    """Its name, without a folder."""
+    sha256: Sha256
+
+
+Plugins = Annotated[list[Plugin], Field(min_length=1, max_length=100)] | None
+"""The plugins behind a record or a checkpoint; None without any."""
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that registers networks, neurons, surrogates, rules or data sets of its own; once a process.
+    """Runs a Python file that registers networks, neurons, surrogates, rules or data sets of its own; once a process.
 
     Raises:
         ZooError: no such file, or it fails; the message holds its error.
@@ -34,49 +46,26 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     file = user_path(path).resolve()
     if file in _LOADED:
         return
-    try:
-        source = file.read_bytes() if file.is_file() else None
-    except OSError as error:
-        raise ZooError(f"cannot read the plugin {path}: {error.strerror}") from error
-    if source is None:
+    if not file.is_file():
         what = "a Python file that registers networks, neurons, rules ... of yours"
         raise ZooError(f"no such plugin: {path} ({what}); --plugin FILE says where it is")
+    source = read_bytes(file, TEXT_LIMIT)
     # Named after its place, too: two plugins may share a file name.
     name = f"zoo_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{sha256_of(str(file).encode())[:8]}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(file)
-    before = set(sys.modules)
     try:  # from the very bytes whose sha256 is recorded, and without a __pycache__ in the user's folder
         exec(compile(source, str(file), "exec"), vars(module))
-        if beside := _beside(file, sys.modules.keys() - before):
-            place = Path(sys.modules[beside[0]].__file__ or "").resolve()
-            whole = "a plugin is one file, or results would not tell what made them"
-            raise ZooError(f"plugin {file.name} imports {place.name} of {place.parent}: {whole}; put both into one")
     except (Exception, SystemExit) as error:
-        for other in [name, *_beside(file, sys.modules.keys() - before)]:
-            sys.modules.pop(other, None)  # or a second try would find it imported already
+        del sys.modules[name]
         if isinstance(error, ZooError):
             raise
         raise ZooError(f"plugin {path} fails{at_line(error, str(file))}: {error!r}") from error
     _LOADED[file] = {"file": file.name, "sha256": sha256_of(source)}
 
 
-def _beside(file: Path, imported: Iterable[str]) -> list[str]:
-    """Modules that a plugin imported from beside it or the working directory, which no record would name, and which are
-    found from some working directories alone."""
-    folders, found = {file.parent, Path.cwd()}, []
-    for name in imported:
-        source = getattr(sys.modules[name], "__file__", None)
-        if "." in name or name in _PACKAGES or not source or sys.modules[name].__file__ == str(file):
-            continue
-        place = Path(source).resolve()
-        if (place.parent.parent if place.name == "__init__.py" else place.parent) in folders:
-            found.append(name)
-    return found
-
-
 def at_line(error: BaseException, file: str | None) -> str:
-    """Where in a file of somebody's own an error comes from, " in line N"; "" if it comes from elsewhere."""
+    """Says where in a user's file an error comes from, " in line N"; "" if it comes from elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return f" in line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
@@ -89,7 +78,7 @@ def loaded_plugins() -> list[dict[str, str]] | None:
 
 
 def plugin_files() -> list[str]:
-    """Where the plugins of this process are, for another process that is to have them, too."""
+    """The paths of this process's plugins, for another process that is to have them, too."""
     return list(map(str, _LOADED))
 
 
@@ -99,31 +88,19 @@ class _LoadPlugin(argparse.Action):
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command the option --plugin FILE, repeatable; a plugin runs as soon as it is read."""
+    """Gives a command the option --plugin FILE, repeatable; a plugin runs as soon as it is read."""
     text = "run this Python file first: it registers networks, neurons, rules ... of yours (repeatable)"
     parser.add_argument("--plugin", metavar="FILE", action=_LoadPlugin, default=argparse.SUPPRESS, help=text)
 
 
 def is_plugins(value: Any) -> bool:
     """Whether a value from a file is what `loaded_plugins` gives."""
-    return value is None or (
-        isinstance(value, list)
-        and 0 < len(value) <= 100
-        and all(
-            isinstance(plugin, dict)
-            and plugin.keys() == {"file", "sha256"}
-            and all(isinstance(text, str) for text in plugin.values())
-            and re.fullmatch(r"[^/\\]{1,255}", plugin["file"])
-            and plugin["file"].isprintable()
-            and re.fullmatch(r"[0-9a-f]{64}", plugin["sha256"])
-            for plugin in value
-        )
-    )
+    return fits(Plugins, value)
 
 
-def absent(recorded: list[dict[str, str]] | None) -> str:
-    """What to say of recorded plugins that are not loaded here, their files and the option; "" if all are."""
-    here = {plugin["file"] for plugin in _LOADED.values()} | {plugin["sha256"] for plugin in _LOADED.values()}
+def missing_plugins(recorded: list[dict[str, str]] | None) -> str:
+    """Says which recorded plugins are not loaded here, and the option that loads them; "" if all are."""
+    here = {text for plugin in _LOADED.values() for text in plugin.values()}
     missing = [plugin["file"] for plugin in recorded or [] if here.isdisjoint(plugin.values())]
     if not missing:
         return ""
@@ -132,7 +109,7 @@ def absent(recorded: list[dict[str, str]] | None) -> str:
 
 
 def warn_of_changes(recorded: list[dict[str, str]] | None, origin: str) -> None:
-    """Warn, in one line each, of loaded plugins that are not what `origin` was made with."""
+    """Warns, in one line each, of loaded plugins that are not what `origin` was made with."""
     for file, was, now in changes_since(recorded):
         changed = f"the plugin {file} has changed since {origin} was made with it"
         warnings.warn(f"{changed} (sha256 {was}, now {now})", stacklevel=2)
@@ -147,7 +124,7 @@ def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str,
 
 
 def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
-    """Raise ZooError unless a part of somebody's own may be registered under `name`.
+    """Raises ZooError unless a user's part may be registered under `name`.
 
     The same function or class of the same module or file may be registered again, as when a file is imported and a
     plugin, too, or a notebook's cell runs twice.
@@ -167,13 +144,13 @@ def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
 
 def same_part(before: Any, now: Any) -> bool:
     """Whether both are one function or class of a module or a file, which may have run twice."""
-    named = all(isinstance(part, FunctionType | type) for part in (before, now)) and type(before) is type(now)
+    named = all(isinstance(part, FunctionType | type) for part in (before, now))
     if not named or before.__qualname__ != now.__qualname__:
         return False
-    return bool(before.__module__ == now.__module__ or (file_of(before) and file_of(before) == file_of(now)))
+    return before.__module__ == now.__module__ or None is not file_of(before) == file_of(now)
 
 
 def file_of(part: Any) -> str | None:
-    """Where a function, or the functions of a class, were written."""
+    """The file in which a function, or the functions of a class, were written."""
     functions = [part, *getattr(part, "__dict__", {}).values()]
     return next((f.__code__.co_filename for f in functions if isinstance(f, FunctionType)), None)

@@ -198,7 +198,7 @@ def test_values_from_yaml_and_command_line(tmp_path):
     recipe = parse_command_line([str(file), *words])
     assert (recipe.out, recipe.tag, recipe.comparison) == ("runs/a #1", "2024", "yes")
     assert (recipe.init, recipe.data_dir) == ("x: y", None)
-    file.write_text("tag: yes\n")
+    file.write_text("tag: true\n")
     with pytest.raises(ZooError, match="recipe key tag takes a name, not True"):
         load_recipe(str(file))
 

@@ -67,24 +67,17 @@ def test_text_is_utf8_whatever_the_locale(tmp_path):
         read_json(tmp_path / "a.json")
 
 
-REFUSED_BY_BOTH = [
-    ("9" * 30, "64 bits"),
-    ("9" * 9000, "read"),
-    ("[" * 100 + "]" * 100, "deeply"),
-    ("[" * 600 + "]" * 600, "deeply"),
-    ('"\\ud800"', "no character|read"),
-    ('{"a": 1, "a": 2}', "stands twice"),
-]
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        *REFUSED_BY_BOTH,
+        ("9" * 30, "64 bits"),
+        ("9" * 9000, "read"),
+        ("[" * 100 + "]" * 100, "deeply"),
         ("[" * 100_000, "deeply"),
         ("NaN", "finite"),
         ("[1e999]", "finite"),
-        ('"\\u0000"', "no character"),
+        ('"\\ud800"', "no character"),
+        ('{"\\u0000": 1}', "no character"),
         ("{", "JSON"),
     ],
 )
@@ -97,51 +90,26 @@ def test_json_that_is_refused(text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        *REFUSED_BY_BOTH,
-        ("a: .nan", "finite"),
-        ("a: -.inf", "finite"),
-        ("5: 1", "in quotes"),
-        ("true: 1", "in quotes"),
-        ("a: &b [1]\nc: *b", "aliases"),
-        ("a: &a [*a]", "aliases"),
-        ("a: &b {c: 1}\n<<: *b", "aliases"),
-        ("a: !!set {b}", "no text"),
-        ("a: !!binary aaaa", "no text"),
-        ("a: !!python/object:os.system x", "YAML"),
-        ("a: \x1b", "YAML"),
+        ("a: 1\na: 2", 'duplicate key "a" .* in line 2'),
+        ("a: !!python/object:os.system x", "constructor for the tag .* in line 1"),
+        ("a: \x1b", "unacceptable character"),
+        ("a: [1", "expected ',' or ']'.* in line 1"),
     ],
 )
 def test_yaml_that_is_refused(text, words):
-    with pytest.raises(ZooError, match=words) as caught:
+    with pytest.raises(ZooError, match=f"cannot read x as YAML: .*{words}"):
         parse_yaml(text, "x")
-    assert len(str(caught.value)) < 1100
 
 
-@pytest.mark.parametrize("text", ["1:30:00", "010", "0x10", "1_000", "2026-01-01", "1:30.5", "1e", "e5", "5e-"])
-def test_yaml_reads_decimals_alone_as_numbers(text):
-    assert parse_yaml(f"a: {text}", "x") == {"a": text}
-
-
-@pytest.mark.parametrize("text", ["5e-4", "5e-1", "1E5", "1.5e3", "-2e+3", "5.0e-1", ".5", "1."])
-def test_what_is_a_number_in_json_is_one_in_yaml(text):
-    assert parse_yaml(f"{{a: {text}}}", "x") == {"a": float(text)}
-    for value in (text, float(text)):  # as text it is written in quotes
-        again = parse_yaml(dump_yaml({"a": value}), "x")["a"]
-        assert (again, type(again)) == (value, type(value))
-
-
-def test_yaml_of_ours():
-    text = "a: 1\nb: -2.5\nc: [yes, null, x]\nd: {e: 1.5e-3, f: .5}\ng: '1'\n"
-    value = {"a": 1, "b": -2.5, "c": [True, None, "x"], "d": {"e": 0.0015, "f": 0.5}, "g": "1"}
+def test_yaml_is_yaml_1_2():
+    text = "a: 1\nb: -2.5\nc: [yes, off, null, true]\nd: {e: 5e-4, f: .5}\ng: '1'\nh: 1:30\n"
+    value = {"a": 1, "b": -2.5, "c": ["yes", "off", None, True], "d": {"e": 0.0005, "f": 0.5}, "g": "1", "h": "1:30"}
     assert parse_yaml(text, "x") == value
-    assert parse_json('{"a": [1, -2.5, true, null, "ä"]}', "x") == {"a": [1, -2.5, True, None, "ä"]}
-
-
-def test_a_bomb_of_aliases_is_refused_at_once():
-    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"{b}: &{b} [{', '.join(['*' + a] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
-    with pytest.raises(ZooError, match="aliases"):
-        parse_yaml("\n".join(lines), "x")
+    shared = [1, "5e-4", 1e-5, "ä" * 300]  # written out each time
+    for written in ({"z": shared, "a": shared}, value):
+        again = parse_yaml(dump_yaml(written), "x")
+        assert (again, list(again)) == (written, list(written))
+        assert not set(dump_yaml(written)) & set("&*")
 
 
 def test_what_is_no_ordinary_file_is_written_into(tmp_path):

@@ -45,7 +45,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt", ".tar"}
 # Factors of scaling that are kept take the space of the weights, at most once for each time step.
-_BUFFER_LIMIT, _BUFFERS_FOR_ALL = 64, 64 * 2**20
+_BUFFER_LIMIT, _BUFFERS_FOR_ALL = 32, 16 * 2**20
 
 
 class Checkpoint(NamedTuple):

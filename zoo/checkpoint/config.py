@@ -16,7 +16,7 @@ from ..errors import ZooError, one_of, quoted
 from ..files import read_json
 from ..neurons import list_neurons
 from ..neurons.surrogate import list_surrogates
-from ..plugins import absent, is_plugins, warn_of_changes
+from ..plugins import is_plugins, missing_plugins, warn_of_changes
 from ..scaling.spec import NONE, unregistered_rule
 from ..specs import MOST, MOST_CLASSES, check_integer
 
@@ -79,7 +79,7 @@ def check_config(config: Any, path: str | Path) -> dict[str, Any]:
     if not is_plugins(plugins):
         raise ZooError(f"{path}: 'plugins' must be null or a list of {{file, sha256}}, not {reprlib.repr(plugins)}")
     warn_of_changes(plugins, str(path))
-    hint = absent(plugins)
+    hint = missing_plugins(plugins)
     if architecture not in ARCHITECTURES:
         unknown = f"{path} names an unknown architecture, none of the zoo's: {reprlib.repr(architecture)}"
         raise ZooError(f"{unknown}; {hint}" if hint else unknown)

@@ -172,7 +172,7 @@ def rewrite_header(folder, dtype):
 
 
 MEMORY_BOMB = {
-    "timesteps": 1000,
+    "timesteps": 128,
     "scaling": {"name": "causal_trace", "alpha": 0.5, "every": 2, "layers": "all"},  # keeps a factor for each step
 }
 

@@ -133,7 +133,7 @@ def test_statistics_are_kept_where_a_stage_runs_twice(name, momentum):
         ("tbn", "tdbn"),
         (5, "norm takes"),
         ({"name": "tdbn", "alhpa": 1}, "alpha"),
-        ({"name": "tdbn", "alpha": 0}, "alpha of tdbn must be greater than 0"),
+        ({"name": "tdbn", "alpha": 0}, "alpha of tdbn must be a number in"),
         ({"name": "tdbn", "alpha": True}, "alpha"),
         ({"name": "bn", "alpha": 1.0}, "key of norm bn 'alpha'"),
         ({"name": "tebn", "alpha": 1.0}, "key of norm tebn 'alpha'"),
