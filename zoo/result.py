@@ -15,6 +15,7 @@ from .data import DataSet
 from .errors import ZooError, one_of, quoted, shown
 from .files import read_json, sha256_of
 from .network import SpikingNetwork
+from .plugins import Plugins
 from .provenance import provenance
 from .scaling.spec import resolve_scaling
 from .schema import (
@@ -76,13 +77,6 @@ class Machine(Model):
     """Those that PyTorch computes with."""
     gpu: Text | None
     """The GPU that was used, if any."""
-
-
-class Plugin(Model):
-    """A Python file of its author's that a result needs."""
-
-    file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,255}$")]
-    sha256: Sha256
 
 
 class Ancestor(Model):
@@ -164,7 +158,7 @@ class _Result(Model):
     versions: dict[Text, Text]
     """Python and packages."""
     machine: Machine
-    plugins: Annotated[list[Plugin], Field(min_length=1, max_length=100)] | None = None
+    plugins: Plugins = None
     partial: bool = False
     """Whether the images are a part of the test set, which the leaderboard does not take."""
     note: Text | Literal[""] = ""
