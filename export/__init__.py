@@ -4,8 +4,8 @@
 >>> export.benchmark("model.onnx", images, labels)["spikes_per_image"]
 """
 
-from .benchmark import benchmark
-from .drive import Stream
+from .bench import benchmark
+from .run import Stream
 from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import verify

@@ -10,8 +10,7 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .graph import PRECISIONS
-from .images import load_images
-from .inputs import check_source, network_inputs
+from .images import check_source, load_images, network_inputs
 from .int8.calibration import training_images
 from .layouts import LAYOUTS
 from .parts import input_size
@@ -25,7 +24,7 @@ examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
   python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx       a bundled one
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
-  python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.drive.Stream)
+  python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.Stream)
   python -m export sresnet19_w32_gs -o int8.onnx --precision int8  eight bits, scales from 256 training images
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no bundled weights: initialised with seed 0
 

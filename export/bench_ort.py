@@ -1,4 +1,4 @@
-"""Measure graphs in ONNX Runtime: `python -m export.bench_ort model.onnx --data cifar10`."""
+"""Measures graphs in ONNX Runtime: `python -m export.bench_ort model.onnx --data cifar10`."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,11 +9,10 @@ from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 
 from .baselines import BASELINES
-from .benchmark import Latencies, read_file, record
+from .bench import measure_one, measure_side_by_side, read_file
 from .images import load_images
-from .session import CPU, OPTIMIZATIONS, check_session
-from .side_by_side import side_by_side
-from .timing import check_settings
+from .run import CPU, OPTIMIZATIONS, check_session
+from .timing import settings
 
 _EXAMPLE = """
 examples:
@@ -37,7 +36,7 @@ An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and opt
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(
         prog="python -m export.bench_ort",
         description="Top-1, spikes per image, latency and memory of exported networks in ONNX Runtime, side by side.",
@@ -69,11 +68,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
-    asked = Latencies(args.batch, args.threads, args.runs, args.rounds, args.memory, args.profile)
     how = {"provider": args.provider, "optimization": args.optimization}
     # What is wrong is said before anything takes minutes.
     check_session(**how)
-    check_settings(*asked[:4])
+    asked = settings(
+        batch_sizes=args.batch, threads=args.threads, runs=args.runs, rounds=args.rounds, memory=args.memory,
+        profile=args.profile,
+    )  # fmt: skip
     if args.json:
         check_writable(args.json, *args.models, *filter(None, [args.data]))
     if args.network and not args.against:
@@ -89,11 +90,11 @@ def main(argv: list[str] | None = None) -> None:
         size = files[0].about and files[0].about.input_size
         images = load_images(args.data, args.data_dir, args.limit, size)
     if len(files) == 1 and files[0].about is not None and not args.against:
-        result = record(files[0], images, asked, **how)
+        result = measure_one(files[0], images, asked, **how)
         subjects = [result | {"name": files[0].path.name, "bytes": result["onnx_bytes"]}]
     else:
         made_of = {"network": args.network, "input_shape": args.input_shape}
-        result = side_by_side(files, args.against, asked, images=images, **made_of, **how)
+        result = measure_side_by_side(files, args.against, images, asked, **made_of, **how)
         subjects = result["subjects"]
     if args.json:
         write_json(args.json, result)
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def table(result: dict[str, Any], subjects: Sequence[dict[str, Any]]) -> str:
-    """A measurement for people."""
+    """Returns a measurement for people."""
     parts = [f"{result['provider']}, optimization {result['optimization']}"]
     parts += [_scores(subject) for subject in subjects if subject.get("model")]
     parts += [_latency(subjects, i) for i in range(len(subjects[0]["latency"]))]

@@ -1,14 +1,12 @@
-"""What stopping early costs and saves: `python -m export.early_exit FILE --data cifar10`.
+"""Measures what stopping early costs and saves: `python -m export.early_exit FILE --data cifar10`.
 
 After each time step, the network's answer so far is the mean of the logits. An image stops at the first step at which
 the probability of its class (softmax of that mean) reaches a threshold, and at the last step anyway.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -17,17 +15,17 @@ from zoo.files import check_writable, sha256_of, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .benchmark import graph_in, read_graph
+from .bench import File, graph_in, read_file
 from .counts import STEP_LOGITS, add_step_logits
-from .drive import Runner
-from .images import check_images, check_labels, load_images, normalise
+from .images import Loaded, load_images, normalise
+from .run import Runner
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _CHUNK = 64
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(prog="python -m export.early_exit", description="Accuracy and time steps of stopping early.")
     parser.add_argument("model", metavar="FILE", help="a flat or function graph from `python -m export`")
     parser.add_argument("--data", required=True, help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz")
@@ -39,23 +37,21 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.json:
         check_writable(args.json, args.model, args.data)
-    content, _, about = read_graph(args.model)
-    data = load_images(args.data, args.data_dir, args.limit, about.input_size)
-    graph_in(args.model, content, about, data)
-    result = early_exit(Path(args.model), data.images, data.labels, args.thresholds)
+    file = read_file(args.model, ours=True)
+    assert file.about is not None
+    data = load_images(args.data, args.data_dir, args.limit, file.about.input_size)
+    result = early_exit(file, data, args.thresholds)
     if args.json:
         write_json(args.json, result | {"dataset": data.dataset} | provenance())
     print(table(result))
 
 
-def early_exit(
-    path: Path, images: NDArray[Any], labels: NDArray[Any] | None, thresholds: Any = THRESHOLDS
-) -> dict[str, Any]:
-    """Accuracy in percent and mean time steps at each threshold of confidence.
+def early_exit(file: File, data: Loaded, thresholds: Any = THRESHOLDS) -> dict[str, Any]:
+    """Returns accuracy in percent and mean time steps at each threshold of confidence.
 
     Args:
-        path: a graph from `to_onnx` that runs all steps.
-        images, labels: as for `export.benchmark`; labels are needed.
+        file: a graph from `to_onnx` that runs all steps.
+        data: images with labels.
         thresholds: probabilities in 0 .. 1.
 
     Raises:
@@ -63,30 +59,36 @@ def early_exit(
     """
     if bad := [p for p in thresholds if not 0 <= p <= 1]:
         raise ZooError(f"a threshold of confidence lies in 0..1, not {bad[0]:g}")
-    _, proto, about = read_graph(path)
-    if labels is None:
+    if data.labels is None:
         raise ZooError("early exit is measured on images with labels, and these have none")
-    check_images(images, about.input_size)
-    check_labels(labels, len(images), about.num_classes)
-    logits = step_logits(proto, normalise(images, about.mean, about.std))
-    rows = [exits(logits, labels, threshold) for threshold in thresholds]
+    graph_in(file, file.path.name, data)
+    logits = step_logits(file, data.images)
+    rows = [exits(logits, data.labels, threshold) for threshold in thresholds]
+    assert file.about is not None
     return {
-        "model": about.architecture, "tag": about.tag, "sha256": sha256_of(path), "images": len(images),
-        "timesteps": logits.shape[1], "rows": rows,
+        "model": file.about.architecture, "tag": file.about.tag, "sha256": sha256_of(file.data),
+        "images": len(data.images), "timesteps": file.about.timesteps, "rows": rows,
     }  # fmt: skip
 
 
-def step_logits(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of every step, [N, T, classes]."""
+def step_logits(file: File, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns the logits of every step, [N, T, classes]."""
+    about, proto = file.about, file.proto
+    assert about is not None
     if STEP_LOGITS not in (output.name for output in proto.graph.output):
         proto = add_step_logits(proto)
-    run = Runner(proto)
-    chunks = tqdm(range(0, len(images), _CHUNK), desc="early exit", disable=None, leave=False)
-    return np.concatenate([run(images[i : i + _CHUNK], [STEP_LOGITS])[0] for i in chunks])
+    run, found = Runner(proto), []
+    for i in tqdm(range(0, len(images), _CHUNK), desc="early exit", disable=None, leave=False):
+        chunk = normalise(images[i : i + _CHUNK], about.mean, about.std)
+        (logits,) = run(chunk, [STEP_LOGITS])
+        if logits.shape != (len(chunk), about.timesteps, about.num_classes) or not np.isfinite(logits).all():
+            raise ZooError(f"{file.path} gives no finite logits for each image and step: nothing was measured")
+        found.append(logits)
+    return np.concatenate(found)
 
 
 def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -> dict[str, float]:
-    """What a threshold does: top1 in percent, mean_steps."""
+    """Returns what a threshold does: top1 in percent, mean_steps."""
     steps = logits.shape[1]
     so_far = logits.cumsum(1) / np.arange(1, steps + 1)[:, None]
     shifted = np.exp(so_far - so_far.max(2, keepdims=True))
@@ -99,7 +101,7 @@ def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -
 
 
 def table(result: dict[str, Any]) -> str:
-    """The measurement for people."""
+    """Returns the measurement for people."""
     name = ".".join(filter(None, (result["model"], result["tag"])))
     lines = [f"{name}, {result['images']} images, at most {result['timesteps']} time steps"]
     lines.append(f"{'confidence':>10} {'top-1 %':>8} {'mean steps':>10}")

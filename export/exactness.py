@@ -12,9 +12,8 @@ from tqdm import tqdm
 from zoo.errors import ZooError
 
 from .counts import add_spike_outputs
-from .drive import Runner
 from .graph import spike_values
-from .session import OPTIMIZATIONS
+from .run import OPTIMIZATIONS, Runner
 from .skeleton import DOMAIN
 
 BATCHES = (1, 3)

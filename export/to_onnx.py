@@ -21,7 +21,7 @@ from .about import PRODUCER
 from .counts import add_rate_map, add_spike_counts, add_step_logits
 from .describe import add_description
 from .graph import PRECISIONS, build_graph, check_graph, check_layout
-from .inputs import network_inputs
+from .images import network_inputs
 from .int8 import Rounded
 from .int8.calibration import calibrate
 from .parts import neuron_layers

@@ -8,23 +8,19 @@ rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
-from zoo.files import read_bytes
 from zoo.network import unwrapped
 
-from .about import check_weights
 from .compare import (
     OF_WEIGHTS,
     compare_constants,
@@ -37,16 +33,14 @@ from .compare import (
 )
 from .counts import add_spike_outputs
 from .describe import add_description
-from .drive import Runner
 from .dyadic import dyadic_copy, dyadic_images
 from .exactness import BATCHES, Run, check_same_operations, compare_exactly
 from .graph import build_graph, spike_values
 from .half import is_half
-from .images import normalise
-from .inputs import network_inputs
+from .images import network_inputs, normalise
 from .int8.proof import prove
 from .parts import input_size, network_input, neuron_layers
-from .session import LARGEST
+from .run import Runner, read_model
 from .skeleton import inference_copy
 
 MAX_FLIP_RATE = 1e-3
@@ -89,11 +83,7 @@ def verify(
             constant or an entry of the metadata is not the network's, or the images do not fit.
     """
     model = unwrapped(model)
-    try:
-        proto = onnx.load_model_from_string(graph if isinstance(graph, bytes) else read_bytes(graph, LARGEST))
-    except DecodeError as error:
-        raise ZooError("verification failed: not an ONNX file, or cut short") from error
-    check_weights(proto, "the graph" if isinstance(graph, bytes) else Path(graph))
+    _, proto = read_model(graph)
     images = None if images is None else network_inputs(model, images)
     layout = layout_of(proto)
     precision = precision_of(proto)

@@ -8,12 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 import zoo
-from export.benchmark import benchmark, read_graph
+from export.bench import benchmark, read_file
 from export.graph import PRECISIONS
 from export.images import load_images, normalise
 from export.int8.calibration import training_images
 from export.parts import input_size, network_input
-from export.timing import check_settings
+from export.timing import settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, identity, known_runs, started_from, written
 from recipes.processes import pick_device
@@ -40,7 +40,7 @@ def check_asked(precisions: Sequence[str], runs: int) -> None:
         raise one_of("precision", unknown[0], PRECISIONS)
     if len(set(precisions)) < len(precisions):
         raise ZooError(f"a record has one graph of each precision, not of {' '.join(precisions)}")
-    check_settings([1], [1], runs, 1)
+    settings(runs=runs)
 
 
 def measure(
@@ -73,7 +73,7 @@ def measure(
     Raises:
         ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
     """
-    graph = read_graph(source)[2] if Path(source).suffix == ".onnx" else None
+    graph = read_file(source, ours=True).about if Path(source).suffix == ".onnx" else None
     origin = provenance(gpu=graph is None and pick_device(device).type == "cuda")
     run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}

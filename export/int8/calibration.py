@@ -17,10 +17,9 @@ from zoo.data.images import square_side
 from zoo.errors import ZooError
 
 from ..graph import folded_graph
-from ..images import is_file, read_images
-from ..inputs import check_source, network_inputs
+from ..images import check_source, is_file, network_inputs, read_images
 from ..parts import input_size, take_apart
-from ..session import create_session, run_session
+from ..run import create_session, run_session
 from .quantised import Rounded, convolutions
 from .rounding import least_change, moments
 

@@ -20,7 +20,7 @@ from ..dyadic import current_unit, dyadic_copy, dyadic_images
 from ..exactness import BATCHES, Run, check_same_operations, compare_exactly, spike_rate
 from ..graph import folded_graph, int8_graph, spike_values
 from ..parts import Parts, input_size, neuron_layers, take_apart
-from ..session import create_session, run_session
+from ..run import create_session, run_session
 from .quantised import Rounded, convolutions
 from .rounding import nearest
 

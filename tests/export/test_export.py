@@ -28,7 +28,7 @@ from export.graph import build_graph
 from export.images import load_images, normalise
 from export.neurons import trace_neurons
 from export.parts import neuron_layers as graph_layers
-from export.session import CPU, OPTIMIZATIONS, create_session
+from export.run import CPU, OPTIMIZATIONS, create_session
 from export.verify import compare_logits
 from zoo import SpikeCounter, ZooError
 from zoo.neurons import GLIF, PLIF, SpikingNeuron

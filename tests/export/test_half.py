@@ -19,7 +19,7 @@ from export.graph import build_graph
 from export.half import stored_in_half
 from export.int8 import convolutions
 from export.parts import take_apart
-from export.session import create_session
+from export.run import create_session
 from zoo import ZooError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -27,7 +27,7 @@ from export.int8.proof import prove, representable
 from export.int8.quantised import doubling
 from export.int8.rounding import in_units, least_change, moments, nearest, scales
 from export.parts import take_apart
-from export.session import create_session
+from export.run import create_session
 from export.verify import run_gate
 from zoo import ZooError
 from zoo.neurons import IF, LIF, PLIF

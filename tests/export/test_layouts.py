@@ -1,4 +1,4 @@
-"""Every layout computes what the network does, for every neuron, norm and encoding; steps are driven one by one."""
+"""Every layout computes what the network does, for every neuron, norm and encoding; streams take steps one by one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import export
 import export.__main__ as command
 import zoo
 from export import early_exit
+from export.bench import read_file
 from export.counts import add_rate_map, add_step_logits
 from export.describe import add_description, describe
-from export.drive import Runner, Stream
 from export.dyadic import dyadic_copy, dyadic_images
 from export.early_exit import exits
 from export.graph import build_graph
+from export.images import Loaded
 from export.layouts import LAYOUTS
+from export.run import Runner, Stream, create_session
 from export.spikes import steep
 from zoo import ZooError
 from zoo.neurons import LIF, PLIF
@@ -83,7 +85,7 @@ def test_a_loop_takes_any_number_of_steps(exact):
     net.set_timesteps(4)
 
 
-def test_a_stream_is_driven_frame_by_frame(exact):
+def test_a_stream_takes_frame_after_frame(exact):
     net, graphs = exact
     stream, images = Stream(graphs["step"].SerializeToString()), dyadic_images(net, 2).numpy()
     with torch.no_grad():
@@ -98,7 +100,7 @@ def test_a_stream_is_driven_frame_by_frame(exact):
     assert np.array_equal(stream.step(torch.from_numpy(images)), steps[0])
     for frame, words in (
         (images[:1], "a stream of 2 images got a frame of 1"),
-        (images[:, :1], r"expected a float32 frame \['B', 3, 16, 16\], got \[2, 1, 16, 16\]"),
+        (images[:, :1], r"expected a float32 frame \['B', 3, 16, 16\], got float32 \[2, 1, 16, 16\]"),
         (images.astype(np.float64), "got float64"),
         ([1.0], r"got float64 \[1\]"),
         (object(), "expected an array or a tensor, .* not object"),
@@ -344,7 +346,7 @@ def test_onnx_runtime_quantises_our_files(tmp_path):
     quantize_dynamic(tmp_path / "x.onnx", tmp_path / "dynamic.onnx")
     quantize_static(tmp_path / "x.onnx", tmp_path / "static.onnx", Images())
     for name in ("dynamic", "static"):
-        session = export.session.create_session((tmp_path / f"{name}.onnx").read_bytes())
+        session = create_session((tmp_path / f"{name}.onnx").read_bytes())
         assert session.run(None, {"input": np.zeros((2, 3, 16, 16), np.float32)})[0].shape == (2, 10)
 
 
@@ -370,10 +372,11 @@ def test_early_exit_trades_steps_for_accuracy(tmp_path):
     assert [row["threshold"] for row in rows] == list(early_exit.THRESHOLDS)
     assert [row["mean_steps"] for row in rows] == sorted(row["mean_steps"] for row in rows)
     assert rows[-1]["mean_steps"] == 2
+    file = read_file(tmp_path / "x.onnx", ours=True)
     with pytest.raises(ZooError, match=r"lies in 0..1, not 2"):
-        early_exit.early_exit(tmp_path / "x.onnx", pixels, np.arange(6), [2])
+        early_exit.early_exit(file, Loaded(pixels, np.arange(6), None, None), [2])
     with pytest.raises(ZooError, match="images with labels"):
-        early_exit.early_exit(tmp_path / "x.onnx", pixels, None)
+        early_exit.early_exit(file, Loaded(pixels, None, None, None))
     with pytest.raises(ZooError, match="is a directory"):
         early_exit.main([str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npz"), "--json", str(tmp_path)])
 

@@ -17,7 +17,7 @@ from test_export import network
 from torch import nn
 
 import export
-import export.side_by_side
+import export.bench
 import zoo
 from export import bench_ort
 from export.about import About
@@ -25,14 +25,21 @@ from export.baselines import baseline
 from export.describe import describe
 from export.dyadic import dyadic_copy
 from export.graph import build_graph
-from export.session import CPU, bind, check_session, create_session
+from export.run import CPU, bind, check_session, create_session
 from export.source import network_of
-from export.timing import Graph, Network, time_all
-from export.timing.inputs import Input
-from export.timing.memory import peak_bytes
-from export.timing.operators import operators
-from export.timing.rounds import WARM_UP, row
-from export.timing.subjects import graph_of
+from export.timing import (
+    WARM_UP,
+    Graph,
+    Input,
+    Network,
+    Settings,
+    graph_of,
+    operators,
+    peak_bytes,
+    row,
+    settings,
+    time_all,
+)
 from zoo import ZooError
 from zoo.neurons.base import input_current
 from zoo.result import check
@@ -71,7 +78,7 @@ class Noted:
 
 def test_subjects_take_turns_and_one_is_alive_at_a_time():
     events: list[str] = []
-    found = time_all([Noted("a", events), Noted("b", events)], [1, 8], [1], runs=7, rounds=3)
+    found = time_all([Noted("a", events), Noted("b", events)], settings(batch_sizes=[1, 8], runs=7, rounds=3))
     assert [[(r["batch"], r["runs"], len(r["ms"])) for r in rows] for rows in found] == [[(1, 7, 7), (8, 7, 7)]] * 2
     turns = [f"open {name} {batch}" for batch in (1, 8) for name in "ab"]
     assert [event for event in events if event.startswith("open")] == 3 * turns
@@ -99,8 +106,8 @@ class Settling:
 
 def test_the_first_run_of_a_block_is_not_timed(monkeypatch):
     subject = Settling()
-    monkeypatch.setattr("export.timing.rounds.time.perf_counter", lambda: subject.now)
-    ((found,),) = time_all([subject], [1], [1], runs=4, rounds=2)
+    monkeypatch.setattr("export.timing.time.perf_counter", lambda: subject.now)
+    ((found,),) = time_all([subject], settings(runs=4, rounds=2))
     assert found["ms"] == [1] * 4
 
 
@@ -133,9 +140,8 @@ def test_bound_runs_give_what_plain_runs_give(file):
 
 @pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
 @pytest.mark.parametrize("kind", [b"QLinearConv", b"QuantizeLinear"])
-def test_int8_convolutions_do_not_become_others_in_silence(provider, kind, monkeypatch):
+def test_int8_convolutions_do_not_become_others_in_silence(provider, kind):
     """These providers would run them in float32, or on the CPU."""
-    monkeypatch.setattr("export.session._check_names", lambda *_: None)
     with pytest.raises(ZooError, match=f"{provider} does not run convolutions over bytes"):
         create_session(b"... " + kind, provider=provider)
 
@@ -180,7 +186,7 @@ def test_peak_memory_is_that_of_the_subject(net, capsys):
         Graph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"]) for n in (8, 3000)
     )
     broken = small._replace(data=b"none")
-    found = peak_bytes([small, large, Network("eager", net, (3, 16, 16)), broken], [1], [1])
+    found = peak_bytes([small, large, Network("eager", net, (3, 16, 16)), broken], [(1, 1)])
     (few,), (many,), (eager,), (none,) = found
     assert 36e6 <= many <= 200e6
     assert 0 < few < 10e6
@@ -192,17 +198,17 @@ def test_peak_memory_is_that_of_the_subject(net, capsys):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 def test_what_a_plugin_prints_is_no_measurement(file, tmp_path, monkeypatch):
     (tmp_path / "noisy.py").write_text("print('[[1]]')")
-    monkeypatch.setattr("export.timing.memory.plugin_files", lambda: [str(tmp_path / "noisy.py")])
+    monkeypatch.setattr("export.timing.plugin_files", lambda: [str(tmp_path / "noisy.py")])
     graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
-    ((found,),) = peak_bytes([graph], [1], [1])
+    ((found,),) = peak_bytes([graph], [(1, 1)])
     assert found > 10_000
 
 
 def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.py").write_text("raise ValueError('not here')")
-    monkeypatch.setattr("export.timing.memory.plugin_files", lambda: [str(tmp_path / "broken.py")])
+    monkeypatch.setattr("export.timing.plugin_files", lambda: [str(tmp_path / "broken.py")])
     graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
-    assert peak_bytes([graph], [1], [1]) == [[None]]
+    assert peak_bytes([graph], [(1, 1)]) == [[None]]
     error = capsys.readouterr().err
     assert "peak memory was not measured" in error
     assert "not here" in error
@@ -210,12 +216,12 @@ def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, cap
 
 def test_memory_of_a_gpu_is_not_that_of_its_host():
     subject = Network("eager", network(), (3, 16, 16), "cuda")
-    assert peak_bytes([subject], [1, 2], [1]) == [[None, None]]
+    assert peak_bytes([subject], [(1, 1), (2, 1)]) == [[None, None]]
 
 
 def test_a_profile_adds_up(file):
     graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
-    rows = operators(graph, 1, 1, 3)
+    rows = operators(graph, Settings(runs=3))
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
     assert "Conv" in {row["operator"] for row in rows}
@@ -233,10 +239,10 @@ def test_a_profile_is_of_the_mean_run_after_the_warm_up(tmp_path, monkeypatch):
         )
     )
     session = SimpleNamespace(end_profiling=lambda: tmp_path / "profile")
-    monkeypatch.setattr("export.timing.operators.create_session", lambda *_, **__: session)
-    monkeypatch.setattr("export.timing.operators.bind", lambda *_: lambda: None)
+    monkeypatch.setattr("export.timing.create_session", lambda *_, **__: session)
+    monkeypatch.setattr("export.timing.bind", lambda *_: lambda: None)
     graph = Graph("model", b"", [Input("input", "float32", (0, 3))], ["logits"])
-    assert operators(graph, 1, 1, runs=2) == [{"operator": "Conv", "nodes": 1, "ms": 3, "share": 1}]
+    assert operators(graph, Settings(runs=2)) == [{"operator": "Conv", "nodes": 1, "ms": 3, "share": 1}]
 
 
 # -- baselines
@@ -283,7 +289,7 @@ def test_the_floor_runs_every_convolution_of_every_step(net):
         expected = twin(net, [lambda x: factors * x, lambda x: x])(torch.from_numpy(x)).numpy()
     assert np.allclose(logits_of(graph, x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     convolutions = sum(isinstance(module, nn.Conv2d) for module in net.modules())
-    (row,) = [row for row in operators(graph, 1, 1, 1) if row["operator"] == "Conv"]
+    (row,) = [row for row in operators(graph, Settings(runs=1)) if row["operator"] == "Conv"]
     # The stem sees the same image in every step; ONNX Runtime makes the three factors convolutions of a channel each.
     assert row["nodes"] - (1 + 3 * (convolutions - 1)) in (0, 3)
 
@@ -338,7 +344,7 @@ def test_a_file_s_network_is_found_by_its_metadata(tmp_path, capsys):
 
 
 def test_command_measures_files_and_baselines_side_by_side(net, file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export.side_by_side, "network_of", lambda *_: net)
+    monkeypatch.setattr(export.bench, "network_of", lambda *_: net)
     onnx.save(with_weights(8), tmp_path / "elsewhere.onnx")
     words = [str(file), str(tmp_path / "elsewhere.onnx"), "--against", "floor", "eager", "--batch", "1", "4"]
     bench_ort.main([*words, "--runs", "4", "--rounds", "2", "--profile", "--no-memory", "--json", str(tmp_path / "j")])
@@ -355,7 +361,7 @@ def test_command_measures_files_and_baselines_side_by_side(net, file, tmp_path, 
 
 
 def test_one_file_is_one_record(file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["export.benchmark"], "peak_bytes", lambda *_: [[123]])
+    monkeypatch.setattr(export.bench, "peak_bytes", lambda *_: [[123]])
     bench_ort.main([str(file), "--runs", "3", "--profile", "--json", str(tmp_path / "r.json")])
     result = check(json.loads((tmp_path / "r.json").read_text()), "this test")
     (row,) = result["latency"]
@@ -398,7 +404,7 @@ def test_files_from_elsewhere_are_timed(inputs, words, tmp_path, capsys):
 
 def test_a_file_from_elsewhere_is_fed_the_shape_that_is_asked_for(tmp_path):
     proto = onnx.load(foreign(tmp_path / "x.onnx", (INT64, []), (FLOAT, ["n", "c", 8]), (FLOAT, [2, "n"])))
-    inputs = export.timing.inputs.find_inputs(proto, "x.onnx", [1, 4], [3, 8])
+    inputs = export.bench.find_inputs(proto, "x.onnx", [1, 4], [3, 8])
     assert inputs == [Input("x1", "float32", (0, 3, 8)), Input("x0", "int64", ()), Input("x2", "float32", (2, 1))]
     fed = Graph("x", b"", inputs, []).feeds(4)
     assert [(value.shape, bool(value.any())) for value in fed.values()] == [
@@ -430,10 +436,10 @@ def test_files_from_elsewhere_that_are_refused(inputs, words, error, tmp_path):
 def test_what_is_wrong_is_said_before_anything_is_measured(file, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_ort, "read_file", lambda path: pytest.fail("it was read"))
     for words, error in (
-        (["--batch", "0"], "batch size must lie in"),
-        (["--runs", "0"], "runs must lie in"),
-        (["--rounds", "0"], "rounds must lie in"),
-        (["--threads", "100000"], "threads must lie in"),
+        (["--batch", "0"], "batch_sizes.0: input should be greater than or equal to 1, not 0"),
+        (["--runs", "0"], "runs: input should be greater than"),
+        (["--rounds", "0"], "rounds: input should be greater than"),
+        (["--threads", "100000"], "threads.0: input should be less than"),
         (["--provider", "X"], "unknown provider"),
         (["--json", str(tmp_path)], "it is a directory"),
         (["--json", str(file / "x.json")], "cannot write"),
@@ -448,7 +454,7 @@ def test_one_file_twice_is_refused_and_names_tell_two_apart(file, tmp_path):
     with pytest.raises(ZooError, match="named twice"):
         bench_ort.main([str(file), str(file), "--runs", "1"])
     (tmp_path / "model.onnx").write_bytes(file.read_bytes())
-    names = export.side_by_side._names([bench_ort.read_file(path) for path in (file, tmp_path / "model.onnx")])
+    names = export.bench._names([bench_ort.read_file(path) for path in (file, tmp_path / "model.onnx")])
     assert names == [str(file), str(tmp_path / "model.onnx")]
 
 

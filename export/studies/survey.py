@@ -1,4 +1,4 @@
-"""Export and verify many networks in many layouts: `python -m export.survey NAME ... --json FILE`.
+"""Exports and verifies many networks in many layouts: `python -m export.studies.survey NAME ... --json FILE`.
 
 Untrained networks, initialised with seed 0; each in every layout that has a meaning for it. A network that fails is
 told and does not stop the others; the exit status says whether one did.
@@ -19,14 +19,16 @@ from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 from zoo.specs import check_timesteps
 
-from .graph import check_layout
-from .layouts import LAYOUTS
-from .to_onnx import to_onnx
+from ..graph import check_layout
+from ..layouts import LAYOUTS
+from ..to_onnx import to_onnx
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = CommandParser(prog="python -m export.survey", description="Export and verify networks in every layout.")
+    """Runs the command line."""
+    parser = CommandParser(
+        prog="python -m export.studies.survey", description="Export and verify networks in every layout."
+    )
     parser.add_argument("names", nargs="+", metavar="NAME", help="architectures or wildcards, such as '*_w16'")
     parser.add_argument("--layouts", nargs="+", default=LAYOUTS[:3], metavar="LAYOUT", help="flat function step")
     parser.add_argument("--timesteps", type=int, default=4, metavar="N", help="time steps (4)")
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def survey(name: str, layout: str, timesteps: int) -> dict[str, Any]:
-    """What the export of one network in one layout came to; "error" if it failed."""
+    """Returns what the export of one network in one layout came to; "error" if it failed."""
     torch.manual_seed(0)
     begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

@@ -3,10 +3,10 @@
 # the floor, the ReLU twin, PyTorch and SpikingJelly; batch 1, 8 and 32, one thread and two. Each network and batch size
 # is one run of bench_ort, export/reports/latency/NAME.bBATCH.json. On a quiet machine: it takes an hour or more.
 # Needs SNNZOO_DATA (int8 takes its scales from training images of CIFAR-10) and spikingjelly.
-#   bash export/measure_latency.sh [NAME ...]
+#   bash export/studies/measure_latency.sh [NAME ...]
 # RUNS="100 30 10" timed runs at the three batch sizes; OUT is the folder; PYTHON the interpreter.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-python} out=${OUT:-export/reports/latency}
 read -r -a runs <<< "${RUNS:-100 30 10}"
 [ $# -gt 0 ] || set -- sresnet19_w32_gs.t4_cifar10 sresnet19

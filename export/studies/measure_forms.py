@@ -1,15 +1,13 @@
-"""Which form of the flat graph ONNX Runtime runs fastest: `python -m export.measure_forms NAME ... --json FILE`.
+"""Measures which form of the flat graph ONNX Runtime runs fastest: `python -m export.studies.measure_forms NAME ...`.
 
 Spikes as a comparison and a cast or as a steep HardSigmoid; time folded into the batch or convolutions for each step;
 batch normalisation folded into the convolutions or behind them: five graphs of one network with the same results, the
-last one that of `build_graph`. Their sessions take turns, one alive at a time, over several rounds;
-what counts is the ratio of medians within a run, on whatever machine.
+last one that of `build_graph`. They take turns; what counts is the ratio of medians within a run, on whatever machine.
 """
 
-import time
 from typing import Any
 
-import numpy as np
+import onnx
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -18,31 +16,30 @@ from zoo.errors import CommandParser, run_command
 from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 
-from .assembly import Assembly, make_model
-from .layouts import folded, unrolled
-from .parts import Parts, take_apart
-from .session import create_session
-from .timing import check_settings
-from .trace import OPSET
-
-_WARM_UP = 3
+from ..assembly import Assembly, make_model
+from ..layouts import folded, unrolled
+from ..parts import Parts, take_apart
+from ..timing import Settings, graph_of, settings, time_all
+from ..trace import OPSET
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = CommandParser(prog="python -m export.measure_forms", description="Time the forms of the flat graph.")
+    """Runs the command line."""
+    parser = CommandParser(
+        prog="python -m export.studies.measure_forms", description="Time the forms of the flat graph."
+    )
     parser.add_argument("names", nargs="+", metavar="NAME", help="architectures, with or without a tag")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (1 8)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each form (5)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs a turn (20)")
     parser.add_argument("--json", metavar="FILE", help="write the measurement here")
     args = parser.parse_args(argv)
-    check_settings(args.batch, [1], args.runs, args.rounds)
+    asked = settings(batch_sizes=args.batch, rounds=args.rounds, runs=args.rounds * args.runs)
     if args.json:
         check_writable(args.json)
     networks = {}
     for name in args.names:
-        networks[name] = {str(n): measure(name, n, args.rounds, args.runs) for n in args.batch}
+        networks[name] = measure(name, asked)
         for batch, found in networks[name].items():
             ratios = ", ".join(f"{form} {row['ratio']:.3f}" for form, row in found.items())
             print(f"{name}, batch {batch}: {ratios}")
@@ -50,28 +47,20 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.json, {"threads": 1, "networks": networks} | provenance())
 
 
-def measure(name: str, batch: int, rounds: int, runs: int) -> dict[str, Any]:
-    """Median milliseconds of each form, and their ratio to the first one's."""
-    model = zoo.create_model(name, pretrained="." in name).eval()
-    graphs = forms_of(model)
-    x = np.random.default_rng(0).standard_normal((batch, *model.pretrained_cfg["input_size"]), dtype=np.float32)
-    times: dict[str, list[float]] = {form: [] for form in graphs}
-    for _ in range(rounds):
-        for form, graph in graphs.items():
-            session = create_session(graph, threads=1)
-            for run in range(_WARM_UP + runs):
-                begin = time.perf_counter()
-                session.run(["logits"], {"input": x})
-                if run >= _WARM_UP:
-                    times[form].append(1000 * (time.perf_counter() - begin))
-            del session
-    medians = {form: float(np.median(values)) for form, values in times.items()}
-    first = next(iter(medians.values()))
-    return {form: {"p50_ms": median, "ratio": median / first} for form, median in medians.items()}
+def measure(name: str, asked: Settings) -> dict[str, dict[str, Any]]:
+    """Returns for each batch size the median milliseconds of each form, and their ratio to the first one's."""
+    graphs = forms_of(zoo.create_model(name, pretrained="." in name).eval())
+    rows = time_all([graph_of(proto, form) for form, proto in graphs.items()], asked)
+    found = {}
+    for i, batch in enumerate(asked.batch_sizes):
+        medians = {form: times[i]["p50_ms"] for form, times in zip(graphs, rows, strict=True)}
+        first = next(iter(medians.values()))
+        found[str(batch)] = {form: {"p50_ms": median, "ratio": median / first} for form, median in medians.items()}
+    return found
 
 
-def forms_of(model: nn.Module) -> dict[str, bytes]:
-    """Each form's graph of a network."""
+def forms_of(model: nn.Module) -> dict[str, onnx.ModelProto]:
+    """Returns each form's graph of a network."""
     whole, single = take_apart(model, all_steps=True), take_apart(model, all_steps=False)
     behind = take_apart(model, all_steps=False, fold_norms=False)
     return {
@@ -83,10 +72,10 @@ def forms_of(model: nn.Module) -> dict[str, bytes]:
     }
 
 
-def _graph(parts: Parts, g: Assembly) -> bytes:
+def _graph(parts: Parts, g: Assembly) -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *parts.size])]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", parts.classes])]
-    return make_model(g, inputs, outputs, {"": OPSET}, 10).SerializeToString()
+    return make_model(g, inputs, outputs, {"": OPSET}, 10)
 
 
 if __name__ == "__main__":

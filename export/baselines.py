@@ -1,0 +1,125 @@
+"""Makes what a file is timed against, from the network that it is of.
+
+eager, compiled    the network in PyTorch, neurons in the fused kernel
+floor              its graph with identity neurons: what convolutions cost, and all else but neurons
+relu               its graph with ReLU in place of neurons, at one time step: the network that does not spike
+spikingjelly       the same network of SpikingJelly's layers, exported by torch.onnx
+"""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from zoo.errors import ZooError, one_of
+from zoo.models.sresnet import SResNet
+from zoo.neurons.surrogate import resolve_surrogate
+
+from .assembly import Piece
+from .graph import flat_graph
+from .neurons import Dynamics
+from .parts import neuron_layers, take_apart
+from .run import device_of
+from .timing import Graph, Network, Subject, graph_of
+from .trace import trace
+
+BASELINES = ["eager", "compiled", "floor", "relu", "spikingjelly"]
+"""What --against takes."""
+
+
+def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> Subject:
+    """Makes one of `BASELINES`.
+
+    Args:
+        name: which.
+        model: the network, in evaluation mode; it stays as it is, but for PyTorch's may be moved to another device.
+        provider, optimization: of ONNX Runtime.
+
+    Raises:
+        ZooError: there is none of that name, or not of this network; PyTorch has not the provider's device.
+    """
+    graphs = {"floor": _floor, "relu": _relu, "spikingjelly": _spikingjelly}
+    if name not in BASELINES:
+        raise one_of("baseline", name, BASELINES)
+    if name in graphs:
+        return graphs[name](model, provider=provider, optimization=optimization)
+    size: Any = model.pretrained_cfg["input_size"]  # type: ignore[index]
+    device = device_of(provider)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ZooError(
+            f"{name} would run where {provider} does, and PyTorch sees no GPU here: leave it out of --against"
+        )
+    return Network(name, model, size, device, compiled=name == "compiled")
+
+
+def _floor(model: nn.Module, **how: Any) -> Graph:
+    """Puts in identity neurons: each step has all convolutions, and nothing else.
+
+    ONNX Runtime would merge steps that compute the same. So the first layer of neurons multiplies its currents by
+    another number in each step: one operation, in the place of a neuron's five.
+    """
+    parts = take_apart(model, all_steps=False)
+    first = next(iter(parts.skeleton.shapes))
+    neurons = {name: _stateless(Piece(["currents"], ["currents"], [], {}), old) for name, old in parts.neurons.items()}
+    shape = parts.skeleton.shapes[first]
+    scaled = [_scaled(t, shape) for t in range(parts.timesteps)]
+    neurons[first] = neurons[first]._replace(first=scaled[0], later=scaled[1:])
+    return graph_of(flat_graph(parts._replace(neurons=neurons)), "floor", **how)
+
+
+def _relu(model: nn.Module, **how: Any) -> Graph:
+    """Puts in ReLU, at one time step: a network of the same layers that does not spike, in float32."""
+    parts = take_apart(model, all_steps=False)
+    piece = Piece(["currents"], ["active"], [helper.make_node("Relu", ["currents"], ["active"])], {})
+    neurons = {name: _stateless(piece, old) for name, old in parts.neurons.items()}
+    return graph_of(flat_graph(parts._replace(neurons=neurons, timesteps=1)), "relu", **how)
+
+
+def _stateless(piece: Piece, old: Dynamics) -> Dynamics:
+    """Returns neurons without state that do the same in every step."""
+    return Dynamics(piece, [piece], None, piece, [], old.kind)
+
+
+def _scaled(t: int, shape: tuple[int, ...]) -> Piece:
+    entries = np.full((1, shape[0], 1, 1) if len(shape) == 3 else (), 1 + t / 64, np.float32)
+    constant = helper.make_tensor("factor", 1, entries.shape, entries.ravel())
+    node = helper.make_node("Mul", ["currents", "factor"], ["scaled"])
+    return Piece(["currents"], ["scaled"], [node], {"factor": constant})
+
+
+class _FromRest(nn.Module):
+    """SpikingJelly's network as its users get it into ONNX: the reset of all neurons is in the forward."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.network.clear(self.network)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def _spikingjelly(model: nn.Module, **how: Any) -> Graph:
+    """Rebuilds the network of SpikingJelly's layers with the same weights, its logits and gradients checked in float64.
+
+    Raises:
+        ZooError: SpikingJelly is not installed, the network is no sresnet with direct encoding or has neurons that
+            SpikingJelly lacks, or the two do not compute the same.
+    """
+    from recipes.studies.speed.peers import SpikingJellyResNet, check_equal
+
+    if not isinstance(model, SResNet) or model.encoding != "direct":
+        raise ZooError("no spikingjelly baseline of this network: only of the sresnet family, with direct encoding")
+    size: Any = model.pretrained_cfg["input_size"]
+    ours = copy.deepcopy(model)
+    for layer in neuron_layers(ours).values():
+        layer.surrogate = resolve_surrogate("triangle")  # which an inference does not see, and SpikingJelly has
+    peer = SpikingJellyResNet(ours).eval()
+    check_equal(ours, peer, size)
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
+    proto = trace(_FromRest(peer), (torch.zeros(2, *size),), ({0: "batch"},), what="SpikingJelly's network", **names)
+    return graph_of(proto, "spikingjelly", **how)

@@ -1,0 +1,365 @@
+"""Measures files in ONNX Runtime: accuracy and spikes of ours, latency and memory of anybody's, side by side."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo.data.folder import check_class_names
+from zoo.errors import ZooError, shown
+from zoo.files import sha256_of
+from zoo.provenance import provenance
+from zoo.result import onnx_result
+
+from .about import About, is_ours, read_about
+from .baselines import baseline
+from .counts import PREFIX, add_spike_counts, add_spike_outputs
+from .describe import weights_sha256
+from .images import Loaded, as_array, check_images, check_labels, normalise
+from .run import CPU, LARGEST_VALUE, check_session, create_session, device_of, read_model, run_session
+from .source import network_of
+from .timing import Graph, Input, Settings, Subject, operators, peak_bytes, settings, time_all
+
+_CHUNK = 64
+_FLOATS = ("float32", "float16", "float64")
+_NUMBERS = {
+    kind: np.dtype(dtype).name
+    for kind in onnx.TensorProto.DataType.values()
+    if kind and (dtype := helper.tensor_dtype_to_np_dtype(kind)) is not None and np.dtype(dtype).kind in "fiub"
+}
+"""NumPy's names of ONNX's types of plain numbers."""
+
+
+def benchmark(
+    path: str | os.PathLike[str],
+    images: NDArray[Any] | Tensor | None = None,
+    labels: NDArray[Any] | Tensor | None = None,
+    *,
+    dataset: str | None = None,
+    classes: Sequence[str] | None = None,
+    batch_sizes: int | Sequence[int] = (1,),
+    threads: int | Sequence[int] = (1,),
+    runs: int = 50,
+    rounds: int = 5,
+    memory: bool = False,
+    profile: bool = False,
+    provider: str | None = None,
+    optimization: str = "all",
+) -> dict[str, Any]:
+    """Measures a graph that `to_onnx` wrote.
+
+    Args:
+        path: the .onnx file.
+        images: uint8 pixels [N, C, H, W], normalised as the file's metadata says, or float32 ones that are normalised.
+            Without images there is no accuracy and no spike count, and latency is measured on noise.
+        labels: classes [N].
+        dataset: the name of the data set whose test images these are.
+        classes: what that data set calls its classes; the network must have as many and, if the file says what it
+            calls them, call them so.
+        batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
+            and four threads a processor.
+        runs: timed runs per pair.
+        rounds: sessions that they are dealt out to, each with runs before that are not timed.
+        memory: measure the peak memory of every pair, too.
+        profile: measure the time of each kind of operator, for the first pair.
+        provider: CPUExecutionProvider by default; it runs there or not at all.
+        optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
+
+    Returns:
+        A measurement of kind "onnx", JSON values: model, tag, dataset, split ("test" of a data set), images, top1
+        (percent), spikes_per_image, spikes_per_layer, spikes_per_step, timesteps, latency (ms), provider, optimization,
+        epochs, seed and test_reads of the training, checksums, precision, layout, provenance. What is not known is
+        None.
+
+    Raises:
+        ZooError: a file that is broken or not from `to_onnx`, images or labels that do not fit, a provider that does
+            not work here.
+    """
+    how = {"provider": provider or CPU, "optimization": optimization}
+    check_session(**how)
+    sizes, counts = ([n] if isinstance(n, int) else list(n) for n in (batch_sizes, threads))
+    asked = settings(batch_sizes=sizes, threads=counts, runs=runs, rounds=rounds, memory=memory, profile=profile)
+    file = read_file(path, ours=True)
+    if images is None and (labels is not None or dataset is not None):
+        raise ZooError("labels, or the name of a data set, say nothing without its images: give these, too")
+    loaded = None
+    if images is not None:
+        loaded = Loaded(as_array(images), None if labels is None else as_array(labels), dataset, classes)
+    return measure_one(file, loaded, asked, **how)
+
+
+class File(NamedTuple):
+    """An ONNX file; `about` is None if somebody else made it."""
+
+    path: Path
+    data: bytes
+    proto: onnx.ModelProto
+    about: About | None
+
+
+def read_file(path: str | os.PathLike[str], *, ours: bool = False) -> File:
+    """Reads any ONNX file.
+
+    Raises:
+        ZooError: see `export.run.read_model`; it is one of ours with broken metadata; or it must be `ours`, and is not.
+    """
+    data, proto = read_model(path)
+    return File(Path(path), data, proto, read_about(proto, Path(path)) if ours or is_ours(proto) else None)
+
+
+def measure_one(file: File, images: Loaded | None, asked: Settings, **how: Any) -> dict[str, Any]:
+    """Measures one file of ours: a record of kind "onnx", see `benchmark`; `how` is provider and optimization."""
+    assert file.about is not None
+    graph = graph_in(file, file.path.name, images, **how)
+    scores = score(graph, file, images)
+    ((latency, profile),) = measure([graph], asked)
+    dataset = images and images.dataset
+    return onnx_result(file.data, file.about._asdict(), scores, latency, dataset=dataset, profile=profile, **how)
+
+
+def measure_side_by_side(
+    files: Sequence[File],
+    against: Sequence[str],
+    images: Loaded | None,
+    asked: Settings,
+    *,
+    network: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    provider: str,
+    optimization: str,
+) -> dict[str, Any]:
+    """Measures graphs and baselines in turns.
+
+    Args:
+        files: the first one is what ratios are to.
+        against: names of baselines, made of the network of the first file; see `export.baselines`.
+        images: for accuracy and spikes of files of ours, and to time them on; noise without.
+        asked: settings and runs.
+        network: the checkpoint of the first file, if its metadata do not lead to it.
+        input_shape: of one entry of the batch, for files of others.
+        provider, optimization: see `benchmark`.
+
+    Returns:
+        JSON values: schema, kind ("side_by_side"), subjects [{name, file, sha256, bytes, precision, layout,
+        weights_sha256, images, top1, spikes_per_image, latency, profile}], dataset, provider, optimization, rounds,
+        provenance. What is not known is None.
+
+    Raises:
+        ZooError: a file or a baseline that cannot be measured.
+    """
+    how = {"provider": provider, "optimization": optimization}
+    first = files[0]
+    if against and first.about is None:
+        raise ZooError(f"no baselines: {first.path} is not from `python -m export`, its network is not known")
+    subjects: list[Subject] = [
+        graph_in(file, name, images, **how)
+        if file.about
+        else _graph_of_others(file, name, images, asked, input_shape, how)
+        for name, file in zip(_names(files), files, strict=True)
+    ]
+    told = [_entry(subject) | _entry_of_file(file) for subject, file in zip(subjects, files, strict=True)]
+    if against:
+        assert first.about is not None
+        model = network_of(first.path, first.proto, first.about, network)
+        made = [baseline(name, model, **how) for name in dict.fromkeys(against)]
+        subjects += made
+        told += [_entry(subject) | {"weights_sha256": weights_sha256(model)} for subject in made]
+    for subject, file, entry in zip(subjects, files, told, strict=False):
+        if file.about is not None and isinstance(subject, Graph):
+            entry |= score(subject, file, images)
+    return {
+        "schema": 1, "kind": "side_by_side",
+        "subjects": [
+            entry | {"latency": latency, "profile": profile}
+            for entry, (latency, profile) in zip(told, measure(subjects, asked), strict=True)
+        ],
+        "dataset": images and images.dataset, **how, "rounds": min(asked.rounds, asked.runs),
+        **provenance(gpu=device_of(provider) == "cuda"),
+    }  # fmt: skip
+
+
+def _names(files: Sequence[File]) -> list[str]:
+    """Returns names of files, or their paths where two have the same name."""
+    names = [file.path.name for file in files]
+    shown = [name if names.count(name) == 1 else str(file.path) for name, file in zip(names, files, strict=True)]
+    if twice := [name for name in shown if shown.count(name) > 1]:
+        raise ZooError(f"{twice[0]} is named twice: once is enough")
+    return shown
+
+
+def _entry(subject: Subject) -> dict[str, Any]:
+    """Returns what is known of anything that is timed."""
+    data = subject.data if isinstance(subject, Graph) else None
+    unknown = dict.fromkeys(
+        ("file", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image", "spikes_per_step")
+    )
+    return {"name": subject.name, **unknown, "bytes": data and len(data), "precision": "fp32", "layout": None}
+
+
+def _entry_of_file(file: File) -> dict[str, Any]:
+    known: dict[str, Any] = {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
+    if (about := file.about) is not None:
+        known |= {"model": about.architecture, "tag": about.tag, "weights_sha256": about.weights_sha256}
+        known |= {"timesteps": about.timesteps, "precision": about.precision, "layout": about.layout}
+    return known
+
+
+def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> Graph:
+    """Returns the graph in a file of ours, to be timed on images, if there are any, after a check of these.
+
+    Raises:
+        ZooError: images or labels do not fit the network.
+    """
+    about = file.about
+    assert about is not None
+    graph = Graph(name, file.data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
+    if images is None:
+        return graph
+    if images.classes is not None:
+        data_set = images.dataset or "the data set"
+        if len(images.classes) != about.num_classes:
+            raise ZooError(f"model has {about.num_classes} classes, {data_set} has {len(images.classes)}")
+        check_class_names(name, about.labels or images.classes, data_set, images.classes)
+    check_images(images.images, about.input_size)
+    if images.labels is not None:
+        check_labels(images.labels, len(images.images), about.num_classes)
+    return graph._replace(images=normalise(images.images[:_CHUNK], about.mean, about.std))
+
+
+def _graph_of_others(
+    file: File, name: str, images: Loaded | None, asked: Settings, shape: Sequence[int] | None, how: dict[str, Any]
+) -> Graph:
+    if images is not None:
+        raise ZooError(f"{file.path} is not from `python -m export`: its accuracy cannot be measured, leave out --data")
+    inputs = find_inputs(file.proto, str(file.path), asked.batch_sizes, shape)
+    return Graph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
+
+
+def find_inputs(
+    proto: onnx.ModelProto, origin: str, batches: Sequence[int], shape: Sequence[int] | None = None
+) -> list[Input]:
+    """Finds the inputs of a graph, the first one of floats in front.
+
+    A dynamic axis is the batch if it is the first, and 1 if it is another.
+
+    Args:
+        proto: the graph.
+        origin: its file, for errors.
+        batches: sizes that it will be run with.
+        shape: of an entry of the batch, for the first one of floats.
+
+    Raises:
+        ZooError: no input of floats, one whose type or shape cannot be fed, a batch that the graph does not take.
+    """
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    values = [value for value in proto.graph.input if value.name not in stored]
+    found = [_input(value, origin) for value in values]
+    first = next((i for i, kind in enumerate(found) if kind.dtype in _FLOATS), None)
+    if first is None:
+        raise ZooError(f"{origin} has no input of floating-point numbers: it cannot be measured here")
+    image, known = found.pop(first), values[first].type.tensor_type.HasField("shape")
+    if shape is not None:
+        sizes = (image.shape[0] if known and image.shape else 0, *shape)
+        fixed = zip(image.shape[1:], shape, strict=False) if known else []
+        if min(shape) < 1 or (known and (len(sizes) != len(image.shape) or any(a not in (0, b) for a, b in fixed))):
+            there = [size or "?" for size in image.shape[1:]]
+            raise ZooError(f"{origin}: the input {shown(image.name)} takes {there} for each image, not {list(shape)}")
+        image = image._replace(shape=sizes)
+    elif not known:
+        raise ZooError(f"{origin} does not say the shape of its input {shown(image.name)}: give --input-shape C H W")
+    inputs = [kind._replace(shape=(*kind.shape[:1], *(n or 1 for n in kind.shape[1:]))) for kind in (image, *found)]
+    for kind in inputs:
+        if math.prod(kind.shape[1:]) * max(batches) > LARGEST_VALUE:
+            raise ZooError(f"{origin}: the input {shown(kind.name)} {list(kind.shape)} is too large to be measured")
+    if inputs[0].shape and (size := inputs[0].shape[0]) and set(batches) != {size}:
+        raise ZooError(f"{origin} takes {size} images at once, no other number: --batch {size}")
+    return inputs
+
+
+def _input(value: onnx.ValueInfoProto, origin: str) -> Input:
+    """Returns an input with 0 for each open axis."""
+    kind = value.type.tensor_type
+    dtype = _NUMBERS.get(kind.elem_type)
+    if dtype is None:  # strings, say, or no tensor at all
+        raise ZooError(f"{origin}: the input {shown(value.name)} is no tensor of plain numbers")
+    return Input(value.name, dtype, tuple(max(d.dim_value, 0) for d in kind.shape.dim))
+
+
+def score(graph: Graph, file: File, images: Loaded | None) -> dict[str, Any]:
+    """Measures accuracy and mean spikes of a file of ours over all images; None without any.
+
+    Raises:
+        ZooError: it gives what no network of spikes can give, whatever it calls it.
+    """
+    about = file.about
+    if about is None or images is None or graph.images is None:
+        return dict.fromkeys(("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
+    counting = add_spike_counts(file.proto)
+    if counting is file.proto:
+        _check_counters(file.proto, about, graph.images[:1])
+    session = create_session(counting.SerializeToString(), provider=graph.provider, optimization=graph.optimization)
+    layers = list(about.spike_values)
+    counts, correct = np.zeros((len(layers), about.timesteps)), 0
+    pixels, labels = images.images, images.labels
+    with tqdm(total=len(pixels), desc="spikes", unit="img", leave=False, disable=None) as bar:
+        for i in range(0, len(pixels), _CHUNK):
+            chunk = normalise(pixels[i : i + _CHUNK], about.mean, about.std)
+            logits, *spikes = run_session(session, ["logits", *(PREFIX + layer for layer in layers)], chunk)
+            if logits.shape != (len(chunk), about.num_classes) or not np.isfinite(logits).all():
+                raise ZooError(
+                    f"the model gives no finite logits for each of {len(chunk)} images: nothing was measured"
+                )
+            for n, counted in zip(counts, spikes, strict=True):
+                whole = np.isfinite(counted) & (counted >= 0) & (counted == np.floor(counted))
+                if counted.shape != (len(chunk), about.timesteps) or not whole.all():
+                    raise ZooError("the model counts spikes that are no whole numbers from 0: nothing was measured")
+                n += counted.sum(0, dtype=np.float64)
+            if labels is not None:
+                correct += int((logits.argmax(1) == labels[i : i + _CHUNK]).sum())
+            bar.update(len(chunk))
+    if not counts.any():
+        raise ZooError("no layer of the model ever spikes on these images: nothing was measured")
+    means = counts / len(pixels)
+    return {
+        "images": len(pixels),
+        "top1": None if labels is None else 100 * correct / len(pixels),
+        "spikes_per_image": float(means.sum()),
+        "spikes_per_layer": {layer: float(m.sum()) for layer, m in zip(layers, means, strict=True)},
+        "spikes_per_step": means.sum(0).tolist(),
+    }
+
+
+def _check_counters(proto: onnx.ModelProto, about: About, image: NDArray[np.float32]) -> None:
+    """Raises ZooError unless the counters that a file brings count its spikes, on one image."""
+    session = create_session(add_spike_outputs(proto).SerializeToString(), threads=1)
+    for layer, value in about.spike_values.items():
+        spikes, counted = run_session(session, [value, PREFIX + layer], image)
+        if not np.array_equal(spikes.reshape(about.timesteps, -1).sum(1)[None], counted):
+            raise ZooError(f"the model's counter of {shown(layer)} does not count its spikes: nothing was measured")
+
+
+def measure(
+    subjects: Sequence[Subject], asked: Settings
+) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """Measures the latency of each subject in every setting, and a profile if one is asked for and it is a graph.
+
+    Raises:
+        ZooError: a subject does not run.
+    """
+    latency = time_all(subjects, asked)
+    if asked.memory:
+        for rows, peaks in zip(latency, peak_bytes(subjects, asked.pairs), strict=True):
+            for row, peak in zip(rows, peaks, strict=True):
+                row["peak_bytes"] = peak
+    profiles = [
+        operators(subject, asked) if asked.profile and isinstance(subject, Graph) else None for subject in subjects
+    ]
+    return list(zip(latency, profiles, strict=True))
