@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from recipes.config import DEFAULTS, PLACE
+from recipes.recipe import DEFAULTS, PLACE
 from zoo.errors import shown
 from zoo.files import dump_yaml
 

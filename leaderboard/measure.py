@@ -15,7 +15,7 @@ from export.int8.calibration import training_images
 from export.parts import input_size, network_input
 from export.timing import settings
 from export.to_onnx import to_onnx
-from recipes.lineage import Run, identity, known_runs, started_from, written
+from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe
 from recipes.processes import pick_device
 from recipes.validate import validate
 from zoo.data import normalisation
@@ -97,12 +97,12 @@ def measure(
             found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
             found += [benchmark(graph, **some._asdict(), runs=runs) for graph in graphs]
     first = found[0]
-    chain = [ancestor._asdict() for ancestor in started_from(config)]
+    chain = [ancestor._asdict() for ancestor in ancestors_of(config)]
     return {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],
-        "partial": len(some.images) < len(whole.images), "recipe": written(config),
-        "recipe_sha256": identity(config), "started_from": chain, "spikes_differ": spikes_differ(found),
+        "partial": len(some.images) < len(whole.images), "recipe": recorded_recipe(config),
+        "recipe_sha256": recipe_sha256_of(config), "started_from": chain, "spikes_differ": spikes_differ(found),
         "parts": found, **origin,
     }  # fmt: skip
 

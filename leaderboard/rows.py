@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from statistics import fmean, median, stdev
 from typing import Any
 
-from recipes.lineage import identity, is_own, known_runs, remembered, started_from, written
+from recipes.lineage import (
+    ancestors_of,
+    is_of_this_project,
+    known_runs,
+    read_ancestors,
+    recipe_sha256_of,
+    recorded_recipe,
+)
 from zoo.errors import ZooError, shown
 from zoo.result import Costs, when
 
@@ -197,10 +204,10 @@ def _add_recipe(run: Result) -> None:
     """The recipe and what it started from: as the run says, or its checkpoint where it is older than these keys."""
     known = known_runs().get(run["weights_sha256"])
     if run["recipe_sha256"] is None and known:
-        run["recipe"], run["recipe_sha256"] = written(known.config), identity(known.config)
-        run["started_from"] = started_from(known.config)
+        run["recipe"], run["recipe_sha256"] = recorded_recipe(known.config), recipe_sha256_of(known.config)
+        run["started_from"] = ancestors_of(known.config)
     else:
-        run["started_from"] = remembered(run["started_from"] or ())
+        run["started_from"] = read_ancestors(run["started_from"] or ())
 
 
 def _is_ours(runs: Results) -> bool:
@@ -209,7 +216,7 @@ def _is_ours(runs: Results) -> bool:
     The result of a training that does not tell its recipe is of a command of this repository, before it did.
     """
     return all(
-        is_own(run["recipe_sha256"]) if run["recipe_sha256"] else run["train_seconds"] is not None
+        is_of_this_project(run["recipe_sha256"]) if run["recipe_sha256"] else run["train_seconds"] is not None
         for run in runs.values()
     )
 

@@ -1,5 +1,5 @@
 """How a checkpoint comes to be: recipes, training, validation, prediction."""
 
-from .config import Recipe, load_recipe
+from .recipe import Recipe, load_recipe
 
 __all__ = ["Recipe", "load_recipe"]

@@ -15,13 +15,26 @@ from torch.nn.functional import interpolate, pad
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as tv
 
-from zoo.errors import one_of
+from zoo.data import DataSet, normalise
 
-AUTO_AUGMENTS = ["none", "autoaugment", "randaugment"]
+from .recipe import Recipe
+
+
+def augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
+    """Returns images uint8 [B, C, H, W] as the recipe augments them, normalised, float32."""
+    if recipe.crop:
+        images = random_crop(images, recipe.crop)
+    if recipe.hflip:
+        images = random_flip(images)
+    images = auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
+    x = normalise(images, data.mean, data.std)
+    if recipe.cutout:
+        x = cutout(x, recipe.cutout)
+    return erase(x, recipe.erasing) if recipe.erasing else x
 
 
 def random_crop(images: Tensor, padding: int) -> Tensor:
-    """Pad by `padding` pixels of zero on each side, then cut out the original size at a random place per image."""
+    """Pads by `padding` pixels of zero on each side, then cuts out the original size at a random place per image."""
     batch, _, height, width = images.shape
     windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     y, x = torch.randint(2 * padding + 1, (2, batch)).to(images.device, non_blocking=True)
@@ -29,20 +42,20 @@ def random_crop(images: Tensor, padding: int) -> Tensor:
 
 
 def random_flip(images: Tensor) -> Tensor:
-    """Mirror each image left to right with probability one half."""
+    """Mirrors each image left to right with probability one half."""
     chosen = torch.rand(len(images)).to(images.device, non_blocking=True) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Float images [B, C, H, W] at `size` x `size` pixels, bilinear and without aliasing."""
+    """Returns float images [B, C, H, W] at `size` x `size` pixels, bilinear and without aliasing."""
     if images.shape[2:] == (size, size):
         return images
     return interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def cutout(images: Tensor, size: int) -> Tensor:
-    """Zero a square of `size` pixels at a random centre, clipped at the border (DeVries 2017, arXiv 1708.04552)."""
+    """Zeroes a square of `size` pixels at a random centre, clipped at the border (DeVries 2017, arXiv 1708.04552)."""
     batch, _, height, width = images.shape
 
     def inside(length: int) -> Tensor:
@@ -55,14 +68,11 @@ def cutout(images: Tensor, size: int) -> Tensor:
 
 
 def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
-    """AutoAugment's CIFAR-10 policy (arXiv 1805.09501) or RandAugment (arXiv 1909.13719), on uint8 images [B, C, H, W].
+    """Applies AutoAugment's CIFAR-10 policy (arXiv 1805.09501) or RandAugment (1909.13719) to uint8 [B, C, H, W].
 
     Args:
         kind: "none", "autoaugment" or "randaugment".
         ops, magnitude: RandAugment's number of operations per image and their strength, 0 to 30.
-
-    Raises:
-        ZooError: unknown kind.
     """
     if kind == "none":
         return images
@@ -71,8 +81,6 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
             choice = torch.randint(len(_RAND_OPS), (len(images),))
             images = _apply(images, choice, [(name, magnitude / 30) for name in _RAND_OPS])
         return images
-    if kind != "autoaugment":
-        raise one_of("auto_augment", kind, AUTO_AUGMENTS)
     policy = torch.randint(len(_POLICIES), (len(images),))
     for position in (0, 1):
         sub = [p[position] for p in _POLICIES]
@@ -83,7 +91,7 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
 
 
 def erase(images: Tensor, probability: float) -> Tensor:
-    """Zero a random rectangle per image with `probability` (arXiv 1708.04896), in place on normalised images."""
+    """Zeroes a random rectangle per image with `probability` (arXiv 1708.04896), in place on normalised images."""
     return RandomErasing(probability, mode="const", device=images.device)(images)
 
 

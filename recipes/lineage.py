@@ -1,4 +1,4 @@
-"""Which recipe a checkpoint is of, and what it started from.
+"""What a training starts from: initial weights, the part of them that is frozen, and the checkpoints they go back to.
 
 A recipe is known by a hash of what it computes: seed, place and the names it goes by play no part, a value that is the
 key's default counts as left out (so a key that is added later changes no hash), and where it starts from other weights
@@ -9,28 +9,36 @@ from-scratch run never do.
 import contextlib
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from torch import nn
 
 import zoo
 from zoo.checkpoint import CONFIG
 from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.data import DataSet
 from zoo.errors import ZooError, quoted
+from zoo.family import plain_name
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import BUNDLED, find_checkpoint
+from zoo.network import SpikingNetwork
 from zoo.plugins import is_plugins
 from zoo.result import Ancestor as StartedFrom
 from zoo.schema import Count, Number, Sha256, fits
 
-from .config import DEFAULTS, PLACE, list_recipes, load_recipe
+from .recipe import DEFAULTS, PLACE, Recipe, list_recipes, load_recipe
 
 STAGES = Path(__file__).resolve().parent / "stages"
 """Checkpoints that others were started from, beside those in zoo/weights."""
-# No part of what a run computes, beside its place: which run of several it is, what it is called, what it runs on.
-_NO_PART = (PLACE - {"plugin"}) | {"seed", "tag", "comparison", "test_reads", "device", "kernel", "channels_last"}
-_NO_PART |= {"grad_checkpointing"}
+# Beside its place: which run of several it is, what it is called, what it runs on.
+_NOT_COMPUTED = (PLACE - {"plugin"}) | {
+    *("seed", "tag", "comparison", "test_reads", "device", "kernel", "channels_last", "grad_checkpointing"),
+}
 _SPECS = ("neuron", "surrogate", "scaling")
 
 
@@ -41,7 +49,7 @@ class Ancestor(NamedTuple):
     """`architecture.tag`, or what the recipe calls it."""
     weights_sha256: str
     epochs: int | None
-    """Of its own training, like its seconds: what came before that is an ancestor of its own."""
+    """Its own training's, like its seconds: what came before that is an ancestor of its own."""
     train_seconds: float | None
     recipe_sha256: str | None
 
@@ -61,20 +69,20 @@ class Run(NamedTuple):
 
 @cache
 def known_runs() -> dict[str, Run]:
-    """The runs that come with the code, by the sha256 of their weights: as a bundled one where it is both."""
+    """Returns the runs that come with the code, by the sha256 of their weights: as a bundled one where it is both."""
     folders = [file.parent for place in (STAGES, BUNDLED) for file in sorted(place.glob(f"*/{CONFIG}"))]
     return {run.config["weights_sha256"]: run for run in map(read_run, folders)}
 
 
-def is_own(sha256: str) -> bool:
-    """Whether the recipe with this hash is one of this repository: a file here, or what trained one of its runs."""
-    made = {lineage(run)[0].recipe_sha256 for run in known_runs().values()}
+def is_of_this_project(sha256: str) -> bool:
+    """Returns whether a hash is of a recipe of this repository: of a file here, or of what trained one of its runs."""
+    made = {line_of(run)[0].recipe_sha256 for run in known_runs().values()}
     return sha256 in made or sha256 in _recipe_files()
 
 
 @cache
 def _recipe_files() -> set[str | None]:
-    """The hashes of the recipes in this folder, but for those that start from weights that are not here."""
+    """Returns the hashes of the recipes in this folder, but for those that start from weights that are not here."""
     runs, found = {run.name: run for run in known_runs().values()}, set()
     for recipe in map(load_recipe, list_recipes()):
         parent = runs.get(Path(recipe.init or "").name)
@@ -85,13 +93,13 @@ def _recipe_files() -> set[str | None]:
             network = zoo.create_model(recipe.model, **said)
         config: dict[str, Any] = {"recipe": recipe.settings, "model_args": network.model_args}
         if parent:
-            config["started_from"] = [ancestor._asdict() for ancestor in lineage(parent)]
-        found.add(identity(config))
+            config["started_from"] = [ancestor._asdict() for ancestor in line_of(parent)]
+        found.add(recipe_sha256_of(config))
     return found
 
 
 def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
-    """What a run directory says of itself; a result of other weights is none of it.
+    """Reads what a run directory says of itself; a result of other weights is none of it.
 
     Args:
         config: its config.json, where that was read already.
@@ -108,7 +116,7 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
 
 
 def _last_seconds(log: Path) -> float | None:
-    """From the last row of a log."""
+    """Returns the seconds of a log's last row."""
     if log.is_file():
         with contextlib.suppress(ValueError, csv.Error):
             *_, last = [{}, *csv.DictReader(read_text(log).splitlines())]
@@ -116,8 +124,8 @@ def _last_seconds(log: Path) -> float | None:
     return None
 
 
-def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
-    """The checkpoints that one goes back to, nearest first; of one that is not at hand, the name and the hash alone.
+def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
+    """Returns the checkpoints that one goes back to, nearest first; of one that is not here, its name and hash alone.
 
     Args:
         config: the content of its config.json.
@@ -129,30 +137,28 @@ def started_from(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
         if not fits(list[StartedFrom], config["started_from"]):
             said = quoted(config["started_from"])
             raise ZooError(f"started_from is {said}, expected a list of {{{', '.join(Ancestor._fields)}}}")
-        return remembered(config["started_from"])
+        return read_ancestors(config["started_from"])
     recipe = config.get("recipe") or {}
     init, parent = recipe.get("init"), config.get("init_sha256")
     if not init or not isinstance(init, str) or not isinstance(parent, str) or not fits(Sha256, parent):
         return ()
     run = known_runs().get(parent)
-    return lineage(run) if run else (Ancestor(init, parent, None, None, None),)
+    return line_of(run) if run else (Ancestor(init, parent, None, None, None),)
 
 
-def remembered(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
-    """Ancestors as a file tells of them; those that come with the code under their present name, with their seconds."""
-    return tuple(_now(Ancestor(**ancestor)) for ancestor in ancestors)
-
-
-def _now(told: Ancestor) -> Ancestor:
-    run = known_runs().get(told.weights_sha256)
-    if not run:
-        return told
-    seconds = run.train_seconds if told.train_seconds is None else told.train_seconds
-    return told._replace(name=run.name, train_seconds=seconds)
+def read_ancestors(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
+    """Returns the ancestors that a file tells of; those that come with the code by their present name and seconds."""
+    found = []
+    for ancestor in (Ancestor(**ancestor) for ancestor in ancestors):
+        if run := known_runs().get(ancestor.weights_sha256):
+            seconds = run.train_seconds if ancestor.train_seconds is None else ancestor.train_seconds
+            ancestor = ancestor._replace(name=run.name, train_seconds=seconds)
+        found.append(ancestor)
+    return tuple(found)
 
 
 def find_run(source: str) -> Run:
-    """The run behind what `zoo.load` takes; of one from a Hub, its config.json alone.
+    """Returns the run behind what `zoo.load` takes; of one from a Hub, its config.json alone.
 
     Raises:
         ZooError: see `zoo.load`.
@@ -164,19 +170,19 @@ def find_run(source: str) -> Run:
     return known_runs().get(config["weights_sha256"]) or Run(config)
 
 
-def lineage(run: Run) -> tuple[Ancestor, ...]:
-    """A run as an ancestor, and its own."""
+def line_of(run: Run) -> tuple[Ancestor, ...]:
+    """Returns a run as an ancestor, followed by its own ancestors."""
     config, seconds, _ = run
     epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
     own = Ancestor(
-        run.name, config["weights_sha256"], epochs if fits(Count, epochs) else None, seconds, identity(config)
+        run.name, config["weights_sha256"], epochs if fits(Count, epochs) else None, seconds, recipe_sha256_of(config)
     )
-    return (own, *started_from(config))
+    return (own, *ancestors_of(config))
 
 
-def written(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The recipe of a checkpoint as it is recorded: what its network was to decide (`model`) is written out, as names
-    may mean something else one day, and plugins have their sha256. None where it does not say.
+def recorded_recipe(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the recipe of a checkpoint as it is recorded, None where it does not say: what its network was to decide
+    (`model`) is written out, as names may mean something else one day, and plugins have their sha256.
 
     Args:
         config: the content of its config.json.
@@ -188,23 +194,160 @@ def written(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**recipe, **specs, **({"plugin": plugins} if plugins else {})}
 
 
-def identity(config: Mapping[str, Any]) -> str | None:
-    """`recipe_sha256` of a checkpoint by its config.json."""
-    return recipe_sha256(written(config), started_from(config))
+def recipe_sha256_of(config: Mapping[str, Any]) -> str | None:
+    """Returns the `recipe_sha256` of a checkpoint by its config.json."""
+    return recipe_sha256(recorded_recipe(config), ancestors_of(config))
 
 
 def recipe_sha256(recipe: Mapping[str, Any] | None, before: tuple[Ancestor, ...] = ()) -> str | None:
-    """The hash by which a recipe is known, None for no recipe.
+    """Returns the hash by which a recipe is known, None for no recipe.
 
     Args:
-        recipe: its keys, see `written`.
-        before: what it starts from, see `started_from`.
+        recipe: its keys, see `recorded_recipe`.
+        before: what it starts from, see `ancestors_of`.
     """
     if not recipe:
         return None
-    said = {key: value for key, value in recipe.items() if key not in _NO_PART and value != DEFAULTS.get(key)}
+    said = {key: value for key, value in recipe.items() if key not in _NOT_COMPUTED and value != DEFAULTS.get(key)}
     if before:
         said["init"] = before[0].recipe_sha256 or before[0].weights_sha256
     if is_plugins(plugins := recipe.get("plugin")) and plugins:  # what they hold, whatever they are called
         said["plugin"] = sorted(plugin["sha256"] for plugin in plugins)
     return sha256_of(json.dumps(said, sort_keys=True).encode())
+
+
+# -- the network that a run starts with
+
+
+@dataclass
+class InitialWeights:
+    """The weights that a run starts from, none by default."""
+
+    sha256: str | None = None
+    """The sha256 of the weights that `init` names."""
+    chain: tuple[Ancestor, ...] = ()
+    """Their checkpoint, and those that it goes back to."""
+    taken: dict[str, Any] = field(default_factory=dict)
+    """Keywords of that checkpoint's network that this one takes over."""
+    source: SpikingNetwork | None = None
+    """That network; None where a training state has what became of it."""
+
+    @classmethod
+    def load(cls, recipe: Recipe) -> Self:
+        """Loads those of a new run.
+
+        Raises:
+            ZooError: see `zoo.load`.
+        """
+        if not recipe.init:
+            return cls()
+        source = zoo.load(recipe.init)
+        return cls(source.weights_sha256, line_of(find_run(recipe.init)), _taken_over(recipe, source), source)
+
+    @classmethod
+    def remembered(cls, saved: dict[str, Any]) -> Self:
+        """Returns those of a run that goes on, by its state: where `init` points may hold something else by now."""
+        return cls(saved["sha256"], read_ancestors(saved["chain"]), saved["taken"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what a training state keeps."""
+        chain = [ancestor._asdict() for ancestor in self.chain]
+        return {"sha256": self.sha256, "chain": chain, "taken": self.taken}
+
+    def load_into(self, model: SpikingNetwork, recipe: Recipe, *, say: bool) -> None:
+        """Takes over the weights; a classifier of another number of classes starts anew.
+
+        Args:
+            say: print what was taken over.
+
+        Raises:
+            ZooError: they are those of another network, or of this one in another form.
+        """
+        if self.source is None:
+            return
+        source, taken, init = self.source, self.taken, recipe.init
+        ours, theirs = model.model_args, source.model_args
+        state, classifier = source.state_dict(), f"{model.pretrained_cfg['classifier']}."
+        anew = source.num_classes != model.num_classes
+        if anew:
+            state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+        shapes = model.state_dict()
+        wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
+        wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
+        if wrong:
+            # Which have no part in it, or only where nothing else has.
+            rest = ("scaling", "surrogate", "dropout", "timesteps")
+            differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
+            if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+                raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+            said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
+            raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
+        model.load_state_dict(state, strict=False)
+        if say:
+            new = f"a new head for {model.num_classes} classes, in place of {source.num_classes}"
+            values = ", ".join(f"{key} {value}" for key, value in taken.items())
+            form = f"; taken over, as the recipe is silent: {values}" if taken else ""
+            print(f"started from {init}, with {new if anew else 'its head'}{form}", flush=True)
+
+
+def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
+    """Builds the network of a recipe; one that is built for a size of images gets that of the data by default.
+
+    Args:
+        taken: see `InitialWeights`.
+
+    Raises:
+        ZooError: the network does not take what the recipe says of it.
+    """
+    own = taken | _said(recipe)
+    with WithoutMemory():
+        has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
+    return zoo.create_model(
+        recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
+        kernel=recipe.kernel, **({"img_size": data.size} if has_size else {}) | own,
+    )  # fmt: skip
+
+
+def _taken_over(recipe: Recipe, source: SpikingNetwork) -> dict[str, Any]:
+    """Returns keywords in which the network that a run starts from is no default one, where the recipe is silent.
+
+    Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
+    """
+    if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+        return {}
+    with WithoutMemory():
+        by_name = zoo.create_model(recipe.model).model_args
+    decided = {"timesteps", "dropout", "in_chans", "img_size", "scaling", *_said(recipe)}
+    return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a recipe itself says of the network."""
+    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
+    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
+
+
+def freeze(model: SpikingNetwork, stages: int) -> list[nn.Module]:
+    """Takes the stem and the first stages out of training.
+
+    Args:
+        stages: how many, up to all of them: then the head alone learns. 0 freezes nothing, the stem neither.
+
+    Returns:
+        The frozen modules: to be kept in evaluation mode while the others train, so that the running statistics of
+        their batch normalisation stay as well.
+
+    Raises:
+        ZooError: the network has fewer stages.
+    """
+    if not stages:
+        return []
+    if stages > len(model.stages):
+        architecture = model.pretrained_cfg["architecture"]
+        raise ZooError(f"cannot freeze {stages} stages: {architecture} has {len(model.stages)}")
+    stem = re.compile(model.group_matcher(coarse=True)["stem"])
+    frozen = [module for name, module in model.named_children() if stem.match(name) and module.state_dict()]
+    frozen += model.stages[:stages]
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen

@@ -1,4 +1,4 @@
-"""Several processes on one training run, as torchrun starts them."""
+"""What a process computes on and with: its device, precision and memory, and the others that torchrun started."""
 
 import contextlib
 import ctypes
@@ -17,7 +17,7 @@ _LONGEST_VALIDATION = datetime.timedelta(hours=2)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
+    """Returns the device called "cpu", "cuda" or "auto" (cuda where there is one); of several GPUs, this process's.
 
     In a process that is given a GPU, float32 convolutions are that: TensorFloat-32 is off (`zoo.metrics.evaluation`).
 
@@ -38,7 +38,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def _variable(name: str, default: int) -> int:
-    """A number that torchrun sets."""
+    """Returns a number that torchrun sets."""
     text = os.environ.get(name, str(default))
     if not (text.isdecimal() and len(text) < 10):
         raise ZooError(f"the variable {name} must be a number, as torchrun sets it, not {text!r}: unset it")
@@ -46,7 +46,7 @@ def _variable(name: str, default: int) -> int:
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """Join the group that torchrun made, if it did: (rank, world size, device of this process).
+    """Joins the group that torchrun made, if it did, and returns (rank, world size, device of this process).
 
     Raises:
         ZooError: no such device, or variables that torchrun does not set so.
@@ -66,7 +66,7 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
 
 
 def stop_processes(failed: bool = False) -> None:
-    """Leave the group; the networks that it served must be out of use.
+    """Leaves the group; the networks that it served must be out of use.
 
     Args:
         failed: this process ends with an error, of which the others may know nothing. Then it stays in a group of
@@ -80,7 +80,7 @@ def stop_processes(failed: bool = False) -> None:
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes; the tensor itself when there is one."""
+    """Returns the mean of a tensor over all processes, the tensor itself when there is one."""
     if not dist.is_initialized():
         return value
     total = value.clone(memory_format=torch.contiguous_format)  # NCCL takes no other
@@ -89,13 +89,13 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
 
 
 def wait_for_all() -> None:
-    """Return when all processes have come here."""
+    """Returns when all processes have come here."""
     if dist.is_initialized():
         mean_over_processes(torch.zeros((), device="cuda" if dist.get_backend() == "nccl" else "cpu")).item()
 
 
 def same_modules() -> dict[str, str]:
-    """Variables with which a `python -m` that this process starts finds the modules that it found itself.
+    """Returns variables with which a `python -m` that this process starts finds the modules that it found itself.
 
     By itself it would look into the working directory first, where a user may have a recipes/ or a zoo.py of their own.
     """
@@ -103,7 +103,7 @@ def same_modules() -> dict[str, str]:
 
 
 def keep_memory(keep: bool = True) -> None:
-    """Have glibc keep the memory of freed tensors for the next ones, in this process; not `keep`: as it does by itself.
+    """Makes glibc keep the memory of freed tensors for the next ones, in this process; not `keep`: as by itself.
 
     By itself it returns large blocks to the system, and each step of training on a CPU faults all their pages in again.
     """
@@ -113,3 +113,27 @@ def keep_memory(keep: bool = True) -> None:
         tell = ctypes.CDLL("libc.so.6").mallopt
         tell(-3, mmap)
         tell(-1, trim)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Returns whether the processor has bfloat16 arithmetic of its own; without it, bfloat16 is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def resolve_amp(amp: str, device: torch.device) -> str:
+    """Returns what `amp` means on a device, without "auto": that is bf16 where it is native, else off."""
+    if amp != "auto":
+        return amp
+    return "bf16" if computes_in_bf16(device) else "off"
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """Returns the type that convolutions and linear layers compute in, None for float32."""
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[resolve_amp(amp, device)]
+
+
+def amp_name(dtype: torch.dtype | None) -> str:
+    """Returns the short name of a type: fp32, bf16 or fp16."""
+    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -16,7 +16,7 @@ from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.family import plain_name
 from zoo.load import check_name
 
-from .config import Recipe, list_recipes, load_recipe
+from .recipe import Recipe, list_recipes, load_recipe
 
 
 def pick(model: str, dataset: str) -> list[str]:

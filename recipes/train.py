@@ -6,29 +6,33 @@ checkpoint (model.safetensors, config.json) and result.json, in the schema of th
 
 import contextlib
 import copy
-import dataclasses
-import functools
+import math
+import random
 import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 import zoo
 from zoo.checkpoint import CONFIG, config_of
 from zoo.data import DataSet, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
-from zoo.errors import ZooError, one_line, run_command
+from zoo.errors import ZooError, one_line, out_of_memory, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.load import check_name
+from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
@@ -36,321 +40,455 @@ from zoo.provenance import provenance
 from zoo.result import accuracy_result
 
 from . import augment
+from .augment import augmented
 from .compare import said
-from .config import SCHEDULES, WEIGHT_TYPES, Phase, Recipe, parse_command_line
-from .finetune import freeze
-from .guard import (
-    STEPS_OF_AN_ESTIMATE,
-    FiniteGuard,
-    measured,
-    memory_named,
-    run_directory,
-    seconds_per_step,
-    steps_left,
-    tell_length,
+from .estimate import STEPS_OF_AN_ESTIMATE, seconds_per_step, steps_left, tell_length
+from .lineage import InitialWeights, create, freeze, recipe_sha256_of
+from .processes import (
+    amp_dtype,
+    amp_name,
+    keep_memory,
+    mean_over_processes,
+    resolve_amp,
+    start_processes,
+    stop_processes,
 )
-from .initial import Beginning, create
-from .interrupt import Interrupt
-from .lineage import identity
-from .outlived import StandardError
-from .precision import amp_dtype, amp_name, resolve_amp
-from .processes import keep_memory, mean_over_processes, start_processes, stop_processes
-from .resume import RESULT, check_fits, complete, note_changes, saved_state, write_recipe
-from .state import BEFORE, RunState
-from .step import augmented, forward, loss_of, one_hot, seed
+from .recipe import Phase, Recipe, parse_command_line
+from .run import (
+    BEFORE,
+    LOG,
+    RESULT,
+    Interrupt,
+    RunState,
+    StandardError,
+    check_fits,
+    note_changes,
+    result_of_complete_run,
+    run_directory,
+    state_to_resume,
+    write_recipe,
+)
+
+SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear": {"sched": "poly", "decay_rate": 1.0}}
+"""In timm's words."""
+WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
+# Gradients of a loss scaled by less than float16's smallest normal number are infinite for another reason.
+_SMALLEST_SCALE = 2.0**-14
+_LOOK_EVERY = 10
+"""Steps on a GPU from one look at what it computed to the next: each look waits for it."""
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
-    """Run a recipe to its end and return its result (what result.json holds).
+    """Runs a recipe to its end and returns its result (what result.json holds).
 
     Raises:
-        ZooError: bad recipe or data, or a run directory that holds another run.
+        ZooError: bad recipe or data, a run directory that holds another run, or numbers that are not finite.
     """
     rank, world, device = start_processes(recipe.device)
     keep_memory()
     try:
-        out = Path(recipe.out or "")
-        with run_directory(out) if rank == 0 else contextlib.nullcontext(), memory_named(recipe):
-            result = _train(recipe, rank, world, device)
-    except BaseException:
+        with run_directory(Path(recipe.out or "")) if rank == 0 else contextlib.nullcontext():
+            trainer = Trainer(recipe, rank, world, device)
+            if trainer.is_complete:
+                result = result_of_complete_run(trainer.out, trainer.recipe)
+            else:
+                trainer.run()
+                result = trainer.finish() if rank == 0 else {}
+    except BaseException as error:
         stop_processes(failed=True)
+        if problem := out_of_memory(error):
+            advice = "lower batch_size" if recipe.grad_checkpointing else "set grad_checkpointing, or lower batch_size"
+            raise ZooError(f"{problem}: {advice} (it is {recipe.batch_size})") from error
         raise
+    del trainer  # no network may outlive the group of processes
     stop_processes()
     return result
 
 
-def _train(recipe: Recipe, rank: int, world: int, device: torch.device) -> dict[str, Any]:
-    for plugin in recipe.plugins:
-        load_plugin(plugin)
-    check_name(recipe.model)
-    out = Path(recipe.out or "")
-    unit = 2 * world if recipe.mixup or recipe.cutmix else world
-    batch_size = recipe.batch_size
-    if batch_size % unit:
-        raise ZooError(f"batch_size {batch_size} must be a multiple of {unit} with {world} process(es) and mixing")
-    # Of the code that runs now, whatever happens to the checkout meanwhile.
-    origin = provenance(gpu=device.type == "cuda")
+class Trainer:
+    """A training run in one of its processes: what it trains, on what, and how far it is."""
 
-    # Data: the whole set on the device; each process takes its slice of every batch.
-    data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)
-    if data.size != recipe.phase(recipe.epochs).size:  # one of somebody's own, in a size of its own
-        recipe = dataclasses.replace(recipe, img_size=data.size)
-    train_index, val_index = split(data, recipe.train_images, recipe.val_images)
-    if len(train_index) < batch_size:
-        raise ZooError(f"batch_size {batch_size} is more than the {len(train_index)} training images")
-    steps_per_epoch = len(train_index) // batch_size
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    held_out = data.train_images[val_index], data.train_labels[val_index]
-    if data.val_images is not None and data.val_labels is not None:
-        held_out = data.val_images, data.val_labels
-
-    # Model, optimiser, schedule.
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    saved = saved_state(out, recipe, rank)
-    beginning = Beginning.again(saved["beginning"]) if saved and "beginning" in saved else Beginning.of(recipe)
-    seed(recipe.seed)
-    model = create(recipe, data, beginning.taken).to(device)
-    mean, std = normalisation(model, data.mean, data.std)
-    data = data._replace(mean=mean, std=std)
-    _check_phases(model, recipe, device, batch_size // world)
-    config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
-    frozen = freeze(model, recipe.freeze)
-    model.set_grad_checkpointing(recipe.grad_checkpointing)
-    beginning.load_into(model, recipe, say=rank == 0 and not saved)
-    if recipe.channels_last:
-        cast(Any, model).to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
-        layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
-    )  # fmt: skip
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        **SCHEDULES[recipe.schedule],
-        num_epochs=recipe.epochs,
-        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
-        warmup_lr=recipe.lr / 100,
-        min_lr=recipe.min_lr,
-        updates_per_epoch=steps_per_epoch,
-        step_on_epochs=False,
-    )
-    ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    precision = resolve_amp(recipe.amp, device)
-    if saved and (before := saved.get("amp", precision)) != precision:  # on another device, "auto" is another
-        print(f"{out} goes on with amp {before}, as it was started: here, auto is {precision}", file=sys.stderr)
-        precision = before
-    amp = amp_dtype(precision, device)
-    kernel = model.kernel_for(device.type, amp or torch.float32)
-    origin["versions"]["kernel"] = kernel  # what runs the neurons: another one rounds otherwise
-    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
-    network: nn.Module = _replicated(model, recipe) if world > 1 else model
-    mix = None
-    if recipe.mixup or recipe.cutmix:
-        mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
-                    num_classes=len(data.classes))  # fmt: skip
-
-    # Where the run is: at its beginning, or where its last state says.
-    total = recipe.epochs * steps_per_epoch
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
-    if ema:
-        parts["ema"] = ema.module
-    about = {"recipe": recipe.to_dict(), "origin": origin, "world": world, "data_sha256": data.sha256}
-    about |= {"beginning": beginning.to_dict(), "amp": precision}
-    run = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=device))
-    if saved:
-        check_fits(saved, out, about, total)
-        if saved["step"] == total and (out / RESULT).exists():
-            return complete(out, recipe)
-        note_changes(saved["origin"], origin, out, say=rank == 0)
-        run.restore(saved)
-        _enter(model, recipe.phase((run.step - 1) // steps_per_epoch))  # of when it was saved
-        model.load_scaling_state(saved["scaling"])
-
-    if rank == 0:
-        write_recipe(out, recipe, saved)
-        what = f"{recipe.model}.{recipe.tag} on {len(train_index)} images of {data.name}, seed {recipe.seed}"
-        how = f"{device}, {amp_name(amp)}, {kernel} kernel"
-        print(f"{what}: {how}, {world} process(es), {total} steps -> {out}", flush=True)
-    if total - run.step > STEPS_OF_AN_ESTIMATE:  # on all processes: a rule of gradient scaling may sum over them
-        seconds = _time_step(model, recipe, data, device, amp, run.step // steps_per_epoch, batch_size // world)
+    def __init__(self, recipe: Recipe, rank: int, world: int, device: torch.device) -> None:
+        for plugin in recipe.plugins:
+            load_plugin(plugin)
+        check_name(recipe.model)
+        self.recipe, self.rank, self.world, self.device = recipe, rank, world, device
+        self.out, self.batch_size = Path(recipe.out or ""), recipe.batch_size
+        unit = 2 * world if recipe.mixup or recipe.cutmix else world
+        if self.batch_size % unit:
+            must = f"must be a multiple of {unit} with {world} process(es) and mixing"
+            raise ZooError(f"batch_size {self.batch_size} {must}")
+        # Of the code that runs now, whatever happens to the checkout meanwhile.
+        self.origin = provenance(gpu=device.type == "cuda")
+        self._load_data()
+        saved = state_to_resume(self.out, self.recipe, rank)
+        self._build_network(saved)
+        self._build_optimizer(saved)
+        self._set_state(saved)
+        if self.is_complete:
+            return
+        self.writer = _tensorboard(self.out) if recipe.tensorboard and rank == 0 else None
         if rank == 0:
-            tell_length(recipe, device, seconds * steps_left(recipe, run.step, steps_per_epoch))
-    writer = _tensorboard(out) if recipe.tensorboard and rank == 0 else None
-    # In a log file, where every update is a line of its own, one in ten seconds is enough.
-    every = 0.1 if sys.stderr.isatty() else 10.0
-    bar = tqdm(total=total, initial=run.step, desc="train", unit="step", disable=rank != 0,
-               mininterval=every, maxinterval=every, file=StandardError())  # fmt: skip
-    guard = FiniteGuard(model, recipe, scaled=scaler.is_enabled())
+            write_recipe(self.out, self.recipe, saved)
 
-    run.start()
-    with Interrupt(rank, world) as interrupt, bar:  # on an error, too, the bar ends its line
-        # An epoch whose steps are done, and not what comes at its end, has sums of them in its state.
-        ending = run.step % steps_per_epoch == 0 and bool(run.running[2])
-        for epoch in range(run.step // steps_per_epoch - ending, recipe.epochs):
-            phase = recipe.phase(epoch)
-            _enter(model, phase)
-            seed(recipe.seed, epoch)
-            order = train_index[torch.randperm(len(train_index))]
-            network.train()
-            for module in frozen:
-                module.eval()
-            for batch in range(run.step - epoch * steps_per_epoch, steps_per_epoch):
-                seed(recipe.seed, rank, run.step)
-                scheduler.step_update(run.step)
-                index = order[batch * batch_size :][:batch_size][rank::world].to(device, non_blocking=True)
-                x, y = augment.resize(augmented(images[index], recipe, data), phase.size), labels[index]
-                if mix:
-                    x, target = mix(x, y)
-                else:
-                    target = one_hot(y, len(data.classes), recipe.label_smoothing)
-                if recipe.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
+    # -- what is trained
 
-                optimizer.zero_grad(set_to_none=True)
-                logits = forward(network, x, amp)
-                loss = loss_of(logits.float(), target, recipe)
-                scaler.scale(loss).backward()
-                repeat = functools.partial(forward, model, x, amp) if world == 1 else None
-                guard.watch(run.step + 1, loss, repeat)
-                if recipe.clip_grad:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                scaler.step(optimizer)
-                scaler.update()
-                run.step += 1
-                guard.watch_scale(run.step, scaler.get_scale(), repeat)
-                if ema:
-                    ema.update(model, step=run.step)
+    def _load_data(self) -> None:
+        """Puts the whole set on the device; each process takes its slice of every batch."""
+        recipe = self.recipe
+        data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)
+        if data.size != recipe.phase(recipe.epochs).size:  # one of somebody's own, in a size of its own
+            self.recipe = recipe = recipe.model_copy(update={"img_size": data.size})
+        self.train_index, val_index = split(data, recipe.train_images, recipe.val_images)
+        if len(self.train_index) < self.batch_size:
+            raise ZooError(f"batch_size {self.batch_size} is more than the {len(self.train_index)} training images")
+        self.steps_per_epoch = len(self.train_index) // self.batch_size
+        self.images, self.labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.held_out = data.train_images[val_index], data.train_labels[val_index]
+        if data.val_images is not None and data.val_labels is not None:
+            self.held_out = data.val_images, data.val_labels
+        self.data = data
 
-                right = (logits.detach().mean(0).argmax(1) == y).double().mean()
-                told = torch.full_like(right, interrupt.noted is not None)
-                # At once, and not at the end of an epoch: the state that one process saves is that of all.
-                means = mean_over_processes(torch.stack([loss.detach().double(), right, torch.ones_like(right), told]))
-                run.running += means[:3]
-                interrupt.hear(means[3])
-                bar.update()
-                due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
-                if interrupt.stops or (due and run.step % steps_per_epoch):
-                    if rank == 0:
-                        guard.settle(run.step)
-                        run.save(out)
-                    interrupt.obey(run.step)
+    def _build_network(self, saved: dict[str, Any] | None) -> None:
+        recipe, data = self.recipe, self.data
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        initial = InitialWeights.remembered(saved["beginning"]) if saved else InitialWeights.load(recipe)
+        seed(recipe.seed)
+        self.model = model = create(recipe, data, initial.taken).to(self.device)
+        mean, std = normalisation(model, data.mean, data.std)
+        self.data = data = data._replace(mean=mean, std=std)
+        self._try_phases()
+        config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
+        self.frozen = freeze(model, recipe.freeze)
+        model.set_grad_checkpointing(recipe.grad_checkpointing)
+        initial.load_into(model, recipe, say=self.rank == 0 and not saved)
+        self.initial = initial
+        if recipe.channels_last:
+            cast(Any, model).to(memory_format=torch.channels_last)
 
-            # End of an epoch: a row of summary.csv, validation on the held-out images, a training state.
-            guard.settle(run.step)
-            loss_sum, right_sum, count = run.running.tolist()
-            row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in optimizer.param_groups)}
-            row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
-            if len(held_out[0]) and rank == 0:
-                run.save(out)  # which may take minutes, in which somebody may not wait
-                trained = ema.module if ema else model
-                if trained.timesteps != recipe.timesteps:
-                    # Not the model itself: it would lose the factors that it keeps.
-                    trained = copy.deepcopy(trained)
-                    trained.set_timesteps(recipe.timesteps)
-                scores = measured(trained, *held_out, data, progress="validate")
-                row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
-            row["seconds"] = round(run.seconds, 1)
-            run.rows.append(row)
-            run.running.zero_()
-            if rank == 0:
-                lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
-                atomic_write(out / "summary.csv", "\n".join(lines) + "\n")  # first, as a state of the end has all of it
-                run.save(out)
-                if writer:
-                    for key, value in row.items():
-                        writer.add_scalar(key, value, epoch + 1)
-                    writer.flush()
-            interrupt.obey(run.step)
-            bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
-    if writer:
-        writer.close()
-    if rank != 0:
-        return {}
-    return _finish(recipe, run, ema.module if ema else model, data, len(train_index), held_out, beginning, amp)
+    @torch.no_grad()
+    def _try_phases(self) -> None:
+        """Refuses now what the network would refuse in the middle of the run; ends at the full setting."""
+        recipe, images = self.recipe, min(2, self.batch_size // self.world)
+        full = recipe.phase(recipe.epochs - 1)
+        for phase in [p for p in dict.fromkeys(map(recipe.phase, range(recipe.epochs))) if p != full] + [full]:
+            self._enter(phase)
+            try:
+                copy.deepcopy(self.model).train()(torch.zeros(images, 3, phase.size, phase.size, device=self.device))
+            except (ValueError, RuntimeError) as error:  # batch normalisation over one value has no variance
+                what = "one image at a time" if images == 1 else "images"
+                where = f"of {phase.size} x {phase.size} pixels at T = {phase.timesteps}"
+                hint = "; batch_size must be two or more for each process" if images == 1 else ""
+                if phase.size != full.size:
+                    hint += "; they are of a phase of its recipe: say --phases without size"
+                raise ZooError(f"{recipe.model} cannot train on {what} {where}: {one_line(error)}{hint}") from error
+
+    def _build_optimizer(self, saved: dict[str, Any] | None) -> None:
+        """Makes what trains the network: optimiser, schedule, averaged weights, precision, mixing."""
+        recipe, model = self.recipe, self.model
+        self.optimizer = create_optimizer_v2(
+            model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
+            layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+        )  # fmt: skip
+        self.scheduler, _ = create_scheduler_v2(
+            self.optimizer,
+            **SCHEDULES[recipe.schedule],
+            num_epochs=recipe.epochs,
+            warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
+            warmup_lr=recipe.lr / 100,
+            min_lr=recipe.min_lr,
+            updates_per_epoch=self.steps_per_epoch,
+            step_on_epochs=False,
+        )
+        self.ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        self.precision = resolve_amp(recipe.amp, self.device)
+        if saved and saved["amp"] != self.precision:  # on another device, "auto" is another
+            before = f"goes on with amp {saved['amp']}, as it was started"
+            print(f"{self.out} {before}: here, auto is {self.precision}", file=sys.stderr)
+            self.precision = saved["amp"]
+        self.amp = amp_dtype(self.precision, self.device)
+        self.kernel = model.kernel_for(self.device.type, self.amp or torch.float32)
+        self.origin["versions"]["kernel"] = self.kernel  # what runs the neurons: another one rounds otherwise
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
+        self.network: nn.Module = model
+        if self.world > 1:
+            self.network = DistributedDataParallel(model, find_unused_parameters=self._may_leave_parameters_unused())
+        self.mix = None
+        if recipe.mixup or recipe.cutmix:
+            self.mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
+                             num_classes=len(self.data.classes))  # fmt: skip
+
+    def _may_leave_parameters_unused(self) -> bool:
+        """Returns whether nothing may depend on a parameter of neurons, such as GLIF's at one time step."""
+        one_step = any(self.recipe.phase(epoch).timesteps == 1 for epoch in range(self.recipe.epochs))
+        neurons = [module for module in self.model.modules() if isinstance(module, SpikingNeuron)]
+        return one_step and any(True for neuron in neurons for _ in neuron.parameters())
+
+    def _set_state(self, saved: dict[str, Any] | None) -> None:
+        """Sets where the run is: at its beginning, or where its last state says."""
+        self.total = self.recipe.epochs * self.steps_per_epoch
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        if self.ema:
+            parts["ema"] = self.ema.module
+        about = {"recipe": self.recipe.to_dict(), "origin": self.origin, "world": self.world}
+        about |= {"data_sha256": self.data.sha256, "beginning": self.initial.to_dict(), "amp": self.precision}
+        self.state = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=self.device))
+        self.is_complete = False
+        if not saved:
+            return
+        check_fits(saved, self.out, about, self.total)
+        self.is_complete = saved["step"] == self.total and (self.out / RESULT).exists()
+        if not self.is_complete:
+            note_changes(saved["origin"], self.origin, self.out, say=self.rank == 0)
+            self.state.restore(saved)
+            self._enter(self.recipe.phase((self.state.step - 1) // self.steps_per_epoch))  # of when it was saved
+            self.model.load_scaling_state(saved["scaling"])
+
+    # -- the training
+
+    def run(self) -> None:
+        """Trains to the last epoch.
+
+        Raises:
+            ZooError: the loss, a weight or a gradient is not finite.
+            SystemExit: the run was told to stop, and has saved its state.
+        """
+        recipe, run, rank, world = self.recipe, self.state, self.rank, self.world
+        self._announce()
+        # In a log file, where every update is a line of its own, one in ten seconds is enough.
+        every = 0.1 if sys.stderr.isatty() else 10.0
+        bar = tqdm(total=self.total, initial=run.step, desc="train", unit="step", disable=rank != 0,
+                   mininterval=every, maxinterval=every, file=StandardError())  # fmt: skip
+        run.start()
+        with Interrupt(rank, world) as interrupt, bar:  # on an error, too, the bar ends its line
+            # An epoch whose steps are done, and not what comes at its end, has sums of them in its state.
+            ending = run.step % self.steps_per_epoch == 0 and bool(run.running[2])
+            for epoch in range(run.step // self.steps_per_epoch - ending, recipe.epochs):
+                phase = recipe.phase(epoch)
+                self._enter(phase)
+                seed(recipe.seed, epoch)
+                order = self.train_index[torch.randperm(len(self.train_index))]
+                self.network.train()
+                for module in self.frozen:
+                    module.eval()
+                for batch in range(run.step - epoch * self.steps_per_epoch, self.steps_per_epoch):
+                    index = order[batch * self.batch_size :][: self.batch_size][rank::world]
+                    loss, right = self._step(index, phase.size)
+                    told = torch.full_like(right, interrupt.noted is not None)
+                    # At once, and not at the end of an epoch: the state that one process saves is that of all.
+                    means = mean_over_processes(torch.stack([loss.double(), right, torch.ones_like(right), told]))
+                    run.running += means[:3]
+                    if self._looks():
+                        interrupt.hear(means[3])
+                    bar.update()
+                    due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
+                    if interrupt.stops or (due and run.step % self.steps_per_epoch):
+                        self._save()
+                        interrupt.obey(run.step)
+                row = self._end_epoch(epoch)
+                interrupt.obey(run.step)
+                bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
+        if self.writer:
+            self.writer.close()
+
+    def _step(self, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Takes one step of the optimiser on this process's images of a batch.
+
+        Returns:
+            Loss and share of right answers, of this process.
+        """
+        recipe, run, scaler = self.recipe, self.state, self.scaler
+        seed(recipe.seed, self.rank, run.step)
+        self.scheduler.step_update(run.step)
+        index = index.to(self.device, non_blocking=True)
+        y = self.labels[index]
+        x = augment.resize(augmented(self.images[index], recipe, self.data), size)
+        x, target = self.mix(x, y) if self.mix else (x, one_hot(y, len(self.data.classes), recipe.label_smoothing))
+        if recipe.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = forward(self.network, x, self.amp)
+        loss = loss_of(logits.float(), target, recipe)
+        scaler.scale(loss).backward()
+        run.step += 1
+        if self._looks():  # in float16, where a step with infinite gradients is skipped, at all but them
+            self._check_finite(loss.detach(), gradients=not scaler.is_enabled())
+        if recipe.clip_grad:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+        scaler.step(self.optimizer)
+        scaler.update()
+        if scaler.is_enabled() and scaler.get_scale() < _SMALLEST_SCALE:  # halved at each of those
+            self._check_finite(gradients=True)
+        if self.ema:
+            self.ema.update(self.model, step=run.step)
+        return loss.detach(), (logits.detach().mean(0).argmax(1) == y).double().mean()
+
+    def _looks(self) -> bool:
+        return self.device.type == "cpu" or self.state.step % _LOOK_EVERY == 0
+
+    def _check_finite(self, loss: Tensor | None = None, *, gradients: bool = False) -> None:
+        """Raises ZooError, with the first culprit's name, unless loss, weights and gradients are finite.
+
+        A spiking network hides such numbers: NaN reaches no threshold, so it falls silent and its loss stays finite.
+        """
+        values = {f"the weight {k}": v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        if gradients:  # backward comes from the end: the last layer is the first
+            backwards = reversed(list(self.model.named_parameters()))
+            values |= {f"the gradient of {name}": p.grad for name, p in backwards if p.grad is not None}
+        if loss is not None:
+            values["the loss"] = loss
+        if not math.isfinite(get_total_norm(list(values.values()))):
+            culprit = next((name for name, value in values.items() if not value.isfinite().all()), "a norm")
+            advice = f"Start again with a lower lr (it is {self.recipe.lr:g}) or with clip_grad"
+            saved = f"{self.out} keeps what was saved before, which is good"
+            text = f"step {self.state.step}: {culprit} is not finite. {advice} (it is {self.recipe.clip_grad:g})"
+            raise ZooError(f"{text}; {saved}")
+
+    def _save(self) -> None:
+        """Saves a state, which is a good one."""
+        if self.rank == 0:
+            self._check_finite()
+            self.state.save(self.out)
+
+    def _end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Ends an epoch: validation on the held-out images, a row of summary.csv, a training state."""
+        run = self.state
+        self._check_finite()
+        loss_sum, right_sum, count = run.running.tolist()
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
+        row |= {"train_loss": loss_sum / count, "train_top1": 100 * right_sum / count}
+        if len(self.held_out[0]) and self.rank == 0:
+            run.save(self.out)  # validation may take minutes, in which somebody may not wait
+            trained = self.trained
+            if trained.timesteps != self.recipe.timesteps:
+                # Not the model itself: it would lose the factors that it keeps.
+                trained = copy.deepcopy(trained)
+                trained.set_timesteps(self.recipe.timesteps)
+            scores = evaluate(trained, *self.held_out, self.data.mean, self.data.std, progress="validate")
+            row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
+        row["seconds"] = round(run.seconds, 1)
+        run.rows.append(row)
+        run.running.zero_()
+        if self.rank == 0:
+            lines = [",".join(row), *(",".join(f"{value:.6g}" for value in r.values()) for r in run.rows)]
+            atomic_write(self.out / LOG, "\n".join(lines) + "\n")  # first, as a state of the end has all of it
+            run.save(self.out)
+        if self.writer:
+            for key, value in row.items():
+                self.writer.add_scalar(key, value, epoch + 1)
+            self.writer.flush()
+        return row
+
+    def _enter(self, phase: Phase) -> None:
+        self.model.set_timesteps(phase.timesteps)
+        self.model.set_alpha(phase.alpha)
+
+    def _announce(self) -> None:
+        """Says what begins, and how long it will take."""
+        recipe, step = self.recipe, self.state.step
+        if self.rank == 0:
+            images = f"{len(self.train_index)} images of {self.data.name}"
+            how = f"{self.device}, {amp_name(self.amp)}, {self.kernel} kernel, {self.world} process(es)"
+            what = f"{recipe.model}.{recipe.tag} on {images}, seed {recipe.seed}"
+            print(f"{what}: {how}, {self.total} steps -> {self.out}", flush=True)
+        if self.total - step <= STEPS_OF_AN_ESTIMATE:
+            return
+        phase = recipe.phase(step // self.steps_per_epoch)
+
+        def run(probe: SpikingNetwork, images: int) -> Tensor:
+            probe.set_timesteps(phase.timesteps)
+            probe.set_alpha(phase.alpha)
+            x = torch.zeros(images, *self.data.train_images.shape[1:], dtype=torch.uint8, device=self.device)
+            x = augment.resize(augmented(x, recipe, self.data), phase.size)
+            target = torch.full((images, len(self.data.classes)), 1 / len(self.data.classes), device=self.device)
+            return loss_of(forward(probe, x, self.amp).float(), target, recipe)
+
+        # On all processes: a rule of gradient scaling may sum over them.
+        seconds = seconds_per_step(self.model.train(), run, self.batch_size // self.world)
+        if self.rank == 0:
+            tell_length(recipe, self.device, seconds * steps_left(recipe, step, self.steps_per_epoch))
+
+    # -- its end
+
+    @property
+    def trained(self) -> SpikingNetwork:
+        """The network that is kept: with averaged weights, if the recipe averages them."""
+        return cast(SpikingNetwork, self.ema.module) if self.ema else self.model
+
+    def finish(self) -> dict[str, Any]:
+        """Rounds and stores the trained network, and measures it, once, on the test set."""
+        recipe, run, out, dtype = self.recipe, self.state, self.out, WEIGHT_TYPES[self.recipe.weights]
+        _round(self.trained, dtype)  # so that what is measured is what is stored
+        extra: dict[str, Any] = {"recipe": recipe.settings}
+        started_from = {"started_from": [ancestor._asdict() for ancestor in self.initial.chain]}
+        extra |= {"init_sha256": self.initial.sha256, **started_from} if recipe.init else {}
+        weights_sha256 = zoo.save_checkpoint(
+            out, self.trained, tag=recipe.tag or "", data_cfg=_data_cfg(self.data), dtype=dtype, **extra
+        )
+        (out / BEFORE).unlink(missing_ok=True)  # of use no more
+        part = (self.data.test_images, self.data.test_labels) if recipe.test else self.held_out
+        if not len(part[0]):
+            print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
+            return {}
+        scores = evaluate(self.trained, *part, self.data.mean, self.data.std, progress="evaluate")
+        result = accuracy_result(
+            self.trained, scores, self.data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
+            weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
+            test_reads=recipe.test_reads if recipe.test else None, train_images=len(self.train_index),
+            train_seconds=run.rows[-1]["seconds"], origin=run.about["origin"],
+        )  # fmt: skip
+        result |= {"train_precision": amp_name(self.amp)}
+        result |= {"recipe_sha256": recipe_sha256_of(read_json(out / CONFIG)), **started_from}
+        write_json(out / RESULT, result)
+        print(f"{result['split']} {said(result)} -> {out / RESULT}")
+        return result
 
 
-def _finish(
-    recipe: Recipe,
-    run: RunState,
-    trained: SpikingNetwork,
-    data: DataSet,
-    train_images: int,
-    held_out: tuple[Tensor, Tensor],
-    beginning: Beginning,
-    amp: torch.dtype | None,
-) -> dict[str, Any]:
-    """The end of a run: the trained network, rounded, stored, and measured once on the test set."""
-    out, origin, train_seconds = Path(recipe.out or ""), run.about["origin"], run.rows[-1]["seconds"]
-    _round(trained, WEIGHT_TYPES[recipe.weights])  # so that what is measured is what is stored
-    extra: dict[str, Any] = {"recipe": recipe.settings}
-    started_from = {"started_from": [ancestor._asdict() for ancestor in beginning.chain]}
-    extra |= {"init_sha256": beginning.sha256, **started_from} if recipe.init else {}
-    dtype, tag = WEIGHT_TYPES[recipe.weights], recipe.tag or ""
-    weights_sha256 = zoo.save_checkpoint(out, trained, tag=tag, data_cfg=_data_cfg(data), dtype=dtype, **extra)
-    (out / BEFORE).unlink(missing_ok=True)  # of use no more
-    part = (data.test_images, data.test_labels) if recipe.test else held_out
-    if not len(part[0]):
-        print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
-        return {}
-    scores = measured(trained, *part, data)
-    result = accuracy_result(
-        trained, scores, data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
-        weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,
-        test_reads=recipe.test_reads if recipe.test else None, train_images=train_images,
-        train_seconds=train_seconds, origin=origin,
-    )  # fmt: skip
-    result |= {"train_precision": amp_name(amp)}
-    result |= {"recipe_sha256": identity(read_json(out / CONFIG)), **started_from}
-    write_json(out / "result.json", result)
-    print(f"{result['split']} {said(result)} -> {out}/result.json")
-    return result
+# -- what a step is made of
+
+
+def seed(*key: int) -> None:
+    """Seeds every generator that a step draws from, by what it is: the run's seed, its process, its number.
+
+    Zeros at the end of a key make no difference: a run's weights and its first step of process 0 draw from one stream.
+    """
+    words = np.random.SeedSequence(list(key)).generate_state(2)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    np.random.seed(int(words[0]))  # noqa: NPY002 (timm's Mixup draws from the global generator)
+    random.seed(int(words[1]))
+
+
+def one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Returns targets [B, classes] of classes [B], a part `smoothing` of each spread over all."""
+    return F.one_hot(y, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def forward(network: nn.Module, x: Tensor, amp: torch.dtype | None) -> Tensor:
+    """Returns logits of every time step, [T, B, classes], of a network or one that is wrapped for several processes.
+
+    Args:
+        amp: the precision of autocast; None for float32.
+    """
+    with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
+        logits: Tensor = network(x, per_step=True)
+        return logits
+
+
+def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
+    """Returns the cross-entropy of the mean logits, or TET (Deng et al. 2022, arXiv 2202.11946, eq. 12), of logits
+    [T, B, classes] and targets [B, classes]."""
+    if recipe.loss == "ce":
+        return F.cross_entropy(logits.mean(0), target)
+    per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
+    return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
 
 
 def _data_cfg(data: DataSet) -> dict[str, Any]:
-    """What a checkpoint remembers of its data."""
+    """Returns what a checkpoint remembers of its data."""
     about = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
     return about | folder_cfg(data.size)
-
-
-@torch.no_grad()
-def _check_phases(model: SpikingNetwork, recipe: Recipe, device: torch.device, batch_size: int) -> None:
-    """Refuse now what the network would refuse in the middle of the run; ends at the full setting."""
-    model.eval()
-    # Each once, and the last epoch's last, though an earlier one may be as that.
-    for phase in reversed(dict.fromkeys(map(recipe.phase, reversed(range(recipe.epochs))))):
-        _enter(model, phase)
-        try:
-            model(torch.zeros(1, 3, phase.size, phase.size, device=device))
-        except (ZooError, RuntimeError) as error:
-            images = f"images of {phase.size} x {phase.size} pixels"
-            why = f"{recipe.model} cannot take {images}: {one_line(error)}"
-            if phase.size != recipe.phase(recipe.epochs - 1).size:
-                why = (
-                    f"{recipe.model} cannot take {images}, as a phase of its recipe has them: say --phases without size"
-                )
-            raise ZooError(why) from error
-        if batch_size == 1:
-            try:  # batch normalisation over one value has no variance
-                copy.deepcopy(model).train()(torch.zeros(1, 3, phase.size, phase.size, device=device))
-            except ValueError as error:
-                how = f"at {phase.size} x {phase.size} pixels and T = {phase.timesteps}"
-                why = f"{recipe.model} cannot train on one image at a time {how}: {one_line(error)}"
-                raise ZooError(f"{why}; batch_size must be two or more for each process") from error
-    model.train()
-
-
-def _replicated(model: SpikingNetwork, recipe: Recipe) -> DistributedDataParallel:
-    """The network of one of several processes. At one time step nothing may depend on a parameter of neurons, such as
-    GLIF's: then gradients are not waited for."""
-    one_step = any(recipe.phase(epoch).timesteps == 1 for epoch in range(recipe.epochs))
-    neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)]
-    learn = any(True for neuron in neurons for _ in neuron.parameters())
-    return DistributedDataParallel(model, find_unused_parameters=one_step and learn)
-
-
-def _enter(model: SpikingNetwork, phase: Phase) -> None:
-    model.set_timesteps(phase.timesteps)
-    model.set_alpha(phase.alpha)
 
 
 def _round(model: nn.Module, dtype: torch.dtype) -> None:
@@ -360,28 +498,6 @@ def _round(model: nn.Module, dtype: torch.dtype) -> None:
             if torch.isinf(rounded).any():
                 raise ZooError(f"{name} is too large for {dtype}: go on with --resume --weights fp32")
             value.copy_(rounded)
-
-
-def _time_step(
-    model: SpikingNetwork,
-    recipe: Recipe,
-    data: DataSet,
-    device: torch.device,
-    amp: torch.dtype | None,
-    epoch: int,
-    batch_size: int,
-) -> float:
-    """About how many seconds a step of an epoch takes."""
-    phase = recipe.phase(epoch)
-
-    def run(probe: SpikingNetwork, images: int) -> Tensor:
-        _enter(probe, phase)
-        x = torch.zeros(images, *data.train_images.shape[1:], dtype=torch.uint8, device=device)
-        x = augment.resize(augmented(x, recipe, data), phase.size)
-        target = torch.full((images, len(data.classes)), 1 / len(data.classes), device=device)
-        return loss_of(forward(probe, x, amp).float(), target, recipe)
-
-    return seconds_per_step(model.train(), run, batch_size)
 
 
 def _tensorboard(out: Path) -> Any:
@@ -394,7 +510,7 @@ def _tensorboard(out: Path) -> Any:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     train(parse_command_line(argv))
 
 

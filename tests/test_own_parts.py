@@ -20,7 +20,7 @@ SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--times
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from recipes.state import has_state, last_state
+from recipes.run import has_state, last_state
 
 if (pid := os.fork()) == 0:
     {command}

@@ -14,8 +14,8 @@ import export
 import zoo
 from export.images import load_images
 from leaderboard.results import parts
-from recipes.config import DEFAULTS, list_recipes, load_recipe
 from recipes.processes import keep_memory
+from recipes.recipe import DEFAULTS, list_recipes, load_recipe
 from recipes.studies.health.health import SILENT
 from recipes.validate import validate
 from zoo.data import load_dataset

@@ -19,7 +19,7 @@ from leaderboard.__main__ import main
 from leaderboard.log import HEAD, extended, replay
 from leaderboard.results import load_results
 from leaderboard.rows import rows
-from recipes.lineage import identity, known_runs, lineage, read_run, recipe_sha256, started_from
+from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
 from zoo.errors import ZooError
 from zoo.files import create_file
 from zoo.load import pretrained_names
@@ -180,7 +180,7 @@ def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
 
 def test_another_seed_of_a_bundled_recipe_has_its_name(add: Any) -> None:
     run = next(run for run in known_runs().values() if run.name == "sresnet19_w16.t2_cifar10")
-    results = accuracy(**BUNDLED_NAME, recipe_sha256=identity(run.config)), onnx(**BUNDLED_NAME)
+    results = accuracy(**BUNDLED_NAME, recipe_sha256=recipe_sha256_of(run.config)), onnx(**BUNDLED_NAME)
     (row,) = rows(add(*results))
     assert (row.name, row.tier) == (run.name, "measured")
     (row, _) = rows(add(accuracy(model="mine", weights_sha256="b" * 64, recipe_sha256="c" * 64)))
@@ -264,7 +264,7 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
         if run.name not in pretrained_names():
             continue  # a stage on the way to one
         row = board[f"{run.config['recipe']['dataset']}/{run.name}"]
-        assert row.recipe_sha256 == identity(run.config)
+        assert row.recipe_sha256 == recipe_sha256_of(run.config)
         assert row.tier == "measured"
     second = board["cifar10/sresnet19_w32_gs.t4_cifar10"]
     assert [(ancestor.name, ancestor.epochs) for ancestor in second.started_from] == [
@@ -285,7 +285,7 @@ def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: P
     """The flagship's record says nothing of the second stage's seconds; the run, beside the recipes, has its log."""
     flagship = next(run for run in known_runs().values() if run.name == "sresnet19_gs.t4_cifar10_cycle1")
     assert flagship.config["started_from"][0]["train_seconds"] is None
-    assert [ancestor.train_seconds for ancestor in started_from(flagship.config)] == [4437.4, 9576.1]
+    assert [ancestor.train_seconds for ancestor in ancestors_of(flagship.config)] == [4437.4, 9576.1]
 
     (tmp_path / "config.json").write_text(json.dumps(flagship.config))
     assert read_run(tmp_path).train_seconds is None
@@ -300,30 +300,30 @@ def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: P
 
 def test_a_recipe_is_what_it_computes() -> None:
     run = next(run for run in known_runs().values() if run.name == "sresnet19_w32_gs.t4_cifar10")
-    config, first = run.config, identity(run.config)
+    config, first = run.config, recipe_sha256_of(run.config)
 
     def changed(**keys: Any) -> str | None:
-        return identity(config | {"recipe": config["recipe"] | keys})
+        return recipe_sha256_of(config | {"recipe": config["recipe"] | keys})
 
     assert changed(seed=7, out="elsewhere", device="cuda", tag="mine", comparison="x", test_reads=9) == first
     assert changed(img_size=None) == first  # a key that is younger, at its default
     for keys in ({"epochs": 25}, {"lr": 0.1}, {"model": "sresnet19_w32"}, {"loss": "ce"}):
         assert changed(**keys) != first
     scratch = {key: value for key, value in config.items() if key != "init_sha256"}
-    assert identity(scratch | {"recipe": config["recipe"] | {"init": None}}) != first
+    assert recipe_sha256_of(scratch | {"recipe": config["recipe"] | {"init": None}}) != first
     # What it started from stands for itself by its recipe: another seed of that is the same chain.
-    ancestor = started_from(config)[0]
+    ancestor = ancestors_of(config)[0]
     chain = [ancestor._replace(weights_sha256="f" * 64)._asdict()]
-    assert identity(config | {"started_from": chain}) == first
-    assert identity(config | {"started_from": [chain[0] | {"recipe_sha256": "f" * 64}]}) != first
-    plugged = [identity(config | {"plugins": [{"file": "a.py", "sha256": digit * 64}]}) for digit in "ab"]
+    assert recipe_sha256_of(config | {"started_from": chain}) == first
+    assert recipe_sha256_of(config | {"started_from": [chain[0] | {"recipe_sha256": "f" * 64}]}) != first
+    plugged = [recipe_sha256_of(config | {"plugins": [{"file": "a.py", "sha256": digit * 64}]}) for digit in "ab"]
     assert len({first, *plugged}) == 3
 
 
 def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
     scratch, tuned = (
         recipe_sha256({"epochs": 9}),
-        recipe_sha256({"epochs": 9}, lineage(next(iter(known_runs().values())))),
+        recipe_sha256({"epochs": 9}, line_of(next(iter(known_runs().values())))),
     )
     results = {"a": accuracy(recipe_sha256=scratch), "b": accuracy(**ONE_MORE, recipe_sha256=tuned)}
     with pytest.raises(ZooError, match="must agree in recipe_sha256"):

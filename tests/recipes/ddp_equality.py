@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from recipes.processes import mean_over_processes, start_processes, stop_processes
-from recipes.state import save_state
+from recipes.run import save_state
 
 RULES = [
     *({"name": name} for name in ("causal_trace", "channel", "mean_preserving", "ltp_ltd", "local_error")),

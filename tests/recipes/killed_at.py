@@ -7,19 +7,18 @@ import os
 import signal
 import sys
 
-from recipes.guard import FiniteGuard
-from recipes.train import main
+from recipes.train import Trainer, main
 
-watch, last, how = FiniteGuard.watch, int(sys.argv[1]), sys.argv[2]
+check, last, how = Trainer._check_finite, int(sys.argv[1]), sys.argv[2]
 
 
-def watch_or_die(guard, step, *args):
-    if step == last and how == "exit":
+def check_or_die(trainer, loss=None, **how_far):
+    if loss is not None and trainer.state.step == last and how == "exit":
         os._exit(9)
-    if step == last and int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+    if trainer.state.step == last and int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
         os.kill(os.getpid(), getattr(signal, how))
-    watch(guard, step, *args)
+    check(trainer, loss, **how_far)
 
 
-FiniteGuard.watch = watch_or_die
+Trainer._check_finite = check_or_die
 main(sys.argv[3:])

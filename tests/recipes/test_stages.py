@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from recipes.config import DEFAULTS, load_recipe
+from recipes.recipe import DEFAULTS, load_recipe
 from zoo.checkpoint import read_config
 from zoo.files import sha256_of
 from zoo.load import BUNDLED

@@ -12,7 +12,7 @@ from zoo.plugins import changes_since, load_plugin
 from zoo.result import Arm, read
 from zoo.scaling.spec import resolve_scaling
 
-from ...config import DEFAULTS, Recipe, check_keys
+from ...recipe import DEFAULTS, Recipe
 
 PLANS = Path(__file__).resolve().parent / "plans"
 """Those of the project, with their results beside them."""
@@ -163,7 +163,6 @@ def _run(file: Path, given: dict[str, Any], arm: str, seed: int, reads: int) -> 
     values = given["recipe"] | changes
     if "seed" in values:
         raise ZooError(f"the plan {file} lists its seeds under 'seeds', not as a recipe key")
-    check_keys(values)
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})
     # What only shows when a run starts, or ends, is better found before the first one does.
     # Those of others may have validation images of their own, which shows when they are loaded.

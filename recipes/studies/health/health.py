@@ -24,11 +24,10 @@ from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from ...config import Recipe
-from ...initial import create
+from ...lineage import create
 from ...processes import pick_device
-from ...step import seed
-from ...train import train
+from ...recipe import Recipe
+from ...train import seed, train
 from ..pages import row, write_page
 
 SILENT = 0.001

@@ -29,8 +29,7 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
-from ...precision import amp_dtype, amp_name, computes_in_bf16
-from ...processes import keep_memory, pick_device
+from ...processes import amp_dtype, amp_name, computes_in_bf16, keep_memory, pick_device
 from .measure import Step, alternate, matrix_peak, operations, peak_bytes, saved_bytes
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

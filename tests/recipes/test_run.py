@@ -1,4 +1,4 @@
-"""What protects a long run: numbers that are not finite, too little memory, damaged states, starts that fail."""
+"""A run directory: numbers that are not finite, too little memory, damaged states, starts that fail."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import tiny
-from torch import nn
 
-import recipes.guard
-import zoo
-from recipes.config import Recipe
-from recipes.guard import FiniteGuard, blame, memory_named, run_directory, seconds_per_step
-from recipes.occupied import alone_in
-from recipes.state import BEFORE, STATE, RunState, _read, last_state, load_state, save_state
-from recipes.train import train
+import recipes.estimate
+from recipes.estimate import seconds_per_step
+from recipes.recipe import Recipe
+from recipes.run import BEFORE, STATE, RunState, last_state, load_state, run_directory, save_state
+from recipes.train import Trainer, train
 from zoo.errors import ZooError
 
 SHORT = {
@@ -37,37 +34,27 @@ SHORT = {
 # -- numbers that are not finite
 
 
-def network():
-    model = tiny()
-    loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.zeros(4).long())
-    loss.backward()
-    return model, loss
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda model: model.fc.weight.data.fill_(math.nan), r"the weight fc\.weight"),
+        (lambda model: model.bn1.running_var.fill_(math.inf), r"the weight bn1\.running_var"),
+        (lambda model: model.fc.weight.register_hook(lambda g: g * math.nan), r"the gradient of fc\.weight"),
+        (lambda model: model.conv1.weight.register_hook(lambda g: g / 0), r"the gradient of conv1\.weight"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named_and_the_run_keeps_its_directory(spoil, words, tmp_path, monkeypatch):
+    step = Trainer._step
 
+    def spoiled(trainer, *args):
+        if trainer.state.step == 2:  # the first step of the second epoch
+            spoil(trainer.model)
+        return step(trainer, *args)
 
-def test_a_good_step_passes_and_a_bad_one_is_named():
-    model, loss = network()
-    guard = FiniteGuard(model, Recipe(), scaled=False)
-    guard.watch(1, loss, None)
-    with pytest.raises(ZooError, match=r"step 2: the loss .*lr \(it is 0\.1\).*clip_grad"):
-        guard.watch(2, loss * math.nan, None)
-    model.stages[0][0].conv1.weight.grad[0] = math.inf
-    with pytest.raises(ZooError, match=r"step 3: the gradient of stages\.0\.0\.conv1\.weight is not finite"):
-        guard.watch(3, loss, None)
-    FiniteGuard(model, Recipe(), scaled=True).watch(3, loss, None)  # float16: such gradients are skipped
-    with torch.no_grad():
-        model.fc.weight[0, 0] = math.nan
-    with pytest.raises(ZooError, match=r"step 4: the weight fc\.weight"):
-        guard.watch(4, loss, None)
-
-
-def test_the_layer_that_overflows_is_found():
-    model = tiny()
-    with torch.no_grad():
-        model.stages[0][0].conv1.weight.fill_(3e38)
-    model.eval()
-    images = torch.randn(2, 3, 32, 32)
-    assert blame(model, lambda: model(10 * images)) == "the output of layer stages.0.0.conv1"
-    assert not any(module._forward_hooks for module in model.modules())
+    monkeypatch.setattr(Trainer, "_step", spoiled)
+    with pytest.raises(ZooError, match=rf"step 3: {words} is not finite.* lr \(it is 0\.1\).*clip_grad"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x")}))
+    assert {file.name for file in (tmp_path / "x").iterdir()} == {"recipe.yaml", "summary.csv", STATE}
 
 
 def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch):
@@ -94,7 +81,7 @@ def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch
 def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("recipes.train.loss_of", lambda logits, *_: (logits / 0.0).sum().nan_to_num())
     settings = SHORT | {"amp": "fp16", "train_images": 64, "batch_size": 2, "timesteps": 1, "model": "max_resnet18_w16"}
-    with pytest.raises(ZooError, match=r"step 31: the gradient of .* is not finite.*clip_grad \(it is 0\)$"):
+    with pytest.raises(ZooError, match=r"step 31: the gradient of .* is not finite.*clip_grad \(it is 0\)"):
         train(Recipe(**settings | {"out": str(tmp_path / "x"), "img_size": 16}))
 
 
@@ -104,7 +91,7 @@ def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monke
 def test_the_estimate_is_of_the_whole_batch(monkeypatch):
     """A clock that a run moves: 2 s whatever the batch, 0.1 s an image, and 9 s where a batch is of a new size."""
     now = [0.0]
-    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
     seen = []
 
     def run(probe, images):
@@ -124,7 +111,7 @@ def test_the_estimate_is_of_the_whole_batch(monkeypatch):
 def test_the_estimate_survives_a_busy_machine(monkeypatch):
     """10 ms an image; of every size, one run of three is held up by 0.2 s."""
     now, count = [0.0], itertools.count()
-    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
 
     def run(probe, images):
         now[0] += 0.01 * images + 0.2 * (next(count) % 3 == 1)
@@ -136,8 +123,8 @@ def test_the_estimate_survives_a_busy_machine(monkeypatch):
 def test_processes_estimate_alike(monkeypatch):
     """A run may hold a sum over processes, so all take as many, however fast their clocks go."""
     now, seen = [0.0], []
-    monkeypatch.setattr(recipes.guard.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(recipes.guard.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(recipes.estimate.dist, "is_initialized", lambda: True)
 
     def run(probe, images):
         now[0] += 9
@@ -148,33 +135,15 @@ def test_processes_estimate_alike(monkeypatch):
     assert seen == 6 * [8] + 6 * [16]
 
 
-def test_an_evaluation_takes_fewer_images_at_a_time_where_more_do_not_fit(monkeypatch, capsys):
-    tried = []
-
-    def scarce(*_, batch_size, **__):
-        tried.append(batch_size)
-        if batch_size > 64:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return {"top1": 1.0}
-
-    monkeypatch.setattr(recipes.guard, "evaluate", scarce)
-    data = zoo.load_dataset("digits")
-    assert recipes.guard.measured(None, data.test_images, data.test_labels, data) == {"top1": 1.0}
-    assert tried == [256, 128, 64]
-    assert "not enough memory (2.00 GiB more were needed): evaluate with 64 images" in capsys.readouterr().err
-    monkeypatch.setattr(recipes.guard, "evaluate", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        recipes.guard.measured(None, data.test_images, data.test_labels, data)
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
-    words = r"2\.00 GiB.*batch_size \(it is 128\)" if checkpointing else "set grad_checkpointing, or lower batch_size"
-    with pytest.raises(ZooError, match=words), memory_named(Recipe(grad_checkpointing=checkpointing)):
-        raise error
-    with pytest.raises(RuntimeError, match="a bug"), memory_named(Recipe()):
-        raise RuntimeError("a bug")
+def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_path, monkeypatch):
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    less = r"2\.00 GiB.*: lower batch_size \(it is 32\)"
+    with pytest.raises(ZooError, match=less if checkpointing else "set grad_checkpointing, or lower batch_size"):
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "grad_checkpointing": checkpointing}))
 
 
 # -- starts that fail
@@ -191,6 +160,7 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
         ({"neuron": {"name": "lif", "decay": 7}}, "decay"),
         ({"neuron": {"name": "lif", "tau": 20000}}, "read again: model_args holds a number beyond"),
         ({"model": "svgg11_w8", "timesteps": 1, "batch_size": 1, "img_size": 16}, "one image at a time"),
+        ({"cutmix": 1e-320}, "cutmix: takes 0, or a number from"),
         (
             {
                 "model": "svgg11_w8",
@@ -198,7 +168,7 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing):
                 "batch_size": 1,
                 "phases": [{"epochs": 1, "timesteps": 1, "size": 16}],
             },
-            "one image at a time at 16 x 16 pixels and T = 1: .*batch_size must be two or more",
+            "one image at a time of 16 x 16 pixels at T = 1: .*batch_size must be two or more",
         ),
     ],
 )
@@ -210,30 +180,9 @@ def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):
 
 def test_what_was_there_before_a_start_stays(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-
-    def start():
-        with run_directory(tmp_path):
-            (tmp_path / "recipe.yaml").write_text("x")
-            (tmp_path / "summary.csv").write_text("x")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        start()
+    with pytest.raises(ZooError, match="nosuch"):
+        train(Recipe(**SHORT | {"out": str(tmp_path), "init": "nosuch/run"}))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_what_a_start_that_fails_takes_back_is_still_its_own(tmp_path, monkeypatch):
-    out, tidy = tmp_path / "x", shutil.rmtree
-
-    def rmtree(path, **how):
-        with pytest.raises(ZooError, match="another process"), alone_in(out):
-            pass
-        tidy(path, **how)
-
-    monkeypatch.setattr("recipes.guard.shutil.rmtree", rmtree)
-    with pytest.raises(ZooError, match="failed"), run_directory(out):
-        raise ZooError("failed")
-    assert not out.exists()
 
 
 def test_a_run_without_its_state_is_not_overwritten(tmp_path):
@@ -249,7 +198,7 @@ def test_a_run_without_its_state_is_not_overwritten(tmp_path):
 
 def test_two_trainings_do_not_share_a_directory(tmp_path):
     out = tmp_path / "x"
-    with alone_in(out):
+    with run_directory(out):
         (out / "recipe.yaml").write_text("that of the first")
         with pytest.raises(ZooError, match=r"another process trains in .*--out"):
             train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
@@ -269,7 +218,7 @@ def run(tmp_path_factory):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recipes.train._finish", stop)
+        patch.setattr("recipes.train.Trainer.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(Recipe(**SHORT | {"out": str(out), "checkpoint_minutes": 0.0}))
     assert (load_state(out / BEFORE)["step"], load_state(out / STATE)["step"]) == (3, 4)
@@ -289,7 +238,7 @@ def flip(position):
 
 
 def again(**changes):
-    """The state with other content, and no checksum: as an older one, or somebody else's."""
+    """The state with other content, None for none."""
 
     def change(data, folder):
         (folder / "old").write_bytes(data)
@@ -323,7 +272,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_it_taken(damage, run, tmp
     path = tmp_path / "x" / STATE
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(ZooError, match=STATE):
-        _read(path)
+        load_state(path)
     assert last_state(tmp_path / "x")["step"] == 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -334,17 +283,9 @@ def test_a_damaged_state_is_refused_and_the_one_before_it_taken(damage, run, tmp
         last_state(tmp_path / "x")
 
 
-@pytest.mark.parametrize("key", ["step", "recipe", "model", "optimizer", "rows", "running", "scaling", "seconds"])
-def test_a_state_that_lacks_a_part_is_refused(key, run, tmp_path):
-    shutil.copytree(run, tmp_path / "x")
-    (tmp_path / "x" / BEFORE).unlink()
-    path = tmp_path / "x" / STATE
-    path.write_bytes(again(**{key: None})(path.read_bytes(), tmp_path))
-    with pytest.raises(ZooError, match=f"{STATE}.*{key}"):
-        last_state(tmp_path / "x")
-
-
-@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}, {"rows": None}]
+)
 def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
     shutil.copytree(run, tmp_path / "x")
     path = tmp_path / "x" / STATE
@@ -354,23 +295,16 @@ def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
 
 
 def test_a_run_ends_the_same_from_the_state_before(run, tmp_path):
-    """Damage in the last state, and a state as they were before they had a checksum."""
-    for name in ("whole", "damaged", "old"):
+    for name in ("whole", "damaged"):
         shutil.copytree(run, tmp_path / name)
     path = tmp_path / "damaged" / STATE
     path.write_bytes(DAMAGE["data"](path.read_bytes()))
-    old = tmp_path / "old" / STATE
-    with safetensors.safe_open(old, "pt") as file:
-        tensors, tree = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()["state"]  # noqa: SIM118
-    old.write_bytes(safetensors.torch.save(tensors, {"state": tree}))
-    (tmp_path / "old" / BEFORE).unlink()
     weights = []
-    for name in ("whole", "damaged", "old"):
+    for name in ("whole", "damaged"):
         train(Recipe(**SHORT | {"out": str(tmp_path / name), "resume": True}))
         weights.append(safetensors.torch.load_file(tmp_path / name / "model.safetensors"))
         assert not (tmp_path / name / BEFORE).exists()
-    for other in weights[1:]:
-        assert all(torch.equal(value, other[key]) for key, value in weights[0].items())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
 def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
@@ -394,7 +328,7 @@ def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
 
 def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch):
     now = [50.0]
-    monkeypatch.setattr("recipes.state.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("recipes.run.time.perf_counter", lambda: now[0])
     model = tiny()
     parts = {"model": model, "optimizer": torch.optim.SGD(model.parameters())}
     for total in (10, 20, 30):
@@ -414,12 +348,12 @@ def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path,
         raise KeyboardInterrupt
 
     recipe = Recipe(**SHORT | {"out": str(tmp_path / "x"), "amp": "auto", "test": True, "resume": True})
-    monkeypatch.setattr("recipes.precision.computes_in_bf16", lambda _: native)
+    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: native)
     with monkeypatch.context() as patch:
-        patch.setattr("recipes.train._finish", stop)
+        patch.setattr("recipes.train.Trainer.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe)
-    monkeypatch.setattr("recipes.precision.computes_in_bf16", lambda _: not native)
+    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: not native)
     capsys.readouterr()
     then, now = ("bf16", "off") if native else ("off", "bf16")
     assert train(recipe)["train_precision"] == {"off": "fp32", "bf16": "bf16"}[then]
