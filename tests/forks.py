@@ -94,7 +94,7 @@ def _second(env: dict[str, str], lines: Any) -> NoReturn:
     sys.path[0] = env["ZOO"]
     import timm  # noqa: F401
 
-    import zoo.hub.fetch  # noqa: F401
+    import zoo.hub  # noqa: F401
 
     for line in lines:
         pid = os.fork()

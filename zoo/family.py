@@ -14,7 +14,7 @@ from torch import nn
 from .checkpoint import CONFIG, PLACEMENT, WEIGHT_SOURCES, WEIGHTS
 from .errors import ZooError, one_of
 from .files import read_json
-from .hub.published import published
+from .hub.client import published
 from .load import BUNDLED, find_checkpoint, is_weights, of_architecture, record_origin
 from .network import SpikingNetwork, check_global_pool
 from .registry import register_model

@@ -11,7 +11,7 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 from .checkpoint import ARCHITECTURES, CONFIG, PLACEMENT, WEIGHT_SOURCES, Checkpoint, read_checkpoint
 from .checkpoint.weights import network_digest
 from .errors import ZooError, one_line, one_of, quoted
-from .hub.published import no_weights, published
+from .hub.client import fetch_checkpoint, published
 from .network import SpikingNetwork
 from .scaling import NONE
 
@@ -75,7 +75,7 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
         return read_checkpoint(os.fspath(source))
     kind, colon, place = source.partition(":")
     if colon and kind in ("hf-hub", "local-dir"):
-        return read_checkpoint(_from_hub(place, cache_dir) if kind == "hf-hub" else place)
+        return read_checkpoint(fetch_checkpoint(place, cache_dir=cache_dir) if kind == "hf-hub" else place)
     if is_path(source):
         return read_checkpoint(source)
     check_name(source)
@@ -86,8 +86,8 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
         return of_architecture(architecture, read_checkpoint(BUNDLED / name), name)
     where = published().get(name)
     if where is None:
-        raise ZooError(no_weights(architecture, pretrained_names()))
-    checkpoint = read_checkpoint(_from_hub(where.hub_id, cache_dir))
+        raise ZooError(_no_weights(architecture))
+    checkpoint = read_checkpoint(fetch_checkpoint(where.hub_id, cache_dir=cache_dir))
     if checkpoint.config["weights_sha256"] != where.sha256:
         raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
     return of_architecture(architecture, checkpoint, where.hub_id)
@@ -112,8 +112,16 @@ def check_name(name: str) -> None:
     tags = [other.partition(".")[2] for other in pretrained_names() if other.startswith(f"{architecture}.")]
     if tag and tag not in tags:
         if not tags:
-            raise ZooError(f"unknown tag {tag!r}: {no_weights(architecture, pretrained_names())}")
+            raise ZooError(f"unknown tag {tag!r}: {_no_weights(architecture)}")
         raise one_of(f"tag of {architecture}", tag, tags)
+
+
+def _no_weights(architecture: str) -> str:
+    """What to tell somebody who asks for weights that nobody has published, and what there is instead."""
+    return (
+        f"{architecture} has no published weights: `python -m recipes.train families.t4_cifar10 --model "
+        f"{architecture}` trains some. Pretrained models: {', '.join(pretrained_names()) or 'none yet'}"
+    )
 
 
 def pretrained_names() -> list[str]:
@@ -149,9 +157,3 @@ def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
         model.loaded_digest = network_digest(model)
     else:  # and is not what that tag stands for
         model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key != "tag"}
-
-
-def _from_hub(name: str, cache_dir: str | Path | None) -> Path:
-    from .hub.fetch import fetch_checkpoint  # only where a Hub is needed
-
-    return fetch_checkpoint(name, cache_dir=cache_dir)

@@ -10,9 +10,8 @@ import altair as alt
 from markdown_it import MarkdownIt
 
 from zoo.files import dump_yaml
-from zoo.hub.card import bibtex, card
-from zoo.hub.published import published
-from zoo.hub.release import LOG, Release, collect
+from zoo.hub.client import published
+from zoo.hub.release import LOG, Release, bibtex, card, collect
 from zoo.load import BUNDLED, pretrained_names
 
 from ..row import Row

@@ -29,7 +29,7 @@ from leaderboard.site.trade_off import MEASURES, points_of, trade_off
 from recipes.lineage import Ancestor
 from recipes.studies.ablation.differences import Difference, Interval
 from zoo.errors import ZooError
-from zoo.hub.published import Published
+from zoo.hub.client import Published
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = """=cmd("x")</script><img src=x onerror=hacked=1><script>hacked=1</script>'"`{{7*7}}"""

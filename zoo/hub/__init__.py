@@ -1,10 +1,9 @@
 """Checkpoints on a Hugging Face Hub: `push` publishes a run, `pull` copies a repository, `python -m zoo.hub` does both.
 
-A release is a run directory whose files all speak of the same weights (release.py), with a card made of them (card.py).
-What comes from a Hub is checked file by file before it is used (fetch.py); a failure is one sentence that says what to
-do (errors.py). published.py knows which checkpoints of the zoo are there.
+A release is a run directory whose files all speak of the same weights, with a card made of them (release.py). What
+comes from a Hub is checked file by file before it is used; a failure is one sentence that says what to do (client.py).
 """
 
-from .publish import ORGANISATION, Pulled, Pushed, pull, push
+from .client import ORGANISATION, Pulled, Pushed, pull, push
 
 __all__ = ["ORGANISATION", "Pulled", "Pushed", "pull", "push"]

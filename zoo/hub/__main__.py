@@ -10,8 +10,8 @@ import json
 
 from ..errors import CommandParser, run_command, shown
 from ..plugins import add_plugin_option
-from .card import LICENSE
-from .publish import ORGANISATION, pull, push
+from .client import ORGANISATION, pull, push
+from .release import LICENSE
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ import zoo
 from zoo.checkpoint.memoryless import WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import sha256_of
-from zoo.hub.fetch import check_name
+from zoo.hub.client import check_name
 from zoo.load import BUNDLED
 
 GIB = 2**30

@@ -1,0 +1,323 @@
+"""Between this disk and a Hub: push a run, pull a repository, fetch a checkpoint, through huggingface_hub's client.
+
+A branch or tag is first resolved to its commit, and all files are taken from that one: no mixture of two versions, and
+a download that fails leaves the version that the cache already had. Trying again and going on with a download that was
+cut off are the client's own; what it gives up on is one sentence here.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_download
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import validate_repo_id
+
+from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint, read_config
+from ..checkpoint.weights import starts_as_pickle
+from ..errors import ZooError, one_line
+from ..files import read_json, sha256_of, user_path
+from .release import EVAL_RESULTS, LICENSE, RESULT, RESULTS, card, collect, eval_results
+
+ORGANISATION = "snn-zoo"
+"""Where the zoo's own checkpoints are published, each as ORGANISATION/architecture.tag."""
+PUBLISHED = Path(__file__).resolve().parent.parent / "weights" / "published.json"
+_COMMIT = re.compile("[0-9a-f]{40}")
+# One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
+_PART = re.compile(r"[\w.+@=,()-][\w .+@=,()-]*", re.ASCII)
+
+
+class Published(NamedTuple):
+    """Where one checkpoint is: the repository, its commit, and the sha256 of the weights file there."""
+
+    repo: str
+    revision: str
+    sha256: str
+
+    @property
+    def hub_id(self) -> str:
+        """REPO@REVISION, as timm and `zoo.create_model("hf-hub:...")` take it."""
+        return f"{self.repo}@{self.revision}"
+
+
+class Pushed(NamedTuple):
+    """What `push` did: the repository, its commit, whether that commit is new, and the entry of published.json."""
+
+    repo: str
+    commit: str
+    changed: bool
+    published: dict[str, dict[str, str]]
+
+
+class Pulled(NamedTuple):
+    """What `pull` did: the directory, the commit it holds, and the pickles of the repository that it left there."""
+
+    directory: Path
+    commit: str
+    left_out: list[str]
+
+
+@cache
+def published() -> dict[str, Published]:
+    """The zoo's checkpoints on a Hub, from `architecture.tag` to where it is: weights/published.json."""
+    return {name: Published(**entry) for name, entry in read_json(PUBLISHED).items()}
+
+
+def push(
+    run: str | os.PathLike[str],
+    repo: str | None = None,
+    *,
+    private: bool = False,
+    onnx: Sequence[str | os.PathLike[str]] = (),
+    results: Sequence[str | os.PathLike[str]] = (),
+    license: str | None = None,
+) -> Pushed:
+    """Publishes a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
+
+    The commit is made of all files or of none, on top of the commit that was looked at; what has not changed is not
+    sent again, and if nothing has, there is no commit. ONNX and result files of earlier, other weights leave with it.
+
+    Args:
+        run: see `zoo.hub.release.collect`.
+        repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
+        private: make it private; an existing public one is refused.
+        onnx, results: further files, see `zoo.hub.release.collect`.
+        license: what the card says, an identifier of the Hub's; by default what config.json does, or else apache-2.0.
+
+    Raises:
+        ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
+    """
+    release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
+    stated = release.config["pretrained_cfg"].get("license")
+    license = license or stated or LICENSE
+    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
+    if stated not in (None, license):
+        raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
+    repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
+    files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
+    files["README.md"] = card(release, repo, license).encode()
+    sha256 = release.config["weights_sha256"]
+    api = HfApi(library_name="snn-zoo")
+    with _in_one_sentence(repo):
+        try:
+            before = _look(repo)
+        except hub_errors.RepositoryNotFoundError:
+            api.create_repo(repo, private=private or None, exist_ok=True)
+            before = _look(repo)
+        if private and not before.private:
+            raise ZooError(f"{repo} exists and is public: make it private in its settings, or push without --private")
+        operations: list[Any] = [CommitOperationAdd(name, data) for name, data in sorted(files.items())]
+        operations += [CommitOperationDelete(name) for name in _outdated(before, files, sha256)]
+        done = api.create_commit(repo, operations, commit_message=release.name, parent_commit=before.sha)
+    entry = {"repo": repo, "revision": str(done.oid), "sha256": sha256}
+    return Pushed(repo, str(done.oid), done.oid != before.sha, {release.name: entry})
+
+
+def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> list[str]:
+    """Files of a repository that speak of the weights that it holds now, if these are about to be replaced."""
+    siblings = info.siblings or []
+    if any(s.rfilename == WEIGHTS and s.lfs and s.lfs.sha256 == weights_sha256 for s in siblings):
+        return []
+    old = [s.rfilename for s in siblings if s.rfilename not in files]
+    about_weights = RESULTS, EVAL_RESULTS
+    return [name for name in old if name.endswith(".onnx") or name == RESULT or name.startswith(about_weights)]
+
+
+def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision: str | None = None) -> Pulled:
+    """Copies a published checkpoint with all its files into a directory, which is whole or absent afterwards.
+
+    Args:
+        name: ORG/NAME[@REVISION].
+        directory: must not exist, or be empty; NAME in the working directory by default.
+        revision: a branch, a tag or a commit, if `name` has none.
+
+    Raises:
+        ZooError: see `fetch_checkpoint`; also a file name that leads out of the directory, a directory that is in use,
+            or a repository without a sound checkpoint.
+    """
+    repo, revision = split_revision(name, revision)
+    out = user_path(directory) if directory is not None else Path(repo.split("/")[1])
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ZooError(f"{out} exists already: remove it, or name another directory with -o")
+    if out.resolve() == Path.cwd():
+        raise ZooError(f"{out} is the working directory, and would be replaced: name a new one with -o")
+    with _in_one_sentence(repo, revision):
+        info = _look(repo, revision)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        for file in names:
+            check_name(file, repo)
+        left_out = [file for file in names if is_pickle(file)]
+        if missing := {WEIGHTS, CONFIG} - set(names):
+            raise ZooError(f"{repo} holds no checkpoint of the zoo: it lacks {' and '.join(sorted(missing))}")
+        whole_out = out.resolve()
+        whole_out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{whole_out.name}.", dir=whole_out.parent) as temporary:
+            whole = Path(temporary) / whole_out.name  # for itself: the folder around it is for its owner's eyes only
+            # Each is checked before the next is fetched: it may be another library's, with gigabytes beside it.
+            checks = {CONFIG: lambda: read_config(whole / CONFIG), WEIGHTS: lambda: read_checkpoint(whole)}
+            for file in [*checks, *(name for name in names if not is_pickle(name) and name not in checks)]:
+                (whole / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(_fetch(repo, file, str(info.sha)), whole / file)
+                if file in checks:
+                    try:
+                        checks[file]()
+                    except ZooError as error:
+                        raise ZooError(str(error).replace(str(whole), repo)) from error
+                elif starts_as_pickle(whole / file):
+                    (whole / file).unlink()
+                    left_out.append(file)
+            os.replace(whole, whole_out)
+    _note(repo, revision, str(info.sha))
+    return Pulled(out, str(info.sha), left_out)
+
+
+def check_name(file: str, repo: str) -> None:
+    """Raises ZooError if the name of a file in a repository would lead anywhere but below the repository's folder."""
+    parts = file.split("/")
+    if not all(_PART.fullmatch(part) for part in parts) or {".", "..", ".git"} & {p.lower() for p in parts}:
+        raise ZooError(f"{repo} holds a file with a forbidden name: {file!r}; nothing of it was written")
+
+
+def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """ORG/NAME[@REVISION] in its two parts, the second None for the default branch.
+
+    Raises:
+        ZooError: no repository's name, or two different revisions.
+    """
+    repo, sign, given = name.partition("@")
+    if sign and (not given or (revision and revision != given)):
+        raise ZooError(f"{name!r} with the revision {revision!r}: name one revision, as in ORG/NAME@v1")
+    with contextlib.suppress(hub_errors.HFValidationError):
+        validate_repo_id(repo)
+        if repo.count("/") == 1:
+            return repo, given or revision or None
+    raise ZooError(f"{repo!r} is no repository: expected ORG/NAME, of letters, digits, '-', '_' and '.'")
+
+
+def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
+    """Fetches a checkpoint of the Hub if need be, and returns the directory in the cache that holds it.
+
+    Args:
+        name: ORG/NAME[@REVISION], the revision a branch, a tag or a commit.
+        cache_dir: instead of huggingface_hub's own.
+
+    Raises:
+        ZooError: no such repository, revision or file; no access; no connection and nothing in the cache; a file that
+            is not what the Hub announces.
+    """
+    repo, revision = split_revision(name)
+    with _in_one_sentence(repo, revision, cache_dir):
+        answered = False
+        try:
+            pinned = revision and _COMMIT.fullmatch(revision)
+            commit = revision if pinned else _look(repo, revision).sha
+            answered = not pinned
+        except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
+            raise
+        except (hub_errors.HTTPError, OSError) as error:  # out of reach: what the cache last saw under that name
+            try:
+                known = hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
+            except hub_errors.LocalEntryNotFoundError:
+                raise error from None
+            commit = Path(known).parent.name
+        _fetch(repo, CONFIG, str(commit), cache_dir)
+        folder = _fetch(repo, WEIGHTS, str(commit), cache_dir).parent
+    if answered:
+        _note(repo, revision, str(commit), cache_dir)
+    return folder
+
+
+def _look(repo: str, revision: str | None = None) -> ModelInfo:
+    """What a repository holds now."""
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=timeout)
+    if not _COMMIT.fullmatch(info.sha or "") or not all(isinstance(s.rfilename, str) for s in info.siblings or []):
+        raise TypeError(f"commit {info.sha!r}")
+    return info
+
+
+def _note(repo: str, revision: str | None, commit: str, cache_dir: str | Path | None = None) -> None:
+    """Lets the cache know, for offline use, that a branch or tag stands for `commit`, unless it has moved since."""
+    if commit != revision:
+        with contextlib.suppress(
+            hub_errors.HTTPError, OSError, TypeError
+        ):  # the files are all there, whatever comes now
+            if _look(repo, revision).sha == commit:
+                hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir)  # nothing to download
+
+
+def _fetch(repo: str, file: str, commit: str, cache_dir: str | Path | None = None) -> Path:
+    """A file of the cache whose content is what its name there says, fetched anew where it is not.
+
+    The client compares sizes only. In the cache, a file's blob is named by its ETag: the sha256 of a large file, git's
+    hash of a small one.
+    """
+    for _ in range(2):
+        path = Path(hf_hub_download(repo, file, revision=commit, cache_dir=cache_dir, library_name="snn-zoo"))
+        # One step only: the blob itself may be a link into storage that is shared under other names.
+        blob = path.parent / os.readlink(path) if path.is_symlink() else path
+        digest = blob.name
+        if re.fullmatch("[0-9a-f]{64}", blob.name):
+            digest = sha256_of(blob)
+        elif _COMMIT.fullmatch(blob.name):
+            content = blob.read_bytes()
+            digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if digest == blob.name:
+            return path
+        path.unlink(missing_ok=True)
+        blob.unlink(missing_ok=True)
+    hashes = f"its hash is {digest[:12]}..., announced was {blob.name[:12]}..."
+    raise ZooError(f"{repo}/{file} is not what {constants.ENDPOINT} announces: {hashes}; nothing of it was kept")
+
+
+@contextlib.contextmanager
+def _in_one_sentence(repo: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Iterator[None]:
+    """Raises what goes wrong with the Hub inside the block as a ZooError that says what to do about it."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except (LookupError, TypeError, AttributeError) as error:  # what the client makes of an answer of another form
+        raise ZooError(f"{constants.ENDPOINT} does not answer as a Hub does: {one_line(error)} ({repo})") from error
+    except (hub_errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, hub_errors.HTTPError):
+            cause = cause.__cause__  # what stopped the client, behind its own wrapping
+        cache = str(cache_dir or constants.HF_HUB_CACHE)
+        raise ZooError(_sentence(cause, repo, f"{repo}@{revision}" if revision else repo, cache)) from error
+
+
+def _sentence(error: BaseException, repo: str, at: str, cache: str) -> str:
+    hub, missing = constants.ENDPOINT, f"{repo} is not on {constants.ENDPOINT}, or"
+    if isinstance(error, hub_errors.OfflineModeIsEnabled):
+        return f"offline (HF_HUB_OFFLINE is set), and this takes the Hub: {at} is not in the cache {cache}; unset it"
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return f"{repo} has no revision {at.removeprefix(repo).removeprefix('@') or 'main'!r} on {hub}"
+    status = error.response.status_code if isinstance(error, hub_errors.HfHubHTTPError) else None
+    if status == 401 and get_token() and not isinstance(error, hub_errors.RepositoryNotFoundError):
+        return f"{hub} does not accept the token in use: renew it (HF_TOKEN, or `hf auth login`)"
+    if status == 401 or isinstance(error, hub_errors.RepositoryNotFoundError):
+        # A Hub does not tell strangers whether a private repository exists.
+        if get_token():
+            return f"{missing} the owner of the token in use may not see it"
+        return f"{missing} it takes a token: set HF_TOKEN, or run `hf auth login`"
+    if isinstance(error, hub_errors.EntryNotFoundError):
+        return f"{at} lacks a file, and {hub} or the cache {cache} does not have it: {one_line(error)}"
+    if status == 403:
+        return f"{hub} forbids this with {repo}: the token in use lacks the right to it"
+    if status in (409, 412):
+        return f"{repo} has changed meanwhile: start again"
+    if status is not None:
+        return f"{hub} answers {status} for {repo}, try later: {one_line(error)}"
+    if isinstance(error, hub_errors.HTTPError):
+        return f"cannot reach {hub} for {at}: {one_line(error) or type(error).__name__}"
+    return f"{at}: {one_line(error)}"
