@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from zoo.family import plain_name
 from zoo.files import sha256_of
+from zoo.registry import plain_name
 
 from .row import Row
 

@@ -20,14 +20,14 @@ from torch import nn
 
 import zoo
 from zoo.checkpoint import CONFIG
-from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.checkpoint.weights import WithoutMemory
 from zoo.data import DataSet
 from zoo.errors import ZooError, quoted
-from zoo.family import plain_name
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.network import SpikingNetwork
 from zoo.plugins import is_plugins
+from zoo.registry import plain_name
 from zoo.result import Ancestor as StartedFrom
 from zoo.schema import Count, Number, Sha256, fits
 

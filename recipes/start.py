@@ -11,10 +11,10 @@ from difflib import get_close_matches
 import torch
 
 from zoo import create_model, is_model
-from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.checkpoint.weights import WithoutMemory
 from zoo.errors import CommandParser, ZooError, one_of, run_command
-from zoo.family import plain_name
 from zoo.load import check_name
+from zoo.registry import plain_name
 
 from .recipe import Recipe, list_recipes, load_recipe
 

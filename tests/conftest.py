@@ -25,8 +25,8 @@ from quick import read_operators_once
 from torch import nn
 
 import zoo
-from zoo.family import plain_name
 from zoo.models.sresnet import SResNet
+from zoo.registry import plain_name
 
 # The same cases on every run, so that nobody's change fails by a case of chance; with
 # `--hypothesis-profile=explore` many new ones.

@@ -19,11 +19,11 @@ from recipes.recipe import DEFAULTS, list_recipes, load_recipe
 from recipes.studies.health.health import SILENT
 from recipes.validate import validate
 from zoo.data import load_dataset
-from zoo.family import plain_name
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.load import BUNDLED
 from zoo.metrics import SpikeCounter, evaluate
+from zoo.registry import plain_name
 
 # What the recipe for many leaves to the command line.
 FAMILIES = {"plif_net_w32": {"phases": [{"epochs": 11, "timesteps": 1}]}}

@@ -9,7 +9,6 @@ from . import models as models
 from .checkpoint import read_checkpoint, save_checkpoint
 from .data import DataSet, list_datasets, load_dataset, register_dataset
 from .errors import ZooError
-from .family import Variant, register_family
 from .kernels import list_kernels
 from .load import load, load_checkpoint
 from .metrics import SpikeCounter
@@ -17,7 +16,16 @@ from .network import SpikingNetwork
 from .neurons import SpikingNeuron, create_neuron, list_neurons, register_neuron
 from .neurons.surrogate import list_surrogates, register_surrogate
 from .plugins import load_plugin
-from .registry import create_model, is_model, list_models, list_pretrained, model_info, register_model
+from .registry import (
+    Variant,
+    create_model,
+    is_model,
+    list_models,
+    list_pretrained,
+    model_info,
+    register_family,
+    register_model,
+)
 from .scaling import list_scalings, register_scaling
 
 __version__ = "0.1.0"

@@ -5,20 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
-from .checkpoint import ARCHITECTURES, CONFIG, PLACEMENT, WEIGHT_SOURCES, Checkpoint, read_checkpoint
-from .checkpoint.weights import network_digest
-from .errors import ZooError, one_line, one_of, quoted
+from .checkpoint import ARCHITECTURES, CONFIG, WEIGHT_SOURCES, Checkpoint, open_checkpoint
+from .errors import ZooError, one_of, quoted
 from .hub.client import fetch_checkpoint, published
 from .network import SpikingNetwork
 from .scaling import NONE
 
 BUNDLED = Path(__file__).resolve().parent / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
-_FREE = {"timesteps", "surrogate", "scaling", "dropout"}
-"""Keywords that may be others than in the training: how many steps, and what only training sees."""
 
 
 def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -42,20 +38,10 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
     if kwargs.get("checkpoint_path") or kwargs.get("pretrained_cfg") or set(WEIGHT_SOURCES) & overlay.keys():
         raise ZooError(f"load takes the weights of {source}: give zoo.create_model what names others")
     checkpoint = find_checkpoint(source, kwargs.pop("cache_dir", None))
-    config = checkpoint.config
-    cfg = config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
-    try:
-        args = config["model_args"] | kwargs | {"pretrained_model_args": config["model_args"]}
-        model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=cfg, **args)
-    except ZooError:
-        raise
-    except (RuntimeError, TypeError) as error:
-        raise ZooError(f"{source} does not fit {config['architecture']!r}: {one_line(error)}") from error
-    if isinstance(model, SpikingNetwork):  # and not, say, timm's features of one
-        record_origin(model, checkpoint)
-    network: SpikingNetwork = model.eval().to(**placement)  # after that, as rounded weights are others
-    return network
+    in_file = checkpoint.config["model_args"]
+    args = in_file | kwargs | {"pretrained_model_args": in_file, "checkpoint": checkpoint}
+    network: SpikingNetwork = timm.create_model(checkpoint.config["architecture"], pretrained=True, **args)
+    return network.eval()
 
 
 def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -72,35 +58,24 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
     if not isinstance(source, str | os.PathLike):
         raise ZooError(f"load takes a name or a path, not {quoted(source)}")
     if not isinstance(source, str):
-        return read_checkpoint(os.fspath(source))
+        return open_checkpoint(os.fspath(source))
     kind, colon, place = source.partition(":")
     if colon and kind in ("hf-hub", "local-dir"):
-        return read_checkpoint(fetch_checkpoint(place, cache_dir=cache_dir) if kind == "hf-hub" else place)
+        return open_checkpoint(fetch_checkpoint(place, cache_dir=cache_dir) if kind == "hf-hub" else place)
     if is_path(source):
-        return read_checkpoint(source)
+        return open_checkpoint(source)
     check_name(source)
     architecture, tag = split_model_name_tag(source)
     tag = tag or get_pretrained_cfg(architecture).tag
     name = f"{architecture}.{tag}"
     if (BUNDLED / name).is_dir():
-        return of_architecture(architecture, read_checkpoint(BUNDLED / name), name)
+        return open_checkpoint(BUNDLED / name)
     where = published().get(name)
     if where is None:
         raise ZooError(_no_weights(architecture))
-    checkpoint = read_checkpoint(fetch_checkpoint(where.hub_id, cache_dir=cache_dir))
+    checkpoint = open_checkpoint(fetch_checkpoint(where.hub_id, cache_dir=cache_dir))
     if checkpoint.config["weights_sha256"] != where.sha256:
         raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
-    return of_architecture(architecture, checkpoint, where.hub_id)
-
-
-def of_architecture(architecture: str, checkpoint: Checkpoint, origin: str) -> Checkpoint:
-    """`checkpoint`, if it is one of that architecture.
-
-    Raises:
-        ZooError: it is of another.
-    """
-    if (held := checkpoint.config["architecture"]) != architecture:
-        raise ZooError(f"{origin} holds a checkpoint of {held!r}, not of {architecture!r}")
     return checkpoint
 
 
@@ -136,24 +111,3 @@ def is_path(source: str) -> bool:
         return False
     named = split_model_name_tag(source)[0] in ARCHITECTURES
     return os.path.sep in source or os.path.exists(os.path.join(source, CONFIG) if named else source)
-
-
-def is_weights(file: Any) -> bool:
-    """Whether that is a .safetensors file which is there."""
-    return isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
-
-
-def record_origin(model: SpikingNetwork, checkpoint: Checkpoint) -> None:
-    """Note on the network whose weights it has: not where a new classifier or first convolution replaced some, nor
-    where it computes otherwise than what was trained, as with another neuron."""
-    config = checkpoint.config
-    now = {"num_classes": model.num_classes} | model.model_args
-    then = {"num_classes": config["num_classes"]} | config["model_args"]
-    if now.keys() - then.keys() - _FREE:  # what the file leaves out is what its network has by itself
-        with torch.device("meta"):
-            then = timm.create_model(config["architecture"], **config["model_args"]).model_args | then
-    if all(now[key] == then.get(key) for key in now.keys() - _FREE):
-        model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
-        model.loaded_digest = network_digest(model)
-    else:  # and is not what that tag stands for
-        model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key != "tag"}

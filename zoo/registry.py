@@ -1,30 +1,178 @@
-"""One registry, timm's, and our allow-list over it: zoo names are timm names, and none of timm's is ever shadowed."""
+"""Architectures by name: families and their tables of variants, registered with timm and with the zoo, and built.
 
+Zoo names are timm names, none of timm's is ever shadowed, and the zoo's own are an allow-list over timm's registry.
+"""
+
+import contextlib
+import functools
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_arch_pretrained_cfgs,
+    split_model_name_tag,
+)
 from timm.models import register_model as _timm_register_model
+from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
+from torch import Tensor
 
-from .checkpoint import ARCHITECTURES, CONFIG, read_config
-from .errors import ZooError, one_line
-from .load import check_name, is_weights, load, pretrained_names
-from .network import SpikingNetwork
+from .checkpoint import (
+    ARCHITECTURES,
+    CONFIG,
+    PLACEMENT,
+    WEIGHT_SOURCES,
+    WEIGHTS,
+    Checkpoint,
+    read_config,
+    refusing,
+)
+from .checkpoint.weights import WithinMemory, misfit, network_digest
+from .errors import ZooError, one_line, one_of
+from .files import read_json
+from .hub.client import published
+from .load import BUNDLED, check_name, find_checkpoint, load, pretrained_names
+from .network import SpikingNetwork, check_global_pool
 from .scaling import NONE
+
+GS = {"name": "final_trace", "alpha": 0.5}
+"""The scaling of `_gs` models. No rule is distinguishable from another in what was measured (recipes/README.md), so it
+is the one that ran in the code behind the paper, see `zoo.scaling`."""
+
+# CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
+_DEFAULT = {
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2470, 0.2435, 0.2616),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+}
+
+
+def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
+    """timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
+
+    The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
+    and of these the one that was trained longest.
+    """
+    common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
+    cfgs: dict[str, Any] = {}
+    for architecture in architectures:
+        found: dict[str, Any] = {}
+        configs = {folder: read_json(folder / CONFIG) for folder in sorted(BUNDLED.glob(f"{architecture}.*"))}
+        for folder, config in sorted(configs.items(), key=_place):
+            found[folder.name] = common | config["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
+        for name, where in published().items():
+            if name.startswith(f"{architecture}."):
+                found.setdefault(name, common | {"hf_hub_id": where.hub_id})
+        cfgs |= found or {architecture: dict(common)}
+    return generate_default_cfgs(cfgs)
+
+
+def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, int, int]:
+    _, config = checkpoint
+    chain = [config["recipe"], *config.get("started_from", [])]
+    return config["recipe"]["dataset"], -config["model_args"]["timesteps"], -sum(part["epochs"] or 0 for part in chain)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One architecture of a family: a line of its table."""
+
+    name: str
+    """What it is registered under; its twin with gradient scaling under NAME_gs."""
+    text: str
+    """What it is, in a sentence: its docstring."""
+    shape: Mapping[str, Any]
+    """Keywords of the network that make it what it is; nobody may change them."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords that a checkpoint, and then the user, may change."""
+
+
+def register_family(
+    network: type[SpikingNetwork], variants: Iterable[Variant], *, first_conv: str = "conv1", classifier: str = "fc"
+) -> None:
+    """Registers the variants of a network with timm and with the zoo, each with its twin that gradient scaling trains.
+
+    A file of your own, that `zoo.load_plugin` or a command's `--plugin FILE` runs, may hold:
+
+    >>> import zoo
+    >>> from torch import nn
+    >>> from zoo.layers import ConvNeuron
+    >>> class MyNet(zoo.SpikingNetwork):
+    ...     def __init__(self, width, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.make_stem(width)
+    ...         self.add_stage(nn.Sequential(ConvNeuron(width, width, self.make, 3), nn.MaxPool2d(2)), width, 2)
+    ...         self.finish()
+    >>> zoo.register_family(MyNet, [zoo.Variant("my_net", "A small network.", {"width": 32})])
+
+    and then "my_net" and "my_net_gs" are architectures of the zoo. Each name becomes a function of the file that calls
+    this, with the variant's sentence as its docstring.
+
+    Args:
+        network: the class; it is called with a variant's keywords and the user's.
+        variants: the table.
+        first_conv, classifier: names of the layers that timm adapts to other channels and classes.
+
+    Raises:
+        ZooError: a name is already one of timm's or the zoo's.
+    """
+    module = sys.modules[sys._getframe(1).f_globals["__name__"]]
+    twins = []
+    for variant in variants:
+        scaled = scaled_twin(variant)
+        _PLAIN[scaled.name] = variant.name
+        twins += [variant, scaled]
+    cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
+    module.default_cfgs = {**getattr(module, "default_cfgs", {}), **cfgs}  # type: ignore[attr-defined] # timm looks there
+    for twin in twins:
+        setattr(module, twin.name, register_model(_entrypoint(network, twin, module.__name__)))
+
+
+_PLAIN: dict[str, str] = {}
+"""From each architecture that gradient scaling trains to its plain twin."""
+
+
+def plain_name(architecture: str) -> str:
+    """The twin of an architecture without gradient scaling; itself, if it has no other."""
+    return _PLAIN.get(architecture, architecture)
+
+
+def scaled_twin(variant: Variant) -> Variant:
+    """The same network, trained with gradient scaling."""
+    text = f"`{variant.name}` trained with gradient scaling."
+    return Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
+
+
+def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) -> Callable[..., SpikingNetwork]:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
+        for key in variant.shape.keys() & kwargs.keys():
+            raise ZooError(f"{key} is what makes {variant.name} that network, and cannot be changed")
+        return build(network, variant.name, pretrained, variant.defaults, **variant.shape, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = variant.name
+    entrypoint.__module__, entrypoint.__doc__ = module, variant.text
+    return entrypoint
 
 
 def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., SpikingNetwork]:
-    """Decorator: register one model function under its name, with timm and with the zoo, as timm's own does.
+    """Decorator: registers one model function under its name, with timm and with the zoo, as timm's own does.
 
-    `zoo.register_family` does it for a table of them. By hand, `default_cfgs` (see `zoo.family.make_cfgs`) must stand
-    above it in the same file, and the function calls `zoo.family.build`.
+    `zoo.register_family` does it for a table of them. By hand, `default_cfgs` (see `make_cfgs`) must stand
+    above it in the same file, and the function calls `build`.
 
     Raises:
         ZooError: the name is already one of timm's or the zoo's.
@@ -44,6 +192,208 @@ def _same_file(*entrypoints: Callable[..., Any]) -> bool:
     """Whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
     modules = {function.__module__ for function in entrypoints}
     return len(modules) == 1 or len({getattr(sys.modules.get(name), "__file__", name) for name in modules}) == 1
+
+
+def build(
+    network: type[SpikingNetwork],
+    architecture: str,
+    pretrained: bool,
+    defaults: Mapping[str, Any] | None = None,
+    /,  # no keyword of a checkpoint can pass for one of these
+    **kwargs: Any,
+) -> SpikingNetwork:
+    """Builds `network` as timm's entrypoints do, with the weights and model arguments of a checkpoint if asked.
+
+    Args:
+        defaults: keywords of the architecture that a checkpoint, and then the user, may change.
+        kwargs: those of the user, and those of the architecture that nobody may change.
+
+    Raises:
+        ZooError: a keyword that the network does not have; `pretrained`, and no weights are published under the name
+            and tag, or they cannot be had; a broken checkpoint, or one that does not fit.
+    """
+    in_file = kwargs.pop("pretrained_model_args", None) or {}  # which timm added to the user's
+    checkpoint, cfg = kwargs.pop("checkpoint", None), kwargs.pop("pretrained_cfg", None)
+    usual = _defaults(network) | dict(defaults or {})
+    # With the first, a network tells its base what it is, and the second is what `load` found: nobody else's.
+    for key, wrong in (("own", "own" in kwargs), ("checkpoint", not isinstance(checkpoint, Checkpoint | None))):
+        if wrong:
+            raise one_of(f"keyword of {architecture}", key, [*usual, "drop_rate"])
+    kwargs = _in_our_words(kwargs, in_file)
+    given = {key for key, value in kwargs.items() if key not in in_file or in_file[key] != value}
+    if isinstance(cfg, PretrainedCfg):
+        cfg = cfg.to_dict()
+    # Any other whole configuration names its own source of weights, for timm, and an overlay may.
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if pretrained and checkpoint is None and not set(WEIGHT_SOURCES) & overlay.keys():
+        checkpoint = _named_checkpoint(architecture, cfg, kwargs.get("cache_dir"))
+    if checkpoint is not None:
+        if (held := checkpoint.config["architecture"]) != architecture:
+            raise ZooError(f"{checkpoint.origin} holds a checkpoint of {held!r}, not of {architecture!r}")
+        kwargs = checkpoint.config["model_args"] | {k: v for k, v in kwargs.items() if k in given}
+        cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
+    elif pretrained:
+        _check_source("pretrained_cfg_overlay", overlay)
+        _check_source("pretrained_cfg", cfg if isinstance(cfg, dict) else {})
+    kwargs = dict(defaults or {}) | kwargs
+    placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
+    features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
+    fitting = functools.partial(_fitting, features=bool(kwargs.get("features_only")))
+    with contextlib.ExitStack() as bounds:
+        if pretrained:
+            origin = checkpoint.origin if checkpoint else "the file of weights"
+            bounds.enter_context(refusing(f"{origin} does not fit {architecture!r}"))
+        if checkpoint is not None:
+            bounds.enter_context(WithinMemory(checkpoint.state_dict, kwargs.get("timesteps")))
+        try:
+            model = build_model_with_cfg(
+                network,
+                architecture,
+                pretrained,
+                pretrained_cfg=cfg,
+                feature_cfg=features,
+                pretrained_filter_fn=fitting,
+                **kwargs,
+            )
+        except TypeError as error:
+            unknown = re.search("unexpected keyword argument '(.+?)'", str(error))
+            if unknown is None or unknown[1] not in kwargs:
+                raise
+            known = [key for key in [*usual, "drop_rate"] if key not in given]
+            raise one_of(f"keyword of {architecture}", unknown[1], known) from error
+    if isinstance(model, StageFeatures):
+        for described in (model, model.model):
+            described.pretrained_cfg.pop("state_dict", None)
+    if isinstance(model, SpikingNetwork):
+        _describe(model)
+        if checkpoint is not None:
+            _record_origin(model, checkpoint, given, usual)
+        elif not pretrained:
+            for key in ("tag", "label_names", "license"):  # of a checkpoint that this is not
+                model.pretrained_cfg.pop(key, None)
+    return model.to(**placement) if placement else model  # after that, as rounded weights are others
+
+
+def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint | None:
+    """The checkpoint that timm's `pretrained_cfg` names; None if it names other weights."""
+    if cfg is None or isinstance(cfg, str):
+        return find_checkpoint(f"{architecture}.{cfg}" if cfg else architecture, cache_dir)
+    if isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
+        place = cfg["hf_hub_id" if cfg["source"] == "hf-hub" else "file"]
+        return find_checkpoint(f"{cfg['source']}:{place}", cache_dir)
+    return None
+
+
+def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
+    """Raises ZooError where a configuration of timm's names weights that this would not check.
+
+    Args:
+        key: what it is, for the message.
+    """
+    if named := [name for name in WEIGHT_SOURCES if cfg.get(name) and name not in ("file", "state_dict")]:
+        how = 'its file takes a .safetensors file, and zoo.load takes "hf-hub:ORG/NAME"'
+        raise ZooError(f"{key} names weights by {named[0]}, which are not loaded: {how}")
+    if (file := cfg.get("file")) and not _is_weights(file):
+        raise ZooError(f"{key}'s file takes a .safetensors file, and {str(file)!r} is none")
+
+
+def _is_weights(file: Any) -> bool:
+    """Whether that is a .safetensors file which is there."""
+    return isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
+
+
+def _fitting(state: dict[str, Tensor], model: SpikingNetwork, *, features: bool) -> dict[str, Tensor]:
+    """Returns the weights of a file for a network, once they fit, but for what timm adapts: the classifier of other
+    classes, and the first convolution of other channels.
+
+    Raises:
+        ZooError: they do not.
+    """
+    cfg, adapted = model.pretrained_cfg, []
+    if features or model.num_classes != cfg["num_classes"]:
+        adapted.append(f"{cfg.get('classifier')}.")
+    if model.in_chans != cfg["input_size"][0]:
+        adapted.append(f"{cfg.get('first_conv')}.")
+    names = tuple(adapted)
+    held, needed = ({k: v for k, v in s.items() if not k.startswith(names)} for s in (state, model.state_dict()))
+    if difference := misfit(held, needed):
+        raise ZooError(f"{difference} (give neuron, norm ... as the weights have them)")
+    return dict(state)
+
+
+# Keywords that may be others than in the training: how many steps, and what only training sees.
+_FREE = {"timesteps", "surrogate", "scaling", "dropout"}
+
+
+def _record_origin(model: SpikingNetwork, checkpoint: Checkpoint, given: set[str], usual: Mapping[str, Any]) -> None:
+    """Notes on the network whose weights it has: not where a new classifier or first convolution replaced some, nor
+    where it computes otherwise than what was trained, as with another neuron.
+
+    Args:
+        given: the keywords that a user chose.
+        usual: what keywords are where neither the user nor the file says.
+    """
+    config = checkpoint.config
+    now = {"num_classes": model.num_classes} | model.model_args
+    then = dict(usual) | {"num_classes": config["num_classes"]} | config["model_args"]
+    if all(now[key] == then.get(key) for key in (given & now.keys()) - _FREE):
+        model.weights_sha256, model.training_args = config["weights_sha256"], config.get("recipe")
+        model.loaded_digest = network_digest(model)
+    else:  # and is not what that tag stands for
+        model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key != "tag"}
+
+
+def _defaults(network: type[SpikingNetwork]) -> dict[str, Any]:
+    """The keywords that may be given to a network, with their defaults in the signatures of its class and bases."""
+    found: dict[str, Any] = {}
+    for cls in network.__mro__:
+        for p in inspect.signature(cls.__init__).parameters.values() if issubclass(cls, SpikingNetwork) else ():
+            if p.name != "own" and p.default is not p.empty:
+                found.setdefault(p.name, p.default)
+    return found
+
+
+def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords, of which some may be timm's and some those of a checkpoint's file, in the names of the networks.
+
+    timm's `drop_rate` is `dropout`, and its `global_pool` would be "avg".
+
+    Raises:
+        ZooError: both names of one thing with different values, or another pooling.
+    """
+    ours = dict(kwargs)
+    check_global_pool(ours.pop("global_pool", None))
+    if (rate := ours.pop("drop_rate", None)) is not None:
+        if ours.get("dropout", rate) != rate and "dropout" not in in_file:
+            raise ZooError(f"drop_rate {rate!r} and dropout {ours['dropout']!r} are two names of one number: give one")
+        ours["dropout"] = rate
+    return ours
+
+
+class StageFeatures(FeatureGetterNet):
+    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage.
+
+    Raises:
+        ZooError: `out_indices` (see `SpikingNetwork.stage_indices`) names a stage that there is not.
+    """
+
+    def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int] | None, **kwargs: Any) -> None:
+        super().__init__(model, model.stage_indices(out_indices), **kwargs)
+
+
+def _describe(model: SpikingNetwork) -> None:
+    """Makes pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
+    cfg = model.pretrained_cfg
+    cfg.pop("state_dict", None)
+    cfg["num_classes"] = model.num_classes
+    if len(cfg.get("label_names") or ()) != model.num_classes:
+        cfg.pop("label_names", None)
+    if cfg["input_size"][0] != model.in_chans:
+        cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
+        for key in ("mean", "std"):
+            cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
+    if model.img_size:
+        cfg["input_size"] = (model.in_chans, model.img_size, model.img_size)
 
 
 def is_model(name: str) -> bool:
@@ -67,7 +417,7 @@ def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
 
 
 def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
-    """Build a network of the zoo.
+    """Builds a network of the zoo.
 
     Args:
         name: an architecture ("sresnet19_gs"), one with its tag ("sresnet19_gs.t4_cifar10"); a directory with a
@@ -88,7 +438,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         kwargs["scaling"] = NONE
     check_name(name)
     weights = kwargs.get("checkpoint_path")
-    if weights and not is_weights(weights):
+    if weights and not _is_weights(weights):
         raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
     try:
         model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)

@@ -42,11 +42,11 @@ from recipes.start import pick
 from recipes.train import Trainer, forward, train
 from zoo.data import load_dataset, normalisation, split
 from zoo.errors import ZooError
-from zoo.family import GS
 from zoo.files import sha256_of
 from zoo.metrics import evaluate
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
+from zoo.registry import GS
 from zoo.result import Costs, check
 
 SHORT = {

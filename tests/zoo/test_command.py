@@ -11,9 +11,9 @@ from conftest import ROOT, run_code
 import zoo
 from zoo.__main__ import main
 from zoo.errors import ZooError, run_command
-from zoo.family import GS, plain_name
 from zoo.files import read_json
 from zoo.models.catalogue import describe, references, summary
+from zoo.registry import GS, plain_name
 from zoo.scaling import PRESETS
 from zoo.scaling.rules import CONTROLS
 

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.family import GS, plain_name
 from zoo.neurons.lif import LIF
+from zoo.registry import GS, plain_name
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
 PLAIN = [name for name in zoo.list_models() if plain_name(name) == name]
@@ -513,7 +513,7 @@ def test_larger_images(name):
 
 BY_HAND = """
 import zoo
-from zoo.family import build, make_cfgs
+from zoo.registry import build, make_cfgs
 from zoo.models.sresnet import SResNet
 
 default_cfgs = make_cfgs(["my_snn"], first_conv="conv1", classifier="fc")

@@ -132,7 +132,7 @@ def test_timms_names_of_keywords():
 @pytest.mark.parametrize(
     ("name", "kwargs", "words"),
     [
-        ("sresnet19_w16", {"timestep": 2}, "keyword of sresnet19_w16 'timestep'; did you mean timesteps.*stem, hidden"),
+        ("sresnet19_w16", {"timestep": 2}, "did you mean timesteps.*hidden, .*stem"),
         ("sresnet19_w16", {"pretrained": True, "timestep": 2}, "did you mean timesteps"),
         (f"local-dir:{BUNDLED}/sresnet19_w16.t2_cifar10", {"hiden": 2}, "did you mean hidden"),
         ("svgg9_w16", {"imgsize": 2}, "did you mean img_size"),

@@ -5,8 +5,10 @@ size, labels) and pins the weights by their sha256. Pickles are never loaded. A 
 it claims is checked, on a network without memory, before anything of that size is read or built.
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,8 +24,7 @@ from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
 from .config import ARCHITECTURES, PLACEMENT, TAG, WEIGHT_SOURCES, check_config, check_keywords, read_config
-from .memoryless import WithoutMemory
-from .weights import HALVES, check_start, entries_of, misfit, read_header
+from .weights import HALVES, WithoutMemory, check_start, check_tensors, misfit
 
 __all__ = [
     "ARCHITECTURES",
@@ -36,16 +37,16 @@ __all__ = [
     "check_keywords",
     "config_of",
     "is_pickle",
+    "open_checkpoint",
     "read_checkpoint",
     "read_config",
+    "refusing",
     "save_checkpoint",
 ]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt", ".tar"}
-# Factors of scaling that are kept take the space of the weights, at most once for each time step.
-_BUFFER_LIMIT, _BUFFERS_FOR_ALL = 32, 16 * 2**20
 
 
 class Checkpoint(NamedTuple):
@@ -53,6 +54,8 @@ class Checkpoint(NamedTuple):
 
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
+    origin: Path
+    """The directory that it was read from."""
 
 
 def save_checkpoint(
@@ -64,7 +67,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     **extra: Any,
 ) -> str:
-    """Write a model of the zoo into `directory`, each file atomically.
+    """Writes a model of the zoo into `directory`, each file atomically.
 
     Args:
         model: as it was built and trained, on whatever device; also inside torch.compile's, DataParallel's ... module.
@@ -85,7 +88,7 @@ def save_checkpoint(
     for name, value in model.state_dict().items():
         stored = value.to(dtype) if dtype is not None and value.is_floating_point() else value
         tensors[name] = stored.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied ones, too: twice
-    _check_finite("the model" if dtype is None else f"the model in {dtype}", tensors)
+    check_tensors("the model" if dtype is None else f"the model in {dtype}", tensors)
     weights = safetensors.torch.save(tensors, {"format": "pt"})
     config = config_of(model, tag=tag, data_cfg=data_cfg, weights_sha256=sha256_of(weights), **extra)
     _check_rebuilds(json.loads(json.dumps(config)), model, tensors)
@@ -126,11 +129,24 @@ def config_of(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read and check a checkpoint directory, or the .safetensors file in one.
+    """Reads and checks a checkpoint directory, or the .safetensors file in one.
 
     Raises:
         ZooError: missing files, a pickle, weights that were cut short or changed, that do not fit the architecture or
-            are not finite. Nothing in the files is executed, and no more is read than the architecture needs.
+            are not finite. Nothing in the files is executed.
+    """
+    checkpoint = open_checkpoint(path)
+    model = _rebuilt(checkpoint.config, checkpoint.origin)
+    if difference := misfit(checkpoint.state_dict, model.state_dict()):
+        raise ZooError(f"{checkpoint.origin} does not fit {checkpoint.config['architecture']!r}: {difference}")
+    return checkpoint
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a checkpoint for a network that is about to be built, and will say whether it fits; see `read_checkpoint`.
+
+    Raises:
+        ZooError: see `read_checkpoint`.
     """
     path = user_path(path)
     weights = path / WEIGHTS if path.is_dir() else path
@@ -147,57 +163,42 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         hashes = f"(sha256 {digest[:12]}..., expected {config['weights_sha256'][:12]}...)"
         wrong = f"{weights} is not the file that {CONFIG} describes {hashes}"
         raise ZooError(f"{wrong}: it was cut short or changed; fetch it again")
-    _check_fits(weights, config, vouched)
     try:
         tensors = safetensors.torch.load_file(weights)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that PyTorch has not
         raise ZooError(f"{weights} is not a valid safetensors file: {error}") from error
-    _check_finite(str(weights), tensors)
-    return Checkpoint(config, tensors)
-
-
-def _check_fits(weights: Path, config: dict[str, Any], vouched: bool) -> None:
-    """Compare the header of the weights with the network that the config describes, built without memory.
-
-    Args:
-        vouched: config.json says which file of weights it is for.
-    """
-    architecture = config["architecture"]
-    entries = read_header(weights)
-    if not vouched and (half := next((entry.dtype for entry in entries.values() if entry.dtype in HALVES), None)):
+    if not vouched and (half := next((value.dtype for value in tensors.values() if value.dtype in HALVES), None)):
         # A header that says BF16 of what was written as F16 gives other numbers, and nothing else would tell.
-        raise ZooError(
-            f"{weights} holds {half}, and {CONFIG} has no weights_sha256 that vouches for it: save it again with "
-            "zoo.save_checkpoint, or in float32"
-        )
-    model = _rebuilt(config, weights.parent)
-    if difference := misfit(entries, model.state_dict()):
-        raise ZooError(f"{weights} does not fit {architecture!r}: {difference}")
-    # Besides the tensors of the file, those that its settings ask for: factors of scaling for each time step.
-    allowed = _BUFFERS_FOR_ALL + _BUFFER_LIMIT * sum(parameter.nbytes for parameter in model.parameters())
-    if (size := sum(buffer.nbytes for buffer in model.buffers())) > allowed:
-        raise ZooError(f"{weights.parent} asks for a network that takes {size:,} bytes beside its weights")
+        how = "save it again with zoo.save_checkpoint, or in float32"
+        raise ZooError(f"{weights} holds {half}, and {CONFIG} has no weights_sha256 that vouches for it: {how}")
+    check_tensors(str(weights), tensors)
+    return Checkpoint(config, tensors, weights.parent)
+
+
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turns whatever a constructor makes of values that nobody has checked into one ZooError, that `what` begins."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ZooError(f"{what}: {one_line(error)}") from error
 
 
 def _rebuilt(config: dict[str, Any], origin: str | Path) -> SpikingNetwork:
-    """The network that a config describes, without memory."""
+    """Builds the network that a config describes, without memory."""
     architecture = config["architecture"]
-    try:
-        with WithoutMemory():
-            model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])
-    # Whatever a constructor makes of values that nobody has checked.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ZooError(f"{origin} does not fit {architecture!r}: {one_line(error)}") from error
+    with refusing(f"{origin} does not fit {architecture!r}"), WithoutMemory():
+        model = timm.create_model(architecture, num_classes=config["num_classes"], **config["model_args"])
     if not isinstance(model, SpikingNetwork):
         raise ZooError(f"{origin} holds {architecture!r}, which is not a network of the zoo")
     return model
 
 
 def _check_rebuilds(config: dict[str, Any], model: SpikingNetwork, tensors: dict[str, Tensor]) -> None:
-    """Raise ZooError unless a config rebuilds the network whose tensors these are."""
+    """Raises ZooError unless a config rebuilds the network whose tensors these are."""
     again = _rebuilt(config, "this network")
     changed = f"this network was changed after {config['architecture']!r} was built, and could not be read again:"
-    if difference := misfit(entries_of(tensors), again.state_dict()):
+    if difference := misfit(tensors, again.state_dict()):
         raise ZooError(f"{changed} {difference} (reset_classifier replaces a classifier)")
     neurons = {name: module for name, module in again.named_modules() if isinstance(module, SpikingNeuron)}
     modules = dict(model.named_modules())
@@ -214,10 +215,3 @@ def _check_rebuilds(config: dict[str, Any], model: SpikingNetwork, tensors: dict
 def is_pickle(name: str) -> bool:
     """Whether a file of this name would be a pickle, to be left alone."""
     return Path(name).suffix.lower() in _PICKLE_SUFFIXES
-
-
-def _check_finite(origin: str, tensors: dict[str, Tensor]) -> None:
-    for name, value in tensors.items():
-        # In float32, as networks compute: float64 holds values that are infinite there.
-        if value.is_floating_point() and not torch.isfinite(value.float()).all():
-            raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")

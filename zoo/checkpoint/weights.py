@@ -1,27 +1,47 @@
-"""A weights file that may come from anybody: what its header claims is read and bounded before its tensors are."""
+"""A weights file that may come from anybody: how it begins, whether its tensors fit a network, and with what memory."""
 
 import contextlib
 import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ZooError
-from ..files import open_regular, parse_json
+from ..files import open_regular
 from ..neurons import SpikingNeuron
+from ..specs import MOST
 
-# safetensors' names of the types that a checkpoint may have; others (float8 ...) could not be checked for NaN.
-_FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8", "BOOL")
-HALVES = ("F16", "BF16")
+HALVES = {torch.float16, torch.bfloat16}
 """Types of the same size: nothing but a checksum tells one from the other."""
+# Others (float8 ...) could not be checked for NaN.
+_TYPES = {
+    *HALVES,
+    torch.float64,
+    torch.float32,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+}
 _HEADER_LIMIT = 4 * 2**20
 _STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
+# What makes a tensor of a given size. Those made of given numbers (torch.tensor, as_tensor) stay as they are, and so do
+# short rows of numbers: a constructor may need their values, such as rates that grow with depth, and they are small.
+_SIZED = {
+    *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace),
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
+}
+_ROWS = {torch.arange, torch.linspace}
+_MEMORY = 64 * 2**20  # what any network may take beside its weights
 
 
 def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
@@ -39,76 +59,17 @@ def network_digest(model: nn.Module) -> str:
     return digest(model.state_dict(), json.dumps(neurons, sort_keys=True).encode())
 
 
-class Entry(NamedTuple):
-    """What the header of a safetensors file says of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def check_start(path: Path) -> int:
-    """The length of the header of a safetensors file, from its first bytes alone.
-
-    Raises:
-        ZooError: a pickle, or a header that cannot be: longer than the file or than any network needs.
-    """
+def check_start(path: Path) -> None:
+    """Raises ZooError for a pickle, and for a header longer than the file or than any network needs."""
     with open_regular(path) as file:
         start, size = file.read(9), os.fstat(file.fileno()).st_size
     length = int.from_bytes(start[:8], "little")
     if len(start) == 9 and 2 <= length <= min(size - 8, _HEADER_LIMIT) and start[8:] == b"{":
-        return length
+        return
     # Only now: the length of a good header may start with such a byte, too.
     if start.startswith(_STARTS_OF_PICKLES):
         raise ZooError(f"{path} is a pickle, which can run code when loaded; only safetensors is read")
     raise ZooError(f"{path} is not a valid safetensors file: it states a header of {length:,} bytes")
-
-
-def read_header(path: Path) -> dict[str, Entry]:
-    """What a safetensors file says that it holds; reads no tensor.
-
-    Raises:
-        ZooError: see `check_start`; or the header is malformed, or holds a type that no network has.
-    """
-    length = check_start(path)
-    with open_regular(path) as file:
-        file.seek(8)
-        text = file.read(length)
-    try:
-        header = parse_json(text, f"the header of {path}")
-        header.pop("__metadata__", None)
-        entries = {name: Entry(str(e["dtype"]), tuple(map(int, e["shape"]))) for name, e in header.items()}
-    except ZooError as error:
-        raise ZooError(f"{path} is not a valid safetensors file: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ZooError(f"{path} is not a valid safetensors file: {type(error).__name__} in its header") from error
-    for name, entry in entries.items():
-        if entry.dtype not in _FLOATS + _INTEGERS:
-            what = f"tensor {reprlib.repr(name)} is of type {reprlib.repr(entry.dtype)}"
-            raise ZooError(f"{path}: {what}, expected {', '.join(_FLOATS)}")
-    return entries
-
-
-def entries_of(tensors: Mapping[str, Tensor]) -> dict[str, Entry]:
-    """What a header would say of some tensors, but for how many bits they have."""
-    kinds = {True: "F32", False: "I64"}
-    return {name: Entry(kinds[value.is_floating_point()], tuple(value.shape)) for name, value in tensors.items()}
-
-
-def misfit(entries: Mapping[str, Entry], expected: Mapping[str, Tensor]) -> str | None:
-    """The first difference between what a file holds and what a network needs, in words; None without one."""
-    for name, tensor in expected.items():
-        if name not in entries:
-            return f"it lacks the tensor {name!r}"
-        entry = entries[name]
-        if entry.shape != tuple(tensor.shape):
-            shape = reprlib.repr(list(entry.shape))
-            return f"its tensor {name!r} has shape {shape}, the network's has {list(tensor.shape)}"
-        if (entry.dtype in _FLOATS) != tensor.is_floating_point():
-            return f"its tensor {name!r} is of type {entry.dtype}, the network's is {tensor.dtype}"
-    for name in entries:
-        if name not in expected:
-            return f"the network has no tensor {reprlib.repr(name)}"
-    return None
 
 
 def starts_as_pickle(path: Path) -> bool:
@@ -119,3 +80,76 @@ def starts_as_pickle(path: Path) -> bool:
     with open_regular(path) as file:
         start = file.read(4)
     return start.startswith((b"PK\3\4", *(bytes([0x80, protocol]) for protocol in range(2, 6))))
+
+
+def check_tensors(origin: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ZooError unless tensors are numbers of a type that a network has, and finite."""
+    for name, value in tensors.items():
+        if value.dtype not in _TYPES:
+            raise ZooError(f"{origin}: tensor {reprlib.repr(name)} is of type {value.dtype}, which no network has")
+        # In float32, as networks compute: float64 holds values that are infinite there.
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise ZooError(f"{origin}: tensor {name!r} holds NaN or infinite values")
+
+
+def misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Says the first difference between the tensors of a file and those of a network; None without one."""
+    for name, tensor in expected.items():
+        if (given := tensors.get(name)) is None:
+            return f"it lacks the tensor {name!r}"
+        if given.shape != tensor.shape:
+            shape = reprlib.repr(list(given.shape))
+            return f"its tensor {name!r} has shape {shape}, the network's has {list(tensor.shape)}"
+        if given.is_floating_point() != tensor.is_floating_point():
+            return f"its tensor {name!r} is of type {given.dtype}, the network's is {tensor.dtype}"
+    if more := sorted(tensors.keys() - expected.keys()):
+        return f"the network has no tensor {reprlib.repr(more[0])}"
+    return None
+
+
+class WithoutMemory(TorchFunctionMode):
+    """Inside this context, tensors that are made by their size have no memory, as on PyTorch's "meta" device.
+
+    `torch.device("meta")` would also take the values of small constants, which constructors compute with.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _SIZED or kwargs.get("device") is not None:
+            return func(*args, **kwargs)
+        made = func(*args, **{k: v for k, v in kwargs.items() if k != "generator"} | {"device": "meta"})
+        return self.made(made, func, args, kwargs)
+
+    def made(self, made: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """The tensor to go on with, given the one without memory."""
+        short = func in _ROWS and made.dim() == 1 and made.numel() <= MOST
+        return func(*args, **kwargs) if short else made
+
+
+class WithinMemory(WithoutMemory):
+    """Inside this context, all tensors that are made by their size may take, together, what these weights allow.
+
+    Factors of scaling that are kept take the space of the weights, at most once for each time step.
+
+    Args:
+        weights: those of the file that a network is built for.
+        timesteps: T.
+
+    Raises:
+        ZooError: a network asks for more.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], timesteps: Any) -> None:
+        super().__init__()
+        steps = timesteps if isinstance(timesteps, int) else 1
+        self.left = self.allowed = _MEMORY + 4 * (4 + steps) * sum(tensor.numel() for tensor in weights.values())
+
+    def made(self, made: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """The tensor itself, if it may still be had."""
+        self.left -= made.nbytes
+        if self.left < 0:
+            raise ZooError(f"it asks for a network that takes more than {self.allowed:,} bytes")
+        tensor: Tensor = func(*args, **kwargs)
+        return tensor

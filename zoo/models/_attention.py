@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..family import Variant
 from ..layers import ConvNeuron, LayerFactory, MatMul
 from ..network import SpikingNetwork
+from ..registry import Variant
 from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 

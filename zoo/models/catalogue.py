@@ -9,11 +9,10 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..family import plain_name
 from ..files import read_json
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
-from ..registry import bundled_args, create_model, list_pretrained, model_info
+from ..registry import bundled_args, create_model, list_pretrained, model_info, plain_name
 from ..scaling.rules import CONTROLS, PRESETS
 
 _REFERENCES = Path(__file__).resolve().parent / "references.json"

@@ -7,7 +7,7 @@ the paper's network, 3-3-2 blocks of 128-256-512 behind a stem of 64 channels wi
 gradient scaling on in training.
 """
 
-from ..family import Variant, register_family
+from ..registry import Variant, register_family
 from ._preact import PreactResNet
 from ._resnet import resnet_shape
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import register_family
 from ..layers import LayerFactory
+from ..registry import register_family
 from ..scaling.layers import PostSpikes, compact
 from ._attention import QKV, MembraneBlock, MembraneTransformer, variant
 

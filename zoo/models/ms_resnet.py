@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..family import Variant, register_family
+from ..registry import Variant, register_family
 from ._preact import PreactBlock, PreactResNet
 from ._resnet import resnet_shape
 

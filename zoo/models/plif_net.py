@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
 from ..layers import ConvNeuron
 from ..network import SpikingNetwork
+from ..registry import Variant, register_family
 from ..scaling.layers import SpikingLinear
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import register_family
 from ..layers import ConvNeuron, Hadamard, LayerFactory
+from ..registry import register_family
 from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, check_heads, variant
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import register_family
 from ..layers import ConvNeuron, Hadamard, LayerFactory
+from ..registry import register_family
 from ..scaling.layers import PostSpikes, compact
 from ._attention import MembraneBlock, MembraneTransformer, variant
 

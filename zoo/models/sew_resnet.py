@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import one_of
-from ..family import Variant, register_family
 from ..layers import Hadamard, LayerFactory, fire, tie_compact
+from ..registry import Variant, register_family
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import register_family
 from ..layers import ConvNeuron
+from ..registry import register_family
 from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, variant
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..family import Variant, register_family
 from ..layers import LayerFactory, tie_compact
+from ..registry import Variant, register_family
 from ..scaling.layers import PostSpikes
 from ..specs import check_integer
 from ._resnet import ResNet, resnet_shape

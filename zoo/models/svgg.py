@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ZooError
-from ..family import Variant, register_family
 from ..layers import ConvNeuron
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
+from ..registry import Variant, register_family
 from ..scaling.layers import PostSpikes
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 

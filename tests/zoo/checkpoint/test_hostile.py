@@ -17,7 +17,7 @@ from conftest import assert_one_error
 from hub_client import NAME, ROOT, TRY, loopback, outcomes
 
 import zoo
-from zoo.checkpoint.memoryless import WithoutMemory
+from zoo.checkpoint.weights import WithinMemory, WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.hub.client import check_name
@@ -130,8 +130,8 @@ def test_weights_that_do_not_fit(folder):
     for change, words in (
         ({"fc.weight": torch.zeros(11, 32)}, r"'fc\.weight' has shape \[11, 32\]"),
         ({"fc.weight": good["fc.weight"].T.contiguous()}, r"fc\.weight"),
-        ({"fc.weight": good["fc.weight"].int()}, "type I32"),
-        ({"fc.weight": good["fc.weight"].to(torch.float8_e4m3fn)}, "type 'F8_E4M3'"),
+        ({"fc.weight": good["fc.weight"].int()}, "type torch.int32"),
+        ({"fc.weight": good["fc.weight"].to(torch.float8_e4m3fn)}, "type torch.float8_e4m3fn"),
         ({"fc.weight": torch.full_like(good["fc.weight"], float("nan"))}, r"'fc\.weight' holds NaN"),
         ({"bn1.running_var": torch.full_like(good["bn1.running_var"], float("-inf"))}, "holds NaN or infinite"),
         ({"more": torch.zeros(1)}, "no tensor 'more'"),
@@ -207,7 +207,7 @@ def nested(depth):
         ({"model_args": {"pretrained_cfg_overlay": {"file": "/tmp/evil.pth"}}}, "pretrained_cfg_overlay"),
         ({"model_args": {"features_only": True}}, "features_only"),
         ({"model_args": {"defaults": {"features_only": True}}}, "does not fit"),
-        ({"model_args": {"depths": [9999] * 3}}, "does not fit"),
+        ({"model_args": {"depths": [9999] * 3}}, "depths is what makes"),
         ({"weights_sha256": None}, "weights_sha256"),
         ({"label_names": 5}, "label_names"),
     ],
@@ -271,6 +271,16 @@ def test_every_network_can_be_checked_without_memory():
         assert not large_tensors(name), name
     for neuron in zoo.list_neurons():
         assert not large_tensors("sresnet19_w16", neuron=neuron), neuron
+
+
+def test_a_network_takes_no_more_than_its_weights_allow(tmp_path):
+    folder = shutil.copytree(BUNDLED / "plif_net_w32.t4_cifar10", tmp_path / "net")
+    for side in (512, 4096):
+        args = config_of(folder)["model_args"] | {"img_size": side}
+        (folder / "config.json").write_text(json.dumps(config_of(folder) | {"model_args": args}))
+        refused(folder, "asks for a network that takes more than|larger than any network's")
+    with WithinMemory({}, 4), pytest.raises(ZooError, match="takes more than 67,108,864 bytes"):
+        torch.zeros(2**25)
 
 
 def test_memory(folder, mark):
