@@ -1,19 +1,17 @@
-"""What a data set is, and how one is made of images and labels."""
+"""What a data set is, how one is made of images and labels, and what of it a network sees."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ZooError
+from ..specs import check_integer
 
 SIZE = 32
 """Pixels a side of CIFAR's and of digits' images, and by default of those of a folder."""
-_SIDES = (8, 1024)
 _CHUNK = 4096
 # Decoded images are not all that a command keeps in memory.
 _HEADROOM = 1.25
@@ -51,45 +49,34 @@ Part = tuple[Tensor, Tensor]
 
 
 def make_dataset(name: str, classes: Sequence[str], train: Part, test: Part, val: Part | None = None) -> DataSet:
-    """A data set of its parts, whose statistics and checksum are computed here.
+    """Makes a data set of its parts, whose statistics and checksum are computed here.
 
     Raises:
         ZooError: a part has no image, other shapes or types than a `DataSet`, labels that are none of its classes; or
             there are not two classes or more, each with a printable name of its own.
     """
-    classes = _checked_classes(name, classes)
+    _check_classes(name, classes)
     parts = {"train": train, "test": test} | ({} if val is None else {"val": val})
     for part, (images, labels) in parts.items():
-        _check_part(f"the data set {name}, {part}:", images, labels, len(classes))
-        if images.shape != (len(images), *train[0].shape[1:]):
+        if wrong := _wrong(images, labels, len(classes)):
+            raise ZooError(f"the data set {name}, {part}: {wrong}")
+        if images.shape[1:] != train[0].shape[1:]:
             found = f"{part} has {images.shape[-1]} pixels a side, train {train[0].shape[-1]}"
             raise ZooError(f"the data set {name} has images of several sizes: {found}")
     digest = hashlib.sha256()
     for tensor in (train[0], test[0], train[1], test[1], *(val or ())):
         digest.update(tensor.contiguous().numpy().data)
     mean, std = _mean_and_std(train[0])
-    own = {} if val is None else {"val_images": val[0], "val_labels": val[1]}
-    return DataSet(name, classes, *train, *test, mean, std, digest.hexdigest(), **own)
+    return DataSet(name, list(classes), *train, *test, mean, std, digest.hexdigest(), *(val or ()))
 
 
-def check_size(img_size: int) -> int:
-    """`img_size` itself, if images may have that side.
-
-    Raises:
-        ZooError: they may not.
-    """
-    low, high = _SIDES
-    if type(img_size) is not int or not low <= img_size <= high:
-        raise ZooError(f"img_size must be a whole number from {low} to {high}, not {img_size!r}")
-    return img_size
+def check_size(img_size: Any) -> int:
+    """Returns `img_size`, if images may have that side; else raises ZooError."""
+    return check_integer("img_size", img_size, 8, 1024)
 
 
 def check_memory(name: str, images: int, size: int) -> None:
-    """Refuse what would not fit the memory: uint8 images [N, 3, S, S].
-
-    Raises:
-        ZooError: it would not.
-    """
+    """Raises ZooError where uint8 images [N, 3, S, S] would not fit the memory."""
     needed, free = images * 3 * size**2, free_memory()
     if free is not None and needed * _HEADROOM > free:
         text = f"{images:,} images of {size} x {size} pixels take {needed / 1e9:.1f} GB"
@@ -103,43 +90,37 @@ def free_memory() -> int | None:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
         return None
 
 
-def _checked_classes(name: str, classes: Any) -> list[str]:
+def _check_classes(name: str, classes: Any) -> None:
     if isinstance(classes, str) or not isinstance(classes, Sequence) or len(classes) < 2:
         raise ZooError(f"the data set {name} needs a list of two class names or more, not {classes!r:.200}")
-    for label in classes:
+    for i, label in enumerate(classes):
         if not isinstance(label, str) or not label or not label.isprintable():
             raise ZooError(f"the data set {name} has a class named {label!r:.200}: names are printable text")
-    if len(set(classes)) < len(classes):
-        double = next(label for i, label in enumerate(classes) if label in classes[:i])
-        raise ZooError(f"the data set {name} has two classes named {double!r:.200}")
-    return list(classes)
+        if label in classes[:i]:
+            raise ZooError(f"the data set {name} has two classes named {label!r:.200}")
 
 
-def _check_part(where: str, images: Any, labels: Any, classes: int) -> None:
+def _wrong(images: Any, labels: Any, classes: int) -> str | None:
+    """Says what about a part is not as a `DataSet` has it; None if it is."""
     for what, tensor in (("images", images), ("labels", labels)):
         if not isinstance(tensor, Tensor):
-            raise ZooError(f"{where} {what} must be a tensor or an array, not {type(tensor).__name__}")
-    expected = "uint8 images [N, 3, S, S]"
+            return f"{what} must be a tensor or an array, not {type(tensor).__name__}"
+    expected = "expected uint8 images [N, 3, S, S]"
     if images.dtype != torch.uint8:
-        raise ZooError(f"{where} expected {expected}, not {str(images.dtype).removeprefix('torch.')}")
+        return f"{expected}, not {str(images.dtype).removeprefix('torch.')}"
     if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ZooError(f"{where} expected {expected}, not {list(images.shape)}")
+        return f"{expected}, not {list(images.shape)}"
     if not len(images):
-        raise ZooError(f"{where} there is no image")
+        return "there is no image"
     if labels.dtype != torch.int64:
-        raise ZooError(f"{where} labels must be integers, not {str(labels.dtype).removeprefix('torch.')}")
+        return f"labels must be integers, not {str(labels.dtype).removeprefix('torch.')}"
     if labels.shape != images.shape[:1]:
-        raise ZooError(f"{where} {len(images)} images need labels [{len(images)}], not {list(labels.shape)}")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        found = f"{int(labels.min())}..{int(labels.max())}"
-        raise ZooError(f"{where} labels must lie in 0..{classes - 1}, its {classes} classes, not {found}")
+        return f"{len(images)} images need labels [{len(images)}], not {list(labels.shape)}"
+    low, high = int(labels.min()), int(labels.max())
+    return None if 0 <= low <= high < classes else f"labels must lie in 0..{classes - 1}, not {low}..{high}"
 
 
 def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -156,10 +137,53 @@ def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(round(float(m), 4) for m in means), tuple(round(float(v.sqrt()), 4) or 1.0 for v in variances)
 
 
-def as_tensor(value: Any) -> Any:
-    """A tensor of an array, labels in int64; what is neither stays as it is, for `make_dataset` to refuse."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
-    if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
-        value = value.long()
-    return value.cpu() if isinstance(value, Tensor) else value
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turns pixels [B, C, H, W], integers from 0 to 255, into (x / 255 - mean) / std of their channel, in float32.
+
+    What is floating-point is taken as normalised.
+    """
+    if images.is_floating_point():
+        return images.float()
+    if images.shape[1] != len(mean):
+        raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")
+    shift, scale = (
+        torch.tensor(v, dtype=torch.float32).to(images.device, non_blocking=True)[:, None, None] for v in (mean, std)
+    )
+    return images.float().div_(255).sub_(shift).div_(scale)
+
+
+def normalisation(
+    model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel that a network's pixels are normalised by.
+
+    They are 0 and 1, for no normalisation at all, where its encoding reads pixels as brightness.
+
+    Args:
+        mean, std: those of the data; by default of the network's `pretrained_cfg`.
+    """
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    mean, std = (tuple(cfg[key] if own is None else own) for key, own in (("mean", mean), ("std", std)))
+    if getattr(model, "encoding", "direct") == "direct":
+        return mean, std
+    return (0.0,) * len(mean), (1.0,) * len(std)
+
+
+def split(data: DataSet, train_images: int, val_images: int) -> tuple[Tensor, Tensor]:
+    """Returns indices of the training and validation images, both from the training set, the same for every seed.
+
+    Args:
+        train_images: how many to train on, 0 for all that validation leaves.
+        val_images: how many to hold out, taken first.
+
+    Raises:
+        ZooError: more images asked for than there are; or a data set that has validation images of its own.
+    """
+    total = len(data.train_images)
+    if val_images and data.val_images is not None:
+        raise ZooError(f"{data.name} has {len(data.val_images)} validation images of its own: leave val_images at 0")
+    if train_images + val_images > total or val_images >= total:
+        raise ZooError(f"{data.name} has {total} training images; cannot use {train_images} and hold out {val_images}")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    stop = val_images + train_images if train_images else total
+    return order[val_images:stop], order[:val_images]

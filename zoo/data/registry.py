@@ -1,27 +1,46 @@
-"""From a name to a data set."""
+"""From a name to a data set: CIFAR from torchvision's files, scikit-learn's digits, a folder, or one of a user's."""
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.error import URLError
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision import datasets
 
-from ..errors import ZooError, one_of
+from ..errors import ZooError, one_line, one_of
+from ..files import locked, user_path
 from ..plugins import at_line, file_of, same_part
-from .builtin import BUILTIN, load_builtin
-from .dataset import DataSet, Part, as_tensor, check_memory, check_size, make_dataset
+from ..schema import Model, parse
+from .dataset import SIZE, DataSet, check_memory, check_size, make_dataset
 from .folder import PREFIX, folder_name, load_folder
 
-_OWN: dict[str, Callable[[str | None], Any]] = {}
-_PARTS = [f"{part}_{what}" for part in ("train", "test", "val") for what in ("images", "labels")]
+_CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+BUILTIN = [*_CIFAR, "digits"]
+"""The names of those that every user has."""
+_REGISTERED: dict[str, Callable[[str | None], Any]] = {}
 _CHUNK = 1024
 
 
+class _Parts(Model):
+    """What a user's function gives, tensors or arrays: see `register_dataset`."""
+
+    classes: Any
+    train_images: Any
+    train_labels: Any
+    test_images: Any
+    test_labels: Any
+    val_images: Any = None
+    val_labels: Any = None
+
+
 def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] | DataSet]) -> None:
-    """Make a data set of your own known under a name, to be used like ours.
+    """Makes a data set of your own known under a name, to be used like ours.
 
     A file of your own, that `zoo.load_plugin` or a command's `--plugin FILE` runs, may hold:
 
@@ -49,16 +68,16 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
-    if name in BUILTIN or (name in _OWN and not same_part(_OWN[name], load)):
+    if name in BUILTIN or (name in _REGISTERED and not same_part(_REGISTERED[name], load)):
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     if not callable(load):
         raise ZooError(f'register_dataset takes a function, zoo.register_dataset("{name}", load), not {load!r:.200}')
-    _OWN[name] = load
+    _REGISTERED[name] = load
 
 
 def list_datasets() -> list[str]:
     """The names that `load_dataset` takes, besides folder:DIR."""
-    return [*BUILTIN, *_OWN]
+    return [*BUILTIN, *_REGISTERED]
 
 
 def dataset_name(dataset: str) -> str:
@@ -70,7 +89,7 @@ def dataset_name(dataset: str) -> str:
 
 
 def load_dataset(name: str, root: str | None = None, download: bool = False, *, img_size: int | None = None) -> DataSet:
-    """Load a data set by name.
+    """Loads a data set by name.
 
     Args:
         name: cifar10, cifar100; digits (scikit-learn's, embedded: needs no files; shown at 32 x 32 in grey); folder:DIR
@@ -88,51 +107,92 @@ def load_dataset(name: str, root: str | None = None, download: bool = False, *, 
     if name.startswith(PREFIX):
         return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size)
     root = root or os.environ.get("SNNZOO_DATA")
-    if name in BUILTIN:
-        data = load_builtin(name, root, download)
-    elif name in _OWN:
-        data = _load_own(name, root)
+    if name == "digits":
+        data = _load_digits()
+    elif name in _CIFAR:
+        data = _load_cifar(name, root, download)
+    elif name in _REGISTERED:
+        data = _load_registered(name, root)
     else:
         raise one_of("data set", name, [*list_datasets(), f"{PREFIX}DIR"])
     return data if img_size in (None, data.size) else _resized(data, img_size)
 
 
-def _load_own(name: str, root: str | None) -> DataSet:
+def _load_cifar(name: str, root: str | None, download: bool) -> DataSet:
+    if not root:
+        raise ZooError(f"{name} needs a data root: pass --data-dir DIR or set SNNZOO_DATA")
+    kind = _CIFAR[name]
     try:
-        found = _OWN[name](root)
+        # Of several processes that would download, one does, and the others find what it left.
+        with locked(user_path(root)) if download else contextlib.nullcontext():
+            train, test = (kind(root, train=part, download=download) for part in (True, False))
+    except RuntimeError as error:
+        wanted = f"the folder {kind.base_folder} with torchvision's files (their md5 sums are checked)"
+        lost = f"no intact {name} below {root!r}: expected {wanted}; --download true fetches them"
+        raise ZooError(lost) from error
+    except URLError as error:
+        lost = f"cannot download {name} from {kind.url} ({one_line(error)})"
+        raise ZooError(f"{lost}: try again, or put {kind.base_folder} of another machine below {root!r}") from error
+    images = [torch.from_numpy(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))) for part in (train, test)]
+    labels = [torch.tensor(part.targets) for part in (train, test)]
+    return make_dataset(name, list(train.classes), (images[0], labels[0]), (images[1], labels[1]))
+
+
+def _load_digits() -> DataSet:
+    from sklearn.datasets import load_digits  # here, as it takes a second and only this needs it
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Values 0 to 16 become 0 to 255; nearest-neighbour keeps the 8 x 8 pixels visible.
+    pixels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
+    images = interpolate(pixels[:, None], size=SIZE, mode="nearest").repeat(1, 3, 1, 1)
+    labels = torch.from_numpy(digits.target).long()
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=digits.target, random_state=0)
+    parts = ((images[part], labels[part]) for part in (train, test))
+    return make_dataset("digits", [str(c) for c in range(10)], *parts)
+
+
+def _load_registered(name: str, root: str | None) -> DataSet:
+    try:
+        found = _REGISTERED[name](root)
     except ZooError:
         raise
     except Exception as error:
-        where = at_line(error, file_of(_OWN[name]))
+        where = at_line(error, file_of(_REGISTERED[name]))
         raise ZooError(f"the data set {name} fails to load{where}: {error!r:.300}") from error
     if isinstance(found, DataSet):
-        found = {key: getattr(found, key) for key in ("classes", *_PARTS) if getattr(found, key) is not None}
+        found = {key: getattr(found, key) for key in _Parts.model_fields}
     if not isinstance(found, Mapping):
-        raise ZooError(f"the data set {name} gives {type(found).__name__}, not a mapping from classes, {_PARTS[0]} ...")
-    known = ["classes", *_PARTS]
-    for key in found:
-        if key not in known:
-            raise one_of(f"key of the data set {name}", key, known)
-    needed = known if {"val_images", "val_labels"} & found.keys() else known[:-2]
-    if missing := [key for key in needed if key not in found]:
-        raise ZooError(f"the data set {name} lacks {', '.join(missing)}")
-    parts: list[Part] = [
-        (as_tensor(found[f"{part}_images"]), as_tensor(found[f"{part}_labels"]))
+        raise ZooError(
+            f"the data set {name} gives {type(found).__name__}, not a mapping from classes, ..."
+        )
+    given = parse(_Parts, dict(found), f"data set {name}")
+    if (given.val_images is None) != (given.val_labels is None):
+        raise ZooError(f"the data set {name} lacks val_{'images' if given.val_images is None else 'labels'}")
+    train, test, val = (
+        (_as_tensor(getattr(given, f"{part}_images")), _as_tensor(getattr(given, f"{part}_labels")))
         for part in ("train", "test", "val")
-        if f"{part}_images" in found
-    ]
-    data = make_dataset(name, found["classes"], *parts)
+    )
+    data = make_dataset(name, given.classes, train, test, None if val[0] is None else val)
     check_size(data.size)
     return data
 
 
+def _as_tensor(value: Any) -> Any:
+    """Turns an array into a tensor, and labels into int64; leaves what is neither for `make_dataset` to refuse."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+    if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
+        value = value.long()
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
 def _resized(data: DataSet, size: int) -> DataSet:
-    parts = [(data.train_images, data.train_labels), (data.test_images, data.test_labels)]
-    if data.val_images is not None and data.val_labels is not None:
-        parts.append((data.val_images, data.val_labels))
-    check_memory(data.name, sum(len(images) for images, _ in parts), size)
-    scaled = make_dataset(data.name, data.classes, *((_scaled(images, size), labels) for images, labels in parts))
-    return scaled._replace(sha256=data.sha256)
+    train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
+    val = None if data.val_images is None or data.val_labels is None else (data.val_images, data.val_labels)
+    check_memory(data.name, sum(len(labels) for _, labels in (train, test, *([val] if val else []))), size)
+    parts = [part and (_scaled(part[0], size), part[1]) for part in (train, test, val)]
+    return make_dataset(data.name, data.classes, *parts)._replace(sha256=data.sha256)  # type: ignore[arg-type]
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

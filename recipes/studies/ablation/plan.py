@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.data.builtin import BUILTIN
+from zoo.data.registry import BUILTIN
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml, user_path
 from zoo.load import check_name

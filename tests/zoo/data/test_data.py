@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.error import URLError
+
 import pytest
 import torch
 
-from zoo.data import load_dataset, split
+from zoo.data import load_dataset, registry, split
 from zoo.errors import ZooError
 
 
@@ -49,3 +51,18 @@ def test_split_is_disjoint_and_fixed():
     assert set(few.tolist()) <= set(train.tolist())
     with pytest.raises(ZooError, match="1437 training images"):
         split(data, 1400, 200)
+
+
+def test_a_download_that_fails_names_the_data_set_and_the_way_out(tmp_path, monkeypatch):
+    class Unreachable:
+        url, base_folder = "https://example.org/c.tar.gz", "cifar-10-batches-py"
+
+        def __init__(self, *_, **__):
+            raise URLError("no such host")
+
+    monkeypatch.setitem(registry._CIFAR, "cifar10", Unreachable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZooError, match=r"cannot download cifar10 from https://example\.org/c\.tar\.gz .*no such host"):
+        load_dataset("cifar10", "~/data", download=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]  # at home, and no folder called ~

@@ -172,7 +172,7 @@ def test_what_is_no_folder_is_named(tmp_path):
     for name in ("", str(tmp_path / "none"), __file__, "~nobody/x"):
         with pytest.raises(ZooError, match="no such folder"):
             load_dataset(f"folder:{name}")
-    with pytest.raises(ZooError, match="img_size must be a whole number from 8 to 1024, not 4096"):
+    with pytest.raises(ZooError, match="img_size must be an integer from 8 to 1024, not 4096"):
         load_dataset(f"folder:{tmp_path}", img_size=4096)
 
 

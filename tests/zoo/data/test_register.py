@@ -27,7 +27,7 @@ def _parts(size: int = 16) -> dict:
 
 @pytest.fixture
 def register(monkeypatch):
-    monkeypatch.setattr(registry, "_OWN", {})
+    monkeypatch.setattr(registry, "_REGISTERED", {})
     return zoo.register_dataset
 
 
@@ -50,7 +50,7 @@ def test_a_data_set_of_ones_own_is_one_of_ours(register, monkeypatch):
 
 
 BAD = {
-    "labels must lie in 0..1, its 2 classes, not 0..2": {"train_labels": torch.arange(30) % 3},
+    "labels must lie in 0..1, not 0..2": {"train_labels": torch.arange(30) % 3},
     "labels must be integers, not float32": {"test_labels": torch.zeros(10)},
     "10 images need labels [10], not [9]": {"test_labels": torch.zeros(9).long()},
     "expected uint8 images [N, 3, S, S], not float32": {"train_images": torch.zeros(30, 3, 16, 16)},
@@ -62,7 +62,7 @@ BAD = {
     "two classes named 'even'": {"classes": ["even", "even"]},
     "a list of two class names or more": {"classes": ["even"]},
     "names are printable text": {"classes": ["even", 3]},
-    "unknown key of the data set parity 'labels'": {"labels": 3},
+    "unknown data set parity key 'labels'": {"labels": 3},
     "lacks val_labels": {"val_images": torch.zeros(1, 3, 16, 16).byte()},
     "fails to load in line ": ZeroDivisionError(),
     "gives list, not a mapping": [],
