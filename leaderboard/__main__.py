@@ -1,22 +1,23 @@
 """`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
 import argparse
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-from zoo.errors import CommandParser, run_command
+from zoo.data import list_datasets
+from zoo.data.folder import PREFIX
+from zoo.errors import CommandParser, ZooError, run_command
+from zoo.files import atomic_write, check_writable, user_path, write_json
+from zoo.load import BUNDLED
+from zoo.plugins import add_plugin_option
 
-from .commands import add, check, measure, render, serve, site, verify
+from .board import Board
+from .references import published
+from .results import form_of, name_of
+from .rows import rows
 
-COMMANDS = {
-    "measure": measure,
-    "add": add,
-    "verify": verify,
-    "check": check,
-    "render": render,
-    "site": site,
-    "serve": serve,
-}
-"""Each a module of commands/: its docstring is the help, `arguments` takes a parser, `run` what was parsed."""
-
+_HERE = Path(__file__).resolve().parent
 _EXAMPLES = """\
 examples:
   python -m leaderboard measure runs/a                    accuracy, spikes, operations, latency: measured/*/*.json
@@ -33,32 +34,211 @@ a number that is off, 2 bad input.
 """
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Measure checkpoints: accuracy, spikes, operations, energy in PyTorch, then as graphs in ONNX Runtime.
+
+    Each gives one record, DIR/<dataset>/<name>_<weights>_<forms>.json, for `add`; a later one of the same forms takes
+    its place. Data set and images are those of its training by default. Latency is of batch 1 on one thread: measure on
+    a machine that does nothing else.
+    """
+    from .measure import check_asked, measure, told  # PyTorch's exporter and ONNX Runtime take seconds
+
+    check_asked(options.precision, options.runs)  # first, as it may have taken a name for its own
+    sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
+    if not sources:
+        raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
+    if options.limit < 0 or options.batch_size < 1:
+        raise ZooError(f"--limit must be 0 or more, --batch-size 1 or more, not {options.limit}, {options.batch_size}")
+    check_writable(options.out / "dataset" / "record.json")
+    for place, source in enumerate(sources, 1):
+        print(f"[{place}/{len(sources)}] {source}", file=sys.stderr, flush=True)
+        result = measure(
+            source, options.dataset, options.data_dir, precisions=options.precision, limit=options.limit,
+            runs=options.runs, batch_size=options.batch_size, device=options.device,
+        )  # fmt: skip
+        forms = [form.replace(" flat", "").replace(" ", "-").lower() for form in map(form_of, result["parts"])]
+        name = "_".join([name_of(result), result["weights_sha256"][:8], *forms])
+        file = write_json(options.out / result["dataset"] / f"{name}.json", result)
+        print(f"{told(result)}\n-> {file}", flush=True)
+
+
+def add(options: argparse.Namespace) -> None:
+    """Check result files, copy them to where they belong in the store, render.
+
+    All of them or none: a file that is refused, with the reason, leaves everything as it was.
+    """
+    board = _board(options, must_exist=False)
+    with board.locked():
+        board.add(options.files)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Measure a row again, and compare.
+
+    Top-1 must be within 0.1 points, spikes, operations and energy within 0.1 %; exits with 1 if a number is further
+    off. Latency is told, not judged. A row is named as on the board, <dataset>/<model>.<tag>, or <model>.<tag>.
+    """
+    from .verify import table, verify
+
+    lines = verify(
+        _board(options).load(), options.row, options.checkpoint, options.dataset, options.data_dir,
+        json=options.json, runs=options.runs, batch_size=options.batch_size, device=options.device,
+    )  # fmt: skip
+    print(table(lines))
+    if missed := [line.number for line in lines if line.verdict == "MISS"]:
+        print(f"not as on the board: {', '.join(missed)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Is everything in the store in order, and everything rendered? What the tests run over the committed store.
+
+    Writes nothing; exits with 1 and names what is stale if a rendered file is not current.
+    """
+    board = _board(options)
+    if stale := board.stale(board.load()):
+        print(f"stale: {', '.join(stale)}; run python -m leaderboard render", file=sys.stderr)
+        sys.exit(1)
+
+
+def render(options: argparse.Namespace) -> None:
+    """Render the README's table, accuracy_spikes.svg, leaderboard.csv, comparisons.md and CHANGES.md from the store.
+
+    The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is
+    replaced. Bad input leaves every file as it was. The picture needs the extra: pip install -e '.[site]'.
+    """
+    board = _board(options)
+    with board.locked():
+        board.write(board.load())
+
+
+def site(options: argparse.Namespace) -> None:
+    """Build the page of the board: one file that opens in a browser and needs no network.
+
+    A table to sort and filter, what accuracy costs in spikes, operations, energy and latency, a section for each
+    network, the ablations of gradient scaling. Needs the extra: pip install -e '.[site]' in the checkout.
+    """
+    print(atomic_write(options.out / "index.html", _page(options)))
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Build the page of the board and show it on this machine alone, until Ctrl-C."""
+    with server(_page(options), options.port) as serving:
+        print(f"http://localhost:{serving.server_port}/ (Ctrl-C ends it)", flush=True)
+        serving.serve_forever()
+
+
+def _page(options: argparse.Namespace) -> str:
+    table = [*rows(_board(options).load()), *published()]
+    try:
+        from .page import page  # here, as nothing else needs its libraries
+    except ModuleNotFoundError as error:
+        raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
+    return page(table)
+
+
+def server(page: str, port: int) -> ThreadingHTTPServer:
+    """Returns a server of one page, that only this machine can ask.
+
+    Raises:
+        ZooError: the port is taken, or none.
+    """
+    content = page.encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content) if found else 0))
+            self.end_headers()
+            if found:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except (OSError, OverflowError) as error:
+        raise ZooError(f"cannot serve on port {port}: {error}; --port takes another one, 0 a free one") from error
+
+
+def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
+    # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
+    if options.results and not options.results.is_dir() and must_exist:
+        raise ZooError(f"no such folder: {options.results}")
+    readme: Path | None = user_path(options.readme or _HERE.parent / "README.md")
+    if options.readme == "none" or not (options.readme or (readme and readme.is_file())):
+        readme = None
+    return Board(options.results or _HERE / "results", options.out, readme)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, see `python -m leaderboard --help`."""
+    """Reads the command line, see `python -m leaderboard --help`."""
+    raw = argparse.RawDescriptionHelpFormatter
     parser = CommandParser(
         prog="python -m leaderboard",
         description="Measure networks, keep the measurements, and render tables and pages from them.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=raw,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        text = (module.__doc__ or "").strip()
+    for command in (measure, add, verify, check, render, site, serve):
+        lines = [line.removeprefix("    ") for line in (command.__doc__ or "").strip().splitlines()]
         own = commands.add_parser(
-            name,
-            help=text.splitlines()[0].rstrip("."),
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            command.__name__, help=lines[0].rstrip("."), description="\n".join(lines), formatter_class=raw
         )
-        module.arguments(own)
-        own.set_defaults(run=module.run)
+        own.set_defaults(run=command, out=None, readme="none")
+        if command is measure:
+            text = "a pretrained model's name, a run directory, hf-hub:ORG/NAME, or an .onnx file of `python -m export`"
+            own.add_argument("sources", metavar="NAME|RUN|ONNX", nargs="*", help=text)
+            own.add_argument("--all", action="store_true", help="every checkpoint that comes with the zoo")
+        if command is verify:
+            own.add_argument("row", metavar="ROW", help="of the board")
+            text = "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained model's)"
+            own.add_argument("--checkpoint", metavar="RUN", help=text)
+            own.add_argument("--json", metavar="FILE", type=Path, help="write the new measurement here")
+        if command in (measure, verify):
+            text = f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"
+            own.add_argument("--dataset", help=text)
+            own.add_argument("--data-dir", metavar="DIR", help="folder with torchvision's CIFAR files (SNNZOO_DATA)")
+            own.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of a graph (50)")
+            text = "images at a time in PyTorch (256)"
+            own.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
+            text = "of PyTorch: cuda if there"
+            own.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help=text)
+        if command is measure:
+            text = "of the graphs, fp32, fp16 or int8 (fp32 int8); none without"
+            own.add_argument("--precision", nargs="*", default=["fp32", "int8"], metavar="P", help=text)
+            text = "only the first N test images (all): to try it, as the board takes no part of a test set"
+            own.add_argument("--limit", type=int, default=0, metavar="N", help=text)
+            text = "where records go (measured)"
+            own.add_argument("--out", type=user_path, default=Path("measured"), metavar="DIR", help=text)
+        else:
+            text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
+            own.add_argument("--results", metavar="DIR", type=user_path, help=text)
+        if command is add:
+            own.add_argument("files", metavar="FILE", nargs="+", type=Path, help="result files")
+        if command in (add, check, render):
+            text = "where the rendered files go (default: leaderboard/ of this checkout)"
+            own.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
+            text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of"
+            own.add_argument("--readme", metavar="FILE", default=None, help=f"{text} this checkout, if there is one)")
+        if command is site:
+            text = "the page is DIR/index.html (default: site, in the working directory)"
+            own.add_argument("--out", metavar="DIR", type=user_path, default=Path("site"), help=text)
+        if command is serve:
+            text = "0 takes a free one (default: %(default)s)"
+            own.add_argument("--port", type=int, default=8000, help=text)
+        add_plugin_option(own)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    arguments = parse(argv)
-    arguments.run(arguments)
+    """Runs a command."""
+    options = parse(argv)
+    options.run(options)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,25 @@
-"""The board as files: the store of results that it is made from, and what is rendered from it."""
+"""The board as files: the store of results, what is rendered from it, and CHANGES.md, the log of what changed."""
 
-import argparse
 import contextlib
+import json
+import re
+import sys
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, user_path
-from zoo.plugins import add_plugin_option
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, sha256_of
 from zoo.result import read
 
 from .comparison import comparisons_page
-from .log import extended
-from .references import published
-from .render import insert_table, render
 from .results import Result, Results, file_name, folder_of, load_results, parts
 from .row import Row
 from .rows import rows
-from .scatter import without_drawings
+from .tables import TRIAL, csv_text, insert_table, summary
 
-LOG = "CHANGES.md"
-_LARGEST_PAGE = 2**28
-_HERE = Path(__file__).resolve().parent
-
-
-def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command the option that says which results it reads."""
-    text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
-    parser.add_argument("--results", metavar="DIR", type=user_path, help=text)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options that say which board it is about."""
-    add_results_option(parser)
-    text = "where the rendered files go (default: leaderboard/ of this checkout)"
-    parser.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
-    text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
-    parser.add_argument("--readme", metavar="FILE", help=f"{text}checkout, if there is one)")
-    add_plugin_option(parser)
+LOG, PICTURE = "CHANGES.md", "accuracy_spikes.svg"
 
 
 @dataclass(frozen=True)
@@ -49,60 +29,55 @@ class Board:
     results: Path
     out: Path
     readme: Path | None
-
-    @classmethod
-    def of(cls, options: argparse.Namespace, *, must_exist: bool = True) -> "Board":
-        """The board that `add_options` asked for.
-
-        Raises:
-            ZooError: its folder of results is named, and does not exist.
-        """
-        # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
-        if options.results and not options.results.is_dir() and must_exist:
-            raise ZooError(f"no such folder: {options.results}")
-        readme: Path | None = user_path(options.readme or _HERE.parent / "README.md")
-        if options.readme == "none" or not (options.readme or (readme and readme.is_file())):
-            readme = None
-        return cls(options.results or _HERE / "results", options.out, readme)
+    """Markdown that holds the table between its markers, None for none."""
 
     def load(self) -> dict[str, Result]:
-        """Every result of the store, checked; see `load_results`."""
+        """Reads every result of the store; see `load_results`."""
         return load_results(self.results)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else reads to write, or writes, inside the block: not another process either.
-
-        Each file is written whole or not at all without this; but two who check against the store, then write to it,
-        would not see what the other one adds.
-        """
+        """Keeps out all others who read to write: two who check against the store, then write to it, would not see what
+        the other one adds."""
         with locked(self.results):
             yield
 
-    def rendered(self, table: list[Row]) -> dict[Path, str]:
-        """The files that rows render to, and what they hold; "" for what rows give no file of."""
-        pages = render([*table, *published()])
-        outputs = {self.out / "leaderboard.csv": pages.csv, self.out / "accuracy_spikes.svg": pages.svg}
-        outputs[self.out / "comparisons.md"] = comparisons_page(table)
+    def rendered(self, table: Sequence[Row]) -> dict[Path, str]:
+        """Returns the files that rows render to, but for the picture, and their texts; "" for no such file.
+
+        The same rows give the same bytes.
+        """
+        outputs = {self.out / "leaderboard.csv": csv_text(table), self.out / "comparisons.md": comparisons_page(table)}
         if self.readme:
-            outputs[self.readme] = insert_table(read_text(self.readme), pages.markdown)
+            outputs[self.readme] = insert_table(read_text(self.readme), summary(_compared(table)))
         log = self.out / LOG
         outputs[log] = extended(read_text(log) if log.exists() else "", table, datetime.now(UTC).date())
         return outputs
 
     def stale(self, results: Results) -> list[str]:
-        """The files that are not as results render to."""
-        outputs = self.rendered(rows(results))
-        current = {path: without_drawings(read_text(path, _LARGEST_PAGE)) for path in outputs if path.exists()}
-        return [str(path) for path, text in outputs.items() if current.get(path, "") != without_drawings(text)]
+        """Returns the files that are not as results render to; of the picture, its data counts."""
+        table = rows(results)
+        outputs = self.rendered(table)
+        stale = [str(path) for path, text in outputs.items() if (read_text(path) if path.exists() else "") != text]
+        picture = self.out / PICTURE
+        drawn = re.search(r'data-sha256="(\w+)"', read_text(picture)) if picture.exists() else None
+        return stale + [str(picture)] * ((drawn and drawn[1]) != _plotted(table))
 
     def write(self, results: Results) -> None:
-        """Render results, then write every file."""
+        """Renders results, then writes every file."""
         table = rows(results)
-        self._write(self.rendered(table), f"{_count(table, 'row')} from {_count(results, 'result file')}")
+        outputs = self.rendered(table)
+        if (svg := _draw(table)) is not None:
+            outputs[self.out / PICTURE] = svg
+        for path, text in outputs.items():
+            if text:
+                atomic_write(path, text)
+            else:
+                path.unlink(missing_ok=True)
+        print(f"{_count(table, 'row')} from {_count(results, 'result file')}: {self.out}/leaderboard.csv")
 
     def add(self, files: Sequence[Path]) -> None:
-        """Check result files, each against the store and the others, then copy them into it, and render.
+        """Checks result files, each against the store and the others, then copies them into it, and renders.
 
         Raises:
             ZooError: one is refused, with the reason; nothing was written then.
@@ -115,22 +90,12 @@ class Board:
             _check_whole(result, str(file))
             place = f"{folder_of(result)}/{file_name(result, raw)}"
             results[place], new[place] = result, raw
-        table = rows(results)
-        outputs = self.rendered(table)
-        for path in (*outputs, *(self.results / place for place in new)):
+        for path in (*self.rendered(rows(results)), *(self.results / place for place in new)):
             check_writable(path)
         for place, raw in new.items():
             if create_file(self.results / place, raw):
                 print(f"added {self.results / place}")
-        self._write(outputs, f"{_count(table, 'row')} from {_count(results, 'result file')}")
-
-    def _write(self, outputs: dict[Path, str], said: str) -> None:
-        for path, text in outputs.items():
-            if text:
-                atomic_write(path, text)
-            else:
-                path.unlink(missing_ok=True)
-        print(f"{said}: {self.out}/leaderboard.csv")
+        self.write(results)
 
 
 def _check_whole(result: Result, origin: str) -> None:
@@ -143,5 +108,83 @@ def _check_whole(result: Result, origin: str) -> None:
                 raise ZooError(f"{place}: without evidence: {key} is {part[key]!r}; measure in a checkout of the zoo")
 
 
+def _compared(table: Sequence[Row]) -> list[Row]:
+    return [row for row in table if row.dataset != TRIAL]
+
+
+def _plotted(table: Sequence[Row]) -> str | None:
+    """Returns the digest of what the picture shows, None for nothing to draw."""
+    shown = [row for row in _compared(table) if row.spikes_per_image]
+    data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in shown]
+    return sha256_of(json.dumps(data).encode()) if data else None
+
+
+def _draw(table: Sequence[Row]) -> str | None:
+    """Returns the picture's text, "" for nothing to draw, and None, with a warning, where it cannot be drawn."""
+    if not (digest := _plotted(table)):
+        return ""
+    try:
+        from .charts import picture  # its libraries are an extra, and take a second
+    except ModuleNotFoundError as error:
+        print(f"warning: {PICTURE} is not drawn: it needs {error.name}, pip install -e '.[site]'", file=sys.stderr)
+        return None
+    return picture(_compared(table)).replace("<svg ", f'<svg data-sha256="{digest}" ', 1)
+
+
 def _count(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
+
+
+# CHANGES.md is the board's memory. Replayed, it gives the numbers that the board had when it was last rendered, so a
+# number that differs now, whether a file or a rule changed, gets a line; and `check` calls a log without it stale.
+
+HEAD = """\
+# What changed on the board
+
+Written by `python -m leaderboard render` and `add`, oldest first; a dash is no number. Lines are never edited.
+
+| Date | Row | Numbers |
+| --- | --- | --- |
+"""
+_NONE = "—"
+_FIELDS = (
+    "tier", "runs", "images", "top1", "top1_std", "spikes_per_image", "effective_acs", "effective_macs", "dense",
+    "energy_uj", "params", "epochs", "train_seconds", "test_reads",
+)  # fmt: skip
+Numbers = dict[tuple[str, str], str]
+"""From a row's path and the name of a number to its text."""
+
+
+def replay(log: str) -> Numbers:
+    """Returns the last value of every number in a log, without those that are gone."""
+    numbers: Numbers = {}
+    for path, changes in re.findall(r"\| \d{4}-\d\d-\d\d \| (\S+) \| (.*) \|", log):
+        for name, _, now in re.findall(r"([^;|]+?) (\S+) → (\S+)(?:; |$)", changes):
+            numbers[path, name] = now
+    return {key: value for key, value in numbers.items() if value != _NONE}
+
+
+def extended(log: str, table: Sequence[Row], today: date) -> str:
+    """Returns a log, with a line for every row that is not as it says."""
+    before, now = replay(log), _numbers(table)
+    changed = [key for key in now | before if now.get(key) != before.get(key)]
+    lines = [log or HEAD]
+    for path in dict.fromkeys(path for path, _ in changed):
+        names = [name for other, name in changed if other == path]
+        texts = [f"{name} {before.get((path, name), _NONE)} → {now.get((path, name), _NONE)}" for name in names]
+        lines.append(f"| {today.isoformat()} | {path} | {'; '.join(texts)} |\n")
+    return "".join(lines)
+
+
+def _numbers(table: Sequence[Row]) -> Numbers:
+    numbers: Numbers = {}
+    for row in table:
+        values = {name: getattr(row, name) for name in _FIELDS}
+        for graph in row.graphs:
+            form = f"{graph.precision} {graph.layout}"
+            values |= {f"{form} top1": graph.top1, f"{form} spikes_per_image": graph.spikes_per_image}
+            values |= {f"{form} bytes": graph.bytes, f"{form} p50_ms": graph.p50_ms}
+        # Seven digits: beyond what is measured, and without the last bits of a mean.
+        texts = {name: f"{v:.7g}" if isinstance(v, float) else str(v) for name, v in values.items() if v is not None}
+        numbers |= {(row.path, name): text for name, text in texts.items()}
+    return numbers

@@ -10,9 +10,8 @@ from recipes.recipe import DEFAULTS, PLACE
 from zoo.errors import shown
 from zoo.files import dump_yaml
 
-from .columns import COLUMNS, Column
-from .render import TRIAL, markdown_table, markdown_text
 from .row import Row
+from .tables import COLUMNS, TRIAL, Column, markdown_table, markdown_text
 
 _TITLES = (
     "Top-1 (%)", "Spikes per image", "ACs (M)", "MACs (M)", "Energy (µJ)", "Parameters (M)", "Training (min)",

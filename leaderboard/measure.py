@@ -31,7 +31,7 @@ _GATE = 32  # test images that an export is verified on
 
 
 def check_asked(precisions: Sequence[str], runs: int) -> None:
-    """Say before long work, not after it, what cannot be measured.
+    """Says before long work, not after it, what cannot be measured.
 
     Raises:
         ZooError: an unknown precision, one twice, or a number of runs that cannot be timed.
@@ -54,7 +54,7 @@ def measure(
     batch_size: int = 256,
     device: str = "auto",
 ) -> Result:
-    """Measure a checkpoint, or a graph of one.
+    """Measures a checkpoint, or a graph of one.
 
     Accuracy and all of `zoo.metrics` in PyTorch in one pass; then for every precision an export (layout flat), verified
     against PyTorch, its accuracy and its own spike counts in ONNX Runtime, and its latency at batch 1 on one thread.
@@ -108,7 +108,7 @@ def measure(
 
 
 def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], dataset: str, data_dir: str | None) -> Path:
-    """A graph of a checkpoint in `folder`, verified on the first of these images."""
+    """Exports a graph of a checkpoint to `folder`, verified on the first of these images."""
     model, file, scales = zoo.load(source), folder / f"{precision}.onnx", None
     if network_input(model) != input_size(model):
         why = f"graphs of encoding {model.encoding!r} take a frame for each time step, and {dataset} has images"
@@ -120,8 +120,8 @@ def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], data
     return file
 
 
-def said(result: Result) -> str:
-    """A measurement for people."""
+def told(result: Result) -> str:
+    """Returns a measurement for people."""
     part = ", a part of the test set" if result["partial"] else ""
     lines = [f"{name_of(result)} on {result['images']:,} images of {result['dataset']}{part}"]
     head = ("", "top-1 %", "spikes/image", "ACs/image", "MACs/image", "uJ/image", "bytes", "p50 ms")

@@ -1,8 +1,15 @@
-"""Two measurements of the same weights side by side: what a row says, and what came out now."""
+"""A row of the board, measured again: what it says beside what came out now."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .results import Result, Results, parts
+from recipes.lineage import Run
+from zoo.data import list_datasets
+from zoo.errors import ZooError, one_of
+from zoo.files import check_writable, write_json
+from zoo.load import find_checkpoint
+
+from .results import Results, name_of, parts
 from .row import Row
 from .rows import rows
 
@@ -24,7 +31,7 @@ class Line(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What comparing them gives."""
+        """The outcome of the comparison."""
         if self.before is None or (self.now is None and self.allowed is None):
             return "not compared"
         if self.now is None:
@@ -34,8 +41,77 @@ class Line(NamedTuple):
         return "ok" if abs(self.now - self.before) <= self.allowed + _ROUNDING else "MISS"
 
 
+def verify(
+    results: Results,
+    name: str,
+    checkpoint: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    *,
+    json: Path | None = None,
+    runs: int = 50,
+    **how: Any,
+) -> list[Line]:
+    """Measures a row again, from its weights, and compares.
+
+    Args:
+        results: the store.
+        name: of the row, `<dataset>/<model>.<tag>` or `<model>.<tag>`.
+        checkpoint: where its weights are; by default the pretrained model of its name.
+        json: where to write the new measurement.
+        how: see `measure`, as for the other arguments.
+
+    Raises:
+        ZooError: no such row, or this is another checkpoint, data set or number of images than the row's.
+    """
+    from .measure import check_asked, measure  # PyTorch's exporter and ONNX Runtime take seconds
+
+    board = {row.path: row for row in rows(results)}
+    found = [row for path, row in board.items() if name in (path, row.name)]
+    if len(found) > 1:
+        raise ZooError(f"{name} is a row of several data sets: give {' or '.join(row.path for row in found)}")
+    if not found:
+        raise one_of("row", name, sorted(board))
+    (row,) = found
+    if Path(checkpoint or "").suffix == ".onnx":
+        raise ZooError(f"a row is measured again from its weights, and {checkpoint} is a graph: see --help")
+    precisions = sorted({graph.precision for graph in row.graphs})
+    check_asked(precisions, runs)
+    if json:
+        check_writable(json)
+    run = Run(find_checkpoint(checkpoint or row.name).config)
+    if weights := run.config.get("weights_sha256"):
+        _of_checkpoint(results, row, run.name, weights)  # before long work, too
+    # A folder's name does not tell where it is; its network does.
+    known = row.dataset if row.dataset in list_datasets() else None
+    result = measure(checkpoint or row.name, dataset or known, data_dir, precisions=precisions, runs=runs, **how)
+    if json:
+        write_json(json, result)
+    before = _of_checkpoint(results, row, name_of(result), result["weights_sha256"])
+    if result["dataset"] != row.dataset:
+        raise ZooError(f"{row.path} is of {row.dataset}, and this of {result['dataset']}: --dataset names the row's")
+    if before.images != result["images"]:
+        raise ZooError(f"{row.path} is of {before.images} test images, here are {result['images']}")
+    return compare(before, rows({"now": result})[0])
+
+
+def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
+    """Returns what a row says of one checkpoint alone, whatever other seeds it is a mean of."""
+    own = {
+        place: part
+        for file, result in results.items()
+        for place, part in parts(file, result).items()
+        if part["weights_sha256"] == weights and part["dataset"] in (None, row.dataset)
+    }
+    found = rows(own)
+    if name != row.name or not found:
+        other = f"this is {name} with weights {weights[:12]}..."
+        raise ZooError(f"{other}, which is not in {row.path}: --checkpoint names where the row's weights are")
+    return found[0]
+
+
 def compare(before: Row, now: Row) -> list[Line]:
-    """Every number of a row that can be measured again, and its graphs'."""
+    """Compares every number of a row that can be measured again, and its graphs'."""
     lines = [Line("top1", before.top1, now.top1, POINTS)]
     for name in (
         "spikes_per_image", "effective_acs", "effective_macs", "dense", "energy_uj", "membrane_updates",
@@ -54,19 +130,8 @@ def compare(before: Row, now: Row) -> list[Line]:
     return lines
 
 
-def row_of(results: Results, weights_sha256: str, dataset: str) -> Row | None:
-    """The row of one checkpoint alone, whatever other seeds its row on the board is a mean of."""
-    own = {
-        place: part
-        for file, result in results.items()
-        for place, part in parts(file, result).items()
-        if part["weights_sha256"] == weights_sha256 and part["dataset"] in (None, dataset)
-    }
-    return next(iter(rows(own)), None)
-
-
 def table(lines: list[Line]) -> str:
-    """For people."""
+    """Returns the comparison for people."""
     width = max(len(line.number) for line in lines)
     texts = [f"{'number':{width}}{'row':>14}{'now':>14}{'difference':>14}{'allowed':>14}"]
     for line in lines:
@@ -82,8 +147,3 @@ def _share(number: str, before: float | None, now: float | None) -> Line:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:,.6g}" if abs(value) < 1e5 else f"{value:,.0f}"
-
-
-def measured(result: Result) -> Row:
-    """A new measurement as a row."""
-    return rows({"now": result})[0]

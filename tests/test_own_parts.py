@@ -13,7 +13,7 @@ from minihub import TOKEN
 from zoo.errors import ZooError
 
 EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
-SNN_ZOO = "import sys; sys.argv = ['snn-zoo', *{words}]; from leaderboard.command import main; main()"
+SNN_ZOO = "import sys; sys.argv = ['snn-zoo', *{words}]; from snn_zoo import main; main()"
 SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--timesteps", "2"]
 
 # Runs a command, and kills it once it has saved a state in the middle of an epoch.

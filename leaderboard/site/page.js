@@ -48,12 +48,7 @@ system.addEventListener("change", () => { dark = system.matches; paint(); });
 document.querySelector("#theme").addEventListener("click", () => { dark = !dark; paint(); });
 paint();
 
-// A cell that a spreadsheet would take for a formula is text there.
-function asText(html, row, column, cell) {
-  const text = cell.textContent.trim();
-  return /^[=+\-@]/.test(text) && !cell.classList.contains("number") ? `'${text}` : text;
-}
-const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible", format: {body: asText}}};
+const csv = {extend: "csv", text: "CSV", filename: "snn-zoo", exportOptions: {columns: ":visible"}};
 const words = {search: "", searchPlaceholder: "Search", searchBuilder: {button: "Filter", title: "Filter"}};
 const layout = buttons => ({topStart: {buttons}, topEnd: "search", bottomStart: null, bottomEnd: null});
 

@@ -7,7 +7,6 @@ import html
 import io
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from conftest import accuracy, latency, onnx, run_module
 from markdown_it import MarkdownIt
 
 from leaderboard.__main__ import main
+from leaderboard.board import Board
 from leaderboard.comparison import comparisons, comparisons_page
-from leaderboard.render import chosen, insert_table, markdown_text, render
 from leaderboard.results import file_name, load_results
 from leaderboard.rows import rows
-from leaderboard.scatter import picture, without_drawings
+from leaderboard.tables import chosen, csv_text, insert_table, markdown_text, summary
 from zoo.errors import ZooError
 
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
@@ -85,19 +84,15 @@ def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
     assert row.top1_std == pytest.approx((114 / 72) ** 0.5)
     assert row.spikes_per_image == pytest.approx(1200.0)
     assert row.train_seconds == 90.0
-    assert "| 91.17 ± 1.26 | 1,200 |" in render([row]).markdown
+    assert "| 91.17 ± 1.26 | 1,200 |" in summary([row])
 
 
 def test_one_run_has_no_deviation_and_missing_is_a_dash() -> None:
     (row,) = rows({"a.json": accuracy(spikes_per_image=None, epochs=None)})
     assert (row.top1_std, row.spikes_per_image, row.onnx_latency_ms, row.published_top1) == (None,) * 4
-    pages = render([row])
-    assert "| 90.00 | 2 | 12.60 | 1 |\n" in pages.markdown  # a column in which nothing is known is left out
-    assert (
-        "| 90.00 | — | 2 | 12.60 | 1 |"
-        in render([row, replace(row, dataset="cifar100", spikes_per_image=1.0)]).markdown
-    )
-    (line,) = csv.DictReader(io.StringIO(pages.csv))
+    assert "| 90.00 | 2 | 12.60 | 1 |\n" in summary([row])  # a column in which nothing is known is left out
+    assert "| 90.00 | — | 2 | 12.60 | 1 |" in summary([row, replace(row, dataset="cifar100", spikes_per_image=1.0)])
+    (line,) = csv.DictReader(io.StringIO(csv_text([row])))
     assert (line["top1"], line["top1_std"], line["spikes_per_image"], line["params"]) == ("90", "", "", "12600000")
 
 
@@ -218,7 +213,7 @@ def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows(results)
     assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (12.5, 50_000_000, 89.75)
     assert len(row.evidence) == 6
-    (line,) = csv.DictReader(io.StringIO(render([row]).csv))
+    (line,) = csv.DictReader(io.StringIO(csv_text([row])))
     assert (line["onnx_latency_ms"], line["onnx_top1"]) == ("12.5", "89.75")
     assert (line["int8_latency_ms"], line["int8_bytes"], line["int8_top1"]) == ("4.5", "50000000", "89.5")
     assert capsys.readouterr().err == ""
@@ -233,7 +228,7 @@ def test_the_processor_of_latencies_is_named() -> None:
     }
     (row,) = rows(results)
     assert row.processor == "Intel Xeon, AMD EPYC"
-    (line,) = csv.DictReader(io.StringIO(render([row]).csv))
+    (line,) = csv.DictReader(io.StringIO(csv_text([row])))
     assert (line["onnx_cpu"], line["int8_cpu"]) == ("Intel Xeon", "AMD EPYC")
     (row,) = rows({"a.json": accuracy(), "fp32.json": onnx(latency=[])})
     assert row.processor is None
@@ -252,128 +247,21 @@ def test_a_published_number_stays_in_its_own_columns() -> None:
     reference = {"top1": 94.44, "spikes_per_image": None, "citation": "Deng et al. 2022"}
     (row,) = rows({"a.json": accuracy(reference=reference), "b.json": accuracy(seed=1, weights_sha256="b" * 64)})
     assert (row.top1, row.published_top1, row.published_spikes_per_image) == (90.0, 94.44, None)
-    pages = render([row])
-    (line,) = csv.DictReader(io.StringIO(pages.csv))
+    (line,) = csv.DictReader(io.StringIO(csv_text([row])))
     assert (line["top1"], line["published_top1"], line["published_citation"]) == ("90", "94.44", "Deng et al. 2022")
 
 
 # --- rendering
 
 
-def test_names_do_not_break_the_picture() -> None:
-    evil = '"></svg>--><script>alert(1)</script>&$\\frac{'
-    results = {"a.json": accuracy(model=evil), "b.json": accuracy(tag=evil), "c.json": accuracy(dataset=evil)}
-    pages = render(rows(results))
-    titles = [title.text or "" for title in ElementTree.fromstring(pages.svg).iter("{http://www.w3.org/2000/svg}title")]
-    for name in (f"{evil}.t2_cifar10: 90.00 %", f"sresnet19.{evil}: 90.00 %"):
-        assert [title for title in titles if title.startswith(name)]
-    assert evil in titles[0]
-
-
-def test_picture_tells_twins_apart() -> None:
-    results = {
-        "a.json": accuracy(),
-        "b.json": accuracy(
-            model="sresnet19_gs", top1=91.0, spikes_per_image=800.0, scaling={"name": "channel", "alpha": 0.5}
-        ),
-        "c.json": accuracy(model="svgg9", spikes_per_image=0.0),  # no place on a log axis
-    }
-    svg = picture(rows(results))
-    assert len(spots(svg)) == 2
-    for mark, colour in (("sresnet19", "#2f81d6"), ("sresnet19_gs", "#d1661a")):
-        assert re.search(rf"<title>{mark}\.t2_cifar10: [^<]*</title>\s*<use [^>]*fill: {colour}", svg)
-    assert svg.count("stroke-dasharray") == 2  # one of them in the legend
-    assert picture(rows({"a.json": results["a.json"]})).count("stroke-dasharray") == 1
-    assert picture(rows({"c.json": results["c.json"]})) == ""
-    assert not re.search(r"href=\"(?!#)|url\((?!#)", svg)
-
-
-def frames(svg: str) -> list[tuple[float, float, float, float]]:
-    """The plotting areas: left, top, right, bottom."""
-    found = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', svg)
-    return [(x, y, x + width, y + height) for x, y, width, height in (map(float, frame) for frame in found)]
-
-
-def spots(svg: str) -> list[tuple[float, float]]:
-    """The middles of the marks."""
-    found = re.findall(r'<a><title>[^<]*</title>\s*<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)"', svg)
-    return [(float(x), float(y)) for x, y in found]
-
-
-@pytest.mark.parametrize("spikes", [[1e-3, 1e9], [1.0, 1.0], [99_999.0, 100_001.0]])
-@pytest.mark.parametrize("top1", [[0.0, 0.0], [100.0, 100.0], [10.0, 99.0], [93.01, 93.02]])
-def test_points_lie_inside_the_axes(spikes: list[float], top1: list[float]) -> None:
-    pairs = enumerate(zip(spikes, top1, strict=True))
-    svg = picture(rows({str(i): accuracy(model=f"m{i}", spikes_per_image=s, top1=t) for i, (s, t) in pairs}))
-    ((left, top, right, bottom),) = frames(svg)
-    points = spots(svg)
-    assert len(points) == 2
-    for x, y in points:
-        assert left <= x <= right
-        assert top <= y <= bottom
-    assert 4 <= svg.count("stroke-opacity: 0.25") <= 30
-
-
-def boxes(svg: str) -> list[tuple[float, float, float, float]]:
-    """Where the names beside the marks stand, at 5 points a letter."""
-    form = (
-        r'<text style="[^"]*text-anchor: (start|middle|end)[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)</text>\s*</a>'
-    )
-    before = {"start": 0.0, "middle": 0.5, "end": 1.0}
-    found = [
-        (float(x) - 5 * len(text) * before[side], float(y), 5 * len(text)) for side, x, y, text in re.findall(form, svg)
-    ]
-    return [(left, y - 7, left + width, y) for left, y, width in found]
-
-
-def test_picture_names_every_network_and_no_name_covers_another() -> None:
-    values = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78)]
-    results = {
-        f"{data}{i}.json": accuracy(model=f"net_w{i}_gs", tag=f"t2_{data}", dataset=data, spikes_per_image=x, top1=y)
-        for data in ("cifar10", "cifar100")
-        for i, (x, y) in enumerate(values)
-    }
-    table = rows(results)
-    svg = picture(table)
-    assert svg == render(table).svg
-    ElementTree.fromstring(svg)
-    assert svg.count("<title>net_w3_gs.t2_cifar10: 75.78 %, 96,800 spikes per image</title>") == 2  # mark and name
-    assert svg.count(">net_w3_gs.t2</text>") == 2
-    assert (len(frames(svg)), len(spots(svg)), len(boxes(svg))) == (2, 8, 8)
-    names = boxes(svg)
-    for i, a in enumerate(names):
-        assert [frame for frame in frames(svg) if frame[0] < a[0] < a[2] < frame[2]]
-        assert not [b for b in names[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
-        assert not [(x, y) for x, y in spots(svg) if a[0] < x < a[2] and a[1] < y < a[3]]
-
-
-def test_an_error_bar_spans_a_deviation_over_seeds_to_both_sides() -> None:
-    def bars(*top1: float) -> list[tuple[float, float]]:
-        svg = picture(rows(seeds(*top1)))
-        found = re.findall(r'd="M ([\d.]+) ([\d.]+) \nL \1 ([\d.]+) \n" [^>]*stroke: #2f81d6', svg)
-        (_, middle) = spots(svg)[0]
-        return [(float(start) - middle, middle - float(end)) for _, start, end in found]
-
-    assert bars(90.0) == bars(90.0, 90.0) == []
-    ((below, above),) = bars(89.0, 91.0)
-    assert below == pytest.approx(above, abs=1e-3)
-    assert below > 20
-
-
-def test_a_name_without_a_place_is_left_to_the_title() -> None:
-    results = {f"{i}.json": accuracy(model=f"one_long_name_{i:02}", top1=50 + i / 100) for i in range(60)}
-    svg = picture(rows(results))
-    assert 0 < len(boxes(svg)) < 60
-    assert all(f"<title>one_long_name_{i:02}.t2_cifar10: " in svg for i in range(60))
-
-
-def test_digits_are_in_the_csv_file_alone() -> None:
-    one, both = (rows({"a.json": accuracy(), "b.json": accuracy(dataset=data)}) for data in ("cifar10", "digits"))
-    pages = render(both)
-    assert (pages.markdown, pages.svg) == (render(one).markdown, render(one).svg)
-    assert pages.csv.count("\ndigits,") == 1
-    trial = render(rows({"b.json": accuracy(dataset="digits")}))
-    assert (trial.markdown, trial.svg) == ("No results yet.\n", "")
+def test_digits_are_in_the_csv_file_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    board = Board(tmp_path / "results", tmp_path, readme)
+    outputs = board.rendered(rows({"a.json": accuracy(), "b.json": accuracy(dataset="digits")}))
+    assert "digits" not in outputs[readme]
+    assert outputs[tmp_path / "leaderboard.csv"].count("\ndigits,") == 1
+    assert "No results yet." in board.rendered(rows({"b.json": accuracy(dataset="digits")}))[readme]
 
 
 def test_the_readme_has_the_best_of_each_size_and_data_set() -> None:
@@ -391,17 +279,9 @@ def test_the_readme_has_the_best_of_each_size_and_data_set() -> None:
     assert {dataset for dataset, _, _ in found} == {"a", "b", "d"}  # d has more rows than c
     assert {top1 for _, _, top1 in found} == {80.0}
     assert len({size for dataset, size, _ in found if dataset == "a"}) == 4
-    pages = render(table)
-    assert pages.markdown.count("\n| ") == 13  # and the line below the titles
-    assert pages.markdown.endswith("(below 0.5, 2, 10 million parameters, and above), at most 12 rows: 12 of 33.\n")
-    assert pages.csv.count("\n") == 34
-
-
-@pytest.mark.parametrize("start", ["=cmd()", "+1", "-1", "@sum"])
-def test_a_csv_file_holds_no_formula(start: str) -> None:
-    (row,) = rows({"a.json": accuracy(scaling={"name": start}, commit=start)})
-    (line,) = csv.DictReader(io.StringIO(render([row]).csv))
-    assert (line["scaling"], line["commits"]) == (f"'{start}", f"'{start}")
+    assert summary(table).count("\n| ") == 13  # and the line below the titles
+    assert summary(table).endswith("(below 0.5, 2, 10 million parameters, and above), at most 12 rows: 12 of 33.\n")
+    assert csv_text(table).count("\n") == 34
 
 
 def test_insert_table_replaces_what_is_between_the_markers() -> None:
@@ -451,16 +331,14 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_check_compares_what_is_plotted_not_how_it_is_drawn(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another version of Matplotlib draws the same data in other bytes."""
+    """Another version of Vega draws the same data in other bytes."""
     main(["render", *options(board)])
     path = board / "site/accuracy_spikes.svg"
     text = path.read_text()
-    path.write_text(text.replace('width: 0.8"', 'width: 0.81"'))
+    path.write_text(text.replace('stroke-width="1"', 'stroke-width="2"'))
     assert path.read_text() != text
     main(["check", *options(board)])
-    (digest,) = re.findall("<dc:description>(.*)</dc:description>", text)
-    for other in (digest, "<svg ", "</svg>"):
-        assert without_drawings(text.replace(other, "")) != without_drawings(text)
+    (digest,) = re.findall('data-sha256="(.*?)"', text)
     path.write_text(text.replace(digest, "0" * 64))
     with pytest.raises(SystemExit):
         main(["check", *options(board)])

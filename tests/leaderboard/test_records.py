@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, accuracy, latency, onnx
 
 from leaderboard.__main__ import main
-from leaderboard.log import HEAD, extended, replay
+from leaderboard.board import HEAD, extended, replay
 from leaderboard.results import load_results
 from leaderboard.rows import rows
 from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of

@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import accuracy
 
 from leaderboard.references import REPRODUCTIONS, published
-from leaderboard.render import render
-from leaderboard.rows import rows
 from zoo.errors import ZooError
 from zoo.models.catalogue import all_references
 
@@ -31,8 +28,3 @@ def test_a_third_party_stands_beside_the_claim(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps([json.loads(REPRODUCTIONS.read_text())[0] | {"method": "Q"}]))
     with pytest.raises(ZooError, match=r"r\.json: Q of qkformer_4_384 is nobody's claim"):
         published(tmp_path / "r.json")
-
-
-def test_a_claim_is_never_ranked_with_what_was_measured() -> None:
-    measured = rows({"a.json": accuracy()})
-    assert render([*measured, *published()]) == render(measured)

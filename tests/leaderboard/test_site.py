@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import threading
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +17,13 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from leaderboard.__main__ import main
-from leaderboard.commands.serve import server
+from leaderboard.__main__ import main, server
+from leaderboard.charts import COSTS, paired, picture, points_of, trade_off
+from leaderboard.page import _chain, _graphs, network, page, studies
 from leaderboard.references import published
 from leaderboard.results import load_results
 from leaderboard.row import Graph, Row
 from leaderboard.rows import rows
-from leaderboard.site.network import network
-from leaderboard.site.page import _chain, _graphs, page
-from leaderboard.site.scaling import _differences, studies
-from leaderboard.site.trade_off import MEASURES, points_of, trade_off
 from recipes.lineage import Ancestor
 from recipes.studies.ablation.differences import Difference, Interval
 from zoo.errors import ZooError
@@ -240,20 +238,15 @@ def test_no_column_is_empty(desktop: Visit) -> None:
         assert [title for title in titles if set(desktop.column(title)) <= {"", "—"}] == []
 
 
-def test_csv_is_what_is_shown_and_holds_no_formula(desktop: Visit) -> None:
+def test_csv_is_what_is_shown(desktop: Visit) -> None:
     desktop.go("")
     desktop.choose("cifar10")
-    desktop.toggle("Gradient scaling")
     with desktop.tab.expect_download() as download:
         desktop.tab.click("#networks_wrapper button:has-text('CSV')")
-    desktop.toggle("Gradient scaling")
     head, *lines = Path(download.value.path()).read_text(encoding="utf-8-sig").strip().splitlines()
     assert '"Top-1 (%)"' in head
     assert "Test-set reads" not in head
     assert len(lines) == len(desktop.column("#"))
-    for start in "=+":
-        assert [line for line in lines if f",\"'{start}" in line]
-        assert not [line for line in lines if f',"{start}' in line]
 
 
 def test_every_plot_has_a_point_for_every_row(desktop: Visit, board: list[Row]) -> None:
@@ -265,7 +258,7 @@ def test_every_plot_has_a_point_for_every_row(desktop: Visit, board: list[Row]) 
             .map(chart => [".role-title-text", ".points_marks path"].map(name => [...chart.querySelectorAll(name)]))
             .map(([[title], points]) => [title.textContent, points.length])""")
         table = [row for row in board if row.dataset == dataset]
-        expected = {f"Top-1 (%) against {m.short}": len(points_of(m, table)) for m in MEASURES.values()}
+        expected = {f"Top-1 (%) against {m.short}": len(points_of(m, table)) for m in COSTS.values()}
         assert dict(counts) == {title: count for title, count in expected.items() if count}
         assert expected["Top-1 (%) against spikes per image"] == len(table)
 
@@ -364,31 +357,67 @@ def test_page_carries_all_and_points_nowhere(site: Path) -> None:
 
 
 def test_page_of_an_empty_board(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaderboard.site.page.studies", list)
+    monkeypatch.setattr("leaderboard.page.studies", list)
     assert "No results yet." in page([])
 
 
 def test_the_front_is_what_nothing_cheaper_beats(board: list[Row]) -> None:
     values = [(300.0, 80.0), (100.0, 70.0), (200.0, 70.0), (100.0, 60.0), (400.0, 79.0), (500.0, 81.0)]
     table = [replace(board[0], spikes_per_image=cost, top1=top1) for cost, top1 in values]
-    points = points_of(MEASURES["spikes"], [*table, replace(board[0], spikes_per_image=0.0)])
+    points = points_of(COSTS["spikes"], [*table, replace(board[0], spikes_per_image=0.0)])
     assert [(p["cost"], p["top1"]) for p in points if p["front"]] == [(300.0, 80.0), (100.0, 70.0), (500.0, 81.0)]
     assert len(points) == 6  # what never spikes has no place on a log axis
-    assert trade_off(MEASURES["energy"], [replace(board[0], energy_uj=None)], published()) is None
+    assert trade_off(COSTS["energy"], [replace(board[0], energy_uj=None)], published()) is None
 
 
 def test_the_front_of_latencies_is_that_of_one_processor(board: list[Row]) -> None:
     row = replace(board[0], graphs=tuple(graph("fp32", top1=top1, p50_ms=ms, cpu=cpu) for top1, ms, cpu in [
         (80.0, 9.0, "A"), (70.0, 2.0, "A"), (79.0, 1.0, "B"), (90.0, 8.0, "B"), (60.0, 5.0, "A"),
     ]))  # fmt: skip
-    points = points_of(MEASURES["latency"], [row])
+    points = points_of(COSTS["latency"], [row])
     assert [(p["top1"], p["cpu"]) for p in points if p["front"]] == [(80.0, "A"), (70.0, "A")]
-    assert "processor" in json.dumps(trade_off(MEASURES["latency"], [row], []))
+    assert "processor" in json.dumps(trade_off(COSTS["latency"], [row], []))
+
+
+def test_the_picture_names_every_network_and_no_name_covers_another(board: list[Row]) -> None:
+    values = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78), (0.0, 50.0)]
+    table = [
+        replace(board[-1], dataset=data, model=f"svgg{i}", tag=f"t2_{data}", spikes_per_image=x, top1=y, scaling=None)
+        for data in ("cifar10", "cifar100")
+        for i, (x, y) in zip((5, 9, 11, 13, 16), values, strict=True)
+    ]
+    twin = replace(table[0], model="svgg5_gs", spikes_per_image=300e3, scaling="channel", top1_std=0.5)
+    svg = picture([*table, twin])
+    ElementTree.fromstring(svg)
+    assert svg == picture([*table, twin])
+    assert "var(--" not in svg
+    assert picture([table[4]]) == ""  # no place on a log axis
+    for panel, count in zip(svg.split("<svg x=")[1:], (5, 4), strict=True):
+        points, names = (panel.split(f"role-mark {mark}")[1].split("</g>")[0] for mark in ("points", "layer_3"))
+        marks = [tuple(map(float, spot)) for spot in re.findall(r"translate\(([\d.]+),([\d.]+)\)", points)]
+        texts = re.findall(r"translate\(([\d.]+),([\d.]+)\)[^>]*>([^<]*)</text>", names)
+        spans = [(float(x), float(x) + 6 * len(name), float(y)) for x, y, name in texts]
+        assert len(spans) == len(marks) == count
+        for i, (left, right, y) in enumerate(spans):
+            assert not [1 for start, end, z in spans[:i] if start < right and left < end and abs(y - z) < 11]
+            assert not [1 for x, z in marks if left < x < right and abs(y - z) < 5]
+        assert len(re.findall(r'd="M[\d.,]+L[\d.,]+"[^>]* stroke-dasharray', panel)) == (count == 5)  # twins are joined
+
+
+@pytest.mark.parametrize("spikes", [[1e-3, 1e9], [1.0, 1.0]])
+@pytest.mark.parametrize("top1", [[0.0, 0.0], [10.0, 99.0], [93.01, 93.02]])
+def test_marks_lie_inside_the_axes(board: list[Row], spikes: list[float], top1: list[float]) -> None:
+    table = [replace(board[-1], spikes_per_image=s, top1=t) for s, t in zip(spikes, top1, strict=True)]
+    chart = trade_off(COSTS["spikes"], table, picture="x")
+    assert chart
+    (x, y) = (chart["layer"][2]["encoding"][axis]["scale"]["domain"] for axis in "xy")
+    assert x[0] < min(spikes) <= max(spikes) < x[1]
+    assert y[0] < min(top1) <= max(top1) < y[1]
 
 
 def test_a_graph_is_a_point_of_its_own(board: list[Row]) -> None:
     row = replace(board[0], top1_std=0.5, graphs=(graph("fp32", top1=board[0].top1), graph("int8", layout="step")))
-    plain, int8 = points_of(MEASURES["latency"], [row])
+    plain, int8 = points_of(COSTS["latency"], [row])
     assert (plain["form"], int8["form"]) == ("", "int8 step")
     assert plain["high"] - plain["low"] == pytest.approx(1.0)
     assert int8["high"] == int8["low"] == 90.0
@@ -422,7 +451,7 @@ def test_a_card_loads_the_network_from_where_it_is(board: list[Row], monkeypatch
     row = board[0]
     assert f"zoo.load(&quot;{row.name}&quot;)" in network(row).card
     where = {row.name: Published("org/here", "0" * 40, "0" * 64)}
-    monkeypatch.setattr("leaderboard.site.network.published", lambda: where)
+    monkeypatch.setattr("leaderboard.page.on_hub", lambda: where)
     assert "zoo.load(&quot;hf-hub:org/here&quot;)" in network(row).card
 
 
@@ -438,7 +467,7 @@ def test_studies_are_those_that_compare_rules() -> None:
 def test_an_interval_reaches_as_far_to_both_sides() -> None:
     several = Difference("a", "plain", 3, 0, Interval(1.0, 0.25, 0.01), None, 0.01, None)
     one = Difference("b", "plain", 1, 0, Interval(-2.0, None), None, None, None)
-    chart = _differences([several, one])
+    chart = paired([several, one])
     (spans,) = (layer["data"]["values"] for layer in chart["layer"] if "x2" in layer["encoding"])
     assert spans == [
         {"contrast": "a minus plain", "mean": 1.0, "low": 0.75, "high": 1.25, "verdict": "higher", "pairs": 3},
@@ -463,7 +492,7 @@ def test_serve_answers_on_this_machine_alone() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "leaderboard.site.page", None)
+    monkeypatch.setitem(sys.modules, "leaderboard.page", None)
     with pytest.raises(ZooError, match=r"pip install -e '\.\[site\]'"):
         main(["site", "--out", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
@@ -472,7 +501,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_site_is_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("leaderboard.site.page.page", lambda rows: f"{len(rows)} rows")
+    monkeypatch.setattr("leaderboard.page.page", lambda rows: f"{len(rows)} rows")
     main(["site", "--out", str(tmp_path / "new")])
     assert re.fullmatch(r"\d+ rows", (tmp_path / "new/index.html").read_text())
     assert capsys.readouterr().out == f"{tmp_path}/new/index.html\n"

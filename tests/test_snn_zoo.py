@@ -1,0 +1,118 @@
+"""`snn-zoo`: every command by one name, whatever folder it is started from."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT, assert_one_error
+
+from recipes.processes import same_modules
+from snn_zoo import COMMANDS, main, short_forms
+from zoo import provenance
+
+# What an installed script holds, and what it says about PyTorch at its end.
+SCRIPT = """
+import atexit, sys
+atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
+from snn_zoo import main
+sys.argv = ["snn-zoo", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder with modules of the user's own, by the names of ours."""
+    for name in ("zoo.py", "export.py", "leaderboard.py", "recipes/__init__.py", "recipes/train.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('of the user')")
+    return tmp_path
+
+
+def script(folder, *words):
+    """`snn-zoo WORDS` as installed: without the working directory in its path."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-c", SCRIPT, *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_every_command_is_one():
+    for command in COMMANDS.values():
+        assert callable(importlib.import_module(command.module).main)
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"snn-zoo": "snn_zoo:main"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    main([name, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: snn-zoo {name}")
+    assert "python -m" not in out
+
+
+def test_a_command_below_another_has_its_own_help(capsys):
+    main(["leaderboard", "verify", "--help"])
+    assert capsys.readouterr().out.startswith("usage: snn-zoo leaderboard verify")
+
+
+def test_help_leaves_pytorch_alone(elsewhere):
+    done = script(elsewhere, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: snn-zoo COMMAND")
+    assert done.stderr == "False\n"
+
+
+def test_an_unknown_command_is_one_error(capsys):
+    for words, hint in ((["trian"], "did you mean train?"), (["bench_ort"], "did you mean bench-ort?"), ([], "no com")):
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        assert exit_.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert hint in captured.err
+    with pytest.raises(SystemExit):
+        main(["\x1b[31m" + "x" * 1000])
+    assert len(capsys.readouterr().err) < 400
+
+
+def test_errors_name_the_short_forms(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["validate", "--nosuch"])
+    assert exit_.value.code == 2
+    assert "(see snn-zoo validate --help)" in capsys.readouterr().err
+    said = short_forms("`python -m export` and python -m export.bench_ort, python -m zoo.hub push; python -m zoo")
+    assert said == "`snn-zoo export` and snn-zoo bench-ort, snn-zoo push; python -m zoo"
+
+
+def test_a_command_runs_from_a_folder_with_modules_of_the_users(elsewhere):
+    (elsewhere / "result.json").write_text(json.dumps({}))
+    done = script(elsewhere, "compare", "result.json")
+    assert_one_error(done, "result.json")
+
+
+def test_processes_that_a_command_starts_find_our_modules(elsewhere, monkeypatch):
+    code = "import importlib.util; print(importlib.util.find_spec('recipes').origin)"
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    for variables, found in (({}, elsewhere), (same_modules(), ROOT)):
+        command = [sys.executable, "-c", code]  # looks where `python -m` does
+        env = os.environ | variables
+        done = subprocess.run(command, cwd=elsewhere, env=env, check=True, capture_output=True, text=True)
+        assert done.stdout == f"{found}/recipes/__init__.py\n"
+
+
+@pytest.mark.parametrize(
+    ("world", "expected"), [("1", "snn-zoo train x"), ("4", "torchrun --nproc-per-node 4 --no-python snn-zoo train x")]
+)
+def test_a_recorded_command_can_be_typed_again(world, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/snn-zoo", "train", "x"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    assert provenance.command() == expected
