@@ -30,12 +30,6 @@ from .timing import Graph, Input, Settings, Subject, operators, peak_bytes, sett
 
 _CHUNK = 64
 _FLOATS = ("float32", "float16", "float64")
-_NUMBERS = {
-    kind: np.dtype(dtype).name
-    for kind in onnx.TensorProto.DataType.values()
-    if kind and (dtype := helper.tensor_dtype_to_np_dtype(kind)) is not None and np.dtype(dtype).kind in "fiub"
-}
-"""NumPy's names of ONNX's types of plain numbers."""
 
 
 def benchmark(
@@ -159,22 +153,23 @@ def measure_side_by_side(
     first = files[0]
     if against and first.about is None:
         raise ZooError(f"no baselines: {first.path} is not from `python -m export`, its network is not known")
-    subjects: list[Subject] = [
+    graphs = [
         graph_in(file, name, images, **how)
         if file.about
         else _graph_of_others(file, name, images, asked, input_shape, how)
         for name, file in zip(_names(files), files, strict=True)
     ]
-    told = [_entry(subject) | _entry_of_file(file) for subject, file in zip(subjects, files, strict=True)]
+    subjects: list[Subject] = [*graphs]
+    told = [_entry(graph, file) for graph, file in zip(graphs, files, strict=True)]
     if against:
         assert first.about is not None
         model = network_of(first.path, first.proto, first.about, network)
         made = [baseline(name, model, **how) for name in dict.fromkeys(against)]
         subjects += made
         told += [_entry(subject) | {"weights_sha256": weights_sha256(model)} for subject in made]
-    for subject, file, entry in zip(subjects, files, told, strict=False):
-        if file.about is not None and isinstance(subject, Graph):
-            entry |= score(subject, file, images)
+    for graph, file, entry in zip(graphs, files, told, strict=False):
+        if file.about is not None:
+            entry |= score(graph, file, images)
     return {
         "schema": 1, "kind": "side_by_side",
         "subjects": [
@@ -189,27 +184,25 @@ def measure_side_by_side(
 def _names(files: Sequence[File]) -> list[str]:
     """Returns names of files, or their paths where two have the same name."""
     names = [file.path.name for file in files]
-    shown = [name if names.count(name) == 1 else str(file.path) for name, file in zip(names, files, strict=True)]
-    if twice := [name for name in shown if shown.count(name) > 1]:
+    unique = [name if names.count(name) == 1 else str(file.path) for name, file in zip(names, files, strict=True)]
+    if twice := [name for name in unique if unique.count(name) > 1]:
         raise ZooError(f"{twice[0]} is named twice: once is enough")
-    return shown
+    return unique
 
 
-def _entry(subject: Subject) -> dict[str, Any]:
-    """Returns what is known of anything that is timed."""
-    data = subject.data if isinstance(subject, Graph) else None
-    unknown = dict.fromkeys(
-        ("file", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image", "spikes_per_step")
-    )
-    return {"name": subject.name, **unknown, "bytes": data and len(data), "precision": "fp32", "layout": None}
-
-
-def _entry_of_file(file: File) -> dict[str, Any]:
-    known: dict[str, Any] = {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
-    if (about := file.about) is not None:
-        known |= {"model": about.architecture, "tag": about.tag, "weights_sha256": about.weights_sha256}
-        known |= {"timesteps": about.timesteps, "precision": about.precision, "layout": about.layout}
-    return known
+def _entry(subject: Subject, file: File | None = None) -> dict[str, Any]:
+    """Returns what is known of anything that is timed; None what is not."""
+    unknown = (
+        "file", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image", "spikes_per_step",
+    )  # fmt: skip
+    size = len(subject.data) if isinstance(subject, Graph) else None
+    entry = {"name": subject.name, **dict.fromkeys(unknown), "bytes": size, "precision": "fp32", "layout": None}
+    if file is not None:
+        entry |= {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
+        if (about := file.about) is not None:
+            entry |= {"model": about.architecture, "tag": about.tag, "weights_sha256": about.weights_sha256}
+            entry |= {"timesteps": about.timesteps, "precision": about.precision, "layout": about.layout}
+    return entry
 
 
 def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> Graph:
@@ -239,58 +232,58 @@ def _graph_of_others(
 ) -> Graph:
     if images is not None:
         raise ZooError(f"{file.path} is not from `python -m export`: its accuracy cannot be measured, leave out --data")
-    inputs = find_inputs(file.proto, str(file.path), asked.batch_sizes, shape)
+    inputs = find_inputs(file, asked.batch_sizes, shape)
     return Graph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
 
 
-def find_inputs(
-    proto: onnx.ModelProto, origin: str, batches: Sequence[int], shape: Sequence[int] | None = None
-) -> list[Input]:
-    """Finds the inputs of a graph, the first one of floats in front.
+def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None = None) -> list[Input]:
+    """Finds the inputs of anybody's graph, those of floats in front, of which the first is the image.
 
     A dynamic axis is the batch if it is the first, and 1 if it is another.
 
     Args:
-        proto: the graph.
-        origin: its file, for errors.
+        file: the graph.
         batches: sizes that it will be run with.
-        shape: of an entry of the batch, for the first one of floats.
+        shape: of one entry of the batch of the image.
 
     Raises:
         ZooError: no input of floats, one whose type or shape cannot be fed, a batch that the graph does not take.
     """
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    values = [value for value in proto.graph.input if value.name not in stored]
-    found = [_input(value, origin) for value in values]
-    first = next((i for i, kind in enumerate(found) if kind.dtype in _FLOATS), None)
-    if first is None:
-        raise ZooError(f"{origin} has no input of floating-point numbers: it cannot be measured here")
-    image, known = found.pop(first), values[first].type.tensor_type.HasField("shape")
-    if shape is not None:
-        sizes = (image.shape[0] if known and image.shape else 0, *shape)
-        fixed = zip(image.shape[1:], shape, strict=False) if known else []
-        if min(shape) < 1 or (known and (len(sizes) != len(image.shape) or any(a not in (0, b) for a, b in fixed))):
-            there = [size or "?" for size in image.shape[1:]]
-            raise ZooError(f"{origin}: the input {shown(image.name)} takes {there} for each image, not {list(shape)}")
-        image = image._replace(shape=sizes)
-    elif not known:
-        raise ZooError(f"{origin} does not say the shape of its input {shown(image.name)}: give --input-shape C H W")
-    inputs = [kind._replace(shape=(*kind.shape[:1], *(n or 1 for n in kind.shape[1:]))) for kind in (image, *found)]
-    for kind in inputs:
-        if math.prod(kind.shape[1:]) * max(batches) > LARGEST_VALUE:
-            raise ZooError(f"{origin}: the input {shown(kind.name)} {list(kind.shape)} is too large to be measured")
-    if inputs[0].shape and (size := inputs[0].shape[0]) and set(batches) != {size}:
-        raise ZooError(f"{origin} takes {size} images at once, no other number: --batch {size}")
+    stored = {tensor.name for tensor in file.proto.graph.initializer}
+    found = [(value, _dtype(value, file.path)) for value in file.proto.graph.input if value.name not in stored]
+    found.sort(key=lambda item: item[1] not in _FLOATS)
+    if not found or found[0][1] not in _FLOATS:
+        raise ZooError(f"{file.path} has no input of floating-point numbers: it cannot be measured here")
+    inputs: list[Input] = []
+    for value, dtype in found:
+        known, name = value.type.tensor_type.HasField("shape"), shown(value.name)
+        sizes = tuple(max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim)
+        if not inputs and shape is not None:
+            fits = len(sizes) == len(shape) + 1 and all(a in (0, b) for a, b in zip(sizes[1:], shape, strict=True))
+            if min(shape) < 1 or (known and not fits):
+                there = [size or "?" for size in sizes[1:]]
+                raise ZooError(f"{file.path}: the input {name} takes {there} for each image, not {list(shape)}")
+            sizes = ((sizes or (0,))[0], *shape)
+        elif not inputs and not known:
+            raise ZooError(f"{file.path} does not say the shape of its input {name}: give --input-shape C H W")
+        sizes = (*sizes[:1], *(size or 1 for size in sizes[1:]))
+        if math.prod(sizes[1:]) * max(batches) > LARGEST_VALUE:
+            raise ZooError(f"{file.path}: the input {name} {list(sizes)} is too large to be measured")
+        inputs.append(Input(value.name, dtype, sizes))
+    if (fixed := inputs[0].shape[:1]) and fixed[0] and set(batches) != {fixed[0]}:
+        raise ZooError(f"{file.path} takes {fixed[0]} images at once, no other number: --batch {fixed[0]}")
     return inputs
 
 
-def _input(value: onnx.ValueInfoProto, origin: str) -> Input:
-    """Returns an input with 0 for each open axis."""
-    kind = value.type.tensor_type
-    dtype = _NUMBERS.get(kind.elem_type)
-    if dtype is None:  # strings, say, or no tensor at all
-        raise ZooError(f"{origin}: the input {shown(value.name)} is no tensor of plain numbers")
-    return Input(value.name, dtype, tuple(max(d.dim_value, 0) for d in kind.shape.dim))
+def _dtype(value: onnx.ValueInfoProto, path: Path) -> str:
+    """Returns NumPy's name of the numbers of an input."""
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    except KeyError:  # no tensor at all
+        dtype = np.dtype(object)
+    if dtype.kind not in "fiub":  # strings, say
+        raise ZooError(f"{path}: the input {shown(value.name)} is no tensor of plain numbers")
+    return dtype.name
 
 
 def score(graph: Graph, file: File, images: Loaded | None) -> dict[str, Any]:
