@@ -1,7 +1,6 @@
 """The one error type that reaches a user as a sentence instead of a traceback, and how foreign text is printed."""
 
 import argparse
-import math
 import os
 import re
 import sys
@@ -9,18 +8,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# Characters of a message, and of a word in it: a value of any length is named, not printed whole.
-_MESSAGE, _WORD = 1000, 240
-# Of an option on a command line.
-_LARGEST = 2**53
+_LARGEST = 2**53  # number on a command line
 
 
 def shown(text: object, limit: int = 200) -> str:
-    """Text that may come from anybody, for a terminal: on one line, with nothing that the terminal would obey.
-
-    Control characters, escape sequences, line ends, controls of writing direction and halves of surrogate pairs become
-    escapes, \\x1b; what is longer than `limit` characters loses its middle.
-    """
+    """Returns text that may come from anybody on one line, with nothing that a terminal would obey: control characters
+    become escapes, \\x1b, and what is longer than `limit` characters loses its middle."""
     line = str(text)
     if len(line) > limit:
         head = limit * 3 // 4
@@ -29,7 +22,7 @@ def shown(text: object, limit: int = 200) -> str:
 
 
 def quoted(value: object, limit: int = 200) -> str:
-    """repr(value), as `shown` gives it."""
+    """Returns repr(value), as `shown` gives it."""
     try:
         return shown(repr(value), limit)
     except (ValueError, RecursionError):  # of an integer with thousands of digits, of a list in itself
@@ -40,12 +33,11 @@ class ZooError(ValueError):
     """Bad input: the message names the bad value and what to do about it, on one line."""
 
     def __init__(self, message: str) -> None:
-        words = re.sub(rf"\S{{{_WORD},}}", lambda word: shown(word[0], _WORD), message)
-        super().__init__(shown(words, _MESSAGE))
+        super().__init__(shown(message, 1000))
 
 
 def one_of(kind: str, value: object, known: list[str]) -> ZooError:
-    """The error for a name that is not known: the name, its nearest neighbours and the whole list when it is short."""
+    """Returns the error for an unknown name: the name, its nearest neighbours and the whole list when it is short."""
     from difflib import get_close_matches
 
     near = get_close_matches(shown(value), known, n=3) if isinstance(value, str) else []
@@ -55,12 +47,12 @@ def one_of(kind: str, value: object, known: list[str]) -> ZooError:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error that is not ours, short enough for ours."""
+    """Returns the message of an error that is not ours, short enough for ours."""
     return shown(" ".join(str(error).split()), 300)
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """How much memory somebody asked for in vain, in words, if that is what this error says; else None."""
+    """Says how much memory was asked for in vain, if that is what an error is about; else None."""
     text = str(error)
     ours = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if not ours and not (isinstance(error, RuntimeError) and re.search(r"not enough memory|can.t allocate", text)):
@@ -74,8 +66,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
-        self.register("type", int, _integer)
-        self.register("type", float, _number)
+        self.register("type", int, _bounded(int))
+        self.register("type", float, _bounded(float))
         self.register("action", None, _Store)
 
     def error(self, message: str) -> NoReturn:
@@ -83,7 +75,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class _Store(argparse.Action):
-    """What argparse does by itself, but that an option of several values may be given several times."""
+    """Does what argparse does by itself, but that an option of several values may be given several times."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         before: Any = getattr(namespace, self.dest, None)
@@ -91,27 +83,20 @@ class _Store(argparse.Action):
         setattr(namespace, self.dest, [*before, *values] if again else values)
 
 
-def _integer(text: str) -> int:
-    return _bounded(text, int)
+def _bounded(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = kind(text) if len(text) < 99 else None
+        if value is None or not abs(value) <= _LARGEST:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what} of at most {_LARGEST}, not {quoted(text)}")
+        return value
 
-
-def _number(text: str) -> float:
-    return _bounded(text, float)
-
-
-def _bounded(text: str, kind: Callable[[str], Any]) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not -_LARGEST <= value <= _LARGEST:
-        what = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"expected {what} of at most {_LARGEST}, not {quoted(text)}")
-    return value
+    read.__name__ = kind.__name__
+    return read
 
 
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
-    """Run a command line; bad input, a failing disk and too little memory end in one line on stderr, exit status 2."""
+    """Runs a command line; bad input, a full disk and too little memory end in one line on stderr, exit status 2."""
     # Without the line of our code.
     warnings.formatwarning = lambda message, *_, **__: f"warning: {shown(message, 2000)}\n"
     for stream in (sys.stdout, sys.stderr):
@@ -127,9 +112,6 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
         sys.exit(_report(str(error)))
     except OSError as error:
         sys.exit(_report(f"{error.strerror or error}: {error.filename or 'an output of this command'}"))
-    except UnicodeEncodeError as error:
-        text = f"{error.object!r} cannot be a file's name here, where names are {error.encoding}"
-        sys.exit(_report(f"{text}: set LANG=C.UTF-8, or choose another name"))
     except RecursionError:
         sys.exit(_report("the input is nested too deeply"))
     except (MemoryError, RuntimeError) as error:

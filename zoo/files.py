@@ -25,12 +25,12 @@ _LARGEST = 2**63
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path as its user means it: `~` is the home folder, which a shell leaves to us in `--out=~/run`."""
+    """Returns a path as its user means it: `~` is the home folder, which a shell leaves to us in `--out=~/run`."""
     return Path(os.path.expanduser(path))
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:
-    """Write `data` to a temporary file beside `path`, flush it to the disk, then rename it.
+    """Writes `data` to a temporary file beside `path`, flushes it to the disk, then renames it.
 
     Where `path` is a link, that is done to what it points at; a device or a pipe is written into.
 
@@ -41,11 +41,11 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
         ZooError: the file cannot be written (no space, no permission ...). Nothing is left behind, and a file that
             was at `path` before stays as it was.
     """
-    given = path = Path(path)
+    given, content = Path(path), data.encode() if isinstance(data, str) else data
     try:
         if _is_special(user_path(path)):  # before links are followed: /dev/stdout may lead to a pipe without a path
             with open(user_path(path), "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(content)
             return given
         path = Path(os.path.realpath(user_path(path)))
         # One name per file: what a killed process left is overwritten by the next write.
@@ -53,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
@@ -64,16 +64,14 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
             raise
     except OSError as error:
         raise ZooError(f"cannot write {given}: {error.strerror}") from error
-    except ValueError as error:  # NUL in its name, or what the file system's encoding lacks
+    except ValueError as error:  # NUL in its name
         raise ZooError(f"cannot write {str(given)!r}: {one_line(error)}") from error
     return given
 
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
-    """Make a folder; of those who do, one at a time is inside the block.
-
-    A file system without locks keeps nobody out.
+    """Makes a folder, and lets one process at a time inside the block; a file system without locks keeps nobody out.
 
     Args:
         busy: what to raise where another process is inside; by default, to wait for it.
@@ -101,7 +99,7 @@ def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
 
 
 def create_file(path: Path, data: bytes) -> bool:
-    """Write a new file, whole or not at all, whoever else creates it at the same time: False if there is one already.
+    """Writes a new file, whole or not at all, whoever else creates it at the same time: False if there is one already.
 
     Raises:
         ZooError: see `atomic_write`.
@@ -122,19 +120,16 @@ def create_file(path: Path, data: bytes) -> bool:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
-    """Write `value` as indented JSON, atomically."""
+    """Writes `value` as indented JSON, atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     return atomic_write(path, text.encode(errors="backslashreplace"))  # half a surrogate pair becomes JSON's escape
 
 
 def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str]) -> None:
-    """Say before long work, not after it, that its file cannot be written; nothing is created yet.
+    """Raises ZooError before long work, not after it, where its file cannot be written; nothing is created yet.
 
     Args:
-        others: files that the same command reads or writes.
-
-    Raises:
-        ZooError: it is one of the others, or a directory, or would be in none that can be written to.
+        others: files that the same command reads or writes, none of which it may be.
     """
     path = user_path(path)
     if taken := [other for other in others if os.path.realpath(other) == os.path.realpath(path)]:
@@ -157,48 +152,36 @@ def _is_special(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[io.BufferedReader]:
-    """A file of at most `limit` bytes, open for reading; never waits for a pipe, never reads from a device.
+    """Opens a file of at most `limit` bytes for reading; never waits for a pipe, never reads from a device.
 
     Raises:
-        ZooError: no such file, no ordinary one, none that may be read, or a larger one.
+        ZooError: no such file, no ordinary one, none that can be read, or a larger one.
     """
+    if "\0" in str(path):
+        raise ZooError(f"cannot read {str(path)!r}: NUL is no character of a path")
     try:
-        file = open(os.open(user_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115 (closed below)
+        with open(os.open(user_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+                raise ZooError(f"cannot read {path}: it is {kind}, not a file")
+            if limit is not None and status.st_size > limit:
+                raise ZooError(f"{path} has {status.st_size:,} bytes: at most {limit:,} are read of such a file")
+            yield file
     except FileNotFoundError as error:
         raise ZooError(f"no such file: {path}") from error
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ZooError(f"cannot read {str(path)!r}: {one_line(error)}") from error
-    with file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            kind = "a directory" if stat.S_ISDIR(about.st_mode) else "a pipe, a socket or a device"
-            raise ZooError(f"cannot read {path}: it is {kind}, not a file")
-        if limit is not None and about.st_size > limit:
-            raise ZooError(f"{path} has {about.st_size:,} bytes: at most {limit:,} are read of such a file")
-        yield file
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes.
-
-    Raises:
-        ZooError: see `open_regular`.
-    """
-    try:
-        with open_regular(path, limit) as file:
-            return file.read(limit)
-    except OSError as error:
-        raise ZooError(f"cannot read {path}: {error.strerror}") from error
+    """Reads a file of at most `limit` bytes; see `open_regular` for errors."""
+    with open_regular(path, limit) as file:
+        return file.read(limit)
 
 
 def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
-    """The content of a UTF-8 file of at most `limit` bytes, line ends as they are.
-
-    Raises:
-        ZooError: it is no UTF-8, or see `open_regular`.
-    """
+    """Reads a UTF-8 file, line ends as they are; see `open_regular` for errors."""
     data = read_bytes(path, limit)
     try:
         return data.decode()
@@ -207,16 +190,12 @@ def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
 
 
 def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        ZooError: see `read_text` and `parse_json`.
-    """
+    """Reads the value of a JSON file; see `read_text` and `parse_json` for errors."""
     return parse_json(read_text(path, limit), str(path))
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:
-    """The value of a JSON text, which may come from anybody.
+    """Reads the value of a JSON text, which may come from anybody.
 
     Args:
         origin: where it is from, for the error.
@@ -233,8 +212,8 @@ def parse_json(text: str | bytes, origin: str) -> Any:
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
-    """`value` itself; ValueError if it is deeper than `_DEEPEST`, or holds numbers that are not finite or do not fit 64
-    bits, NUL, or halves of characters."""
+    """Returns `value`; raises ValueError if it is deeper than `_DEEPEST`, or holds numbers that are not finite or do
+    not fit 64 bits, NUL, or halves of characters."""
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict | list):
@@ -250,7 +229,7 @@ def _bounded(value: Any, depth: int = 0) -> Any:
 
 
 def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
-    """The sha256 of some bytes, or of the file at a path, as 64 hexadecimal digits."""
+    """Returns the sha256 of some bytes, or of the file at a path, as 64 hexadecimal digits."""
     if isinstance(data, bytes):
         return hashlib.sha256(data).hexdigest()
     with open_regular(data) as file:
@@ -267,13 +246,13 @@ def _yaml() -> YAML:
 
 
 def dump_yaml(value: Any) -> str:
-    """JSON values as YAML, letters of any language as they are."""
+    """Writes JSON values as YAML, letters of any language as they are."""
     _yaml().dump(value, text := io.StringIO())
     return text.getvalue()
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The value of a YAML text of the user's.
+    """Reads the value of a YAML text of the user's.
 
     Args:
         origin: where it is from, for the error.
@@ -291,9 +270,5 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """The value of a YAML file of the user's.
-
-    Raises:
-        ZooError: see `read_text` and `parse_yaml`.
-    """
+    """Reads the value of a YAML file of the user's; see `read_text` and `parse_yaml` for errors."""
     return parse_yaml(read_text(path), str(path))

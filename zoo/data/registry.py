@@ -163,9 +163,7 @@ def _load_registered(name: str, root: str | None) -> DataSet:
     if isinstance(found, DataSet):
         found = {key: getattr(found, key) for key in _Parts.model_fields}
     if not isinstance(found, Mapping):
-        raise ZooError(
-            f"the data set {name} gives {type(found).__name__}, not a mapping from classes, ..."
-        )
+        raise ZooError(f"the data set {name} gives {type(found).__name__}, not a mapping from classes, ...")
     given = parse(_Parts, dict(found), f"data set {name}")
     if (given.val_images is None) != (given.val_labels is None):
         raise ZooError(f"the data set {name} lacks val_{'images' if given.val_images is None else 'labels'}")
