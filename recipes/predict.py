@@ -55,6 +55,8 @@ def predict(
             if probabilities.shape != (len(batch), len(names)):
                 got = list(probabilities.shape)
                 raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
+            if not probabilities.isfinite().all():
+                raise ZooError("the network gives logits that are not finite: its weights are too large")
             for path, values in zip(batch, probabilities, strict=True):
                 best = values.sort(descending=True, stable=True).indices[:top].tolist()  # of equal ones, argmax's first
                 found = [{"label": names[i], "class": i, "probability": float(values[i])} for i in best]

@@ -146,7 +146,7 @@ def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str]
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a device, a pipe or a socket."""
+    """Returns whether it is a device, a pipe or a socket."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
@@ -237,7 +237,7 @@ def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
 
 
 def _yaml() -> YAML:
-    """YAML 1.2, in which `5e-4` is a number and `off` a word; written in blocks, keys in their order."""
+    """Makes a reader and writer of YAML 1.2, in which `5e-4` is a number and `off` a word."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 1000
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from .specs import check_timesteps, check_weights
 
 
 def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
-    """The first convolution, over images: 3 x 3, or wide enough that neighbours overlap at a larger stride."""
+    """Makes the first convolution, over images: 3 x 3, or wide enough that neighbours overlap at a larger stride."""
     width = max(3, 2 * stride - 1)
     return nn.Conv2d(in_chans, channels, width, stride, width // 2, bias=False)
 
@@ -43,7 +43,7 @@ class LayerFactory:
         self.threshold = self.neuron().threshold
 
     def neuron(self, **changes: Any) -> SpikingNeuron:
-        """A layer of neurons, some of its numbers changed."""
+        """Makes a layer of neurons, some of its numbers changed."""
         spec: Any = {"name": self._neuron} if isinstance(self._neuron, str) else self._neuron
         if changes:
             spec = dict(spec) | changes
@@ -56,7 +56,7 @@ class LayerFactory:
             raise ZooError(f"this network has layers whose neurons take {what}: {error}") from error
 
     def norm(self, channels: int) -> nn.Module:
-        """Normalisation of currents [T*B, C, H, W]."""
+        """Makes a normalisation of currents [T*B, C, H, W]."""
         return create_norm(self._norm, channels, self.timesteps, self.threshold)
 
     @property
@@ -74,7 +74,7 @@ class LayerFactory:
         by_default: bool | None = None,
         **others: Any,
     ) -> SpikingConv2d:
-        """A convolution over spikes that keeps the resolution but for its stride.
+        """Makes a convolution over spikes that keeps the resolution but for its stride.
 
         Args:
             by_default: whether its gradient is scaled where nobody says which layers; by default, where it is
@@ -91,7 +91,7 @@ class LayerFactory:
     def linear(
         self, in_features: int, out_features: int, *, bias: bool = True, by_default: bool = False
     ) -> SpikingLinear:
-        """A linear layer over spikes [T*B, C]."""
+        """Makes a linear layer over spikes [T*B, C]."""
         check_weights(out_features, in_features)
         return SpikingLinear(in_features, out_features, bias, timesteps=self.timesteps, by_default=by_default)
 
@@ -111,7 +111,7 @@ def fire(
 
 
 def tie_compact(post: PostSpikes, spikes: Tensor) -> tuple[Tensor, Tensor | None]:
-    """`spikes`, tied to the layer that drives them, and `compact(spikes)`, for the layer that they drive to save."""
+    """Returns `spikes`, tied to the layer that drives them, and `compact(spikes)` for the layer that they drive."""
     saved = compact(spikes)
     return post.tie(spikes, saved), saved
 
@@ -120,7 +120,7 @@ class MatMul(nn.Module):
     """Matrix product of two activations: a module, so that `zoo.metrics` can count it."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """[..., I, J] and [..., J, K] to [..., I, K]."""
+        """Takes [..., I, J] and [..., J, K] to [..., I, K]."""
         return a @ b
 
 
@@ -128,7 +128,7 @@ class Hadamard(nn.Module):
     """Elementwise product of two activations, such as a mask: a module, so that `zoo.metrics` can count it."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two tensors that broadcast, to their product."""
+        """Takes two tensors that broadcast to their product."""
         return a * b
 
 
@@ -162,7 +162,7 @@ class ConvNeuron(nn.Module):
         self.lif = make.neuron()
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C, H, W] to spikes [T*B, C', H', W'].
+        """Takes [T*B, C, H, W] to spikes [T*B, C', H', W'].
 
         Args:
             x: spikes; or their counts or averages, unless `binary`.
@@ -171,5 +171,5 @@ class ConvNeuron(nn.Module):
         return fire(x, self.conv, self.bn, self.lif, self.kept(x, saved))
 
     def kept(self, x: Tensor, saved: Tensor | None) -> Tensor | None:
-        """What backward keeps of the input: `saved`, `compact(x)`, or None for the input itself."""
+        """Returns what backward keeps of the input: `saved`, `compact(x)`, or None for the input itself."""
         return compact(x) if saved is None and self.binary else saved

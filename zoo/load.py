@@ -18,7 +18,7 @@ BUNDLED = Path(__file__).resolve().parent / "weights"
 
 
 def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
-    """A trained network, in evaluation mode.
+    """Loads a trained network, in evaluation mode.
 
     Args:
         source: the name of a pretrained network, with or without its tag; a run directory, or the .safetensors file in
@@ -45,12 +45,12 @@ def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
 
 
 def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
-    """The trained network of a checkpoint directory, or of the .safetensors file in one; see `load`."""
+    """Loads the trained network of a checkpoint directory, or of the .safetensors file in one; see `load`."""
     return load(Path(path), **kwargs)
 
 
 def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Checkpoint:
-    """The checkpoint behind what `load` takes: bundled with the zoo, on this disk, or published on a Hub.
+    """Finds the checkpoint behind what `load` takes: bundled with the zoo, on this disk, or published on a Hub.
 
     Raises:
         ZooError: see `load`.
@@ -80,7 +80,7 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
 
 
 def check_name(name: str) -> None:
-    """Raise ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
+    """Raises ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
     architecture, tag = split_model_name_tag(name)
     if architecture not in ARCHITECTURES:
         raise one_of("model", architecture or name, sorted(ARCHITECTURES))
@@ -92,7 +92,7 @@ def check_name(name: str) -> None:
 
 
 def _no_weights(architecture: str) -> str:
-    """What to tell somebody who asks for weights that nobody has published, and what there is instead."""
+    """Says what to tell somebody who asks for weights that nobody has published, and what there is instead."""
     return (
         f"{architecture} has no published weights: `python -m recipes.train families.t4_cifar10 --model "
         f"{architecture}` trains some. Pretrained models: {', '.join(pretrained_names()) or 'none yet'}"
@@ -100,13 +100,12 @@ def _no_weights(architecture: str) -> str:
 
 
 def pretrained_names() -> list[str]:
-    """Sorted `architecture.tag` of every checkpoint that is bundled or published."""
+    """Returns, sorted, `architecture.tag` of every checkpoint that is bundled or published."""
     return sorted({folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()} | published().keys())
 
 
 def is_path(source: str) -> bool:
-    """Whether `source` points at something on this disk, rather than naming a network, as a folder that happens to be
-    called like one does."""
+    """Returns whether `source` points at something on this disk, rather than naming a network."""
     if source.startswith(("hf-hub:", "local-dir:")):
         return False
     named = split_model_name_tag(source)[0] in ARCHITECTURES

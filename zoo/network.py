@@ -108,14 +108,14 @@ class SpikingNetwork(nn.Module):
         } | dict(own or {})
 
     def make_stem(self, channels: int, *, neurons: bool = True) -> None:
-        """Add the first layers: conv1 over the image, bn1 and, if `neurons`, lif1."""
+        """Adds the first layers: conv1 over the image, bn1 and, if `neurons`, lif1."""
         self.conv1 = stem_conv(self.in_chans, channels, self.stem_stride)
         self.bn1 = self.make.norm(channels)
         if neurons:
             self.lif1 = self.make.neuron()
 
     def add_stage(self, stage: nn.Module, channels: int, reduction: int) -> None:
-        """Append a stage, whose output has so many channels, at 1 / `reduction` of the resolution behind conv1."""
+        """Appends a stage, whose output has so many channels, at 1 / `reduction` of the resolution behind conv1."""
         if not hasattr(self, "stages"):
             self.stages, self.feature_info = nn.ModuleList(), []
         module = f"stages.{len(self.stages)}"
@@ -124,20 +124,26 @@ class SpikingNetwork(nn.Module):
         self.num_features = channels
 
     def finish(self, features: int | None = None) -> None:
-        """Add the classifier, over `features` or by default the channels of the last stage; then what needs all layers:
-        initial weights, gradient scaling."""
+        """Adds the classifier, over `features` or by default the channels of the last stage; then does what needs all
+        layers: initial weights, gradient scaling.
+
+        Raises:
+            ZooError: a layer has a name that records and terminals could not show, or gradient scaling reaches none.
+        """
         self.fc = self.make_classifier(features or self.num_features)
+        if hidden := [name for name, _ in self.named_modules() if not name.isprintable()]:
+            raise ZooError(f"a layer is called {hidden[0]!r}: names are printable text")
         self.init_weights()
         self.assign_scaling()
 
     def init_weights(self) -> None:
-        """He initialisation of every convolution."""
+        """Initialises every convolution as He et al. 2015 (arXiv 1502.01852)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def assign_scaling(self) -> None:
-        """Give the rule of gradient scaling to the layers that it reaches.
+        """Gives the rule of gradient scaling to the layers that it reaches.
 
         Raises:
             ZooError: it reaches none.
@@ -154,7 +160,7 @@ class SpikingNetwork(nn.Module):
             raise ZooError(f"{near}; or 'default', 'all', or a wildcard, 'stages.2.*'")
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
-        """Images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`.
+        """Takes images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`.
 
         Raises:
             ZooError: the input is not in the shape that the encoding takes.
@@ -162,27 +168,27 @@ class SpikingNetwork(nn.Module):
         return self.forward_head(self.forward_features(x), per_step=per_step)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to [T*B, C, H, W]; with `repeat`, it is [B, C, H, W], the same at every time step."""
+        """Takes encoded input to [T*B, C, H, W]; with `repeat`, it is [B, C, H, W], the same at every time step."""
         return self.lif1(self.conv1(x), norm=self.bn1, repeat=repeat)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] to what the head sees, [T*B, C', H', W']."""
+        """Takes images [B, C, H, W] to what the head sees, [T*B, C', H', W']."""
         x = self.forward_stem(*encode(x, self.encoding, self.timesteps, self.in_chans))
         for stage in self.stages:
             x = self.run_stage(stage, x)
         return x
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Features [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
+        """Takes features [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
         return self.dropout(self.pool(x).flatten(1))
 
     def forward_classifier(self, x: Tensor) -> Tensor:
-        """The classifier's inputs [T*B, C'] to logits [T*B, classes]."""
+        """Takes the classifier's inputs [T*B, C'] to logits [T*B, classes]."""
         logits: Tensor = self.fc(x)
         return logits
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, per_step: bool = False) -> Tensor:
-        """Features [T*B, C, H, W] to logits [B, classes], or to the classifier's inputs [B, C'] if `pre_logits`.
+        """Takes features [T*B, C, H, W] to logits [B, classes], or to the classifier's inputs [B, C'] if `pre_logits`.
 
         They are means over time; with `per_step`, those of every time step, [T, B, ...].
         """
@@ -199,7 +205,7 @@ class SpikingNetwork(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Features [T*B, ...] and the outputs of stages, as timm's networks give them.
+        """Returns features [T*B, ...] and the outputs of stages, as timm's networks give them.
 
         Args:
             x: images [B, C, H, W].
@@ -227,7 +233,7 @@ class SpikingNetwork(nn.Module):
         return intermediates if intermediates_only else (x, intermediates)
 
     def stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Which stages are meant, from 0: an integer n for the last n, negative ones from the end, None for all.
+        """Returns the stages that are meant, from 0: an integer n is for the last n, None for all.
 
         Raises:
             ZooError: there is no such stage.
@@ -241,11 +247,11 @@ class SpikingNetwork(nn.Module):
         return [index % count for index in given]
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Returns the last linear layer."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last linear layer by a new one for `num_classes` classes (0: none), which has no labels yet.
+        """Replaces the last linear layer by a new one for `num_classes` classes (0: none), which has no labels yet.
 
         Raises:
             ZooError: `num_classes` is no such number, or `global_pool` another pooling than the network's own.
@@ -259,20 +265,19 @@ class SpikingNetwork(nn.Module):
             self.pretrained_cfg = {k: v for k, v in cfg.items() if k != "label_names"} | {"num_classes": num_classes}
 
     def make_classifier(self, features: int) -> nn.Module:
-        """A linear layer from features to classes, or nothing where there are none."""
+        """Makes a linear layer from features to classes, or nothing where there are none."""
         self.head_hidden_size = features
         return nn.Linear(features, self.num_classes) if self.num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; the head,
-        what is called fc*, final* or lif_hidden*, comes last. A subclass with other names overrides this."""
+        """Returns timm's patterns for layer-wise learning rates: the stem, then stages or, unless `coarse`, blocks; the
+        head, what is called fc*, final* or lif_hidden*, comes last. A subclass with other names overrides this."""
         stage = (r"^stages\.(\d+)", None)  # of one that is no row of blocks, too
         blocks = [stage] if coarse else [(r"^stages\.(\d+)\.(\d+)", None), stage]
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
-        """timm's name for it: the biases, of a learned one for each time step too. What has one dimension needs no
-        mention."""
+        """Returns the biases, also learned ones for each time step, of more than one dimension."""
         return {name for name, _ in self.named_parameters() if name.endswith(".bias")}
 
     @property
@@ -285,7 +290,7 @@ class SpikingNetwork(nn.Module):
         self.set_timesteps(timesteps)
 
     def set_timesteps(self, timesteps: int) -> None:
-        """Run with another number of time steps from now on, with the same parameters.
+        """Runs with another number of time steps from now on, with the same parameters.
 
         Factors of gradient scaling that are kept between training steps start anew.
 
@@ -307,7 +312,7 @@ class SpikingNetwork(nn.Module):
         self.model_args = self.model_args | {"timesteps": timesteps}
 
     def set_alpha(self, alpha: float | None = None) -> None:
-        """Scale gradients with another strength from now on: 0 for plain STBP, None for the rule's own.
+        """Scales gradients with another strength from now on: 0 for plain STBP, None for the rule's own.
 
         Factors that are kept between training steps start anew.
 
@@ -324,14 +329,14 @@ class SpikingNetwork(nn.Module):
                 module.scale_by(rule)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: keep the spikes between stages only, and run each stage again in backward.
+        """Trades time for memory in training: keeps the spikes between stages alone, runs each again in backward.
 
         Gradients and running statistics are those of a network without it.
         """
         self.grad_checkpointing = enable
 
     def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """stage(x), checkpointed if that is on."""
+        """Returns stage(x), checkpointed if that is on."""
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
         return self._checkpointed(stage, x)
@@ -344,12 +349,12 @@ class SpikingNetwork(nn.Module):
         return out
 
     def scaling_state(self) -> dict[str, Tensor]:
-        """What scaled layers keep between steps, to go on from later; no part of state_dict."""
+        """Returns what scaled layers keep between steps, to go on from later; no part of state_dict."""
         kept = {name: module for name, module in self.named_modules() if isinstance(module, KeptFactor)}
         return {f"{name}.{key}": getattr(kept[name], key) for name in kept for key in ("factor", "calls")}
 
     def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `scaling_state` gave.
+        """Takes over what `scaling_state` gave.
 
         Raises:
             ZooError: it is of other layers.
@@ -370,13 +375,13 @@ class SpikingNetwork(nn.Module):
         """timm notes the keywords of `create_model` here; `model_args` has those of the checkpoint, too."""
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
-        """Which code runs the neurons for currents of that type on that device; see `zoo.kernels`."""
+        """Names the code that runs the neurons for currents of that type on that device; see `zoo.kernels`."""
         names = dict.fromkeys(m.kernel_for(device, dtype) for m in self.modules() if isinstance(m, SpikingNeuron))
         return ", ".join(names)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside what PyTorch and timm put one into: torch.compile's module, DataParallel's,
+    """Returns the network inside what PyTorch and timm put one into: torch.compile's module, DataParallel's,
     DistributedDataParallel's, that of an average of weights. Other modules compute something of their own."""
     while isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):
         model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod  # type: ignore[assignment]
@@ -384,7 +389,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_registered(model: nn.Module) -> None:
-    """Raise ZooError for a network that was built from its class alone, which no name stands for."""
+    """Raises ZooError for a network that was built from its class alone, which no name stands for."""
     if isinstance(model, SpikingNetwork) and not hasattr(model, "pretrained_cfg"):
         kind = type(model).__name__
         raise ZooError(
@@ -394,7 +399,7 @@ def check_registered(model: nn.Module) -> None:
 
 
 def check_global_pool(pool: str | None) -> None:
-    """Raise ZooError unless timm's keyword `global_pool` asks for nothing, or for what the networks have: "avg"."""
+    """Raises ZooError unless timm's keyword `global_pool` asks for nothing, or for what the networks have: "avg"."""
     if pool not in (None, "avg"):
         raise ZooError(f"global_pool must be 'avg', not {pool!r}: how a network of the zoo pools is a part of it")
 
@@ -429,5 +434,5 @@ class _Repeating:
 
 
 def _as_json(spec: Any) -> Any:
-    """A name, or an object of its own with the numbers of a neuron, surrogate, norm or scaling."""
+    """Returns a name, or an object of its own with the numbers of a neuron, surrogate, norm or scaling."""
     return copy.deepcopy(spec._asdict() if hasattr(spec, "_asdict") else spec)

@@ -73,12 +73,12 @@ def at_line(error: BaseException, file: str | None) -> str:
 
 
 def loaded_plugins() -> list[dict[str, str]] | None:
-    """The plugins of this process, as results and checkpoints record them: [{"file", "sha256"}], None without any."""
+    """Returns the plugins of this process, as results record them: [{"file", "sha256"}], None without any."""
     return list(_LOADED.values()) or None
 
 
 def plugin_files() -> list[str]:
-    """The paths of this process's plugins, for another process that is to have them, too."""
+    """Returns the paths of this process's plugins, for another process that is to have them, too."""
     return list(map(str, _LOADED))
 
 
@@ -94,7 +94,7 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
 
 
 def is_plugins(value: Any) -> bool:
-    """Whether a value from a file is what `loaded_plugins` gives."""
+    """Returns whether a value from a file is what `loaded_plugins` gives."""
     return fits(Plugins, value)
 
 
@@ -116,7 +116,7 @@ def warn_of_changes(recorded: list[dict[str, str]] | None, origin: str) -> None:
 
 
 def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str, str]]:
-    """The recorded plugins that are loaded with another content: file, and how its sha256 begins, then and now."""
+    """Returns the recorded plugins that are loaded with other content: file, how its sha256 begins, then and now."""
     hashes = {plugin["sha256"] for plugin in _LOADED.values()}
     now = {plugin["file"]: plugin["sha256"] for plugin in _LOADED.values()}
     changed = [p for p in recorded or [] if p["sha256"] not in hashes and p["file"] in now]
@@ -143,7 +143,7 @@ def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
 
 
 def same_part(before: Any, now: Any) -> bool:
-    """Whether both are one function or class of a module or a file, which may have run twice."""
+    """Returns whether both are one function or class of a module or a file, which may have run twice."""
     named = all(isinstance(part, FunctionType | type) for part in (before, now))
     if not named or before.__qualname__ != now.__qualname__:
         return False
@@ -151,6 +151,6 @@ def same_part(before: Any, now: Any) -> bool:
 
 
 def file_of(part: Any) -> str | None:
-    """The file in which a function, or the functions of a class, were written."""
+    """Returns the file in which a function, or the functions of a class, were written."""
     functions = [part, *getattr(part, "__dict__", {}).values()]
     return next((f.__code__.co_filename for f in functions if isinstance(f, FunctionType)), None)

@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu",
 
 
 def provenance(*, gpu: bool = False) -> dict[str, Any]:
-    """The fields that every measurement file carries: command, commit, date, versions, machine, plugins.
+    """Returns the fields that every measurement file carries: command, commit, date, versions, machine, plugins.
 
     Args:
         gpu: the measurement was made on the GPU; one that did nothing for it is not named.
@@ -38,7 +38,7 @@ def provenance(*, gpu: bool = False) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, to be typed again: `snn-zoo train ...` or `python -m recipes.train ...`.
+    """Returns the command line of this process, to be typed again: `snn-zoo train ...`, `python -m ...`.
 
     Paths are as `without_folders` leaves them. What cannot be printed is written as an escape.
     """
@@ -55,8 +55,7 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """A path out of the working directory, also as --option=PATH, folder:PATH or local-dir:PATH, cut to its last part;
-    other words as they are.
+    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH and local-dir:PATH, to its last part.
 
     Where somebody keeps files is no part of a result.
     """
@@ -71,7 +70,7 @@ _PAGES = [f":(exclude,glob)recipes/studies/ablation/plans/*/{name}" for name in 
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, `-dirty` appended if it has changes; None outside one.
+    """Returns the commit of the checkout that this package runs from, `-dirty` if it has changes; None outside one.
 
     Pages that an ablation renders beside its results are no changes.
     """
@@ -87,7 +86,7 @@ def commit() -> str | None:
 
 
 def machine(gpu: bool) -> dict[str, Any]:
-    """Operating system, processor, threads of PyTorch, and the GPU if that was used, else None."""
+    """Names operating system, processor, threads of PyTorch, and the GPU if that was used, else None."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),

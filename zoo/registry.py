@@ -62,7 +62,7 @@ _DEFAULT = {
 
 
 def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
-    """timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
+    """Makes timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
     and of these the one that was trained longest.
@@ -147,12 +147,12 @@ _PLAIN: dict[str, str] = {}
 
 
 def plain_name(architecture: str) -> str:
-    """The twin of an architecture without gradient scaling; itself, if it has no other."""
+    """Returns the twin of an architecture without gradient scaling; itself, if it has no other."""
     return _PLAIN.get(architecture, architecture)
 
 
 def scaled_twin(variant: Variant) -> Variant:
-    """The same network, trained with gradient scaling."""
+    """Returns the same network, trained with gradient scaling."""
     text = f"`{variant.name}` trained with gradient scaling."
     return Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
 
@@ -189,7 +189,7 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
 
 
 def _same_file(*entrypoints: Callable[..., Any]) -> bool:
-    """Whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
+    """Returns whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
     modules = {function.__module__ for function in entrypoints}
     return len(modules) == 1 or len({getattr(sys.modules.get(name), "__file__", name) for name in modules}) == 1
 
@@ -275,7 +275,7 @@ def build(
 
 
 def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint | None:
-    """The checkpoint that timm's `pretrained_cfg` names; None if it names other weights."""
+    """Returns the checkpoint that timm's `pretrained_cfg` names; None if it names other weights."""
     if cfg is None or isinstance(cfg, str):
         return find_checkpoint(f"{architecture}.{cfg}" if cfg else architecture, cache_dir)
     if isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
@@ -298,7 +298,7 @@ def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
 
 
 def _is_weights(file: Any) -> bool:
-    """Whether that is a .safetensors file which is there."""
+    """Returns whether that is a .safetensors file which is there."""
     return isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
 
 
@@ -344,7 +344,7 @@ def _record_origin(model: SpikingNetwork, checkpoint: Checkpoint, given: set[str
 
 
 def _defaults(network: type[SpikingNetwork]) -> dict[str, Any]:
-    """The keywords that may be given to a network, with their defaults in the signatures of its class and bases."""
+    """Returns the keywords that a network takes, with the defaults in the signatures of its class and bases."""
     found: dict[str, Any] = {}
     for cls in network.__mro__:
         for p in inspect.signature(cls.__init__).parameters.values() if issubclass(cls, SpikingNetwork) else ():
@@ -354,7 +354,7 @@ def _defaults(network: type[SpikingNetwork]) -> dict[str, Any]:
 
 
 def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords, of which some may be timm's and some those of a checkpoint's file, in the names of the networks.
+    """Returns keywords, some of which may be timm's, in the names of the networks.
 
     timm's `drop_rate` is `dropout`, and its `global_pool` would be "avg".
 
@@ -397,22 +397,22 @@ def _describe(model: SpikingNetwork) -> None:
 
 
 def is_model(name: str) -> bool:
-    """Whether `name`, with or without `.tag`, is an architecture of the zoo."""
+    """Returns whether `name`, with or without `.tag`, is an architecture of the zoo."""
     return split_model_name_tag(name)[0] in ARCHITECTURES
 
 
 def list_models(
     filter: str | Iterable[str] = "", *, pretrained: bool = False, exclude_filters: str | Iterable[str] = ""
 ) -> list[str]:
-    """Sorted architectures that match the wildcard(s) of `filter` and none of `exclude_filters`; with `pretrained`, the
-    `name.tag` of those with weights."""
+    """Returns, sorted, the architectures that match the wildcard(s) of `filter` and none of `exclude_filters`; with
+    `pretrained`, the `name.tag` of those with weights."""
     names = timm.list_models(filter, pretrained=pretrained, exclude_filters=exclude_filters)
     known = set(pretrained_names()) if pretrained else ()
     return [name for name in names if is_model(name) and (not pretrained or name in known)]
 
 
 def list_pretrained(filter: str | Iterable[str] = "") -> list[str]:
-    """Sorted `name.tag` of every checkpoint that `create_model(..., pretrained=True)` can load."""
+    """Returns, sorted, `name.tag` of every checkpoint that `create_model(..., pretrained=True)` can load."""
     return list_models(filter, pretrained=True)
 
 
@@ -454,7 +454,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
 
 
 def bundled_args(name: str) -> dict[str, Any]:
-    """The keywords that a bundled checkpoint, `architecture.tag`, was built with; none for another name."""
+    """Returns the keywords that a bundled checkpoint, `architecture.tag`, was built with; none for another name."""
     cfg = get_arch_pretrained_cfgs(split_model_name_tag(name)[0]).get(name)
     if cfg is None or not cfg.file:
         return {}
@@ -463,8 +463,8 @@ def bundled_args(name: str) -> dict[str, Any]:
 
 
 def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
-    """What the zoo knows of one architecture without its weights: parameters, time steps, rule, the code that runs its
-    neurons on this machine's devices, tags with weights.
+    """Tells what the zoo knows of one architecture without its weights: parameters, time steps, rule, the code that
+    runs its neurons on this machine's devices, tags with weights.
 
     Args:
         name: an architecture; or with its tag, then as the bundled checkpoint was built.

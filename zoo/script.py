@@ -12,7 +12,7 @@ from .errors import CommandParser, ZooError, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read the command line: the script, and what it takes, which then stand in sys.argv and sys.path."""
+    """Reads the command line: the script, and what it takes, which then stand in sys.argv and sys.path."""
     parser = CommandParser(prog="python -m zoo.script", description=__doc__)
     parser.add_argument("script", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what it takes")

@@ -100,7 +100,7 @@ def save_checkpoint(
 def config_of(
     model: SpikingNetwork, *, tag: str, data_cfg: dict[str, Any], weights_sha256: str = "", **extra: Any
 ) -> dict[str, Any]:
-    """What the config.json of a checkpoint holds; see `save_checkpoint`.
+    """Makes what the config.json of a checkpoint holds; see `save_checkpoint`.
 
     Raises:
         ZooError: it holds what `read_config` would refuse, or no name stands for the network.
@@ -213,5 +213,5 @@ def _check_rebuilds(config: dict[str, Any], model: SpikingNetwork, tensors: dict
 
 
 def is_pickle(name: str) -> bool:
-    """Whether a file of this name would be a pickle, to be left alone."""
+    """Returns whether a file of this name would be a pickle, to be left alone."""
     return Path(name).suffix.lower() in _PICKLE_SUFFIXES

@@ -45,7 +45,7 @@ _MEMORY = 64 * 2**20  # what any network may take beside its weights
 
 
 def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
-    """The sha256 of `start` and of all that some tensors on whatever device hold, in any order of their names."""
+    """Returns the sha256 of `start` and of all that some tensors on whatever device hold, whatever their order."""
     found = hashlib.sha256(start)
     for name, value in sorted(tensors.items()):
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -54,7 +54,7 @@ def digest(tensors: Mapping[str, Tensor], start: bytes = b"") -> str:
 
 
 def network_digest(model: nn.Module) -> str:
-    """The sha256 of all that a network computes with: its tensors, and the settings of its neurons."""
+    """Returns the sha256 of all that a network computes with: its tensors, and the settings of its neurons."""
     neurons = {name: m.spec_values() for name, m in model.named_modules() if isinstance(m, SpikingNeuron)}
     return digest(model.state_dict(), json.dumps(neurons, sort_keys=True).encode())
 
@@ -73,7 +73,7 @@ def check_start(path: Path) -> None:
 
 
 def starts_as_pickle(path: Path) -> bool:
-    """Whether a file begins as a pickle does, whatever its name."""
+    """Returns whether a file begins as a pickle does, whatever its name."""
     with contextlib.suppress(ZooError):
         check_start(path)  # the length of a good safetensors header may begin so, too
         return False
@@ -123,7 +123,7 @@ class WithoutMemory(TorchFunctionMode):
         return self.made(made, func, args, kwargs)
 
     def made(self, made: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor:
-        """The tensor to go on with, given the one without memory."""
+        """Returns the tensor to go on with, given the one without memory."""
         short = func in _ROWS and made.dim() == 1 and made.numel() <= MOST
         return func(*args, **kwargs) if short else made
 
@@ -147,7 +147,7 @@ class WithinMemory(WithoutMemory):
         self.left = self.allowed = _MEMORY + 4 * (4 + steps) * sum(tensor.numel() for tensor in weights.values())
 
     def made(self, made: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor:
-        """The tensor itself, if it may still be had."""
+        """Returns the tensor itself, if it may still be had."""
         self.left -= made.nbytes
         if self.left < 0:
             raise ZooError(f"it asks for a network that takes more than {self.allowed:,} bytes")

@@ -26,19 +26,19 @@ _NAME_LENGTH = 64
 
 
 def folder_name(path: str) -> str:
-    """What a data set in a folder is called in records and tags: the folder's own name, of letters, digits, _ and -."""
+    """Returns what a data set in a folder is called: the folder's own name, of letters, digits, _ and -."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(user_path(path))).name)
     return name.lstrip("_-")[:_NAME_LENGTH] or "folder"
 
 
 def check_folder(trained_on: str, option: str) -> None:
-    """Raise ZooError where a network was trained on a folder that is not there now; `option` says where it is."""
+    """Raises ZooError where a network was trained on a folder that is not there now; `option` says where it is."""
     if trained_on.startswith(PREFIX) and not user_path(trained_on.removeprefix(PREFIX)).is_dir():
         raise ZooError(f"it was trained on {trained_on}, which is not here: {option} {PREFIX}DIR says where it is")
 
 
 def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
-    """The images below a folder, decoded and brought to `img_size` pixels a side as `folder_cfg` says.
+    """Loads the images below a folder, decoded and brought to `img_size` pixels a side as `folder_cfg` says.
 
     Images are in one fixed random order, so that the first few are of all classes.
 
@@ -62,7 +62,7 @@ def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
 
 
 def check_class_names(network: str, labels: Sequence[str], dataset: str, classes: Sequence[str]) -> None:
-    """Raise ZooError unless a network calls its classes as a data set of as many calls them."""
+    """Raises ZooError unless a network calls its classes as a data set of as many calls them."""
     for mine, theirs in zip(labels, classes, strict=True):
         if mine != theirs:
             fix = "rename its folders" if dataset.startswith(PREFIX) else "name a data set of the network's classes"
@@ -70,7 +70,7 @@ def check_class_names(network: str, labels: Sequence[str], dataset: str, classes
 
 
 def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:
-    """The test images of a folder, or the first `limit` of them, and its classes; the rest is not decoded.
+    """Loads the test images of a folder, or the first `limit` of them, and its classes; the rest is not decoded.
 
     Raises:
         ZooError: see `load_folder`.
@@ -97,7 +97,7 @@ def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
 
 
 def _files(part: Path) -> dict[str, list[Path]]:
-    """From each class, sorted, to its files, sorted."""
+    """Returns the files of each class, all sorted."""
     found, left_out, loose = {}, 0, 0
     real: dict[str, str] = {}  # from each folder without links to what it was read as
     for folder in sorted(part.iterdir()):
@@ -142,7 +142,7 @@ def _check_same(root: Path, part: str, classes: list[str], others: list[str]) ->
 
 
 def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> tuple[Part, list[str]]:
-    """Images and labels, and in the same order label and sha256 of each file."""
+    """Returns images and labels, and in the same order label and sha256 of each file."""
     labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
     order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
     images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)

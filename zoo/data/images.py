@@ -42,7 +42,7 @@ class Preparation:
         self._transform = create_transform(**config, is_training=False, use_prefetcher=True)
 
     def __call__(self, path: str | os.PathLike[str], *, resize: bool = True) -> Tensor:
-        """The first image in a file, as uint8 pixels [3, H, W].
+        """Reads the first image in a file, as uint8 pixels [3, H, W].
 
         Args:
             resize: scale and crop an image of another size, instead of refusing it.
@@ -63,7 +63,7 @@ class Preparation:
 
 
 def folder_cfg(size: int) -> dict[str, Any]:
-    """How images of any size become square ones, in the words of a pretrained_cfg.
+    """Says how images of any size become square ones, in the words of a pretrained_cfg.
 
     As timm evaluates: the shorter side is scaled to `size` pixels, bilinear and without aliasing, and the centre cut
     out.
@@ -72,7 +72,7 @@ def folder_cfg(size: int) -> dict[str, Any]:
 
 
 def square_side(input_size: Sequence[int]) -> int:
-    """The side of a network's images [3, side, side].
+    """Returns the side of a network's images [3, side, side].
 
     Raises:
         ZooError: they are not square, or have other than three channels.
@@ -84,7 +84,7 @@ def square_side(input_size: Sequence[int]) -> int:
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The first image in a file, in RGB: grey is repeated, a palette looked up, an alpha channel dropped, 16 bits cut.
+    """Reads the first image in a file, in RGB: grey is repeated, a palette looked up, an alpha channel dropped.
 
     Raises:
         ZooError: no such file, none that Pillow can read as one of `FORMATS`, or more than `MAX_PIXELS`.

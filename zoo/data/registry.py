@@ -76,12 +76,12 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
 
 
 def list_datasets() -> list[str]:
-    """The names that `load_dataset` takes, besides folder:DIR."""
+    """Returns the names that `load_dataset` takes, besides folder:DIR."""
     return [*BUILTIN, *_REGISTERED]
 
 
 def dataset_name(dataset: str) -> str:
-    """What a data set is called in records and tags: its name, or that of its folder."""
+    """Returns what a data set is called in records and tags: its name, or that of its folder."""
     if not dataset.startswith(PREFIX):
         return dataset
     name = folder_name(dataset.removeprefix(PREFIX))
