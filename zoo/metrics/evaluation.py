@@ -30,8 +30,8 @@ def evaluate(
     batch_size: int = 256,
     progress: str = "evaluate",
 ) -> dict[str, Any]:
-    """Run `model` in evaluation mode over images and labels, in the precision of its weights: float32 is that on a GPU,
-    too, not TensorFloat-32.
+    """Runs `model` in evaluation mode over images and labels, in the precision of its weights: float32 is that, on a
+    GPU, too, and not TensorFloat-32.
 
     What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
     batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
@@ -126,7 +126,7 @@ def _check_data(images: Any, labels: Any) -> None:
 
 
 def check_classes(model: nn.Module) -> None:
-    """Raise ZooError for a network that tells that it has no classes."""
+    """Raises ZooError for a network that tells that it has no classes."""
     if getattr(unwrapped(model), "num_classes", None) == 0:
         raise ZooError("the network has no classes (num_classes 0): reset_classifier adds some")
 

@@ -47,7 +47,7 @@ class Counter:
         self.images += len([*inputs, *named.values()][0])
 
     def _hooks(self) -> Iterator[Any]:
-        """Register the hooks, and give their handles."""
+        """Registers the hooks, and gives their handles."""
         raise NotImplementedError
 
 

@@ -1,6 +1,5 @@
 """The architectures, one file per family. Importing this package registers them with timm and the zoo."""
 
-from . import max_resnet as max_resnet
 from . import maxformer as maxformer
 from . import ms_resnet as ms_resnet
 from . import plif_net as plif_net

@@ -29,7 +29,7 @@ PAPER_NEURON: dict[str, Any] = {"name": "lif", "tau": 2.0, "decay_input": True}
 MLP_RATIO = 4
 """Hidden channels of an MLP over channels of the stream, in all four papers."""
 ATTENTION_SCALE = 0.125
-"""Of the product q kT v, whatever the channels of a head, in all papers that have that product."""
+"""The factor of the product q kT v, whatever the channels of a head, in all papers that have that product."""
 
 
 def variant(name: str, network: str, parameters: str, **shape: Any) -> Variant:

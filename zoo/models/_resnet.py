@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..network import SpikingNetwork
+from ..registry import Variant
 
 _DEPTHS = {18: (2, 2, 2, 2), 19: (3, 3, 2), 20: (3, 3, 3), 32: (5, 5, 5), 34: (3, 4, 6, 3)}
 
@@ -19,6 +20,14 @@ def resnet_shape(layers: int, width: int, stem: int | None = None) -> dict[str, 
     depths = _DEPTHS[layers]
     widths = tuple(width * 2**i for i in range(len(depths)))
     return {"depths": depths, "widths": widths, "stem": stem or width}
+
+
+def resnet_variant(
+    name: str, family: str, layers: int, width: int, parameters: str, stem: int | None = None
+) -> Variant:
+    """A line of the table of a family; see `resnet_shape`."""
+    text = f"{family}-{layers}, first stage {width} channels, {parameters} M parameters."
+    return Variant(name, text, resnet_shape(layers, width, stem))
 
 
 class ResNet(SpikingNetwork):

@@ -37,7 +37,7 @@ def references(architecture: str) -> list[dict[str, Any]]:
 
 @cache
 def all_references() -> list[dict[str, Any]]:
-    """Those of every network, see `references`."""
+    """The published results of every network; see `references`."""
     rows: list[dict[str, Any]] = read_json(_REFERENCES)["rows"]
     return rows
 

@@ -84,9 +84,6 @@ class MaxFormer(MembraneTransformer):
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of the last stage.
         kwargs: as for `SpikingTransformer`.
-
-    Raises:
-        ZooError: a value that is out of range or not known.
     """
 
     def __init__(self, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any) -> None:

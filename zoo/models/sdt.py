@@ -51,9 +51,6 @@ class SpikeDrivenTransformer(MembraneTransformer):
         depth: blocks.
         channels: of the blocks, a multiple of 8.
         kwargs: as for `SpikingTransformer`.
-
-    Raises:
-        ZooError: a value that is out of range or not known.
     """
 
     def __init__(self, depth: int, channels: int, **kwargs: Any) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..errors import one_of
 from ..layers import Hadamard, LayerFactory, fire, tie_compact
-from ..registry import Variant, register_family
+from ..registry import register_family
 from ..scaling.layers import PostSpikes
-from ._resnet import ResNet, resnet_shape
+from ._resnet import ResNet, resnet_variant
 
 CONNECTS = ["ADD", "AND", "IAND"]
 """What `connect` takes."""
@@ -91,12 +91,12 @@ class SEWResNet(ResNet):
 register_family(
     SEWResNet,
     [
-        Variant("sew_resnet18", "SEW-ResNet-18, first stage 64 channels, 11.17 M parameters.", resnet_shape(18, 64)),
-        Variant("sew_resnet18_w16", "SEW-ResNet-18, first stage 16 channels, 0.70 M parameters.", resnet_shape(18, 16)),
-        Variant("sew_resnet19", "SEW-ResNet-19, first stage 128 channels, 12.57 M parameters.", resnet_shape(19, 128)),
-        Variant("sew_resnet19_w32", "SEW-ResNet-19, first stage 32 channels, 0.79 M parameters.", resnet_shape(19, 32)),
-        Variant("sew_resnet19_w16", "SEW-ResNet-19, first stage 16 channels, 0.20 M parameters.", resnet_shape(19, 16)),
-        Variant("sew_resnet34", "SEW-ResNet-34, first stage 64 channels, 21.28 M parameters.", resnet_shape(34, 64)),
-        Variant("sew_resnet34_w16", "SEW-ResNet-34, first stage 16 channels, 1.33 M parameters.", resnet_shape(34, 16)),
+        resnet_variant("sew_resnet18", "SEW-ResNet", 18, 64, "11.17"),
+        resnet_variant("sew_resnet18_w16", "SEW-ResNet", 18, 16, "0.70"),
+        resnet_variant("sew_resnet19", "SEW-ResNet", 19, 128, "12.57"),
+        resnet_variant("sew_resnet19_w32", "SEW-ResNet", 19, 32, "0.79"),
+        resnet_variant("sew_resnet19_w16", "SEW-ResNet", 19, 16, "0.20"),
+        resnet_variant("sew_resnet34", "SEW-ResNet", 34, 64, "21.28"),
+        resnet_variant("sew_resnet34_w16", "SEW-ResNet", 34, 16, "1.33"),
     ],
 )

@@ -25,9 +25,6 @@ class Spikformer(SpikingTransformer):
         channels: of the blocks, a multiple of 8.
         heads: of attention; they divide the channels.
         kwargs: as for `SpikingTransformer`.
-
-    Raises:
-        ZooError: a value that is out of range or not known.
     """
 
     def __init__(self, depth: int, channels: int, heads: int, **kwargs: Any) -> None:

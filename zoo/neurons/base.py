@@ -115,12 +115,11 @@ class SpikingNeuron(nn.Module):
         rows = x.shape[0] * (self.timesteps if repeat else 1)
         if shortcut is not None and shortcut.shape != (rows, *x.shape[1:]):
             raise ZooError(f"shortcut {list(shortcut.shape)} is not in the shape of the spikes {[rows, *x.shape[1:]]}")
-        if repeat and is_per_step(norm):
+        if repeat and (is_per_step(norm) or shortcut is not None):
             x, repeat = repeat_steps(x, self.timesteps), False
-        kernel = self.kernel_for(x.device.type, x.dtype)
-        if kernel == "reference":
+        if self.kernel_for(x.device.type, x.dtype) == "reference":
             return self._run(input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat))
-        return self._run_fused(kernel, x, norm, shortcut, shortcut_norm, repeat)
+        return self._run_fused(x, norm, shortcut, shortcut_norm, repeat)
 
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: currents [B, ...] and the last state to spikes [B, ...] and the new state.
@@ -147,7 +146,7 @@ class SpikingNeuron(nn.Module):
             spikes.append(s)
         return torch.cat(spikes).to(currents.dtype)
 
-    def _run_fused(self, kernel: str, *current: Any) -> Tensor:
+    def _run_fused(self, *current: Any) -> Tensor:
         raise NotImplementedError  # a class with fused kernels has its own
 
     def spec_values(self) -> dict[str, Any]:

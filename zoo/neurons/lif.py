@@ -86,22 +86,11 @@ class LIF(SpikingNeuron):
         reset = self.soft_reset, self.detach_reset
         return Dynamics(self.timesteps, False, decay, gain, self.threshold, *reset, *self.surrogate)
 
-    def _run_fused(
-        self,
-        kernel: str,
-        x: Tensor,
-        norm: nn.Module | None,
-        shortcut: Tensor | None,
-        shortcut_norm: nn.Module | None,
-        repeat: bool,
-    ) -> Tensor:
+    def _run_fused(self, x: Tensor, norm: Any, shortcut: Tensor | None, shortcut_norm: Any, repeat: bool) -> Tensor:
         shortcut_norm = None if shortcut is None else shortcut_norm
-        together = repeat and shortcut is not None  # no kernel for that: nobody adds to a repeated current
-        whole = KERNELS[x.device.type].whole_current and not together
-        if not (whole and can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
-            x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, together)
+        if not (KERNELS[x.device.type].whole_current and can_fuse(norm, x) and can_fuse(shortcut_norm, x)):
+            x = input_current(x, self.timesteps, norm, shortcut, shortcut_norm)
             norm = shortcut = shortcut_norm = None
-            repeat = repeat and not together
         r = None
         if shortcut is not None:
             dtype = torch.promote_types(x.dtype, shortcut.dtype)

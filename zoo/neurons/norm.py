@@ -78,12 +78,12 @@ class TEBN(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of the batch normalisation [C]."""
+        """The weight of the batch normalisation [C]."""
         return self.bn.weight
 
     @property
     def bias(self) -> Tensor:
-        """Of the batch normalisation [C]."""
+        """The bias of the batch normalisation [C]."""
         return self.bn.bias
 
     def forward(self, x: Tensor) -> Tensor:

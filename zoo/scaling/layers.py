@@ -194,7 +194,7 @@ class ScaledLayer(nn.Module):
         self.scale_by(scaling)
 
     def scale_by(self, scaling: Scaling | None) -> None:
-        """Set the scaling, None for the plain STBP gradient.
+        """Sets the scaling, None for the plain STBP gradient.
 
         Raises:
             ZooError: the rule compares the input with itself, and the output has another shape.

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 import zoo
 from zoo.errors import ZooError
 from zoo.layers import LayerFactory
-from zoo.models.max_resnet import MaxResNet
-from zoo.models.ms_resnet import MSResNet
+from zoo.models.ms_resnet import MaxResNet, MSResNet
 from zoo.models.sew_resnet import CONNECTS, SEWBlock, SEWResNet
 from zoo.models.sresnet import SResNet
 from zoo.neurons.lif import LIF
