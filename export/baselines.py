@@ -110,7 +110,7 @@ def _spikingjelly(model: nn.Module, **how: Any) -> Graph:
         ZooError: SpikingJelly is not installed, the network is no sresnet with direct encoding or has neurons that
             SpikingJelly lacks, or the two do not compute the same.
     """
-    from recipes.studies.speed.peers import SpikingJellyResNet, check_equal
+    from recipes.peers import SpikingJellyResNet, check_equal
 
     if not isinstance(model, SResNet) or model.encoding != "direct":
         raise ZooError("no spikingjelly baseline of this network: only of the sresnet family, with direct encoding")

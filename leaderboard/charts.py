@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import altair as alt
 
-from recipes.studies.ablation.differences import Difference, interval
+from recipes.differences import Difference, interval
 from zoo.registry import plain_name
 
 from .row import Row

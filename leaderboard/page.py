@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from recipes.studies.ablation.differences import Difference, differences, p_value
-from recipes.studies.ablation.page import setting
-from recipes.studies.ablation.plan import PLANS, Plan, load_plan
+from recipes.differences import Difference, differences, p_value
+from recipes.page import setting
+from recipes.plan import PLANS, Plan, load_plan
 from zoo.files import dump_yaml
 from zoo.hub.client import published as on_hub
 from zoo.hub.release import LOG, Release, bibtex, card, collect

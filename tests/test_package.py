@@ -31,10 +31,9 @@ def test_wheel_carries_recipes_weights_and_page(installed):
     assert bundled
     for name in bundled:
         assert {f"zoo/weights/{name}/model.safetensors", f"zoo/weights/{name}/config.json"} <= names
-    assert {"recipes/studies/ablation/ablate.py", "recipes/bench.py"} <= names
-    assert not [
-        name for name in names if name.startswith(("tests/", "leaderboard/results", "export/reports", "export/studies"))
-    ]
+    assert {"recipes/ablate.py", "recipes/bench.py", "recipes/sresnet19_gs.t4_cifar10.yaml"} <= names
+    assert not [name for name in names if "/studies/" in name]
+    assert not [name for name in names if name.startswith(("tests/", "leaderboard/results/", "export/reports"))]
     assert not [name for name in names if name.startswith("recipes/") and name.endswith((".json", ".svg"))]
 
 

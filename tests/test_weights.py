@@ -14,9 +14,9 @@ import export
 import zoo
 from export.images import load_images
 from leaderboard.results import parts
+from recipes.health import SILENT
 from recipes.processes import keep_memory
 from recipes.recipe import DEFAULTS, list_recipes, load_recipe
-from recipes.studies.health.health import SILENT
 from recipes.validate import validate
 from zoo.data import load_dataset
 from zoo.files import read_json, sha256_of

@@ -1,4 +1,4 @@
-"""What was measured beside the checkpoints: each study its code, its plans and its results side by side.
+"""What was measured beside the checkpoints, each study its plans, results and page; not installed.
 
 ablation compares ways to train, speed times a training step, health looks whether a network learns and all of its
 layers spike, scaling_cost what cheap forms of gradient scaling save and lose. The pages are rendered from the result

@@ -24,8 +24,8 @@ from leaderboard.references import published
 from leaderboard.results import load_results
 from leaderboard.row import Graph, Row
 from leaderboard.rows import rows
+from recipes.differences import Difference, Interval
 from recipes.lineage import Ancestor
-from recipes.studies.ablation.differences import Difference, Interval
 from zoo.errors import ZooError
 from zoo.hub.client import Published
 

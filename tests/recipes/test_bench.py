@@ -11,11 +11,8 @@ import torch
 from conftest import assert_one_error, run_module, tiny
 from torch import nn
 
-from recipes.studies.speed.bench import IdentityNeuron, bench, without_neurons
-from recipes.studies.speed.measure import alternate, operations, peak_bytes, saved_bytes
-from recipes.studies.speed.page import FOLDER, table
+from recipes.bench import IdentityNeuron, alternate, bench, operations, peak_bytes, saved_bytes, without_neurons
 from zoo.errors import ZooError
-from zoo.files import read_json
 from zoo.neurons.lif import LIF
 
 SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
@@ -95,7 +92,7 @@ def test_alternating_runs_take_turns():
 def test_quantiles_are_of_the_runs_after_the_warm_up(monkeypatch):
     seconds = [9.0, *(ms / 1e3 for ms in (4, 0, 10, 7, 1, 9, 2, 6, 3, 8, 5))]
     clock = itertools.chain.from_iterable((0.0, end) for end in seconds)
-    monkeypatch.setattr("recipes.studies.speed.measure.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("recipes.bench.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     found = alternate({"a": lambda: None}, runs=11, warmup=1, device=torch.device("cpu"))["a"]
     numbers = {"p10_ms": 1.0, "median_ms": 5.0, "p90_ms": 9.0, "first_step_ms": 9e3}
     assert {key: found[key] for key in numbers} == pytest.approx(numbers)
@@ -128,7 +125,7 @@ def test_peak_bytes_and_operations():
 @pytest.mark.parametrize("surrogate", ["triangle", "rectangle", "arctan", "sigmoid"])
 def test_spikingjelly_computes_the_same(neuron, surrogate):
     pytest.importorskip("spikingjelly")
-    from recipes.studies.speed.peers import SpikingJellyResNet, check_equal
+    from recipes.peers import SpikingJellyResNet, check_equal
 
     model = tiny(neuron=neuron, surrogate=surrogate)
     assert check_equal(model, SpikingJellyResNet(model), (3, 16, 16)) < 1e-9
@@ -136,8 +133,3 @@ def test_spikingjelly_computes_the_same(neuron, surrogate):
     other.fc.bias.data += 1e-6
     with pytest.raises(ZooError, match="differ"):
         check_equal(model, other, (3, 16, 16))
-
-
-def test_the_speed_page_has_a_row_a_measurement():
-    results = [read_json(file) for file in FOLDER.glob("results/*.json")]
-    assert table(results).count("\n| sresnet19") == len(results) > 0

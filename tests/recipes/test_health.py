@@ -8,7 +8,7 @@ from conftest import tiny
 from pictures import CLASSES, make_pictures
 
 import zoo
-from recipes.studies.health import health
+from recipes import health
 from zoo.data import load_dataset, normalise, split
 from zoo.errors import ZooError
 

@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_module
 
+from recipes.page import write_page
 from recipes.studies import __main__ as studies
-from recipes.studies.health import health
-from recipes.studies.pages import write_page
-from recipes.studies.scaling_cost import scaling_cost
-from recipes.studies.speed import page as speed
 from zoo.errors import ZooError
 
 
@@ -26,7 +23,7 @@ def test_all_pages_of_all_studies_are_current():
 
 def test_pages_are_utf8_whatever_the_locale_is(tmp_path):
     write_page(tmp_path / "README.md", "0.09 ± 0.74", False)
-    code = "from recipes.studies.pages import *; write_page(Path('README.md'), '0.09 \\xb1 0.74', True)"
+    code = "from recipes.page import *; write_page(Path('README.md'), '0.09 \\xb1 0.74', True)"
     ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -35,16 +32,18 @@ def test_pages_are_utf8_whatever_the_locale_is(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("study", [health, scaling_cost, speed], ids=lambda study: study.__name__.rsplit(".", 1)[1])
-def test_a_page_out_of_date_is_found_and_written(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "FOLDER", tmp_path)
+@pytest.mark.parametrize("name", ["health", "scaling_cost", "speed"])
+def test_a_page_out_of_date_is_found_and_written(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "HERE", tmp_path)
+    render = getattr(studies, f"render_{name}")
+    (page := tmp_path / name / "README.md").parent.mkdir()
     for text in (None, "of yesterday"):
         if text:
-            (tmp_path / "README.md").write_text(text)
+            page.write_text(text)
         with pytest.raises(ZooError, match=r"README\.md .*: python -m recipes\.studies --render writes it"):
-            studies.main(["--check"])
-    study.render()
-    studies.main(["--check"])
+            render(True)
+    render(False)
+    render(True)
 
 
 def options_of_committed_commands() -> dict[str, set[str]]:

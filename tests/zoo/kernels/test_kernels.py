@@ -387,7 +387,7 @@ def test_inductor_compiles_the_whole_network():
 
 @pytest.mark.parametrize("kernel", ["fused", "reference"])
 def test_checkpointed_stages_change_memory_only(kernel):
-    from recipes.studies.speed.measure import saved_bytes
+    from recipes.bench import saved_bytes
 
     kept, results = [], []
     for on in (False, True):
@@ -404,7 +404,7 @@ def test_checkpointed_stages_change_memory_only(kernel):
 
 def test_what_is_kept_for_backward():
     """Convolution outputs, block spikes, and one byte for each spike inside a block; never a membrane."""
-    from recipes.studies.speed.measure import saved_bytes
+    from recipes.bench import saved_bytes
 
     model = zoo.create_model("sresnet19_w16", timesteps=4, kernel="fused")
     x = torch.randn(2, 3, 32, 32)

@@ -1,21 +1,44 @@
-"""What an ablation found: tables of arms and of paired differences, and a plot of accuracy against spikes."""
+"""Pages that are rendered from result files; that of an ablation: arms, paired differences, accuracy against spikes."""
 
 import contextlib
 import io
 import json
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from zoo.errors import ZooError
 from zoo.files import atomic_write, locked, read_text, sha256_of
 
-from ..pages import outdated, row, write_page
 from .differences import Difference, differences, interval, p_value, processors
 from .plan import PLANS, Plan, load_plan
 
 
+def row(*cells: object) -> str:
+    """Returns a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def write_page(file: Path, text: str, check: bool) -> None:
+    """Writes a page; in a check, only compares it with what is there.
+
+    Raises:
+        ZooError: `check`, and the file says something else; `python -m recipes.studies --render` is the way out.
+    """
+    if not check:
+        atomic_write(file, text)
+    elif not file.exists() or read_text(file) != text:
+        raise outdated(file)
+
+
+def outdated(file: Path) -> ZooError:
+    """Returns the error for a page or picture that is not what its result files say."""
+    return ZooError(f"{file} is not what its result files say: python -m recipes.studies --render writes it")
+
+
 def render(plan: Plan, check: bool = False) -> None:
-    """Write README.md and plot.svg into the plan's folder.
+    """Writes README.md and plot.svg into the plan's folder.
 
     Raises:
         ZooError: `check`, and they are not what the results say.
@@ -31,7 +54,7 @@ def render(plan: Plan, check: bool = False) -> None:
 
 
 def render_plans(check: bool) -> None:
-    """`render` for every plan of the project; one without results has no page."""
+    """Renders every plan of the project; one without results has no page."""
     for file in sorted(PLANS.glob("*.yaml")):
         plan = load_plan(str(file))
         if plan.folder.exists():
@@ -80,7 +103,7 @@ def _table(found: list[Difference]) -> list[str]:
 
 
 def setting(results: list[dict[str, Any]]) -> str:
-    """What was trained, on what, and where, in a sentence."""
+    """Says what was trained, on what, and where, in a sentence."""
     if not results:
         return "Nothing has run yet."
 
@@ -103,7 +126,7 @@ def _cells(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _points(plan: Plan) -> dict[str, list[list[float]]]:
-    """From each arm that has results to their spikes and their accuracies."""
+    """Returns the spikes and the accuracies of each arm that has results."""
     found = {arm: list(plan.results(arm).values()) for arm in plan.arms}
     return {arm: [[r[key] for r in rs] for key in ("spikes_per_image", "top1")] for arm, rs in found.items() if rs}
 

@@ -100,7 +100,7 @@ def _lif(lif: LIF, neuron: Any, surrogate: Any) -> nn.Module:
 
 
 def check_equal(model: SResNet, peer: SpikingJellyResNet, size: tuple[int, ...]) -> float:
-    """The gate: logits and gradients of both in float64, in evaluation mode, on two random images.
+    """Compares logits and gradients of both in float64, in evaluation mode, on two random images.
 
     Returns:
         The largest difference, relative to the largest value, of the logits and of any parameter's gradient.

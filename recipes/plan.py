@@ -1,8 +1,9 @@
-"""The plan of an ablation, and the results that it has so far."""
+"""The plan of an ablation, arms of recipe keys times seeds, and the results that it has so far."""
 
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from zoo.data.registry import BUILTIN
 from zoo.errors import ZooError, one_of
@@ -11,12 +12,29 @@ from zoo.load import check_name
 from zoo.plugins import changes_since, load_plugin
 from zoo.result import Arm, read
 from zoo.scaling.spec import resolve_scaling
+from zoo.schema import Count, Model, parse
 
-from ...recipe import DEFAULTS, Recipe
+from .recipe import DEFAULTS, Recipe
 
-PLANS = Path(__file__).resolve().parent / "plans"
-"""Those of the project, with their results beside them."""
-_KEYS = {"question": str, "seeds": list, "further_seeds": list, "recipe": dict, "arms": dict, "contrasts": list}
+PLANS = Path(__file__).resolve().parent / "studies" / "ablation" / "plans"
+"""The folder of the project's plans, with their results beside them."""
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]+$")]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class _Keys(Model):
+    """What the file of a plan holds."""
+
+    question: Annotated[str, Field(min_length=1)] = ""
+    seeds: list[Count] = Field(min_length=1)
+    further_seeds: list[Count] = Field(default_factory=list, min_length=1)
+    """Those that were added when results of `seeds` were known: what these alone say is reported, too."""
+    recipe: dict[str, Any] = Field(min_length=1)
+    """Keys of a recipe, for all arms."""
+    arms: dict[Name, dict[str, Any]] = Field(min_length=1)
+    """From the name of an arm to the keys in which it differs; the first is the baseline."""
+    contrasts: list[Pair] = Field(default_factory=list, min_length=1)
+    """Pairs [arm, arm it is compared to]; by default each with the first."""
 
 
 class Run(NamedTuple):
@@ -28,7 +46,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return f"{self.arm}.seed{self.seed}"
 
 
@@ -49,7 +67,7 @@ class Plan(NamedTuple):
     """Where its results are."""
 
     def result_of(self, run: Run) -> dict[str, Any] | None:
-        """The result of a run, None if it has none yet.
+        """Returns the result of a run, None if it has none yet.
 
         Raises:
             ZooError: the file is the result of another run or recipe, or none.
@@ -64,9 +82,9 @@ class Plan(NamedTuple):
         for key, value in (("arm", run.arm), ("seed", run.seed)):
             if result[key] != value:
                 raise ZooError(f"{file} is a result of {key} {result[key]!r}, not of {value!r}: move it away")
-        recorded, other = _recorded(result), ""
+        other = ""
         for key, value in run.recipe.settings.items():
-            before = recorded.get(key, DEFAULTS[key])
+            before = result["recipe"].get(key, DEFAULTS[key])
             if before != value and key != "test_reads":  # which grows with the seeds
                 other = f"{key} = {before!r}, the plan says {value!r}"
         for name, was, now in changes_since(result.get("plugins")):
@@ -77,14 +95,13 @@ class Plan(NamedTuple):
         return result
 
     def results(self, arm: str) -> dict[int, dict[str, Any]]:
-        """The results of an arm so far, by seed."""
+        """Returns the results of an arm so far, by seed."""
         found = {run.seed: self.result_of(run) for run in self.runs if run.arm == arm}
         return {seed: result for seed, result in found.items() if result}
 
 
 def load_plan(path: str) -> Plan:
-    """Read a plan: `question`, `seeds`, `recipe` (keys of a recipe), `arms` (name: keys that differ), `contrasts`, and
-    `further_seeds`, which were added when results of `seeds` were known: what these alone say is reported, too.
+    """Reads a plan; see `_Keys`.
 
     Args:
         path: a file, or the name of a plan of the project.
@@ -96,57 +113,25 @@ def load_plan(path: str) -> Plan:
     given = read_yaml(file)
     if file.suffix not in (".yaml", ".yml"):
         raise ZooError(f"a plan is called NAME.yaml, not {file.name}: its results go to the folder NAME beside it")
-    if not isinstance(given, dict):
-        raise ZooError(f"{file} is not a plan: expected the keys {', '.join(_KEYS)}")
-    for key, value in given.items():
-        if key not in _KEYS:
-            raise one_of("key of a plan", key, list(_KEYS))
-        if not isinstance(value, _KEYS[key]) or not value:
-            raise ZooError(f"key {key} of {file} takes a non-empty {_KEYS[key].__name__}, not {value!r}")
-    for key in ("seeds", "recipe", "arms"):
-        if key not in given:
-            raise ZooError(f"{file} says no {key}")
-    further = given.get("further_seeds", [])
-    arms, seeds = list(given["arms"]), given["seeds"] + further
-    for i, seed in enumerate(seeds):
-        if type(seed) is not int or seed < 0 or seed in seeds[:i]:
-            raise ZooError(f"seeds of {file} must be different whole numbers from 0, not {seed!r}")
-    for arm in arms:
-        if not isinstance(arm, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", arm):
-            form = "letters, digits, '_', '-' and '.', in quotes if YAML would read it as something else"
-            raise ZooError(f"arm {arm!r} of {file} needs a name of {form}")
-    contrasts = given.get("contrasts", [])
-    for i, pair in enumerate(contrasts):
-        if not isinstance(pair, list) or len(pair) != 2 or any(arm not in arms for arm in pair) or pair[0] == pair[1]:
+    keys = parse(_Keys, given, f"plan {file}")
+    arms, seeds = list(keys.arms), keys.seeds + keys.further_seeds
+    if len(set(seeds)) < len(seeds):
+        raise ZooError(f"seeds of {file} must be different, not {seeds}")
+    for i, pair in enumerate(keys.contrasts):
+        if pair[0] == pair[1] or not {*pair} <= {*arms}:
             raise ZooError(f"a contrast of {file} is a pair of two arms ({', '.join(arms)}), not {pair!r}")
-        if pair in contrasts[:i]:
+        if pair in keys.contrasts[:i]:
             raise ZooError(f"the contrast {pair!r} of {file} stands twice")
-    runs = [_run(file, given, arm, seed, len(arms) * len(seeds)) for seed in seeds for arm in arms]
+    runs = [_run(file, keys, arm, seed, len(arms) * len(seeds)) for seed in seeds for arm in arms]
     for key in ("test", "dataset", "data_dir", "val_images", "img_size"):
         if len({getattr(run.recipe, key) for run in runs}) > 1:
             raise ZooError(f"arms of {file} must all be measured on the same images: set {key} in 'recipe' alone")
-    pairs = [(a, b) for a, b in contrasts] or [(arm, arms[0]) for arm in arms[1:]]
-    return Plan(file.stem, given.get("question", ""), arms, seeds, further, pairs, runs, file.with_suffix(""))
-
-
-def _recorded(result: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of a result; that of sresnet19 in the form of tdBN and TET may leave it out: once the default."""
-    recipe: dict[str, Any] = result["recipe"]
-    given = recipe.get("model_args") or {}
-    width = re.fullmatch(r"sresnet19(?:_w(\d+))?(?:_gs)?", str(recipe.get("model")))
-    if (
-        width
-        and isinstance(given, dict)
-        and "lif_hidden" in (result["spikes_per_layer"] or {})
-        and "hidden" not in given
-    ):
-        first = int(width[1] or 128)
-        return recipe | {"model_args": given | {"stem": given.get("stem", first // 2), "hidden": 2 * first}}
-    return recipe
+    contrasts = [(a, b) for a, b in keys.contrasts] or [(arm, arms[0]) for arm in arms[1:]]
+    return Plan(file.stem, keys.question, arms, seeds, keys.further_seeds, contrasts, runs, file.with_suffix(""))
 
 
 def _find(path: Path) -> Path:
-    """The file of a plan; results name the project's plans by where they were once, recipes/ablations/NAME.yaml."""
+    """Returns the file of a plan; results name the project's plans by where they were once, recipes/ablations/."""
     if not path.is_file() and path.parent in (Path(), Path("recipes/ablations")):
         ours = PLANS / path.with_suffix(".yaml").name
         if ours.is_file():
@@ -156,11 +141,8 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _run(file: Path, given: dict[str, Any], arm: str, seed: int, reads: int) -> Run:
-    changes = given["arms"][arm]
-    if not isinstance(changes, dict):
-        raise ZooError(f"arm {arm!r} of {file} takes the recipe keys that it changes, not {changes!r}")
-    values = given["recipe"] | changes
+def _run(file: Path, keys: _Keys, arm: str, seed: int, reads: int) -> Run:
+    values = keys.recipe | keys.arms[arm]
     if "seed" in values:
         raise ZooError(f"the plan {file} lists its seeds under 'seeds', not as a recipe key")
     recipe = Recipe(**{"comparison": f"ablation {file.stem}", "test_reads": reads} | values | {"seed": seed})

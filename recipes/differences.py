@@ -27,7 +27,7 @@ class Interval(NamedTuple):
     mean: float
     half: float | None
     p: float | None = None
-    """Of the two-sided t-test that the mean is 0."""
+    """The two-sided t-test's, that the mean is 0."""
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
     top1: Interval
     """In points."""
     spikes: Interval | None
-    """In percent of the other's; of a network that never spiked there is no percentage."""
+    """In percent of the other's; for a network that never spiked there is no percentage."""
     top1_p: float | None
     spikes_p: float | None
     """Corrected by Holm's method (1979) over all contrasts of the plan, for each measure by itself; those that have no
@@ -62,7 +62,7 @@ class Difference(NamedTuple):
 
 
 def interval(values: list[float]) -> Interval:
-    """Of the mean of some values."""
+    """Returns the mean of some values with its interval."""
     if len(values) < 2:
         return Interval(values[0], None)
     mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
@@ -74,11 +74,14 @@ def interval(values: list[float]) -> Interval:
 
 
 def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor: bool = False) -> list[Difference]:
-    """Those of a plan's contrasts that have a pair of runs.
+    """Returns the differences of a plan's contrasts that have a pair of runs.
 
     Args:
-        seeds: of these alone.
-        one_processor: without pairs whose runs are of two processors.
+        seeds: to take these alone.
+        one_processor: to leave out pairs whose runs are of two processors.
+
+    Raises:
+        ZooError: results are not of the same images, initial weights or arithmetic.
     """
     _check_images(plan)
     among = plan.seeds if seeds is None else seeds
@@ -93,13 +96,13 @@ def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor:
 
 
 def processors(result: dict[str, Any]) -> list[str]:
-    """The GPU of a run, or its CPU; several where it was resumed elsewhere."""
+    """Returns the GPU of a run, or its CPU; several where it was resumed elsewhere."""
     machines = [part["machine"] for part in (result, *result.get("resumed_with", ()))]
     return list(dict.fromkeys(str(machine["gpu"] or machine["cpu"]) for machine in machines))
 
 
 def _on_one(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether one processor ran both."""
+    """Returns whether one processor ran both."""
     return len({*processors(a), *processors(b)}) == 1
 
 
@@ -125,7 +128,7 @@ def _percent(pairs: list[Pair]) -> Interval | None:
 
 
 def _check_images(plan: Plan) -> None:
-    """Raise ZooError unless all results are of the same images, and those that start from one checkpoint of the same
+    """Raises ZooError unless all results are of the same images, and those that start from one checkpoint of the same
     weights."""
     images: dict[str, str] = {}
     weights: dict[str | None, dict[str, str]] = defaultdict(dict)
@@ -147,18 +150,18 @@ def _not_alike(plan: Plan, names: str, why: str) -> ZooError:
 
 
 def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two results were trained in one precision; where one does not say it, on one processor, which decides
-    what `amp: auto` is."""
+    """Returns whether two results were trained in one precision; where one does not say it, on one processor, which
+    decides what `amp: auto` is."""
     if "train_precision" in a and "train_precision" in b:
         return bool(a["train_precision"] == b["train_precision"])
     return _on_one(a, b)
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:
-    """p-values corrected for a number of tests by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+    """Corrects p-values for a number of tests by Holm's method (Scandinavian Journal of Statistics 6, 1979).
 
     Args:
-        values: of the tests that were made so far, the others' may be larger; None stays.
+        values: those of the tests that were made so far, the others' may be larger; None stays.
         tests: how many there are in all.
     """
     order = sorted((p, i) for i, p in enumerate(values) if p is not None)
@@ -169,5 +172,5 @@ def holm(values: list[float | None], tests: int) -> list[float | None]:
 
 
 def p_value(p: float | None) -> str:
-    """For a table."""
+    """Returns a p-value as tables have it."""
     return "—" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,1 +1,0 @@
-"""Whether networks train, and whether all of their layers spike."""

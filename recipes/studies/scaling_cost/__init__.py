@@ -1,1 +1,0 @@
-"""What cheap forms of gradient scaling cost, and how near to the exact rule they are."""
