@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, check_writable, create_file, locked, read_bytes, read_text, sha256_of
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, locked, read_bytes, read_text, sha256_of
 from zoo.result import read
 
 from .comparison import comparisons_page
@@ -93,7 +93,8 @@ class Board:
         for path in (*self.rendered(rows(results)), *(self.results / place for place in new)):
             check_writable(path)
         for place, raw in new.items():
-            if create_file(self.results / place, raw):
+            if not (self.results / place).exists():
+                atomic_write(self.results / place, raw)
                 print(f"added {self.results / place}")
         self.write(results)
 

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,27 +95,6 @@ def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def create_file(path: Path, data: bytes) -> bool:
-    """Writes a new file, whole or not at all, whoever else creates it at the same time: False if there is one already.
-
-    Raises:
-        ZooError: see `atomic_write`.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.link(file.name, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}") from error
-    return True
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

@@ -31,7 +31,7 @@ class SpikingNetwork(nn.Module):
     `self.make`. Where they differ, it defines `forward_stem`, `forward_pre_logits`, `init_weights`.
 
     Args:
-        own: the keywords of the subclass that are part of what the network is, JSON values.
+        own_args: the keywords of the subclass that are part of what the network is, JSON values.
         num_classes: 0 for none: the network ends in its features.
         in_chans: channels of the images.
         timesteps: T.
@@ -71,7 +71,7 @@ class SpikingNetwork(nn.Module):
 
     def __init__(
         self,
-        own: Mapping[str, Any] | None = None,
+        own_args: Mapping[str, Any] | None = None,
         *,
         num_classes: int = 10,
         in_chans: int = 3,
@@ -105,7 +105,7 @@ class SpikingNetwork(nn.Module):
             "dropout": dropout,
             "in_chans": in_chans,
             "stem_stride": stem_stride,
-        } | dict(own or {})
+        } | dict(own_args or {})
 
     def make_stem(self, channels: int, *, neurons: bool = True) -> None:
         """Adds the first layers: conv1 over the image, bn1 and, if `neurons`, lif1."""
@@ -277,7 +277,7 @@ class SpikingNetwork(nn.Module):
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
-        """Returns the biases, also learned ones for each time step, of more than one dimension."""
+        """Returns the biases, also those learned for each time step; what has one dimension needs no mention."""
         return {name for name, _ in self.named_parameters() if name.endswith(".bias")}
 
     @property

@@ -55,7 +55,7 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH and local-dir:PATH, to its last part.
+    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH, local-dir:PATH, to its last part.
 
     Where somebody keeps files is no part of a result.
     """

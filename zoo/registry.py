@@ -216,9 +216,9 @@ def build(
     checkpoint, cfg = kwargs.pop("checkpoint", None), kwargs.pop("pretrained_cfg", None)
     usual = _defaults(network) | dict(defaults or {})
     # With the first, a network tells its base what it is, and the second is what `load` found: nobody else's.
-    for key, wrong in (("own", "own" in kwargs), ("checkpoint", not isinstance(checkpoint, Checkpoint | None))):
-        if wrong:
-            raise one_of(f"keyword of {architecture}", key, [*usual, "drop_rate"])
+    if "own_args" in kwargs or not isinstance(checkpoint, Checkpoint | None):
+        wrong = "own_args" if "own_args" in kwargs else "checkpoint"
+        raise one_of(f"keyword of {architecture}", wrong, [*usual, "drop_rate"])
     kwargs = _in_our_words(kwargs, in_file)
     given = {key for key, value in kwargs.items() if key not in in_file or in_file[key] != value}
     if isinstance(cfg, PretrainedCfg):
@@ -348,7 +348,7 @@ def _defaults(network: type[SpikingNetwork]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cls in network.__mro__:
         for p in inspect.signature(cls.__init__).parameters.values() if issubclass(cls, SpikingNetwork) else ():
-            if p.name != "own" and p.default is not p.empty:
+            if p.name != "own_args" and p.default is not p.empty:
                 found.setdefault(p.name, p.default)
     return found
 

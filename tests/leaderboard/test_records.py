@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from leaderboard.results import load_results
 from leaderboard.rows import rows
 from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
 from zoo.errors import ZooError
-from zoo.files import create_file
 from zoo.load import pretrained_names
 
 COUNTS = {
@@ -220,14 +218,6 @@ def test_two_writers_at_once_see_each_other(tmp_path: Path) -> None:
     assert len(load_results(tmp_path / "results")) == 2
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]  # no temporary file is left
     main(["check", *options(tmp_path)])
-
-
-def test_a_new_file_is_created_once(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: create_file(tmp_path / "x" / "a.json", bytes([i]) * 100_000), range(8)))
-    assert found.count(True) == 1
-    (file,) = (tmp_path / "x").iterdir()
-    assert file.read_bytes() == bytes([found.index(True)]) * 100_000
 
 
 # --- the log

@@ -11,7 +11,6 @@ from zoo.errors import ZooError
 from zoo.files import (
     atomic_write,
     check_writable,
-    create_file,
     dump_yaml,
     locked,
     parse_json,
@@ -143,11 +142,6 @@ def test_what_was_there_is_kept(tmp_path):
     assert (path.read_text(), before.read_text()) == ("3", "2")
     with pytest.raises(ZooError, match="cannot write"):
         atomic_write("a\0b", "x")
-
-
-def test_others_may_read_what_is_created(tmp_path):
-    assert create_file(tmp_path / "a", b"x")
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("value", [0, MOST + 1, 10**400, 1.0, True, "4", None, [1], "\x1b" * 10_000])

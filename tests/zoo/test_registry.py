@@ -223,8 +223,8 @@ def test_what_cannot_be_loaded_is_not_listed(monkeypatch):
 
 def test_a_network_says_what_it_is_and_nobody_else():
     for make in (zoo.create_model, timm.create_model):
-        with pytest.raises(ZooError, match="unknown keyword of ms_resnet19_w16 'own'"):
-            make("ms_resnet19_w16", own={"timesteps": 1})
+        with pytest.raises(ZooError, match="unknown keyword of ms_resnet19_w16 'own_args'"):
+            make("ms_resnet19_w16", own_args={"timesteps": 1})
     model = zoo.create_model("sresnet19_w16_gs", surrogate=Surrogate("triangle", 2.0))
     assert json.loads(json.dumps(model.model_args))["surrogate"] == {"name": "triangle", "width": 2.0}
     again = zoo.create_model("sresnet19_w16_gs", **json.loads(json.dumps(model.model_args)))

@@ -37,7 +37,7 @@ class ResNet(SpikingNetwork):
         block: makes a block from its input channels, channels, stride and make.
         depths, widths: blocks and channels of each stage; every stage but the first halves the resolution.
         stem: channels of the stem convolution.
-        own, kwargs: as for `SpikingNetwork`.
+        own_args, kwargs: as for `SpikingNetwork`.
     """
 
     spiking_stem = True
@@ -49,10 +49,10 @@ class ResNet(SpikingNetwork):
         depths: tuple[int, ...],
         widths: tuple[int, ...],
         stem: int,
-        own: Mapping[str, Any] | None = None,
+        own_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(own, **kwargs)
+        super().__init__(own_args, **kwargs)
         self.make_stem(stem, neurons=self.spiking_stem)
         channels, last = stem, len(depths) - 1
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):

@@ -64,8 +64,8 @@ class SResNet(ResNet):
     def __init__(
         self, depths: tuple[int, ...], widths: tuple[int, ...], stem: int, hidden: int = 0, **kwargs: Any
     ) -> None:
-        own = {"stem": check_integer("stem", stem, 1), "hidden": check_integer("hidden", hidden, 0)}
-        super().__init__(BasicBlock, depths, widths, stem, own, **kwargs)
+        own_args = {"stem": check_integer("stem", stem, 1), "hidden": check_integer("hidden", hidden, 0)}
+        super().__init__(BasicBlock, depths, widths, stem, own_args, **kwargs)
         self.fc_hidden = nn.Linear(self.num_features, hidden) if hidden else None
         self.lif_hidden = self.make.neuron() if hidden else None
         self.finish(hidden)

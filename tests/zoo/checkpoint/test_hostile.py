@@ -15,8 +15,11 @@ import timm
 import torch
 from conftest import assert_one_error
 from hub_client import NAME, ROOT, TRY, loopback, outcomes
+from PIL import Image
 
 import zoo
+from recipes.predict import predict
+from recipes.validate import validate
 from zoo.checkpoint.weights import WithinMemory, WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import sha256_of
@@ -94,32 +97,23 @@ def test_pickles_under_the_name_of_weights(folder, mark):
         refused(folder, "is a pickle|not a valid safetensors file")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "pytorch_model.pth"])
-def test_pickles_in_place_of_weights(folder, mark, name):
-    (folder / "model.safetensors").unlink()
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "model.PTH"])
+def test_pickles_in_place_of_weights_and_beside_them(folder, mark, name):
     (folder / name).write_bytes(next(pickles(mark))[1])
+    assert zoo.load_checkpoint(folder).weights_sha256
+    (folder / "model.safetensors").unlink()
     refused(folder, "no checkpoint at")
     with pytest.raises(ZooError, match="looks like a pickle"):
         zoo.load_checkpoint(folder / name)
-
-
-def test_a_pickle_beside_the_weights_is_not_looked_at(folder, mark):
-    (folder / "pytorch_model.bin").write_bytes(next(pickles(mark))[1])
-    assert zoo.load_checkpoint(folder).weights_sha256
-    assert timm.create_model(f"local-dir:{folder}", pretrained=True).weights_sha256
 
 
 @pytest.mark.parametrize("remainder", [0x80, 0x50])
 def test_a_good_file_that_starts_like_a_pickle(folder, remainder):
     """The first byte is that of the header's length: 0x80 or "P" by chance."""
     tensors = tensors_of(folder)
-    for padding in range(256):
-        data = safetensors.torch.save(tensors, {"format": "pt", "padding": "x" * padding})
-        if data[0] == remainder:
-            pin(folder, data)
-            assert zoo.load_checkpoint(folder).weights_sha256 == sha256_of(data)
-            return
-    raise AssertionError("no header of that length")
+    files = (safetensors.torch.save(tensors, {"format": "pt", "padding": "x" * n}) for n in range(256))
+    pin(folder, data := next(data for data in files if data[0] == remainder))
+    assert zoo.load_checkpoint(folder).weights_sha256 == sha256_of(data)
 
 
 # -- weights
@@ -133,6 +127,7 @@ def test_weights_that_do_not_fit(folder):
         ({"fc.weight": good["fc.weight"].int()}, "type torch.int32"),
         ({"fc.weight": good["fc.weight"].to(torch.float8_e4m3fn)}, "type torch.float8_e4m3fn"),
         ({"fc.weight": torch.full_like(good["fc.weight"], float("nan"))}, r"'fc\.weight' holds NaN"),
+        ({"fc.weight": torch.full_like(good["fc.weight"], 1e300, dtype=torch.float64)}, "holds NaN or infinite"),
         ({"bn1.running_var": torch.full_like(good["bn1.running_var"], float("-inf"))}, "holds NaN or infinite"),
         ({"more": torch.zeros(1)}, "no tensor 'more'"),
     ):
@@ -140,6 +135,38 @@ def test_weights_that_do_not_fit(folder):
         refused(folder, words)
     pin(folder, safetensors.torch.save({k: v for k, v in good.items() if k != "bn1.weight"}))
     refused(folder, r"lacks the tensor 'bn1\.weight'")
+
+
+def test_weights_whose_logits_are_not_finite(folder):
+    good = tensors_of(folder)
+    large = {key: torch.full_like(value, 1e38, dtype=torch.float32) for key, value in good.items() if key[:3] == "fc."}
+    cfg = {key: value for key, value in config_of(folder)["pretrained_cfg"].items() if key != "label_names"}
+    pin(folder, safetensors.torch.save(good | large), pretrained_cfg=cfg)
+    Image.new("RGB", (32, 32), (90, 20, 200)).save(folder / "x.png")
+    for use in (
+        lambda: predict(zoo.load(folder), folder / "x.png"),
+        lambda: validate(str(folder), "digits", limit=4, device="cpu"),
+    ):
+        with pytest.raises(ZooError, match="logits that are not finite"):
+            use()
+
+
+def test_a_network_takes_no_more_than_its_weights_allow(tmp_path):
+    folder = shutil.copytree(BUNDLED / "plif_net_w32.t4_cifar10", tmp_path / "net")
+    for side in (512, 4096):
+        args = config_of(folder)["model_args"] | {"img_size": side}
+        (folder / "config.json").write_text(json.dumps(config_of(folder) | {"model_args": args}))
+        refused(folder, "asks for a network that takes more than|larger than any network's")
+    with WithinMemory({}, 4), pytest.raises(ZooError, match="takes more than 67,108,864 bytes"):
+        torch.zeros(2**25)
+
+
+@pytest.mark.parametrize(("start", "end", "flip"), [(0, -100, 0), (0, None, 1)])
+def test_a_file_that_was_cut_short_or_changed(folder, start, end, flip):
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= flip
+    (folder / "model.safetensors").write_bytes(data[start:end])
+    refused(folder, "cut short or changed")
 
 
 def header(text, length=None, tail=b""):
@@ -152,6 +179,9 @@ def header(text, length=None, tail=b""):
     [
         b"",
         b"\0" * 8,
+        header(b"{}", 3),  # the file holds two
+        header(b"{}" + b" " * 2**23),
+        header({"fc.weight": {"dtype": "\x1b[2J\nerror: forged", "shape": [1], "data_offsets": [0, 4]}}, tail=b"1234"),
         header({}, 10 * GIB),
         header({}, 2**64 - 1),
         header(b"{" + b" " * 100),
@@ -210,6 +240,10 @@ def nested(depth):
         ({"model_args": {"depths": [9999] * 3}}, "depths is what makes"),
         ({"weights_sha256": None}, "weights_sha256"),
         ({"label_names": 5}, "label_names"),
+        ({"architecture": ["sresnet19"]}, "architecture"),
+        ({"model_args": None}, "model_args"),
+        ({"model_args": {"timesteps": 2000}}, "timesteps"),
+        ({"pretrained_cfg": {"mean": "x"}}, "input_size"),
     ],
 )
 def test_configs_that_ask_for_more_than_a_network(folder, changes, words):
@@ -227,6 +261,10 @@ def test_configs_that_ask_for_more_than_a_network(folder, changes, words):
         {"input_size": [3, -1, 32]},
         {"input_size": [True, 32, 32]},
         {"label_names": [1, 2]},
+        {"label_names": ["\x1b[2J"] * 10},
+        {"input_size": [3, 30_000, 30_000]},
+        {"interpolation": "evil"},
+        {"crop_pct": "x"},
     ],
 )
 def test_preprocessing_that_cannot_be(folder, changes):
@@ -235,6 +273,17 @@ def test_preprocessing_that_cannot_be(folder, changes):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ZooError, match=next(iter(changes))):
         zoo.load_checkpoint(folder)
+
+
+def test_configs_that_are_none(folder):
+    file = folder / "config.json"
+    for text, words in (("{", "JSON"), ("[]", "valid dictionary")):
+        file.write_text(text)
+        refused(folder, words, timm_too=False)
+    file.unlink()
+    refused(folder, "no such file", timm_too=False)
+    file.symlink_to("/dev/zero")
+    refused(folder, "a device, not a file", timm_too=False)
 
 
 def test_files_and_layers_that_a_config_names_are_ignored(folder, tmp_path, mark):
@@ -248,12 +297,13 @@ def test_files_and_layers_that_a_config_names_are_ignored(folder, tmp_path, mark
         {"source": "local-dir", "file": str(tmp_path)},
         {"source": "hf-hub", "hf_hub_id": "org/evil", "hf_hub_filename": "../evil.bin", "custom_load": "hf"},
         {"url": f"file://{tmp_path}/evil.bin"},
-        {"first_conv": "../x", "classifier": ["conv1", 5], "label_offset": 3},
+        {"first_conv": "../x", "classifier": ["conv1", 5], "label_offset": 3, "architecture": "svgg5"},
     ):
         config["pretrained_cfg"] = good | changes
         (folder / "config.json").write_text(json.dumps(config))
         sha256 = sha256_of(folder / "model.safetensors")
-        assert zoo.load_checkpoint(folder).weights_sha256 == sha256
+        assert (model := zoo.load_checkpoint(folder)).weights_sha256 == sha256
+        assert model.pretrained_cfg["architecture"] == config["architecture"]
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)
         assert torch.equal(model.conv1.weight, tensors_of(folder)["conv1.weight"])
 
@@ -271,16 +321,6 @@ def test_every_network_can_be_checked_without_memory():
         assert not large_tensors(name), name
     for neuron in zoo.list_neurons():
         assert not large_tensors("sresnet19_w16", neuron=neuron), neuron
-
-
-def test_a_network_takes_no_more_than_its_weights_allow(tmp_path):
-    folder = shutil.copytree(BUNDLED / "plif_net_w32.t4_cifar10", tmp_path / "net")
-    for side in (512, 4096):
-        args = config_of(folder)["model_args"] | {"img_size": side}
-        (folder / "config.json").write_text(json.dumps(config_of(folder) | {"model_args": args}))
-        refused(folder, "asks for a network that takes more than|larger than any network's")
-    with WithinMemory({}, 4), pytest.raises(ZooError, match="takes more than 67,108,864 bytes"):
-        torch.zeros(2**25)
 
 
 def test_memory(folder, mark):
