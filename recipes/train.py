@@ -42,7 +42,7 @@ from zoo.result import accuracy_result
 from . import augment
 from .augment import augmented
 from .compare import said
-from .estimate import STEPS_OF_AN_ESTIMATE, seconds_per_step, steps_left, tell_length
+from .estimate import steps_left, tell_length
 from .lineage import InitialWeights, create, freeze, recipe_sha256_of
 from .processes import (
     amp_dtype,
@@ -233,6 +233,7 @@ class Trainer:
         about = {"recipe": self.recipe.to_dict(), "origin": self.origin, "world": self.world}
         about |= {"data_sha256": self.data.sha256, "beginning": self.initial.to_dict(), "amp": self.precision}
         self.state = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=self.device))
+        self.looks: list[tuple[int, float]] = []
         self.is_complete = False
         if not saved:
             return
@@ -254,7 +255,10 @@ class Trainer:
             SystemExit: the run was told to stop, and has saved its state.
         """
         recipe, run, rank, world = self.recipe, self.state, self.rank, self.world
-        self._announce()
+        if rank == 0:
+            what = f"{recipe.model}.{recipe.tag} on {len(self.train_index)} images of {self.data.name}"
+            how = f"{self.device}, {amp_name(self.amp)}, {self.kernel} kernel, {world} process(es), {self.total} steps"
+            print(f"{what}, seed {recipe.seed}: {how} -> {self.out}", flush=True)
         # In a log file, where every update is a line of its own, one in ten seconds is enough.
         every = 0.1 if sys.stderr.isatty() else 10.0
         bar = tqdm(total=self.total, initial=run.step, desc="train", unit="step", disable=rank != 0,
@@ -278,9 +282,10 @@ class Trainer:
                     # At once, and not at the end of an epoch: the state that one process saves is that of all.
                     means = mean_over_processes(torch.stack([loss.double(), right, torch.ones_like(right), told]))
                     run.running += means[:3]
+                    bar.update()
                     if self._looks():
                         interrupt.hear(means[3])
-                    bar.update()
+                        self._tell_length()
                     due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                     if interrupt.stops or (due and run.step % self.steps_per_epoch):
                         self._save()
@@ -325,7 +330,16 @@ class Trainer:
             self.ema.update(self.model, step=run.step)
         return loss.detach(), (logits.detach().mean(0).argmax(1) == y).double().mean()
 
+    def _tell_length(self) -> None:
+        """Tells how long the run will take, at the third look: before the first one, kernels are built."""
+        self.looks = [*self.looks, (self.state.step, time.perf_counter())][:4]
+        if self.rank == 0 and len(self.looks) == 3:
+            (_, _), (begin, begun), (step, now) = self.looks
+            left = steps_left(self.recipe, step, self.steps_per_epoch)
+            tell_length(self.recipe, self.device.type, (now - begun) / (step - begin) * left)
+
     def _looks(self) -> bool:
+        """Returns whether to look at what this step computed, which waits for a GPU."""
         return self.device.type == "cpu" or self.state.step % _LOOK_EVERY == 0
 
     def _check_finite(self, loss: Tensor | None = None, *, gradients: bool = False) -> None:
@@ -384,31 +398,6 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         self.model.set_timesteps(phase.timesteps)
         self.model.set_alpha(phase.alpha)
-
-    def _announce(self) -> None:
-        """Says what begins, and how long it will take."""
-        recipe, step = self.recipe, self.state.step
-        if self.rank == 0:
-            images = f"{len(self.train_index)} images of {self.data.name}"
-            how = f"{self.device}, {amp_name(self.amp)}, {self.kernel} kernel, {self.world} process(es)"
-            what = f"{recipe.model}.{recipe.tag} on {images}, seed {recipe.seed}"
-            print(f"{what}: {how}, {self.total} steps -> {self.out}", flush=True)
-        if self.total - step <= STEPS_OF_AN_ESTIMATE:
-            return
-        phase = recipe.phase(step // self.steps_per_epoch)
-
-        def run(probe: SpikingNetwork, images: int) -> Tensor:
-            probe.set_timesteps(phase.timesteps)
-            probe.set_alpha(phase.alpha)
-            x = torch.zeros(images, *self.data.train_images.shape[1:], dtype=torch.uint8, device=self.device)
-            x = augment.resize(augmented(x, recipe, self.data), phase.size)
-            target = torch.full((images, len(self.data.classes)), 1 / len(self.data.classes), device=self.device)
-            return loss_of(forward(probe, x, self.amp).float(), target, recipe)
-
-        # On all processes: a rule of gradient scaling may sum over them.
-        seconds = seconds_per_step(self.model.train(), run, self.batch_size // self.world)
-        if self.rank == 0:
-            tell_length(recipe, self.device, seconds * steps_left(recipe, step, self.steps_per_epoch))
 
     # -- its end
 

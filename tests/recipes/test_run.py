@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import shutil
@@ -12,8 +11,6 @@ import safetensors.torch
 import torch
 from conftest import tiny
 
-import recipes.estimate
-from recipes.estimate import seconds_per_step
 from recipes.recipe import Recipe
 from recipes.run import BEFORE, STATE, RunState, last_state, load_state, run_directory, save_state
 from recipes.train import Trainer, train
@@ -86,53 +83,6 @@ def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monke
 
 
 # -- time and memory
-
-
-def test_the_estimate_is_of_the_whole_batch(monkeypatch):
-    """A clock that a run moves: 2 s whatever the batch, 0.1 s an image, and 9 s where a batch is of a new size."""
-    now = [0.0]
-    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
-    seen = []
-
-    def run(probe, images):
-        assert probe is not model
-        now[0] += 2 + 0.1 * images + 9 * (images not in seen)
-        seen.append(images)
-        return probe(torch.randn(images, 3, 32, 32)).sum()
-
-    model = tiny()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert seconds_per_step(model, run, 128) == pytest.approx(2 + 12.8)
-    assert seen == [8, 8, 16, 16]
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_the_estimate_survives_a_busy_machine(monkeypatch):
-    """10 ms an image; of every size, one run of three is held up by 0.2 s."""
-    now, count = [0.0], itertools.count()
-    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
-
-    def run(probe, images):
-        now[0] += 0.01 * images + 0.2 * (next(count) % 3 == 1)
-        return probe(torch.randn(images, 3, 32, 32)).sum()
-
-    assert seconds_per_step(tiny(), run, 128) == pytest.approx(1.28)
-
-
-def test_processes_estimate_alike(monkeypatch):
-    """A run may hold a sum over processes, so all take as many, however fast their clocks go."""
-    now, seen = [0.0], []
-    monkeypatch.setattr(recipes.estimate.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(recipes.estimate.dist, "is_initialized", lambda: True)
-
-    def run(probe, images):
-        now[0] += 9
-        seen.append(images)
-        return probe(torch.randn(images, 3, 32, 32)).sum()
-
-    seconds_per_step(tiny(), run, 128)
-    assert seen == 6 * [8] + 6 * [16]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

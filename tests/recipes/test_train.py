@@ -1026,31 +1026,38 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
         (2e4, "cpu", "6 hours"),
         (1e6, "cpu", "12 days"),
     ):
-        tell_length(recipe, torch.device(device), seconds)
+        tell_length(recipe, device, seconds)
         said = capsys.readouterr().out
         assert bool(said) == bool(words)
         assert words in said
         assert ("made for a GPU" in said) == (seconds > 1e4 and device == "cpu")
         assert not said or "estimated" in said
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
-    tell_length(load_recipe("sresnet19_gs.t4_cifar10_200epochs"), torch.device("cpu"), 1e6)
+    tell_length(load_recipe("sresnet19_gs.t4_cifar10_200epochs"), "cpu", 1e6)
     said = capsys.readouterr().out
     assert all(f"`python -m recipes.train {stage}`" in said for stage in FLAGSHIP_STAGES["cifar10"])
     for stage in FLAGSHIP_STAGES["cifar10"]:
-        tell_length(load_recipe(stage), torch.device("cpu"), 2e4)
+        tell_length(load_recipe(stage), "cpu", 2e4)
         assert capsys.readouterr().out.startswith("This will take about 6 hours (estimated")
-    tell_length(Recipe(dataset="digits"), torch.device("cpu"), 1e6)
+    tell_length(Recipe(dataset="digits"), "cpu", 1e6)
     assert "recipes.train" not in capsys.readouterr().out
 
 
-def test_the_length_is_estimated_of_runs_that_are_longer_than_the_estimate(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes.train, "seconds_per_step", lambda *_: 1000.0)
-    told = []
+def test_the_length_is_estimated_from_the_second_step_to_the_third(tmp_path, monkeypatch):
+    """A clock that each step moves by 1,000 seconds, the first one by more."""
+    now, told = [0.0], []
+    real = Trainer._step
+
+    def step(trainer, *args):
+        now[0] += 1000.0 if trainer.state.step else 5000.0
+        return real(trainer, *args)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(recipes.train.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(recipes.train, "tell_length", lambda recipe, device, seconds: told.append(seconds))
-    for steps in (12, 13):
-        one_each = {"train_images": 2, "batch_size": 2, "epochs": steps, "test": False}
-        train(Recipe(**SHORT | one_each | {"out": str(tmp_path / str(steps))}))
-    assert told == [13_000]
+    one_each = {"train_images": 2, "batch_size": 2, "epochs": 13, "test": False, "out": str(tmp_path / "x")}
+    train(Recipe(**SHORT | one_each))
+    assert told == [10_000]
 
 
 def test_every_stage_of_the_flagship_starts_from_the_one_before():
@@ -1083,10 +1090,9 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
         lambda self, x, **k: steps.append((self.timesteps, x.shape[3])) or forward(self, x, **k),
     )
     result = train(Recipe(**SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x"), "val_images": 10}))
-    estimate = len(seen) - 6  # steps that the estimate of the run's length takes, before the run's own six
-    assert seen == [16] * estimate + [16, 16, 24, 24, 32, 32]
+    assert seen == [16, 16, 24, 24, 32, 32]
     looked_at, validation, test = [(1, 16), (2, 24), (2, 32)], [(2, 32)], [(2, 32)] * 2
-    trained = [(1, 16)] * (estimate + 2) + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation
+    trained = [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation
     assert steps == looked_at + trained + test
     assert result["timesteps"] == 2
     assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
