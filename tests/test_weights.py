@@ -60,7 +60,7 @@ def test_it_is_small_and_has_its_evidence(name):
     assert results["accuracy"]["split"] == results["onnx"]["split"] == "test"
     assert results["accuracy"]["images"] == results["onnx"]["images"] == 10_000
     assert round(abs(results["accuracy"]["top1"] - results["onnx"]["top1"]), 2) <= 0.05
-    assert checksum[:8] in (ROOT / "recipes" / "README.md").read_text()
+    assert checksum[:8] in (ROOT / "recipes" / "stages" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from zoo.files import sha256_of
 from zoo.load import BUNDLED
 from zoo.result import read
 
-STAGES = sorted((ROOT / "recipes" / "stages").iterdir())
+STAGES = sorted(file for file in (ROOT / "recipes" / "stages").iterdir() if file.is_dir())
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
