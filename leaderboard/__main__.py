@@ -14,8 +14,8 @@ from zoo.plugins import add_plugin_option
 
 from .board import Board
 from .references import published
-from .results import form_of, name_of
 from .rows import rows
+from .store import form_of, name_of
 
 _HERE = Path(__file__).resolve().parent
 _EXAMPLES = """\

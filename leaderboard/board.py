@@ -14,9 +14,9 @@ from zoo.files import TEXT_LIMIT, atomic_write, check_writable, locked, read_byt
 from zoo.result import read
 
 from .comparison import comparisons_page
-from .results import Result, Results, file_name, folder_of, load_results, parts
 from .row import Row
 from .rows import rows
+from .store import Result, Results, file_name, folder_of, load_results, parts
 from .tables import TRIAL, csv_text, insert_table, summary
 
 LOG, PICTURE = "CHANGES.md", "accuracy_spikes.svg"

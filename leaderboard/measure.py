@@ -24,7 +24,7 @@ from zoo.errors import ZooError, one_of
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
 
-from .results import Result, name_of, spikes_differ
+from .store import Result, name_of, spikes_differ
 
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from recipes.lineage import Ancestor
 
-from .results import Result
+from .store import Result
 
 TIERS = {
     "measured": "measured here, from a recipe here",
@@ -110,25 +110,7 @@ class Row:
         return next((g for g in self.graphs if (g.precision, g.layout) == (precision, layout)), None)
 
     @property
-    def onnx_latency_ms(self) -> float | None:
-        """Of the plain graph (fp32, flat), p50 at batch 1 on one CPU thread."""
-        graph = self.graph()
-        return graph.p50_ms if graph else None
-
-    @property
     def processor(self) -> str | None:
         """That of the latencies of the flat graphs; several where they were timed on different ones."""
         found = [graph.cpu for graph in self.graphs if graph.layout == "flat" and graph.p50_ms is not None]
         return ", ".join(dict.fromkeys(cpu for cpu in found if cpu)) or None
-
-    @property
-    def onnx_bytes(self) -> int | None:
-        """Of the plain graph."""
-        graph = self.graph()
-        return graph.bytes if graph else None
-
-    @property
-    def onnx_top1(self) -> float | None:
-        """Of the plain graph, in percent."""
-        graph = self.graph()
-        return graph.top1 if graph else None

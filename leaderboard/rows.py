@@ -18,8 +18,8 @@ from recipes.lineage import (
 from zoo.errors import ZooError, shown
 from zoo.result import Costs, when
 
-from .results import Result, Results, flips, parts
 from .row import Graph, Row
+from .store import Result, Results, flips, parts
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
 _TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds")
@@ -28,6 +28,12 @@ _RECIPE = ("recipe_sha256", "started_from", "recipe")
 _ALIKE = ("train_images", "epochs", "images", "scaling")
 # Nor over files of the same weights: run for more time steps they are another network.
 _NETWORK = ("timesteps", "params")
+# Means over runs: from a row's field to the key of a result.
+_MEANS = {
+    "effective_acs": "Effective_ACs", "effective_macs": "Effective_MACs", "dense": "Dense",
+    **{key: key for key in ("spikes_per_image", "energy_uj", "activation_sparsity", "membrane_updates")},
+    **{key: key for key in ("footprint_bytes", "connection_sparsity")},
+}  # fmt: skip
 _TOLERANCE = 0.5  # points of top-1 between two measurements of the same weights
 
 
@@ -140,19 +146,11 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         started_from=first["started_from"],
         epochs=max((total for total in epochs if total is not None), default=None),
         train_seconds=median(known) if (known := [total for total in seconds if total is not None]) else None,
-        spikes_per_image=_reduce(fmean, runs, "spikes_per_image"),
         spikes_per_layer=_mean_by_key(runs, "spikes_per_layer"),
         spikes_per_step=_mean_by_place(runs, "spikes_per_step"),
         least_firing_rate=min((_mean_by_key(runs, "firing_rates") or {}).values(), default=None),
-        effective_acs=_reduce(fmean, runs, "Effective_ACs"),
-        effective_macs=_reduce(fmean, runs, "Effective_MACs"),
-        dense=_reduce(fmean, runs, "Dense"),
         products=_mean_by_key(runs, "products"),
-        energy_uj=_reduce(fmean, runs, "energy_uj"),
-        activation_sparsity=_reduce(fmean, runs, "activation_sparsity"),
-        membrane_updates=_reduce(fmean, runs, "membrane_updates"),
-        footprint_bytes=_reduce(fmean, runs, "footprint_bytes"),
-        connection_sparsity=_reduce(fmean, runs, "connection_sparsity"),
+        **{field: _reduce(fmean, runs, key) for field, key in _MEANS.items()},
         graphs=_best_graphs(graphs, runs),
         commits=tuple(sorted({commit for result in files.values() for commit in _commits(result)})),
         dirty=any(commit.endswith("-dirty") for _, result in evidence for commit in _commits(result)),

@@ -54,8 +54,8 @@ class Column(NamedTuple):
         return "" if value is None else str(value)
 
 
-def _int8(field: str) -> Callable[[Row], Any]:
-    return lambda row: getattr(row.graph("int8"), field, None)
+def _flat(precision: str, field: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row.graph(precision), field, None)
 
 
 COLUMNS = [
@@ -70,9 +70,11 @@ COLUMNS = [
     Column("Parameters (M)", "params", ".2f", 1e6, brief=True),
     Column("Seeds", "runs", ".0f", brief=True),
     Column("Epochs", "epochs", ".0f", brief=True, about="With those of the checkpoints that it was started from"),
-    Column("ONNX p50 (ms)", "onnx_latency_ms", ",.2f", brief=True, about="Batch 1, one CPU thread; fp32, flat layout"),
-    Column("int8 p50 (ms)", _int8("p50_ms"), ",.2f", about="Batch 1, one CPU thread; flat layout"),
-    Column("int8 top-1 (%)", _int8("top1"), ".2f"),
+    Column(
+        "ONNX p50 (ms)", _flat("fp32", "p50_ms"), ",.2f", brief=True, about="Batch 1, one CPU thread; fp32, flat layout"
+    ),
+    Column("int8 p50 (ms)", _flat("int8", "p50_ms"), ",.2f", about="Batch 1, one CPU thread; flat layout"),
+    Column("int8 top-1 (%)", _flat("int8", "top1"), ".2f"),
     Column("Processor", "processor", brief=True, about="Of the latencies: those of two processors do not compare"),
     Column("Tier", "tier"),
     Column("Published top-1 (%)", "published_top1", ".2f", brief=True, about="Of this network and training, by others"),
@@ -86,9 +88,9 @@ COLUMNS = [
     Column("Membrane updates (M)", "membrane_updates", ",.2f", 1e6, shown=False),
     Column("Dense operations (M)", "dense", ",.2f", 1e6, shown=False, about="Were nothing sparse"),
     Column("Footprint (MB)", "footprint_bytes", ",.2f", 1e6, shown=False, about="Parameters and buffers"),
-    Column("ONNX top-1 (%)", "onnx_top1", ".2f", shown=False, about="fp32, flat layout"),
-    Column("ONNX size (MB)", "onnx_bytes", ",.2f", 1e6, shown=False),
-    Column("int8 size (MB)", _int8("bytes"), ",.2f", 1e6, shown=False),
+    Column("ONNX top-1 (%)", _flat("fp32", "top1"), ".2f", shown=False, about="fp32, flat layout"),
+    Column("ONNX size (MB)", _flat("fp32", "bytes"), ",.2f", 1e6, shown=False),
+    Column("int8 size (MB)", _flat("int8", "bytes"), ",.2f", 1e6, shown=False),
     Column("Published spikes per image", "published_spikes_per_image", ",.0f", shown=False),
 ]
 """Of rows that are measured here."""
@@ -112,9 +114,9 @@ _UNFIT = {
     "evidence", "graphs", "recipe", "started_from", "spikes_per_layer", "spikes_per_step", "products", "plugins",
     "reproductions",
 }  # fmt: skip
-# What the CSV file says of graphs: a column's name, then the precision and the field of the flat one.
+# What the CSV file says of flat graphs.
 _GRAPHS = {
-    f"{name}_{column}": (precision, field)
+    f"{name}_{column}": _flat(precision, field)
     for name, precision in (("onnx", "fp32"), ("int8", "int8"))
     for column, field in (("latency_ms", "p50_ms"), ("bytes", "bytes"), ("top1", "top1"), ("cpu", "cpu"))
 }
@@ -187,8 +189,8 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *_GRAPHS])
     for row in rows:
-        graphs = [getattr(row.graph(precision), field, None) for precision, field in _GRAPHS.values()]
-        writer.writerow([_plain(value) for value in [*(getattr(row, name) for name in names), *graphs]])
+        values = [*(getattr(row, name) for name in names), *(field(row) for field in _GRAPHS.values())]
+        writer.writerow(map(_plain, values))
     return text.getvalue()
 
 

@@ -9,9 +9,9 @@ from zoo.errors import ZooError, one_of
 from zoo.files import check_writable, write_json
 from zoo.load import find_checkpoint
 
-from .results import Results, name_of, parts
 from .row import Row
 from .rows import rows
+from .store import Results, name_of, parts
 
 POINTS = 0.1
 """Of top-1, between two measurements: on other processors a few images of 10,000 fall to the other side."""

@@ -13,7 +13,7 @@ from hub_client import loopback
 import export
 import zoo
 from export.images import load_images
-from leaderboard.results import parts
+from leaderboard.store import parts
 from recipes.health import SILENT
 from recipes.processes import keep_memory
 from recipes.recipe import DEFAULTS, list_recipes, load_recipe

@@ -18,22 +18,8 @@ from .network import SpikingNetwork
 from .plugins import Plugins
 from .provenance import provenance
 from .scaling.spec import resolve_scaling
-from .schema import (
-    LONGEST,
-    Count,
-    Integer,
-    Model,
-    Name,
-    Number,
-    Object,
-    Percent,
-    Positive,
-    Sha256,
-    Share,
-    Tag,
-    Text,
-    parse,
-)  # fmt: skip
+from .schema import LONGEST, Count, Integer, Model, Name, Number, Object, Percent, Positive, Sha256, Share, Tag, Text
+from .schema import parse as parse_model
 from .specs import MOST_TIMESTEPS
 
 _FEWEST = 1e-12  # spikes an image: less is none at all, and no place on a logarithmic axis
@@ -166,14 +152,16 @@ class _Result(Model):
 
 class _Spikes(_Result):
     spikes_per_image: Spikes | None
-    """All spikes of all layers and time steps, mean over images."""
+    """All spikes of all layers of neurons, summed over all time steps, mean over images."""
     spikes_per_layer: dict[Layer, Spikes] | None
     spikes_per_step: list[Spikes] | None
+    """The same count, by layer and by time step."""
     timesteps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
     epochs: Count | None
+    """Passes of the training alone, without what it started from."""
     seed: Integer | None
     test_reads: Count | None
-    """How many runs of the comparison read the test set."""
+    """How many runs of the comparison that the run belongs to read the test set."""
 
     @model_validator(mode="after")
     def _has_all_steps(self) -> "_Spikes":
@@ -205,9 +193,12 @@ class Accuracy(_Spikes, Costs):
     dataset: Name
     split: Literal["test", "validation"]
     images: Positive
+    """Images that the measurement is of."""
     top1: Percent
     top5: Percent | None
+    """Percent of the images."""
     train_images: Positive | None
+    """Images that the training used."""
     params: Count
     scaling: Annotated[Object, AfterValidator(_named)] | None
     """The rule of gradient scaling."""
@@ -217,8 +208,10 @@ class Accuracy(_Spikes, Costs):
     """What the training computed in."""
     train_seconds: Number | None
     comparison: Text
+    """The name of what the run was trained to be compared in."""
     data_sha256: Sha256 | None
     recipe_sha256: Sha256 | None = None
+    """The hash by which `recipes.lineage` knows the recipe."""
     started_from: list[Ancestor] = Field(default_factory=list)
     """The checkpoints that the training goes back to, nearest first."""
     resumed_with: list[Resumed] = Field(default_factory=list)
@@ -272,7 +265,8 @@ class Measurement(_Result):
     recipe_sha256: Sha256 | None
     started_from: list[Ancestor]
     spikes_differ: dict[Text, Count]
-    """Spikes that a graph counts otherwise than PyTorch, by precision and layout."""
+    """Spikes of all images that a graph counts otherwise than PyTorch, net of each layer (the fewest flips), by form:
+    precision and layout."""
     parts: list[Annotated[Accuracy | Onnx, Field(discriminator="kind")]] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -321,7 +315,7 @@ def check(result: Any, origin: str, kinds: Mapping[str, type[Model]] = KINDS) ->
     kind = result.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         raise one_of(f"kind of result in {origin}:", kind, list(kinds))
-    parse(kinds[kind], result, origin)
+    parse_model(kinds[kind], result, origin)
     return result
 
 

@@ -18,8 +18,8 @@ from markdown_it import MarkdownIt
 from leaderboard.__main__ import main
 from leaderboard.board import Board
 from leaderboard.comparison import comparisons, comparisons_page
-from leaderboard.results import file_name, load_results
 from leaderboard.rows import rows
+from leaderboard.store import file_name, load_results
 from leaderboard.tables import chosen, csv_text, insert_table, markdown_text, summary
 from zoo.errors import ZooError
 
@@ -89,7 +89,7 @@ def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
 
 def test_one_run_has_no_deviation_and_missing_is_a_dash() -> None:
     (row,) = rows({"a.json": accuracy(spikes_per_image=None, epochs=None)})
-    assert (row.top1_std, row.spikes_per_image, row.onnx_latency_ms, row.published_top1) == (None,) * 4
+    assert (row.top1_std, row.spikes_per_image, row.graph(), row.published_top1) == (None,) * 4
     assert "| 90.00 | 2 | 12.60 | 1 |\n" in summary([row])  # a column in which nothing is known is left out
     assert "| 90.00 | — | 2 | 12.60 | 1 |" in summary([row, replace(row, dataset="cifar100", spikes_per_image=1.0)])
     (line,) = csv.DictReader(io.StringIO(csv_text([row])))
@@ -211,7 +211,8 @@ def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
         "gpu.json": onnx(date="2026-03-01", provider="CUDAExecutionProvider", latency=[latency(1, 1, 0.5)], top1=1.0),
     }
     (row,) = rows(results)
-    assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (12.5, 50_000_000, 89.75)
+    assert (graph := row.graph())
+    assert (graph.p50_ms, graph.bytes, graph.top1) == (12.5, 50_000_000, 89.75)
     assert len(row.evidence) == 6
     (line,) = csv.DictReader(io.StringIO(csv_text([row])))
     assert (line["onnx_latency_ms"], line["onnx_top1"]) == ("12.5", "89.75")
@@ -239,7 +240,7 @@ def test_the_processor_of_latencies_is_named() -> None:
 )
 def test_latency_of_another_network_joins_nothing(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows({"a.json": accuracy(), "o.json": onnx(**change)})
-    assert (row.onnx_latency_ms, row.onnx_bytes, row.onnx_top1) == (None, None, None)
+    assert row.graphs == ()
     assert "warning: o.json is in no row" in capsys.readouterr().err
 
 

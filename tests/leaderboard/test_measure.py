@@ -17,9 +17,9 @@ from conftest import ROOT, accuracy
 import zoo
 from leaderboard.__main__ import main
 from leaderboard.measure import measure
-from leaderboard.results import load_results
 from leaderboard.row import Graph, Row
 from leaderboard.rows import rows
+from leaderboard.store import load_results
 from leaderboard.verify import POINTS, Line, compare
 from zoo.errors import ZooError
 from zoo.result import read
@@ -131,7 +131,7 @@ def test_what_cannot_be_measured_is_said(walked: Path) -> None:
     for words, said in (  # before the test set is gone through
         (["--precision", "bogus"], r"unknown precision 'bogus' \(known: fp32, fp16, int8\)"),
         (["--precision", "fp32", "fp32"], "a record has one graph of each precision, not of fp32 fp32"),
-        (["--runs", "0"], r"runs must lie in 1\.\.1000000"),
+        (["--runs", "0"], "timing runs: .* not 0"),
         (["--out", "run/result.json"], "cannot write"),
     ):
         with pytest.MonkeyPatch.context() as patch:

@@ -16,8 +16,8 @@ from conftest import ROOT, accuracy, latency, onnx
 
 from leaderboard.__main__ import main
 from leaderboard.board import HEAD, extended, replay
-from leaderboard.results import load_results
 from leaderboard.rows import rows
+from leaderboard.store import load_results
 from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
 from zoo.errors import ZooError
 from zoo.load import pretrained_names

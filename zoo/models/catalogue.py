@@ -43,7 +43,7 @@ def all_references() -> list[dict[str, Any]]:
 
 
 def summary(name: str, **kwargs: Any) -> dict[str, Any]:
-    """The row of an architecture in a list, without its weights.
+    """Returns the row of an architecture in a list, without its weights.
 
     Args:
         name: an architecture, without tag.
@@ -61,6 +61,16 @@ def summary(name: str, **kwargs: Any) -> dict[str, Any]:
     Raises:
         ZooError: an unknown name, or the network does not run.
     """
+    sizes = _sizes(name, **kwargs) if kwargs else _default_sizes(plain_name(name))
+    return {"model": name, **sizes, "pretrained": list_pretrained(f"{name}.*"), "references": references(name)}
+
+
+@cache
+def _default_sizes(name: str) -> dict[str, Any]:
+    return _sizes(name)
+
+
+def _sizes(name: str, **kwargs: Any) -> dict[str, Any]:
     # On the meta device nothing is allocated or computed; a network that looks at values needs the CPU.
     for device in ("meta", "cpu"):
         try:
@@ -72,13 +82,10 @@ def summary(name: str, **kwargs: Any) -> dict[str, Any]:
             failure = error
             continue
         return {
-            "model": name,
             "params": sum(p.numel() for p in model.parameters()),
             "dense_operations": operations,
             "timesteps": model.timesteps,
             "input_size": list(model.pretrained_cfg["input_size"]),
-            "pretrained": list_pretrained(f"{name}.*"),
-            "references": references(name),
         }
     raise ZooError(f"{name} does not run on an image of its input size: {failure}") from failure
 
