@@ -75,8 +75,8 @@ class MiniHub(ThreadingHTTPServer):
 
         Args:
             pattern: searched for in "METHOD /path".
-            what: a status; "drop" (close the connection), "truncate" (announce all, send half), "short" (announce and
-                send half), "garble" (send as many other bytes); or something to call before the answer.
+            what: a status; "drop" (close the connection), "truncate" (announce all, send half), "garble" (send as many
+                other bytes); or something to call before the answer.
             times: how often.
         """
         self.faults.append(Fault(pattern, what, times))
@@ -110,16 +110,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: Any = b"", **headers: str) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent, announced = data, len(data)
+        sent = data
         if self.way == "garble":
             sent = bytes(255 - byte for byte in data)
         elif self.way == "truncate":
             sent, self.close_connection = data[: len(data) // 2], True
-        elif self.way == "short":
-            sent = data[: len(data) // 2]
-            announced = len(sent)
         self.send_response(status)
-        for key, value in ({"Content-Length": str(announced)} | headers).items():
+        for key, value in ({"Content-Length": str(len(data))} | headers).items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":

@@ -27,7 +27,6 @@ from zoo.kernels.lif import plain_lif
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.base import input_current
 from zoo.neurons.lif import LIF, PLIF
-from zoo.neurons.surrogate import list_surrogates
 from zoo.scaling.layers import SpikingConv2d
 from zoo.scaling.rules import PRESETS
 from zoo.scaling.spec import Scaling
@@ -246,19 +245,6 @@ def test_weighted_sum_of_steps(dtype, layout, monkeypatch):
     assert not can_weigh_steps(behind.half(), dtype)
     monkeypatch.setenv("SNNZOO_KERNEL", "reference")
     assert not can_weigh_steps(behind, dtype)
-
-
-@pytest.mark.slow  # each is a kernel of its own to build; KINDS has every surrogate, reset and gradient of a reset
-@pytest.mark.parametrize("surrogate", list_surrogates())
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("timesteps", [1, 3, 8, 16])
-def test_every_kind_of_neuron(surrogate, reset, detach, timesteps):
-    x, weight = torch.randn(timesteps * 2, 5, 6, 6), torch.randn(timesteps * 2, 5, 6, 6)
-    spec = {"name": "lif", "reset": reset, "detach_reset": detach, "decay": 0.7}
-    (a, da), (b, db) = (run(lif, x.clone().requires_grad_(), weight) for lif in pair(spec, surrogate, timesteps))
-    assert torch.equal(a, b)
-    close(db[0], da[0], 1e-6)
 
 
 def loss_and_gradients(model, x, amp=False):

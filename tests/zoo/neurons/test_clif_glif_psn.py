@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
-from zoo.neurons import create_neuron, list_neurons
+from zoo.neurons import create_neuron
 from zoo.neurons.clif import CLIF
 from zoo.neurons.glif import GLIF
 from zoo.neurons.psn import PSN
@@ -160,34 +160,6 @@ def test_gradients_are_those_of_a_formulation_apart(name, spec, timesteps):
         assert all(grad.any() for grad in grads)
 
 
-def test_clif_by_the_chain_rule():
-    """dL/dx over three steps, the two recursions through v and m written out by hand."""
-    decay, threshold = 0.6, 0.8
-    clif = CLIF(3, decay=decay, threshold=threshold)
-    x = torch.randn(3, 80, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(3, 80, dtype=torch.float64)
-    (clif(x) * weight).sum().backward()
-    v = m = torch.zeros(80, dtype=torch.float64)
-    trace = []
-    for t in range(3):
-        u, before = decay * v + x.detach()[t], m
-        s = (u >= threshold).double()
-        m = before * torch.sigmoid((1 - decay) * u) + s
-        v = u - s * (threshold + torch.sigmoid(m))
-        trace.append((u, s, before, m))
-    dv = dm = torch.zeros(80, dtype=torch.float64)
-    expected = []
-    for t in (2, 1, 0):
-        u, s, before, m = trace[t]
-        gate, set_back = torch.sigmoid((1 - decay) * u), torch.sigmoid(m)
-        dm = dm - dv * s * set_back * (1 - set_back)
-        ds = weight[t] + dm - dv * (threshold + set_back)
-        du = ds * torch.clamp(1 - (u - threshold).abs(), min=0) + dv + dm * before * gate * (1 - gate) * (1 - decay)
-        expected.append(du)
-        dv, dm = decay * du, dm * gate
-    torch.testing.assert_close(x.grad, torch.stack(expected[::-1]), rtol=1e-11, atol=1e-12)
-
-
 @pytest.mark.parametrize("name", ["clif", "glif"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_step_equals_forward_bit_for_bit(name, dtype):
@@ -232,6 +204,8 @@ def test_the_contract_of_lif(name, timesteps):
     assert neuron.threshold == (0.5 if name == "glif" else 1.0)
     with pytest.raises(ZooError, match="not a multiple"):
         create_neuron(name, 4)(torch.zeros(7, 3))
+    with pytest.raises(ZooError, match="no fused kernel"):
+        create_neuron(name, 2, kernel="fused")(torch.zeros(4, 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -329,16 +303,6 @@ def test_defaults_are_those_of_the_papers():
 def test_bad_neurons_are_named(spec, word):
     with pytest.raises(ZooError, match=word):
         create_neuron(spec, 4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_fused_kernel_is_not_promised(name):
-    assert name in list_neurons()
-    neuron = create_neuron(name, 2, kernel="fused")
-    with pytest.raises(ZooError, match="no fused kernel"):
-        neuron(torch.zeros(4, 3))
-    with pytest.raises(ZooError, match="timesteps"):
-        create_neuron(name, 0)
 
 
 @pytest.fixture(scope="module")

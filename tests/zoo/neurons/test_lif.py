@@ -164,6 +164,7 @@ def test_tau_is_another_way_to_say_decay():
         ({"name": "lif", "decay": 0.5, "tau": 2}, "not both"),
         ({"name": "lif", "tau": 0.5}, "tau.*0.5"),
         ({"name": "lif", "threshold": 0}, "threshold"),
+        ({"name": "lif", "threshold": 1e300}, "threshold must be a number in"),
         ({"name": "lif", "reset": "none"}, "hard"),
         ({"name": "if", "decay": 0.5}, "unknown key of neuron if 'decay'"),
         ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
