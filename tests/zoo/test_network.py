@@ -288,6 +288,7 @@ def test_state_dict_round_trip_in_another_layout_and_precision(name):
     assert torch.equal(other(x), y)
     last = other.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(last, y, rtol=1e-9, atol=1e-9)
+    assert torch.equal(copy.deepcopy(model)(x), y)
     rebuilt = zoo.create_model(name, **json.loads(json.dumps(model.model_args))).double().eval()
     rebuilt.load_state_dict(model.state_dict())
     assert torch.equal(rebuilt(x), y)
@@ -401,7 +402,8 @@ def test_a_checkpointed_graph_may_be_gone_through_twice():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", PLAIN)
 def test_compiles_into_one_graph(name):
     torch._dynamo.reset()
     model = zoo.create_model(name, timesteps=2, scaling=EVERY_LAYER).train()
@@ -451,27 +453,15 @@ def test_inductor(name):
         assert (p.grad - q.grad).norm() <= 1e-3 * q.grad.norm() + 1e-6, key
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", [name for name in PLAIN if name not in FAMILIES.values()])
-def test_the_others_compile_into_one_graph(name):
-    test_compiles_into_one_graph(name)
+OTHERS = [*({"neuron": name} for name in ("if", "plif", "clif", "glif", "psn")), {"norm": "tdbn"}, {"norm": "tebn"}]
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())
-@pytest.mark.parametrize("neuron", ["if", "plif", "clif", "glif", "psn"])
-def test_other_neurons(name, neuron):
-    model = zoo.create_model(f"{name}_gs", timesteps=2, neuron=neuron).train()
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: next(iter(other.values())))
+def test_other_neurons_and_norms(name, other):
+    model = zoo.create_model(f"{name}_gs", timesteps=2, **other).train()
     loss(model, images()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", FAMILIES.values())
-@pytest.mark.parametrize("norm", ["tdbn", "tebn"])
-def test_other_norms(name, norm):
-    model = zoo.create_model(f"{name}_gs", timesteps=2, norm=norm).train()
-    loss(model, images()).backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
