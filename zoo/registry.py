@@ -261,9 +261,6 @@ def build(
                 raise
             known = [key for key in [*usual, "drop_rate"] if key not in given]
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
-    if isinstance(model, StageFeatures):
-        for described in (model, model.model):
-            described.pretrained_cfg.pop("state_dict", None)
     if isinstance(model, SpikingNetwork):
         _describe(model)
         if checkpoint is not None:
@@ -310,6 +307,7 @@ def _fitting(state: dict[str, Tensor], model: SpikingNetwork, *, features: bool)
         ZooError: they do not.
     """
     cfg, adapted = model.pretrained_cfg, []
+    cfg.pop("state_dict", None)  # or each copy of the configuration would hold one of the weights
     if features or model.num_classes != cfg["num_classes"]:
         adapted.append(f"{cfg.get('classifier')}.")
     if model.in_chans != cfg["input_size"][0]:
@@ -384,7 +382,6 @@ class StageFeatures(FeatureGetterNet):
 def _describe(model: SpikingNetwork) -> None:
     """Makes pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
     cfg = model.pretrained_cfg
-    cfg.pop("state_dict", None)
     cfg["num_classes"] = model.num_classes
     if len(cfg.get("label_names") or ()) != model.num_classes:
         cfg.pop("label_names", None)

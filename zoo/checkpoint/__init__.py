@@ -2,7 +2,7 @@
 
 config.json rebuilds the network (architecture, model_args), says how to prepare its input (pretrained_cfg: mean, std,
 size, labels) and pins the weights by their sha256. Pickles are never loaded. A checkpoint may come from anybody: what
-it claims is checked, on a network without memory, before anything of that size is read or built.
+it claims is checked, and the network that it asks for takes no more memory than the size of its weights allows.
 """
 
 import contextlib
