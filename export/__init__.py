@@ -5,8 +5,8 @@
 """
 
 from .bench import benchmark
+from .nir import to_nir
 from .run import Stream
-from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import verify
 

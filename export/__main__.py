@@ -9,13 +9,12 @@ from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .graph import PRECISIONS
+from .file import LAYOUTS, PRECISIONS
 from .images import check_source, load_images, network_inputs
-from .int8.calibration import training_images
-from .layouts import LAYOUTS
-from .parts import input_size
+from .int8 import training_images
+from .network import input_size
+from .nir import to_nir
 from .source import load
-from .to_nir import to_nir
 from .to_onnx import to_onnx
 from .verify import ROUNDING
 
@@ -40,7 +39,7 @@ _ONNX_ONLY = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(
         prog="python -m export",
         description="Write a spiking network as an ONNX graph of standard operators.",
@@ -99,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Raise ZooError for an option that would do nothing."""
+    """Raises ZooError for an option that would do nothing."""
     if args.to == "nir":
         if given := [option for option, value in _ONNX_ONLY.items() if getattr(args, option) != value]:
             raise ZooError(f"--{given[0].replace('_', '-')} is for ONNX: a NIR graph is one time step, and has no gate")
@@ -116,7 +115,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def summary(report: dict[str, Any], path: str) -> str:
-    """A report of `to_onnx` for people."""
+    """Returns a report of `to_onnx` for people."""
     dyadic, real = report["verification"]["dyadic"], report["verification"]["real"]
     precision = report["metadata"]["precision"]
     other = "float32" if precision == "int8" else "PyTorch"

@@ -18,10 +18,10 @@ from zoo.errors import ZooError, one_of
 from zoo.models.sresnet import SResNet
 from zoo.neurons.surrogate import resolve_surrogate
 
-from .assembly import Piece
-from .graph import flat_graph
+from .layouts import finished, unrolled
+from .network import neuron_layers, take_apart
 from .neurons import Dynamics
-from .parts import neuron_layers, take_apart
+from .pieces import Piece
 from .run import device_of
 from .timing import Graph, Network, Subject, graph_of
 from .trace import trace
@@ -62,12 +62,13 @@ def _floor(model: nn.Module, **how: Any) -> Graph:
     another number in each step: one operation, in the place of a neuron's five.
     """
     parts = take_apart(model, all_steps=False)
-    first = next(iter(parts.skeleton.shapes))
+    first = next(iter(parts.shapes))
     neurons = {name: _stateless(Piece(["currents"], ["currents"], [], {}), old) for name, old in parts.neurons.items()}
-    shape = parts.skeleton.shapes[first]
+    shape = parts.shapes[first]
     scaled = [_scaled(t, shape) for t in range(parts.timesteps)]
     neurons[first] = neurons[first]._replace(first=scaled[0], later=scaled[1:])
-    return graph_of(flat_graph(parts._replace(neurons=neurons)), "floor", **how)
+    network = parts._replace(neurons=neurons)
+    return graph_of(finished(network, unrolled(network)), "floor", **how)
 
 
 def _relu(model: nn.Module, **how: Any) -> Graph:
@@ -75,7 +76,8 @@ def _relu(model: nn.Module, **how: Any) -> Graph:
     parts = take_apart(model, all_steps=False)
     piece = Piece(["currents"], ["active"], [helper.make_node("Relu", ["currents"], ["active"])], {})
     neurons = {name: _stateless(piece, old) for name, old in parts.neurons.items()}
-    return graph_of(flat_graph(parts._replace(neurons=neurons, timesteps=1)), "relu", **how)
+    network = parts._replace(neurons=neurons, timesteps=1)
+    return graph_of(finished(network, unrolled(network)), "relu", **how)
 
 
 def _stateless(piece: Piece, old: Dynamics) -> Dynamics:

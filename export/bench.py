@@ -19,11 +19,10 @@ from zoo.files import sha256_of
 from zoo.provenance import provenance
 from zoo.result import onnx_result
 
-from .about import About, is_ours, read_about
 from .baselines import baseline
-from .counts import PREFIX, add_spike_counts, add_spike_outputs
-from .describe import weights_sha256
+from .file import About, is_ours, read_about, weights_sha256
 from .images import Loaded, as_array, check_images, check_labels, normalise
+from .instruments import PREFIX, add_spike_counts, add_spike_outputs, check_spikes
 from .run import CPU, LARGEST_VALUE, check_session, create_session, device_of, read_model, run_session
 from .source import network_of
 from .timing import Graph, Input, Settings, Subject, operators, peak_bytes, settings, time_all
@@ -106,7 +105,11 @@ def read_file(path: str | os.PathLike[str], *, ours: bool = False) -> File:
         ZooError: see `export.run.read_model`; it is one of ours with broken metadata; or it must be `ours`, and is not.
     """
     data, proto = read_model(path)
-    return File(Path(path), data, proto, read_about(proto, Path(path)) if ours or is_ours(proto) else None)
+    if not ours and not is_ours(proto):
+        return File(Path(path), data, proto, None)
+    about = read_about(proto, Path(path))
+    check_spikes(proto, about, Path(path))
+    return File(Path(path), data, proto, about)
 
 
 def measure_one(file: File, images: Loaded | None, asked: Settings, **how: Any) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def measure_one(file: File, images: Loaded | None, asked: Settings, **how: Any) 
     scores = score(graph, file, images)
     ((latency, profile),) = measure([graph], asked)
     dataset = images and images.dataset
-    return onnx_result(file.data, file.about._asdict(), scores, latency, dataset=dataset, profile=profile, **how)
+    return onnx_result(file.data, file.about.model_dump(), scores, latency, dataset=dataset, profile=profile, **how)
 
 
 def measure_side_by_side(

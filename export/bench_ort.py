@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ZooError("--input-shape is for files from elsewhere: these say their own")
     images = None
     if args.data:
-        size = files[0].about and files[0].about.input_size
+        size = files[0].about.input_size if files[0].about else None
         images = load_images(args.data, args.data_dir, args.limit, size)
     if len(files) == 1 and files[0].about is not None and not args.against:
         result = measure_one(files[0], images, asked, **how)

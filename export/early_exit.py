@@ -16,8 +16,8 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .bench import File, graph_in, read_file
-from .counts import STEP_LOGITS, add_step_logits
 from .images import Loaded, load_images, normalise
+from .instruments import STEP_LOGITS, add_step_logits
 from .run import Runner
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)

@@ -20,7 +20,7 @@ from zoo.data.images import square_side
 from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
 
-from .parts import input_size, network_input
+from .network import input_size, network_input
 
 _LARGEST = 2**31
 """Bytes of images in memory."""

@@ -3,23 +3,36 @@
 A step has two forms: the first, whose last state is None, and a later one, from currents and state tensors to spikes
 and new state tensors. What a state holds beside tensors (GLIF counts its steps) is a constant of the form; where it
 changes from step to step, each step has a form. PSN has no steps: it is one piece, over all steps at once.
+
+A spike has a form that ONNX Runtime runs fastest: a clipped line so steep that it is a step. HardSigmoid(u) = max(0,
+min(1, alpha u + beta)). With alpha a power of two so large that neighbouring float32 numbers at the threshold are 1
+apart after the product, and beta = 1 - alpha threshold, it is exactly u >= threshold in float32: 1 at the threshold, 0
+one number below. ONNX Runtime fuses it into the convolution in front and keeps it in that convolution's blocked layout,
+which a comparison and a cast leave. So do factors with one entry per channel instead of a scalar, and sums instead of
+differences. export/reports/forms.json has the measurement.
 """
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zoo.errors import ZooError, one_line
 from zoo.neurons import PSN, SpikingNeuron
 
-from .assembly import Piece, cut, merged, relabelled
+from .pieces import Piece, cut, needed, renamed
 from .trace import trace
 
+_MANTISSA = 24
+"""Bits of a float32 number's."""
 _BATCH = 3
 _ROW = {0: "batch"}
 
@@ -36,33 +49,40 @@ class Dynamics(NamedTuple):
     """A layer of neurons in ONNX."""
 
     first: Piece | None
-    """Currents to spikes and states; None where steps do not exist."""
+    """From currents to spikes and states; None where steps do not exist."""
     later: list[Piece]
-    """Of steps 2, 3 ...: currents and states to spikes and states; a single one if all are alike."""
+    """Steps 2, 3 ...: from currents and states to spikes and states; a single one if all are alike."""
     whole: Piece | None
-    """Currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
+    """From currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
     any_step: Piece | None
-    """Of any step, if states start at zero: currents, states and, unless steps are alike, the number of the step."""
+    """Any step, if states start at zero: from currents, states and, unless steps are alike, the number of the step."""
     states: list[State]
     kind: str
     """The class of the layer."""
 
     @property
     def counts_steps(self) -> bool:
-        """Whether `any_step` needs the number of the step."""
+        """Returns whether `any_step` needs the number of the step."""
         return self.any_step is not None and len(self.any_step.inputs) > 1 + len(self.states)
 
     @property
     def elementwise(self) -> bool:
-        """Whether each neuron is computed by itself, from scalars: then the shape of the currents plays no part."""
+        """Returns whether each neuron is computed by itself, from scalars: then shapes play no part."""
         pieces = [piece for piece in (self.first, *self.later) if piece is not None]
         nodes = all(node.op_type in _ELEMENTWISE for piece in pieces for node in piece.nodes)
         return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
 
     def step(self, t: int) -> Piece:
-        """The form of the step that follows `t` others."""
+        """Returns the form of the step that follows `t` others."""
         assert self.first is not None
         return self.first if t == 0 else self.later[min(t, len(self.later)) - 1]
+
+    def steep(self, shape: tuple[int, ...]) -> "Dynamics":
+        """Returns the same with the spikes' fast form; `shape` is that of the currents, without the batch."""
+        # A factor with an entry for each channel would give a smaller state, one of the whole layer, another shape.
+        factors = shape if all(state.batched and state.shape == shape for state in self.states) else ()
+        first, any_step = (piece and steep_spikes(piece, factors) for piece in (self.first, self.any_step))
+        return self._replace(first=first, later=[steep_spikes(p, factors) for p in self.later], any_step=any_step)
 
 
 class _Form(NamedTuple):
@@ -76,7 +96,7 @@ class _Form(NamedTuple):
     results: list[Tensor]
     """Examples of the outputs."""
     zero: bool = False
-    """Of a first step, from states of zeros."""
+    """Whether it is a first step, from states of zeros."""
 
 
 class _Forms(nn.Module):
@@ -103,7 +123,7 @@ def _step(layer: SpikingNeuron, x: Tensor, tensors: Sequence[Tensor], form: _For
 
 @torch.no_grad()
 def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int, ...]]) -> dict[str, Dynamics]:
-    """Each layer in ONNX.
+    """Returns each layer in ONNX.
 
     Args:
         layers: on the CPU, in float32; layers that are alike in everything are traced once.
@@ -137,11 +157,11 @@ class _Known(NamedTuple):
     dynamics: Dynamics
 
     def fits(self, layer: SpikingNeuron, shape: tuple[int, ...]) -> bool:
-        """Whether this is the trace of another layer, too: they are alike, and shapes are equal or play no part."""
+        """Returns whether this is the trace of another layer, too: one that is alike, in shape if that plays a part."""
         return (self.shape == shape or self.dynamics.elementwise) and are_alike(self.layer, layer)
 
     def of_shape(self, shape: tuple[int, ...]) -> Dynamics:
-        """The dynamics for currents of that shape."""
+        """Returns the dynamics for currents of that shape."""
         states = [s._replace(shape=shape) if s.shape == self.shape else s for s in self.dynamics.states]
         return self.dynamics._replace(states=states)
 
@@ -169,7 +189,7 @@ def _trace_layers(layers: list[tuple[str, SpikingNeuron, tuple[int, ...]]]) -> l
 
 
 def are_alike(layer: SpikingNeuron, other: SpikingNeuron) -> bool:
-    """Whether two layers are of one class and equal in every attribute, parameter and buffer."""
+    """Returns whether two layers are of one class and equal in every attribute, parameter and buffer."""
     if type(layer) is not type(other):
         return False
     mine, theirs = ({**vars(x), **dict(x.named_parameters()), **dict(x.named_buffers())} for x in (layer, other))
@@ -191,8 +211,8 @@ def _tensors(leaves: Sequence[Any] | None) -> list[Tensor]:
 
 
 def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
-    """The forms of a layer, tried out in PyTorch: of each step, or of the first two where the others are alike; and, if
-    its states start at zero, the one of a first step from zeros."""
+    """Returns the forms of a layer, tried out in PyTorch: of each step, or of the first two where the others are alike;
+    and, if its states start at zero, the one of a first step from zeros."""
     if isinstance(layer, PSN):
         x = torch.zeros(layer.timesteps, _BATCH, *shape)
         return [_Form(i, x, None, None, [x.flatten(0, 1)])]
@@ -219,8 +239,8 @@ def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
 
 
 def _from_zeros(layer: SpikingNeuron, forms: list[_Form], last: Sequence[Any] | None) -> list[_Form]:
-    """The form of a first step whose states are zeros, if it does what the first form does; else none. `last` is the
-    state after all forms."""
+    """Returns the form of a first step whose states are zeros, if it does what the first form does; else none. `last`
+    is the state after all forms."""
     first, *others = forms
     if not others:
         return []
@@ -241,7 +261,7 @@ def _constants(leaves: Sequence[Any] | None) -> list[Any]:
 
 
 def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
-    """The piece of each form."""
+    """Returns the piece of each form."""
     states = [[state.clone() for state in _tensors(form.state)] for form in forms]
     rows = [{1: "batch"} if isinstance(layers[form.layer], PSN) else _ROW for form in forms]
     inner = [[_ROW if _batched(state) else None for state in given] for given in states]
@@ -254,7 +274,7 @@ def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
     given = iter([value.name for value in graph.input][len(forms) :])
     results = iter([value.name for value in graph.output])
     return [
-        relabelled(cut(graph, [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results]))
+        _relabelled(cut(graph, [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results]))
         for form, state in zip(forms, states, strict=True)
     ]
 
@@ -273,9 +293,156 @@ def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynami
     any_step = None
     if zero:
         alike = all(_constants(form.state) == _constants(zero[0][0].state) for form, _ in later)
-        any_step = forms[0] if alike else merged([zero[0][1], *forms])
+        any_step = forms[0] if alike else _merged([zero[0][1], *forms])
     return Dynamics(first, forms, None, any_step, states, kind)
 
 
 def _batched(state: Tensor) -> bool:
     return state.dim() > 0 and state.shape[0] == _BATCH
+
+
+def _relabelled(piece: Piece) -> Piece:
+    """Returns the same piece, each value named after its operation and place: equal pieces have equal names."""
+    names = {name: f"input_{i}" for i, name in enumerate(piece.inputs)}
+    read = [name for node in piece.nodes for name in node.input] + piece.outputs
+    constants = [name for name in dict.fromkeys(read) if name in piece.constants]
+    names |= {name: f"constant_{i}" for i, name in enumerate(constants)}
+    nodes, seen = [], Counter[str]()
+    for node in piece.nodes:
+        kind = node.op_type.lower()
+        for name in node.output:
+            seen[kind] += 1
+            names[name] = f"{kind}_{seen[kind]}" if name else ""
+        nodes.append(renamed(node, names, ""))
+    inputs, outputs = ([names[name] for name in values] for values in (piece.inputs, piece.outputs))
+    return Piece(inputs, outputs, nodes, {names[name]: piece.constants[name] for name in constants})
+
+
+_STEP = "step"
+"""The last input of a piece from `_merged`: the number of the step, int64 without axes."""
+
+
+def _merged(pieces: list[Piece]) -> Piece | None:
+    """Returns one piece for several that differ in constants alone: it takes the number of the piece, and their
+    constants from a table. None if they differ in more."""
+    first, nodes = pieces[0], []
+    if len({len(piece.nodes) for piece in pieces}) > 1:
+        return None
+    constants: dict[str, TensorProto] = {}
+    names = [dict(zip(piece.inputs, first.inputs, strict=True)) for piece in pieces]
+    for i, alike in enumerate(zip(*(piece.nodes for piece in pieces), strict=True)):
+        node = NodeProto()
+        node.CopyFrom(alike[0])
+        for other, known in zip(alike, names, strict=True):
+            if (other.op_type, list(other.attribute)) != (node.op_type, list(node.attribute)):
+                return None
+            known.update(zip(other.output, node.output, strict=True))
+        for j, operands in enumerate(zip(*(other.input for other in alike), strict=True)):
+            values = [piece.constants.get(name) for piece, name in zip(pieces, operands, strict=True)]
+            if all(value is None for value in values):
+                if len({known.get(name, name) for known, name in zip(names, operands, strict=True)}) > 1:
+                    return None
+                continue
+            if any(value is None for value in values):
+                return None
+            arrays = [numpy_helper.to_array(value) for value in values if value is not None]
+            if len({array.shape for array in arrays}) > 1:
+                return None
+            name = f"constant_{i}_{j}"
+            if all(array.tobytes() == arrays[0].tobytes() for array in arrays):
+                constants[name] = numpy_helper.from_array(arrays[0], name)
+            else:
+                table = f"{name}/table"
+                constants[table] = numpy_helper.from_array(np.stack(arrays), table)
+                nodes.append(helper.make_node("Gather", [table, _STEP], [name], name, axis=0))
+            node.input[j] = name
+        nodes.append(node)
+    outputs = [[known.get(name) for name in p.outputs] for p, known in zip(pieces, names, strict=True)]
+    if any(None in given or given != outputs[0] for given in outputs):
+        return None
+    return Piece([*first.inputs, _STEP], list(first.outputs), nodes, constants)
+
+
+def steep(threshold: float) -> tuple[float, float] | None:
+    """Returns alpha and beta of the HardSigmoid that is u >= threshold in float32; None where there is none."""
+    threshold = float(np.float32(threshold))
+    mantissa, exponent = math.frexp(threshold)
+    if mantissa == 0.5:  # numbers below a power of two are closer to it than those above
+        mantissa, exponent = 1.0, exponent - 1
+    if threshold == 0 or not -100 < exponent < 100:
+        return None
+    return 2.0 ** (_MANTISSA - exponent), 1 - mantissa * 2**_MANTISSA
+
+
+def steep_spikes(piece: Piece, shape: tuple[int, ...]) -> Piece:
+    """Returns a step of neurons with spikes in their fast form.
+
+    Args:
+        piece: the step, as it was traced.
+        shape: of its currents and states without the batch; maps [C, H, W] have factors with an entry per channel. ()
+            where not all have one shape.
+    """
+    made = {name: node for node in piece.nodes for name in node.output}
+    constants = dict(piece.constants)
+    floats = {name: t for name, t in constants.items() if t.data_type == TensorProto.FLOAT and math.prod(t.dims) == 1}
+    scalars = {name: numpy_helper.to_array(t).item() for name, t in floats.items()}
+    lines: dict[str, tuple[str, float, float]] = {}  # from a spike to what it is of, alpha and beta
+    nodes: list[NodeProto] = []
+
+    def times(value: str, factor: float, out: str) -> None:
+        name = f"{out}/factor"
+        entries = np.full((1, shape[0], 1, 1) if len(shape) == 3 else (), factor, np.float32)
+        constants[name] = numpy_helper.from_array(entries, name)
+        nodes.append(helper.make_node("Mul", [value, name], [out]))
+
+    for node in piece.nodes:
+        out = node.output[0]
+        spike = _comparison(node, made, scalars)
+        if spike is not None and (line := steep(spike[1])) is not None:
+            lines[out] = (spike[0], *line)
+            nodes.append(_hard_sigmoid(spike[0], out, *line))
+            continue
+        if node.op_type == "Sub" and node.input[1] in lines and scalars.get(node.input[0]) == 1:
+            u, alpha, beta = lines[node.input[1]]  # 1 - spike
+            nodes.append(_hard_sigmoid(u, out, -alpha, 1 - beta))
+            continue
+        if node.op_type == "Sub" and (product := _scaled(made.get(node.input[1]), scalars)) is not None:
+            times(product[0], -product[1], f"{out}/negative")
+            nodes.append(helper.make_node("Add", [node.input[0], f"{out}/negative"], [out]))
+            continue
+        if (product := _scaled(node, scalars)) is not None:
+            times(*product, out)
+            continue
+        nodes.append(node)
+    kept = needed(nodes, piece.outputs)
+    read = {name for node in kept for name in node.input} | set(piece.outputs)
+    return Piece(piece.inputs, piece.outputs, kept, {name: t for name, t in constants.items() if name in read})
+
+
+def _comparison(node: NodeProto, made: dict[str, NodeProto], scalars: dict[str, float]) -> tuple[str, float] | None:
+    """Returns u and threshold of a spike, (u - threshold >= 0) or (u >= threshold) cast to float32; None if it is none.
+
+    The two are the same in IEEE arithmetic, where only equal numbers differ by zero.
+    """
+    compared = made.get(node.input[0]) if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT else None
+    if compared is None or compared.op_type != "GreaterOrEqual":
+        return None
+    u, threshold = compared.input[0], scalars.get(compared.input[1])
+    difference = made.get(u)
+    if threshold == 0 and difference is not None and difference.op_type == "Sub":
+        u, threshold = difference.input[0], scalars.get(difference.input[1])
+    return None if threshold is None else (u, threshold)
+
+
+def _scaled(node: NodeProto | None, scalars: dict[str, float]) -> tuple[str, float] | None:
+    """Returns a value and the number that it is multiplied by; None if the node does something else."""
+    if node is None or node.op_type != "Mul":
+        return None
+    for value, factor in (node.input, reversed(node.input)):
+        if factor in scalars and value not in scalars:
+            return value, scalars[factor]
+    return None
+
+
+def _hard_sigmoid(u: str, out: str, alpha: float, beta: float) -> NodeProto:
+    return helper.make_node("HardSigmoid", [u], [out], alpha=alpha, beta=beta)

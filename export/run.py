@@ -18,7 +18,7 @@ from zoo.files import read_bytes
 from zoo.neurons.encoding import encode
 from zoo.specs import check_timesteps
 
-from .graph import LAYOUT, STATES, metadata
+from .file import metadata, texts
 from .images import as_array
 from .layouts import TIMESTEPS
 
@@ -223,21 +223,18 @@ class Stream:
         create: Callable[..., Any] = create_session,
     ) -> None:
         data, proto = read_model(model)
-        layout = next((p.value for p in proto.metadata_props if p.key == LAYOUT), "a file from elsewhere")
+        layout = texts(proto).get("layout", "a file from elsewhere")
         if layout != "step":
             raise ZooError(f"expected a graph of one time step, got {layout}: export with --layout step")
         self.timesteps, self.encoding = metadata(proto, "timesteps"), metadata(proto, "encoding")
         self.size = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim][1:]
         self.outputs = [output.name for output in proto.graph.output]
-        self._states = metadata(proto, STATES)
+        self._states = metadata(proto, "states")
         types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
-        try:
-            names = [state["input"] for state in self._states]
-            self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
-            if not all({"output", "layer", "shape"} <= state.keys() for state in self._states):
-                raise KeyError
-        except (LookupError, TypeError, AttributeError):
-            raise ZooError(f"the graph's metadata {STATES} do not fit its inputs: export it again") from None
+        names = [state["input"] for state in self._states]
+        if not types.keys() >= set(names) or not {state["output"] for state in self._states} <= set(self.outputs):
+            raise ZooError("the graph's metadata states do not fit its inputs and outputs: export it again")
+        self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
         self._counts_steps = any(state["layer"] is None for state in self._states)
         self._session = create(data, provider=provider, threads=threads, optimization=optimization)
         self.reset()
@@ -338,7 +335,7 @@ class Runner:
         create: Callable[..., Any] = create_session,
     ) -> None:
         data = proto.SerializeToString()
-        self.layout = metadata(proto, LAYOUT)
+        self.layout = metadata(proto, "layout")
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads}
         self._stream = Stream(data, **how, create=create) if self.layout == "step" else None

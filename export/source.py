@@ -14,15 +14,14 @@ from zoo.errors import ZooError
 from zoo.files import parse_json
 from zoo.load import check_name, is_path
 
-from .about import About
-from .describe import describe, weights_sha256
+from .file import About, describe, texts, weights_sha256
 
 _SAME = ("timesteps", "num_classes", "input_size", "encoding", "neuron")
 """Entries of a file's metadata that say what its network computes, whatever the weights."""
 
 
 def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
-    """The network that a command line names, and what its file must say about weights that nobody trained."""
+    """Returns the network that a command line names, and what its file must say about weights that nobody trained."""
     if is_path(source) or source.startswith(("hf-hub:", "local-dir:")):
         return zoo.load(source, **kwargs), {}
     check_name(source)
@@ -33,8 +32,8 @@ def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
 
 
 def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | None = None) -> nn.Module:
-    """The network that a file is of, in evaluation mode: its architecture, neurons, steps, and its weights if they are
-    published or `source` has them. Others are those of seed 0, with which dense operations take as long.
+    """Returns the network that a file is of, in evaluation mode: its architecture, neurons, steps, and its weights if
+    they are published or `source` has them. Others are those of seed 0, with which dense operations take as long.
 
     Args:
         path: the file, for errors.
@@ -54,7 +53,7 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
     else:
         model = _untrained(about.architecture, timesteps=about.timesteps, num_classes=about.num_classes)
         whose = "seed 0"
-    said, found = {p.key: p.value for p in proto.metadata_props}, describe(model)
+    said, found = texts(proto), describe(model)
     for key in _SAME:
         if key in said and parse_json(said[key], key) != parse_json(found[key], key):
             raise ZooError(

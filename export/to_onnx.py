@@ -17,14 +17,13 @@ from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, check_writable, sha256_of
 from zoo.network import unwrapped
 
-from .about import PRODUCER
-from .counts import add_rate_map, add_spike_counts, add_step_logits
-from .describe import add_description
-from .graph import PRECISIONS, build_graph, check_graph, check_layout
+from .file import PRECISIONS, PRODUCER, add_description
+from .graph import build_graph, check_layout
 from .images import network_inputs
-from .int8 import Rounded
-from .int8.calibration import calibrate
-from .parts import neuron_layers
+from .instruments import add_rate_map, add_spike_counts, add_step_logits
+from .int8 import Rounded, calibrate
+from .layouts import check_graph
+from .network import neuron_layers
 from .verify import run_gate
 
 
@@ -43,7 +42,7 @@ def to_onnx(
     images: NDArray[Any] | Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write the graph of a network: "input" [batch, C, H, W] to "logits" [batch, classes].
+    """Writes the graph of a network: "input" [batch, C, H, W] to "logits" [batch, classes].
 
     The file appears under its name only once it is whole and verified; the network stays as it is.
 
@@ -51,7 +50,7 @@ def to_onnx(
         model: a network of the zoo, also inside torch.compile's, DataParallel's ... module.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.half`; or
+        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.graph`; or
             "int8": these over bytes, see `export.int8`.
         calibration: training images that int8 takes its scales from, as `images`.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
@@ -120,7 +119,7 @@ def _rounded(model: nn.Module, precision: str, calibration: NDArray[Any] | Tenso
 
 
 def peak_mb() -> int:
-    """The most memory that this process has had so far, in MB."""
+    """Returns the most memory that this process has had so far, in MB."""
     import resource  # which Windows has not; what only reads works there, too
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

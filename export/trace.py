@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.errors import ZooError
 
 OPSET = 20
-# Of a number, in ONNX and in PyTorch, whose last bit is not the same in every library.
+# Functions of a number, in ONNX and in PyTorch, whose last bit is not the same in every library.
 _ROUNDED: dict[str, Callable[[Tensor], Tensor]] = {
     "Exp": torch.exp,
     "Log": torch.log,
@@ -38,7 +38,7 @@ def trace(
     rewrite: bool = True,
     **names: Any,
 ) -> onnx.ModelProto:
-    """The graph of a module in evaluation mode, constants as initializers, without notes on where a node comes from.
+    """Returns the graph of a module in evaluation mode, constants as initializers, without notes on nodes' origins.
 
     Args:
         module: what to trace.
@@ -82,7 +82,7 @@ def trace(
 
 
 def _fold(model: ir.Model) -> None:
-    """Fold what follows from constants alone, to what PyTorch makes of them: with NumPy's sigmoid, some decays that
+    """Folds what follows from constants alone, to what PyTorch makes of them: with NumPy's sigmoid, some decays that
     neurons learn would be others in the graph than in the network, by a bit."""
     while True:
         onnxscript.optimizer.fold_constants(model, should_fold=lambda node: False if node.op_type in _ROUNDED else None)
@@ -100,7 +100,7 @@ def _fold(model: ir.Model) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hush the exporter: deprecations inside PyTorch and progress notes say nothing about the network."""
+    """Hushes the exporter: deprecations inside PyTorch and progress notes say nothing about the network."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,19 +1,25 @@
 """The verification gate: an exported graph must compute what the network computes.
 
 A tight tolerance on logits would be the wrong test: a membrane potential within rounding of the threshold may spike on
-one side and not on the other, and the two then part. So the gate has two parts. On a dyadic copy, where arithmetic is
-exact, all spikes and logits must be equal bit for bit. On the real weights, the fraction of spikes that differ and the
+one side and not on the other, and the two then part. So the gate has two parts. On an exact copy, whose arithmetic
+knows no rounding, all spikes and logits must be equal bit for bit, at every optimisation level: those of float32 to
+PyTorch's, those of eight bits to those of float32. On the real weights, the fraction of spikes that differ and the
 agreement of the predicted classes are measured and bounded: by fixed numbers, or, where a deep network amplifies
-rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64.
+rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64. A file from
+elsewhere must also have the operations, constants and metadata of the graph that its network exports to.
 """
 
+import json
 import os
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,28 +27,26 @@ from zoo.data import normalisation
 from zoo.errors import ZooError
 from zoo.network import unwrapped
 
-from .compare import (
-    OF_WEIGHTS,
-    compare_constants,
-    compare_metadata,
-    compare_operations,
-    instrumented_like,
-    layout_of,
-    precision_of,
-    rounded_in,
-)
-from .counts import add_spike_outputs
-from .describe import add_description
-from .dyadic import dyadic_copy, dyadic_images
-from .exactness import BATCHES, Run, check_same_operations, compare_exactly
-from .graph import build_graph, spike_values
-from .half import is_half
+from .exact_copy import current_unit, exact_copy, exact_images, exact_in_bytes
+from .file import add_description, metadata, texts
+from .graph import build_graph, is_half
 from .images import network_inputs, normalise
-from .int8.proof import prove
-from .parts import input_size, network_input, neuron_layers
-from .run import Runner, read_model
-from .skeleton import inference_copy
+from .instruments import (
+    PREFIX,
+    RATES,
+    STEP_LOGITS,
+    add_rate_map,
+    add_spike_counts,
+    add_spike_outputs,
+    add_step_logits,
+    spike_values,
+)
+from .int8 import Rounded, int8_graph
+from .layouts import finished, folded
+from .network import DOMAIN, inference_copy, input_size, network_input, neuron_layers, take_apart, time_steps
+from .run import OPTIMIZATIONS, Runner, read_model
 
+BATCHES = (1, 3)
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
 ROUNDING = 3
@@ -58,6 +62,17 @@ COUNTED = 1000
 """Spikes of a layer from which on that is asked."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
+_STRENGTHS = (1, 2, 4, 8)
+"""Factors of the exact currents of eight bits, tried in turn until every layer spikes."""
+_CLOSE = 1e-5
+"""Allowed difference of a constant, in units of the tensor's largest: another version of PyTorch folds normalisations
+with other roundings."""
+_FREE = {"tag", "epochs", "seed", "test_reads", "license"}
+"""Entries of the metadata that a file may have differently: they say how it came to be."""
+_OF_WEIGHTS = {"weights_sha256", "neuron"}
+"""Those that are others where the weights are: what these do says more."""
+Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
+"""Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
 _CHUNK = 32
 """Images of 32 x 32 pixels times time steps that run at once."""
 
@@ -65,7 +80,7 @@ _CHUNK = 32
 def verify(
     model: nn.Module, graph: bytes | str | os.PathLike[str], images: NDArray[Any] | Tensor | None = None
 ) -> dict[str, Any]:
-    """Check the graph of a network, in any layout, against the network.
+    """Checks the graph of a network, in any layout, against the network.
 
     Args:
         model: the network; it stays as it is.
@@ -79,42 +94,147 @@ def verify(
         max_logit_difference}. Rates are fractions of all neurons and time steps.
 
     Raises:
-        ZooError: a spike or logit differs on the dyadic copy, a bound is missed on the real weights, an operation, a
+        ZooError: a spike or logit differs on the exact copy, a bound is missed on the real weights, an operation, a
             constant or an entry of the metadata is not the network's, or the images do not fit.
     """
     model = unwrapped(model)
     _, proto = read_model(graph)
     images = None if images is None else network_inputs(model, images)
-    layout = layout_of(proto)
-    precision = precision_of(proto)
-    rounded = rounded_in(proto) if precision == "int8" else None
+    layout, precision = metadata(proto, "layout"), metadata(proto, "precision")
+    rounded = _rounded_in(proto) if precision == "int8" else None
     built = build_graph(model, layout, rounded, half=precision == "fp16")
-    known = instrumented_like(add_description(built, model), proto)
-    compare_operations(known, proto)
-    compare_metadata(known, proto, but=OF_WEIGHTS)
+    known = _instrumented_like(add_description(built, model), proto)
+    _compare_operations(known, proto)
+    _compare_metadata(known, proto, but=_OF_WEIGHTS)
     report = run_gate(model, proto, images)
-    compare_constants(known, proto)
-    compare_metadata(known, proto)
+    _compare_constants(known, proto)
+    _compare_metadata(known, proto)
     return report
 
 
 def run_gate(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
-    """The part of `verify` that runs the graph, for one that was made of this network just now."""
-    exact = prove(model, proto) if precision_of(proto) == "int8" else _verify_exact(model, proto)
-    return {"dyadic": exact, "real": _verify_real(model, proto, images)}
+    """Runs the graph, for one that was made of this network just now; see `verify`."""
+    return {"dyadic": _verify_exact(model, proto), "real": _verify_real(model, proto, images)}
 
 
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
-    exact = dyadic_copy(model)
-    twin = add_description(build_graph(exact, layout_of(proto), half=precision_of(proto) == "fp16"), exact)
-    check_same_operations(twin, proto)
+    """Compares the graph of the exact copy, which must have the operations of the given one, with what it must give."""
+    exact, precision = exact_copy(model), metadata(proto, "precision")
+    images = [exact_images(exact, count, seed=count).numpy() for count in BATCHES]
     runs: list[Run] = []
-    for count in BATCHES:
-        images = dyadic_images(exact, count, seed=count)
-        logits, spikes = _run(exact, images)
-        known = {value: spikes[name].numpy() for name, value in spike_values(twin).items()}
-        runs.append((images.numpy(), known | {"logits": logits.numpy()}))
-    return compare_exactly(twin, runs, "PyTorch's") | {"input_size": list(input_size(exact))}
+    if precision == "int8":
+        network = take_apart(exact, all_steps=True)
+        for strength in _STRENGTHS:
+            parts, rounded = exact_in_bytes(network, strength * current_unit(exact))
+            runs = _runs_in_float32(finished(parts, folded(parts)), images)
+            if all(spike_rate(runs, value) for value in runs[0][1] if value != "logits"):
+                break
+        built, other = int8_graph(parts, neuron_layers(exact), rounded), "float32's"
+    else:
+        built, other = build_graph(exact, metadata(proto, "layout"), half=precision == "fp16"), "PyTorch's"
+        for x in images:
+            logits, spikes = _run(exact, torch.from_numpy(x))
+            known = {value: spikes[name].numpy() for name, value in spike_values(built).items()}
+            runs.append((x, known | {"logits": logits.numpy()}))
+    twin = add_description(built, exact)
+    check_same_operations(twin, proto)
+    return compare_exactly(twin, runs, other) | {"input_size": list(input_size(exact))}
+
+
+def _runs_in_float32(graph: onnx.ModelProto, images: list[NDArray[np.float32]]) -> list[Run]:
+    """Returns what a float32 graph gives, as it is written."""
+    names = ["logits", *spike_values(graph).values()]
+    run = Runner(add_spike_outputs(graph), 1, optimization="disable")
+    return [(x, dict(zip(names, run(x, names), strict=True))) for x in images]
+
+
+def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raises ZooError unless a graph begins with the operations of its twin, each on what the twin's are on.
+
+    Instruments may follow. Names may differ, but for spikes and logits.
+    """
+    names = {name: name for graph in (twin.graph, proto.graph) for name in [value.name for value in graph.input]}
+    if not _begins_with(proto.graph, twin.graph, names, (*spike_values(twin).values(), "logits")):
+        raise ZooError("verification failed: the graph's operations are not those that the network exports to")
+
+
+def _begins_with(graph: onnx.GraphProto, twin: onnx.GraphProto, names: dict[str, str], fixed: tuple[str, ...]) -> bool:
+    """Returns whether a graph has the nodes of another, in order and first, and so have the bodies of its loops.
+
+    Args:
+        graph, twin: the two.
+        names: from values of the twin to the graph's; learns the new ones.
+        fixed: what begins names that both have alike.
+    """
+    if len(graph.node) < len(twin.node):
+        return False
+    for node, known in zip(graph.node, twin.node, strict=False):
+        if _kind(node) != _kind(known) or len(node.output) < len(known.output):
+            return False
+        # One of the two may be without a bias, which the exporter leaves out where it is zero.
+        if any(names.get(theirs, mine) != mine for theirs, mine in zip(known.input, node.input, strict=False)):
+            return False
+        bodies, theirs = ([a.g for a in one.attribute if a.HasField("g")] for one in (node, known))
+        if len(bodies) != len(theirs):
+            return False
+        for body, other in zip(bodies, theirs, strict=True):
+            given = zip([value.name for value in other.input], [value.name for value in body.input], strict=False)
+            if not _begins_with(body, other, names | dict(given), fixed):
+                return False
+        names |= dict(zip(known.output, node.output, strict=False))
+        if any(mine != name for mine, name in zip(node.output, known.output, strict=False) if name.startswith(fixed)):
+            return False
+    return True
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    """Returns what a node does, of a function without its number: neurons with other numbers are alike in the exact
+    copy."""
+    return re.sub(r"(_\d+)+$", "", node.op_type) if node.domain == DOMAIN else node.op_type
+
+
+def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:
+    """Compares a graph with what is known of it.
+
+    Args:
+        proto: the graph of a network whose arithmetic is exact.
+        runs: one for each batch.
+        other: what gave the expected values, for the error.
+
+    Returns:
+        JSON values: levels, batches, layers, spike_rates, identical.
+
+    Raises:
+        ZooError: a spike or logit differs, or a layer never spikes.
+    """
+    values = spike_values(proto)
+    rates = {name: spike_rate(runs, value) for name, value in values.items()}
+    if silent := [name for name, rate in rates.items() if rate == 0]:
+        raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the exact copy")
+    for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
+        for graph, names in ((proto, ["logits"]), (add_spike_outputs(proto), [*values.values(), "logits"])):
+            run = Runner(graph, optimization=level)
+            for images, expected in runs:
+                for name, got in zip(names, run(images, names), strict=True):
+                    if not np.array_equal(expected[name], got):
+                        raise ZooError(
+                            f"verification failed: {name} differ from {other} on exact arithmetic "
+                            f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)})"
+                        )
+    batches = [len(images) for images, _ in runs]
+    about = {"levels": list(OPTIMIZATIONS), "batches": batches, "layers": len(values)}
+    return about | {"spike_rates": rates, "identical": True}
+
+
+def spike_rate(runs: Sequence[Run], value: str) -> float:
+    """Returns the spikes per neuron and time step of a layer, over all runs."""
+    return float(np.concatenate([expected[value] for _, expected in runs]).mean())
+
+
+def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
+    if expected.shape != got.shape:
+        return f"shape {list(got.shape)} instead of {list(expected.shape)}"
+    return f"{int((expected != got).sum())} of {expected.size} values"
 
 
 def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
@@ -126,7 +246,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     run = Runner(add_spike_outputs(proto))
     flips, active, counted, total = (dict.fromkeys(values, 0) for _ in range(4))
     expected, got, rounded, rounding, alike = [], [], 0, 0, []
-    steps = next(iter(neuron_layers(model).values())).timesteps
+    steps = time_steps(model)
     size = max(1, _CHUNK * 32**2 // (steps * images.shape[-2] * images.shape[-1]))  # many steps, large images: fewer
     for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
         logits, spikes = _run(network, chunk)
@@ -149,7 +269,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     real = compare_logits(np.concatenate(expected), np.concatenate(got))
     flip_rate, rounding_flip_rate = (n / sum(total.values()) for n in (sum(flips.values()), rounding))
     failed = len(real["disagreements"])
-    precision = precision_of(proto)
+    precision = metadata(proto, "precision")
     if precision == "fp16" and is_half(network):
         precision = "fp32"
     max_rate, min_agreement = BOUNDS[precision]
@@ -192,7 +312,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
 
 
 def compare_where_alike(expected: NDArray[np.float32], got: NDArray[np.float32], alike: NDArray[np.bool_]) -> None:
-    """Raise ZooError if logits differ beyond rounding for an image whose spikes are all the same."""
+    """Raises ZooError if logits differ beyond rounding for an image whose spikes are all the same."""
     difference = np.abs(expected - got).max(1)
     allowed = LOGIT_ROUNDING * max(float(np.abs(expected).max()), 1.0)
     if wrong := np.flatnonzero(alike & ~(difference <= allowed)).tolist():
@@ -203,10 +323,10 @@ def compare_where_alike(expected: NDArray[np.float32], got: NDArray[np.float32],
 
 
 def random_images(model: nn.Module) -> NDArray[np.float32]:
-    """8 to 32 images of uniform noise, fewer of many time steps, normalised as the network wants them; in [0, 1] where
-    it reads them as brightness; frames of spikes where it takes frames."""
+    """Returns 8 to 32 images of uniform noise, fewer of many time steps, normalised as the network wants them; in
+    [0, 1] where it reads them as brightness; frames of spikes where it takes frames."""
     draw = np.random.default_rng(0)
-    steps = next(iter(neuron_layers(model).values())).timesteps
+    steps = time_steps(model)
     shape, encoding = (min(max(128 // steps, 8), 32), *network_input(model)), getattr(model, "encoding", "direct")
     if encoding == "latency":
         return draw.random(shape, np.float32)
@@ -216,7 +336,7 @@ def random_images(model: nn.Module) -> NDArray[np.float32]:
 
 
 def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, Any]:
-    """Agreement of the predicted classes of two logits [N, classes]: percent, each disagreement, largest difference."""
+    """Returns how two logits [N, classes] agree: classes in percent, each disagreement, the largest difference."""
     classes, others = expected.argmax(1), got.argmax(1)
     ordered = np.sort(expected, 1)
     margins = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0)
@@ -232,7 +352,7 @@ def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> d
 
 @torch.no_grad()
 def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits [B, classes] and the spikes [T*B, ...] of each neuron layer."""
+    """Returns logits [B, classes] and the spikes [T*B, ...] of each neuron layer."""
     spikes: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -244,3 +364,102 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
+    """Returns the convolutions in eight bits of a file.
+
+    Raises:
+        ZooError: it does not hold those that it tells of.
+    """
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    rounded = {}
+    for name, (scale, zero, _) in metadata(proto, "currents").items():
+        if (weight := arrays.get(name)) is None or weight.dtype != np.int8:
+            raise ZooError(f"verification failed: the file has no weights {name!r:.100} in eight bits")
+        rounded[name] = Rounded(scale, zero, weight)
+    return rounded
+
+
+def _instrumented_like(known: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the graph `known` with the instruments that `proto` has."""
+    outputs = [output.name for output in proto.graph.output]
+    if any(name.startswith(PREFIX) for name in outputs):
+        known = add_spike_counts(known)
+    for name in outputs:
+        if name.startswith(RATES):
+            known = add_rate_map(known, name.removeprefix(RATES))
+    return add_step_logits(known) if STEP_LOGITS in outputs else known
+
+
+def _compare_operations(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raises ZooError unless nodes, functions, inputs and outputs are the same."""
+    for part in ("node", "input", "output"):
+        mine, theirs = (list(map(_bytes, getattr(model.graph, part))) for model in (known, proto))
+        if mine != theirs:
+            same = zip(mine, theirs, strict=False)
+            where = next((i for i, (a, b) in enumerate(same) if a != b), min(len(mine), len(theirs)))
+            raise _other(f"{part} {where}")
+    mine, theirs = (sorted(map(_bytes, model.functions)) for model in (known, proto))
+    if mine != theirs:
+        raise _other("functions")
+
+
+def _compare_constants(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raises ZooError unless weights and other constants are the same but for rounding."""
+    mine, theirs = ({t.name: t for t in model.graph.initializer} for model in (known, proto))
+    if mine.keys() != theirs.keys():
+        raise _other(f"constant {sorted(mine.keys() ^ theirs.keys())[0]}")
+    for name, tensor in mine.items():
+        a, b = numpy_helper.to_array(tensor), numpy_helper.to_array(theirs[name])
+        if a.shape != b.shape or a.dtype != b.dtype or not _alike(a, b):
+            raise ZooError(f"verification failed: the constant {name} in the file is not the network's")
+
+
+def _alike(known: NDArray[Any], other: NDArray[Any]) -> bool:
+    if known.dtype.kind != "f":
+        return np.array_equal(known, other)
+    allowed: Any = _CLOSE * float(np.abs(known).max(initial=0))
+    if known.dtype == np.float16:  # rounds to one of two neighbours
+        allowed = allowed + np.finfo(np.float16).eps * np.abs(known)
+    return bool((np.abs(known - other) <= allowed).all())
+
+
+def _compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto, but: Collection[str] = ()) -> None:
+    """Raises ZooError unless the file's metadata say of the network what it says itself, `but` for these entries."""
+    said = texts(proto)
+    for entry in known.metadata_props:
+        if entry.key not in {*_FREE, *but} and not _same(said.get(entry.key), entry.value):
+            raise ZooError(
+                f"verification failed: the file's metadata say {entry.key} {said.get(entry.key)!r:.100}, the network "
+                f"{entry.value!r:.100}"
+            )
+
+
+def _same(text: str | None, expected: str) -> bool:
+    if text is None or text == expected:
+        return text == expected
+    try:
+        return _close(json.loads(text), json.loads(expected))
+    except ValueError:
+        return False
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
+    if isinstance(a, float) and isinstance(b, float):
+        return bool(np.isclose(a, b, rtol=1e-6, atol=0))
+    return type(a) is type(b) and a == b
+
+
+def _bytes(message: Any) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _other(what: str) -> ZooError:
+    return ZooError(
+        f"verification failed: the graph's operations are not those that the network exports to (first: {what})"
+    )

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 import zoo
 from export.bench import benchmark, read_file
-from export.graph import PRECISIONS
+from export.file import PRECISIONS
 from export.images import load_images, normalise
-from export.int8.calibration import training_images
-from export.parts import input_size, network_input
+from export.int8 import training_images
+from export.network import input_size, network_input
 from export.timing import settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe

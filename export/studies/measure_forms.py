@@ -8,7 +8,6 @@ last one that of `build_graph`. They take turns; what counts is the ratio of med
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
 from torch import nn
 
 import zoo
@@ -16,11 +15,9 @@ from zoo.errors import CommandParser, run_command
 from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 
-from ..assembly import Assembly, make_model
-from ..layouts import folded, unrolled
-from ..parts import Parts, take_apart
+from ..layouts import finished, folded, unrolled
+from ..network import take_apart
 from ..timing import Settings, graph_of, settings, time_all
-from ..trace import OPSET
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,18 +61,12 @@ def forms_of(model: nn.Module) -> dict[str, onnx.ModelProto]:
     whole, single = take_apart(model, all_steps=True), take_apart(model, all_steps=False)
     behind = take_apart(model, all_steps=False, fold_norms=False)
     return {
-        "folded, comparison": _graph(whole, folded(whole)),
-        "folded, HardSigmoid": _graph(whole, folded(whole.with_steep_spikes())),
-        "per step, comparison": _graph(single, unrolled(single)),
-        "per step, HardSigmoid": _graph(single, unrolled(single.with_steep_spikes())),
-        "per step, HardSigmoid, norms behind": _graph(behind, unrolled(behind.with_steep_spikes())),
+        "folded, comparison": finished(whole, folded(whole)),
+        "folded, HardSigmoid": finished(whole, folded(whole.with_steep_spikes())),
+        "per step, comparison": finished(single, unrolled(single)),
+        "per step, HardSigmoid": finished(single, unrolled(single.with_steep_spikes())),
+        "per step, HardSigmoid, norms behind": finished(behind, unrolled(behind.with_steep_spikes())),
     }
-
-
-def _graph(parts: Parts, g: Assembly) -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *parts.size])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", parts.classes])]
-    return make_model(g, inputs, outputs, {"": OPSET}, 10)
 
 
 if __name__ == "__main__":

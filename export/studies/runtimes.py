@@ -24,10 +24,10 @@ from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance, without_folders
 
-from ..counts import PREFIX, add_spike_counts
 from ..images import check_source, load_images, network_inputs
-from ..int8.calibration import training_images
-from ..parts import input_size
+from ..instruments import PREFIX, add_spike_counts
+from ..int8 import training_images
+from ..network import input_size
 from ..run import Runner
 from ..source import load
 from ..to_onnx import to_onnx

@@ -19,8 +19,8 @@ from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 from zoo.specs import check_timesteps
 
+from ..file import LAYOUTS
 from ..graph import check_layout
-from ..layouts import LAYOUTS
 from ..to_onnx import to_onnx
 
 

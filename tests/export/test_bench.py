@@ -20,10 +20,9 @@ import export
 import export.bench
 import zoo
 from export import bench_ort
-from export.about import About
 from export.baselines import baseline
-from export.describe import describe
-from export.dyadic import dyadic_copy
+from export.exact_copy import exact_copy
+from export.file import About, describe
 from export.graph import build_graph
 from export.run import CPU, bind, check_session, create_session
 from export.source import network_of
@@ -52,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return dyadic_copy(network())  # exact, so that a twin in PyTorch gives the same bits
+    return exact_copy(network())  # exact, so that a twin in PyTorch gives the same bits
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +261,8 @@ class Other(nn.Module):
 
 def twin(net, functions):
     """A copy of a network with these functions for neurons, the last one for all that follow."""
-    copied = export.parts.inference_copy(net)
-    for i, name in enumerate(export.parts.neuron_layers(copied)):
+    copied = export.network.inference_copy(net)
+    for i, name in enumerate(export.network.neuron_layers(copied)):
         copied.set_submodule(name, Other(net.timesteps, functions[min(i, len(functions) - 1)]))
     return copied
 
@@ -320,8 +319,8 @@ def metadata_of(model, **changes):
     about = describe(model) | changes
     proto = onnx.ModelProto()
     helper.set_model_props(proto, about)
-    known = {key: about.get(key) for key in About._fields}
-    return proto, About(**known | {"timesteps": json.loads(about["timesteps"]), "num_classes": 10})
+    known = {key: about[key] for key in ("architecture", "tag", "weights_sha256")}
+    return proto, About.model_construct(**known, timesteps=json.loads(about["timesteps"]), num_classes=10)
 
 
 def test_a_file_s_network_is_found_by_its_metadata(tmp_path, capsys):

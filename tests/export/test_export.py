@@ -19,17 +19,15 @@ import export
 import export.__main__ as command
 import zoo
 from export import bench_ort
-from export.about import is_ours
-from export.counts import add_spike_counts
-from export.describe import describe
-from export.dyadic import dyadic_copy, dyadic_images
-from export.exactness import check_same_operations
+from export.exact_copy import exact_copy, exact_images
+from export.file import describe, is_ours
 from export.graph import build_graph
 from export.images import load_images, normalise
+from export.instruments import add_spike_counts
+from export.network import neuron_layers as graph_layers
 from export.neurons import trace_neurons
-from export.parts import neuron_layers as graph_layers
 from export.run import CPU, OPTIMIZATIONS, create_session
-from export.verify import compare_logits
+from export.verify import check_same_operations, compare_logits
 from zoo import SpikeCounter, ZooError
 from zoo.neurons import GLIF, PLIF, SpikingNeuron
 from zoo.result import check
@@ -79,7 +77,7 @@ def folder(tmp_path_factory):
 def exact(folder):
     """A network of exact arithmetic and its file."""
     torch.manual_seed(0)
-    net = dyadic_copy(network())
+    net = exact_copy(network())
     export.to_onnx(net, folder / "exact.onnx", tag="t3_test", verify=False)
     return net, folder / "exact.onnx"
 
@@ -139,7 +137,7 @@ def test_batch_is_dynamic(exact):
     assert [i.name for i in session.get_inputs()] == ["input"]
     assert [o.name for o in session.get_outputs()] == ["logits"]
     for batch in (1, 2, 5):
-        images = dyadic_images(net, batch)
+        images = exact_images(net, batch)
         with torch.no_grad():
             assert np.array_equal(session.run(None, {"input": images.numpy()})[0], net(images).numpy())
 
@@ -195,7 +193,7 @@ def test_gate_passes_with_one_time_step(neuron, tmp_path):
 def test_gate_catches_other_weights(exact):
     _, path = exact
     torch.manual_seed(1)
-    other = dyadic_copy(network())
+    other = exact_copy(network())
     with pytest.raises(ZooError, match="failed on the real weights"):
         export.verify(other, path.read_bytes())
 
@@ -209,7 +207,7 @@ def test_disagreements_are_listed():
 def test_spike_counts_equal_the_counter(exact, tmp_path):
     net, _ = exact
     export.to_onnx(net, tmp_path / "x.onnx", spike_counts=True, verify=False)
-    session, images = session_of(tmp_path / "x.onnx"), dyadic_images(net, 3)
+    session, images = session_of(tmp_path / "x.onnx"), exact_images(net, 3)
     names = [output.name for output in session.get_outputs()]
     assert names == ["logits", *(f"spikes/{name}" for name in graph_layers(net))]
     outputs = dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
@@ -358,14 +356,14 @@ def test_the_exact_copy_has_means_over_a_power_of_two():
     net = network(timesteps=1)
     net.pool = MeanOverPositions()
     net.pretrained_cfg |= {"input_size": (3, 14, 14)}
-    assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 8, 8)
+    assert exact_copy(net).pretrained_cfg["input_size"] == (3, 8, 8)
     net.pool = nn.AvgPool2d(7)
-    assert dyadic_copy(net).pretrained_cfg["input_size"] == (3, 14, 14)
+    assert exact_copy(net).pretrained_cfg["input_size"] == (3, 14, 14)
 
 
 def test_a_stem_of_stride_3_leaves_a_power_of_two_of_another_size():
     net = zoo.create_model("sresnet19_w16", timesteps=1, stem_stride=3)
-    side = dyadic_copy(net).pretrained_cfg["input_size"][1]
+    side = exact_copy(net).pretrained_cfg["input_size"][1]
     seen = []
     net.pool.register_forward_pre_hook(lambda _, x: seen.append(x[0][0, 0].numel()))
     net(torch.zeros(1, 3, side, side))
@@ -425,7 +423,7 @@ def test_average_pools_of_any_window_are_proven_exactly(pool, tmp_path):
     """On every processor: a mean over nine numbers is rounded, and not by all programs in one way."""
     net = network(timesteps=1)
     net.set_submodule("conv1", nn.Sequential(pool, net.conv1))
-    exact, x = dyadic_copy(net), torch.zeros(2, 3, 16, 16)
+    exact, x = exact_copy(net), torch.zeros(2, 3, 16, 16)
     assert exact(x).shape == net(x).shape
     report = export.to_onnx(net, tmp_path / "pooled.onnx")
     assert report["verification"]["dyadic"]["identical"]
@@ -464,7 +462,7 @@ def test_verification_images_are_checked(exact):
     for images in (np.zeros((2, 3, 8, 8), np.float32), np.full((1, 3, 16, 16), np.nan, np.float32), np.zeros((1, 3))):
         with pytest.raises(ZooError, match=r"expected|NaN"):
             export.verify(net, path.read_bytes(), images)
-    report = export.verify(net, path.read_bytes(), dyadic_images(net, 2).numpy())
+    report = export.verify(net, path.read_bytes(), exact_images(net, 2).numpy())
     assert report["real"]["images"] == 2
     assert report["real"]["inputs"] == "given images"
     assert report["real"]["max_logit_difference"] == 0
@@ -479,7 +477,7 @@ def test_command_names_a_bad_model_in_one_line(tmp_path):
 
 def test_benchmark_measures_what_pytorch_does(exact):
     net, path = exact
-    images = dyadic_images(net, 70)
+    images = exact_images(net, 70)
     with torch.no_grad(), SpikeCounter(net) as counter:
         classes = net(images).argmax(1)
     labels = classes.clone()
@@ -553,7 +551,7 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
         export.benchmark(tmp_path / "foreign.onnx")
     with pytest.raises(ZooError, match="no such file"):
         export.benchmark(tmp_path / "absent.onnx")
-    images = dyadic_images(net, 2)
+    images = exact_images(net, 2)
     for bad in (images[:0], images[:, :1], images.double()):
         with pytest.raises(ZooError, match="expected"):
             export.benchmark(path, bad)
@@ -596,7 +594,7 @@ def test_benchmark_refuses_edited_metadata(key, text, exact, tmp_path):
     onnx.helper.set_model_props(proto, about | {key: text})
     onnx.save(proto, tmp_path / "edited.onnx")
     with pytest.raises(ZooError, match=r"edited\.onnx: metadata .* expected "):
-        export.benchmark(tmp_path / "edited.onnx", dyadic_images(exact[0], 2), runs=1)
+        export.benchmark(tmp_path / "edited.onnx", exact_images(exact[0], 2), runs=1)
 
 
 def test_training_facts_travel_with_the_file(tmp_path):
@@ -707,7 +705,7 @@ def test_pytorchs_own_exporter_takes_a_network(tmp_path):
 
 def test_what_benchmark_takes(exact):
     net, file = exact
-    images = dyadic_images(net, 2)
+    images = exact_images(net, 2)
     result = export.benchmark(file, images, [0, 1], batch_sizes=1, threads=1, runs=1)
     assert (result["images"], len(result["latency"])) == (2, 1)
     for named in ({"labels": [0]}, {"dataset": "digits"}):

@@ -13,12 +13,10 @@ from test_export import network
 
 import export
 import zoo
-from export.assembly import Assembly
-from export.describe import add_description
-from export.graph import build_graph
-from export.half import stored_in_half
+from export.file import add_description
+from export.graph import build_graph, store_in_half
 from export.int8 import convolutions
-from export.parts import take_apart
+from export.network import take_apart
 from export.run import create_session
 from zoo import ZooError
 
@@ -90,13 +88,13 @@ def test_the_right_graph_passes(right, monkeypatch):
 def test_what_is_refused(tmp_path):
     with pytest.raises(ZooError, match=r"no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution"):
         export.to_onnx(network(), tmp_path / "x.onnx", precision="bf16")
-    g = Assembly()
+    proto = build_graph(network(timesteps=1))
     for name, number in (("large", 70_000), ("low", -70_000)):
-        g.constant(name, np.float32([number]), shared=False)
+        proto.graph.initializer.append(numpy_helper.from_array(np.float32([number]), name))
         with pytest.raises(ZooError, match=f"the weight {name} has numbers beyond half precision"):
-            stored_in_half(g, [name])
+            store_in_half(proto, [name])
     with pytest.raises(ZooError, match="no convolution over spikes"):
-        stored_in_half(g, [])
+        store_in_half(proto, [])
     assert not list(tmp_path.iterdir())
 
 

@@ -18,15 +18,24 @@ from torch import nn
 import export
 import export.__main__ as command
 import zoo
-from export.describe import add_description
-from export.dyadic import dyadic_copy
-from export.graph import CURRENTS, build_graph, metadata
-from export.int8 import convolutions
-from export.int8.calibration import _CHUNK, _look, calibrate, stored, training_images
-from export.int8.proof import prove, representable
-from export.int8.quantised import doubling
-from export.int8.rounding import in_units, least_change, moments, nearest, scales
-from export.parts import take_apart
+from export.exact_copy import exact_copy, exact_in_bytes
+from export.file import add_description, metadata
+from export.graph import build_graph
+from export.int8 import (
+    _CHUNK,
+    _look,
+    calibrate,
+    convolutions,
+    doubling,
+    in_units,
+    least_change,
+    moments,
+    nearest,
+    scales,
+    stored,
+    training_images,
+)
+from export.network import take_apart
 from export.run import create_session
 from export.verify import run_gate
 from zoo import ZooError
@@ -137,7 +146,7 @@ def swap_spikes(proto):
 
 
 def lie(proto):
-    entry = next(p for p in proto.metadata_props if p.key == CURRENTS)
+    entry = next(p for p in proto.metadata_props if p.key == "currents")
     told = json.loads(entry.value)
     name = next(iter(told))
     told[name][0] *= 1.5
@@ -177,7 +186,7 @@ def test_a_changed_graph_is_refused(right, change):
 def test_the_right_graph_passes(right):
     net, proto = right
     assert export.verify(net, proto.SerializeToString())["dyadic"]["identical"]
-    assert all(scale > 0 and 0 <= zero <= 255 for scale, zero, _ in metadata(proto, CURRENTS).values())
+    assert all(scale > 0 and 0 <= zero <= 255 for scale, zero, _ in metadata(proto, "currents").values())
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.5, 4.0), (1.0, 2.0), (-2.0, -1.0)])
@@ -270,7 +279,7 @@ def test_an_error_is_made_up_for_in_every_later_block(monkeypatch):
     weight, x = torch.randn(4, 3, 3, 3).numpy(), torch.rand(50, 27)
     moment = (x.T @ x)[None]
     in_one = least_change(weight, moment)
-    monkeypatch.setattr("export.int8.rounding._BLOCK", 8)
+    monkeypatch.setattr("export.int8._BLOCK", 8)
     assert np.array_equal(least_change(weight, moment), in_one)
 
 
@@ -289,13 +298,13 @@ def test_which_neurons_have_the_fast_form():
 )  # fmt: skip
 def test_the_copy_that_is_proved_has_the_form_of_the_network(neuron):
     net = network(neuron, timesteps=2)
-    forms = [[doubling(m, 2) is None for m in n.modules() if isinstance(m, LIF)] for n in (net, dyadic_copy(net))]
+    forms = [[doubling(m, 2) is None for m in n.modules() if isinstance(m, LIF)] for n in (net, exact_copy(net))]
     assert forms[0] == forms[1]
 
 
 def test_the_proof_tells_currents_of_convolutions_apart():
     net = network(timesteps=1)
-    _, rounded = representable(take_apart(dyadic_copy(net), all_steps=True), 1.0)
+    _, rounded = exact_in_bytes(take_apart(exact_copy(net), all_steps=True), 1.0)
     zeros = [r.zero for r in rounded.values()]
     assert all(a != b for a, b in itertools.pairwise(zeros))
 
@@ -305,7 +314,7 @@ def test_a_proof_of_other_operations_is_none():
     fast, slow = network("plif", timesteps=2), network({"name": "plif", "tau": 3.0}, timesteps=2)
     proto = build_graph(fast, rounded=calibrate(fast, noise(fast)))
     with pytest.raises(ZooError, match="operations are not those"):
-        prove(slow, proto)
+        run_gate(slow, proto, None)
 
 
 @pytest.mark.slow

@@ -16,15 +16,14 @@ import export.__main__ as command
 import zoo
 from export import early_exit
 from export.bench import read_file
-from export.counts import add_rate_map, add_step_logits
-from export.describe import add_description, describe
-from export.dyadic import dyadic_copy, dyadic_images
 from export.early_exit import exits
+from export.exact_copy import exact_copy, exact_images
+from export.file import LAYOUTS, add_description, describe
 from export.graph import build_graph
 from export.images import Loaded
-from export.layouts import LAYOUTS
+from export.instruments import add_rate_map, add_step_logits
+from export.neurons import steep
 from export.run import Runner, Stream, create_session
-from export.spikes import steep
 from zoo import ZooError
 from zoo.neurons import LIF, PLIF
 
@@ -60,14 +59,14 @@ def test_the_gate_passes(case, tmp_path):
 @pytest.fixture(scope="module")
 def exact():
     torch.manual_seed(0)
-    net = dyadic_copy(network(timesteps=4))
+    net = exact_copy(network(timesteps=4))
     return net, {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
 
 
 def test_all_layouts_are_one_function_and_take_any_batch(exact):
     net, graphs = exact
     for batch in (1, 2, 5):
-        images = dyadic_images(net, batch).numpy()
+        images = exact_images(net, batch).numpy()
         logits = {layout: Runner(graph)(images, ["logits"])[0] for layout, graph in graphs.items()}
         for layout in LAYOUTS:
             assert np.array_equal(logits[layout], logits["flat"]), layout
@@ -76,7 +75,7 @@ def test_all_layouts_are_one_function_and_take_any_batch(exact):
 @pytest.mark.slow
 def test_a_loop_takes_any_number_of_steps(exact):
     net, graphs = exact
-    images = dyadic_images(net, 2)
+    images = exact_images(net, 2)
     for steps in (1, 2, 4, 8):
         net.set_timesteps(steps)
         flat = Runner(add_description(build_graph(net), net))(images.numpy(), ["logits"])[0]
@@ -87,7 +86,7 @@ def test_a_loop_takes_any_number_of_steps(exact):
 
 def test_a_stream_takes_frame_after_frame(exact):
     net, graphs = exact
-    stream, images = Stream(graphs["step"].SerializeToString()), dyadic_images(net, 2).numpy()
+    stream, images = Stream(graphs["step"].SerializeToString()), exact_images(net, 2).numpy()
     with torch.no_grad():
         steps = net(torch.from_numpy(images), per_step=True).numpy()
     for t in range(4):
@@ -279,7 +278,7 @@ def test_what_has_no_meaning_is_refused():
 @pytest.mark.slow
 def test_instruments(exact, tmp_path):
     net, graphs = exact
-    images = dyadic_images(net, 2)
+    images = exact_images(net, 2)
     spikes = {}
     handle = net.lif1.register_forward_hook(lambda *args: spikes.update(lif1=args[2].unflatten(0, (4, -1))))
     with torch.no_grad():

@@ -14,10 +14,9 @@ from onnx import numpy_helper
 from test_export import network
 
 import export
-from export.counts import add_step_logits
-from export.describe import add_description
+from export.file import LAYOUTS, add_description
 from export.graph import build_graph
-from export.layouts import LAYOUTS
+from export.instruments import add_step_logits
 from export.verify import BOUNDS, _verify_real, compare_where_alike
 from zoo import ZooError
 

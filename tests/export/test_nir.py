@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
-from export.assembly import Piece
-from export.dyadic import dyadic_copy, dyadic_images
-from export.to_nir import _Builder, nir_graph, to_nir
+from export.exact_copy import exact_copy, exact_images
+from export.nir import _Builder, nir_graph, to_nir
+from export.pieces import Piece
 from zoo import ZooError
 
 nir = pytest.importorskip("nir")
@@ -103,7 +103,7 @@ def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
     net.pretrained_cfg = dict(getattr(net, "pretrained_cfg", {})) or {
         "input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.2,) * 3,
     }  # fmt: skip
-    exact = dyadic_copy(net)
+    exact = exact_copy(net)
     report = to_nir(exact, tmp_path / "x.nir")
     assert [p.name for p in tmp_path.iterdir()] == ["x.nir"]
     graph, back = nir_graph(exact), nir.read(tmp_path / "x.nir")
@@ -114,7 +114,7 @@ def test_a_graph_comes_back_and_spikes_alike(name, tmp_path):
         for field, value in mine.items():
             if isinstance(value, np.ndarray):
                 assert np.array_equal(value, theirs[field]), (key, field)
-    images, seen = dyadic_images(exact, 2), {}
+    images, seen = exact_images(exact, 2), {}
     for key, layer in exact.named_modules():
         if isinstance(layer, zoo.neurons.SpikingNeuron):
             layer.register_forward_hook(lambda m, i, out, key=key: seen.__setitem__(key, out))

@@ -13,7 +13,7 @@ from torch import nn
 
 import export
 from export.graph import build_graph
-from export.norms import factor_and_shift
+from export.network import factor_and_shift
 from zoo import ZooError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +41,7 @@ def scalings(proto):
     [
         ("bn", "flat"),
         ("tebn", "flat"),
-        *(pytest.param("tebn", name, marks=pytest.mark.slow) for name in export.layouts.LAYOUTS if name != "flat"),
+        *(pytest.param("tebn", name, marks=pytest.mark.slow) for name in export.file.LAYOUTS if name != "flat"),
     ],
 )
 def test_weights_are_the_networks_own(layout, norm):

@@ -206,7 +206,7 @@ def test_dropout_drops_neurons_not_spikes():
 @pytest.mark.parametrize("hidden", [(), (12,)])
 def test_exports_with_its_normalisation_folded(hidden):
     from export.graph import flat_graph
-    from export.parts import take_apart
+    from export.network import take_apart
 
     model = small((4, "A", 6, 6, "A", 8), hidden, timesteps=1)
     model.pretrained_cfg = {"input_size": (3, 16, 16)}

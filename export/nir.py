@@ -23,9 +23,8 @@ from zoo.files import atomic_write, check_writable
 from zoo.network import unwrapped
 from zoo.neurons import LIF
 
-from .describe import describe
-from .parts import input_size, neuron_layers
-from .skeleton import DOMAIN, NEURONS, Skeleton, inference_copy, layer_of, trace_skeleton
+from .file import describe
+from .network import DOMAIN, NEURONS, Network, input_size, layer_of, neuron_layers, take_apart
 
 _BATCH = -1
 
@@ -40,7 +39,7 @@ class _Value(NamedTuple):
 
 
 def to_nir(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Write a network as a NIR graph (HDF5), its description as the graph's metadata.
+    """Writes a network as a NIR graph (HDF5), its description as the graph's metadata.
 
     The graph takes what the first convolution sees in each step: with direct encoding, the image. Its output is the
     logits of the step; the network's are their mean.
@@ -65,10 +64,10 @@ def to_nir(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str
 
 
 def nir_graph(model: nn.Module, metadata: Mapping[str, str] | None = None) -> Any:
-    """The `nir.NIRGraph` of a network; errors as for `to_nir`."""
+    """Returns the `nir.NIRGraph` of a network; errors as for `to_nir`."""
     layers = neuron_layers(model)
-    skeleton = trace_skeleton(inference_copy(model), list(layers), input_size(model), None)
-    return _Builder(_nir(), layers, skeleton, input_size(model)).graph(
+    network = take_apart(model, all_steps=False)
+    return _Builder(_nir(), layers, network, input_size(model)).graph(
         describe(model, by_step=True) | dict(metadata or {})
     )
 
@@ -82,10 +81,10 @@ def _nir() -> Any:
 
 
 class _Builder:
-    def __init__(self, nir: Any, layers: dict[str, Any], skeleton: Skeleton, size: tuple[int, ...]) -> None:
+    def __init__(self, nir: Any, layers: dict[str, Any], network: Network, size: tuple[int, ...]) -> None:
         self.nir, self.layers, self.size = nir, layers, size
-        self.piece = skeleton.piece
-        self.constants = {name: numpy_helper.to_array(value) for name, value in skeleton.piece.constants.items()}
+        self.piece = network.piece
+        self.constants = {name: numpy_helper.to_array(value) for name, value in network.piece.constants.items()}
         self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(size)})}
         self.edges: list[tuple[str, str]] = []
         self.values = {"input": _Value(("input",), size, (_BATCH, *size))}
@@ -111,7 +110,7 @@ class _Builder:
         return _Value((name,), shape, axes or (_BATCH, *shape))
 
     def convert(self, node: onnx.NodeProto) -> None:
-        """Append what one ONNX node is in NIR."""
+        """Appends what one ONNX node is in NIR."""
         out = node.output[0]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if node.domain == DOMAIN:
@@ -184,7 +183,7 @@ class _Builder:
         return self.connect(name, self.nir.AvgPool2d(kernel, stride, np.array(pads)), x, (x.shape[0], *side))
 
     def mean(self, name: str, x: _Value, over: Any, keepdims: int) -> _Value:
-        """Over the positions of a map, or over axes that one step does not need."""
+        """Appends a mean over the positions of a map, or over axes that one step does not need."""
         over = {int(axis) % len(x.axes) for axis in over}
         kept = tuple(1 if i in over else n for i, n in enumerate(x.axes) if keepdims or i not in over)
         if any(x.axes[axis] != 1 for axis in over):
@@ -195,7 +194,7 @@ class _Builder:
         return self.view(f"{name}/view", x, kept)
 
     def view(self, name: str, x: _Value, axes: tuple[int, ...]) -> _Value:
-        """Maps become vectors; else only axes of size 1, which one step does not need, come and go."""
+        """Appends a view: maps become vectors; else only axes of size 1, which one step does not need, come and go."""
         if axes == x.axes:
             return x
         before, after = (tuple(n for n in some if n not in (1, _BATCH)) for some in (x.axes, axes))
@@ -213,7 +212,7 @@ class _Builder:
 
 
 def _reshaped(node: onnx.NodeProto, axes: tuple[int, ...], fixed: list[Any], asked: dict[str, Any]) -> tuple[int, ...]:
-    """The axes of a view of a value with these; `view` sees whether it is one."""
+    """Returns the axes of a view of a value with these; `view` sees whether it is one."""
     numbers = [int(n) for n in np.ravel(fixed[0])] if fixed else []
     if node.op_type == "Identity":
         return axes
@@ -236,7 +235,7 @@ def _reshaped(node: onnx.NodeProto, axes: tuple[int, ...], fixed: list[Any], ask
 
 
 def _padding(attributes: dict[str, Any]) -> tuple[int, ...]:
-    """Rows and columns on each side."""
+    """Returns the rows and columns on each side."""
     pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
     if pads[:2] != pads[2:]:
         raise _missing(f"padding of one side more than of the other ({', '.join(map(str, pads))})")

@@ -11,7 +11,10 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -19,9 +22,8 @@ from torch.overrides import TorchFunctionMode
 from zoo.errors import ZooError
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .int8.quantised import doubling
-from .parts import input_size, network_input, neuron_layers
-from .skeleton import inference_copy
+from .int8 import Rounded, convolutions, doubling, nearest
+from .network import Network, inference_copy, input_size, network_input, neuron_layers
 
 GRID = 64
 """Inputs, biases and means are multiples of 1 / GRID."""
@@ -30,20 +32,26 @@ _SMALLEST = 8
 """Pixels a side that networks take, but for their strides."""
 _NOTHING = torch.finfo(torch.float32).tiny
 """What rounding takes away again from every variance it is added to: PyTorch 2.11 refuses an eps of 0."""
+_KEPT = 24
+"""Weights of an output channel that a copy for eight bits keeps."""
+_PARTS = 4
+"""What a byte counts there: parts of the current that takes a neuron at rest to its threshold."""
+_ZEROS = (128, 120)
+"""Zero points of its currents, in turn, so that currents in the place of another convolution's show."""
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
-def dyadic_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
-    """Random images [count, C, H, W], multiples of 1/64 in [-2, 2); or in [0, 1] for latency encoding, or frames."""
+def exact_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
+    """Returns random images [count, C, H, W] or frames, multiples of 1/64 in [-2, 2), in [0, 1] for latency."""
     generator = torch.Generator().manual_seed(seed)
     low, high = (0, GRID + 1) if getattr(model, "encoding", "direct") == "latency" else (-2 * GRID, 2 * GRID)
     return torch.randint(low, high, (count, *network_input(model)), generator=generator) / GRID
 
 
 @torch.no_grad()
-def dyadic_copy(model: nn.Module) -> nn.Module:
-    """The exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes.
+def exact_copy(model: nn.Module) -> nn.Module:
+    """Returns the exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes.
 
     The size of its images is in its pretrained_cfg, and the network's own if that pools over powers of two.
     """
@@ -65,14 +73,14 @@ def dyadic_copy(model: nn.Module) -> nn.Module:
                 module.bias.copy_(bias if bias.any() else module.bias.sign() / GRID)
             handles.append(module.register_forward_pre_hook(_calibrate_weights(unit)))
     # One forward calibrates layer after layer, each on what the calibrated ones before it send.
-    exact(dyadic_images(exact, 4))
+    exact(exact_images(exact, 4))
     for handle in handles:
         handle.remove()
     return exact
 
 
 def _make_windows_exact(exact: nn.Module) -> None:
-    """Have each forward of a network, in PyTorch and when it is traced, run under `_WiderWindows`."""
+    """Makes each forward of a network, in PyTorch and when it is traced, run under `_WiderWindows`."""
     kind = type(exact)
 
     @functools.wraps(kind.forward)  # the exporter reads its signature
@@ -108,7 +116,7 @@ def _pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """An average pool, or one with wider windows in its place: its result has the same shape."""
+    """Returns what an average pool gives, or one with wider windows in its place: its result has the same shape."""
     axes = range(x.dim() - 2)
     kernel, step, begin = (
         [value] * len(axes) if isinstance(value, int) else list(value)
@@ -129,7 +137,7 @@ def _pool(
 
 
 def _make_pools_exact(exact: nn.Module) -> None:
-    """Bring the images to a power of two pixels a side, if a pool over whole maps has another number of positions; or
+    """Brings the images to a power of two pixels a side, if a pool over whole maps has another number of positions; or
     if none is seen, as a mean is none, and the network takes such images."""
     channels, *sides = input_size(exact)
     positions = _pooled(exact)
@@ -152,7 +160,7 @@ def _make_pools_exact(exact: nn.Module) -> None:
 
 
 def _pooled(network: nn.Module) -> list[int]:
-    """The number of positions that each pool over whole maps sees."""
+    """Returns the number of positions that each pool over whole maps sees."""
     positions: list[int] = []
     found = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     pools = [pool for pool in found if pool.output_size in (1, (1, 1), [1, 1])]
@@ -166,14 +174,16 @@ def _pooled(network: nn.Module) -> list[int]:
 
 
 def _is_power(number: int) -> bool:
-    """Whether it is a power of two."""
+    """Returns whether it is a power of two."""
     return not number & (number - 1)
 
 
 def _round_neuron(layer: SpikingNeuron) -> None:
-    """Decay, threshold and what else sums see to multiples of 1/4. Other neurons keep their numbers: their membranes
-    are computed element by element, in one order, whatever the numbers. Neurons that int8 doubles (`doubling`) still
-    are such ones, and others are not."""
+    """Rounds decay, threshold and what else sums see to multiples of 1/4.
+
+    Other neurons keep their numbers: their membranes are computed element by element, in one order, whatever the
+    numbers. Neurons that int8 doubles (`doubling`) still are such ones, and others are not.
+    """
     if "threshold" in vars(layer):  # and is no parameter or property of a user's
         layer.threshold = max(round(4 * layer.threshold), 1) / 4
     doubled = doubling(layer, layer.timesteps) is not None
@@ -193,7 +203,7 @@ def _round_neuron(layer: SpikingNeuron) -> None:
 
 
 def _w_of(decay: float) -> Tensor:
-    """PLIF's parameter, with which its decay is exactly this."""
+    """Returns PLIF's parameter, with which its decay is exactly this."""
     w = torch.tensor(math.log((1 - decay) / decay))
     for _ in range(8):
         if 1 - torch.sigmoid(w) == decay:
@@ -204,7 +214,7 @@ def _w_of(decay: float) -> Tensor:
 
 @torch.no_grad()
 def current_unit(model: nn.Module) -> float:
-    """The power of two near the current that takes a neuron at rest to its threshold in one step."""
+    """Returns the power of two near the current that takes a neuron at rest to its threshold in one step."""
     least = lambda number: float(torch.as_tensor(number).min())  # noqa: E731 # of channels, where it is theirs
     needed = max(least(layer.threshold) / least(layer.gain) for layer in neuron_layers(model).values())
     return 2.0 ** round(math.log2(needed))
@@ -236,7 +246,7 @@ def _calibrate_weights(unit: float) -> Any:
 
 
 def _small_integers(weight: Tensor) -> Tensor:
-    """The nearest multiples of half a standard deviation, in units of 1 / GRID: integers of at most 8 over 64."""
+    """Returns the nearest multiples of half a standard deviation, as integers of at most 8 over GRID."""
     step = weight.std().clamp_min(1e-12) / 2
     return (weight / step).round_().clamp_(-8, 8) / GRID
 
@@ -247,3 +257,42 @@ def _on_grid(x: Tensor) -> Tensor:
 
 def _nearest_exponent(x: Tensor) -> Tensor:
     return x.clamp_min(2.0**-8).log2().round_()
+
+
+def exact_in_bytes(network: Network, unit: float) -> tuple[Network, dict[str, Rounded]]:
+    """Returns the parts of an exact copy that eight bits represent exactly, and its convolutions in eight bits.
+
+    Each convolution over spikes keeps its largest weights, as plus or minus one value: the same for all weights of an
+    output channel, another for the next channel. Then weights are 127 and -127 times a scale, sums are whole numbers of
+    the currents' scale, and rounding does nothing: spikes and logits must equal those of the float32 graph bit for bit.
+
+    Args:
+        network: the parts of the exact copy, of all steps.
+        unit: a power of two, near the current that takes a neuron at rest to its threshold.
+    """
+    step = unit / _PARTS
+    constants = dict(network.piece.constants)
+    rounded = {}
+    for place, (name, node) in enumerate(convolutions(network).items()):
+        weight = _two_values(_array(network, name), step)
+        constants[name] = numpy_helper.from_array(weight, name)
+        rounded[name] = Rounded(step, _ZEROS[place % 2], nearest(weight))
+        if len(node.input) > 2:
+            bias = np.rint(np.clip(_array(network, node.input[2]), -unit / 2, unit / 2) / step) * step
+            constants[node.input[2]] = numpy_helper.from_array(bias.astype(np.float32), node.input[2])
+    piece = network.piece._replace(constants=constants)
+    return network._replace(piece=piece), rounded
+
+
+def _two_values(weight: NDArray[Any], step: float) -> NDArray[Any]:
+    rows = weight.reshape(len(weight), -1)
+    largest = np.argsort(-np.abs(rows), 1, kind="stable")[:, :_KEPT]  # of equal ones the first: never more
+    signs = np.where(np.take_along_axis(rows, largest, 1) < 0, -1, 1)
+    size = step * (1 + np.arange(len(rows)) % 2)[:, None]
+    kept = np.zeros_like(rows, np.float32)
+    np.put_along_axis(kept, largest, (signs * size).astype(np.float32), 1)
+    return kept.reshape(weight.shape)
+
+
+def _array(network: Network, name: str) -> NDArray[Any]:
+    return numpy_helper.to_array(network.piece.constants[name])

@@ -2,15 +2,18 @@
 
 import copy
 import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from zoo.errors import ZooError, one_of
 
-from .graph import LAYOUT, SPIKE_SHAPES, metadata, spike_values
-from .parts import SPIKES
+from .file import About, metadata, misfit
+from .network import SPIKES
+from .run import create_session, run_session
 
 PREFIX = f"{SPIKES}/"
 """A count output is named after its layer: spikes/stages.0.0.lif1."""
@@ -19,8 +22,28 @@ RATES = "rates/"
 STEP_LOGITS = "step_logits"
 
 
+def spike_values(proto: onnx.ModelProto) -> dict[str, str]:
+    """Returns the name of the spikes of each neuron layer, in a graph from `build_graph`."""
+    return metadata(proto, "spike_values")
+
+
+def check_spikes(proto: onnx.ModelProto, about: About, path: Path) -> None:
+    """Raises ZooError unless a graph, run on one image, has the spikes of zeros and ones that its metadata tell of."""
+    exposed = add_spike_outputs(proto)
+    values = {output for node in exposed.graph.node for output in node.output}
+    if lost := [value for value in about.spike_values.values() if value not in values]:
+        raise misfit(f"{path}:", "spike_values", lost[0], "a value in the graph")
+    session = create_session(exposed.SerializeToString(), threads=1)
+    image = np.zeros((1, *about.input_size), np.float32)
+    for array in run_session(session, list(about.spike_values.values()), image):  # [T*B, ...] at B = 1
+        if array.shape[:1] != (about.timesteps,):
+            raise misfit(f"{path}:", "timesteps", about.timesteps, f"{array.shape[:1]} as in the graph")
+        if not np.isin(array, (0, 1)).all():
+            raise ZooError(f"{path}: what it calls spikes are not zeros and ones; export it again")
+
+
 def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
+    """Returns a graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
 
     An entry is the number of spikes of that layer, for one image in one time step; a step graph has one step.
 
@@ -47,7 +70,7 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
-    """A graph with the output "rates/<layer>": each neuron's spikes over time steps, 0 to 1, float32 [batch, C, H, W].
+    """Returns a graph with the output "rates/<layer>", each neuron's spikes over time steps, float32 [batch, C, H, W].
 
     Raises:
         ZooError: there is no such layer.
@@ -67,13 +90,13 @@ def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     )
     for kind, inputs, output, attributes in operations:
         graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
-    shape = ["batch", *metadata(proto, SPIKE_SHAPES)[layer]]
+    shape = ["batch", *metadata(proto, "spike_shapes")[layer]]
     graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))
     return mapped
 
 
 def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph with the output "step_logits", the logits of every time step, float32 [batch, timesteps, classes].
+    """Returns a graph with the output "step_logits", those of every time step, float32 [batch, timesteps, classes].
 
     Raises:
         ZooError: a step graph, whose logits are those of one step already, or a network whose last operation is not the
@@ -85,7 +108,7 @@ def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:
     steps = list(itertools.takewhile(found.__contains__, (f"{t}/logits" for t in itertools.count())))
     loop = next((node for node in graph.node if node.op_type == "Loop"), None)
     last = next((node for node in graph.node if "logits" in node.output), None)
-    if metadata(proto, LAYOUT) == "step":
+    if metadata(proto, "layout") == "step":
         raise ZooError("the logits of a step graph are those of one time step already: no step_logits")
     if steps:
         graph.initializer.append(helper.make_tensor("step_axis", TensorProto.INT64, [1], [1]))
@@ -108,7 +131,7 @@ def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph whose further outputs are the spikes [T*B, ...] of every neuron layer, named as in `spike_values`."""
+    """Returns a graph whose further outputs are the spikes [T*B, ...] of every layer, named as in `spike_values`."""
     layers = spike_values(proto)
     exposed, graph = _with_spikes(proto, list(layers))
     for value in layers.values():
@@ -117,8 +140,8 @@ def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _steps(proto: onnx.ModelProto, graph: onnx.GraphProto, name: str) -> tuple[int | str, str]:
-    """How many time steps a graph has, and a value of that name for Reshape: [steps, -1]."""
-    layout = metadata(proto, LAYOUT)
+    """Returns how many time steps a graph has, and a value of that name for Reshape: [steps, -1]."""
+    layout = metadata(proto, "layout")
     if layout == "loop":
         graph.initializer.append(helper.make_tensor(f"{name}/one", TensorProto.INT64, [1], [1]))
         graph.initializer.append(helper.make_tensor(f"{name}/rest", TensorProto.INT64, [1], [-1]))
@@ -131,7 +154,7 @@ def _steps(proto: onnx.ModelProto, graph: onnx.GraphProto, name: str) -> tuple[i
 
 
 def _with_spikes(proto: onnx.ModelProto, layers: list[str]) -> tuple[onnx.ModelProto, onnx.GraphProto]:
-    """A copy in which the spikes of each of the layers are one value, [T*B, ...]; and its graph."""
+    """Returns a copy in which the spikes of each of the layers are one value, [T*B, ...]; and its graph."""
     copied = copy.deepcopy(proto)
     graph = copied.graph
     found = {name for node in graph.node for name in node.output}
@@ -157,7 +180,7 @@ def _with_spikes(proto: onnx.ModelProto, layers: list[str]) -> tuple[onnx.ModelP
 
 
 def _scanned(loop: onnx.NodeProto, inner: str, name: str) -> str:
-    """Give a loop one more output, `name` [T, ...]: its value `inner` of every step."""
+    """Gives a loop one more output, `name` [T, ...]: its value `inner` of every step."""
     body: onnx.GraphProto = next(a.g for a in loop.attribute if a.name == "body")
     body.node.append(helper.make_node("Identity", [inner], [f"{inner}/out"]))
     body.output.append(helper.make_tensor_value_info(f"{inner}/out", TensorProto.FLOAT, None))

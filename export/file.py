@@ -1,0 +1,280 @@
+"""What a file says about its network: one typed model of its metadata, written and read here alone."""
+
+import json
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import onnx
+import safetensors.torch
+import torch
+from onnx import helper
+from pydantic import ConfigDict, Field, ValidationError
+from torch import nn
+
+from zoo.checkpoint.weights import network_digest
+from zoo.data import normalisation
+from zoo.errors import ZooError, one_of, quoted
+from zoo.files import parse_json, sha256_of
+from zoo.neurons import LIF, SpikingNeuron
+from zoo.schema import Count, Integer, Model, Name, Positive, Sha256, Tag, fits
+
+from .network import input_size, neuron_layers
+
+PRODUCER = "snn-zoo"
+LAYOUTS = ["flat", "function", "step", "loop"]
+"""What `layout` takes; see `export.layouts`."""
+PRECISIONS = ["fp32", "fp16", "int8"]
+"""What `precision` takes."""
+_TRAINING = ("epochs", "seed", "test_reads")
+_TEXTS = {"architecture", "tag", "weights_sha256", "pixels", "license", "layout", "precision"}
+"""Entries that are no JSON."""
+_MEASURED = ("flat", "function")
+_LISTED = 256
+"""Parameters of a neuron layer up to so many numbers are in the metadata."""
+_RGB = 3
+_PIXELS = {
+    "direct": "RGB pixels in 0 .. 255 divided by 255, less mean, divided by std",
+    "latency": "RGB pixels in 0 .. 255 divided by 255, not normalised",
+    "latency, one step": "the spikes 0 or 1 of a time step that latency encoding made of RGB pixels",
+    "rate": "the spikes 0 or 1 that rate encoding made of RGB pixels, one frame a time step",
+    "frames": "event frames, one a time step",
+}
+
+
+class State(Model):
+    """A state of a step graph: what it takes as `input`, it gives back as `output`."""
+
+    input: str
+    output: str
+    layer: str | None
+    """Null for the counter of steps."""
+    shape: list[Positive | None]
+    """Null for the batch."""
+    start: Literal[0]
+
+
+Currents = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[int, Field(ge=0, le=255)], str], Field(strict=False)
+]
+"""Scale, zero point and the start of a sha256."""
+
+
+class About(Model):
+    """The metadata_props of a file from `to_onnx`; all but names and texts are JSON."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: Name
+    tag: Tag
+    timesteps: Positive
+    num_classes: Positive
+    neuron: dict[str, Any]
+    """One neuron, or a map from layer to neuron where they differ."""
+    mean: list[Annotated[float, Field(ge=-1e30, le=1e30)]]
+    std: list[Annotated[float, Field(ge=1e-30, le=1e30)]]
+    input_size: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    """Channels, height, width."""
+    weights_sha256: Sha256
+    encoding: Literal["direct", "latency", "rate", "frames"]
+    pixels: str
+    """What the input is, for people."""
+    license: str
+    layout: Literal["flat", "function", "step", "loop"]
+    precision: Literal["fp32", "fp16", "int8"]
+    spike_values: Annotated[dict[str, str], Field(min_length=1)]
+    """From a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where time is not in the
+    batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
+    spike_shapes: dict[str, list[Positive]]
+    """From a neuron layer to the shape of its spikes, of one image at one step."""
+    states: list[State] | None = None
+    """What a step graph has, and no other."""
+    currents: dict[str, Currents] | None = None
+    """What int8 has: from a convolution's weight to [scale, zero point] of its currents, and the start of the sha256 of
+    its weights in eight bits."""
+    epochs: Count | None = None
+    """As the next two: if the checkpoint tells it."""
+    seed: Integer | None = None
+    test_reads: Count | None = None
+    labels: list[str] | None = None
+    """Names of the classes, if the checkpoint tells them."""
+
+
+def write(proto: onnx.ModelProto, **entries: Any) -> None:
+    """Adds entries to the metadata of a graph, those of no value left out; its own stay where both have one."""
+    told = {key: value if key in _TEXTS else _json(value) for key, value in entries.items() if value is not None}
+    helper.set_model_props(proto, told | texts(proto))
+
+
+def texts(proto: onnx.ModelProto) -> dict[str, str]:
+    """Returns the metadata of a graph as they are."""
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def metadata(proto: onnx.ModelProto, key: str) -> Any:
+    """Returns an entry of a graph's metadata, of the type of that field of `About`.
+
+    Raises:
+        ZooError: there is none, or it is malformed.
+    """
+    if (text := texts(proto).get(key)) is None:
+        raise ZooError(f"the graph's metadata say no {key}: it is no file from `python -m export`, or was changed")
+    if (known := {"layout": LAYOUTS, "precision": PRECISIONS}.get(key)) and text not in known:
+        raise one_of(f"{key} in the file's metadata", text, known)
+    return _value(key, text, "the graph's")
+
+
+def is_ours(proto: onnx.ModelProto) -> bool:
+    """Returns whether a graph says that it is a file from `to_onnx`."""
+    return proto.producer_name == PRODUCER or "spike_values" in texts(proto)
+
+
+def read_about(proto: onnx.ModelProto, path: Path) -> About:
+    """Returns the metadata of a file that can be measured, each entry checked by itself and against the graph.
+
+    Raises:
+        ZooError: an entry is missing, malformed or does not fit the graph, or a file of this layout or encoding is not
+            measured.
+    """
+    told = texts(proto)
+    if missing := [key for key, field in About.model_fields.items() if field.is_required() and key not in told]:
+        raise ZooError(
+            f"{path} lacks the metadata of a file from `python -m export` ({', '.join(missing)}): it comes from "
+            "elsewhere or was cut short; export it again"
+        )
+    about = About(**{key: _value(key, told[key], f"{path}:") for key in About.model_fields if key in told})
+    if about.encoding in ("rate", "frames"):
+        raise ZooError(f"{path} takes frames, of {about.encoding} encoding: only files that take images are measured")
+    channels = about.input_size[0]
+    size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
+    for key, fit, expected in (
+        ("mean", len(about.mean) == channels, f"{channels} numbers, one per channel of input_size"),
+        ("std", len(about.std) == channels, f"{channels} numbers, one per channel of input_size"),
+        ("input_size", size == about.input_size, f"{size} as in the graph"),
+        ("labels", about.labels is None or len(about.labels) == about.num_classes, "a name for each class"),
+        ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
+    ):
+        if not fit:
+            raise misfit(f"{path}:", key, told[key], expected)
+    if about.layout not in _MEASURED:
+        raise ZooError(
+            f"{path} has the layout {about.layout}: only {' and '.join(_MEASURED)} are measured; export one of them"
+        )
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    if loops := [node.op_type for node in nodes if node.op_type in ("Loop", "Scan", "If")]:  # which may have no end
+        raise ZooError(f"{path} has a {loops[0]}, and layout {about.layout} has none: it was changed, export it again")
+    return about
+
+
+def _value(key: str, text: str, whose: str) -> Any:
+    """Returns the value of an entry, checked as its field says."""
+    try:
+        value = text if key in _TEXTS else parse_json(text, key)
+        About.__pydantic_validator__.validate_assignment(About.model_construct(), key, value)
+    except ZooError:
+        raise misfit(whose, key, text, "JSON") from None
+    except ValidationError as error:
+        expected = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
+        raise misfit(whose, key, text, expected) from None
+    return value
+
+
+def misfit(whose: str, key: str, value: Any, expected: str) -> ZooError:
+    """Returns the error of an entry that is not as expected."""
+    return ZooError(f"{whose} metadata {key} is {reprlib.repr(value)}, expected {expected}; export it again")
+
+
+def _shape(infos: Any, name: str) -> list[int]:
+    """Returns the shape of an input or output, 0 where it is dynamic; [] if there is none of that name."""
+    return next(([d.dim_value for d in info.type.tensor_type.shape.dim] for info in infos if info.name == name), [])
+
+
+def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = None, **others: str) -> onnx.ModelProto:
+    """Returns the graph itself, with metadata and a doc_string about its network; `others` are further entries."""
+    layout = metadata(proto, "layout")
+    entries = describe(model, tag, by_step=layout == "step") | texts(proto) | others
+    helper.set_model_props(proto, entries)
+    name = ".".join(filter(None, (entries["architecture"], entries["tag"])))
+    shape = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    proto.doc_string = (
+        f"{name}, a spiking network, {entries['timesteps']} time steps, layout {layout}. "
+        f"Input: float32 {shape}, {entries['pixels']} (metadata: mean, std). "
+        f"Output: logits [batch, {entries['num_classes']}], in the order of the metadata's labels. "
+        f"License: {entries['license']}."
+    )
+    return proto
+
+
+def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False) -> dict[str, str]:
+    """Returns what a file says about its network, whatever its graph, as metadata_props.
+
+    Args:
+        model: the network.
+        tag: names the training; the checkpoint's own by default.
+        by_step: the file takes what the network sees in one time step.
+    """
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    sha256 = weights_sha256(model)
+    changed = getattr(model, "loaded_digest", None) is not None and sha256 != getattr(model, "weights_sha256", None)
+    layers = neuron_layers(model)
+    neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
+    first, *others = neurons.values()
+    mean, std = normalisation(model)
+    # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
+    trained: dict[str, Any] = (not changed and getattr(model, "training_args", None)) or {}
+    encoding = getattr(model, "encoding", "direct")
+    pixels = _PIXELS["latency, one step" if by_step and encoding == "latency" else encoding]
+    labels = list(cfg.get("label_names") or ())
+    values = {
+        "architecture": cfg.get("architecture") or type(model).__name__,
+        "tag": _tag(tag, "" if changed else cfg.get("tag")),
+        "timesteps": next(iter(layers.values())).timesteps,
+        "num_classes": model.num_classes,
+        "neuron": neurons if any(other != first for other in others) else first,
+        "mean": list(mean),
+        "std": list(std),
+        "input_size": input_size(model),
+        "weights_sha256": sha256,
+        **{key: trained[key] for key in _TRAINING if isinstance(trained.get(key), int)},
+        "encoding": encoding,
+        "pixels": pixels if cfg["input_size"][0] == _RGB else pixels.replace("RGB ", ""),
+        "license": (not changed and cfg.get("license")) or "not stated",
+        **({"labels": labels} if len(labels) == model.num_classes else {}),
+    }
+    return {key: value if key in _TEXTS else _json(value) for key, value in values.items()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def describe_neuron(layer: SpikingNeuron) -> dict[str, Any]:
+    """Returns a layer of neurons in JSON values: LIF and its kin by their numbers, others by class, keywords and
+    parameters."""
+    if isinstance(layer, LIF) and layer.of_numbers:
+        reset = "soft" if layer.soft_reset else "hard"
+        numbers = {"decay": torch.as_tensor(layer.decay).item(), "threshold": layer.threshold}
+        return numbers | {"reset": reset, "decay_input": bool(layer.decay_input)}
+    learned = {key: value.tolist() for key, value in layer.named_parameters() if value.numel() <= _LISTED}
+    return {"kind": type(layer).__name__} | layer.spec_values() | learned
+
+
+def _tag(asked: str | None, own: str | None) -> str:
+    tag = (own if asked is None else asked) or ""
+    if not fits(Tag, tag):
+        raise ZooError(
+            f"tag must be a tag of letters, digits, _ . and -, at most 100, or an empty string, not {quoted(tag)}"
+        )
+    return tag
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Returns the sha256 of the checkpoint that the weights came from; if there is none, or they were changed since, as
+    by fine-tuning, that of the file that they would be saved to."""
+    known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
+    loaded = getattr(model, "loaded_digest", None)
+    if known and (loaded is None or network_digest(model) == loaded):
+        return str(known)
+    # Copies, as safetensors refuses tensors that share memory, such as a weight under two names.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))

@@ -1,0 +1,400 @@
+"""Layouts: how the parts of a network become one graph; export/README.md says which is for whom.
+
+flat       every time step written out; standard operators, nothing to know: the fastest, and the default
+function   each layer once, over all steps, a function for each kind of neuron; to read, and for compilers
+step       one time step, its states beside the input; for streams, and to stop early
+loop       one time step inside ONNX's Loop; any number of steps, a small graph
+
+`add_step` inlines one time step: `flat` once for each, `step` and `loop` once. `folded` inlines all steps at once, with
+time in the batch as in PyTorch; `with_functions` is the same, but calls the neurons. ONNX Runtime inlines these.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import FunctionProto, TensorProto, helper
+
+from zoo.errors import ZooError
+
+from . import file
+from .network import DOMAIN, FACTOR, SPIKES, Network, input_shape, layer_of
+from .neurons import Dynamics, State
+from .pieces import Builder, Piece, needed, read_by, renamed
+from .trace import OPSET
+
+_IR_VERSION = 10
+TIMESTEPS = "timesteps"
+"""The input of a loop that says how often it runs."""
+LOGITS = "logits/t"
+"""The logits of a step inside a loop."""
+_COUNTER = State((), False, TensorProto.INT64)
+_Frames = Callable[[Builder, str, str], str]
+"""Appends the frame of a time step, given the name of a value that holds it (int64, no axes) and a prefix for names."""
+
+
+class StateOf(NamedTuple):
+    """A state of a step graph."""
+
+    layer: str
+    """"" for the counter of steps, which a graph has whose steps differ."""
+    state: State
+
+
+def lay_out(network: Network, layout: str) -> onnx.ModelProto:
+    """Returns the graph of a network in float32; `flat` is folded where there is no single step.
+
+    Raises:
+        ZooError: it has no step for `step` or `loop`.
+    """
+    if layout == "function":
+        return finished(network, *with_functions(network), layout=layout)
+    whole = any(neurons.whole for neurons in network.neurons.values())
+    build = {"flat": folded if whole else unrolled, "step": step, "loop": loop}[layout]
+    return finished(network, build(network), layout=layout)
+
+
+def finished(
+    network: Network, g: Builder, functions: list[FunctionProto] | None = None, layout: str = "flat", **entries: Any
+) -> onnx.ModelProto:
+    """Returns a graph with its inputs, outputs and what its metadata say of them; `entries` are further metadata.
+
+    Raises:
+        ZooError: it is not valid.
+    """
+    shape: tuple[int | str, ...] = network.size
+    if layout != "step":
+        shape = input_shape(network.encoding, network.size, "time" if layout == "loop" else network.timesteps)
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *shape])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.classes])]
+    states = None
+    if layout == "loop":
+        inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
+    if layout == "step":
+        states = []
+        for i, (layer, state) in enumerate(states_of(network)):
+            names = {"input": f"state_{i}", "output": f"new_state_{i}"}
+            inputs.append(_value_info(names["input"], state))
+            outputs.append(_value_info(names["output"], state))
+            sizes = [*([None] if state.batched else []), *state.shape]
+            states.append({**names, "layer": layer or None, "shape": sizes, "start": 0})
+    ends = [value.name for value in outputs]
+    nodes = needed(g.nodes, ends)
+    read = set(ends).union(*map(read_by, nodes))
+    constants = [tensor for name, tensor in g.constants.items() if name in read]
+    graph = helper.make_graph(nodes, "main_graph", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(DOMAIN, 1)] if functions else [])]
+    proto = helper.make_model(graph, functions=functions or [], opset_imports=opsets, ir_version=_IR_VERSION)
+    spikes = {name: f"{name}/{SPIKES}" for name in network.neurons}
+    shapes = {name: network.shapes[name] for name in spikes}
+    about = {"layout": layout, "precision": "fp32"} | entries
+    file.write(proto, **about, spike_values=spikes, spike_shapes=shapes, states=states)
+    check_graph(proto)
+    return proto
+
+
+def check_graph(proto: onnx.ModelProto) -> None:
+    """Raises ZooError unless the model is valid ONNX, in standard operators and its functions of them, and without
+    batch normalisation."""
+    own = {(function.domain, function.name) for function in proto.functions}
+    bodies = [proto.graph.node, *(function.node for function in proto.functions)]
+    foreign = {(node.domain, node.op_type) for body in bodies for node in body if node.domain} - own
+    if foreign:
+        raise ZooError(f"the graph has operators that are not ONNX's: {sorted(foreign)}")
+    if any(node.op_type == "BatchNormalization" for node in proto.graph.node):
+        raise ZooError("a batch normalisation could not be folded: each must directly follow a convolution or linear")
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ZooError(f"the graph is not valid ONNX: {error}") from error
+
+
+def unrolled(network: Network) -> Builder:
+    """Returns all steps of a network, from "input" to "logits", each with convolutions of its own, so that its current
+    need not be split off a batch of all steps; what is the same in every step, as the stem of an image, is there once.
+    """
+    g, steps = Builder(), network.timesteps
+    frames = _frames_of(g, network.encoding, g.constant("last_step", np.float32(steps - 1)))
+    fixed = _fix(g, network, image=frames is None)
+    states: dict[str, list[str]] = {}
+    logits = []
+    for t in range(steps):
+        names = dict(fixed)
+        if frames is not None:
+            names["input"] = frames(g, g.constant(f"step_{t}", np.int64(t)), str(t))
+        forms = {layer: neurons.step(t) for layer, neurons in network.neurons.items()}
+        factors = {layer: g.constant(f"{layer}/{t}", factor[t]) for layer, factor in network.factors.items()}
+        logits.append(add_step(g, network, names, forms, factors, states, str(t)))
+    if steps == 1:
+        g.op("Identity", logits, "logits")
+    else:
+        total = g.op("Sum", logits, "logits/sum")
+        g.op("Div", [total, g.constant("steps", np.float32(steps))], "logits")
+    return g
+
+
+def folded(network: Network) -> Builder:
+    """Returns all steps of a network, from "input" to "logits", time in the batch; neurons are inlined."""
+    g = Builder()
+
+    def inline(layer: str, currents: str, spikes: str) -> None:
+        g.add(over_time(network.neurons[layer], network.timesteps), [currents], [spikes], f"{layer}/")
+
+    _all_steps(g, network, inline)
+    return g
+
+
+def with_functions(network: Network) -> tuple[Builder, list[FunctionProto]]:
+    """Returns all steps of a network, from "input" to "logits", time in the batch, and the functions of its neurons."""
+    g, functions = Builder(), dict[bytes, FunctionProto]()
+
+    def call(layer: str, currents: str, spikes: str) -> None:
+        neurons = network.neurons[layer]
+        function = _function(over_time(neurons, network.timesteps), neurons.kind)
+        key = function.SerializeToString(deterministic=True)
+        if key not in functions:
+            taken = {other.name for other in functions.values()}
+            numbered = (f"{neurons.kind}_{i}" for i in itertools.count(2))
+            function.name = next(name for name in itertools.chain([neurons.kind], numbered) if name not in taken)
+            functions[key] = function
+        g.nodes.append(helper.make_node(functions[key].name, [currents], [spikes], layer, domain=DOMAIN))
+
+    _all_steps(g, network, call)
+    return g, list(functions.values())
+
+
+def _all_steps(g: Builder, network: Network, add_neurons: Callable[[str, str, str], None]) -> None:
+    """Appends all steps, folded into the batch; `add_neurons` does so for a layer, the names of its currents and its
+    spikes."""
+    names = {name: g.constant(name, value, shared=False) for name, value in network.piece.constants.items()}
+    names["input"] = "input"
+    for node in network.piece.nodes:
+        if node.domain != DOMAIN:
+            g.nodes.append(renamed(node, names, ""))
+            continue
+        layer = layer_of(node)
+        names[node.output[0]] = f"{layer}/{SPIKES}"
+        add_neurons(layer, names[node.input[0]], names[node.output[0]])
+
+
+def over_time(neurons: Dynamics, steps: int) -> Piece:
+    """Returns neurons over all steps: currents [T*B, ...], time-major, to spikes of the same shape."""
+    g = Builder()
+    if neurons.whole is not None:
+        shape = [g.op("Shape", ["currents"], "shape", start=1)]
+        unfolded = g.op("Concat", [g.constant("unfold", np.array([steps, -1], np.int64)), *shape], "unfolded", axis=0)
+        x = g.op("Reshape", ["currents", unfolded], "by_step")
+        g.add(neurons.whole, [x], ["spikes"], "")
+        return Piece(["currents"], ["spikes"], g.nodes, g.constants)
+    currents = ["currents"]
+    if steps > 1:
+        currents = [f"{t}/current" for t in range(steps)]
+        g.nodes.append(helper.make_node("Split", ["currents"], currents, "split", axis=0, num_outputs=steps))
+    states: list[str] = []
+    spikes = []
+    for t, current in enumerate(currents):
+        s, *states = g.add(neurons.step(t), [current, *states], [None] * (1 + len(neurons.states)), f"{t}/")
+        spikes.append(s)
+    g.op("Concat", spikes, "spikes", axis=0)
+    nodes = needed(g.nodes, ["spikes"])
+    return Piece(["currents"], ["spikes"], nodes, g.constants)
+
+
+def _function(piece: Piece, kind: str) -> FunctionProto:
+    """Returns a function whose names do not depend on where the piece came from."""
+    names = dict(zip(piece.inputs + piece.outputs, ["currents", "spikes"], strict=True))
+    constants = []
+    for i, (name, value) in enumerate(piece.constants.items()):
+        names[name] = f"c{i}"
+        constants.append(helper.make_node("Constant", [], [names[name]], value=value))
+        constants[-1].attribute[0].t.name = ""
+    for node in piece.nodes:
+        for name in node.output:
+            names.setdefault(name, f"v{len(names)}")
+    nodes = [renamed(node, names, "") for node in piece.nodes]
+    opset = [helper.make_opsetid("", OPSET)]
+    return helper.make_function(DOMAIN, kind, ["currents"], ["spikes"], [*constants, *nodes], opset)
+
+
+def states_of(network: Network) -> list[StateOf]:
+    """Returns the states of a network's steps, in the order of its layers; last the counter of steps if it needs one.
+
+    Raises:
+        ZooError: it takes no single steps, or cannot start from zeros.
+    """
+    for layer, neurons in network.neurons.items():
+        if neurons.any_step is None:
+            several = "do not start from zeros, or do something else in every step"
+            why = f"the neurons {layer!r}, {neurons.kind}, {several if neurons.later else 'know one step alone'}"
+            raise ZooError(f"no graph of one time step: {why}; take the layout flat or function")
+    found = [StateOf(layer, state) for layer, neurons in network.neurons.items() for state in neurons.states]
+    counts = network.factors or any(neurons.counts_steps for neurons in network.neurons.values())
+    return [*found, *([StateOf("", _COUNTER)] if counts else [])]
+
+
+def step(network: Network) -> Builder:
+    """Returns one step, from "input" and "state_i" to "logits" and "new_state_i"; all states start at zero."""
+    g, states = Builder(), states_of(network)
+    given = [f"state_{i}" for i in range(len(states))]
+    names = _fix(g, network, image=False) | {"input": "input"}
+    logits, new = _any_step(g, network, names, states, given)
+    g.op("Identity", [logits], "logits")
+    for i, name in enumerate(new):
+        g.op("Identity", [name], f"new_state_{i}")
+    return g
+
+
+def loop(network: Network) -> Builder:
+    """Returns all steps, from "input" and "timesteps", a number, to "logits": an ONNX Loop over one step."""
+    g, states = Builder(), states_of(network)
+    steps = g.op("Cast", [TIMESTEPS], "steps", to=TensorProto.FLOAT)
+    frames = _frames_of(g, network.encoding, g.op("Sub", [steps, g.constant("one", np.float32(1))], "last_step"))
+    names = _fix(g, network, image=frames is None)
+    batch = g.op("Shape", ["input"], "batch", start=0, end=1)
+    before = [_zeros(g, state, batch, f"start/{i}") for i, (_, state) in enumerate(states)]
+    total = State((network.classes,), True, TensorProto.FLOAT)
+    before.append(_zeros(g, total, batch, "start/logits"))
+    inner = Builder()
+    if frames is not None:
+        names["input"] = frames(inner, "t", "t")
+    given = [f"state/{i}" for i in range(len(states))]
+    logits, new = _any_step(inner, network, names, states, given, counter="t")
+    inner.op("Identity", [logits], LOGITS)
+    inner.op("Add", ["logits/before", LOGITS], "logits/after")
+    inner.op("Identity", ["more"], "more/after")
+    for i, name in enumerate(new):
+        inner.op("Identity", [name], f"state/{i}/after")
+    ends = [f"state/{i}/after" for i in range(len(states))]
+    flag = State((), False, TensorProto.BOOL)
+    around = [flag, *(state for _, state in states), total]
+    body = helper.make_graph(
+        needed(inner.nodes, ["more/after", *ends, "logits/after"]),
+        "time_step",
+        [_value_info("t", _COUNTER), *map(_value_info, ["more", *given, "logits/before"], around)],
+        [*map(_value_info, ["more/after", *ends, "logits/after"], around)],
+    )
+    read = set().union(*map(read_by, body.node))
+    body.initializer.extend(tensor for name, tensor in inner.constants.items() if name in read)
+    results = [*(f"end/{i}" for i in range(len(states))), "logits/total"]
+    g.nodes.append(helper.make_node("Loop", [TIMESTEPS, "", *before], results, "time", body=body))
+    g.op("Div", ["logits/total", "steps"], "logits")
+    return g
+
+
+def _any_step(
+    g: Builder, network: Network, names: dict[str, str], states: list[StateOf], given: list[str], counter: str = ""
+) -> tuple[str, list[str]]:
+    """Appends one step from given states, and returns the names of its logits and new states."""
+    held: dict[str, list[str]] = {layer: [] for layer in network.neurons}
+    for (layer, _), name in zip(states, given, strict=True):
+        if layer:
+            held[layer].append(name)
+        else:
+            counter = counter or name
+    # The number of the step goes to a layer as one more state, which it does not give back.
+    forms: dict[str, Piece] = {}
+    for layer, neurons in network.neurons.items():
+        assert neurons.any_step is not None
+        forms[layer] = neurons.any_step
+        if neurons.counts_steps:
+            held[layer].append(counter)
+    factors = {
+        layer: g.op("Gather", [g.constant(f"{layer}/factors", factor), counter], f"{layer}/factor", axis=0)
+        for layer, factor in network.factors.items()
+    }
+    logits = add_step(g, network, names, forms, factors, held, "t")
+    new = {layer: iter(values) for layer, values in held.items()}
+    after = [next(new[layer]) if layer else "" for layer, _ in states]
+    if after and not after[-1]:
+        after[-1] = g.op("Add", [given[-1], g.constant("one_step", np.int64(1))], "steps/after")
+    return logits, after
+
+
+def _value_info(name: str, state: State) -> Any:
+    """Returns the declaration of a state in a graph."""
+    return helper.make_tensor_value_info(name, state.dtype, [*(["batch"] if state.batched else []), *state.shape])
+
+
+def _zeros(g: Builder, state: State, batch: str, name: str) -> str:
+    zero = helper.make_tensor("zero", state.dtype, [1], [0])
+    sizes = g.constant(f"{name}/sizes", np.array(state.shape, np.int64))
+    shape = g.op("Concat", [batch, sizes], f"{name}/shape", axis=0) if state.batched else sizes
+    return g.op("ConstantOfShape", [shape], name, value=zero)
+
+
+def _fix(g: Builder, network: Network, *, image: bool) -> dict[str, str]:
+    """Appends what is the same in every step, and returns its names: constants and, if the input is one `image` for all
+    steps, what it goes through before the first neurons."""
+    fixed = {name: g.constant(name, value, shared=False) for name, value in network.piece.constants.items()}
+    if image:
+        fixed["input"] = "input"
+        for node in network.piece.nodes:
+            if node.domain != DOMAIN and all(name in fixed for name in node.input if name):
+                g.nodes.append(renamed(node, fixed, ""))
+    return fixed
+
+
+def add_step(
+    g: Builder,
+    network: Network,
+    names: dict[str, str],
+    forms: Mapping[str, Piece],
+    factors: Mapping[str, str],
+    states: dict[str, list[str]],
+    step: str,
+) -> str:
+    """Appends one step, and returns the name of its logits.
+
+    Args:
+        g: what to append to.
+        network: the parts, of one step.
+        names: of the values that are there, the step's "input" among them.
+        forms: of the neurons in this step.
+        factors: name of the factor of each per-step normalisation.
+        states: names of the states of each layer that has run; they become those after the step.
+        step: ends the names of the spikes, and begins those of all else.
+    """
+    for node in network.piece.nodes:
+        out = node.output[0]
+        if out in names:
+            continue
+        if node.domain != DOMAIN:
+            g.nodes.append(renamed(node, names, f"{step}/"))
+            continue
+        x, layer = names[node.input[0]], layer_of(node)
+        if node.op_type == FACTOR:
+            names[out] = g.op("Mul", [x, factors[layer]], f"{step}/{out}")
+            continue
+        given = [x, *states.get(layer, [])]
+        results = [f"{layer}/{SPIKES}/{step}", *[None] * (len(forms[layer].outputs) - 1)]
+        names[out], *states[layer] = g.add(forms[layer], given, results, f"{layer}/{step}/")
+    return names["logits"]
+
+
+def _frames_of(g: Builder, encoding: str, last_step: str) -> _Frames | None:
+    """Returns how a graph makes the frame of a time step; None where every step sees the image itself.
+
+    Args:
+        g: where nodes that all steps share are appended.
+        encoding: see `zoo.neurons.encoding`.
+        last_step: name of a value that holds T - 1, float32.
+    """
+    if encoding == "direct":
+        return None
+    if encoding in ("frames", "rate"):
+        return lambda inner, t, prefix: inner.op("Gather", ["input", t], f"{prefix}/frame", axis=1)
+    # latency: a spike at step round((T - 1) (1 - p)), a tie to the even step; none for 0.
+    zero, one = g.constant("zero", np.float32(0)), g.constant("one", np.float32(1))
+    p = g.op("Clip", ["input", zero, one], "latency/brightness")
+    late = g.op("Mul", [last_step, g.op("Sub", [one, p], "latency/rest")], "latency/late")
+    seen, never = g.op("Greater", [p, zero], "latency/seen"), g.constant("latency/never", np.float32(-1))
+    when = g.op("Where", [seen, g.op("Round", [late], "latency/step"), never], "latency/spike_at")
+
+    def frame(inner: Builder, t: str, prefix: str) -> str:
+        clock = inner.op("Cast", [t], f"{prefix}/clock", to=TensorProto.FLOAT)
+        now = inner.op("Equal", [when, clock], f"{prefix}/now")
+        return inner.op("Cast", [now], f"{prefix}/frame", to=TensorProto.FLOAT)
+
+    return frame
