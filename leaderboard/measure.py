@@ -97,7 +97,7 @@ def measure(
             found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
             found += [benchmark(graph, **some._asdict(), runs=runs) for graph in graphs]
     first = found[0]
-    chain = [ancestor._asdict() for ancestor in ancestors_of(config)]
+    chain = [ancestor.model_dump() for ancestor in ancestors_of(config)]
     return {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],

@@ -123,7 +123,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
     evidence = (*files.items(), *graphs.items())
     reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
     plugins = {(plugin["file"], plugin["sha256"]) for _, result in evidence for plugin in result.get("plugins") or ()}
-    chains = [(run, *(ancestor._asdict() for ancestor in run["started_from"])) for run in runs.values()]
+    chains = [(run, *(ancestor.model_dump() for ancestor in run["started_from"])) for run in runs.values()]
     epochs, seconds = ([_total(chain, key) for chain in chains] for key in ("epochs", "train_seconds"))
     stages = {(first["dataset"], part["weights_sha256"]) for chain in chains for part in chain}
     read_by = {reads[stage] for stage in stages if stage in reads}
@@ -205,7 +205,7 @@ def _add_recipe(run: Result) -> None:
         run["recipe"], run["recipe_sha256"] = recorded_recipe(known.config), recipe_sha256_of(known.config)
         run["started_from"] = ancestors_of(known.config)
     else:
-        run["started_from"] = read_ancestors(run["started_from"] or ())
+        run["started_from"] = read_ancestors(run["started_from"] or [])
 
 
 def _is_ours(runs: Results) -> bool:

@@ -8,7 +8,7 @@ from zoo.result import Arm, Training, check
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line per result: name, seed, top-1 in percent, spikes per image, training time; differences to the first.
+    """Returns one line per result: name, seed, top-1 in percent, spikes per image, training time, with differences.
 
     Raises:
         ZooError: they are not of the same images.
@@ -31,13 +31,13 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def said(result: dict[str, Any]) -> str:
-    """Accuracy and spikes of one result, for people."""
+    """Says accuracy and spikes of one result, for people."""
     spikes = f"{result['spikes_per_image']:,.0f} spikes per image"
     return f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, {spikes}"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(
         prog="python -m recipes.compare",
         description="Accuracy and spikes of several training runs, with differences to the first.",

@@ -10,7 +10,7 @@ import contextlib
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from zoo.load import BUNDLED, find_checkpoint
 from zoo.network import SpikingNetwork
 from zoo.plugins import is_plugins
 from zoo.registry import plain_name
-from zoo.result import Ancestor as StartedFrom
+from zoo.result import Ancestor
 from zoo.schema import Count, Number, Sha256, fits
 
 from .recipe import DEFAULTS, PLACE, Recipe, list_recipes, load_recipe
@@ -40,18 +40,6 @@ _NOT_COMPUTED = (PLACE - {"plugin"}) | {
     *("seed", "tag", "comparison", "test_reads", "device", "kernel", "channels_last", "grad_checkpointing"),
 }
 _SPECS = ("neuron", "surrogate", "scaling")
-
-
-class Ancestor(NamedTuple):
-    """A checkpoint that a training started from; None for what is not known of it."""
-
-    name: str
-    """`architecture.tag`, or what the recipe calls it."""
-    weights_sha256: str
-    epochs: int | None
-    """Its own training's, like its seconds: what came before that is an ancestor of its own."""
-    train_seconds: float | None
-    recipe_sha256: str | None
 
 
 class Run(NamedTuple):
@@ -93,7 +81,7 @@ def _recipe_files() -> set[str | None]:
             network = zoo.create_model(recipe.model, **said)
         config: dict[str, Any] = {"recipe": recipe.settings, "model_args": network.model_args}
         if parent:
-            config["started_from"] = [ancestor._asdict() for ancestor in line_of(parent)]
+            config["started_from"] = [ancestor.model_dump() for ancestor in line_of(parent)]
         found.add(recipe_sha256_of(config))
     return found
 
@@ -106,22 +94,17 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     """
     config = config or read_json(folder / CONFIG)
     if not (file := folder / "result.json").is_file():  # as it left the test set alone
-        seconds = _last_seconds(folder / "summary.csv")
+        seconds = None
+        if (log := folder / "summary.csv").is_file():
+            with contextlib.suppress(ValueError, csv.Error):
+                *_, last = [{}, *csv.DictReader(read_text(log).splitlines())]
+                seconds = float(last.get("seconds") or "")
         return Run(config, seconds if fits(Number, seconds) else None)
     result = read_json(file)
     if not isinstance(result, dict) or result.get("weights_sha256") != config["weights_sha256"]:
         return Run(config)
     told = result.get("train_seconds")
     return Run(config, told if fits(Number, told) else None, result)
-
-
-def _last_seconds(log: Path) -> float | None:
-    """Returns the seconds of a log's last row."""
-    if log.is_file():
-        with contextlib.suppress(ValueError, csv.Error):
-            *_, last = [{}, *csv.DictReader(read_text(log).splitlines())]
-            return float(last.get("seconds") or "")
-    return None
 
 
 def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
@@ -134,26 +117,25 @@ def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
         ZooError: what it says of them is malformed.
     """
     if "started_from" in config:
-        if not fits(list[StartedFrom], config["started_from"]):
-            said = quoted(config["started_from"])
-            raise ZooError(f"started_from is {said}, expected a list of {{{', '.join(Ancestor._fields)}}}")
         return read_ancestors(config["started_from"])
     recipe = config.get("recipe") or {}
     init, parent = recipe.get("init"), config.get("init_sha256")
     if not init or not isinstance(init, str) or not isinstance(parent, str) or not fits(Sha256, parent):
         return ()
     run = known_runs().get(parent)
-    return line_of(run) if run else (Ancestor(init, parent, None, None, None),)
+    return line_of(run) if run else (_ancestor(init, parent),)
 
 
-def read_ancestors(ancestors: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
+def read_ancestors(ancestors: Any) -> tuple[Ancestor, ...]:
     """Returns the ancestors that a file tells of; those that come with the code by their present name and seconds."""
-    found = []
-    for ancestor in (Ancestor(**ancestor) for ancestor in ancestors):
+    if not fits(list[Ancestor], ancestors):
+        expected = f"a list of {{{', '.join(Ancestor.model_fields)}}}"
+        raise ZooError(f"started_from is {quoted(ancestors)}, expected {expected}")
+    found = [Ancestor(**ancestor) for ancestor in ancestors]
+    for ancestor in found:
         if run := known_runs().get(ancestor.weights_sha256):
-            seconds = run.train_seconds if ancestor.train_seconds is None else ancestor.train_seconds
-            ancestor = ancestor._replace(name=run.name, train_seconds=seconds)
-        found.append(ancestor)
+            ancestor.name = run.name
+            ancestor.train_seconds = ancestor.train_seconds or run.train_seconds
     return tuple(found)
 
 
@@ -174,10 +156,17 @@ def line_of(run: Run) -> tuple[Ancestor, ...]:
     """Returns a run as an ancestor, followed by its own ancestors."""
     config, seconds, _ = run
     epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
-    own = Ancestor(
-        run.name, config["weights_sha256"], epochs if fits(Count, epochs) else None, seconds, recipe_sha256_of(config)
-    )
+    epochs = epochs if fits(Count, epochs) else None
+    own = _ancestor(run.name, config["weights_sha256"], epochs, seconds, recipe_sha256_of(config))
     return (own, *ancestors_of(config))
+
+
+def _ancestor(
+    name: str, weights: str, epochs: int | None = None, seconds: float | None = None, recipe: str | None = None
+) -> Ancestor:
+    return Ancestor.model_construct(
+        name=name, weights_sha256=weights, epochs=epochs, train_seconds=seconds, recipe_sha256=recipe
+    )
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -251,8 +240,7 @@ class InitialWeights:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a training state keeps."""
-        chain = [ancestor._asdict() for ancestor in self.chain]
-        return {"sha256": self.sha256, "chain": chain, "taken": self.taken}
+        return {"sha256": self.sha256, "chain": [a.model_dump() for a in self.chain], "taken": self.taken}
 
     def load_into(self, model: SpikingNetwork, recipe: Recipe, *, say: bool) -> None:
         """Takes over the weights; a classifier of another number of classes starts anew.
@@ -274,12 +262,11 @@ class InitialWeights:
         shapes = model.state_dict()
         wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
         wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
-        if wrong:
-            # Which have no part in it, or only where nothing else has.
+        if wrong and plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
+            raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
+        if wrong:  # the rest have no part in it, or only where nothing else has
             rest = ("scaling", "surrogate", "dropout", "timesteps")
             differing = [key for key in theirs if key not in rest and ours.get(key) != theirs[key]] or ["timesteps"]
-            if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
-                raise ZooError(f"{init} is another network, with other layers: {', '.join(wrong[:3])} ...")
             said = ", ".join(f"{key} {ours.get(key)!r} instead of {theirs[key]!r}" for key in differing)
             raise ZooError(f"the weights of {init} do not fit {recipe.model} with {said}: give what the checkpoint has")
         model.load_state_dict(state, strict=False)

@@ -24,8 +24,8 @@ _BATCH = 64
 def predict(
     model: SpikingNetwork, paths: str | Path | Iterable[str | Path], *, top: int = 5, resize: bool = False
 ) -> list[dict[str, Any]]:
-    """Labels and probabilities for image files, prepared as the checkpoint's own configuration says; the network runs
-    in evaluation mode, on its device and in the precision of its weights.
+    """Returns labels and probabilities for image files, prepared as the checkpoint's own configuration says; the
+    network runs in evaluation mode, on its device and in the precision of its weights.
 
     Args:
         paths: one file, or several.
@@ -65,7 +65,7 @@ def predict(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(
         prog="python -m recipes.predict",
         description="Labels and probabilities for image files, prepared as the checkpoint says.",

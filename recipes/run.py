@@ -62,23 +62,19 @@ def run_directory(out: Path) -> Iterator[None]:
 
 @dataclass
 class RunState:
-    """How far a training run is, and the parts that it trains: what --resume goes on from."""
+    """How far a training run is, and the parts that it trains: what --resume goes on from.
 
-    about: dict[str, Any]
-    """What stays as it is: recipe, origin, number of processes, data, initial weights, precision."""
-    parts: dict[str, Any]
-    """model, optimizer, scaler, perhaps ema: whatever has a state_dict."""
-    running: Tensor
-    """Sums of loss and of accuracy over the steps of this epoch, and their number."""
+    All randomness of a step is seeded from (seed, rank, step), so `step` is the whole position.
+    """
+
+    about: dict[str, Any]  # what stays: recipe, origin, number of processes, data, initial weights, precision
+    parts: dict[str, Any]  # model, optimizer, scaler, perhaps ema: whatever has a state_dict
+    running: Tensor  # sums of loss and of accuracy over the steps of this epoch, and their number
     step: int = 0
-    """All randomness of a step is seeded from (seed, rank, step), so this number is the whole position."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """The rows of summary.csv, one per epoch."""
-    earlier: float = 0.0
-    """Seconds of training before the last start of this run."""
-    started: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of summary.csv, one per epoch
+    earlier: float = 0.0  # seconds of training before the last start of this run
+    started: float = 0.0  # readings of the clock, as the next one
     saved_at: float = 0.0
-    """Readings of the clock: when it was started, and last saved."""
 
     def start(self) -> None:
         """Starts the clock."""
@@ -107,20 +103,14 @@ class RunState:
             self.about["origin"] = saved["origin"]
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
-            _lay_out(self.parts["optimizer"])
+            for parameter, kept in self.parts["optimizer"].state.items():
+                for key, value in kept.items():  # in the parameter's layout, channels_last say, which a state has lost
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             self.running.copy_(saved["running"])
             self.step, self.rows, self.earlier = saved["step"], saved["rows"], saved["seconds"]
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise ZooError(f"the training state does not fit this run: {one_line(error)}") from error
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Keeps what an optimiser has of each parameter in that one's layout, channels_last say: a state has lost it, and
-    arithmetic over two layouts is slow."""
-    for parameter, kept in optimizer.state.items():
-        for key, value in kept.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 # -- states
@@ -137,19 +127,17 @@ def last_state(out: Path, rank: int = 0) -> dict[str, Any]:
     Raises:
         ZooError: there is none.
     """
-    try:
-        return load_state(out / STATE)
-    except ZooError as error:
-        if not (out / BEFORE).exists():
-            anew = "there is no state before it: start anew without --resume, in another --out"
-            raise ZooError(f"{error}; {anew}") from error
+    errors: list[str] = []
+    for name in (STATE, BEFORE):
         try:
-            before = load_state(out / BEFORE)
-        except ZooError as other:
-            raise ZooError(f"{error}; so is the one before it: {other}") from other
-        if rank == 0:
-            print(f"{error}; going on from the state before it, of step {before['step']}", file=sys.stderr)
-        return before
+            state = load_state(out / name)
+        except ZooError as error:
+            errors.append(str(error))
+            continue
+        if errors and rank == 0:
+            print(f"{errors[0]}; going on from the state before it, of step {state['step']}", file=sys.stderr)
+        return state
+    raise ZooError(f"{'; '.join(errors)}: start anew without --resume, in another --out")
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any], keep: Path | None = None) -> None:
@@ -214,8 +202,8 @@ def state_to_resume(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | No
         raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
     if not has_state(out):
         if made := [name for name in (WEIGHTS, RESULT) if (out / name).exists()]:
-            what = f"{out} holds a {made[0]} and no training state to go on from"
-            raise ZooError(f"{what}: name another directory (--out); --init {out} starts from its weights")
+            anew = f"name another directory (--out); --init {out} starts from its weights"
+            raise ZooError(f"{out} holds a {made[0]} and no training state to go on from: {anew}")
         if rank == 0 and recipe.resume:
             print(f"nothing to resume in {out}: starting from the beginning", flush=True)
         return None

@@ -20,7 +20,7 @@ from .recipe import Recipe, list_recipes, load_recipe
 
 
 def pick(model: str, dataset: str) -> list[str]:
-    """The recipes for a model or its twin, which has gradient scaling where the model has none; the best comes first.
+    """Returns the recipes for a model or its twin (with gradient scaling where the model has none), the best first.
 
     A training from the beginning is better than one that goes on from other weights, many time steps are better than
     few, and the model's own recipe is better than its twin's. A recipe that is not named after its model is for many.
@@ -56,7 +56,7 @@ def pick(model: str, dataset: str) -> list[str]:
 
 
 def _in_full_size(model: str, recipe: Recipe) -> str:
-    """The option that a network needs which does not take the smaller images of a recipe's phases; mostly none."""
+    """Returns the option for a network that does not take the smaller images of a recipe's phases; mostly none."""
     phases = recipe.phases or []
     sizes = {phase["size"] for phase in phases if "size" in phase}
     if not is_model(model):  # a plugin's: it is not there yet
@@ -72,7 +72,7 @@ def _in_full_size(model: str, recipe: Recipe) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(prog="python -m recipes.start", add_help=False)  # --help is that of recipes.train
     parser.add_argument("dataset")
     parser.add_argument("--model", default="sresnet19_gs")

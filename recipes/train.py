@@ -177,11 +177,10 @@ class Trainer:
                 copy.deepcopy(self.model).train()(torch.zeros(images, 3, phase.size, phase.size, device=self.device))
             except (ValueError, RuntimeError) as error:  # batch normalisation over one value has no variance
                 what = "one image at a time" if images == 1 else "images"
-                where = f"of {phase.size} x {phase.size} pixels at T = {phase.timesteps}"
+                what += f" of {phase.size} x {phase.size} pixels at T = {phase.timesteps}: {one_line(error)}"
                 hint = "; batch_size must be two or more for each process" if images == 1 else ""
-                if phase.size != full.size:
-                    hint += "; they are of a phase of its recipe: say --phases without size"
-                raise ZooError(f"{recipe.model} cannot train on {what} {where}: {one_line(error)}{hint}") from error
+                hint += "; a phase of its recipe has them: say --phases without size" if phase.size < full.size else ""
+                raise ZooError(f"{recipe.model} cannot train on {what}{hint}") from error
 
     def _build_optimizer(self, saved: dict[str, Any] | None) -> None:
         """Makes what trains the network: optimiser, schedule, averaged weights, precision, mixing."""
@@ -191,15 +190,10 @@ class Trainer:
             layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
         )  # fmt: skip
         self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
-            **SCHEDULES[recipe.schedule],
-            num_epochs=recipe.epochs,
-            warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
-            warmup_lr=recipe.lr / 100,
-            min_lr=recipe.min_lr,
-            updates_per_epoch=self.steps_per_epoch,
-            step_on_epochs=False,
-        )
+            self.optimizer, **SCHEDULES[recipe.schedule], num_epochs=recipe.epochs, warmup_lr=recipe.lr / 100,
+            warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2), min_lr=recipe.min_lr,
+            updates_per_epoch=self.steps_per_epoch, step_on_epochs=False,
+        )  # fmt: skip
         self.ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.precision = resolve_amp(recipe.amp, self.device)
         if saved and saved["amp"] != self.precision:  # on another device, "auto" is another
@@ -411,7 +405,7 @@ class Trainer:
         recipe, run, out, dtype = self.recipe, self.state, self.out, WEIGHT_TYPES[self.recipe.weights]
         _round(self.trained, dtype)  # so that what is measured is what is stored
         extra: dict[str, Any] = {"recipe": recipe.settings}
-        started_from = {"started_from": [ancestor._asdict() for ancestor in self.initial.chain]}
+        started_from = {"started_from": [ancestor.model_dump() for ancestor in self.initial.chain]}
         extra |= {"init_sha256": self.initial.sha256, **started_from} if recipe.init else {}
         weights_sha256 = zoo.save_checkpoint(
             out, self.trained, tag=recipe.tag or "", data_cfg=_data_cfg(self.data), dtype=dtype, **extra

@@ -21,7 +21,7 @@ from .processes import keep_memory, pick_device
 def validate(
     name: str, dataset: str, data_dir: str | None = None, *, limit: int = 0, batch_size: int = 256, device: str = "auto"
 ) -> dict[str, Any]:
-    """Top-1, top-5 and spikes of a checkpoint or pretrained model on a test set, in float32, as a leaderboard result.
+    """Measures top-1, top-5 and spikes of a checkpoint on a test set, in float32, as a result for the leaderboard.
 
     Args:
         name: see `zoo.load`.
@@ -49,7 +49,7 @@ def validate(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = CommandParser(
         prog="python -m recipes.validate",
         description="Accuracy and spikes of a trained network on a whole test set.",

@@ -303,7 +303,7 @@ def test_a_recipe_is_what_it_computes() -> None:
     assert recipe_sha256_of(scratch | {"recipe": config["recipe"] | {"init": None}}) != first
     # What it started from stands for itself by its recipe: another seed of that is the same chain.
     ancestor = ancestors_of(config)[0]
-    chain = [ancestor._replace(weights_sha256="f" * 64)._asdict()]
+    chain = [ancestor.model_copy(update={"weights_sha256": "f" * 64}).model_dump()]
     assert recipe_sha256_of(config | {"started_from": chain}) == first
     assert recipe_sha256_of(config | {"started_from": [chain[0] | {"recipe_sha256": "f" * 64}]}) != first
     plugged = [recipe_sha256_of(config | {"plugins": [{"file": "a.py", "sha256": digit * 64}]}) for digit in "ab"]

@@ -424,7 +424,8 @@ def test_a_graph_is_a_point_of_its_own(board: list[Row]) -> None:
 
 
 def test_the_tables_of_a_network_say_megabytes_and_hours(board: list[Row]) -> None:
-    ancestors = Ancestor("near", "a" * 64, 38, 5400.0, "b" * 64), Ancestor("far", "c" * 64, None, None, None)
+    near, far = ("near", "a" * 64, 38, 5400.0, "b" * 64), ("far", "c" * 64, None, None, None)
+    ancestors = tuple(Ancestor(**dict(zip(Ancestor.model_fields, a, strict=True))) for a in (near, far))
     int8 = graph("int8", bytes=2_500_000, spikes_differ=1234, images=None)
     row = replace(board[0], started_from=ancestors, graphs=(int8,))
     assert _graphs(row) == [["int8", "flat", "90.00", "—", "100,000", "1,234", "2.50", "2.00", "CPUExecutionProvider"]]

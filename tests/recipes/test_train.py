@@ -1180,7 +1180,7 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     settings = SHORT | CHEAP_FIRST | {"out": str(tmp_path / "x")}
     with pytest.raises(ZooError, match="each of 2 time steps: cannot run 1"):
         train(Recipe(**settings | {"model_args": {"norm": "tebn"}}))
-    with pytest.raises(ZooError, match=r"16 x 16 pixels .* of a phase of its recipe: say --phases without size"):
+    with pytest.raises(ZooError, match=r"16 x 16 pixels .*; a phase of its recipe has them: say --phases without size"):
         train(Recipe(**settings | {"model": "plif_net_w16"}))
     assert not list((tmp_path / "x").glob("*.safetensors"))
 
