@@ -12,28 +12,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from .data import DataSet
-from .errors import ZooError, one_of, quoted, shown
+from .errors import ZooError, one_of, quoted
 from .files import read_json, sha256_of
 from .network import SpikingNetwork
 from .plugins import Plugins
 from .provenance import provenance
 from .scaling.spec import resolve_scaling
-from .schema import LONGEST, Count, Integer, Model, Name, Number, Object, Percent, Positive, Sha256, Share, Tag, Text
+from .schema import Count, Integer, Model, Name, Number, Object, Percent, Positive, Sha256, Share, Tag, Text
 from .schema import parse as parse_model
 from .specs import MOST_TIMESTEPS
-
-_FEWEST = 1e-12  # spikes an image: less is none at all, and no place on a logarithmic axis
 
 
 def _is_date(text: str) -> str:
     datetime.fromisoformat(text)
     return text
-
-
-def _counted(spikes: float) -> float:
-    if 0 < spikes < _FEWEST:
-        raise ValueError(f"expected 0 or at least {_FEWEST:g}")
-    return spikes
 
 
 def _named(value: dict[str, Any]) -> dict[str, Any]:
@@ -42,15 +34,11 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Spikes = Annotated[Number, AfterValidator(_counted)]
-"""A mean number of spikes an image."""
 Commit = Annotated[str, Field(pattern="^([0-9a-f]{40}|[0-9a-f]{64})(-dirty)?$")]
 """A commit of this repository, with its mark if files were changed."""
 Date = Annotated[str, AfterValidator(_is_date)]
 """A date and time in ISO 8601."""
 Precision = Literal["fp32", "bf16", "fp16"]
-Layer = Text
-"""The name of a layer."""
 
 
 class Machine(Model):
@@ -87,7 +75,7 @@ class Reference(Model):
     """A number that others published of this very network."""
 
     top1: Percent | None
-    spikes_per_image: Spikes | None
+    spikes_per_image: Number | None
     citation: Text
 
 
@@ -151,10 +139,10 @@ class _Result(Model):
 
 
 class _Spikes(_Result):
-    spikes_per_image: Spikes | None
+    spikes_per_image: Number | None
     """All spikes of all layers of neurons, summed over all time steps, mean over images."""
-    spikes_per_layer: dict[Layer, Spikes] | None
-    spikes_per_step: list[Spikes] | None
+    spikes_per_layer: dict[Text, Number] | None
+    spikes_per_step: list[Number] | None
     """The same count, by layer and by time step."""
     timesteps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
     epochs: Count | None
@@ -173,7 +161,7 @@ class _Spikes(_Result):
 class Costs(Model):
     """What `zoo.metrics.evaluate` counts beside accuracy and spikes; not every result has it."""
 
-    firing_rates: dict[Layer, Share] | None = None
+    firing_rates: dict[Text, Share] | None = None
     activation_sparsity: Share | None = None
     membrane_updates: Number | None = None
     Effective_ACs: Number | None = None
@@ -221,7 +209,7 @@ class Accuracy(_Spikes, Costs):
 class Training(Accuracy):
     """The result of a training, which knows what a later validation may not."""
 
-    spikes_per_image: Spikes
+    spikes_per_image: Number
     train_images: Positive
     epochs: Count
     seed: Integer
@@ -355,7 +343,7 @@ def accuracy_result(
     rule = resolve_scaling(model.model_args["scaling"])
     return {
         "schema": 1, "kind": "accuracy", "model": architecture, "tag": tag, "dataset": data.name, "split": split,
-        "train_images": train_images, **_printable({key: value for key, value in scores.items() if key != "loss"}),
+        "train_images": train_images, **{key: value for key, value in scores.items() if key != "loss"},
         "timesteps": model.timesteps, "params": sum(p.numel() for p in model.parameters()), "epochs": epochs,
         "seed": seed, "scaling": rule and rule._asdict(), "precision": "fp32", "train_seconds": train_seconds,
         "comparison": comparison or ".".join(filter(None, (architecture, tag))), "test_reads": test_reads,
@@ -388,7 +376,7 @@ def onnx_result(
     """
     return {
         "schema": 1, "kind": "onnx", "model": about["architecture"], "tag": about["tag"], "dataset": dataset,
-        "split": None if dataset is None or scores["images"] is None else "test", **_printable(scores),
+        "split": None if dataset is None or scores["images"] is None else "test", **scores,
         "timesteps": about["timesteps"], "latency": latency, "provider": provider, "optimization": optimization,
         "epochs": about["epochs"], "seed": about["seed"], "test_reads": about["test_reads"],
         "weights_sha256": about["weights_sha256"], "onnx_sha256": sha256_of(graph), "onnx_bytes": len(graph),
@@ -396,9 +384,3 @@ def onnx_result(
         **({} if profile is None else {"profile": profile}),
         **provenance(gpu=provider.startswith(("CUDA", "Tensorrt"))),
     }  # fmt: skip
-
-
-def _printable(scores: dict[str, Any]) -> dict[str, Any]:
-    """Returns scores whose names of layers can be read back: a network may call a layer what it likes."""
-    by_layer = {key: scores[key] for key in ("spikes_per_layer", "firing_rates") if scores.get(key)}
-    return scores | {key: {shown(layer, LONGEST): n for layer, n in layers.items()} for key, layers in by_layer.items()}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import accuracy, latency, onnx
 
-import zoo
 from zoo.errors import ZooError
-from zoo.result import Accuracy, Arm, Onnx, Training, accuracy_result, check
+from zoo.result import Accuracy, Arm, Onnx, Training, check
 from zoo.schema import Model
 
 
@@ -160,13 +157,3 @@ def test_results_of_trainings_and_of_arms() -> None:
     assert check(arm, "r.json", {"accuracy": Arm}) is arm
     with pytest.raises(ZooError, match=r"unknown r\.json key 'plan'"):
         check(arm, "r.json")
-
-
-def test_names_of_layers_that_no_terminal_shows_can_be_read_back() -> None:
-    model = zoo.create_model("svgg11_w8", num_classes=3, timesteps=1)
-    scores = {"images": 1, "top1": 0.0, "top5": None, "loss": 1.0, "spikes_per_image": 1.0, "spikes_per_step": [1.0]}
-    scores |= {"spikes_per_layer": {"a\nb": 1.0}, "firing_rates": {"a\nb": 0.5}}
-    data = SimpleNamespace(name="noise", sha256=None)
-    unknown = dict.fromkeys(("comparison", "epochs", "seed", "test_reads"))
-    result = accuracy_result(model, scores, data, tag="x", split="test", weights_sha256="0" * 64, **unknown)
-    assert check(json.loads(json.dumps(result)), "r.json")["spikes_per_layer"] == {r"a\nb": 1.0}
