@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
     @property
     def columns(self) -> list[Column]:
-        """Those that some row has a value for."""
+        """The columns that some row has a value for."""
         return [column for column in _SIDE_BY_SIDE if any(column.order(row) for row in self.rows)]
 
     @property
@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
 
 
 def comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    """Those of at least two networks with a known recipe, in the order of their best row; rows by top-1."""
+    """Returns those of at least two networks with a known recipe, in the order of their best row; rows by top-1."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row.comparison and row.recipe:
@@ -80,7 +80,7 @@ def _most(values: list[Any]) -> Any:
 
 
 def comparisons_page(rows: Sequence[Row]) -> str:
-    """comparisons.md, "" where there is none; without rows of the data set to try the program with."""
+    """Returns comparisons.md, "" where there is none; the data set to try the program with is left out."""
     if not (found := comparisons([row for row in rows if row.dataset != TRIAL])):
         return ""
     text = (

@@ -19,7 +19,7 @@ _DATASETS = ("cifar10", "cifar100")
 
 
 def published(reproductions: Path = REPRODUCTIONS) -> list[Row]:
-    """A row of the tier "published" for every claim, by data set, then the highest first.
+    """Returns a row of the tier "published" for every claim, by data set, then the highest first.
 
     Its name is the zoo's for that network, the method, its time steps, and `_aug` where it is known to use AutoAugment,
     Cutout, CutMix or Mixup.

@@ -106,11 +106,11 @@ class Row:
         return f"{self.dataset}/{self.name}"
 
     def graph(self, precision: str = "fp32", layout: str = "flat") -> Graph | None:
-        """The graph of a precision and layout, None if there is none."""
+        """Returns the graph of a precision and layout, None if there is none."""
         return next((g for g in self.graphs if (g.precision, g.layout) == (precision, layout)), None)
 
     @property
     def processor(self) -> str | None:
-        """That of the latencies of the flat graphs; several where they were timed on different ones."""
+        """The processor on which the flat graphs were timed; several where they were timed on different ones."""
         found = [graph.cpu for graph in self.graphs if graph.layout == "flat" and graph.p50_ms is not None]
         return ", ".join(dict.fromkeys(cpu for cpu in found if cpu)) or None

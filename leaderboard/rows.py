@@ -147,7 +147,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         epochs=max((total for total in epochs if total is not None), default=None),
         train_seconds=median(known) if (known := [total for total in seconds if total is not None]) else None,
         spikes_per_layer=_mean_by_key(runs, "spikes_per_layer"),
-        spikes_per_step=_mean_by_place(runs, "spikes_per_step"),
+        spikes_per_step=_reduce(lambda steps: tuple(map(fmean, zip(*steps, strict=True))), runs, "spikes_per_step"),
         least_firing_rate=min((_mean_by_key(runs, "firing_rates") or {}).values(), default=None),
         products=_mean_by_key(runs, "products"),
         **{field: _reduce(fmean, runs, key) for field, key in _MEANS.items()},
@@ -163,7 +163,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
 
 
 def _one_per_weights(group: Results) -> dict[str, Result]:
-    """A training run and its later validations are one run: training facts from all, the measurement from the best."""
+    """Makes one run of a training and its later validations: training facts from all, the measurement from the best."""
     same: dict[str, list[str]] = defaultdict(list)
     for origin in sorted(group, key=lambda origin: (group[origin]["images"], when(group[origin]), origin)):
         same[group[origin]["weights_sha256"]].append(origin)
@@ -187,7 +187,7 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
 
 
 def _one_per_seed(runs: Results) -> dict[str, Result]:
-    """A seed that was trained again counts once, or a mean over seeds would weigh it twice: the one whose first
+    """Counts a seed that was trained again once, or a mean over seeds would weigh it twice: the run whose first
     measurement, that of its training, is newer."""
     by_seed: dict[object, str] = {}
     for origin in sorted(runs, key=lambda origin: (runs[origin]["first_measured"], origin)):
@@ -199,7 +199,7 @@ def _one_per_seed(runs: Results) -> dict[str, Result]:
 
 
 def _add_recipe(run: Result) -> None:
-    """The recipe and what it started from: as the run says, or its checkpoint where it is older than these keys."""
+    """Adds the recipe and what it started from, as the run says, or its checkpoint where the run is older than that."""
     known = known_runs().get(run["weights_sha256"])
     if run["recipe_sha256"] is None and known:
         run["recipe"], run["recipe_sha256"] = recorded_recipe(known.config), recipe_sha256_of(known.config)
@@ -220,13 +220,13 @@ def _is_ours(runs: Results) -> bool:
 
 
 def _commits(result: Result) -> list[str]:
-    """What it was made with, and where a training went on with other code, that too."""
+    """Returns what a result was made with, and where a training went on with other code, that too."""
     return [found for part in (result, *result.get("resumed_with", ())) if (found := part["commit"])]
 
 
 def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
-    """For each precision and layout: a measurement of as many images as the runs' before one of fewer, one with a
-    latency at batch 1 on one CPU thread before one without, a newer before an older."""
+    """Chooses a measurement for each precision and layout: one of as many images as the runs' before one of fewer, one
+    with a latency at batch 1 on one CPU thread before one without, a newer before an older."""
     by_weights = {run["weights_sha256"]: run for run in runs.values()}
     best: dict[tuple[str, str], tuple[Any, Graph]] = {}
     for origin, graph in graphs.items():
@@ -237,20 +237,16 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
         precision, layout = graph["precision"], graph["layout"]
         rank = whole, bool(times), when(graph), origin
+        # Without the marks and words that every name of a processor has.
+        cpu = re.sub(r"\(R\)|\(TM\)| Processor", "", graph["machine"]["cpu"] or "") or None
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], cpu=_cpu(graph), spikes_differ=flips(run, graph), file=origin,
+                provider=graph["provider"], cpu=cpu, spikes_differ=flips(run, graph), file=origin,
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}
     return tuple(best[key][1] for key in sorted(best, key=lambda key: [(order.get(word, 1), word) for word in key]))
-
-
-def _cpu(graph: Result) -> str | None:
-    """The processor of a measurement, without the marks and words that every such name has."""
-    name = (graph.get("machine") or {}).get("cpu")
-    return name and re.sub(r"\(R\)|\(TM\)| Processor", "", name)
 
 
 def _check_alike(runs: Results, keys: Iterable[str], whose: str = "runs of one model and tag") -> None:
@@ -268,19 +264,16 @@ def _reduce(function: Any, runs: Results, key: str) -> Any:
 
 
 def _total(chain: Iterable[Result], key: str) -> Any:
-    """The sum over a training and all that it started from; unknown where a part of it is."""
+    """Returns the sum over a training and all that it started from; unknown where a part of it is."""
     values = [part[key] for part in chain]
     return None if None in values else sum(values)
 
 
 def _mean_by_key(runs: Results, key: str) -> dict[str, float] | None:
-    values = [run[key] for run in runs.values() if run[key] is not None]
-    return {name: fmean(value[name] for value in values if name in value) for name in values[0]} if values else None
+    def mean(values: list[dict[str, float]]) -> dict[str, float]:
+        return {name: fmean(value[name] for value in values if name in value) for name in values[0]}
 
-
-def _mean_by_place(runs: Results, key: str) -> tuple[float, ...] | None:
-    values = [run[key] for run in runs.values() if run[key] is not None]
-    return tuple(map(fmean, zip(*values, strict=True))) if values else None
+    return _reduce(mean, runs, key)
 
 
 def _warn(message: str) -> None:

@@ -25,7 +25,7 @@ class Column(NamedTuple):
 
     title: str
     field: str | Callable[[Row], Any]
-    """Of a row, or what makes the value from it."""
+    """A field of a row, or what makes the value from it."""
     form: str = ""
     """Format of a number, "" for a text."""
     unit: float = 1
@@ -37,11 +37,11 @@ class Column(NamedTuple):
     """What its title leaves out."""
 
     def value(self, row: Row) -> Any:
-        """A number in the row's own unit, a text, or None."""
+        """Returns a number in the row's own unit, a text, or None."""
         return self.field(row) if callable(self.field) else getattr(row, self.field)
 
     def show(self, row: Row) -> str:
-        """The value as written in tables, with its deviation over seeds where the row has one."""
+        """Returns the value as written in tables, with its deviation over seeds where the row has one."""
         value, deviation = self.value(row), getattr(row, f"{self.field}_std", None)
         if value is None or not self.form:
             return value or MISSING
@@ -49,7 +49,7 @@ class Column(NamedTuple):
         return text if deviation is None else f"{text} ± {deviation / self.unit:{self.form}}"
 
     def order(self, row: Row) -> str:
-        """What a table sorts by, "" for what is missing."""
+        """Returns what a table sorts by, "" for what is missing."""
         value = self.value(row)
         return "" if value is None else str(value)
 
@@ -93,7 +93,7 @@ COLUMNS = [
     Column("int8 size (MB)", _flat("int8", "bytes"), ",.2f", 1e6, shown=False),
     Column("Published spikes per image", "published_spikes_per_image", ",.0f", shown=False),
 ]
-"""Of rows that are measured here."""
+"""The columns of rows that are measured here."""
 
 CLAIMS = [
     Column("Method", "tag"),
@@ -106,7 +106,7 @@ CLAIMS = [
     Column("Dataset", "dataset"),
     Column("Citation", "published_citation"),
 ]
-"""Of rows that are published only."""
+"""The columns of rows that are published only."""
 
 
 # Fields that are no single value.

@@ -14,9 +14,9 @@ from .rows import rows
 from .store import Results, name_of, parts
 
 POINTS = 0.1
-"""Of top-1, between two measurements: on other processors a few images of 10,000 fall to the other side."""
+"""Points of top-1 that may lie between them: on other processors a few images of 10,000 fall to the other side."""
 SHARE = 0.001
-"""Of spikes, operations and energy."""
+"""The share of spikes, operations and energy that may lie between them."""
 _ROUNDING = 1e-9  # 93.04 - 92.94 is a little more than 0.1
 
 

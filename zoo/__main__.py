@@ -55,7 +55,7 @@ nothing sparse; kernel says which code runs the neurons on this machine.
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, see `python -m zoo --help`."""
+    """Reads the command line, see `python -m zoo --help`."""
     parser = CommandParser(prog="python -m zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     raw = argparse.RawDescriptionHelpFormatter
@@ -73,30 +73,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Lists or describes what is in the zoo."""
     arguments = parse(argv)
     if arguments.command == "info":
-        found = _info(arguments.name)
+        name = arguments.name
+        if name not in list_scalings() and not is_model(name):
+            raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
+        found = describe(name)
     else:
+        for pattern in arguments.patterns:
+            if not list_models([pattern]):
+                raise one_of("model", pattern, list_models())
         keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
-        found = {"models": [summary(name) for name in _matching(arguments.patterns)], "keywords": keywords}
+        found = {"models": [summary(name) for name in list_models(arguments.patterns or "")], "keywords": keywords}
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        print(_about(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
-
-
-def _matching(patterns: list[str]) -> list[str]:
-    for pattern in patterns:
-        if not list_models([pattern]):
-            raise one_of("model", pattern, list_models())
-    return list_models(patterns or "")
-
-
-def _info(name: str) -> dict[str, Any]:
-    if name not in list_scalings() and not is_model(name):
-        raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
-    return describe(name)
+        print(_details(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
 
 
 def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], published: bool) -> str:
@@ -120,7 +113,7 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], publi
 
 
 def _range(references: list[dict[str, Any]]) -> str:
-    """Lowest to highest published top-1 of both data sets."""
+    """Returns the lowest to highest published top-1 of both data sets."""
     ranges = []
     for dataset in ("cifar10", "cifar100"):
         values = [row[dataset] for row in references if row[dataset] is not None]
@@ -130,13 +123,18 @@ def _range(references: list[dict[str, Any]]) -> str:
 
 
 def _published(references: Iterable[dict[str, Any]]) -> list[str]:
-    """A table of published results with its heading, or nothing where there is none."""
+    """Returns a table of published results with its heading, or nothing where there is none."""
     head = ["model", "method", "network", "T", "CIFAR-10", "CIFAR-100", "citation (read in)"]
     rows = [
         [
             *(row[key] for key in ("model", "method", "network")),
             str(row["T"] or "?"),
-            *(_accuracy(row, dataset) for dataset in ("cifar10", "cifar100")),
+            *(
+                "-"
+                if row[dataset] is None
+                else f"{row[dataset]:.2f}{'*' if dataset in row['strong_augmentation'] else ''}"
+                for dataset in ("cifar10", "cifar100")
+            ),
             f"{row['citation']} ({row['read_in']})",
         ]
         for row in references
@@ -148,14 +146,8 @@ def _published(references: Iterable[dict[str, Any]]) -> list[str]:
     return [f"{heading}\n\n{_table(head, rows, right={3})}"]
 
 
-def _accuracy(row: dict[str, Any], dataset: str) -> str:
-    if row[dataset] is None:
-        return "-"
-    return f"{row[dataset]:.2f}{'*' if dataset in row['strong_augmentation'] else ''}"
-
-
-def _about(found: dict[str, Any]) -> str:
-    """Everything but the published results as "key: value" lines, then those."""
+def _details(found: dict[str, Any]) -> str:
+    """Returns everything but the published results as "key: value" lines, then those."""
     lines = []
     for key, value in found.items():
         if key == "references":
