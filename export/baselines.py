@@ -3,13 +3,18 @@
 eager, compiled    the network in PyTorch, neurons in the fused kernel
 floor              its graph with identity neurons: what convolutions cost, and all else but neurons
 relu               its graph with ReLU in place of neurons, at one time step: the network that does not spike
+relu-int8          the same in eight bits, by ONNX Runtime's own quantisation: what int8 files are up against
 spikingjelly       the same network of SpikingJelly's layers, exported by torch.onnx
 """
 
 import copy
+import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnx import helper
 from torch import Tensor, nn
@@ -23,10 +28,10 @@ from .network import neuron_layers, take_apart
 from .neurons import Dynamics
 from .pieces import Piece
 from .run import device_of
-from .timing import Graph, Network, Subject, graph_of
+from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
 
-BASELINES = ["eager", "compiled", "floor", "relu", "spikingjelly"]
+BASELINES = ["eager", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
 """What --against takes."""
 
 
@@ -41,7 +46,7 @@ def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> S
     Raises:
         ZooError: there is none of that name, or not of this network; PyTorch has not the provider's device.
     """
-    graphs = {"floor": _floor, "relu": _relu, "spikingjelly": _spikingjelly}
+    graphs = {"floor": _floor, "relu": _relu, "relu-int8": _relu_int8, "spikingjelly": _spikingjelly}
     if name not in BASELINES:
         raise one_of("baseline", name, BASELINES)
     if name in graphs:
@@ -52,10 +57,10 @@ def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> S
         raise ZooError(
             f"{name} would run where {provider} does, and PyTorch sees no GPU here: leave it out of --against"
         )
-    return Network(name, model, size, device, compiled=name == "compiled")
+    return TimedNetwork(name, model, size, device, compiled=name == "compiled")
 
 
-def _floor(model: nn.Module, **how: Any) -> Graph:
+def _floor(model: nn.Module, **how: Any) -> TimedGraph:
     """Puts in identity neurons: each step has all convolutions, and nothing else.
 
     ONNX Runtime would merge steps that compute the same. So the first layer of neurons multiplies its currents by
@@ -71,13 +76,39 @@ def _floor(model: nn.Module, **how: Any) -> Graph:
     return graph_of(finished(network, unrolled(network)), "floor", **how)
 
 
-def _relu(model: nn.Module, **how: Any) -> Graph:
+def _relu(model: nn.Module, **how: Any) -> TimedGraph:
     """Puts in ReLU, at one time step: a network of the same layers that does not spike, in float32."""
     parts = take_apart(model, all_steps=False)
     piece = Piece(["currents"], ["active"], [helper.make_node("Relu", ["currents"], ["active"])], {})
     neurons = {name: _stateless(piece, old) for name, old in parts.neurons.items()}
     network = parts._replace(neurons=neurons, timesteps=1)
     return graph_of(finished(network, unrolled(network)), "relu", **how)
+
+
+def _relu_int8(model: nn.Module, **how: Any) -> TimedGraph:
+    """Quantises all of that network as ONNX Runtime's users do: convolutions, with ReLU in them, and sums are of bytes.
+
+    Ranges are those of noise: they do not matter for time.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    graph = _relu(model)
+    feeds = iter([graph.feeds(8)])
+
+    class Noise(CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(feeds, None)
+
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    logging.disable(logging.WARNING)  # it advises what makes no difference here
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "int8.onnx"
+            quantize_static(onnx.load_model_from_string(graph.data), out, Noise(), per_channel=True, **kinds)
+            data = out.read_bytes()
+    finally:
+        logging.disable(logging.NOTSET)
+    return TimedGraph("relu-int8", data, graph.inputs, graph.outputs, precision="int8", **how)
 
 
 def _stateless(piece: Piece, old: Dynamics) -> Dynamics:
@@ -105,7 +136,7 @@ class _FromRest(nn.Module):
         return logits
 
 
-def _spikingjelly(model: nn.Module, **how: Any) -> Graph:
+def _spikingjelly(model: nn.Module, **how: Any) -> TimedGraph:
     """Rebuilds the network of SpikingJelly's layers with the same weights, its logits and gradients checked in float64.
 
     Raises:

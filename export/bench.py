@@ -25,7 +25,7 @@ from .images import Loaded, as_array, check_images, check_labels, normalise
 from .instruments import PREFIX, add_spike_counts, add_spike_outputs, check_spikes
 from .run import CPU, LARGEST_VALUE, check_session, create_session, device_of, read_model, run_session
 from .source import network_of
-from .timing import Graph, Input, Settings, Subject, operators, peak_bytes, settings, time_all
+from .timing import Input, Settings, Subject, TimedGraph, operators, peak_bytes, settings, time_all
 
 _CHUNK = 64
 _FLOATS = ("float32", "float16", "float64")
@@ -80,7 +80,8 @@ def benchmark(
     check_session(**how)
     sizes, counts = ([n] if isinstance(n, int) else list(n) for n in (batch_sizes, threads))
     asked = settings(batch_sizes=sizes, threads=counts, runs=runs, rounds=rounds, memory=memory, profile=profile)
-    file = read_file(path, ours=True)
+    file = read_file(path)
+    file.ours()
     if images is None and (labels is not None or dataset is not None):
         raise ZooError("labels, or the name of a data set, say nothing without its images: give these, too")
     loaded = None
@@ -97,15 +98,23 @@ class File(NamedTuple):
     proto: onnx.ModelProto
     about: About | None
 
+    def ours(self) -> About:
+        """Returns the metadata of a file of ours.
 
-def read_file(path: str | os.PathLike[str], *, ours: bool = False) -> File:
+        Raises:
+            ZooError: it is not.
+        """
+        return self.about or read_about(self.proto, self.path)  # which says what it lacks
+
+
+def read_file(path: str | os.PathLike[str]) -> File:
     """Reads any ONNX file.
 
     Raises:
-        ZooError: see `export.run.read_model`; it is one of ours with broken metadata; or it must be `ours`, and is not.
+        ZooError: see `export.run.read_model`; or it is one of ours whose metadata do not fit.
     """
     data, proto = read_model(path)
-    if not ours and not is_ours(proto):
+    if not is_ours(proto):
         return File(Path(path), data, proto, None)
     about = read_about(proto, Path(path))
     check_spikes(proto, about, Path(path))
@@ -114,12 +123,11 @@ def read_file(path: str | os.PathLike[str], *, ours: bool = False) -> File:
 
 def measure_one(file: File, images: Loaded | None, asked: Settings, **how: Any) -> dict[str, Any]:
     """Measures one file of ours: a record of kind "onnx", see `benchmark`; `how` is provider and optimization."""
-    assert file.about is not None
     graph = graph_in(file, file.path.name, images, **how)
     scores = score(graph, file, images)
     ((latency, profile),) = measure([graph], asked)
     dataset = images and images.dataset
-    return onnx_result(file.data, file.about.model_dump(), scores, latency, dataset=dataset, profile=profile, **how)
+    return onnx_result(file.data, file.ours().model_dump(), scores, latency, dataset=dataset, profile=profile, **how)
 
 
 def measure_side_by_side(
@@ -165,8 +173,7 @@ def measure_side_by_side(
     subjects: list[Subject] = [*graphs]
     told = [_entry(graph, file) for graph, file in zip(graphs, files, strict=True)]
     if against:
-        assert first.about is not None
-        model = network_of(first.path, first.proto, first.about, network)
+        model = network_of(first.path, first.proto, first.ours(), network)
         made = [baseline(name, model, **how) for name in dict.fromkeys(against)]
         subjects += made
         told += [_entry(subject) | {"weights_sha256": weights_sha256(model)} for subject in made]
@@ -198,8 +205,10 @@ def _entry(subject: Subject, file: File | None = None) -> dict[str, Any]:
     unknown = (
         "file", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image", "spikes_per_step",
     )  # fmt: skip
-    size = len(subject.data) if isinstance(subject, Graph) else None
-    entry = {"name": subject.name, **dict.fromkeys(unknown), "bytes": size, "precision": "fp32", "layout": None}
+    size, precision = None, "fp32"
+    if isinstance(subject, TimedGraph):
+        size, precision = len(subject.data), subject.precision
+    entry = {"name": subject.name, **dict.fromkeys(unknown), "bytes": size, "precision": precision, "layout": None}
     if file is not None:
         entry |= {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
         if (about := file.about) is not None:
@@ -208,15 +217,14 @@ def _entry(subject: Subject, file: File | None = None) -> dict[str, Any]:
     return entry
 
 
-def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> Graph:
+def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> TimedGraph:
     """Returns the graph in a file of ours, to be timed on images, if there are any, after a check of these.
 
     Raises:
         ZooError: images or labels do not fit the network.
     """
-    about = file.about
-    assert about is not None
-    graph = Graph(name, file.data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
+    about = file.ours()
+    graph = TimedGraph(name, file.data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
     if images is None:
         return graph
     if images.classes is not None:
@@ -232,11 +240,11 @@ def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> Graph:
 
 def _graph_of_others(
     file: File, name: str, images: Loaded | None, asked: Settings, shape: Sequence[int] | None, how: dict[str, Any]
-) -> Graph:
+) -> TimedGraph:
     if images is not None:
         raise ZooError(f"{file.path} is not from `python -m export`: its accuracy cannot be measured, leave out --data")
     inputs = find_inputs(file, asked.batch_sizes, shape)
-    return Graph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
+    return TimedGraph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
 
 
 def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None = None) -> list[Input]:
@@ -289,14 +297,14 @@ def _dtype(value: onnx.ValueInfoProto, path: Path) -> str:
     return dtype.name
 
 
-def score(graph: Graph, file: File, images: Loaded | None) -> dict[str, Any]:
+def score(graph: TimedGraph, file: File, images: Loaded | None) -> dict[str, Any]:
     """Measures accuracy and mean spikes of a file of ours over all images; None without any.
 
     Raises:
         ZooError: it gives what no network of spikes can give, whatever it calls it.
     """
-    about = file.about
-    if about is None or images is None or graph.images is None:
+    about = file.ours()
+    if images is None or graph.images is None:
         return dict.fromkeys(("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
     counting = add_spike_counts(file.proto)
     if counting is file.proto:
@@ -356,6 +364,6 @@ def measure(
             for row, peak in zip(rows, peaks, strict=True):
                 row["peak_bytes"] = peak
     profiles = [
-        operators(subject, asked) if asked.profile and isinstance(subject, Graph) else None for subject in subjects
+        operators(subject, asked) if asked.profile and isinstance(subject, TimedGraph) else None for subject in subjects
     ]
     return list(zip(latency, profiles, strict=True))

@@ -29,6 +29,7 @@ or --network has them; others, of seed 0, are as fast, as all these operations a
   eager, compiled  the network in PyTorch, neurons in the fused kernel
   floor            its graph with identity neurons: what convolutions alone cost
   relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike
+  relu-int8        the same in eight bits, by ONNX Runtime's own quantisation
   spikingjelly     the same network of SpikingJelly's layers, by torch.onnx; sresnet only, needs spikingjelly
 
 An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and optionally "labels" [N].

@@ -37,9 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.json:
         check_writable(args.json, args.model, args.data)
-    file = read_file(args.model, ours=True)
-    assert file.about is not None
-    data = load_images(args.data, args.data_dir, args.limit, file.about.input_size)
+    file = read_file(args.model)
+    data = load_images(args.data, args.data_dir, args.limit, file.ours().input_size)
     result = early_exit(file, data, args.thresholds)
     if args.json:
         write_json(args.json, result | {"dataset": data.dataset} | provenance())
@@ -64,17 +63,16 @@ def early_exit(file: File, data: Loaded, thresholds: Any = THRESHOLDS) -> dict[s
     graph_in(file, file.path.name, data)
     logits = step_logits(file, data.images)
     rows = [exits(logits, data.labels, threshold) for threshold in thresholds]
-    assert file.about is not None
+    about = file.ours()
     return {
-        "model": file.about.architecture, "tag": file.about.tag, "sha256": sha256_of(file.data),
-        "images": len(data.images), "timesteps": file.about.timesteps, "rows": rows,
+        "model": about.architecture, "tag": about.tag, "sha256": sha256_of(file.data), "images": len(data.images),
+        "timesteps": about.timesteps, "rows": rows,
     }  # fmt: skip
 
 
 def step_logits(file: File, images: NDArray[Any]) -> NDArray[np.float32]:
     """Returns the logits of every step, [N, T, classes]."""
-    about, proto = file.about, file.proto
-    assert about is not None
+    about, proto = file.ours(), file.proto
     if STEP_LOGITS not in (output.name for output in proto.graph.output):
         proto = add_step_logits(proto)
     run, found = Runner(proto), []

@@ -103,7 +103,7 @@ class Subject(Protocol):
         """Loads it and runs it once: each call is a run on `batch` images. What it holds is gone at the end."""
 
 
-class Graph(NamedTuple):
+class TimedGraph(NamedTuple):
     """A graph in ONNX Runtime, inputs and outputs on the provider's device (I/O binding)."""
 
     name: str
@@ -114,6 +114,7 @@ class Graph(NamedTuple):
     provider: str = CPU
     optimization: str = "all"
     images: NDArray[np.float32] | None = None
+    precision: str = "fp32"
 
     @property
     def device(self) -> str:
@@ -141,14 +142,14 @@ class Graph(NamedTuple):
         return fed | {other.name: np.zeros(other.sizes(batch), other.dtype) for other in others}
 
 
-def graph_of(proto: onnx.ModelProto, name: str, **how: Any) -> Graph:
+def graph_of(proto: onnx.ModelProto, name: str, **how: Any) -> TimedGraph:
     """Returns a graph of ours that is in no file, to be timed."""
     (value,) = proto.graph.input
     shape = [d.dim_value for d in value.type.tensor_type.shape.dim][1:]
-    return Graph(name, proto.SerializeToString(), [Input(value.name, "float32", (0, *shape))], ["logits"], **how)
+    return TimedGraph(name, proto.SerializeToString(), [Input(value.name, "float32", (0, *shape))], ["logits"], **how)
 
 
-class Network(NamedTuple):
+class TimedNetwork(NamedTuple):
     """A network in PyTorch, eager or compiled, in float32, neurons in the fused kernel where there is one."""
 
     name: str
@@ -226,7 +227,7 @@ def row(batch: int, threads: int, ms: Sequence[float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def operators(graph: Graph, asked: Settings) -> list[dict[str, Any]]:
+def operators(graph: TimedGraph, asked: Settings) -> list[dict[str, Any]]:
     """Measures the operators as ONNX Runtime runs them, after it fused some: operator, nodes, ms (of a run), share (of
     all nodes).
 
@@ -317,7 +318,7 @@ def _peak_here(pickled: bytes, batch: int, threads: int) -> int:
         ctypes.CDLL(None).malloc_trim(0)
     before, files = _memory("VmRSS"), _memory("RssFile")
     subject: Subject = pickle.loads(pickled)
-    if isinstance(subject, Graph):  # which is read from a file
+    if isinstance(subject, TimedGraph):  # which is read from a file
         before = _memory("VmRSS")
     with subject.ready(batch, threads) as run:
         run()

@@ -73,7 +73,7 @@ def measure(
     Raises:
         ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
     """
-    graph = read_file(source, ours=True).about if Path(source).suffix == ".onnx" else None
+    graph = read_file(source).ours() if Path(source).suffix == ".onnx" else None
     origin = provenance(gpu=graph is None and pick_device(device).type == "cuda")
     run = known_runs().get(graph.weights_sha256) if graph else Run(find_checkpoint(source).config)
     config = run.config if run else {}

@@ -28,10 +28,10 @@ from export.run import CPU, bind, check_session, create_session
 from export.source import network_of
 from export.timing import (
     WARM_UP,
-    Graph,
     Input,
-    Network,
     Settings,
+    TimedGraph,
+    TimedNetwork,
     graph_of,
     operators,
     peak_bytes,
@@ -112,14 +112,14 @@ def test_the_first_run_of_a_block_is_not_timed(monkeypatch):
 
 def test_threads_are_those_that_were_asked_for(net, file):
     assert create_session(file.read_bytes(), threads=2).get_session_options().intra_op_num_threads == 2
-    with Network("eager", net, (3, 16, 16)).ready(1, 2):
+    with TimedNetwork("eager", net, (3, 16, 16)).ready(1, 2):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 1
 
 
 def test_a_batch_has_all_the_images_in_turn():
     images = np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1)
-    fed = Graph("x", b"", [Input("x", "float32", (0, 1, 1, 1))], [], images=images).feeds(5)
+    fed = TimedGraph("x", b"", [Input("x", "float32", (0, 1, 1, 1))], [], images=images).feeds(5)
     assert fed["x"].ravel().tolist() == [0, 1, 2, 0, 1]
 
 
@@ -182,10 +182,11 @@ def with_weights(size):
 def test_peak_memory_is_that_of_the_subject(net, capsys):
     """And of no library: the pages of ONNX Runtime's and PyTorch's code that a run touches are tens of MB."""
     small, large = (
-        Graph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"]) for n in (8, 3000)
+        TimedGraph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"])
+        for n in (8, 3000)
     )
     broken = small._replace(data=b"none")
-    found = peak_bytes([small, large, Network("eager", net, (3, 16, 16)), broken], [(1, 1)])
+    found = peak_bytes([small, large, TimedNetwork("eager", net, (3, 16, 16)), broken], [(1, 1)])
     (few,), (many,), (eager,), (none,) = found
     assert 36e6 <= many <= 200e6
     assert 0 < few < 10e6
@@ -198,7 +199,7 @@ def test_peak_memory_is_that_of_the_subject(net, capsys):
 def test_what_a_plugin_prints_is_no_measurement(file, tmp_path, monkeypatch):
     (tmp_path / "noisy.py").write_text("print('[[1]]')")
     monkeypatch.setattr("export.timing.plugin_files", lambda: [str(tmp_path / "noisy.py")])
-    graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
+    graph = TimedGraph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
     ((found,),) = peak_bytes([graph], [(1, 1)])
     assert found > 10_000
 
@@ -206,7 +207,7 @@ def test_what_a_plugin_prints_is_no_measurement(file, tmp_path, monkeypatch):
 def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.py").write_text("raise ValueError('not here')")
     monkeypatch.setattr("export.timing.plugin_files", lambda: [str(tmp_path / "broken.py")])
-    graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
+    graph = TimedGraph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
     assert peak_bytes([graph], [(1, 1)]) == [[None]]
     error = capsys.readouterr().err
     assert "peak memory was not measured" in error
@@ -214,12 +215,12 @@ def test_memory_that_cannot_be_measured_is_said(file, tmp_path, monkeypatch, cap
 
 
 def test_memory_of_a_gpu_is_not_that_of_its_host():
-    subject = Network("eager", network(), (3, 16, 16), "cuda")
+    subject = TimedNetwork("eager", network(), (3, 16, 16), "cuda")
     assert peak_bytes([subject], [(1, 1), (2, 1)]) == [[None, None]]
 
 
 def test_a_profile_adds_up(file):
-    graph = Graph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
+    graph = TimedGraph("model", file.read_bytes(), [Input("input", "float32", (0, 3, 16, 16))], ["logits"])
     rows = operators(graph, Settings(runs=3))
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
@@ -240,7 +241,7 @@ def test_a_profile_is_of_the_mean_run_after_the_warm_up(tmp_path, monkeypatch):
     session = SimpleNamespace(end_profiling=lambda: tmp_path / "profile")
     monkeypatch.setattr("export.timing.create_session", lambda *_, **__: session)
     monkeypatch.setattr("export.timing.bind", lambda *_: lambda: None)
-    graph = Graph("model", b"", [Input("input", "float32", (0, 3))], ["logits"])
+    graph = TimedGraph("model", b"", [Input("input", "float32", (0, 3))], ["logits"])
     assert operators(graph, Settings(runs=2)) == [{"operator": "Conv", "nodes": 1, "ms": 3, "share": 1}]
 
 
@@ -277,6 +278,17 @@ def test_the_relu_baseline_is_the_network_with_relu(net):
     with torch.no_grad():
         expected = twin(net, [torch.relu])(torch.from_numpy(x)).numpy()  # the same at every step
     assert np.allclose(logits_of(graph, x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_relu_baseline_in_eight_bits_is_that_network_in_bytes(net):
+    floats, graph = baseline("relu", net, CPU, "all"), baseline("relu-int8", net, CPU, "all")
+    x = graph.feeds(8)["input"]
+    expected = logits_of(floats, x)
+    assert np.abs(logits_of(graph, x) - expected).mean() < 0.1 * np.abs(expected).mean()
+    kinds = {row["operator"]: row["nodes"] for row in operators(graph, Settings(runs=1))}
+    assert kinds["QLinearConv"] == sum(isinstance(module, nn.Conv2d) for module in net.modules())
+    assert not {"Conv", "Relu", "Add", "Gemm", "MatMul"} & kinds.keys()
+    assert (graph.precision, floats.precision) == ("int8", "fp32")
 
 
 def test_the_floor_runs_every_convolution_of_every_step(net):
@@ -405,7 +417,7 @@ def test_a_file_from_elsewhere_is_fed_the_shape_that_is_asked_for(tmp_path):
     path = foreign(tmp_path / "x.onnx", (INT64, []), (FLOAT, ["n", "c", 8]), (FLOAT, [2, "n"]))
     inputs = export.bench.find_inputs(export.bench.read_file(path), [1, 4], [3, 8])
     assert inputs == [Input("x1", "float32", (0, 3, 8)), Input("x2", "float32", (2, 1)), Input("x0", "int64", ())]
-    fed = Graph("x", b"", inputs, []).feeds(4)
+    fed = TimedGraph("x", b"", inputs, []).feeds(4)
     assert [(value.shape, bool(value.any())) for value in fed.values()] == [
         ((4, 3, 8), True), ((2, 1), False), ((), False),
     ]  # fmt: skip

@@ -371,7 +371,7 @@ def test_early_exit_trades_steps_for_accuracy(tmp_path):
     assert [row["threshold"] for row in rows] == list(early_exit.THRESHOLDS)
     assert [row["mean_steps"] for row in rows] == sorted(row["mean_steps"] for row in rows)
     assert rows[-1]["mean_steps"] == 2
-    file = read_file(tmp_path / "x.onnx", ours=True)
+    file = read_file(tmp_path / "x.onnx")
     with pytest.raises(ZooError, match=r"lies in 0..1, not 2"):
         early_exit.early_exit(file, Loaded(pixels, np.arange(6), None, None), [2])
     with pytest.raises(ZooError, match="images with labels"):
