@@ -28,6 +28,7 @@ from .source import network_of
 from .timing import Input, Settings, Subject, TimedGraph, operators, peak_bytes, settings, time_all
 
 _CHUNK = 64
+_MOST_AXES = 32
 _FLOATS = ("float32", "float16", "float64")
 
 
@@ -278,7 +279,7 @@ def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None 
         elif not inputs and not known:
             raise ZooError(f"{file.path} does not say the shape of its input {name}: give --input-shape C H W")
         sizes = (*sizes[:1], *(size or 1 for size in sizes[1:]))
-        if math.prod(sizes[1:]) * max(batches) > LARGEST_VALUE:
+        if math.prod(sizes[1:]) * max(batches) > LARGEST_VALUE or len(sizes) > _MOST_AXES:
             raise ZooError(f"{file.path}: the input {name} {list(sizes)} is too large to be measured")
         inputs.append(Input(value.name, dtype, sizes))
     if (fixed := inputs[0].shape[:1]) and fixed[0] and set(batches) != {fixed[0]}:

@@ -85,7 +85,7 @@ def _check_sizes(proto: onnx.ModelProto, path: object) -> None:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception:  # a session says what is wrong
         return
-    for value in inferred.graph.value_info:
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
         if math.prod(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim) > LARGEST_VALUE:
             raise ZooError(f"{path}: the value {shown(value.name)} is too large to be computed")
 

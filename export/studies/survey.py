@@ -4,7 +4,6 @@ Untrained networks, initialised with seed 0; each in every layout that has a mea
 told and does not stop the others; the exit status says whether one did.
 """
 
-import fnmatch
 import sys
 import tempfile
 import time
@@ -34,18 +33,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--timesteps", type=int, default=4, metavar="N", help="time steps (4)")
     parser.add_argument("--json", metavar="FILE", help="write the reports here, after every network")
     args = parser.parse_args(argv)
-    known = zoo.list_models()
-    matches = {wanted: fnmatch.filter(known, wanted) for wanted in args.names}
-    if lost := [wanted for wanted, found in matches.items() if not found]:
+    if lost := [wanted for wanted in args.names if not zoo.list_models(wanted)]:
         raise ZooError(f"no architecture is called {' or '.join(lost)}: python -m zoo list")
-    names = [name for name in known if any(name in found for found in matches.values())]
     for layout in args.layouts:
         check_layout(layout, int8=False)
     check_timesteps(args.timesteps)
     if args.json:
         check_writable(args.json)
     found: dict[str, dict[str, Any]] = {}
-    for name in names:
+    for name in zoo.list_models(args.names):
         found[name] = {layout: survey(name, layout, args.timesteps) for layout in args.layouts}
         for layout, row in found[name].items():
             print(f"{name} {layout}: " + (row.get("error") or f"{row['nodes']} nodes, {row['seconds']} s"), flush=True)

@@ -433,6 +433,7 @@ def test_a_file_from_elsewhere_is_fed_the_shape_that_is_asked_for(tmp_path):
         ([(FLOAT, ["n", "c"])], ["--input-shape", "0"], "takes"),
         ([(FLOAT, [1, 3])], ["--batch", "1", "8"], "takes 1 images at once"),
         ([(FLOAT, ["n", 2**40])], [], "too large"),
+        ([(FLOAT, [1] * 70)], [], "too large"),
         ([(FLOAT, ["n"]), (TensorProto.STRING, ["n"])], [], "no tensor of plain numbers"),
         ([(FLOAT, ["n", 3])], ["--data", "digits"], "accuracy cannot be measured"),
         ([(FLOAT, ["n", 3])], ["--against", "floor"], "its network is not known"),
