@@ -58,17 +58,8 @@ class SpikingNeuron(nn.Module):
     """The keywords that `create_neuron` takes beside the name."""
     learns_per_step = False
     """Whether parameters belong to single time steps, whose number is then fixed."""
-    fused = False
-    """Whether the fused kernels have these dynamics; False again where a subclass or mixin brings another `step`."""
     gain: float | Tensor = 1.0
     """Factor of the input current."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # Who says so must know the step that runs.
-        step, fused = (next(i for i, c in enumerate(cls.__mro__) if key in vars(c)) for key in ("step", "fused"))
-        if step < fused:
-            cls.fused = False
 
     def __init__(
         self,

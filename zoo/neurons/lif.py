@@ -38,7 +38,6 @@ class LIF(SpikingNeuron):
     """
 
     spec_keys: ClassVar = ["decay", "tau", "threshold", "reset", "decay_input", "detach_reset"]
-    fused = True
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class LIF(SpikingNeuron):
         """Whether it is LIF with one decay and one threshold, as kernels and files have it: no subclass with another
         step, a decay for each channel or a threshold that learns."""
         several = isinstance(self.decay, Tensor) and self.decay.dim() > 0
-        return self.fused and not several and not isinstance(self.threshold, Tensor)
+        return type(self).step is LIF.step and not several and not isinstance(self.threshold, Tensor)
 
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         if not self.of_numbers:

@@ -95,10 +95,9 @@ def test_no_fused_kernel_runs_another_step():
 
     x = torch.randn(8, 3, 4, 4)
     for cls in (Mixed, Given, Below):
-        assert not cls.fused
         assert cls(4).kernel_for("cpu", torch.float32) == "reference"
         assert torch.equal(cls(4)(x), (x >= 1).float())
-    assert Same.fused
+    assert Same(4).kernel_for("cpu", torch.float32) == LIF(4).kernel_for("cpu", torch.float32)
 
 
 def test_no_fused_kernel_takes_a_decay_for_each_channel():
