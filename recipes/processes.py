@@ -28,30 +28,21 @@ def pick_device(name: str) -> torch.device:
         raise ZooError("device is cuda, and PyTorch sees no GPU here: use --device cpu, or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    rank, count = _variable("LOCAL_RANK", 0), torch.cuda.device_count()
+    rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if rank >= count:
-        raise ZooError(
-            f"process {rank + 1} of this machine has no GPU of its own: start at most {count} (NPROC={count})"
-        )
+        own = f"process {rank + 1} of this machine has no GPU of its own"
+        raise ZooError(f"{own}: start at most {count} (NPROC={count})")
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda", rank)
-
-
-def _variable(name: str, default: int) -> int:
-    """Returns a number that torchrun sets."""
-    text = os.environ.get(name, str(default))
-    if not (text.isdecimal() and len(text) < 10):
-        raise ZooError(f"the variable {name} must be a number, as torchrun sets it, not {text!r}: unset it")
-    return int(text)
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
     """Joins the group that torchrun made, if it did, and returns (rank, world size, device of this process).
 
     Raises:
-        ZooError: no such device, or variables that torchrun does not set so.
+        ZooError: no such device, or no such group.
     """
-    several = _variable("WORLD_SIZE", 1) > 1 and "RANK" in os.environ
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
     here = pick_device(device)
     cuda = here.type == "cuda"
     if cuda:

@@ -3,20 +3,15 @@
 Picks the recipe, says which, and becomes `python -m recipes.train RECIPE ...`, through torchrun if NPROC says so.
 """
 
-import json
 import os
 import sys
 from difflib import get_close_matches
 
-import torch
-
-from zoo import create_model, is_model
-from zoo.checkpoint.weights import WithoutMemory
 from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.load import check_name
 from zoo.registry import plain_name
 
-from .recipe import Recipe, list_recipes, load_recipe
+from .recipe import list_recipes, load_recipe
 
 
 def pick(model: str, dataset: str) -> list[str]:
@@ -40,9 +35,7 @@ def pick(model: str, dataset: str) -> list[str]:
         near = get_close_matches(model, [recipe.model for recipe in fresh.values()], n=1, cutoff=0)
         name = for_many[0] if for_many else pick(near[0], dataset)[0]
         recipe = there[name]
-        of_its_own = (
-            f"--model {model}" + (" --model-args null" if recipe.model_args else "") + _in_full_size(model, recipe)
-        )
+        of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
         what = "is for many" if for_many else "is the nearest"
         facts = f"{recipe.epochs} epochs, T = {recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}"
         none = f"no recipe trains {model} on {dataset} from the beginning"
@@ -53,22 +46,6 @@ def pick(model: str, dataset: str) -> list[str]:
             f"{of_its_own} takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
         )
     return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
-
-
-def _in_full_size(model: str, recipe: Recipe) -> str:
-    """Returns the option for a network that does not take the smaller images of a recipe's phases; mostly none."""
-    phases = recipe.phases or []
-    sizes = {phase["size"] for phase in phases if "size" in phase}
-    if not is_model(model):  # a plugin's: it is not there yet
-        return ""
-    try:
-        with WithoutMemory(), torch.no_grad():
-            for size in sizes:
-                create_model(model, kernel="reference").eval()(torch.zeros(1, 3, size, size))
-    except ZooError:
-        same = [{key: value for key, value in phase.items() if key != "size"} for phase in phases]
-        return f" --phases '{json.dumps(same)}'"
-    return ""
 
 
 def main(argv: list[str] | None = None) -> None:

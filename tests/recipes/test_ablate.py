@@ -113,8 +113,7 @@ def test_bad_plans_are_named(tmp_path, changes, words):
 @pytest.mark.parametrize(
     "text",
     [
-        *("[1, 2]", "a: [", "seeds: [1]", "question: 2020-13-45", "seeds: !!int abc", "seeds: !!bool x"),
-        *("seeds: [1]\nseeds: [2]", "question: " + 2000 * "["),
+        *("[1, 2]", "a: [", "seeds: [1]", "seeds: [1]\nseeds: [2]"),
     ],
 )
 def test_files_that_are_no_plans(tmp_path, text):
@@ -349,10 +348,6 @@ def test_results_of_another_recipe_are_refused(tmp_path):
         (lambda r: r | {"arm": "window"}, "arm 'window'"),
         (lambda r: r | {"seed": 4}, "seed 4"),
         (lambda r: r | {"top1": None}, "top1"),
-        (lambda r: r | {"top1": math.nan}, "nan is no number"),
-        (lambda r: r | {"spikes_per_image": None}, "spikes_per_image"),
-        (lambda r: r | {"train_loss": math.inf}, "inf is no number"),
-        (lambda r: r | {"recipe": None}, "recipe"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, change, words):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 
@@ -175,10 +174,6 @@ def run(tmp_path_factory):
     return out
 
 
-def header_of(data):
-    return 8 + int.from_bytes(data[:8], "little")
-
-
 def flip(position):
     def change(data):
         place = position(data)
@@ -201,17 +196,12 @@ def again(**changes):
 
 DAMAGE = {
     "data": flip(lambda data: len(data) - 5),
-    "first data": flip(header_of),
     "header": flip(lambda data: data.index(b"sha256") + 12),
-    "key of the checksum": flip(lambda data: data.index(b"sha256")),
     "tree": flip(lambda data: data.index(b"digits")),
-    "length": flip(lambda data: 0),
     "empty": lambda data: b"",
     "cut short": lambda data: data[:-100],
     "deep": lambda data: safetensors.torch.save({}, {"state": "[" * 50_000}),
     "foreign": lambda data: safetensors.torch.save({"a": torch.ones(1)}, {"format": "pt"}),
-    "no state": lambda data: safetensors.torch.save({}, {"state": "{}"}),
-    "a list": lambda data: safetensors.torch.save({}, {"state": "[1]"}),
     "a pickle": lambda data: b"\x80\x04.",
 }
 
@@ -316,6 +306,5 @@ def test_without_its_last_state_a_run_goes_on_from_the_one_before(run, tmp_path,
     (tmp_path / "x" / STATE).unlink()
     assert last_state(tmp_path / "x")["step"] == 3
     assert "no such file" in capsys.readouterr().err
-    recipe = json.dumps(SHORT | {"out": str(tmp_path / "x")})
     with pytest.raises(ZooError, match="already holds a run"):
-        train(Recipe(**json.loads(recipe)))
+        train(Recipe(**SHORT | {"out": str(tmp_path / "x")}))

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
@@ -108,6 +107,7 @@ def test_a_run_leaves_a_result_in_the_schema(run):
     assert json.loads((out / "result.json").read_text()) == result
     check(result, "result.json")
     assert (result["plugins"], result["started_from"]) == (None, [])
+    assert result["versions"]["kernel"] in ("cpp", "reference")
     assert result.keys() >= Costs.model_fields.keys()
     assert result["images"] == 360
     assert result["split"] == "test"
@@ -269,15 +269,6 @@ def test_tensorboard_events_are_written(tmp_path):
     assert list((tmp_path / "x").rglob("events.out.tfevents.*"))
 
 
-def test_predict_prints_json(run, tmp_path, capsys):
-    from recipes.predict import main
-
-    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
-    main([str(run[0]), str(tmp_path / "x.png"), "--json", "--top", "3"])
-    (found,) = json.loads(capsys.readouterr().out)
-    assert len(found["top"]) == 3
-
-
 def test_predict_agrees_with_the_network(run, tmp_path):
     from recipes.predict import predict
     from zoo.data import load_dataset
@@ -362,26 +353,6 @@ def test_state_round_trip(tmp_path):
     (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:-3])
     with pytest.raises(ZooError, match="cut short"):
         load_state(tmp_path / "s")
-
-
-def test_a_state_is_read_whole_while_another_takes_its_place(tmp_path):
-    states = [{"x": torch.full((50_000,), float(i)), "i": i} for i in range(2)]
-    save_state(tmp_path / "s", states[0])
-    writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(tmp_path / "s", states))
-    writer.start()
-    try:
-        for _ in range(500):
-            state = load_state(tmp_path / "s")
-            assert (state["x"] == state["i"]).all()
-        assert writer.is_alive()
-    finally:
-        writer.kill()
-        writer.join()
-
-
-def write_for_ever(path: Path, states: list[dict[str, Any]]) -> None:
-    for state in itertools.cycle(states):
-        save_state(path, state)
 
 
 def kill_in_mid_epoch(command: list[str], out: Path) -> None:
@@ -512,11 +483,6 @@ def test_an_epoch_whose_validation_was_not_waited_for_ends_as_it_would_have(tmp_
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
 
 
-def test_a_result_says_what_ran_the_neurons(run):
-    versions = json.loads((run[0] / "result.json").read_text())["versions"]
-    assert versions["kernel"] in ("cpp", "reference")
-
-
 def test_a_run_directory_is_never_mixed_up(run):
     out, _ = run
     recipe = json.loads((out / "config.json").read_text())["recipe"] | {"out": str(out)}
@@ -582,12 +548,6 @@ def test_the_origin_of_a_run_names_every_start_on_another_machine(tmp_path):
         note_changes(origin, on(cpu), tmp_path, say=False)
     assert origin["machine"] == {"cpu": "a"}
     assert origin["resumed_with"] == [on("b"), on("c"), on("a")]
-
-
-def test_the_learning_rate_ends_near_its_minimum(run):
-    out, _ = run
-    last = (out / "summary.csv").read_text().splitlines()[-1]
-    assert float(last.split(",")[1]) < 0.15 * 1e-3  # ten steps in all: one before the end of the cosine
 
 
 def test_fine_tuning_starts_from_trained_weights(run, tmp_path):
@@ -707,37 +667,6 @@ def test_two_processes_compute_what_one_does(tmp_path):
     for rule in first.values():
         assert rule["losses"][-1] != rule["losses"][0]
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
-
-
-RULE = """
-import torch
-import zoo
-
-@zoo.register_scaling("by_rate", window=True)
-def by_rate(spikes, alpha):
-    weight = spikes.operator(spikes.pre[0], spikes.post[0])
-    return (1 - alpha * spikes.post.mean()) * torch.ones_like(weight)[None]
-"""
-
-
-@pytest.mark.slow
-def test_a_rule_in_a_file_of_ones_own_trains(tmp_path):
-    (tmp_path / "rule.py").write_text(RULE)
-    extra = flags(tmp_path / "x", epochs=1, scaling="by_rate", plugin=str(tmp_path / "rule.py"))
-    done = run_module("recipes.train", "sresnet19_w16_gs.t2_cifar10", *extra)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "x" / "result.json").read_text())["scaling"]["name"] == "by_rate"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("1 / 0", ["ZeroDivisionError"]), ("import zoo; zoo.register_scaling('window')", ["window"])]
-)
-def test_a_broken_plugin_is_one_error(tmp_path, text, words):
-    (tmp_path / "rule.py").write_text(text)
-    with pytest.raises(ZooError, match=words[0]):
-        zoo.load_plugin(tmp_path / "rule.py")
-    with pytest.raises(ZooError, match="no such plugin"):
-        zoo.load_plugin(tmp_path / "nothing.py")
 
 
 @pytest.mark.slow
@@ -924,10 +853,6 @@ def test_the_recipe_of_a_model(model, recipe):
     ("arguments", "words"),
     [
         ("cifar10 --model svgg11_w16_gs", ["for many", "families.t4_cifar10 --model svgg11_w16_gs takes"]),
-        (
-            "cifar10 --model svgg9_w16_gs",  # built for 32 x 32 pixels
-            ['families.t4_cifar10 --model svgg9_w16_gs --phases \'[{"epochs": 5, "timesteps": 1}, {'],
-        ),
         ("cifar10 --model sresnet19_w16.t2_cifar10", ["takes an architecture, sresnet19_w16, not its checkpoint"]),
         (
             "cifar100 --model svgg9_w16_gs",
