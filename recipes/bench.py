@@ -65,22 +65,10 @@ def without_neurons(model: nn.Module) -> nn.Module:
 
 
 def bench(
-    mode: str,
-    model: str,
-    *,
-    batch: int = 32,
-    timesteps: int = 4,
-    amp: str = "off",
-    against: list[str] | None = None,
-    device: str = "auto",
-    surrogate: str = "triangle",
-    kernel: str = "auto",
-    layout: str = "channels_last",
-    compile: bool = False,
-    grad_checkpointing: bool = False,
-    runs: int = 20,
-    warmup: int = 3,
-) -> dict[str, Any]:
+    mode: str, model: str, *, batch: int = 32, timesteps: int = 4, amp: str = "off", against: list[str] | None = None,
+    device: str = "auto", surrogate: str = "triangle", kernel: str = "auto", layout: str = "channels_last",
+    compile: bool = False, grad_checkpointing: bool = False, runs: int = 20, warmup: int = 3,
+) -> dict[str, Any]:  # fmt: skip
     """Times a step of a network, and of what it is compared with, in turn.
 
     Args:
@@ -173,16 +161,9 @@ class _Arm(NamedTuple):
 
 
 def _arm(
-    mode: str,
-    network: nn.Module,
-    dtype: torch.dtype | None,
-    layout: str,
-    *,
-    images: Tensor,
-    labels: Tensor,
-    compile: bool = False,
-    checkpointing: bool = False,
-) -> _Arm:
+    mode: str, network: nn.Module, dtype: torch.dtype | None, layout: str, *, images: Tensor, labels: Tensor,
+    compile: bool = False, checkpointing: bool = False,
+) -> _Arm:  # fmt: skip
     network = copy.deepcopy(network).train(mode == "step")
     cast(Any, network).to(memory_format=LAYOUTS[layout])
     if checkpointing:

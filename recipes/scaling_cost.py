@@ -83,17 +83,9 @@ def correlation(near: Tensor, exact: Tensor) -> float:
 
 
 def measure(
-    model: str,
-    rule: Scaling,
-    forms: list[dict[str, Any]],
-    data: DataSet,
-    *,
-    timesteps: int,
-    batch: int,
-    train_steps: int,
-    checks: int,
-    rounds: int,
-) -> dict[str, Any]:
+    model: str, rule: Scaling, forms: list[dict[str, Any]], data: DataSet, *,
+    timesteps: int, batch: int, train_steps: int, checks: int, rounds: int,
+) -> dict[str, Any]:  # fmt: skip
     """Measures correlations and times of cheap forms of `rule`, given as the keys that differ.
 
     Returns:
