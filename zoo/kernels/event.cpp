@@ -1,0 +1,802 @@
+// Event-driven convolutions: sums of weights over the spikes of a window, with scale, bias, shortcut and LIF neurons behind, for
+// all time steps in one call. Pure C++17; a C interface at the end. event_ort.cpp makes an operator of ONNX Runtime of it.
+//
+// One position of one output channel at one step, counts of spikes n >= 0 (a spike is 1), weights w in int16:
+//
+//     sum = sum over the window of n w                       exact: int16 partial sums that cannot overflow, then int32
+//     x   = float(sum) * scale + bias                        float32, each operation rounded by itself
+//     x   = x + shortcut                                     where there is one: float32 currents, or counts
+//     u   = v * decay + x * gain;  spike if u >= threshold   v of the step before, 0 or the state given
+//     v   = spike ? 0 : u, or spike ? u - threshold : u      hard or soft reset
+//
+// Layout: channels last, time-major: spikes uint8 [T*B, H, W, C], currents float32 [T*B, Ho, Wo, Co], states [B, Ho, Wo, Co].
+//
+// How the sums are made. A *plane* is one bit of the counts at one step: binary spikes have T planes, counts up to 3 have 2 T. Planes
+// are taken in groups of at most four. A channel of a pixel has a *pattern* in a group, the planes in which it is set (15 patterns
+// beside 0 of four planes). For a row of output positions the set channels of all rows of the window lie in one list for each pattern,
+// ordered by column, so that the window of a position is one range of each list. For each position and pattern the weight rows
+// [channels of a block] of its range are added up in registers, and the sum is added to each plane of the pattern: a row of weights is
+// loaded once for all steps in which its channel spikes, so that the cost follows the union of the steps and not their number.
+//
+//     one plane a group     "plain": each step by itself. Best for few channels, where lists of 15 patterns are too short.
+//     two planes, four      "union": best for many channels, the more the more alike the steps are.
+//
+// Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window. The sum of any
+// such choice is at most the sum of the `limit` largest positive weights of the channel and at least that of its `limit` most negative
+// ones; when the weights are packed, `limit` is chosen as the largest for which both fit into int16, for every channel of the block.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are handed to functions that are inlined, always
+#define INLINE inline __attribute__((always_inline))
+
+extern "C" {
+// What is known of a layer when a network is loaded. Plain numbers, for ctypes and for attributes of a node.
+struct EventShape {
+  int32_t channels, out_channels, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, pad_bottom, pad_right;
+  int32_t timesteps;
+  int32_t bits;        // of a count: 1 for spikes, up to 4
+  int32_t fire;        // whether neurons follow
+  int32_t soft_reset;
+  int32_t count;       // shortcut_counts are added to the spikes instead of the currents: counts out
+  float decay, gain, threshold;
+  int32_t isa, group, block;  // to force: 1 portable, 2 AVX2, 3 AVX-512; planes of a group; channels of a block. 0 to choose
+};
+typedef void EventTask(void* data, size_t index);
+struct EventCall {
+  int64_t batch, height, width;
+  const uint8_t* spikes;
+  const float* shortcut;             // [T*B, Ho, Wo, Co] or null
+  const uint8_t* shortcut_counts;    // the same in counts, or null
+  const float* state;                // [B, Ho, Wo, Co] or null for zeros
+  uint8_t* out_spikes;               // of what follows, at least one
+  float* out_currents;
+  float* out_state;
+  int32_t tasks;                     // how many to make at least, if they can be made: 1 where one thread works
+  void (*parallel_for)(void* pool, EventTask* task, void* data, size_t count);  // null to run them in turn
+  void* pool;
+};
+}
+
+namespace {
+
+constexpr int kPlanes = 4;       // most planes of a group
+constexpr int kPad = 32;         // output channels are padded to a multiple
+constexpr int kWidest = 128;     // channels of a block: this, a half or a quarter
+constexpr int kPositions = 32;   // most positions of a strip
+constexpr int kMostRows = 8;     // of a window
+constexpr int64_t kMostSide = 1 << 20;
+constexpr int64_t kRows = 65535;  // rows of weights that an entry can name
+
+template <int kBytes>
+struct Vec {
+  typedef int16_t I16 __attribute__((vector_size(kBytes)));
+  typedef uint16_t U16 __attribute__((vector_size(kBytes)));
+  typedef int32_t I32 __attribute__((vector_size(kBytes)));
+  typedef float F32 __attribute__((vector_size(kBytes)));
+  typedef uint8_t U8 __attribute__((vector_size(kBytes)));
+  typedef int16_t Half __attribute__((vector_size(kBytes / 2)));
+  typedef uint8_t Quarter __attribute__((vector_size(kBytes / 4)));
+};
+
+// Vectors from memory and back, of any alignment; the first n lanes, the others 0.
+template <class V>
+INLINE V load(const void* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class V>
+INLINE void store(void* to, const V& v) { __builtin_memcpy(to, &v, sizeof v); }
+template <class V>
+INLINE V load(const void* from, int n) {
+  constexpr int kLanes = sizeof(V) / sizeof(V{}[0]);
+  if (n >= kLanes) return load<V>(from);
+  V v = {};
+  std::memcpy(&v, from, n * sizeof(V{}[0]));
+  return v;
+}
+template <class V>
+INLINE void store(void* to, const V& v, int n) {
+  constexpr int kLanes = sizeof(V) / sizeof(V{}[0]);
+  if (n >= kLanes) return store(to, v);
+  std::memcpy(to, &v, n * sizeof(V{}[0]));
+}
+
+// Memory that grows and is not cleared.
+template <class T>
+class Buffer {
+ public:
+  T* need(size_t n) {
+    if (n > size_) data_.reset(new T[size_ = n]);
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<T[]> data_;
+  size_t size_ = 0;
+};
+
+// Some output positions of a row, and the input columns that their windows cover.
+struct Strip {
+  int64_t image, row, first;  // first position
+  int64_t from;               // first column
+  int positions, columns;
+};
+
+// The lists of a strip and a group of planes: those of pattern p are entries[begin[p][0]] to entries[begin[p][columns]], in the order
+// of columns. An entry names a row of weights, (column * kernel_h + row of the window) * C + channel.
+struct Lists {
+  const uint16_t* entries;
+  const int32_t* begin;  // [patterns][columns + 1]
+};
+
+// Output channels whose weights lie together, [kernel_w][kernel_h][C][width], in int16.
+struct Block {
+  int first, width, limit;
+  const int16_t* weight;
+};
+
+struct Addition {
+  Lists lists;
+  int positions, columns, left, stride, kernel;  // left: of the first window, in columns
+  int rows;                                      // of weights in a column of the window
+  int limit;
+  const int16_t* weight;
+  int32_t* out;  // [positions][planes][width], this group's first plane
+  int step;
+};
+
+// Adds sums of int16 to int32 sums, or sets these, and starts anew.
+template <int kBytes, int kGroup, int kWidth>
+INLINE void widen_all(typename Vec<kBytes>::I16 (*acc)[2 * kWidth / kBytes], int32_t* out, bool add) {
+  using I32 = typename Vec<kBytes>::I32;
+  using Half = typename Vec<kBytes>::Half;
+#pragma GCC unroll 4
+  for (int j = 0; j < kGroup; j++) {
+#pragma GCC unroll 16
+    for (int r = 0; r < 2 * kWidth / kBytes; r++) {
+      int16_t narrow[kBytes / 2];
+      store(narrow, acc[j][r]);
+      acc[j][r] = typename Vec<kBytes>::I16{};
+      for (int h = 0; h < 2; h++, out += kBytes / 4) {
+        const I32 wide = __builtin_convertvector(load<Half>(narrow + h * kBytes / 4), I32);
+        store(out, add ? load<I32>(out) + wide : wide);
+      }
+    }
+  }
+}
+
+// The sums of a group of planes and a block of channels, for all positions of a strip.
+template <int kBytes, int kGroup, int kWidth>
+INLINE void add_rows(const Addition& s) {
+  using I16 = typename Vec<kBytes>::I16;
+  constexpr int kLanes = kBytes / 2, kRegisters = kWidth / kLanes;
+  for (int x = 0; x < s.positions; x++) {
+    const int left = s.left + x * s.stride;
+    const int x0 = std::max(left, 0), x1 = std::min(left + s.kernel, s.columns);
+    const int16_t* base = s.weight - (ptrdiff_t)left * s.rows * kWidth;
+    int32_t* out = s.out + (size_t)x * s.step;
+    I16 acc[kGroup][kRegisters] = {};
+    int room = s.limit;
+    bool widened = false;
+#pragma GCC unroll 16
+    for (int p = 1; p < 1 << kGroup; p++) {
+      const int32_t* begin = s.lists.begin + p * (s.columns + 1);
+      const uint16_t *a = s.lists.entries + begin[x0], *end = s.lists.entries + begin[x1];
+      while (a < end) {
+        if (__builtin_expect(room == 0, 0)) {
+          widen_all<kBytes, kGroup, kWidth>(acc, out, widened);
+          room = s.limit, widened = true;
+        }
+        const ptrdiff_t n = std::min<ptrdiff_t>(end - a, room);
+        room -= (int)n;
+        I16 sum[kRegisters] = {};
+        for (const uint16_t* stop = a + n; a < stop; a++) {
+          const int16_t* row = base + (size_t)*a * kWidth;
+#pragma GCC unroll 16
+          for (int r = 0; r < kRegisters; r++) sum[r] += load<I16>(row + r * kLanes);
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < kGroup; j++)
+          if (p >> j & 1)
+#pragma GCC unroll 16
+            for (int r = 0; r < kRegisters; r++) acc[j][r] += sum[r];
+      }
+    }
+    widen_all<kBytes, kGroup, kWidth>(acc, out, widened);
+  }
+}
+
+// What becomes of the sums of a strip and a block; pointers are those of its first position and channel at the first step.
+struct Finish {
+  const EventShape* shape;
+  int positions, step_sums, width, channels;  // channels: of the block that are not padding
+  int64_t step;                    // elements from one time step to the next
+  const int32_t* sums;             // [positions][timesteps][bits][width]
+  const float *scale, *bias, *shortcut, *state;
+  const uint8_t* counts;
+  uint8_t* spikes;
+  float *currents, *new_state;
+};
+
+// Of kMany vectors at once, whose chains of operations over time overlap; the last one has `last` lanes.
+template <int kBytes, int kMany, bool kWhole, bool kPlain>
+INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
+  using I32 = typename Vec<kBytes>::I32;
+  using F32 = typename Vec<kBytes>::F32;
+  using U8 = typename Vec<kBytes>::Quarter;
+  constexpr int kLanes = kBytes / 4;
+  const EventShape& shape = *f.shape;
+  const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
+  const bool fire = kPlain || shape.fire, soft = !kPlain && shape.soft_reset, count = !kPlain && shape.count;
+  const float* shortcut = kPlain ? nullptr : f.shortcut;
+  float* currents = kPlain ? nullptr : f.currents;
+  const float decay = shape.decay, gain = shape.gain, threshold = shape.threshold;
+  const int64_t at = (int64_t)x * shape.out_channels + i;
+  const int32_t* sums = f.sums + (size_t)x * f.step_sums + i;
+  F32 v[kMany] = {}, scale[kMany], bias[kMany];
+  for (int k = 0; k < kMany; k++) {
+    const int n = kWhole || k < kMany - 1 ? kLanes : last;
+    scale[k] = load<F32>(f.scale + i + k * kLanes), bias[k] = load<F32>(f.bias + i + k * kLanes);
+    if (f.state) v[k] = load<F32>(f.state + at + k * kLanes, n);
+  }
+  for (int t = 0; t < steps; t++, sums += bits * f.width) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kMany; k++) {
+      const int n = kWhole || k < kMany - 1 ? kLanes : last;
+      const int64_t here = at + t * f.step + k * kLanes;
+      I32 sum = load<I32>(sums + k * kLanes);
+      for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
+      F32 current = __builtin_convertvector(sum, F32) * scale[k] + bias[k];
+      if (shortcut) current = current + load<F32>(shortcut + here, n);
+      U8 counts = {};
+      if (f.counts) {
+        counts = load<U8>(f.counts + here, n);
+        if (!count) current = current + __builtin_convertvector(counts, F32);
+      }
+      if (currents) store(currents + here, current, n);
+      if (!fire) continue;
+      const F32 u = v[k] * decay + current * gain;
+      const I32 fired = u >= threshold;
+      v[k] = (F32)(soft ? ((I32)(u - threshold) & fired) | ((I32)u & ~fired) : (I32)u & ~fired);
+      if (!kPlain && !f.spikes) continue;
+      U8 spikes = __builtin_convertvector(fired & 1, U8);
+      if (count) spikes += counts;
+      store(f.spikes + here, spikes, n);
+    }
+  }
+  if (f.new_state)
+    for (int k = 0; k < kMany; k++) store(f.new_state + at + k * kLanes, v[k], kWhole || k < kMany - 1 ? kLanes : last);
+}
+
+template <int kBytes, bool kPlain>
+INLINE void finish_positions(const Finish& f) {
+  constexpr int kLanes = kBytes / 4;
+  for (int x = 0; x < f.positions; x++) {
+    int i = 0;
+    for (; i + 2 * kLanes <= f.channels; i += 2 * kLanes) finish_lanes<kBytes, 2, true, kPlain>(f, x, i, kLanes);
+    for (; i < f.channels; i += kLanes) finish_lanes<kBytes, 1, false, kPlain>(f, x, i, std::min(kLanes, f.channels - i));
+  }
+}
+template <int kBytes>
+INLINE void finish(const Finish& f) {
+  const EventShape& s = *f.shape;
+  if (s.bits == 1 && s.fire && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
+    finish_positions<kBytes, true>(f);  // the most frequent case, a fifth of the time of small layers
+  else
+    finish_positions<kBytes, false>(f);
+}
+
+// Patterns of a group: bit j of out[i] is bit shift[j] of plane[j][i].
+struct Gather {
+  int planes;
+  const uint8_t* plane[kPlanes];
+  int shift[kPlanes];
+  size_t n;
+  uint8_t* out;
+};
+
+template <int kBytes>
+INLINE void gather(const Gather& g) {
+  using U8 = typename Vec<kBytes>::U8;
+  for (size_t i = 0; i < g.n; i += kBytes) {
+    const int n = (int)std::min<size_t>(kBytes, g.n - i);
+    U8 pattern = {};
+    for (int j = 0; j < g.planes; j++) pattern |= (load<U8>(g.plane[j] + i, n) >> (uint8_t)g.shift[j] & (uint8_t)1) << (uint8_t)j;
+    store(g.out + i, pattern, n);
+  }
+}
+
+// Channels of the bytes of a word that are not 0, for all 256 choices.
+struct Table {
+  uint16_t channels[256][8];
+  uint8_t count[256];
+  constexpr Table() : channels(), count() {
+    for (int m = 0; m < 256; m++)
+      for (int c = 0; c < 8; c++)
+        if (m >> c & 1) channels[m][count[m]++] = c;
+  }
+};
+constexpr Table kTable;
+
+int count_bits(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555;
+  word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+  return ((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56;
+}
+
+// Writes the indices of the bytes that are not 0 (and at most 127); more behind them is overwritten, kSpare at most.
+constexpr int kSpare = 32;
+INLINE uint16_t* indices_word(uint64_t word, int i, uint16_t* out) {
+  typedef uint16_t V __attribute__((vector_size(16)));
+  word = (word + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
+  const int mask = word * 0x0102040810204080 >> 56;  // little-endian
+  store(out, load<V>(kTable.channels[mask]) + (uint16_t)i);
+  return out + kTable.count[mask];
+}
+void indices(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* ends) {
+  const uint16_t* first = out;
+  for (int x = 0; x < pixels; x++, bytes += n) {
+    uint64_t word = 0;
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+      std::memcpy(&word, bytes + i, 8);
+      out = indices_word(word, i, out);
+    }
+    if (i < n) {
+      word = 0;
+      std::memcpy(&word, bytes + i, n - i);
+      out = indices_word(word, i, out);
+    }
+    ends[x] = out - first;
+  }
+}
+
+// One list of those of several rows, column by column.
+struct Merge {
+  int rows, columns;
+  const uint16_t *from[kMostRows], *end[kMostRows];  // entries, and where those of each column end
+  uint16_t delta[kMostRows], step;                     // added to those of the first column, and more for each column
+  uint16_t* out;
+  int stride;      // of the ends
+  int length;      // of what is in `out` already
+  int32_t* begin;  // where each column starts
+};
+template <int kBytes, int kRows>
+INLINE int merge_rows(const Merge& merge) {
+  using V = typename Vec<kBytes>::U16;
+  constexpr int kLanes = kBytes / 2;
+  const int rows = kRows ? kRows : merge.rows, columns = merge.columns;
+  uint16_t* out = merge.out;
+  const uint16_t *from[kMostRows], *end[kMostRows];
+  uint16_t delta[kMostRows], at[kMostRows] = {};
+  for (int r = 0; r < rows; r++) from[r] = merge.from[r], end[r] = merge.end[r], delta[r] = merge.delta[r];
+  int32_t* begin = merge.begin;
+  const uint16_t step = merge.step;
+  const int stride = merge.stride;
+  int length = begin[0] = merge.length;
+  for (int x = 1; x <= columns; x++) {
+#pragma GCC unroll 3
+    for (int r = 0; r < rows; r++) {
+      const uint16_t last = *end[r], n = last - at[r];  // modulo 2^16, as the ends are
+      for (int k = 0;;) {
+        store(out + length + k, load<V>(from[r] + k) + delta[r]);
+        if (__builtin_expect((k += kLanes) >= n, 1)) break;
+      }
+      length += n, from[r] += n, at[r] = last, end[r] += stride, delta[r] += step;
+    }
+    begin[x] = length;
+  }
+  return length;
+}
+template <int kBytes>
+INLINE int merge(const Merge& m) {
+  return m.rows == 3 ? merge_rows<kBytes, 3>(m) : merge_rows<kBytes, 0>(m);
+}
+
+// The functions of an instruction set: the templates above, inlined into functions that may use it.
+struct Code {
+  void (*add[3][3])(const Addition&);  // groups of 1, 2, 4 planes; blocks of 32, 64, 128 channels
+  void (*finish)(const Finish&);
+  void (*gather)(const Gather&);
+  int (*merge)(const Merge&);
+  void (*indices)(const uint8_t*, int, int, uint16_t*, uint16_t*);
+  int widest;  // block
+};
+
+#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                                          \
+  struct Name {                                                                                        \
+    template <int kGroup, int kWidth>                                                                  \
+    target static void add(const Addition& a) { add_rows<bytes, kGroup, kWidth>(a); }                  \
+    target static void end(const Finish& f) { finish<bytes>(f); }                                      \
+    target static void patterns(const Gather& g) { gather<bytes>(g); }                                 \
+    target static int lists(const Merge& m) { return merge<(bytes < 32 ? 32 : bytes)>(m); }            \
+  };                                                                                                   \
+  constexpr int k##Name##64 = widest < 64 ? widest : 64;                                               \
+  constexpr Code k##Name = {{{Name::add<1, 32>, Name::add<1, k##Name##64>, Name::add<1, widest>},      \
+                             {Name::add<2, 32>, Name::add<2, k##Name##64>, Name::add<2, widest>},      \
+                             {Name::add<4, 32>, Name::add<4, k##Name##64>, Name::add<4, widest>}},     \
+                            Name::end, Name::patterns, Name::lists, indices, widest}
+
+INSTRUCTION_SET(Portable, 16, 32, , indices);
+#ifdef __x86_64__
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt")))
+AVX512 void indices_avx512(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* ends) {
+  const uint16_t* first = out;
+  const __m512i zero_to_15 = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int x = 0; x < pixels; x++, bytes += n) {
+    __m512i index = zero_to_15;
+    for (int i = 0; i < n; i += 16, index = _mm512_add_epi32(index, _mm512_set1_epi32(16))) {
+      const __m128i some = n - i >= 16 ? _mm_loadu_si128((const __m128i*)(bytes + i)) : _mm_maskz_loadu_epi8((1 << (n - i)) - 1, bytes + i);
+      const __mmask16 set = _mm_test_epi8_mask(some, some);
+      _mm256_storeu_si256((__m256i*)out, _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(set, index)));
+      out += __builtin_popcount(set);
+    }
+    ends[x] = out - first;
+  }
+}
+INSTRUCTION_SET(Avx2, 32, 128, __attribute__((target("avx2"))), indices);
+INSTRUCTION_SET(Avx512, 64, 128, AVX512, indices_avx512);
+#endif
+
+enum { kChoose, kPortableSet, kAvx2Set, kAvx512Set };
+
+int best_set() {
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  const auto all = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512dq");
+  if (all) return kAvx512Set;
+  if (__builtin_cpu_supports("avx2")) return kAvx2Set;
+#endif
+  return kPortableSet;
+}
+
+const Code& code_of(int set) {
+#ifdef __x86_64__
+  if (set == kAvx512Set) return kAvx512;
+  if (set == kAvx2Set) return kAvx2;
+#endif
+  return kPortable;
+}
+
+}  // namespace
+
+// A layer with its weights packed.
+struct EventLayer {
+  EventShape shape;
+  const Code* code;
+  std::vector<Block> blocks;
+  std::unique_ptr<int16_t, void (*)(void*)> weight{nullptr, std::free};
+  std::vector<float> scale, bias;
+};
+
+namespace {
+
+// The most rows of a block that int16 sums can take whatever they are, see above.
+int row_limit(const int16_t* weight, int rows, int out_channels) {
+  int limit = rows;
+  std::vector<int> column(rows);
+  for (int o = 0; o < out_channels; o++) {
+    std::copy_n(weight + (size_t)o * rows, rows, column.begin());
+    std::sort(column.begin(), column.end());
+    for (int sign : {1, -1}) {
+      int sum = 0, n = 0;
+      for (; n < rows; n++) {
+        const int w = sign * column[sign > 0 ? rows - 1 - n : n];
+        if (w <= 0) n = rows;
+        else if ((sum += w) > 32767) break;
+      }
+      limit = std::min(limit, n);
+    }
+  }
+  return limit;
+}
+
+
+struct Scratch {
+  Buffer<uint8_t> patterns;
+  Buffer<uint16_t> sorted, ends, found, entries;
+  Buffer<int32_t> begin, sums;
+  std::vector<Strip> strips;
+  std::vector<Lists> lists;
+  std::vector<int64_t> rows;
+};
+thread_local Scratch scratch;
+
+constexpr size_t kCache = 400000;      // bytes of weights that stay in a cache of the second level
+constexpr size_t kAtOnce = 1 << 22;    // entries of lists that are made before they are used, at most
+constexpr float kLeast = 40000;        // nanoseconds of work that pay for a task
+
+struct Run {
+  const EventLayer& layer;
+  const EventCall& call;
+  int64_t batch, height, width, out_height, out_width;
+  int planes, group = 0, groups = 0;
+  int64_t positions, tiles, strips;  // of a strip; strips of a row; strips in all
+  size_t entries, begins;            // of a strip, at most
+
+  Run(const EventLayer& layer, const EventCall& call);
+  float choose_group();
+  Gather planes_of(int64_t pixel, int first, int most, size_t n, uint8_t* out) const;
+  void run();
+  void parallel(int64_t tasks, const std::function<void(int64_t)>& task) const;
+  Strip strip(int64_t i) const;
+  void list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* entry, int32_t* begin) const;
+  void add(const Strip* strips, const Lists* lists, int64_t n, const Block& block) const;
+};
+
+Run::Run(const EventLayer& layer, const EventCall& call)
+    : layer(layer), call(call), batch(call.batch), height(call.height), width(call.width), planes(layer.shape.timesteps * layer.shape.bits) {
+  const EventShape& s = layer.shape;
+  const int pads = s.pad_top | s.pad_left | s.pad_bottom | s.pad_right;
+  // Positions of a 1 x 1 convolution are alike, those of several images, too.
+  if (s.kernel_h * s.kernel_w * s.stride_h * s.stride_w == 1 && !pads) width *= batch * height, batch = height = 1;
+  out_height = (height + s.pad_top + s.pad_bottom - s.kernel_h) / s.stride_h + 1;
+  out_width = (width + s.pad_left + s.pad_right - s.kernel_w) / s.stride_w + 1;
+  const int64_t columns = kRows / (s.kernel_h * s.channels);
+  positions = std::min<int64_t>({kPositions, out_width, (columns - s.kernel_w) / s.stride_w + 1});
+  tiles = (out_width + positions - 1) / positions;
+  strips = batch * tiles * out_height;
+}
+
+// Chooses how many planes make a group, from the spikes of some pixels; returns how long a strip will take, in nanoseconds. The
+// numbers are fits to measurements on one processor (Zen 4, AVX-512, float32 convolutions at its other thread).
+float Run::choose_group() {
+  const EventShape& shape = layer.shape;
+  const int C = shape.channels;
+  const int64_t pixels = batch * height * width, looked = std::min<int64_t>(pixels, 32);
+  uint64_t* words = (uint64_t*)scratch.patterns.need((C + 7) / 8 * 8 + 64);
+  int64_t found[3] = {};
+  for (int64_t i = 0; i < looked; i++) {
+    for (int g = 0; g < planes; g += kPlanes) {
+      words[(C - 1) / 8] = 0;
+      layer.code->gather(planes_of(pixels * i / looked, g, kPlanes, C, (uint8_t*)words));
+      for (int k = 0; k < (C + 7) / 8; k++) {
+        const uint64_t w = words[k], pairs = w | w >> 1, all = pairs | pairs >> 2;
+        constexpr uint64_t kOnes = 0x0101010101010101;
+        found[0] += count_bits(w), found[1] += count_bits(pairs & 5 * kOnes), found[2] += count_bits(all & kOnes);
+      }
+    }
+  }
+  float least = 0;
+  for (int i = 0; i < 3; i++) {
+    const int size = 1 << i, many = (planes + size - 1) / size;
+    if (shape.group ? size != shape.group : size >= 2 * planes) continue;
+    const float added = (float)found[i] / looked * shape.kernel_h * shape.kernel_w, lists = many * ((1 << size) - 1);
+    float cost = added * (i ? 0.6f : 0.05f) + lists * 3;
+    for (const Block& block : layer.blocks) cost += added * 0.55f * block.width / 32 + lists * (6 + 3 * block.width / 32);
+    if (!group || cost < least) least = cost, group = size, groups = many;
+  }
+  return least * positions;
+}
+
+Gather Run::planes_of(int64_t pixel, int first, int most, size_t n, uint8_t* out) const {
+  Gather gather{std::min(most, planes - first), {}, {}, n, out};
+  for (int j = 0; j < gather.planes; j++) {
+    const int64_t step = (first + j) / layer.shape.bits;
+    gather.plane[j] = call.spikes + (step * batch * height * width + pixel) * layer.shape.channels;
+    gather.shift[j] = (first + j) % layer.shape.bits;
+  }
+  return gather;
+}
+
+Strip Run::strip(int64_t i) const {
+  const EventShape& shape = layer.shape;
+  Strip s;
+  s.row = i % out_height;
+  s.first = i / out_height % tiles * positions;
+  s.image = i / out_height / tiles;
+  s.positions = std::min(positions, out_width - s.first);
+  const int64_t left = s.first * shape.stride_w - shape.pad_left, right = left + (s.positions - 1) * shape.stride_w + shape.kernel_w;
+  s.from = std::min(std::max<int64_t>(0, left), width);
+  s.columns = std::max<int64_t>(0, std::min(width, right) - s.from);
+  return s;
+}
+
+// Lists of n strips, of all groups.
+void Run::list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* entry, int32_t* begin) const {
+  const EventShape& shape = layer.shape;
+  const Code& code = *layer.code;
+  const int C = shape.channels, K = shape.kernel_h;
+  const size_t most = (positions - 1) * shape.stride_w + shape.kernel_w;  // columns
+  const int patterns = 1 << group, stride = group == 1 ? 1 : 1 << kPlanes;
+  const size_t row = most * C + kSpare;  // entries of a pattern of an input row, at most
+  // Lists of the last K input rows, by pattern, and where each column ends in them.
+  uint16_t* sorted = scratch.sorted.need(K * groups * patterns * row);
+  uint16_t* ends = scratch.ends.need(K * groups * most * stride);
+  uint8_t* pattern = scratch.patterns.need(row);
+  uint16_t* found = scratch.found.need(row + most);
+  std::vector<int64_t>& has = scratch.rows;
+  has.assign(K, -1);
+  for (int64_t i = 0; i < n; i++) {
+    const Strip strip = strips[i] = this->strip(first + i);
+    const int64_t top = strip.row * shape.stride_h - shape.pad_top;
+    const int64_t y0 = std::max<int64_t>(top, 0), y1 = std::max(y0, std::min(top + K, height));
+    for (int64_t y = y0; y < y1; y++) {
+      const int64_t key = (strip.image * tiles + strip.first / positions) * height + y;
+      if (has[y % K] == key) continue;
+      has[y % K] = key;
+      for (int g = 0; g < groups; g++) {
+        uint16_t* to = sorted + (y % K * groups + g) * patterns * row;
+        uint16_t* end = ends + (y % K * groups + g) * most * stride;
+        const Gather gather = planes_of((strip.image * height + y) * width + strip.from, g * group, group, (size_t)strip.columns * C, pattern);
+        const uint8_t* source = gather.plane[0];
+        if (group > 1 || shape.bits > 1) code.gather(gather), source = pattern;
+        if (group == 1) {
+          code.indices(source, C, strip.columns, to + row, end);
+          continue;
+        }
+        const uint16_t *c = found, *stop = found + row;
+        code.indices(source, C, strip.columns, found, found + row);
+        uint16_t length[1 << kPlanes] = {};
+        for (int x = 0; x < strip.columns; x++, source += C, end += stride) {
+          for (const uint16_t* last = found + *stop++; c < last; c++) {
+            const int p = source[*c];
+            to[p * row + length[p]++] = *c;
+          }
+          std::memcpy(end, length, sizeof length);
+        }
+      }
+    }
+    for (int g = 0; g < groups; g++) {
+      lists[i * groups + g] = {entry, begin};
+      Merge merge{(int)(y1 - y0), strip.columns, {}, {}, {}, (uint16_t)(K * C), entry, stride, 0, begin};
+      for (int p = 1; p < patterns; p++) {
+        for (int64_t y = y0; y < y1; y++) {
+          merge.from[y - y0] = sorted + ((y % K * groups + g) * patterns + p) * row;
+          merge.end[y - y0] = ends + (y % K * groups + g) * most * stride + (group == 1 ? 0 : p);
+          merge.delta[y - y0] = (y - top) * C;
+        }
+        merge.begin = begin + p * (strip.columns + 1);
+        merge.length = code.merge(merge);
+      }
+      entry += merge.length + kSpare;
+      begin += patterns * (strip.columns + 1);
+    }
+  }
+}
+
+// What a block of channels gives at n strips.
+void Run::add(const Strip* strips, const Lists* lists, int64_t n, const Block& block) const {
+  const EventShape& shape = layer.shape;
+  const int step = groups * group;
+  int32_t* sums = scratch.sums.need(positions * step * kWidest);
+  for (int64_t i = 0; i < n; i++) {
+    const Strip& strip = strips[i];
+    const int left = strip.first * shape.stride_w - shape.pad_left - strip.from;
+    for (int g = 0; g < groups; g++)
+      layer.code->add[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left, shape.stride_w,
+                                                    shape.kernel_w, shape.kernel_h * shape.channels, block.limit, block.weight,
+                                                    sums + g * group * block.width, step * block.width});
+    const int64_t at = ((strip.image * out_height + strip.row) * out_width + strip.first) * shape.out_channels + block.first;
+    const auto here = [at](auto* p) { return p ? p + at : p; };
+    layer.code->finish({&shape, strip.positions, step * block.width, block.width, std::min(block.width, shape.out_channels - block.first),
+                        batch * out_height * out_width * shape.out_channels, sums, &layer.scale[block.first],
+                        &layer.bias[block.first], here(call.shortcut), here(call.state), here(call.shortcut_counts),
+                        here(call.out_spikes), here(call.out_currents), here(call.out_state)});
+  }
+}
+
+void Run::parallel(int64_t tasks, const std::function<void(int64_t)>& task) const {
+  const auto one = [](void* data, size_t i) { (*(const std::function<void(int64_t)>*)data)(i); };
+  if (call.parallel_for && tasks > 1)
+    call.parallel_for(call.pool, one, (void*)&task, tasks);
+  else
+    for (int64_t i = 0; i < tasks; i++) task(i);
+}
+
+void Run::run() {
+  const EventShape& shape = layer.shape;
+  const float cost = choose_group();
+  const size_t columns = (positions - 1) * shape.stride_w + shape.kernel_w;
+  entries = groups * (shape.kernel_h * columns * shape.channels + 2 * kSpare);
+  begins = ((size_t)groups << group) * (columns + 1);
+  const int64_t most = std::max<int64_t>(1, kAtOnce / entries);
+  const int64_t tasks = std::max<int64_t>(1, std::min<int64_t>(call.tasks, (int64_t)(cost * strips / kLeast)));
+  const auto room = [&](int64_t n, auto&& with) {
+    scratch.strips.resize(n), scratch.lists.resize(n * groups);
+    with(scratch.strips.data(), scratch.lists.data(), scratch.entries.need(n * entries), scratch.begin.need(n * begins));
+  };
+  const int64_t blocks = layer.blocks.size();
+  if (blocks * 2 * layer.blocks[0].width * shape.kernel_h * shape.kernel_w * shape.channels <= (int64_t)kCache) {
+    // All weights stay near: each task makes the lists of a few strips and goes through the blocks.
+    const int64_t few = std::min<int64_t>(most, 2), parts = std::min(tasks, strips);
+    parallel(parts, [&](int64_t part) {
+      const int64_t end = strips * (part + 1) / parts;
+      for (int64_t i = strips * part / parts; i < end; i += few) {
+        const int64_t n = std::min(few, end - i);
+        room(n, [&](Strip* strip, Lists* lists, uint16_t* entry, int32_t* begin) {
+          list(i, n, strip, lists, entry, begin);
+          for (const Block& block : layer.blocks) add(strip, lists, n, block);
+        });
+      }
+    });
+    return;
+  }
+  // The weights of a block are used for as many strips as possible: first all lists, then block by block.
+  for (int64_t i = 0; i < strips; i += most) {
+    const int64_t n = std::min(most, strips - i), parts = std::min(tasks, n);
+    room(n, [&](Strip* strip, Lists* lists, uint16_t* entry, int32_t* begin) {
+      parallel(parts, [&](int64_t part) {
+        const int64_t a = n * part / parts, b = n * (part + 1) / parts;
+        list(i + a, b - a, strip + a, lists + a * groups, entry + a * entries, begin + a * begins);
+      });
+      const int64_t cuts = std::min(n, (tasks + blocks - 1) / blocks);
+      parallel(tasks == 1 ? 1 : blocks * cuts, [&](int64_t task) {
+        for (int64_t k = task; k < (tasks == 1 ? blocks : task + 1); k++) {
+          const int64_t cut = k / blocks, a = n * cut / cuts, b = n * (cut + 1) / cuts;
+          add(strip + a, lists + a * groups, b - a, layer.blocks[k % blocks]);
+        }
+      });
+    });
+  }
+}
+
+bool sensible(const EventShape& s) {
+  for (int n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.timesteps, s.bits})
+    if (n < 1) return false;
+  for (int n : {s.pad_top, s.pad_left, s.pad_bottom, s.pad_right})
+    if (n < 0 || n > kRows) return false;
+  const bool forced = s.isa <= best_set() && (s.group == 0 || s.group == 1 || s.group == 2 || s.group == 4) &&
+                      (s.block == 0 || s.block == 32 || s.block == 64 || s.block == 128);
+  return forced && s.isa >= 0 && s.kernel_h <= kMostRows && s.bits <= kPlanes && s.timesteps <= 4096 &&
+         (int64_t)s.kernel_h * s.kernel_w * s.channels <= kRows && (int64_t)s.out_channels * s.kernel_h * s.kernel_w * s.channels < (int64_t)1 << 31;
+}
+
+}  // namespace
+
+extern "C" {
+
+// A layer: weights [Co, C, kernel_h, kernel_w] above -32768, scale and bias [Co]. Null for a shape that this code does not take.
+EventLayer* event_layer(const EventShape* shape, const int16_t* weight, const float* scale, const float* bias) {
+  if (!sensible(*shape)) return nullptr;
+  auto layer = std::make_unique<EventLayer>();
+  layer->shape = *shape;
+  layer->code = &code_of(shape->isa ? shape->isa : best_set());
+  const int C = shape->channels, Co = shape->out_channels, kh = shape->kernel_h, kw = shape->kernel_w, rows = kh * kw * C;
+  const int padded = (Co + kPad - 1) / kPad * kPad;
+  layer->scale.assign(padded, 0), layer->bias.assign(padded, 0);
+  std::copy_n(scale, Co, layer->scale.begin());
+  std::copy_n(bias, Co, layer->bias.begin());
+  layer->weight.reset((int16_t*)std::aligned_alloc(64, (size_t)rows * padded * 2));
+  if (!layer->weight) return nullptr;
+  int16_t* to = layer->weight.get();
+  const int widest = std::min(shape->block ? shape->block : rows < 2000 ? 64 : kWidest, layer->code->widest);
+  for (int first = 0, width; first < padded; first += width) {
+    for (width = widest; width > padded - first;) width /= 2;
+    const int n = std::min(width, Co - first);
+    layer->blocks.push_back({first, width, row_limit(weight + (size_t)first * rows, rows, n), to});
+    for (int dx = 0; dx < kw; dx++)
+      for (int dy = 0; dy < kh; dy++)
+        for (int c = 0; c < C; c++, to += width)
+          for (int o = 0; o < width; o++) to[o] = o < n ? weight[(((size_t)(first + o) * C + c) * kh + dy) * kw + dx] : 0;
+  }
+  return layer.release();
+}
+
+void event_delete(EventLayer* layer) { delete layer; }
+
+// Returns 0, or 1 for images that are smaller than the kernel or too large.
+int event_run(const EventLayer* layer, const EventCall* call) {
+  if (call->batch < 0 || call->height < 0 || call->width < 0 || call->height > kMostSide || call->width > kMostSide) return 1;
+  Run run(*layer, *call);
+  if (run.out_height < 1 || run.out_width < 1) return call->batch * call->height * call->width != 0;
+  run.run();
+  return 0;
+}
+
+int64_t event_shape_size() { return sizeof(EventShape); }
+int event_best_set() { return best_set(); }
+
+}  // extern "C"
