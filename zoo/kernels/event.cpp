@@ -45,7 +45,6 @@ struct EventShape {
   int32_t channels, out_channels, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, pad_bottom, pad_right;
   int32_t timesteps;
   int32_t bits;        // of a count: 1 for spikes, up to 4
-  int32_t fire;        // whether neurons follow
   int32_t soft_reset;
   int32_t count;       // shortcut_counts are added to the spikes instead of the currents: counts out
   float decay, gain, threshold;
@@ -58,7 +57,7 @@ struct EventCall {
   const float* shortcut;             // [T*B, Ho, Wo, Co] or null
   const uint8_t* shortcut_counts;    // the same in counts, or null
   const float* state;                // [B, Ho, Wo, Co] or null for zeros
-  uint8_t* out_spikes;               // of what follows, at least one
+  uint8_t* out_spikes;               // each of the three or null; without spikes and state, no neurons are computed
   float* out_currents;
   float* out_state;
   int32_t tasks;                     // how many to make at least, if they can be made: 1 where one thread works
@@ -238,7 +237,7 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
   constexpr int kLanes = kBytes / 4;
   const EventShape& shape = *f.shape;
   const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
-  const bool fire = kPlain || shape.fire, soft = !kPlain && shape.soft_reset, count = !kPlain && shape.count;
+  const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset, count = !kPlain && shape.count;
   const float* shortcut = kPlain ? nullptr : f.shortcut;
   float* currents = kPlain ? nullptr : f.currents;
   const float decay = shape.decay, gain = shape.gain, threshold = shape.threshold;
@@ -291,7 +290,7 @@ INLINE void finish_positions(const Finish& f) {
 template <int kBytes>
 INLINE void finish(const Finish& f) {
   const EventShape& s = *f.shape;
-  if (s.bits == 1 && s.fire && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
+  if (s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
     finish_positions<kBytes, true>(f);  // the most frequent case, a fifth of the time of small layers
   else
     finish_positions<kBytes, false>(f);
@@ -445,7 +444,7 @@ AVX512 void indices_avx512(const uint8_t* bytes, int n, int pixels, uint16_t* ou
     ends[x] = out - first;
   }
 }
-INSTRUCTION_SET(Avx2, 32, 128, __attribute__((target("avx2"))), indices);
+INSTRUCTION_SET(Avx2, 32, 64, __attribute__((target("avx2"))), indices);
 INSTRUCTION_SET(Avx512, 64, 128, AVX512, indices_avx512);
 #endif
 
@@ -470,18 +469,14 @@ const Code& code_of(int set) {
   return kPortable;
 }
 
-}  // namespace
-
 // A layer with its weights packed.
-struct EventLayer {
+struct Layer {
   EventShape shape;
   const Code* code;
   std::vector<Block> blocks;
   std::unique_ptr<int16_t, void (*)(void*)> weight{nullptr, std::free};
   std::vector<float> scale, bias;
 };
-
-namespace {
 
 // The most rows of a block that int16 sums can take whatever they are, see above.
 int row_limit(const int16_t* weight, int rows, int out_channels) {
@@ -519,14 +514,14 @@ constexpr size_t kAtOnce = 1 << 22;    // entries of lists that are made before 
 constexpr float kLeast = 40000;        // nanoseconds of work that pay for a task
 
 struct Run {
-  const EventLayer& layer;
+  const Layer& layer;
   const EventCall& call;
   int64_t batch, height, width, out_height, out_width;
   int planes, group = 0, groups = 0;
   int64_t positions, tiles, strips;  // of a strip; strips of a row; strips in all
   size_t entries, begins;            // of a strip, at most
 
-  Run(const EventLayer& layer, const EventCall& call);
+  Run(const Layer& layer, const EventCall& call);
   float choose_group();
   Gather planes_of(int64_t pixel, int first, int most, size_t n, uint8_t* out) const;
   void run();
@@ -536,7 +531,7 @@ struct Run {
   void add(const Strip* strips, const Lists* lists, int64_t n, const Block& block) const;
 };
 
-Run::Run(const EventLayer& layer, const EventCall& call)
+Run::Run(const Layer& layer, const EventCall& call)
     : layer(layer), call(call), batch(call.batch), height(call.height), width(call.width), planes(layer.shape.timesteps * layer.shape.bits) {
   const EventShape& s = layer.shape;
   const int pads = s.pad_top | s.pad_left | s.pad_bottom | s.pad_right;
@@ -759,9 +754,9 @@ bool sensible(const EventShape& s) {
 extern "C" {
 
 // A layer: weights [Co, C, kernel_h, kernel_w] above -32768, scale and bias [Co]. Null for a shape that this code does not take.
-EventLayer* event_layer(const EventShape* shape, const int16_t* weight, const float* scale, const float* bias) {
+void* event_layer(const EventShape* shape, const int16_t* weight, const float* scale, const float* bias) {
   if (!sensible(*shape)) return nullptr;
-  auto layer = std::make_unique<EventLayer>();
+  auto layer = std::make_unique<Layer>();
   layer->shape = *shape;
   layer->code = &code_of(shape->isa ? shape->isa : best_set());
   const int C = shape->channels, Co = shape->out_channels, kh = shape->kernel_h, kw = shape->kernel_w, rows = kh * kw * C;
@@ -785,12 +780,12 @@ EventLayer* event_layer(const EventShape* shape, const int16_t* weight, const fl
   return layer.release();
 }
 
-void event_delete(EventLayer* layer) { delete layer; }
+void event_delete(void* layer) { delete (Layer*)layer; }
 
 // Returns 0, or 1 for images that are smaller than the kernel or too large.
-int event_run(const EventLayer* layer, const EventCall* call) {
+int event_run(const void* layer, const EventCall* call) {
   if (call->batch < 0 || call->height < 0 || call->width < 0 || call->height > kMostSide || call->width > kMostSide) return 1;
-  Run run(*layer, *call);
+  Run run(*(const Layer*)layer, *call);
   if (run.out_height < 1 || run.out_width < 1) return call->batch * call->height * call->width != 0;
   run.run();
   return 0;

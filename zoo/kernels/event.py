@@ -30,9 +30,12 @@ _Pointer = ctypes.c_void_p
 
 class _Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("channels", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("channels", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w")
+        ),
         *((f"pad_{side}", ctypes.c_int32) for side in ("top", "left", "bottom", "right")),
-        *((name, ctypes.c_int32) for name in ("timesteps", "bits", "fire", "soft_reset", "count")),
+        *((name, ctypes.c_int32) for name in ("timesteps", "bits", "soft_reset", "count")),
         *((name, ctypes.c_float) for name in ("decay", "gain", "threshold")),
         *((name, ctypes.c_int32) for name in ("isa", "group", "block")),
     ]
@@ -119,7 +122,7 @@ class EventConv:
         given = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "soft_reset": False} | (neurons or {})
         self._shape = _Shape(channels, out_channels, *kernel, *stride, *padding, *padding)
         self._shape.timesteps, self._shape.bits, self._shape.count = timesteps, most.bit_length(), count
-        self._shape.fire = neurons is not None
+        self._neurons = neurons is not None
         self._shape.isa, self._shape.group, self._shape.block = isa, group, block
         for name, value in given.items():
             setattr(self._shape, name, value)
@@ -167,8 +170,8 @@ class EventConv:
             raise ZooError(f"maps of {[height, width]} are smaller than the kernel")
         spikes = spikes.contiguous()
         shortcut, state = (None if x is None else x.contiguous() for x in (shortcut, state))
-        fired = torch.empty(rows, *out, dtype=torch.uint8) if s.fire else None
-        current = torch.empty(rows, *out) if currents or not s.fire else None
+        fired = torch.empty(rows, *out, dtype=torch.uint8) if self._neurons else None
+        current = torch.empty(rows, *out) if currents or not self._neurons else None
         last = torch.empty(batch, *out) if state is not None else None
         call = _Call(batch, height, width, _address(spikes), tasks=tasks)
         counts = shortcut is not None and shortcut.dtype is torch.uint8
