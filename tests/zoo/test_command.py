@@ -218,17 +218,3 @@ def test_bad_requests_end_in_one_error(argv, words, capsys):
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["list", "--help"], ["info", "--help"]])
-def test_help_teaches(argv, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(argv)
-    assert exit.value.code == 0
-    text = capsys.readouterr().out
-    if argv == ["--help"]:
-        assert "list" in text
-        assert "info" in text
-    else:
-        assert "examples:" in text
-        assert "--plugin FILE" in text
