@@ -124,6 +124,9 @@ class Scaling(NamedTuple):
         return widened(rules.folded(operator, pre, scaled)), scaled if self.preset.locality == "error_down" else None
 
 
+_CHECKED = TypeAdapter(Scaling)
+
+
 def list_scalings() -> list[str]:
     """The names that the `scaling` keyword takes: presets, then controls, which also need `of`."""
     return [*PRESETS, *CONTROLS]
@@ -158,7 +161,7 @@ def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling |
     if of is not None and of not in list(PRESETS):
         raise one_of(f"'of' of scaling {name}", of, list(PRESETS))
     try:
-        scaling = TypeAdapter(Scaling).validate_python({"name": name} | given | {"of": of})
+        scaling = _CHECKED.validate_python({"name": name} | given | {"of": of})
     except ValidationError as error:
         raise sentence(error, Model, "scaling") from None
     by_error, exact = scaling.preset.locality != "weight", (scaling.batch, scaling.precision) == (1, "same")

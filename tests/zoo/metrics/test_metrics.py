@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import accuracy, awake, tiny
+from conftest import accuracy, awake, small_families, tiny
 from torch import nn
 
 import zoo
@@ -415,11 +415,7 @@ def test_images_are_those_that_the_network_was_called_with():
     assert found[0]["membrane_updates"] == found[1]["membrane_updates"] == 2 * 2 * 48
 
 
-FAMILIES = ["sresnet19_w16", "sew_resnet18_w16", "ms_resnet18_w16", "max_resnet18_w16", "svgg11_w8", "plif_net_w16"]
-FAMILIES += ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
-
-
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", small_families())
 def test_every_layer_is_called_as_a_module_with_its_input_alone(name):
     """Or hooks, ours and NeuroBench's, would not see it, or would see more than they know."""
     model, calls = zoo.create_model(name, timesteps=2).eval(), []
