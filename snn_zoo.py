@@ -71,7 +71,10 @@ def _run(command: Command, words: list[str]) -> None:
         else:
             with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
                 module.main(argv)
-            _print(short_forms(out.getvalue()))
+            usage, gap, rest = out.getvalue().partition("\n\n")
+            shorter = short_forms(usage)
+            # The later lines of a usage begin below its first argument.
+            _print(shorter.replace("\n" + " " * (len(usage) - len(shorter)), "\n") + gap + short_forms(rest))
 
     run_command(run, [*command.words, *words])
 

@@ -59,7 +59,9 @@ def test_every_command_has_help(name, capsys):
 
 def test_a_command_below_another_has_its_own_help(capsys):
     main(["leaderboard", "verify", "--help"])
-    assert capsys.readouterr().out.startswith("usage: snn-zoo leaderboard verify")
+    usage, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: snn-zoo leaderboard verify [-h]")
+    assert {len(line) - len(line.lstrip()) for line in usage.splitlines()[1:]} == {usage.index("[-h]")}
 
 
 def test_help_leaves_pytorch_alone(elsewhere):

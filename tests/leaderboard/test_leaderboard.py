@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,15 @@ def test_check_compares_what_is_plotted_not_how_it_is_drawn(board: Path, capsys:
     with pytest.raises(SystemExit):
         main(["check", *options(board)])
     assert path.name in capsys.readouterr().err
+
+
+def test_without_its_libraries_the_picture_stays_as_it_is(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "leaderboard.charts", None)
+    main(["render", *options(board)])
+    assert "warning: accuracy_spikes.svg is not drawn" in capsys.readouterr().err
+    assert [path.name for path in (board / "site").iterdir() if path.suffix == ".svg"] == []
 
 
 def test_no_results_yet(board: Path) -> None:
