@@ -3,6 +3,7 @@
 from tqdm import tqdm
 
 from .recipe import Recipe, list_recipes
+from .run import StandardError
 
 FLAGSHIP = "sresnet19_gs"
 FLAGSHIP_STAGES = {
@@ -45,4 +46,4 @@ def tell_length(recipe: Recipe, device: str, seconds: float) -> None:
         if stages and recipe.model == FLAGSHIP:
             commands = ", then ".join(f"`python -m recipes.train {stage}`" for stage in stages)
             text += f" The same network in stages of hours each: {commands}."
-    tqdm.write(f"{text.removesuffix('.')} (estimated from its first steps).")
+    tqdm.write(f"{text.removesuffix('.')} (estimated from its first steps).", file=StandardError())

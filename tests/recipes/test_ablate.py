@@ -477,18 +477,8 @@ def test_times_of_scaling_are_of_one_step(monkeypatch):
 @pytest.mark.slow
 def test_what_scaling_costs(tmp_path, capsys):
     """End to end on few steps: the exact rule against a form in two terms, which at T = 2 is the exact one."""
-    options = [
-        "--model",
-        "sresnet19_w16",
-        "--dataset",
-        "digits",
-        "--timesteps",
-        "2",
-        "--batch",
-        "8",
-        "--train-steps",
-        "2",
-    ]
+    options = ["--model", "sresnet19_w16", "--dataset", "digits"]
+    options += ["--timesteps", "2", "--batch", "8", "--train-steps", "2"]
     forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}, {every: 3}]", "--checks", "8", "--rounds", "1"]
     scaling_cost.main([*options, *forms, "--json", str(tmp_path / "x.json")])
     assert "rank 2" in capsys.readouterr().out

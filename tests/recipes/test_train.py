@@ -49,17 +49,9 @@ from zoo.registry import GS
 from zoo.result import Costs, check
 
 SHORT = {
-    "model": "sresnet19_w16_gs",
-    "dataset": "digits",
-    "device": "cpu",
-    "timesteps": 2,
-    "train_images": 160,
-    "batch_size": 32,
-    "epochs": 2,
-    "hflip": False,
-    "crop": 2,
-    "amp": "off",
-}
+    "model": "sresnet19_w16_gs", "dataset": "digits", "device": "cpu", "timesteps": 2, "train_images": 160,
+    "batch_size": 32, "epochs": 2, "hflip": False, "crop": 2, "amp": "off",
+}  # fmt: skip
 FEW_STEPS = SHORT | {"model": "svgg11_w8", "timesteps": 1, "train_images": 4, "batch_size": 2, "test": False}
 
 
@@ -79,26 +71,11 @@ def run(tmp_path_factory):
     """One short run with everything on, shared by the tests that look at what a run leaves."""
     out = tmp_path_factory.mktemp("run") / "all"
     extra = {
-        "val_images": 100,
-        "ema": 0.9,
-        "mixup": 0.2,
-        "cutmix": 1.0,
-        "mix_prob": 0.5,
-        "label_smoothing": 0.1,
-        "auto_augment": "randaugment",
-        "randaugment_ops": 2,
-        "cutout": 4,
-        "erasing": 0.2,
-        "clip_grad": 1.0,
-        "loss": "tet",
-        "tet_lambda": 0.1,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "min_lr": 1e-5,
-        "grad_checkpointing": True,
-        "dropout": 0.1,
-        "amp": "auto",  # bf16 where the processor computes in it
-    }
+        "val_images": 100, "ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "mix_prob": 0.5, "label_smoothing": 0.1,
+        "auto_augment": "randaugment", "randaugment_ops": 2, "cutout": 4, "erasing": 0.2, "clip_grad": 1.0,
+        "loss": "tet", "tet_lambda": 0.1, "optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-5, "dropout": 0.1,
+        "grad_checkpointing": True, "amp": "auto",  # bf16 where the processor computes in it
+    }  # fmt: skip
     return out, train(Recipe(**SHORT | extra | {"out": str(out)}))
 
 
@@ -221,16 +198,8 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     check(again, "v.json")
     assert "partial" not in again
     assert again.keys() >= Costs.model_fields.keys()
-    for key in (
-        "top1",
-        "top5",
-        "spikes_per_image",
-        "spikes_per_layer",
-        "spikes_per_step",
-        "weights_sha256",
-        "data_sha256",
-        "seed",
-    ):
+    keys = "top1 top5 spikes_per_image spikes_per_layer spikes_per_step weights_sha256 data_sha256 seed"
+    for key in keys.split():
         assert again[key] == pytest.approx(result[key]), key
 
 
@@ -370,23 +339,11 @@ def kill_in_mid_epoch(command: list[str], out: Path) -> None:
 @pytest.mark.slow
 def test_kill_9_and_resume_bit_for_bit(tmp_path):
     """All kinds of randomness and state: dropout, mixup, erasing, EMA, momentum, mixed precision."""
-    extra = {
-        "dropout": 0.2,
-        "mixup": 0.4,
-        "erasing": 0.3,
-        "auto_augment": "autoaugment",
-        "ema": 0.9,
-        "amp": "bf16",
-        "val_images": 50,
-    }
+    extra = {"dropout": 0.2, "mixup": 0.4, "erasing": 0.3, "auto_augment": "autoaugment", "ema": 0.9, "amp": "bf16"}
+    extra["val_images"] = 50
     recipe = "sresnet19_w16_gs.t2_cifar10"
-    command = [
-        sys.executable,
-        "-m",
-        "recipes.train",
-        recipe,
-        *flags(tmp_path / "killed", checkpoint_minutes=0.0, **extra),
-    ]
+    words = flags(tmp_path / "killed", checkpoint_minutes=0.0, **extra)
+    command = [sys.executable, "-m", "recipes.train", recipe, *words]
     kill_in_mid_epoch(command, tmp_path / "killed")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     step = last_state(tmp_path / "killed")["step"]
@@ -817,11 +774,8 @@ def test_the_shell_recipes_pass_every_argument(tmp_path):
     python, said = tmp_path / "python", tmp_path / "said"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > said\n')
     python.chmod(0o755)
-    words = [
-        "--model",
-        "sresnet19_w32",
-        *flags(tmp_path / "x", epochs=1, train_images=32, phases="null", test=False)[2:],
-    ]
+    few = flags(tmp_path / "x", epochs=1, train_images=32, phases="null", test=False)
+    words = ["--model", "sresnet19_w32", *few[2:]]
     command = ["bash", str(ROOT / "recipes" / "cifar10.sh"), *words]
     subprocess.run(command, env=os.environ | {"PYTHON": str(python)}, cwd=tmp_path, check=True)
     assert said.read_text().splitlines() == ["-m", "recipes.start", "cifar10", *words]
@@ -952,20 +906,20 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
         (1e6, "cpu", "12 days"),
     ):
         tell_length(recipe, device, seconds)
-        said = capsys.readouterr().out
+        said = capsys.readouterr().err
         assert bool(said) == bool(words)
         assert words in said
         assert ("made for a GPU" in said) == (seconds > 1e4 and device == "cpu")
         assert not said or "estimated" in said
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar100`" in said
     tell_length(load_recipe("sresnet19_gs.t4_cifar10_200epochs"), "cpu", 1e6)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert all(f"`python -m recipes.train {stage}`" in said for stage in FLAGSHIP_STAGES["cifar10"])
     for stage in FLAGSHIP_STAGES["cifar10"]:
         tell_length(load_recipe(stage), "cpu", 2e4)
-        assert capsys.readouterr().out.startswith("This will take about 6 hours (estimated")
+        assert capsys.readouterr().err.startswith("This will take about 6 hours (estimated")
     tell_length(Recipe(dataset="digits"), "cpu", 1e6)
-    assert "recipes.train" not in capsys.readouterr().out
+    assert "recipes.train" not in capsys.readouterr().err
 
 
 def test_the_length_is_estimated_from_the_second_step_to_the_third(tmp_path, monkeypatch):
@@ -1134,15 +1088,7 @@ def test_half_precision_weights_are_what_is_measured(tmp_path):
     )
     stored = weights(tmp_path / "x")
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
-    done = run_module(
-        "recipes.validate",
-        str(tmp_path / "x"),
-        "--dataset",
-        "digits",
-        "--device",
-        "cpu",
-        "--json",
-        str(tmp_path / "v.json"),
-    )
+    words = ["--dataset", "digits", "--device", "cpu", "--json", str(tmp_path / "v.json")]
+    done = run_module("recipes.validate", str(tmp_path / "x"), *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "v.json").read_text())["spikes_per_image"] == result["spikes_per_image"]
