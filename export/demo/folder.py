@@ -43,8 +43,6 @@ NETWORKS = {
 }
 """The networks of a page unless others are asked for, and what they are there for."""
 PAGE = ("page.html", "page.css", "page.js", "samples.js", "worker.js", "prepare.js")
-MAP = "/map"
-"""Ends the name of the output with a layer's spikes, uint8 [T, C, H, W] or [T, C]."""
 
 
 def build(out: str | os.PathLike[str], networks: Iterable[str] = tuple(NETWORKS), *, verify: bool = True) -> None:
@@ -94,7 +92,8 @@ def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
     """Writes a network as three files, and returns what the page must know of it.
 
     NAME.onnx is the network. NAME.look.gz is what the page appends to these bytes to see inside: bytes of protobuf one
-    after the other are one message, so this is the same graph with more outputs. NAME.relu.onnx is its ReLU twin.
+    after the other are one message, so this is the same graph with more outputs: "step_logits", "spikes/LAYER" as of
+    `to_onnx`; "LAYER/map", the spikes themselves, uint8 [T, C, H, W]; "operations". NAME.relu.onnx is its ReLU twin.
 
     Raises:
         ZooError: no such network, or one of other images than the page prepares.
@@ -113,8 +112,8 @@ def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
     told = {p.key: p.value for p in plain.metadata_props}
     steps = json.loads(told["timesteps"])
     for layer, value in json.loads(told["spike_values"]).items():
-        look.graph.node.append(helper.make_node("Cast", [value], [layer + MAP], to=TensorProto.UINT8))
-        look.graph.output.append(helper.make_tensor_value_info(layer + MAP, TensorProto.UINT8, None))
+        look.graph.node.append(helper.make_node("Cast", [value], [f"{layer}/map"], to=TensorProto.UINT8))
+        look.graph.output.append(helper.make_tensor_value_info(f"{layer}/map", TensorProto.UINT8, None))
     operations, relu_macs = add_operations(plain, look, model, steps)
     twin: Any = baseline("relu", model, "CPUExecutionProvider", "all")
     file.write_bytes(plain.SerializeToString(deterministic=True))
@@ -122,7 +121,7 @@ def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
     (out / f"{name}.relu.onnx").write_bytes(twin.data)
     measured = Path(zoo.__file__).with_name("weights") / name / "result.json"
     return {
-        "name": name, "title": NETWORKS.get(name, name), "timesteps": steps,
+        "name": name, "title": NETWORKS.get(name), "timesteps": steps,
         "mean": json.loads(told["mean"]), "std": json.loads(told["std"]),
         "classes": json.loads(told.get("labels", "null")) or [str(i) for i in range(model.num_classes)],
         "prepare": {"size": height, "crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]},
@@ -176,6 +175,7 @@ def add_operations(
     values = [*infos.value_info, *infos.input]
     shapes = {info.name: [d.dim_value for d in info.type.tensor_type.shape.dim][1:] for info in values}
     g, found = look.graph, list[tuple[str, int]]()
+    g.initializer.append(helper.make_tensor("operations/one", TensorProto.INT64, [1], [1]))
     for node in plain.graph.node:
         layer = node.input[1].removesuffix("/transposed").removesuffix(".weight") if len(node.input) > 1 else ""
         if node.op_type not in ("Conv", "MatMul", "Gemm") or layer not in counted:
@@ -195,7 +195,6 @@ def add_operations(
         found.append((layer, int(step) if step.isdecimal() else 0))
     if counter.products() or {layer for layer, _ in found} != counted.keys():
         return None, relu_macs
-    g.initializer.append(helper.make_tensor("operations/one", TensorProto.INT64, [1], [1]))
     g.node.append(helper.make_node("Concat", [f"operations/{i}" for i in range(len(found))], ["operations"], axis=0))
     g.output.append(helper.make_tensor_value_info("operations", TensorProto.FLOAT, [len(found)]))
     session = onnxruntime.InferenceSession(plain.SerializeToString() + look.SerializeToString())

@@ -56,6 +56,7 @@ function cover(image, width, height) {
   to.getContext("2d").drawImage(image, (width - side) / 2, (height - side) / 2, side, side, 0, 0, to.width, to.height);
 }
 
+/** Upright as its camera says and transparent on black, where `predict` takes a file's pixels as they lie there. */
 async function takeFile(file) {
   try {
     const image = await createImageBitmap(file, {colorSpaceConversion: "none"});
@@ -236,7 +237,7 @@ function bars(id, rows) {
 function showNumbers() {
   const {about, result} = page, per = stepTotals(), exit = exitOf(result.after);
   const total = per.reduce((a, b) => a + b, 0), T = about.timesteps;
-  const places = T * about.layers.reduce((sum, {shape}) => sum + shape.reduce((a, b) => a * b), 0);
+  const places = T * about.layers.reduce((sum, layer) => sum + neuronsOf(layer), 0);
   const late = t => (exit.sure && t > exit.at ? "after" : "");
   $("spikes").textContent = number.format(total);
   bars("by-step", per.map((value, t) => ({label: `step ${t + 1}`, value, text: number.format(value), kind: late(t)})));
@@ -283,10 +284,12 @@ function readColours() {
   }
 }
 
+const neuronsOf = ({shape}) => shape.reduce((a, b) => a * b);
+
 /** Channels, height and width of a layer's maps; neurons without places stand in a square. */
-function shapeOf({shape}) {
-  if (shape.length === 3) return shape;
-  const side = Math.ceil(Math.sqrt(shape[0]));
+function shapeOf(layer) {
+  if (layer.shape.length === 3) return layer.shape;
+  const side = Math.ceil(Math.sqrt(neuronsOf(layer)));
   return [1, side, side];
 }
 
@@ -312,8 +315,7 @@ function mark() {
   [...$("player").children].slice(1).forEach((button, t) => button.setAttribute("aria-pressed", t === page.step));
   for (const row of $("steps").children) [...row.children].forEach((cell, i) => cell.classList.toggle("now", i - 1 === page.step));
   page.result?.spikes.forEach((counts, i) => {
-    const neurons = page.about.layers[i].shape.reduce((a, b) => a * b);
-    $("tiles").children[i].querySelector("b").textContent = percent(counts[page.step] / neurons);
+    $("tiles").children[i].querySelector("b").textContent = percent(counts[page.step] / neuronsOf(page.about.layers[i]));
   });
 }
 
@@ -338,11 +340,12 @@ function prepareMaps() {
 function drawChosen() {
   const layer = page.about.layers[(page.chosen = Math.min(page.chosen, page.about.layers.length - 1))];
   const [channels, height, width] = shapeOf(layer), canvas = $("channels").querySelector("canvas");
-  const wide = Math.sqrt((channels * height * (innerWidth > 700 ? 1.8 : 1)) / width), far = n => Math.abs(Math.log(n / wide));
+  const wide = Math.sqrt((channels * height * (innerWidth > 700 ? 2.2 : 1)) / width), far = n => Math.abs(Math.log(n / wide));
   const columns = Array.from({length: channels}, (_, i) => i + 1).filter(n => channels % n === 0).reduce((a, b) => (far(b) < far(a) ? b : a));
-  Object.assign(canvas, {width: columns * (width + 1) - 1, height: Math.ceil(channels / columns) * (height + 1) - 1});
-  page.columns = columns;
-  const maps = layer.shape.length === 3 ? `${channels} maps of ${height} × ${width} neurons; each map looks for one thing` : `${layer.shape[0]} neurons`;
+  const zoom = Math.max(1, Math.round(32 / height));  // so that the lines between small maps are thin, too
+  Object.assign(canvas, {width: columns * (width * zoom + 1) - 1, height: Math.ceil(channels / columns) * (height * zoom + 1) - 1});
+  Object.assign(page, {columns, zoom});
+  const maps = layer.shape.length === 3 ? `${channels} maps of ${height} × ${width} neurons; each map looks for one thing` : `${neuronsOf(layer)} neurons`;
   $("channels").querySelector("figcaption").textContent = `Layer ${page.chosen + 1} (${layer.name}), neuron by neuron: ${maps}.`;
   [...$("tiles").children].forEach((tile, i) => tile.setAttribute("aria-pressed", i === page.chosen));
   mark();
@@ -376,15 +379,16 @@ function draw(now) {
 }
 
 function drawChannels(now) {
-  const {about, result, chosen, columns} = page, [channels, height, width] = shapeOf(about.layers[chosen]);
+  const {about, result, chosen, columns, zoom} = page, [channels, height, width] = shapeOf(about.layers[chosen]);
   const canvas = $("channels").querySelector("canvas"), context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height), to = new Uint32Array(image.data.buffer);
   const {t, glow, rest} = moment(now, chosen, about.layers.length), T = about.timesteps, map = result.maps[chosen], one = map.length / T;
   const lit = [0, rest, glow, Math.max(glow, rest)].map(v => palette[Math.round(255 * v)]), ago = ((t + T - 1) % T) * one;
   for (let k = 0; k < one; k++) {
     const c = Math.floor(k / (height * width)), y = Math.floor(k / width) % height, x = k % width;
-    const row = Math.floor(c / columns) * (height + 1) + y, column = (c % columns) * (width + 1) + x;
-    to[row * canvas.width + column] = lit[map[t * one + k] * 2 + map[ago + k]];
+    const row = Math.floor(c / columns) * (height * zoom + 1) + y * zoom, column = (c % columns) * (width * zoom + 1) + x * zoom;
+    const shade = lit[map[t * one + k] * 2 + map[ago + k]];
+    for (let line = row; line < row + zoom; line++) to.fill(shade, line * canvas.width + column, line * canvas.width + column + zoom);
   }
   context.putImageData(image, 0, 0);
 }
@@ -395,7 +399,8 @@ function setUpNetworks() {
   $("networks").replaceChildren(...page.networks.map(about => {
     const facts = [about.top1 && `${about.top1.toFixed(1)} % right`, `${about.timesteps} steps`, `${(about.parameters / 1e6).toFixed(2)} M weights`];
     const button = element("button", {type: "button", role: "radio", "aria-checked": about === page.about},
-      element("b", {}, about.title), element("span", {}, ""), element("small", {}, facts.filter(Boolean).join(" · ")), element("small", {}, about.name));
+      element("b", {}, about.title ?? about.name), element("small", {}, facts.filter(Boolean).join(" · ")),
+      element("small", {}, about.title ? about.name : ""));
     button.onclick = () => { page.about = about; setUpNetworks(); page.result = null; ask(page.source !== "film"); };
     return button;
   }));

@@ -121,6 +121,13 @@ def test_missing_npm_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         demo.add_runtime(tmp_path)
 
 
+def test_networks_that_the_page_cannot_show_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.zoo, "load", lambda _: zoo.create_model("sresnet19_w16", encoding="latency"))
+    with pytest.raises(ZooError, match="direct encoding"):
+        demo.add_network(tmp_path, "latent", verify=False)
+    assert not list(tmp_path.iterdir())
+
+
 # --- pictures
 
 
@@ -162,6 +169,7 @@ class Visit:
         context = browser.new_context(viewport=size, color_scheme=scheme, permissions=["camera"])
         self.context, self.url, self.requests, self.complaints = context, url, [], []
         self.tab = self.context.new_page()
+        self.tab.set_default_timeout(90_000)  # of a machine that is busy
         self.context.on("request", lambda request: self.requests.append(request.url))
         self.tab.on("console", lambda message: self.complaints.append(message.text))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
