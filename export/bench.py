@@ -88,7 +88,7 @@ def benchmark(
     loaded = None
     if images is not None:
         loaded = Loaded(as_array(images), None if labels is None else as_array(labels), dataset, classes)
-    return measure_one(file, loaded, asked, **how)
+    return measure([file], loaded, asked, provider=how["provider"], optimization=optimization)
 
 
 class File(NamedTuple):
@@ -122,72 +122,72 @@ def read_file(path: str | os.PathLike[str]) -> File:
     return File(Path(path), data, proto, about)
 
 
-def measure_one(file: File, images: Loaded | None, asked: Settings, **how: Any) -> dict[str, Any]:
-    """Measures one file of ours: a record of kind "onnx", see `benchmark`; `how` is provider and optimization."""
-    graph = graph_in(file, file.path.name, images, **how)
-    scores = score(graph, file, images)
-    ((latency, profile),) = measure([graph], asked)
-    dataset = images and images.dataset
-    return onnx_result(file.data, file.ours().model_dump(), scores, latency, dataset=dataset, profile=profile, **how)
-
-
-def measure_side_by_side(
+def measure(
     files: Sequence[File],
-    against: Sequence[str],
     images: Loaded | None,
     asked: Settings,
     *,
+    against: Sequence[str] = (),
     network: str | None = None,
     input_shape: Sequence[int] | None = None,
     provider: str,
     optimization: str,
 ) -> dict[str, Any]:
-    """Measures graphs and baselines in turns.
+    """Measures one file, or several and baselines in turns.
 
     Args:
         files: the first one is what ratios are to.
-        against: names of baselines, made of the network of the first file; see `export.baselines`.
         images: for accuracy and spikes of files of ours, and to time them on; noise without.
         asked: settings and runs.
+        against: names of baselines, made of the network of the first file; see `export.baselines`.
         network: the checkpoint of the first file, if its metadata do not lead to it.
         input_shape: of one entry of the batch, for files of others.
         provider, optimization: see `benchmark`.
 
     Returns:
-        JSON values: schema, kind ("side_by_side"), subjects [{name, file, sha256, bytes, precision, layout,
-        weights_sha256, images, top1, spikes_per_image, latency, profile}], dataset, provider, optimization, rounds,
-        provenance. What is not known is None.
+        Of one file of ours, a record of kind "onnx", see `benchmark`. Of others JSON values: schema, kind
+        ("side_by_side"), subjects [{name, file, sha256, bytes, precision, layout, weights_sha256, images, top1,
+        spikes_per_image, latency, profile}], dataset, provider, optimization, rounds, provenance. What is not known is
+        None.
 
     Raises:
         ZooError: a file or a baseline that cannot be measured.
     """
     how = {"provider": provider, "optimization": optimization}
-    first = files[0]
+    first, dataset = files[0], images and images.dataset
     if against and first.about is None:
         raise ZooError(f"no baselines: {first.path} is not from `python -m export`, its network is not known")
-    graphs = [
-        graph_in(file, name, images, **how)
-        if file.about
-        else _graph_of_others(file, name, images, asked, input_shape, how)
+    subjects: list[Subject] = [
+        _timed_graph(file, name, images, asked, input_shape, how)
         for name, file in zip(_names(files), files, strict=True)
     ]
-    subjects: list[Subject] = [*graphs]
-    told = [_entry(graph, file) for graph, file in zip(graphs, files, strict=True)]
+    told = [_entry(subject, file) for subject, file in zip(subjects, files, strict=True)]
     if against:
         model = network_of(first.path, first.proto, first.ours(), network)
         made = [baseline(name, model, **how) for name in dict.fromkeys(against)]
         subjects += made
         told += [_entry(subject) | {"weights_sha256": weights_sha256(model)} for subject in made]
-    for graph, file, entry in zip(graphs, files, told, strict=False):
-        if file.about is not None:
-            entry |= score(graph, file, images)
+    scores = [score(file, images, **how) if file.about else {} for file in files]
+    latency = time_all(subjects, asked)
+    if asked.memory:
+        for rows, peaks in zip(latency, peak_bytes(subjects, asked.pairs), strict=True):
+            for row, peak in zip(rows, peaks, strict=True):
+                row["peak_bytes"] = peak
+    profiles: list[list[dict[str, Any]] | None] = []
+    for subject in subjects:
+        profiles.append(operators(subject, asked) if asked.profile and isinstance(subject, TimedGraph) else None)
+    if len(subjects) == 1 and first.about:
+        about = first.about.model_dump()
+        return onnx_result(first.data, about, scores[0], latency[0], dataset=dataset, profile=profiles[0], **how)
+    for entry, found in zip(told, scores, strict=False):
+        entry |= found
     return {
         "schema": 1, "kind": "side_by_side",
         "subjects": [
-            entry | {"latency": latency, "profile": profile}
-            for entry, (latency, profile) in zip(told, measure(subjects, asked), strict=True)
+            entry | {"latency": rows, "profile": profile}
+            for entry, rows, profile in zip(told, latency, profiles, strict=True)
         ],
-        "dataset": images and images.dataset, **how, "rounds": min(asked.rounds, asked.runs),
+        "dataset": dataset, **how, "rounds": min(asked.rounds, asked.runs),
         **provenance(gpu=device_of(provider) == "cuda"),
     }  # fmt: skip
 
@@ -212,40 +212,42 @@ def _entry(subject: Subject, file: File | None = None) -> dict[str, Any]:
     entry = {"name": subject.name, **dict.fromkeys(unknown), "bytes": size, "precision": precision, "layout": None}
     if file is not None:
         entry |= {"file": file.path.name, "sha256": sha256_of(file.data), "precision": None}
-        if (about := file.about) is not None:
-            entry |= {"model": about.architecture, "tag": about.tag, "weights_sha256": about.weights_sha256}
-            entry |= {"timesteps": about.timesteps, "precision": about.precision, "layout": about.layout}
+        if file.about is not None:
+            known = {"tag", "weights_sha256", "timesteps", "precision", "layout"}
+            entry |= {"model": file.about.architecture} | file.about.model_dump(include=known)
     return entry
 
 
-def graph_in(file: File, name: str, images: Loaded | None, **how: Any) -> TimedGraph:
-    """Returns the graph in a file of ours, to be timed on images, if there are any, after a check of these.
+def _timed_graph(
+    file: File, name: str, images: Loaded | None, asked: Settings, shape: Sequence[int] | None, how: dict[str, Any]
+) -> TimedGraph:
+    """Returns the graph in a file, to be timed: on images, if it is ours and there are any."""
+    if (about := file.about) is None:
+        if images is not None:
+            raise ZooError(
+                f"{file.path} is not from `python -m export`: its accuracy cannot be measured, leave out --data"
+            )
+        outputs = [output.name for output in file.proto.graph.output]
+        return TimedGraph(name, file.data, find_inputs(file, asked.batch_sizes, shape), outputs, **how)
+    sample = None
+    if images is not None:
+        check_fit(file, images)
+        sample = normalise(images.images[:_CHUNK], about.mean, about.std)
+    inputs = [Input("input", "float32", (0, *about.input_size))]
+    return TimedGraph(name, file.data, inputs, ["logits"], images=sample, **how)
 
-    Raises:
-        ZooError: images or labels do not fit the network.
-    """
+
+def check_fit(file: File, images: Loaded) -> None:
+    """Raises ZooError unless images, labels and classes fit the network in a file of ours."""
     about = file.ours()
-    graph = TimedGraph(name, file.data, [Input("input", "float32", (0, *about.input_size))], ["logits"], **how)
-    if images is None:
-        return graph
     if images.classes is not None:
         data_set = images.dataset or "the data set"
         if len(images.classes) != about.num_classes:
             raise ZooError(f"model has {about.num_classes} classes, {data_set} has {len(images.classes)}")
-        check_class_names(name, about.labels or images.classes, data_set, images.classes)
+        check_class_names(file.path.name, about.labels or images.classes, data_set, images.classes)
     check_images(images.images, about.input_size)
     if images.labels is not None:
         check_labels(images.labels, len(images.images), about.num_classes)
-    return graph._replace(images=normalise(images.images[:_CHUNK], about.mean, about.std))
-
-
-def _graph_of_others(
-    file: File, name: str, images: Loaded | None, asked: Settings, shape: Sequence[int] | None, how: dict[str, Any]
-) -> TimedGraph:
-    if images is not None:
-        raise ZooError(f"{file.path} is not from `python -m export`: its accuracy cannot be measured, leave out --data")
-    inputs = find_inputs(file, asked.batch_sizes, shape)
-    return TimedGraph(name, file.data, inputs, [output.name for output in file.proto.graph.output], **how)
 
 
 def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None = None) -> list[Input]:
@@ -298,19 +300,19 @@ def _dtype(value: onnx.ValueInfoProto, path: Path) -> str:
     return dtype.name
 
 
-def score(graph: TimedGraph, file: File, images: Loaded | None) -> dict[str, Any]:
+def score(file: File, images: Loaded | None, **how: Any) -> dict[str, Any]:
     """Measures accuracy and mean spikes of a file of ours over all images; None without any.
 
     Raises:
         ZooError: it gives what no network of spikes can give, whatever it calls it.
     """
     about = file.ours()
-    if images is None or graph.images is None:
+    if images is None:
         return dict.fromkeys(("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))
     counting = add_spike_counts(file.proto)
     if counting is file.proto:
-        _check_counters(file.proto, about, graph.images[:1])
-    session = create_session(counting.SerializeToString(), provider=graph.provider, optimization=graph.optimization)
+        _check_counters(file.proto, about, normalise(images.images[:1], about.mean, about.std))
+    session = create_session(counting.SerializeToString(), **how)
     layers = list(about.spike_values)
     counts, correct = np.zeros((len(layers), about.timesteps)), 0
     pixels, labels = images.images, images.labels
@@ -349,22 +351,3 @@ def _check_counters(proto: onnx.ModelProto, about: About, image: NDArray[np.floa
         spikes, counted = run_session(session, [value, PREFIX + layer], image)
         if not np.array_equal(spikes.reshape(about.timesteps, -1).sum(1)[None], counted):
             raise ZooError(f"the model's counter of {shown(layer)} does not count its spikes: nothing was measured")
-
-
-def measure(
-    subjects: Sequence[Subject], asked: Settings
-) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
-    """Measures the latency of each subject in every setting, and a profile if one is asked for and it is a graph.
-
-    Raises:
-        ZooError: a subject does not run.
-    """
-    latency = time_all(subjects, asked)
-    if asked.memory:
-        for rows, peaks in zip(latency, peak_bytes(subjects, asked.pairs), strict=True):
-            for row, peak in zip(rows, peaks, strict=True):
-                row["peak_bytes"] = peak
-    profiles = [
-        operators(subject, asked) if asked.profile and isinstance(subject, TimedGraph) else None for subject in subjects
-    ]
-    return list(zip(latency, profiles, strict=True))

@@ -9,7 +9,7 @@ from zoo.files import check_writable, write_json
 from zoo.plugins import add_plugin_option
 
 from .baselines import BASELINES
-from .bench import measure_one, measure_side_by_side, read_file
+from .bench import measure, read_file
 from .images import load_images
 from .run import CPU, OPTIMIZATIONS, check_session
 from .timing import settings
@@ -90,20 +90,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.data:
         size = files[0].about.input_size if files[0].about else None
         images = load_images(args.data, args.data_dir, args.limit, size)
-    if len(files) == 1 and files[0].about is not None and not args.against:
-        result = measure_one(files[0], images, asked, **how)
-        subjects = [result | {"name": files[0].path.name, "bytes": result["onnx_bytes"]}]
-    else:
-        made_of = {"network": args.network, "input_shape": args.input_shape}
-        result = measure_side_by_side(files, args.against, images, asked, **made_of, **how)
-        subjects = result["subjects"]
+    made_of = {"network": args.network, "input_shape": args.input_shape}
+    result = measure(files, images, asked, against=args.against, **made_of, **how)
     if args.json:
         write_json(args.json, result)
-    print(table(result, subjects))
+    print(table(result, files[0].path.name))
 
 
-def table(result: dict[str, Any], subjects: Sequence[dict[str, Any]]) -> str:
-    """Returns a measurement for people."""
+def table(result: dict[str, Any], name: str) -> str:
+    """Returns a measurement for people; `name` is that of a single file."""
+    single = result | {"name": name, "bytes": result.get("onnx_bytes")}
+    subjects: list[dict[str, Any]] = result.get("subjects", [single])
     parts = [f"{result['provider']}, optimization {result['optimization']}"]
     parts += [_scores(subject) for subject in subjects if subject.get("model")]
     parts += [_latency(subjects, i) for i in range(len(subjects[0]["latency"]))]
@@ -126,17 +123,14 @@ def _scores(subject: dict[str, Any]) -> str:
 
 
 def _latency(subjects: Sequence[dict[str, Any]], setting: int) -> str:
-    rows = [subject["latency"][setting] for subject in subjects]
-    head = f"batch {rows[0]['batch']}, threads {rows[0]['threads']}"
-    width = max(len(head), *(len(subject["name"]) for subject in subjects))
-    titles = ("p50 ms", "p90 ms", "p99 ms", "ratio", "images/s", "peak MB", "file MB")
-    lines = [" ".join([head.ljust(width), *(f"{title:>9}" for title in titles)])]
-    for subject, row in zip(subjects, rows, strict=True):
+    times = [subject["latency"][setting] for subject in subjects]
+    head = f"batch {times[0]['batch']}, threads {times[0]['threads']}"
+    rows = [[head, "p50 ms", "p90 ms", "p99 ms", "ratio", "images/s", "peak MB", "file MB"]]
+    for subject, row in zip(subjects, times, strict=True):
         cells = [f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
-        cells += [f"{row['p50_ms'] / rows[0]['p50_ms']:.2f}", f"{row['images_per_second']:,.0f}"]
-        cells += [_megabytes(row.get("peak_bytes"), 0), _megabytes(subject["bytes"], 2)]
-        lines.append(" ".join([subject["name"].ljust(width), *(f"{cell:>9}" for cell in cells)]))
-    return "\n".join(lines)
+        cells += [f"{row['p50_ms'] / times[0]['p50_ms']:.2f}", f"{row['images_per_second']:,.0f}"]
+        rows.append([subject["name"], *cells, _megabytes(row.get("peak_bytes"), 0), _megabytes(subject["bytes"], 2)])
+    return _aligned(rows)
 
 
 def _megabytes(count: int | None, digits: int) -> str:
@@ -144,13 +138,15 @@ def _megabytes(count: int | None, digits: int) -> str:
 
 
 def _profile(subject: dict[str, Any], where: str) -> str:
-    rows = subject["profile"]
-    width = max(len("operator"), *(len(row["operator"]) for row in rows))
-    lines = [f"{subject['name']}, {where}", f"{'operator'.ljust(width)} {'nodes':>6} {'ms a run':>9} {'share':>7}"]
-    for row in rows:
-        name = row["operator"].ljust(width)
-        lines.append(f"{name} {row['nodes']:>6} {row['ms']:>9.3f} {100 * row['share']:>5.1f} %")
-    return "\n".join(lines)
+    rows = [["operator", "nodes", "ms a run", "share"]]
+    for row in subject["profile"]:
+        rows.append([row["operator"], str(row["nodes"]), f"{row['ms']:.3f}", f"{row['share']:.1%}"])
+    return f"{subject['name']}, {where}\n{_aligned(rows)}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    width = max(len(first) for first, *_ in rows)
+    return "\n".join(" ".join([first.ljust(width), *(f"{cell:>9}" for cell in cells)]) for first, *cells in rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from zoo.files import check_writable, sha256_of, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
-from .bench import File, graph_in, read_file
+from .bench import File, check_fit, read_file
 from .images import Loaded, load_images, normalise
 from .instruments import STEP_LOGITS, add_step_logits
 from .run import Runner
@@ -60,7 +60,7 @@ def early_exit(file: File, data: Loaded, thresholds: Any = THRESHOLDS) -> dict[s
         raise ZooError(f"a threshold of confidence lies in 0..1, not {bad[0]:g}")
     if data.labels is None:
         raise ZooError("early exit is measured on images with labels, and these have none")
-    graph_in(file, file.path.name, data)
+    check_fit(file, data)
     logits = step_logits(file, data.images)
     rows = [exits(logits, data.labels, threshold) for threshold in thresholds]
     about = file.ours()
