@@ -132,11 +132,11 @@ struct Strip {
   int positions, columns;
 };
 
-// The lists of a strip and a group of planes: those of pattern p are entries[begin[p][0]] to entries[begin[p][columns]], in the order
-// of columns. An entry names a row of weights, (column * kernel_h + row of the window) * C + channel.
+// The lists of a strip and a group of planes: those of pattern p at column x are entries[begin[x][p]] to entries[begin[x + 1][p]], so
+// that several columns are one range. An entry names a row of weights, (column * kernel_h + row of the window) * C + channel.
 struct Lists {
   const uint16_t* entries;
-  const int32_t* begin;  // [patterns][columns + 1]
+  const int32_t* begin;  // [columns + 1][2^planes]
 };
 
 // Output channels whose weights lie together, [kernel_w][kernel_h][C][width], in int16.
@@ -185,13 +185,13 @@ INLINE void add_rows(const Addition& s) {
     const int x0 = std::max(left, 0), x1 = std::min(left + s.kernel, s.columns);
     const int16_t* base = s.weight - (ptrdiff_t)left * s.rows * kWidth;
     int32_t* out = s.out + (size_t)x * s.step;
+    const int32_t *first = s.lists.begin + (x0 << kGroup), *last = s.lists.begin + (x1 << kGroup);
     I16 acc[kGroup][kRegisters] = {};
     int room = s.limit;
     bool widened = false;
 #pragma GCC unroll 16
     for (int p = 1; p < 1 << kGroup; p++) {
-      const int32_t* begin = s.lists.begin + p * (s.columns + 1);
-      const uint16_t *a = s.lists.entries + begin[x0], *end = s.lists.entries + begin[x1];
+      const uint16_t *a = s.lists.entries + first[p], *end = s.lists.entries + last[p];
       while (a < end) {
         if (__builtin_expect(room == 0, 0)) {
           widen_all<kBytes, kGroup, kWidth>(acc, out, widened);
@@ -361,46 +361,75 @@ void indices(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* e
   }
 }
 
-// One list of those of several rows, column by column.
-struct Merge {
-  int rows, columns;
-  const uint16_t *from[kMostRows], *end[kMostRows];  // entries, and where those of each column end
-  uint16_t delta[kMostRows], step;                     // added to those of the first column, and more for each column
-  uint16_t* out;
-  int stride;      // of the ends
-  int length;      // of what is in `out` already
-  int32_t* begin;  // where each column starts
+// The set channels of a row of pixels, and where those of each pixel end (modulo 2^16).
+struct Found {
+  const uint8_t* pattern;  // of each channel of each pixel
+  const uint16_t *channels, *ends;
 };
+
+// What lists are made of: the rows of a window, above each other.
+struct Rows {
+  int rows, columns, channels, kernel_h, group;
+  Found found[kMostRows];
+  uint16_t delta[kMostRows];  // added to channels of the first column
+  uint16_t* entries;
+  size_t capacity;  // entries of a pattern, at most
+  int32_t* begin;
+};
+
+// Lists of one pattern: what was found is copied, row after row, column after column.
 template <int kBytes, int kRows>
-INLINE int merge_rows(const Merge& merge) {
+INLINE int merge_rows(const Rows& r) {
   using V = typename Vec<kBytes>::U16;
   constexpr int kLanes = kBytes / 2;
-  const int rows = kRows ? kRows : merge.rows, columns = merge.columns;
-  uint16_t* out = merge.out;
-  const uint16_t *from[kMostRows], *end[kMostRows];
+  const int rows = kRows ? kRows : r.rows, columns = r.columns;
+  uint16_t* out = r.entries;
+  const uint16_t *from[kMostRows], *ends[kMostRows];
   uint16_t delta[kMostRows], at[kMostRows] = {};
-  for (int r = 0; r < rows; r++) from[r] = merge.from[r], end[r] = merge.end[r], delta[r] = merge.delta[r];
-  int32_t* begin = merge.begin;
-  const uint16_t step = merge.step;
-  const int stride = merge.stride;
-  int length = begin[0] = merge.length;
-  for (int x = 1; x <= columns; x++) {
+  for (int i = 0; i < rows; i++) from[i] = r.found[i].channels, ends[i] = r.found[i].ends, delta[i] = r.delta[i];
+  int32_t* begin = r.begin + 1;
+  const uint16_t step = r.channels * r.kernel_h;
+  int length = *begin = 0;
+  for (int x = 0; x < columns; x++) {
 #pragma GCC unroll 3
-    for (int r = 0; r < rows; r++) {
-      const uint16_t last = *end[r], n = last - at[r];  // modulo 2^16, as the ends are
+    for (int i = 0; i < rows; i++) {
+      const uint16_t end = *ends[i]++, n = end - at[i];
       for (int k = 0;;) {
-        store(out + length + k, load<V>(from[r] + k) + delta[r]);
+        store(out + length + k, load<V>(from[i] + k) + delta[i]);
         if (__builtin_expect((k += kLanes) >= n, 1)) break;
       }
-      length += n, from[r] += n, at[r] = last, end[r] += stride, delta[r] += step;
+      length += n, from[i] += n, at[i] = end, delta[i] += step;
     }
-    begin[x] = length;
+    *(begin += 2) = length;
   }
   return length;
 }
 template <int kBytes>
-INLINE int merge(const Merge& m) {
-  return m.rows == 3 ? merge_rows<kBytes, 3>(m) : merge_rows<kBytes, 0>(m);
+INLINE int merge(const Rows& r) {
+  return r.rows == 3 ? merge_rows<kBytes, 3>(r) : merge_rows<kBytes, 0>(r);
+}
+
+// Lists of several patterns, of so many entries each at most: one entry after the other.
+int scatter(const Rows& r) {
+  const int patterns = 1 << r.group;
+  int32_t length[1 << kPlanes];
+  for (int p = 0; p < patterns; p++) length[p] = p * (int)r.capacity;
+  int32_t* begin = r.begin;
+  std::memcpy(begin, length, patterns * sizeof(int32_t));
+  uint16_t at[kMostRows] = {};
+  for (int x = 0; x < r.columns; x++) {
+    for (int i = 0; i < r.rows; i++) {
+      const Found& found = r.found[i];
+      const uint8_t* pattern = found.pattern + (size_t)x * r.channels;
+      const uint16_t delta = r.delta[i] + x * r.channels * r.kernel_h;
+      for (; at[i] != found.ends[x]; at[i]++) {
+        const int c = found.channels[at[i]];
+        r.entries[length[pattern[c]]++] = c + delta;
+      }
+    }
+    std::memcpy(begin += patterns, length, patterns * sizeof(int32_t));
+  }
+  return patterns * (int)r.capacity;
 }
 
 // The functions of an instruction set: the templates above, inlined into functions that may use it.
@@ -408,7 +437,7 @@ struct Code {
   void (*add[3][3])(const Addition&);  // groups of 1, 2, 4 planes; blocks of 32, 64, 128 channels
   void (*finish)(const Finish&);
   void (*gather)(const Gather&);
-  int (*merge)(const Merge&);
+  int (*merge)(const Rows&);
   void (*indices)(const uint8_t*, int, int, uint16_t*, uint16_t*);
   int widest;  // block
 };
@@ -419,7 +448,7 @@ struct Code {
     target static void add(const Addition& a) { add_rows<bytes, kGroup, kWidth>(a); }                  \
     target static void end(const Finish& f) { finish<bytes>(f); }                                      \
     target static void patterns(const Gather& g) { gather<bytes>(g); }                                 \
-    target static int lists(const Merge& m) { return merge<(bytes < 32 ? 32 : bytes)>(m); }            \
+    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); }              \
   };                                                                                                   \
   constexpr int k##Name##64 = widest < 64 ? widest : 64;                                               \
   constexpr Code k##Name = {{{Name::add<1, 32>, Name::add<1, k##Name##64>, Name::add<1, widest>},      \
@@ -501,7 +530,7 @@ int row_limit(const int16_t* weight, int rows, int out_channels) {
 
 struct Scratch {
   Buffer<uint8_t> patterns;
-  Buffer<uint16_t> sorted, ends, found, entries;
+  Buffer<uint16_t> channels, ends, entries;
   Buffer<int32_t> begin, sums;
   std::vector<Strip> strips;
   std::vector<Lists> lists;
@@ -519,6 +548,8 @@ struct Run {
   int64_t batch, height, width, out_height, out_width;
   int planes, group = 0, groups = 0;
   int64_t positions, tiles, strips;  // of a strip; strips of a row; strips in all
+  size_t columns;                    // of a strip, at most
+  size_t list_entries;               // of a pattern, at most
   size_t entries, begins;            // of a strip, at most
 
   Run(const Layer& layer, const EventCall& call);
@@ -539,8 +570,10 @@ Run::Run(const Layer& layer, const EventCall& call)
   if (s.kernel_h * s.kernel_w * s.stride_h * s.stride_w == 1 && !pads) width *= batch * height, batch = height = 1;
   out_height = (height + s.pad_top + s.pad_bottom - s.kernel_h) / s.stride_h + 1;
   out_width = (width + s.pad_left + s.pad_right - s.kernel_w) / s.stride_w + 1;
-  const int64_t columns = kRows / (s.kernel_h * s.channels);
-  positions = std::min<int64_t>({kPositions, out_width, (columns - s.kernel_w) / s.stride_w + 1});
+  const int64_t most = kRows / (s.kernel_h * s.channels);
+  positions = std::min<int64_t>({kPositions, out_width, (most - s.kernel_w) / s.stride_w + 1});
+  columns = (positions - 1) * s.stride_w + s.kernel_w;
+  list_entries = s.kernel_h * columns * s.channels;
   tiles = (out_width + positions - 1) / positions;
   strips = batch * tiles * out_height;
 }
@@ -569,8 +602,8 @@ float Run::choose_group() {
     const int size = 1 << i, many = (planes + size - 1) / size;
     if (shape.group ? size != shape.group : size >= 2 * planes) continue;
     const float added = (float)found[i] / looked * shape.kernel_h * shape.kernel_w, lists = many * ((1 << size) - 1);
-    float cost = added * (i ? 0.6f : 0.05f) + lists * 3;
-    for (const Block& block : layer.blocks) cost += added * 0.55f * block.width / 32 + lists * (6 + 3 * block.width / 32);
+    float cost = added * (i ? 0.5f : 0.05f) + lists * (i ? 0 : 5);
+    for (const Block& block : layer.blocks) cost += added * 0.55f * block.width / 32 + lists * (3 + 3 * block.width / 32);
     if (!group || cost < least) least = cost, group = size, groups = many;
   }
   return least * positions;
@@ -604,14 +637,11 @@ void Run::list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* 
   const EventShape& shape = layer.shape;
   const Code& code = *layer.code;
   const int C = shape.channels, K = shape.kernel_h;
-  const size_t most = (positions - 1) * shape.stride_w + shape.kernel_w;  // columns
-  const int patterns = 1 << group, stride = group == 1 ? 1 : 1 << kPlanes;
-  const size_t row = most * C + kSpare;  // entries of a pattern of an input row, at most
-  // Lists of the last K input rows, by pattern, and where each column ends in them.
-  uint16_t* sorted = scratch.sorted.need(K * groups * patterns * row);
-  uint16_t* ends = scratch.ends.need(K * groups * most * stride);
-  uint8_t* pattern = scratch.patterns.need(row);
-  uint16_t* found = scratch.found.need(row + most);
+  const size_t row = columns * C + kSpare;
+  // What was found in the last K input rows, for each group.
+  uint8_t* patterns = scratch.patterns.need(K * groups * row);
+  uint16_t* channels = scratch.channels.need(K * groups * row);
+  uint16_t* ends = scratch.ends.need(K * groups * columns);
   std::vector<int64_t>& has = scratch.rows;
   has.assign(K, -1);
   for (int64_t i = 0; i < n; i++) {
@@ -623,41 +653,23 @@ void Run::list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* 
       if (has[y % K] == key) continue;
       has[y % K] = key;
       for (int g = 0; g < groups; g++) {
-        uint16_t* to = sorted + (y % K * groups + g) * patterns * row;
-        uint16_t* end = ends + (y % K * groups + g) * most * stride;
-        const Gather gather = planes_of((strip.image * height + y) * width + strip.from, g * group, group, (size_t)strip.columns * C, pattern);
-        const uint8_t* source = gather.plane[0];
-        if (group > 1 || shape.bits > 1) code.gather(gather), source = pattern;
-        if (group == 1) {
-          code.indices(source, C, strip.columns, to + row, end);
-          continue;
-        }
-        const uint16_t *c = found, *stop = found + row;
-        code.indices(source, C, strip.columns, found, found + row);
-        uint16_t length[1 << kPlanes] = {};
-        for (int x = 0; x < strip.columns; x++, source += C, end += stride) {
-          for (const uint16_t* last = found + *stop++; c < last; c++) {
-            const int p = source[*c];
-            to[p * row + length[p]++] = *c;
-          }
-          std::memcpy(end, length, sizeof length);
-        }
+        const size_t slot = y % K * groups + g;
+        uint8_t* pattern = patterns + slot * row;
+        const int64_t pixel = (strip.image * height + y) * width + strip.from;
+        code.gather(planes_of(pixel, g * group, group, (size_t)strip.columns * C, pattern));
+        code.indices(pattern, C, strip.columns, channels + slot * row, ends + slot * columns);
       }
     }
     for (int g = 0; g < groups; g++) {
-      lists[i * groups + g] = {entry, begin};
-      Merge merge{(int)(y1 - y0), strip.columns, {}, {}, {}, (uint16_t)(K * C), entry, stride, 0, begin};
-      for (int p = 1; p < patterns; p++) {
-        for (int64_t y = y0; y < y1; y++) {
-          merge.from[y - y0] = sorted + ((y % K * groups + g) * patterns + p) * row;
-          merge.end[y - y0] = ends + (y % K * groups + g) * most * stride + (group == 1 ? 0 : p);
-          merge.delta[y - y0] = (y - top) * C;
-        }
-        merge.begin = begin + p * (strip.columns + 1);
-        merge.length = code.merge(merge);
+      Rows rows{(int)(y1 - y0), strip.columns, C, K, group, {}, {}, entry, list_entries, begin};
+      for (int64_t y = y0; y < y1; y++) {
+        const size_t slot = y % K * groups + g;
+        rows.found[y - y0] = {patterns + slot * row, channels + slot * row, ends + slot * columns};
+        rows.delta[y - y0] = (y - top) * C;
       }
-      entry += merge.length + kSpare;
-      begin += patterns * (strip.columns + 1);
+      lists[i * groups + g] = {entry, begin};
+      entry += (group == 1 ? code.merge : scatter)(rows) + kSpare;
+      begin += (strip.columns + 1) << group;
     }
   }
 }
@@ -694,8 +706,7 @@ void Run::parallel(int64_t tasks, const std::function<void(int64_t)>& task) cons
 void Run::run() {
   const EventShape& shape = layer.shape;
   const float cost = choose_group();
-  const size_t columns = (positions - 1) * shape.stride_w + shape.kernel_w;
-  entries = groups * (shape.kernel_h * columns * shape.channels + 2 * kSpare);
+  entries = groups * ((group == 1 ? 1 : (size_t)1 << group) * list_entries + 2 * kSpare);
   begins = ((size_t)groups << group) * (columns + 1);
   const int64_t most = std::max<int64_t>(1, kAtOnce / entries);
   const int64_t tasks = std::max<int64_t>(1, std::min<int64_t>(call.tasks, (int64_t)(cost * strips / kLeast)));
