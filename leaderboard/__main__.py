@@ -34,14 +34,14 @@ a number that is off, 2 bad input.
 """
 
 
-def measure(options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace) -> None:
     """Measure checkpoints: accuracy, spikes, operations, energy in PyTorch, then as graphs in ONNX Runtime.
 
     Each gives one record, DIR/<dataset>/<name>_<weights>_<forms>.json, for `add`; a later one of the same forms takes
     its place. Data set and images are those of its training by default. Latency is of batch 1 on one thread: measure on
     a machine that does nothing else.
     """
-    from .measure import check_asked, measure, told  # PyTorch's exporter and ONNX Runtime take seconds
+    from .measure import check_asked, measure, table  # PyTorch's exporter and ONNX Runtime take seconds
 
     check_asked(options.precision, options.runs)  # first, as it may have taken a name for its own
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
@@ -59,10 +59,10 @@ def measure(options: argparse.Namespace) -> None:
         forms = [form.replace(" flat", "").replace(" ", "-").lower() for form in map(form_of, result["parts"])]
         name = "_".join([name_of(result), result["weights_sha256"][:8], *forms])
         file = write_json(options.out / result["dataset"] / f"{name}.json", result)
-        print(f"{told(result)}\n-> {file}", flush=True)
+        print(f"{table(result)}\n-> {file}", flush=True)
 
 
-def add(options: argparse.Namespace) -> None:
+def _add(options: argparse.Namespace) -> None:
     """Check result files, copy them to where they belong in the store, render.
 
     All of them or none: a file that is refused, with the reason, leaves everything as it was.
@@ -72,7 +72,7 @@ def add(options: argparse.Namespace) -> None:
         board.add(options.files)
 
 
-def verify(options: argparse.Namespace) -> None:
+def _verify(options: argparse.Namespace) -> None:
     """Measure a row again, and compare.
 
     Top-1 must be within 0.1 points, spikes, operations and energy within 0.1 %; exits with 1 if a number is further
@@ -90,7 +90,7 @@ def verify(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Is everything in the store in order, and everything rendered? What the tests run over the committed store.
 
     Writes nothing; exits with 1 and names what is stale if a rendered file is not current.
@@ -101,7 +101,7 @@ def check(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def render(options: argparse.Namespace) -> None:
+def _render(options: argparse.Namespace) -> None:
     """Render the README's table, accuracy_spikes.svg, leaderboard.csv, comparisons.md and CHANGES.md from the store.
 
     The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is
@@ -112,7 +112,7 @@ def render(options: argparse.Namespace) -> None:
         board.write(board.load())
 
 
-def site(options: argparse.Namespace) -> None:
+def _site(options: argparse.Namespace) -> None:
     """Build the page of the board: one file that opens in a browser and needs no network.
 
     A table to sort and filter, what accuracy costs in spikes, operations, energy and latency, a section for each
@@ -121,7 +121,7 @@ def site(options: argparse.Namespace) -> None:
     print(atomic_write(options.out / "index.html", _page(options)))
 
 
-def serve(options: argparse.Namespace) -> None:
+def _serve(options: argparse.Namespace) -> None:
     """Build the page of the board and show it on this machine alone, until Ctrl-C."""
     with server(_page(options), options.port) as serving:
         print(f"http://localhost:{serving.server_port}/ (Ctrl-C ends it)", flush=True)
@@ -174,6 +174,72 @@ def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
     return Board(options.results or _HERE / "results", options.out, readme)
 
 
+def _measure_options(parser: argparse.ArgumentParser) -> None:
+    text = "a pretrained model's name, a run directory, hf-hub:ORG/NAME, or an .onnx file of `python -m export`"
+    parser.add_argument("sources", metavar="NAME|RUN|ONNX", nargs="*", help=text)
+    parser.add_argument("--all", action="store_true", help="every checkpoint that comes with the zoo")
+    _how_options(parser)
+    text = "of the graphs, fp32, fp16 or int8 (fp32 int8); none without"
+    parser.add_argument("--precision", nargs="*", default=["fp32", "int8"], metavar="P", help=text)
+    text = "only the first N test images (all): to try it, as the board takes no part of a test set"
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help=text)
+    text = "where records go (measured)"
+    parser.add_argument("--out", type=user_path, default=Path("measured"), metavar="DIR", help=text)
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("row", metavar="ROW", help="of the board")
+    text = "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained model of its name)"
+    parser.add_argument("--checkpoint", metavar="RUN", help=text)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the new measurement here")
+    _how_options(parser)
+    _results_option(parser)
+
+
+def _how_options(parser: argparse.ArgumentParser) -> None:
+    text = f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"
+    parser.add_argument("--dataset", help=text)
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with torchvision's CIFAR files (SNNZOO_DATA)")
+    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of a graph (50)")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at a time in PyTorch (256)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of PyTorch: cuda if there")
+
+
+def _results_option(parser: argparse.ArgumentParser) -> None:
+    text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
+    parser.add_argument("--results", metavar="DIR", type=user_path, help=text)
+
+
+def _board_options(parser: argparse.ArgumentParser) -> None:
+    _results_option(parser)
+    text = "where the rendered files go (default: leaderboard/ of this checkout)"
+    parser.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
+    text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
+    parser.add_argument("--readme", metavar="FILE", default=None, help=f"{text}checkout, if there is one)")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="result files")
+    _board_options(parser)
+
+
+def _site_options(parser: argparse.ArgumentParser) -> None:
+    _results_option(parser)
+    text = "the page is DIR/index.html (default: site, in the working directory)"
+    parser.add_argument("--out", metavar="DIR", type=user_path, default=Path("site"), help=text)
+
+
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    _results_option(parser)
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+
+
+_OPTIONS = {
+    "measure": _measure_options, "add": _add_options, "verify": _verify_options, "check": _board_options,
+    "render": _board_options, "site": _site_options, "serve": _serve_options,
+}  # fmt: skip
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line, see `python -m leaderboard --help`."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -184,53 +250,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=raw,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (measure, add, verify, check, render, site, serve):
+    for command in (_measure, _add, _verify, _check, _render, _site, _serve):
         lines = [line.removeprefix("    ") for line in (command.__doc__ or "").strip().splitlines()]
-        own = commands.add_parser(
-            command.__name__, help=lines[0].rstrip("."), description="\n".join(lines), formatter_class=raw
-        )
+        name, text = command.__name__.strip("_"), "\n".join(lines)
+        own = commands.add_parser(name, help=lines[0].rstrip("."), description=text, formatter_class=raw)
         own.set_defaults(run=command, out=None, readme="none")
-        if command is measure:
-            text = "a pretrained model's name, a run directory, hf-hub:ORG/NAME, or an .onnx file of `python -m export`"
-            own.add_argument("sources", metavar="NAME|RUN|ONNX", nargs="*", help=text)
-            own.add_argument("--all", action="store_true", help="every checkpoint that comes with the zoo")
-        if command is verify:
-            own.add_argument("row", metavar="ROW", help="of the board")
-            text = "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained model's)"
-            own.add_argument("--checkpoint", metavar="RUN", help=text)
-            own.add_argument("--json", metavar="FILE", type=Path, help="write the new measurement here")
-        if command in (measure, verify):
-            text = f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"
-            own.add_argument("--dataset", help=text)
-            own.add_argument("--data-dir", metavar="DIR", help="folder with torchvision's CIFAR files (SNNZOO_DATA)")
-            own.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of a graph (50)")
-            text = "images at a time in PyTorch (256)"
-            own.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
-            text = "of PyTorch: cuda if there"
-            own.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help=text)
-        if command is measure:
-            text = "of the graphs, fp32, fp16 or int8 (fp32 int8); none without"
-            own.add_argument("--precision", nargs="*", default=["fp32", "int8"], metavar="P", help=text)
-            text = "only the first N test images (all): to try it, as the board takes no part of a test set"
-            own.add_argument("--limit", type=int, default=0, metavar="N", help=text)
-            text = "where records go (measured)"
-            own.add_argument("--out", type=user_path, default=Path("measured"), metavar="DIR", help=text)
-        else:
-            text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
-            own.add_argument("--results", metavar="DIR", type=user_path, help=text)
-        if command is add:
-            own.add_argument("files", metavar="FILE", nargs="+", type=Path, help="result files")
-        if command in (add, check, render):
-            text = "where the rendered files go (default: leaderboard/ of this checkout)"
-            own.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
-            text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of"
-            own.add_argument("--readme", metavar="FILE", default=None, help=f"{text} this checkout, if there is one)")
-        if command is site:
-            text = "the page is DIR/index.html (default: site, in the working directory)"
-            own.add_argument("--out", metavar="DIR", type=user_path, default=Path("site"), help=text)
-        if command is serve:
-            text = "0 takes a free one (default: %(default)s)"
-            own.add_argument("--port", type=int, default=8000, help=text)
+        _OPTIONS[name](own)
         add_plugin_option(own)
     return parser.parse_args(argv)
 

@@ -120,7 +120,7 @@ def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], data
     return file
 
 
-def told(result: Result) -> str:
+def table(result: Result) -> str:
     """Returns a measurement for people."""
     part = ", a part of the test set" if result["partial"] else ""
     lines = [f"{name_of(result)} on {result['images']:,} images of {result['dataset']}{part}"]
