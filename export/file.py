@@ -1,6 +1,7 @@
 """What a file says about its network: one typed model of its metadata, written and read here alone."""
 
 import json
+import math
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,8 @@ _TRAINING = ("epochs", "seed", "test_reads")
 _TEXTS = {"architecture", "tag", "weights_sha256", "pixels", "license", "layout", "precision"}
 """Entries that are no JSON."""
 _MEASURED = ("flat", "function")
+_LARGEST = 2**28
+"""Values of an image that is measured."""
 _LISTED = 256
 """Parameters of a neuron layer up to so many numbers are in the metadata."""
 _RGB = 3
@@ -151,6 +154,7 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
         ("mean", len(about.mean) == channels, f"{channels} numbers, one per channel of input_size"),
         ("std", len(about.std) == channels, f"{channels} numbers, one per channel of input_size"),
         ("input_size", size == about.input_size, f"{size} as in the graph"),
+        ("input_size", math.prod(size) <= _LARGEST, "an image that memory holds"),
         ("labels", about.labels is None or len(about.labels) == about.num_classes, "a name for each class"),
         ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
     ):

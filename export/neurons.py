@@ -12,7 +12,6 @@ which a comparison and a cast leave. So do factors with one entry per channel in
 differences. export/reports/forms.json has the measurement.
 """
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -132,43 +131,55 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
     Raises:
         ZooError: a `step` that fails, gives no spikes in the shape of its currents, or cannot be traced.
     """
-    found: dict[str, Dynamics] = {}
     for layer in layers.values():
         layer.kernel = "reference"
-    while left := [name for name in layers if name not in found]:
-        new: list[tuple[str, SpikingNeuron, tuple[int, ...]]] = []
-        for name in left:
-            layer, shape = layers[name], shapes[name]
-            if (known := next((k for k in _KNOWN if k.fits(layer, shape)), None)) is not None:
-                found[name] = known.of_shape(shape)
-            elif not any(are_alike(layer, other) for _, other, _ in new):
-                new.append((name, layer, shape))
-        if new:  # of what differs in shape alone, the second waits: perhaps the first one's trace is its own, too
-            for (name, layer, shape), dynamics in zip(new, _trace_layers(new), strict=True):
-                found[name] = dynamics
-                _KNOWN.append(_Known(copy.deepcopy(layer), shape, dynamics))
-    del _KNOWN[:-_REMEMBERED]
-    return {name: found[name] for name in layers}
+    kinds = {name: _kind(layer) for name, layer in layers.items()}
+    if len(_KNOWN) > _REMEMBERED:
+        _KNOWN.clear()
+    while True:
+        new: dict[Any, str] = {}  # of what differs in shape alone, the second waits: perhaps the first one's is its own
+        for name, kind in kinds.items():
+            if _known(kind, shapes[name]) is None:
+                new.setdefault(kind, name)
+        if not new:
+            return {name: _known(kind, shapes[name]) for name, kind in kinds.items()}  # type: ignore[misc]
+        traced = _trace_layers([(name, layers[name], shapes[name]) for name in new.values()])
+        for kind, dynamics in zip(new, traced, strict=True):
+            _KNOWN.setdefault(kind, []).append((shapes[new[kind]], dynamics))
 
 
-class _Known(NamedTuple):
-    layer: SpikingNeuron
-    shape: tuple[int, ...]
-    dynamics: Dynamics
-
-    def fits(self, layer: SpikingNeuron, shape: tuple[int, ...]) -> bool:
-        """Returns whether this is the trace of another layer, too: one that is alike, in shape if that plays a part."""
-        return (self.shape == shape or self.dynamics.elementwise) and are_alike(self.layer, layer)
-
-    def of_shape(self, shape: tuple[int, ...]) -> Dynamics:
-        """Returns the dynamics for currents of that shape."""
-        states = [s._replace(shape=shape) if s.shape == self.shape else s for s in self.dynamics.states]
-        return self.dynamics._replace(states=states)
-
-
-_KNOWN: list[_Known] = []
-"""The last traces: the layers of a network are much alike, and so are networks."""
+_KNOWN: dict[Any, list[tuple[tuple[int, ...], Dynamics]]] = {}
+"""Traces of each kind of layer, for currents of several shapes: the layers of a network are much alike, and so are
+networks."""
 _REMEMBERED = 256
+
+
+def _known(kind: Any, shape: tuple[int, ...]) -> Dynamics | None:
+    """Returns the trace of a kind of layer, if there is one of this shape, or one for which shapes play no part."""
+    for other, dynamics in _KNOWN.get(kind, ()):
+        if other == shape or dynamics.elementwise:
+            states = [state._replace(shape=shape) if state.shape == other else state for state in dynamics.states]
+            return dynamics._replace(states=states)
+    return None
+
+
+def _kind(layer: SpikingNeuron) -> Any:
+    """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer."""
+    values = {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    found = []
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            value = (value.dtype, value.shape, value.numpy().tobytes())
+        if "_hook" not in key and key not in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            found.append((key, type(value), value))
+    kind = (type(layer), *found)
+    try:
+        hash(kind)
+    except TypeError:  # something whose equality is not known
+        return object()
+    return object() if layer._modules else kind
+
+
 _ELEMENTWISE = {
     *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Div", "Equal", "Exp", "Floor", "Greater", "GreaterOrEqual"),
     *("HardSigmoid", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow"),
@@ -186,24 +197,6 @@ def _trace_layers(layers: list[tuple[str, SpikingNeuron, tuple[int, ...]]]) -> l
             raise ZooError(f"cannot export neuron layer {name!r}, {kind}: {one_line(error)}") from error
     pieces = list(zip(forms, _trace([layer for _, layer, _ in layers], forms), strict=True))
     return [_dynamics(layer, [p for p in pieces if p[0].layer == i]) for i, (_, layer, _) in enumerate(layers)]
-
-
-def are_alike(layer: SpikingNeuron, other: SpikingNeuron) -> bool:
-    """Returns whether two layers are of one class and equal in every attribute, parameter and buffer."""
-    if type(layer) is not type(other):
-        return False
-    mine, theirs = ({**vars(x), **dict(x.named_parameters()), **dict(x.named_buffers())} for x in (layer, other))
-    hidden = {"_parameters", "_buffers", "_modules"} | {key for key in mine if "_hook" in key}
-    if mine.keys() != theirs.keys() or layer._modules:
-        return False
-    return all(_equal(value, theirs[key]) for key, value in mine.items() if key not in hidden)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    plain = (int, float, str, bool, tuple, frozenset, set, type(None), torch.dtype)
-    return a is b or (isinstance(a, plain) and type(a) is type(b) and a == b)
 
 
 def _tensors(leaves: Sequence[Any] | None) -> list[Tensor]:
