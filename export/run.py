@@ -27,6 +27,8 @@ LARGEST_VALUE = 2**28
 """Entries of any value in a graph, for one image: more cannot be computed with here."""
 _LARGEST = 2**30
 """Bytes of a file that is read."""
+_SMALL = 1024
+"""Entries of a constant that may say a shape."""
 OPTIMIZATIONS = {
     name: getattr(ort.GraphOptimizationLevel, f"ORT_{level}")
     for name, level in {
@@ -81,8 +83,15 @@ def _check_constants(proto: onnx.ModelProto, path: object) -> None:
 
 def _check_sizes(proto: onnx.ModelProto, path: object) -> None:
     """Raises ZooError if a value would fill the memory, such as a constant that is computed when a session is made."""
+    graph, known = proto.graph, {value.name for value in proto.graph.input}
+    small = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _SMALL]
+    large = [t for t in graph.initializer if math.prod(t.dims) > _SMALL and t.name not in known]
+    infos = [onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in large]
+    light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    light.graph.MergeFrom(onnx.GraphProto(name="light", node=graph.node, output=graph.output, initializer=small))
+    light.graph.input.extend([*graph.input, *infos])  # weights are not copied
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # a session says what is wrong
         return
     for value in (*inferred.graph.value_info, *inferred.graph.output):
