@@ -1,5 +1,6 @@
 """The page as a folder, and a server for it: `python -m export.demo OUT [NETWORK ...] [--serve]`."""
 
+import contextlib
 import functools
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,13 +18,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--serve", action="store_true", help="serve it to this machine until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, help="for --serve (default: 8000; 0: any that is free)")
     args = parser.parse_args(argv)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=args.out)
+    server = ThreadingHTTPServer(("127.0.0.1", args.port), handler) if args.serve else None  # first, as it may fail
     build(args.out, args.networks, verify=args.verify)
-    if not args.serve:
+    if server is None:
         print(f"{args.out} is ready for any file server: python -m http.server -d {args.out}")
         return
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=args.out)
-    with ThreadingHTTPServer(("127.0.0.1", args.port), handler) as server:
-        print(f"http://localhost:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+    print(f"http://localhost:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+    with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
 
 

@@ -56,10 +56,11 @@ def build(out: str | os.PathLike[str], networks: Iterable[str] = tuple(NETWORKS)
     Raises:
         ZooError: a network that the page cannot show; npm is missing, or gave another package.
     """
+    models = [shown(source) for source in networks]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     add_runtime(out)
-    about = [add_network(out, name, verify) for name in tqdm(list(networks), desc="networks", disable=None)]
+    about = [add_network(out, model, verify) for model in tqdm(models, desc="networks", disable=None)]
     (out / "networks.json").write_text(json.dumps(about, ensure_ascii=False))
     for name in PAGE:
         shutil.copyfile(Path(__file__).with_name(name), out / name.replace("page.html", "index.html"))
@@ -88,12 +89,8 @@ def add_runtime(out: Path) -> None:
         (out / f"{MACHINE_CODE}.gz").write_bytes(gzip.compress(code.read(), mtime=0))  # type: ignore[union-attr]
 
 
-def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
-    """Writes a network as three files, and returns what the page must know of it.
-
-    NAME.onnx is the network. NAME.look.gz is what the page appends to these bytes to see inside: bytes of protobuf one
-    after the other are one message, so this is the same graph with more outputs: "step_logits", "spikes/LAYER" as of
-    `to_onnx`; "LAYER/map", the spikes themselves, uint8 [T, C, H, W]; "operations". NAME.relu.onnx is its ReLU twin.
+def shown(source: str) -> zoo.SpikingNetwork:
+    """The trained network of a name or a run directory.
 
     Raises:
         ZooError: no such network, or one of other images than the page prepares.
@@ -105,6 +102,17 @@ def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
         raise ZooError(f"the page shows networks of square images, direct encoding and centre crops, not {source}")
     if cfg["interpolation"] not in ("bilinear", "bicubic"):
         raise ZooError(f"the page scales images bilinear or bicubic, not {cfg['interpolation']} as for {source}")
+    return model
+
+
+def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str, Any]:
+    """Writes a network as three files, and returns what the page must know of it.
+
+    NAME.onnx is the network. NAME.look.gz is what the page appends to these bytes to see inside: bytes of protobuf one
+    after the other are one message, so this is the same graph with more outputs: "step_logits", "spikes/LAYER" as of
+    `to_onnx`; "LAYER/map", the spikes themselves, uint8 [T, C, H, W]; "operations". NAME.relu.onnx is its ReLU twin.
+    """
+    cfg = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     name = ".".join(filter(None, (model.pretrained_cfg["architecture"], model.pretrained_cfg.get("tag"))))
     file = out / f"{name}.onnx"
     to_onnx(model, file, precision="fp16", spike_counts=True, step_logits=True, verify=verify)
@@ -124,7 +132,7 @@ def add_network(out: Path, source: str, verify: bool) -> dict[str, Any]:
         "name": name, "title": NETWORKS.get(name), "timesteps": steps,
         "mean": json.loads(told["mean"]), "std": json.loads(told["std"]),
         "classes": json.loads(told.get("labels", "null")) or [str(i) for i in range(model.num_classes)],
-        "prepare": {"size": height, "crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]},
+        "prepare": {"size": cfg["input_size"][1]} | {key: cfg[key] for key in ("crop_pct", "interpolation")},
         "layers": [{"name": layer, "shape": shape} for layer, shape in json.loads(told["spike_shapes"]).items()],
         "parameters": sum(p.numel() for p in model.parameters()), "operations": operations, "relu_macs": relu_macs,
         "picojoules": [_picojoules(1, 0), _picojoules(0, 1)],
