@@ -329,7 +329,7 @@ class Trainer:
         self.looks = [*self.looks, (self.state.step, time.perf_counter())][:4]
         if self.rank == 0 and len(self.looks) == 3:
             (_, _), (begin, begun), (step, now) = self.looks
-            left = steps_left(self.recipe, step, self.steps_per_epoch)
+            left = steps_left(self.recipe, step - 1, self.steps_per_epoch) - 1  # in units of the one just taken
             tell_length(self.recipe, self.device.type, (now - begun) / (step - begin) * left)
 
     def _looks(self) -> bool:

@@ -212,7 +212,7 @@ def test_mistakes_are_one_error(flowers, tmp_path):
         ({"freeze": 4}, "cannot freeze 4 stages: sresnet19_w16_gs has 3"),
         ({"freeze": 1, "init": None}, "give init, or freeze 0"),
         ({"val_images": 5}, "24 validation images of its own"),
-        ({"img_size": 5}, "img_size must be a whole number from 8 to 1024, not 5"),
+        ({"img_size": 5}, "img_size must be an integer from 8 to 1024, not 5"),
         ({"img_size": 48, "phases": [{"epochs": 1, "size": 64}]}, "size of a phase .* at most 48, not 64"),
         ({"layer_decay": 2}, "layer_decay.* equal to 1, not 2"),
     ):
