@@ -24,8 +24,6 @@ def steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Returns the steps from `step` (counted from 0) on, in units of that one, if a step costs pixels times time steps
     (in truth less: some of it costs the same in every phase)."""
     now, left = step // steps_per_epoch, recipe.epochs * steps_per_epoch - step
-    if not left:
-        return 0.0
     cost = [phase.size**2 * phase.timesteps for phase in map(recipe.phase, range(now, recipe.epochs))]
     rest = sum(cost[1:]) * steps_per_epoch
     return (cost[0] * (left - (len(cost) - 1) * steps_per_epoch) + rest) / cost[0]
