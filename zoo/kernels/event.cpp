@@ -228,12 +228,58 @@ struct Finish {
   float *currents, *new_state;
 };
 
+// Bytes of as many lanes as an int32 vector has, and back: compilers convert short vectors of bytes one by one.
+template <int kBytes>
+struct Bytes {
+  using I32 = typename Vec<kBytes>::I32;
+  using F32 = typename Vec<kBytes>::F32;
+  static constexpr int kLanes = kBytes / 4;
+  uint32_t words[kLanes / 4] = {};
+
+  // Lane i ^ kBy in lane i.
+  template <int kBy>
+  static INLINE I32 swapped(const I32& x) {
+    I32 y;
+    for (int i = 0; i < kLanes; i++) y[i] = i ^ kBy;
+#ifdef __clang__
+    for (int i = 0; i < kLanes; i++) y[i] = x[i ^ kBy];
+    return y;
+#else
+    return __builtin_shuffle(x, y);
+#endif
+  }
+  // Those of flags, 0 or -1, as 0 or 1.
+  INLINE void set(const I32& flags) {
+    if constexpr (kBytes == 64) {
+      store(words, __builtin_convertvector(flags & 1, typename Vec<kBytes>::Quarter));
+    } else {
+      I32 place;
+      for (int i = 0; i < kLanes; i++) place[i] = 1 << i % 4 * 8;
+      I32 x = flags & place;
+      x |= swapped<1>(x);
+      x |= swapped<2>(x);
+      for (int i = 0; i < kLanes / 4; i++) words[i] = x[4 * i];
+    }
+  }
+  // Counts below 128 as numbers: a byte in its place, times a power of two, which is exact.
+  INLINE F32 numbers() const {
+    if constexpr (kBytes == 64) {
+      return __builtin_convertvector(load<typename Vec<kBytes>::Quarter>(words), F32);
+    } else {
+      I32 x, place;
+      F32 factor;
+      for (int i = 0; i < kLanes; i++)
+        x[i] = words[i / 4], place[i] = 127 << i % 4 * 8, factor[i] = i % 4 == 0 ? 1.0f : i % 4 == 1 ? 0x1p-8f : i % 4 == 2 ? 0x1p-16f : 0x1p-24f;
+      return __builtin_convertvector(x & place, F32) * factor;
+    }
+  }
+};
+
 // Of kMany vectors at once, whose chains of operations over time overlap; the last one has `last` lanes.
 template <int kBytes, int kMany, bool kWhole, bool kPlain>
 INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
   using I32 = typename Vec<kBytes>::I32;
   using F32 = typename Vec<kBytes>::F32;
-  using U8 = typename Vec<kBytes>::Quarter;
   constexpr int kLanes = kBytes / 4;
   const EventShape& shape = *f.shape;
   const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
@@ -258,10 +304,10 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
       F32 current = __builtin_convertvector(sum, F32) * scale[k] + bias[k];
       if (shortcut) current = current + load<F32>(shortcut + here, n);
-      U8 counts = {};
+      Bytes<kBytes> counts, spikes;
       if (f.counts) {
-        counts = load<U8>(f.counts + here, n);
-        if (!count) current = current + __builtin_convertvector(counts, F32);
+        std::memcpy(counts.words, f.counts + here, kWhole ? kLanes : n);
+        if (!count) current = current + counts.numbers();
       }
       if (currents) store(currents + here, current, n);
       if (!fire) continue;
@@ -269,9 +315,10 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       const I32 fired = u >= threshold;
       v[k] = (F32)(soft ? ((I32)(u - threshold) & fired) | ((I32)u & ~fired) : (I32)u & ~fired);
       if (!kPlain && !f.spikes) continue;
-      U8 spikes = __builtin_convertvector(fired & 1, U8);
-      if (count) spikes += counts;
-      store(f.spikes + here, spikes, n);
+      spikes.set(fired);
+      if (count)
+        for (int i = 0; i < kLanes / 4; i++) spikes.words[i] += counts.words[i];
+      std::memcpy(f.spikes + here, spikes.words, kWhole ? kLanes : n);
     }
   }
   if (f.new_state)
