@@ -124,7 +124,8 @@ class _Quantiser:
         self.arrays = {name: numpy_helper.to_array(value) for name, value in piece.constants.items()}
         self.made_by = {name: node for node in piece.nodes for name in node.output}
         self.growth = {name: doubling(layer, network.timesteps) for name, layer in layers.items()}
-        self.summands = {name: values for name, values in currents_of(network).items() if self.growth[name]}
+        found = currents_of(network).items()
+        self.summands = {name: [c.value for c in currents] for name, currents in found if self.growth[name]}
         # Sums that are not computed, as the neurons that read them take their summands.
         ends = {value for values in self.summands.values() for value in values}
         self.split_up = set[str]()

@@ -62,6 +62,16 @@ class Network(NamedTuple):
         return self._replace(neurons={name: n.steep(self.shapes[name]) for name, n in self.neurons.items()})
 
 
+class Current(NamedTuple):
+    """A summand of the currents of a layer of neurons: what kernels over spikes compute together with the neurons."""
+
+    value: str
+    convolution: onnx.NodeProto | None
+    """The convolution over whole numbers, with weights of its own, that it is of."""
+    norm: onnx.NodeProto | None
+    """The normalisation behind it, where that is not folded into the weights; see `_add_norm`."""
+
+
 def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
     """Returns the neuron layers of a network by name, in the order of `named_modules`.
 
@@ -301,18 +311,21 @@ def _add_norm(g: Builder, name: str, norm: Any, x: str, out: str) -> None:
     g.op("Conv", [x, *constants], out, kernel_shape=[1, 1], group=channels)
 
 
-def currents_of(network: Network) -> dict[str, list[str]]:
-    """Returns the values that are summed up to the currents of each layer of neurons: of convolutions, normalisations
-    and shortcuts, as far as nothing else reads the sums between them."""
+def currents_of(network: Network) -> dict[str, list[Current]]:
+    """Returns the summands of the currents of each layer of neurons: convolutions, their normalisations, shortcuts, as
+    far as nothing else reads the sums between them."""
     nodes, constants = network.piece.nodes, network.piece.constants
     made_by = {name: node for node in nodes for name in node.output}
+    convolutions = {node.output[0]: node for node in spike_convolutions(network)}
     read = Counter([*(name for node in nodes for name in node.input), *network.piece.outputs])
 
-    def summands(value: str) -> list[str]:
+    def summands(value: str) -> list[Current]:
         node = made_by.get(value)
-        if node is None or node.op_type != "Add" or read[value] > 1 or constants.keys() & set(node.input):
-            return [value]
-        return [summand for name in node.input for summand in summands(name)]
+        if node is not None and node.op_type == "Add" and read[value] == 1 and not constants.keys() & set(node.input):
+            return [summand for name in node.input for summand in summands(name)]
+        if node is not None and node.op_type == "Conv" and node.input[1].endswith("/factor"):
+            return [Current(value, convolutions.get(node.input[0]), node)]
+        return [Current(value, convolutions.get(value), None)]
 
     return {layer_of(node): summands(node.input[0]) for node in nodes if is_placeholder(node, NEURONS)}
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import export
 from export.graph import build_graph
-from export.network import factor_and_shift
+from export.network import currents_of, factor_and_shift, neuron_layers, take_apart
 from zoo import ZooError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +89,23 @@ def test_the_bounds_of_fp16_are_those_of_fp32_where_it_loses_nothing(tmp_path):
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     with pytest.raises(ZooError, match=r"differ from PyTorch's \(allowed (1.00e-03|\d.\d+e-0[4-9])\)"):
         export.verify(net, proto.SerializeToString())
+
+
+@pytest.mark.parametrize("fold_norms", [True, False])
+def test_the_currents_of_neurons_are_taken_apart(fold_norms):
+    """What a kernel over spikes fuses: convolution, normalisation, shortcut, neurons."""
+    net = network(timesteps=2)
+    currents = currents_of(take_apart(net, all_steps=True, fold_norms=fold_norms))
+    assert list(currents) == list(neuron_layers(net))
+    first, *_ = currents.values()
+    assert [current.convolution for current in first] == [None]  # over the image
+    summands = currents["stages.0.0.lif2"]
+    weights = [current.convolution.input[1] for current in summands if current.convolution]
+    assert weights[0] == "stages.0.0.conv2.weight"
+    assert len(summands) == 2
+    for current in summands:
+        if current.convolution:
+            assert (current.norm is None) == fold_norms
 
 
 @pytest.mark.parametrize("affine", [True, False])
