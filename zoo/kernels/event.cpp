@@ -1,5 +1,6 @@
-// Event-driven convolutions: sums of weights over the spikes of a window, with scale, bias, shortcut and LIF neurons behind, for
-// all time steps in one call. Pure C++17; a C interface at the end. event_ort.cpp makes an operator of ONNX Runtime of it.
+// Event-driven convolutions: sums of weights over the spikes of a window, with scale, bias, shortcut and LIF neurons
+// behind, for all time steps in one call. Pure C++17; a C interface at the end. event_ort.cpp makes an operator of ONNX
+// Runtime of it.
 //
 // One position of one output channel at one step, counts of spikes n >= 0 (a spike is 1), weights w in int16:
 //
@@ -9,21 +10,27 @@
 //     u   = v * decay + x * gain;  spike if u >= threshold   v of the step before, 0 or the state given
 //     v   = spike ? 0 : u, or spike ? u - threshold : u      hard or soft reset
 //
-// Layout: channels last, time-major: spikes uint8 [T*B, H, W, C], currents float32 [T*B, Ho, Wo, Co], states [B, Ho, Wo, Co].
+// Layout: channels last, time-major: spikes uint8 [T*B, H, W, C], currents float32 [T*B, Ho, Wo, Co], membrane
+// potentials float32 [B, Ho, Wo, Co].
 //
-// How the sums are made. A *plane* is one bit of the counts at one step: binary spikes have T planes, counts up to 3 have 2 T. Planes
-// are taken in groups of at most four. A channel of a pixel has a *pattern* in a group, the planes in which it is set (15 patterns
-// beside 0 of four planes). For a row of output positions the set channels of all rows of the window lie in one list for each pattern,
-// ordered by column, so that the window of a position is one range of each list. For each position and pattern the weight rows
-// [channels of a block] of its range are added up in registers, and the sum is added to each plane of the pattern: a row of weights is
-// loaded once for all steps in which its channel spikes, so that the cost follows the union of the steps and not their number.
+// How the sums are made. A *plane* is one bit of the counts at one step: binary spikes have T planes, counts up to 3
+// have 2 T. Planes are taken in groups of at most four. A channel of a pixel has a *pattern* in a group, the planes in
+// which it is set (15 patterns beside 0 of four planes). For a row of output positions the set channels of all rows of
+// the window lie in one list for each pattern, ordered by column, so that the window of a position is one range of each
+// list. For each position and pattern the weight rows [channels of a block] of its range are added up in registers, and
+// the sum is added to each plane of the pattern: a row of weights is loaded once for all steps in which its channel
+// spikes, so that the cost follows the union of the steps and not their number.
 //
-//     one plane a group     "plain": each step by itself. Best for few channels, where lists of 15 patterns are too short.
-//     two planes, four      "union": best for many channels, the more the more alike the steps are.
+//     one plane a group     "plain": each step by itself; for few spikes of few channels
+//     two planes, four      "union": the better the more alike the steps are
 //
-// Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window. The sum of any
-// such choice is at most the sum of the `limit` largest positive weights of the channel and at least that of its `limit` most negative
-// ones; when the weights are packed, `limit` is chosen as the largest for which both fit into int16, for every channel of the block.
+// Which one is chosen at run time, from the spikes of some pixels. (A third form, which adds the weights of all taps of
+// a spike to the positions that it reaches, was no faster than these on AVX-512 and AVX2.)
+//
+// Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window.
+// The sum of any such choice is at most the sum of the `limit` largest positive weights of the channel and at least
+// that of its `limit` most negative ones; when the weights are packed, `limit` is chosen as the largest for which both
+// fit into int16, for every channel of the block.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -44,23 +51,25 @@ extern "C" {
 struct EventShape {
   int32_t channels, out_channels, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, pad_bottom, pad_right;
   int32_t timesteps;
-  int32_t bits;        // of a count: 1 for spikes, up to 4
+  int32_t bits;  // of a count: 1 for spikes, up to 4
   int32_t soft_reset;
-  int32_t count;       // shortcut_counts are added to the spikes instead of the currents: counts out
+  int32_t count;  // shortcut_counts are added to the spikes instead of the currents: counts out
   float decay, gain, threshold;
-  int32_t isa, group, block;  // to force: 1 portable, 2 AVX2, 3 AVX-512; planes of a group; channels of a block. 0 to choose
+  int32_t isa;    // to force an instruction set: 1 portable, 2 AVX2, 3 AVX-512; 0 to choose, as in the next two
+  int32_t group;  // planes
+  int32_t block;  // channels
 };
 typedef void EventTask(void* data, size_t index);
 struct EventCall {
   int64_t batch, height, width;
   const uint8_t* spikes;
-  const float* shortcut;             // [T*B, Ho, Wo, Co] or null
-  const uint8_t* shortcut_counts;    // the same in counts, or null
-  const float* state;                // [B, Ho, Wo, Co] or null for zeros
-  uint8_t* out_spikes;               // each of the three or null; without spikes and state, no neurons are computed
+  const float* shortcut;           // [T*B, Ho, Wo, Co] or null
+  const uint8_t* shortcut_counts;  // the same in counts, or null
+  const float* state;              // [B, Ho, Wo, Co] or null for zeros
+  uint8_t* out_spikes;             // each of the three or null; without spikes and state, no neurons are computed
   float* out_currents;
   float* out_state;
-  int32_t tasks;                     // how many to make at least, if they can be made: 1 where one thread works
+  int32_t tasks;  // how many to make, about: 1 where one thread works
   void (*parallel_for)(void* pool, EventTask* task, void* data, size_t count);  // null to run them in turn
   void* pool;
 };
@@ -68,11 +77,12 @@ struct EventCall {
 
 namespace {
 
-constexpr int kPlanes = 4;       // most planes of a group
-constexpr int kPad = 32;         // output channels are padded to a multiple
-constexpr int kWidest = 128;     // channels of a block: this, a half or a quarter
-constexpr int kPositions = 32;   // most positions of a strip
-constexpr int kMostRows = 8;     // of a window
+constexpr int kPlanes = 4;      // most planes of a group
+constexpr int kPad = 32;        // output channels are padded to a multiple
+constexpr int kWidest = 128;    // channels of a block: this, a half or a quarter
+constexpr int kPositions = 32;  // most positions of a strip
+constexpr int kMostRows = 8;    // of a window
+constexpr int kMostSteps = 4096;
 constexpr int64_t kMostSide = 1 << 20;
 constexpr int64_t kRows = 65535;  // rows of weights that an entry can name
 
@@ -95,7 +105,9 @@ INLINE V load(const void* from) {
   return v;
 }
 template <class V>
-INLINE void store(void* to, const V& v) { __builtin_memcpy(to, &v, sizeof v); }
+INLINE void store(void* to, const V& v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
 template <class V>
 INLINE V load(const void* from, int n) {
   constexpr int kLanes = sizeof(V) / sizeof(V{}[0]);
@@ -132,8 +144,9 @@ struct Strip {
   int positions, columns;
 };
 
-// The lists of a strip and a group of planes: those of pattern p at column x are entries[begin[x][p]] to entries[begin[x + 1][p]], so
-// that several columns are one range. An entry names a row of weights, (column * kernel_h + row of the window) * C + channel.
+// The lists of a strip and a group of planes: those of pattern p at column x are entries[begin[x][p]] to
+// entries[begin[x + 1][p]], so that several columns are one range. An entry names a row of weights, (column * kernel_h
+// + row of the window) * C + channel.
 struct Lists {
   const uint16_t* entries;
   const int32_t* begin;  // [columns + 1][2^planes]
@@ -182,7 +195,7 @@ INLINE void add_rows(const Addition& s) {
   constexpr int kLanes = kBytes / 2, kRegisters = kWidth / kLanes;
   for (int x = 0; x < s.positions; x++) {
     const int left = s.left + x * s.stride;
-    const int x0 = std::max(left, 0), x1 = std::min(left + s.kernel, s.columns);
+    const int x0 = std::min(std::max(left, 0), s.columns), x1 = std::min(std::max(left + s.kernel, 0), s.columns);
     const int16_t* base = s.weight - (ptrdiff_t)left * s.rows * kWidth;
     int32_t* out = s.out + (size_t)x * s.step;
     const int32_t *first = s.lists.begin + (x0 << kGroup), *last = s.lists.begin + (x1 << kGroup);
@@ -216,12 +229,15 @@ INLINE void add_rows(const Addition& s) {
   }
 }
 
-// What becomes of the sums of a strip and a block; pointers are those of its first position and channel at the first step.
+// What becomes of the sums of a strip and a block; pointers are those of its first position and channel at the first
+// step.
 struct Finish {
   const EventShape* shape;
   int positions, step_sums, width, channels;  // channels: of the block that are not padding
-  int64_t step;                    // elements from one time step to the next
-  const int32_t* sums;             // [positions][timesteps][bits][width]
+  int64_t step;                               // elements from one time step to the next
+  const int32_t* sums;                        // [positions][timesteps][bits][width], or null where currents are given
+  const float* given;
+  int64_t given_step;  // 0 where they are the same at every step
   const float *scale, *bias, *shortcut, *state;
   const uint8_t* counts;
   uint8_t* spikes;
@@ -248,7 +264,8 @@ struct Bytes {
     return __builtin_shuffle(x, y);
 #endif
   }
-  // Those of flags, 0 or -1, as 0 or 1.
+
+  // Sets them to 0 where a flag is 0, to 1 where it is -1.
   INLINE void set(const I32& flags) {
     if constexpr (kBytes == 64) {
       store(words, __builtin_convertvector(flags & 1, typename Vec<kBytes>::Quarter));
@@ -261,7 +278,8 @@ struct Bytes {
       for (int i = 0; i < kLanes / 4; i++) words[i] = x[4 * i];
     }
   }
-  // Counts below 128 as numbers: a byte in its place, times a power of two, which is exact.
+
+  // Returns them, below 128, as numbers: a byte in its place, times a power of two, which is exact.
   INLINE F32 numbers() const {
     if constexpr (kBytes == 64) {
       return __builtin_convertvector(load<typename Vec<kBytes>::Quarter>(words), F32);
@@ -269,7 +287,7 @@ struct Bytes {
       I32 x, place;
       F32 factor;
       for (int i = 0; i < kLanes; i++)
-        x[i] = words[i / 4], place[i] = 127 << i % 4 * 8, factor[i] = i % 4 == 0 ? 1.0f : i % 4 == 1 ? 0x1p-8f : i % 4 == 2 ? 0x1p-16f : 0x1p-24f;
+        x[i] = words[i / 4], place[i] = 127 << i % 4 * 8, factor[i] = 1.0f / (1 << i % 4 * 8);
       return __builtin_convertvector(x & place, F32) * factor;
     }
   }
@@ -283,16 +301,17 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
   constexpr int kLanes = kBytes / 4;
   const EventShape& shape = *f.shape;
   const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
-  const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset, count = !kPlain && shape.count;
+  const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset,
+             count = !kPlain && shape.count;
   const float* shortcut = kPlain ? nullptr : f.shortcut;
   float* currents = kPlain ? nullptr : f.currents;
   const float decay = shape.decay, gain = shape.gain, threshold = shape.threshold;
   const int64_t at = (int64_t)x * shape.out_channels + i;
-  const int32_t* sums = f.sums + (size_t)x * f.step_sums + i;
-  F32 v[kMany] = {}, scale[kMany], bias[kMany];
+  const int32_t* sums = f.sums ? f.sums + (size_t)x * f.step_sums + i : nullptr;
+  F32 v[kMany] = {}, scale[kMany] = {}, bias[kMany] = {};
   for (int k = 0; k < kMany; k++) {
     const int n = kWhole || k < kMany - 1 ? kLanes : last;
-    scale[k] = load<F32>(f.scale + i + k * kLanes), bias[k] = load<F32>(f.bias + i + k * kLanes);
+    if (f.sums) scale[k] = load<F32>(f.scale + i + k * kLanes), bias[k] = load<F32>(f.bias + i + k * kLanes);
     if (f.state) v[k] = load<F32>(f.state + at + k * kLanes, n);
   }
   for (int t = 0; t < steps; t++, sums += bits * f.width) {
@@ -300,9 +319,14 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
     for (int k = 0; k < kMany; k++) {
       const int n = kWhole || k < kMany - 1 ? kLanes : last;
       const int64_t here = at + t * f.step + k * kLanes;
-      I32 sum = load<I32>(sums + k * kLanes);
-      for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
-      F32 current = __builtin_convertvector(sum, F32) * scale[k] + bias[k];
+      F32 current;
+      if (kPlain || f.sums) {
+        I32 sum = load<I32>(sums + k * kLanes);
+        for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
+        current = __builtin_convertvector(sum, F32) * scale[k] + bias[k];
+      } else {
+        current = load<F32>(f.given + at + t * f.given_step + k * kLanes, n);
+      }
       if (shortcut) current = current + load<F32>(shortcut + here, n);
       Bytes<kBytes> counts, spikes;
       if (f.counts) {
@@ -331,13 +355,14 @@ INLINE void finish_positions(const Finish& f) {
   for (int x = 0; x < f.positions; x++) {
     int i = 0;
     for (; i + 2 * kLanes <= f.channels; i += 2 * kLanes) finish_lanes<kBytes, 2, true, kPlain>(f, x, i, kLanes);
-    for (; i < f.channels; i += kLanes) finish_lanes<kBytes, 1, false, kPlain>(f, x, i, std::min(kLanes, f.channels - i));
+    for (; i < f.channels; i += kLanes)
+      finish_lanes<kBytes, 1, false, kPlain>(f, x, i, std::min(kLanes, f.channels - i));
   }
 }
 template <int kBytes>
 INLINE void finish(const Finish& f) {
   const EventShape& s = *f.shape;
-  if (s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
+  if (f.sums && s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
     finish_positions<kBytes, true>(f);  // the most frequent case, a fifth of the time of small layers
   else
     finish_positions<kBytes, false>(f);
@@ -358,7 +383,8 @@ INLINE void gather(const Gather& g) {
   for (size_t i = 0; i < g.n; i += kBytes) {
     const int n = (int)std::min<size_t>(kBytes, g.n - i);
     U8 pattern = {};
-    for (int j = 0; j < g.planes; j++) pattern |= (load<U8>(g.plane[j] + i, n) >> (uint8_t)g.shift[j] & (uint8_t)1) << (uint8_t)j;
+    for (int j = 0; j < g.planes; j++)
+      pattern |= (load<U8>(g.plane[j] + i, n) >> (uint8_t)g.shift[j] & (uint8_t)1) << (uint8_t)j;
     store(g.out + i, pattern, n);
   }
 }
@@ -489,19 +515,25 @@ struct Code {
   int widest;  // block
 };
 
-#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                                          \
-  struct Name {                                                                                        \
-    template <int kGroup, int kWidth>                                                                  \
-    target static void add(const Addition& a) { add_rows<bytes, kGroup, kWidth>(a); }                  \
-    target static void end(const Finish& f) { finish<bytes>(f); }                                      \
-    target static void patterns(const Gather& g) { gather<bytes>(g); }                                 \
-    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); }              \
-  };                                                                                                   \
-  constexpr int k##Name##64 = widest < 64 ? widest : 64;                                               \
-  constexpr Code k##Name = {{{Name::add<1, 32>, Name::add<1, k##Name##64>, Name::add<1, widest>},      \
-                             {Name::add<2, 32>, Name::add<2, k##Name##64>, Name::add<2, widest>},      \
-                             {Name::add<4, 32>, Name::add<4, k##Name##64>, Name::add<4, widest>}},     \
-                            Name::end, Name::patterns, Name::lists, indices, widest}
+#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                                      \
+  struct Name {                                                                                    \
+    template <int kGroup, int kWidth>                                                              \
+    target static void add(const Addition& a) {                                                    \
+      add_rows<bytes, kGroup, kWidth>(a);                                                          \
+    }                                                                                              \
+    target static void end(const Finish& f) { finish<bytes>(f); }                                  \
+    target static void patterns(const Gather& g) { gather<bytes>(g); }                             \
+    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); }         \
+  };                                                                                               \
+  constexpr int k##Name##64 = widest < 64 ? widest : 64;                                           \
+  constexpr Code k##Name = {{{Name::add<1, 32>, Name::add<1, k##Name##64>, Name::add<1, widest>},  \
+                             {Name::add<2, 32>, Name::add<2, k##Name##64>, Name::add<2, widest>},  \
+                             {Name::add<4, 32>, Name::add<4, k##Name##64>, Name::add<4, widest>}}, \
+                            Name::end,                                                             \
+                            Name::patterns,                                                        \
+                            Name::lists,                                                           \
+                            indices,                                                               \
+                            widest}
 
 INSTRUCTION_SET(Portable, 16, 32, , indices);
 #ifdef __x86_64__
@@ -512,7 +544,8 @@ AVX512 void indices_avx512(const uint8_t* bytes, int n, int pixels, uint16_t* ou
   for (int x = 0; x < pixels; x++, bytes += n) {
     __m512i index = zero_to_15;
     for (int i = 0; i < n; i += 16, index = _mm512_add_epi32(index, _mm512_set1_epi32(16))) {
-      const __m128i some = n - i >= 16 ? _mm_loadu_si128((const __m128i*)(bytes + i)) : _mm_maskz_loadu_epi8((1 << (n - i)) - 1, bytes + i);
+      const __m128i some = n - i >= 16 ? _mm_loadu_si128((const __m128i*)(bytes + i))
+                                       : _mm_maskz_loadu_epi8((1 << (n - i)) - 1, bytes + i);
       const __mmask16 set = _mm_test_epi8_mask(some, some);
       _mm256_storeu_si256((__m256i*)out, _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(set, index)));
       out += __builtin_popcount(set);
@@ -529,8 +562,8 @@ enum { kChoose, kPortableSet, kAvx2Set, kAvx512Set };
 int best_set() {
 #ifdef __x86_64__
   __builtin_cpu_init();
-  const auto all = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                   __builtin_cpu_supports("avx512dq");
+  const auto all = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (all) return kAvx512Set;
   if (__builtin_cpu_supports("avx2")) return kAvx2Set;
 #endif
@@ -565,15 +598,16 @@ int row_limit(const int16_t* weight, int rows, int out_channels) {
       int sum = 0, n = 0;
       for (; n < rows; n++) {
         const int w = sign * column[sign > 0 ? rows - 1 - n : n];
-        if (w <= 0) n = rows;
-        else if ((sum += w) > 32767) break;
+        if (w <= 0)
+          n = rows;
+        else if ((sum += w) > 32767)
+          break;
       }
       limit = std::min(limit, n);
     }
   }
   return limit;
 }
-
 
 struct Scratch {
   Buffer<uint8_t> patterns;
@@ -585,9 +619,17 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-constexpr size_t kCache = 400000;      // bytes of weights that stay in a cache of the second level
-constexpr size_t kAtOnce = 1 << 22;    // entries of lists that are made before they are used, at most
-constexpr float kLeast = 40000;        // nanoseconds of work that pay for a task
+constexpr size_t kCache = 400000;    // bytes of weights that stay in a cache of the second level
+constexpr size_t kAtOnce = 1 << 22;  // entries of lists that are made before they are used, at most
+constexpr float kLeast = 40000;      // nanoseconds of work that pay for a task
+
+void parallel(const EventCall& call, int64_t tasks, const std::function<void(int64_t)>& task) {
+  const auto one = [](void* data, size_t i) { (*(const std::function<void(int64_t)>*)data)(i); };
+  if (call.parallel_for && tasks > 1)
+    call.parallel_for(call.pool, one, (void*)&task, tasks);
+  else
+    for (int64_t i = 0; i < tasks; i++) task(i);
+}
 
 struct Run {
   const Layer& layer;
@@ -603,14 +645,18 @@ struct Run {
   float choose_group();
   Gather planes_of(int64_t pixel, int first, int most, size_t n, uint8_t* out) const;
   void run();
-  void parallel(int64_t tasks, const std::function<void(int64_t)>& task) const;
   Strip strip(int64_t i) const;
   void list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* entry, int32_t* begin) const;
   void add(const Strip* strips, const Lists* lists, int64_t n, const Block& block) const;
 };
 
 Run::Run(const Layer& layer, const EventCall& call)
-    : layer(layer), call(call), batch(call.batch), height(call.height), width(call.width), planes(layer.shape.timesteps * layer.shape.bits) {
+    : layer(layer),
+      call(call),
+      batch(call.batch),
+      height(call.height),
+      width(call.width),
+      planes(layer.shape.timesteps * layer.shape.bits) {
   const EventShape& s = layer.shape;
   const int pads = s.pad_top | s.pad_left | s.pad_bottom | s.pad_right;
   // Positions of a 1 x 1 convolution are alike, those of several images, too.
@@ -618,15 +664,17 @@ Run::Run(const Layer& layer, const EventCall& call)
   out_height = (height + s.pad_top + s.pad_bottom - s.kernel_h) / s.stride_h + 1;
   out_width = (width + s.pad_left + s.pad_right - s.kernel_w) / s.stride_w + 1;
   const int64_t most = kRows / (s.kernel_h * s.channels);
-  positions = std::min<int64_t>({kPositions, out_width, (most - s.kernel_w) / s.stride_w + 1});
+  positions = std::min<int64_t>({kPositions, out_width, (most - s.kernel_w) / s.stride_w + 1, 1 + 1024 / planes});
   columns = (positions - 1) * s.stride_w + s.kernel_w;
   list_entries = s.kernel_h * columns * s.channels;
+  positions = std::max<int64_t>(positions, 1);
   tiles = (out_width + positions - 1) / positions;
   strips = batch * tiles * out_height;
 }
 
-// Chooses how many planes make a group, from the spikes of some pixels; returns how long a strip will take, in nanoseconds. The
-// numbers are fits to measurements on one processor (Zen 4, AVX-512, float32 convolutions at its other thread).
+// Chooses how many planes make a group, from the spikes of some pixels; returns how long a strip will take, in
+// nanoseconds. The numbers are fits to measurements on one processor (Zen 4, AVX-512, float32 convolutions at its other
+// thread).
 float Run::choose_group() {
   const EventShape& shape = layer.shape;
   const int C = shape.channels;
@@ -648,9 +696,11 @@ float Run::choose_group() {
   for (int i = 0; i < 3; i++) {
     const int size = 1 << i, many = (planes + size - 1) / size;
     if (shape.group ? size != shape.group : size >= 2 * planes) continue;
-    const float added = (float)found[i] / looked * shape.kernel_h * shape.kernel_w, lists = many * ((1 << size) - 1);
+    const float added = (float)found[i] / std::max<int64_t>(looked, 1) * shape.kernel_h * shape.kernel_w,
+                lists = many * ((1 << size) - 1);
     float cost = added * (i ? 0.5f : 0.05f) + lists * (i ? 0 : 5);
-    for (const Block& block : layer.blocks) cost += added * 0.55f * block.width / 32 + lists * (3 + 3 * block.width / 32);
+    for (const Block& block : layer.blocks)
+      cost += added * 0.55f * block.width / 32 + lists * (3 + 3 * block.width / 32);
     if (!group || cost < least) least = cost, group = size, groups = many;
   }
   return least * positions;
@@ -673,7 +723,8 @@ Strip Run::strip(int64_t i) const {
   s.first = i / out_height % tiles * positions;
   s.image = i / out_height / tiles;
   s.positions = std::min(positions, out_width - s.first);
-  const int64_t left = s.first * shape.stride_w - shape.pad_left, right = left + (s.positions - 1) * shape.stride_w + shape.kernel_w;
+  const int64_t left = s.first * shape.stride_w - shape.pad_left,
+                right = left + (s.positions - 1) * shape.stride_w + shape.kernel_w;
   s.from = std::min(std::max<int64_t>(0, left), width);
   s.columns = std::max<int64_t>(0, std::min(width, right) - s.from);
   return s;
@@ -730,24 +781,19 @@ void Run::add(const Strip* strips, const Lists* lists, int64_t n, const Block& b
     const Strip& strip = strips[i];
     const int left = strip.first * shape.stride_w - shape.pad_left - strip.from;
     for (int g = 0; g < groups; g++)
-      layer.code->add[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left, shape.stride_w,
-                                                    shape.kernel_w, shape.kernel_h * shape.channels, block.limit, block.weight,
-                                                    sums + g * group * block.width, step * block.width});
-    const int64_t at = ((strip.image * out_height + strip.row) * out_width + strip.first) * shape.out_channels + block.first;
+      layer.code->add[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left,
+                                                    shape.stride_w, shape.kernel_w, shape.kernel_h * shape.channels,
+                                                    block.limit, block.weight, sums + g * group * block.width,
+                                                    step * block.width});
+    const int64_t at =
+        ((strip.image * out_height + strip.row) * out_width + strip.first) * shape.out_channels + block.first;
     const auto here = [at](auto* p) { return p ? p + at : p; };
-    layer.code->finish({&shape, strip.positions, step * block.width, block.width, std::min(block.width, shape.out_channels - block.first),
-                        batch * out_height * out_width * shape.out_channels, sums, &layer.scale[block.first],
-                        &layer.bias[block.first], here(call.shortcut), here(call.state), here(call.shortcut_counts),
-                        here(call.out_spikes), here(call.out_currents), here(call.out_state)});
+    layer.code->finish(
+        {&shape, strip.positions, step * block.width, block.width,
+         std::min(block.width, shape.out_channels - block.first), batch * out_height * out_width * shape.out_channels,
+         sums, nullptr, 0, &layer.scale[block.first], &layer.bias[block.first], here(call.shortcut), here(call.state),
+         here(call.shortcut_counts), here(call.out_spikes), here(call.out_currents), here(call.out_state)});
   }
-}
-
-void Run::parallel(int64_t tasks, const std::function<void(int64_t)>& task) const {
-  const auto one = [](void* data, size_t i) { (*(const std::function<void(int64_t)>*)data)(i); };
-  if (call.parallel_for && tasks > 1)
-    call.parallel_for(call.pool, one, (void*)&task, tasks);
-  else
-    for (int64_t i = 0; i < tasks; i++) task(i);
 }
 
 void Run::run() {
@@ -759,13 +805,14 @@ void Run::run() {
   const int64_t tasks = std::max<int64_t>(1, std::min<int64_t>(call.tasks, (int64_t)(cost * strips / kLeast)));
   const auto room = [&](int64_t n, auto&& with) {
     scratch.strips.resize(n), scratch.lists.resize(n * groups);
-    with(scratch.strips.data(), scratch.lists.data(), scratch.entries.need(n * entries), scratch.begin.need(n * begins));
+    with(scratch.strips.data(), scratch.lists.data(), scratch.entries.need(n * entries),
+         scratch.begin.need(n * begins));
   };
   const int64_t blocks = layer.blocks.size();
   if (blocks * 2 * layer.blocks[0].width * shape.kernel_h * shape.kernel_w * shape.channels <= (int64_t)kCache) {
     // All weights stay near: each task makes the lists of a few strips and goes through the blocks.
     const int64_t few = std::min<int64_t>(most, 2), parts = std::min(tasks, strips);
-    parallel(parts, [&](int64_t part) {
+    parallel(call, parts, [&](int64_t part) {
       const int64_t end = strips * (part + 1) / parts;
       for (int64_t i = strips * part / parts; i < end; i += few) {
         const int64_t n = std::min(few, end - i);
@@ -781,12 +828,12 @@ void Run::run() {
   for (int64_t i = 0; i < strips; i += most) {
     const int64_t n = std::min(most, strips - i), parts = std::min(tasks, n);
     room(n, [&](Strip* strip, Lists* lists, uint16_t* entry, int32_t* begin) {
-      parallel(parts, [&](int64_t part) {
+      parallel(call, parts, [&](int64_t part) {
         const int64_t a = n * part / parts, b = n * (part + 1) / parts;
         list(i + a, b - a, strip + a, lists + a * groups, entry + a * entries, begin + a * begins);
       });
       const int64_t cuts = std::min(n, (tasks + blocks - 1) / blocks);
-      parallel(tasks == 1 ? 1 : blocks * cuts, [&](int64_t task) {
+      parallel(call, tasks == 1 ? 1 : blocks * cuts, [&](int64_t task) {
         for (int64_t k = task; k < (tasks == 1 ? blocks : task + 1); k++) {
           const int64_t cut = k / blocks, a = n * cut / cuts, b = n * (cut + 1) / cuts;
           add(strip + a, lists + a * groups, b - a, layer.blocks[k % blocks]);
@@ -796,28 +843,33 @@ void Run::run() {
   }
 }
 
+// Whether numbers are in range, so that no product of them overflows.
 bool sensible(const EventShape& s) {
   for (int n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.timesteps, s.bits})
-    if (n < 1) return false;
+    if (n < 1 || n > kMostSide) return false;
   for (int n : {s.pad_top, s.pad_left, s.pad_bottom, s.pad_right})
-    if (n < 0 || n > kRows) return false;
-  const bool forced = s.isa <= best_set() && (s.group == 0 || s.group == 1 || s.group == 2 || s.group == 4) &&
+    if (n < 0 || n > kMostSide) return false;
+  const int64_t rows = (int64_t)s.kernel_h * s.kernel_w * s.channels;
+  const bool forced = s.isa >= 0 && s.isa <= best_set() &&
+                      (s.group == 0 || s.group == 1 || s.group == 2 || s.group == 4) &&
                       (s.block == 0 || s.block == 32 || s.block == 64 || s.block == 128);
-  return forced && s.isa >= 0 && s.kernel_h <= kMostRows && s.bits <= kPlanes && s.timesteps <= 4096 &&
-         (int64_t)s.kernel_h * s.kernel_w * s.channels <= kRows && (int64_t)s.out_channels * s.kernel_h * s.kernel_w * s.channels < (int64_t)1 << 31;
+  return forced && s.kernel_h <= kMostRows && s.bits <= kPlanes && s.timesteps <= kMostSteps && rows <= kRows &&
+         rows * s.out_channels < (int64_t)1 << 31;
 }
 
 }  // namespace
 
 extern "C" {
 
-// A layer: weights [Co, C, kernel_h, kernel_w] above -32768, scale and bias [Co]. Null for a shape that this code does not take.
+// A layer: weights [Co, C, kernel_h, kernel_w] above -32768, scale and bias [Co]. Null for a shape that this code does
+// not take.
 void* event_layer(const EventShape* shape, const int16_t* weight, const float* scale, const float* bias) {
   if (!sensible(*shape)) return nullptr;
   auto layer = std::make_unique<Layer>();
   layer->shape = *shape;
   layer->code = &code_of(shape->isa ? shape->isa : best_set());
-  const int C = shape->channels, Co = shape->out_channels, kh = shape->kernel_h, kw = shape->kernel_w, rows = kh * kw * C;
+  const int C = shape->channels, Co = shape->out_channels, kh = shape->kernel_h, kw = shape->kernel_w,
+            rows = kh * kw * C;
   const int padded = (Co + kPad - 1) / kPad * kPad;
   layer->scale.assign(padded, 0), layer->bias.assign(padded, 0);
   std::copy_n(scale, Co, layer->scale.begin());
@@ -830,10 +882,12 @@ void* event_layer(const EventShape* shape, const int16_t* weight, const float* s
     for (width = widest; width > padded - first;) width /= 2;
     const int n = std::min(width, Co - first);
     layer->blocks.push_back({first, width, row_limit(weight + (size_t)first * rows, rows, n), to});
+    if (layer->blocks.back().limit < 1) return nullptr;  // -32768
     for (int dx = 0; dx < kw; dx++)
       for (int dy = 0; dy < kh; dy++)
         for (int c = 0; c < C; c++, to += width)
-          for (int o = 0; o < width; o++) to[o] = o < n ? weight[(((size_t)(first + o) * C + c) * kh + dy) * kw + dx] : 0;
+          for (int o = 0; o < width; o++)
+            to[o] = o < n ? weight[(((size_t)(first + o) * C + c) * kh + dy) * kw + dx] : 0;
   }
   return layer.release();
 }
@@ -842,11 +896,28 @@ void event_delete(void* layer) { delete (Layer*)layer; }
 
 // Returns 0, or 1 for images that are smaller than the kernel or too large.
 int event_run(const void* layer, const EventCall* call) {
-  if (call->batch < 0 || call->height < 0 || call->width < 0 || call->height > kMostSide || call->width > kMostSide) return 1;
+  if (call->batch < 0 || call->height < 0 || call->width < 0 || call->height > kMostSide || call->width > kMostSide)
+    return 1;
   Run run(*(const Layer*)layer, *call);
-  if (run.out_height < 1 || run.out_width < 1) return call->batch * call->height * call->width != 0;
-  run.run();
+  if (call->batch && (run.out_height < 1 || run.out_width < 1)) return 1;
+  if (run.strips > 0) run.run();
   return 0;
+}
+
+// Neurons alone: of shape, only timesteps, soft_reset, decay, gain and threshold play a part. `currents` are [T, size],
+// or [size] with `repeat`, the same at every step; spikes [T, size], states [size] or null.
+void event_neurons(const EventShape* shape, const float* currents, int repeat, const float* state, uint8_t* spikes,
+                   float* last, int64_t size, const EventCall* call) {
+  const Code& code = code_of(shape->isa ? shape->isa : best_set());
+  EventShape plain = *shape;
+  plain.bits = 1, plain.count = 0;
+  constexpr int64_t kChunk = 1 << 13;  // neurons of a task
+  parallel(*call, (size + kChunk - 1) / kChunk, [&](int64_t i) {
+    const int64_t at = i * kChunk, n = std::min(kChunk, size - at);
+    const auto here = [at](auto* p) { return p ? p + at : p; };
+    code.finish({&plain, 1, 0, 0, (int)n, size, nullptr, currents + at, repeat ? 0 : size, nullptr, nullptr, nullptr,
+                 here(state), nullptr, here(spikes), nullptr, here(last)});
+  });
 }
 
 int64_t event_shape_size() { return sizeof(EventShape); }

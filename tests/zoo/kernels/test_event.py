@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from zoo.kernels.build import find_compiler
 from zoo.kernels.event import EventConv, build_event_library, list_instruction_sets
+from zoo.neurons import LIF
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 RATES = [0.0, 0.02, 0.2, 0.6, 1.0]
@@ -57,7 +58,7 @@ def check_random_layer(seed: int, forms: list[str]) -> None:
     kernel, most, timesteps = draw(g, 1, 3, 3), draw(g, 1, 1, 1, 2, 4, 15), draw(g, 1, 9)
     channels, out_channels = draw(g, 1, 70), draw(g, *range(1, 71), 96, 130, 200)
     stride = draw(g, 1, 2), draw(g, 1, 2)
-    padding = draw(g, 0, kernel // 2), draw(g, 0, kernel // 2)
+    padding = draw(g, 0, kernel // 2, kernel + 1), draw(g, 0, kernel // 2, kernel // 2, kernel + 1)
     batch, height, width = draw(g, 1, 3), draw(g, kernel, 9), draw(g, kernel, 9)
     if draw(g, 0, 9) == 0:
         width = draw(g, 33, 70)
@@ -285,3 +286,15 @@ def test_a_stream_of_steps_equals_all_steps_at_once():
             )
             found.append(out)
         np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_neurons_alone_equal_the_layers_of_the_library(repeat, soft):
+    steps, batch = 3, 2
+    x = np.random.default_rng(5).normal(0.4, 1, (batch if repeat else steps * batch, 3, 70, 41)).astype(np.float32)
+    attributes = {"timesteps": steps, "repeat": int(repeat), "soft_reset": int(soft)}
+    node = helper.make_node("EventNeurons", ["x"], ["out"], domain="snnzoo", decay=0.5, threshold=0.75, **attributes)
+    (found,) = run_model([node], [], {"x": x}, {"out": "uint8"}, {}, library=True, threads=2)
+    neurons = LIF(steps, decay=0.5, threshold=0.75, reset="soft" if soft else "hard", kernel="reference")
+    np.testing.assert_array_equal(found, neurons(torch.from_numpy(x), repeat=repeat).numpy())
