@@ -27,6 +27,9 @@
 // Which one is chosen at run time, from the spikes of some pixels. (A third form, which adds the weights of all taps of
 // a spike to the positions that it reaches, was no faster than these on AVX-512 and AVX2.)
 //
+// Weights may be float32, too, at half the speed: the same with float32 sums, whose order is neither that of a dense
+// convolution nor that of another group, so that currents are equal up to rounding.
+//
 // Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window.
 // The sum of any such choice is at most the sum of the `limit` largest positive weights of the channel and at least
 // that of its `limit` most negative ones; when the weights are packed, `limit` is chosen as the largest for which both
@@ -38,6 +41,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -152,10 +156,10 @@ struct Lists {
   const int32_t* begin;  // [columns + 1][2^planes]
 };
 
-// Output channels whose weights lie together, [kernel_w][kernel_h][C][width], in int16.
+// Output channels whose weights lie together, [kernel_w][kernel_h][C][width], in int16 or float32.
 struct Block {
   int first, width, limit;
-  const int16_t* weight;
+  const void* weight;
 };
 
 struct Addition {
@@ -163,20 +167,20 @@ struct Addition {
   int positions, columns, left, stride, kernel;  // left: of the first window, in columns
   int rows;                                      // of weights in a column of the window
   int limit;
-  const int16_t* weight;
-  int32_t* out;  // [positions][planes][width], this group's first plane
+  const void* weight;
+  int32_t* out;  // [positions][planes][width], this group's first plane; of float32 weights, float32
   int step;
 };
 
 // Adds sums of int16 to int32 sums, or sets these, and starts anew.
-template <int kBytes, int kGroup, int kWidth>
-INLINE void widen_all(typename Vec<kBytes>::I16 (*acc)[2 * kWidth / kBytes], int32_t* out, bool add) {
+template <int kBytes, int kGroup, int kRegisters>
+INLINE void widen_all(typename Vec<kBytes>::I16 (*acc)[kRegisters], int32_t* out, bool add) {
   using I32 = typename Vec<kBytes>::I32;
   using Half = typename Vec<kBytes>::Half;
 #pragma GCC unroll 4
   for (int j = 0; j < kGroup; j++) {
 #pragma GCC unroll 16
-    for (int r = 0; r < 2 * kWidth / kBytes; r++) {
+    for (int r = 0; r < kRegisters; r++) {
       int16_t narrow[kBytes / 2];
       store(narrow, acc[j][r]);
       acc[j][r] = typename Vec<kBytes>::I16{};
@@ -187,36 +191,47 @@ INLINE void widen_all(typename Vec<kBytes>::I16 (*acc)[2 * kWidth / kBytes], int
     }
   }
 }
+// Sums of float32 need no more room: they are stored as they are, once.
+template <int kBytes, int kGroup, int kRegisters>
+INLINE void widen_all(typename Vec<kBytes>::F32 (*acc)[kRegisters], int32_t* out, bool) {
+#pragma GCC unroll 4
+  for (int j = 0; j < kGroup; j++)
+#pragma GCC unroll 16
+    for (int r = 0; r < kRegisters; r++, out += kBytes / 4) store(out, acc[j][r]);
+}
 
-// The sums of a group of planes and a block of channels, for all positions of a strip.
-template <int kBytes, int kGroup, int kWidth>
+// The sums of a group of planes and a block of channels, for all positions of a strip. W is int16_t or float.
+template <class W, int kBytes, int kGroup, int kWidth>
 INLINE void add_rows(const Addition& s) {
-  using I16 = typename Vec<kBytes>::I16;
-  constexpr int kLanes = kBytes / 2, kRegisters = kWidth / kLanes;
+  using V = std::conditional_t<std::is_same_v<W, float>, typename Vec<kBytes>::F32, typename Vec<kBytes>::I16>;
+  constexpr int kLanes = kBytes / sizeof(W), kRegisters = kWidth / kLanes;
   for (int x = 0; x < s.positions; x++) {
     const int left = s.left + x * s.stride;
     const int x0 = std::min(std::max(left, 0), s.columns), x1 = std::min(std::max(left + s.kernel, 0), s.columns);
-    const int16_t* base = s.weight - (ptrdiff_t)left * s.rows * kWidth;
+    const W* base = (const W*)s.weight - (ptrdiff_t)left * s.rows * kWidth;
     int32_t* out = s.out + (size_t)x * s.step;
     const int32_t *first = s.lists.begin + (x0 << kGroup), *last = s.lists.begin + (x1 << kGroup);
-    I16 acc[kGroup][kRegisters] = {};
+    V acc[kGroup][kRegisters] = {};
     int room = s.limit;
     bool widened = false;
 #pragma GCC unroll 16
     for (int p = 1; p < 1 << kGroup; p++) {
       const uint16_t *a = s.lists.entries + first[p], *end = s.lists.entries + last[p];
       while (a < end) {
-        if (__builtin_expect(room == 0, 0)) {
-          widen_all<kBytes, kGroup, kWidth>(acc, out, widened);
-          room = s.limit, widened = true;
+        ptrdiff_t n = end - a;
+        if constexpr (!std::is_same_v<W, float>) {
+          if (__builtin_expect(room == 0, 0)) {
+            widen_all<kBytes, kGroup, kRegisters>(acc, out, widened);
+            room = s.limit, widened = true;
+          }
+          n = std::min<ptrdiff_t>(n, room);
+          room -= (int)n;
         }
-        const ptrdiff_t n = std::min<ptrdiff_t>(end - a, room);
-        room -= (int)n;
-        I16 sum[kRegisters] = {};
+        V sum[kRegisters] = {};
         for (const uint16_t* stop = a + n; a < stop; a++) {
-          const int16_t* row = base + (size_t)*a * kWidth;
+          const W* row = base + (size_t)*a * kWidth;
 #pragma GCC unroll 16
-          for (int r = 0; r < kRegisters; r++) sum[r] += load<I16>(row + r * kLanes);
+          for (int r = 0; r < kRegisters; r++) sum[r] += load<V>(row + r * kLanes);
         }
 #pragma GCC unroll 4
         for (int j = 0; j < kGroup; j++)
@@ -225,7 +240,7 @@ INLINE void add_rows(const Addition& s) {
             for (int r = 0; r < kRegisters; r++) acc[j][r] += sum[r];
       }
     }
-    widen_all<kBytes, kGroup, kWidth>(acc, out, widened);
+    widen_all<kBytes, kGroup, kRegisters>(acc, out, widened);
   }
 }
 
@@ -236,6 +251,7 @@ struct Finish {
   int positions, step_sums, width, channels;  // channels: of the block that are not padding
   int64_t step;                               // elements from one time step to the next
   const int32_t* sums;                        // [positions][timesteps][bits][width], or null where currents are given
+  bool floats;                                // the sums are float32
   const float* given;
   int64_t given_step;  // 0 where they are the same at every step
   const float *scale, *bias, *shortcut, *state;
@@ -321,9 +337,16 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       const int64_t here = at + t * f.step + k * kLanes;
       F32 current;
       if (kPlain || f.sums) {
-        I32 sum = load<I32>(sums + k * kLanes);
-        for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
-        current = __builtin_convertvector(sum, F32) * scale[k] + bias[k];
+        F32 total;
+        if (!kPlain && f.floats) {
+          total = load<F32>(sums + k * kLanes);
+          for (int b = 1; b < bits; b++) total += load<F32>(sums + b * f.width + k * kLanes) * (float)(1 << b);
+        } else {
+          I32 sum = load<I32>(sums + k * kLanes);
+          for (int b = 1; b < bits; b++) sum += load<I32>(sums + b * f.width + k * kLanes) << b;
+          total = __builtin_convertvector(sum, F32);
+        }
+        current = total * scale[k] + bias[k];
       } else {
         current = load<F32>(f.given + at + t * f.given_step + k * kLanes, n);
       }
@@ -362,7 +385,7 @@ INLINE void finish_positions(const Finish& f) {
 template <int kBytes>
 INLINE void finish(const Finish& f) {
   const EventShape& s = *f.shape;
-  if (f.sums && s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
+  if (f.sums && !f.floats && s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
     finish_positions<kBytes, true>(f);  // the most frequent case, a fifth of the time of small layers
   else
     finish_positions<kBytes, false>(f);
@@ -506,34 +529,43 @@ int scatter(const Rows& r) {
 }
 
 // The functions of an instruction set: the templates above, inlined into functions that may use it.
+struct Adders {
+  void (*of[3][3])(const Addition&);  // groups of 1, 2, 4 planes; blocks of 32, 64, 128 channels
+  int widest;                         // block
+};
 struct Code {
-  void (*add[3][3])(const Addition&);  // groups of 1, 2, 4 planes; blocks of 32, 64, 128 channels
+  Adders int16, float32;  // by type of the weights
   void (*finish)(const Finish&);
   void (*gather)(const Gather&);
   int (*merge)(const Rows&);
   void (*indices)(const uint8_t*, int, int, uint16_t*, uint16_t*);
-  int widest;  // block
 };
 
-#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                                      \
-  struct Name {                                                                                    \
-    template <int kGroup, int kWidth>                                                              \
-    target static void add(const Addition& a) {                                                    \
-      add_rows<bytes, kGroup, kWidth>(a);                                                          \
-    }                                                                                              \
-    target static void end(const Finish& f) { finish<bytes>(f); }                                  \
-    target static void patterns(const Gather& g) { gather<bytes>(g); }                             \
-    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); }         \
-  };                                                                                               \
-  constexpr int k##Name##64 = widest < 64 ? widest : 64;                                           \
-  constexpr Code k##Name = {{{Name::add<1, 32>, Name::add<1, k##Name##64>, Name::add<1, widest>},  \
-                             {Name::add<2, 32>, Name::add<2, k##Name##64>, Name::add<2, widest>},  \
-                             {Name::add<4, 32>, Name::add<4, k##Name##64>, Name::add<4, widest>}}, \
-                            Name::end,                                                             \
-                            Name::patterns,                                                        \
-                            Name::lists,                                                           \
-                            indices,                                                               \
-                            widest}
+#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                              \
+  struct Name {                                                                            \
+    template <class W, int kGroup, int kWidth>                                             \
+    target static void add(const Addition& a) {                                            \
+      add_rows<W, bytes, kGroup, kWidth>(a);                                               \
+    }                                                                                      \
+    template <class W, int kMost>                                                          \
+    static constexpr Adders adders() {                                                     \
+      constexpr int k64 = kMost < 64 ? kMost : 64;                                         \
+      return {{{add<W, 1, 32>, add<W, 1, k64>, add<W, 1, kMost>},                          \
+               {add<W, 2, 32>, add<W, 2, k64>, add<W, 2, kMost>},                          \
+               {add<W, 4, 32>, add<W, 4, k64>, add<W, 4, kMost>}},                         \
+              kMost};                                                                      \
+    }                                                                                      \
+    target static void end(const Finish& f) { finish<bytes>(f); }                          \
+    target static void patterns(const Gather& g) { gather<bytes>(g); }                     \
+    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); } \
+  };                                                                                       \
+  constexpr Code k##Name = {Name::adders<int16_t, widest>(),                               \
+                            Name::adders < float,                                          \
+                            widest / 2 < 32 ? 32 : widest / 2 > (),                        \
+                            Name::end,                                                     \
+                            Name::patterns,                                                \
+                            Name::lists,                                                   \
+                            indices}
 
 INSTRUCTION_SET(Portable, 16, 32, , indices);
 #ifdef __x86_64__
@@ -582,8 +614,10 @@ const Code& code_of(int set) {
 struct Layer {
   EventShape shape;
   const Code* code;
+  const Adders* adders;
+  bool floats;
   std::vector<Block> blocks;
-  std::unique_ptr<int16_t, void (*)(void*)> weight{nullptr, std::free};
+  std::unique_ptr<void, void (*)(void*)> weight{nullptr, std::free};
   std::vector<float> scale, bias;
 };
 
@@ -700,7 +734,7 @@ float Run::choose_group() {
                 lists = many * ((1 << size) - 1);
     float cost = added * (i ? 0.5f : 0.05f) + lists * (i ? 0 : 5);
     for (const Block& block : layer.blocks)
-      cost += added * 0.55f * block.width / 32 + lists * (3 + 3 * block.width / 32);
+      cost += added * (layer.floats ? 1.1f : 0.55f) * block.width / 32 + lists * (3 + 3 * block.width / 32);
     if (!group || cost < least) least = cost, group = size, groups = many;
   }
   return least * positions;
@@ -781,18 +815,19 @@ void Run::add(const Strip* strips, const Lists* lists, int64_t n, const Block& b
     const Strip& strip = strips[i];
     const int left = strip.first * shape.stride_w - shape.pad_left - strip.from;
     for (int g = 0; g < groups; g++)
-      layer.code->add[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left,
-                                                    shape.stride_w, shape.kernel_w, shape.kernel_h * shape.channels,
-                                                    block.limit, block.weight, sums + g * group * block.width,
-                                                    step * block.width});
+      layer.adders->of[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left,
+                                                     shape.stride_w, shape.kernel_w, shape.kernel_h * shape.channels,
+                                                     block.limit, block.weight, sums + g * group * block.width,
+                                                     step * block.width});
     const int64_t at =
         ((strip.image * out_height + strip.row) * out_width + strip.first) * shape.out_channels + block.first;
     const auto here = [at](auto* p) { return p ? p + at : p; };
-    layer.code->finish(
-        {&shape, strip.positions, step * block.width, block.width,
-         std::min(block.width, shape.out_channels - block.first), batch * out_height * out_width * shape.out_channels,
-         sums, nullptr, 0, &layer.scale[block.first], &layer.bias[block.first], here(call.shortcut), here(call.state),
-         here(call.shortcut_counts), here(call.out_spikes), here(call.out_currents), here(call.out_state)});
+    layer.code->finish({&shape, strip.positions, step * block.width, block.width,
+                        std::min(block.width, shape.out_channels - block.first),
+                        batch * out_height * out_width * shape.out_channels, sums, layer.floats, nullptr, 0,
+                        &layer.scale[block.first], &layer.bias[block.first], here(call.shortcut), here(call.state),
+                        here(call.shortcut_counts), here(call.out_spikes), here(call.out_currents),
+                        here(call.out_state)});
   }
 }
 
@@ -809,7 +844,9 @@ void Run::run() {
          scratch.begin.need(n * begins));
   };
   const int64_t blocks = layer.blocks.size();
-  if (blocks * 2 * layer.blocks[0].width * shape.kernel_h * shape.kernel_w * shape.channels <= (int64_t)kCache) {
+  const int64_t bytes =
+      (int64_t)shape.kernel_h * shape.kernel_w * shape.channels * shape.out_channels * (layer.floats ? 4 : 2);
+  if (bytes <= (int64_t)kCache) {
     // All weights stay near: each task makes the lists of a few strips and goes through the blocks.
     const int64_t few = std::min<int64_t>(most, 2), parts = std::min(tasks, strips);
     parallel(call, parts, [&](int64_t part) {
@@ -843,6 +880,30 @@ void Run::run() {
   }
 }
 
+// Packs weights, block by block; false for some that int16 sums cannot take.
+template <class W>
+bool pack(Layer& layer, const W* weight, int padded) {
+  const EventShape& s = layer.shape;
+  const int C = s.channels, kh = s.kernel_h, kw = s.kernel_w, rows = kh * kw * C;
+  layer.weight.reset(std::aligned_alloc(64, (size_t)rows * padded * sizeof(W)));
+  W* to = (W*)layer.weight.get();
+  if (!to) return false;
+  const int widest = std::min(s.block ? s.block : rows < 2000 ? 64 : kWidest, layer.adders->widest);
+  for (int first = 0, width; first < padded; first += width) {
+    for (width = widest; width > padded - first;) width /= 2;
+    const int n = std::min(width, s.out_channels - first);
+    const W* from = weight + (size_t)first * rows;
+    layer.blocks.push_back({first, width, rows, to});
+    if constexpr (!std::is_same_v<W, float>) layer.blocks.back().limit = row_limit(from, rows, n);
+    if (layer.blocks.back().limit < 1) return false;  // -32768
+    for (int dx = 0; dx < kw; dx++)
+      for (int dy = 0; dy < kh; dy++)
+        for (int c = 0; c < C; c++, to += width)
+          for (int o = 0; o < width; o++) to[o] = o < n ? from[(((size_t)o * C + c) * kh + dy) * kw + dx] : 0;
+  }
+  return true;
+}
+
 // Whether numbers are in range, so that no product of them overflows.
 bool sensible(const EventShape& s) {
   for (int n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.timesteps, s.bits})
@@ -861,35 +922,21 @@ bool sensible(const EventShape& s) {
 
 extern "C" {
 
-// A layer: weights [Co, C, kernel_h, kernel_w] above -32768, scale and bias [Co]. Null for a shape that this code does
-// not take.
-void* event_layer(const EventShape* shape, const int16_t* weight, const float* scale, const float* bias) {
+// A layer: weights [Co, C, kernel_h, kernel_w] in int16, above -32768, or in float32, the other one null; scale and
+// bias [Co]. Null for a shape or weights that this code does not take.
+void* event_layer(const EventShape* shape, const int16_t* int16, const float* float32, const float* scale,
+                  const float* bias) {
   if (!sensible(*shape)) return nullptr;
   auto layer = std::make_unique<Layer>();
   layer->shape = *shape;
   layer->code = &code_of(shape->isa ? shape->isa : best_set());
-  const int C = shape->channels, Co = shape->out_channels, kh = shape->kernel_h, kw = shape->kernel_w,
-            rows = kh * kw * C;
-  const int padded = (Co + kPad - 1) / kPad * kPad;
+  layer->floats = float32;
+  layer->adders = float32 ? &layer->code->float32 : &layer->code->int16;
+  const int Co = shape->out_channels, padded = (Co + kPad - 1) / kPad * kPad;
   layer->scale.assign(padded, 0), layer->bias.assign(padded, 0);
   std::copy_n(scale, Co, layer->scale.begin());
   std::copy_n(bias, Co, layer->bias.begin());
-  layer->weight.reset((int16_t*)std::aligned_alloc(64, (size_t)rows * padded * 2));
-  if (!layer->weight) return nullptr;
-  int16_t* to = layer->weight.get();
-  const int widest = std::min(shape->block ? shape->block : rows < 2000 ? 64 : kWidest, layer->code->widest);
-  for (int first = 0, width; first < padded; first += width) {
-    for (width = widest; width > padded - first;) width /= 2;
-    const int n = std::min(width, Co - first);
-    layer->blocks.push_back({first, width, row_limit(weight + (size_t)first * rows, rows, n), to});
-    if (layer->blocks.back().limit < 1) return nullptr;  // -32768
-    for (int dx = 0; dx < kw; dx++)
-      for (int dy = 0; dy < kh; dy++)
-        for (int c = 0; c < C; c++, to += width)
-          for (int o = 0; o < width; o++)
-            to[o] = o < n ? weight[(((size_t)(first + o) * C + c) * kh + dy) * kw + dx] : 0;
-  }
-  return layer.release();
+  return (float32 ? pack(*layer, float32, padded) : pack(*layer, int16, padded)) ? layer.release() : nullptr;
 }
 
 void event_delete(void* layer) { delete (Layer*)layer; }
@@ -915,8 +962,8 @@ void event_neurons(const EventShape* shape, const float* currents, int repeat, c
   parallel(*call, (size + kChunk - 1) / kChunk, [&](int64_t i) {
     const int64_t at = i * kChunk, n = std::min(kChunk, size - at);
     const auto here = [at](auto* p) { return p ? p + at : p; };
-    code.finish({&plain, 1, 0, 0, (int)n, size, nullptr, currents + at, repeat ? 0 : size, nullptr, nullptr, nullptr,
-                 here(state), nullptr, here(spikes), nullptr, here(last)});
+    code.finish({&plain, 1, 0, 0, (int)n, size, nullptr, false, currents + at, repeat ? 0 : size, nullptr, nullptr,
+                 nullptr, here(state), nullptr, here(spikes), nullptr, here(last)});
   });
 }
 

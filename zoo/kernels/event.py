@@ -77,7 +77,7 @@ def _flags() -> list[str]:
 def _library() -> ctypes.CDLL:
     library = load_library(_SOURCE, *_flags())
     library.event_layer.restype = _Pointer
-    library.event_layer.argtypes = [_Pointer] * 4
+    library.event_layer.argtypes = [_Pointer] * 5
     library.event_delete.argtypes = [_Pointer]
     library.event_run.argtypes = [_Pointer] * 2
     return library
@@ -87,7 +87,8 @@ class EventConv:
     """A convolution over spikes with LIF neurons behind it, as event.cpp computes it, or without.
 
     Args:
-        weight: whole numbers [C', C, kh, kw] from -32767 to 32767, the weights over `scale`.
+        weight: [C', C, kh, kw] over `scale`, whole numbers from -32767 to 32767, or float32. Sums of float32 are in
+            another order than a dense convolution's, so currents are equal up to rounding.
         scale, bias: [C'], of the currents.
         stride, padding: of rows and columns; padding above and left, below and right is equal.
         timesteps: T.
@@ -126,11 +127,14 @@ class EventConv:
         self._shape.isa, self._shape.group, self._shape.block = isa, group, block
         for name, value in given.items():
             setattr(self._shape, name, value)
-        weight = weight.to(torch.int16).contiguous()
+        floats = weight.is_floating_point()
+        weight = weight.to(torch.float32 if floats else torch.int16).contiguous()
         scale, bias = (x.float().contiguous() for x in (scale, bias))
         self._library = _library()
         self._layer = self._library.event_layer(
-            ctypes.byref(self._shape), weight.data_ptr(), scale.data_ptr(), bias.data_ptr()
+            ctypes.byref(self._shape),
+            *map(_address, (weight, weight), (not floats, floats)),
+            *map(_address, (scale, bias)),
         )
         if not self._layer:
             raise ZooError(f"the event-driven kernel takes no convolution {list(weight.shape)} like this")

@@ -197,7 +197,7 @@ OrtStatus* create(const void*, const OrtApi*, const OrtInfo* info, void** out) {
   s.count = attributes.number("add_counts", 0) != 0;
   for (int64_t most = attributes.number("most", 1); most > 0 && s.bits < 5; most >>= 1) s.bits++;
   const auto floats = [&](int i) { return (const float*)constants[i].data; };
-  *out = event_layer(&s, (const int16_t*)constants[0].data, floats(1), floats(2));
+  *out = event_layer(&s, (const int16_t*)constants[0].data, nullptr, floats(1), floats(2));
   return *out ? nullptr : fail("EventConv: a shape that this library does not take");
 }
 

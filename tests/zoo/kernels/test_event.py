@@ -101,6 +101,22 @@ def check_random_layer(seed: int, forms: list[str]) -> None:
         assert_equal(got[2], expected[2] if state is not None else None)
 
 
+@pytest.mark.parametrize("form", ["1 32", "2 64", "4 64", "0 0"])
+def test_weights_in_float32_are_equal_up_to_rounding(form):
+    g = torch.Generator().manual_seed(1)
+    group, block = map(int, form.split())
+    neurons = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "soft_reset": False}
+    settings = {"stride": (2, 1), "padding": (1, 1), "timesteps": 4, "neurons": neurons}
+    weight, scale, bias = (torch.randn(shape, generator=g) for shape in ((70, 50, 3, 3), 70, 70))
+    spikes = torch.randint(0, 4, (8, 7, 9, 50), generator=g, dtype=torch.uint8)
+    _, expected, _ = reference(spikes, weight, scale, bias, None, None, **settings, count=False)
+    for name in list_instruction_sets():
+        layer = EventConv(weight, scale, bias, most=3, instruction_set=name, group=group, block=block, **settings)
+        fired, currents, _ = layer(spikes, currents=True)
+        torch.testing.assert_close(currents, expected, rtol=0, atol=2e-4)
+        assert torch.equal(fired, LIF(4, kernel="reference")(currents).to(torch.uint8))
+
+
 def assert_equal(got: Tensor | None, expected: Tensor | None) -> None:
     assert (got is None) == (expected is None)
     if got is not None and expected is not None:
