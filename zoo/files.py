@@ -130,11 +130,8 @@ def _is_special(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[io.BufferedReader]:
-    """Opens a file of at most `limit` bytes for reading; never waits for a pipe, never reads from a device.
-
-    Raises:
-        ZooError: no such file, no ordinary one, none that can be read, or a larger one.
-    """
+    """Opens a file of at most `limit` bytes for reading; never waits for a pipe, never reads from a device. Raises
+    ZooError for no such file, no ordinary one, none that can be read, or a larger one."""
     if "\0" in str(path):
         raise ZooError(f"cannot read {str(path)!r}: NUL is no character of a path")
     try:
@@ -173,10 +170,7 @@ def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:
-    """Reads the value of a JSON text, which may come from anybody.
-
-    Args:
-        origin: where it is from, for the error.
+    """Reads the value of a JSON text, which may come from anybody; `origin` says from where, in errors.
 
     Raises:
         ZooError: it is no JSON; it holds NaN or another number, text or depth that no file of ours has.
@@ -190,8 +184,7 @@ def parse_json(text: str | bytes, origin: str) -> Any:
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
-    """Returns `value`; raises ValueError if it is deeper than `_DEEPEST`, or holds numbers that are not finite or do
-    not fit 64 bits, NUL, or halves of characters."""
+    """Returns `value`; raises ValueError if it is too deep, or holds what `parse_json` refuses."""
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict | list):
@@ -215,8 +208,7 @@ def sha256_of(data: bytes | str | os.PathLike[str]) -> str:
 
 
 def _yaml() -> YAML:
-    """Makes a reader and writer of YAML 1.2, in which `5e-4` is a number and `off` a word."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe", pure=True)  # 1.2, in which `5e-4` is a number and `off` a word
     yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 1000
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.representer.ignore_aliases = lambda data: True
@@ -230,14 +222,7 @@ def dump_yaml(value: Any) -> str:
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Reads the value of a YAML text of the user's.
-
-    Args:
-        origin: where it is from, for the error.
-
-    Raises:
-        ZooError: it is no YAML of plain values, or a key stands twice.
-    """
+    """Reads the value of a YAML text of the user's; ZooError for no YAML of plain values, or a key given twice."""
     try:
         return _yaml().load(text)
     except MarkedYAMLError as error:

@@ -74,13 +74,8 @@ class LayerFactory:
         by_default: bool | None = None,
         **others: Any,
     ) -> SpikingConv2d:
-        """Makes a convolution over spikes that keeps the resolution but for its stride.
-
-        Args:
-            by_default: whether its gradient is scaled where nobody says which layers; by default, where it is
-                3 x 3 with equal channels and stride 1.
-            others: dilation, groups, as in `SpikingConv2d`.
-        """
+        """Makes a convolution over spikes that keeps the resolution but for its stride; its gradient is scaled
+        `by_default`, where nobody says which layers, if it is 3 x 3 with equal channels and stride 1."""
         if by_default is None:
             by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels
         check_weights(out_channels, in_channels * kernel_size**2 // others.get("groups", 1))
@@ -99,13 +94,8 @@ class LayerFactory:
 def fire(
     x: Tensor, layer: nn.Module, norm: nn.Module | None, neurons: SpikingNeuron, saved: Tensor | None = None
 ) -> Tensor:
-    """Spikes of `neurons` that a convolution or linear layer drives, which learns of them for gradient scaling.
-
-    Args:
-        x: input of the layer, spikes or their counts.
-        layer, norm, neurons: what it passes through, in this order; None for no normalisation.
-        saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
-    """
+    """Spikes of `neurons` that a convolution or linear layer drives by its input `x`, spikes or their counts; it learns
+    of them for gradient scaling, and keeps `saved`, `compact(x)`, for backward instead of `x` where that is given."""
     post = PostSpikes()
     return post.tie(neurons(layer(x, post=post, saved=saved), norm=norm))
 
@@ -162,12 +152,7 @@ class ConvNeuron(nn.Module):
         self.lif = make.neuron()
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
-        """Takes [T*B, C, H, W] to spikes [T*B, C', H', W'].
-
-        Args:
-            x: spikes; or their counts or averages, unless `binary`.
-            saved: `compact(x)`, where the caller has it already.
-        """
+        """Takes [T*B, C, H, W] to spikes [T*B, C', H', W']; `saved` is `compact(x)` where the caller has it."""
         return fire(x, self.conv, self.bn, self.lif, self.kept(x, saved))
 
     def kept(self, x: Tensor, saved: Tensor | None) -> Tensor | None:

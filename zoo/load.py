@@ -50,11 +50,7 @@ def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwo
 
 
 def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Checkpoint:
-    """Finds the checkpoint behind what `load` takes: bundled with the zoo, on this disk, or published on a Hub.
-
-    Raises:
-        ZooError: see `load`.
-    """
+    """Finds the checkpoint behind what `load` takes: bundled, on this disk, or on a Hub; see `load` for errors."""
     if not isinstance(source, str | os.PathLike):
         raise ZooError(f"load takes a name or a path, not {quoted(source)}")
     if not isinstance(source, str):
@@ -66,8 +62,7 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
         return open_checkpoint(source)
     check_name(source)
     architecture, tag = split_model_name_tag(source)
-    tag = tag or get_pretrained_cfg(architecture).tag
-    name = f"{architecture}.{tag}"
+    name = f"{architecture}.{tag or get_pretrained_cfg(architecture).tag}"
     if (BUNDLED / name).is_dir():
         return open_checkpoint(BUNDLED / name)
     where = published().get(name)

@@ -143,11 +143,7 @@ class SpikingNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def assign_scaling(self) -> None:
-        """Gives the rule of gradient scaling to the layers that it reaches.
-
-        Raises:
-            ZooError: it reaches none.
-        """
+        """Gives the rule of gradient scaling to the layers that it reaches; raises ZooError if it reaches none."""
         layers = {n: m for n, m in self.named_modules() if isinstance(m, ScaledLayer)}
         rule = self._scaling
         reached = [n for n, m in layers.items() if rule and rule.reaches(n, m.by_default, m.one_shape)]
@@ -233,11 +229,7 @@ class SpikingNetwork(nn.Module):
         return intermediates if intermediates_only else (x, intermediates)
 
     def stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Returns the stages that are meant, from 0: an integer n is for the last n, None for all.
-
-        Raises:
-            ZooError: there is no such stage.
-        """
+        """Returns the stages meant, from 0: an integer n is for the last n, None for all; ZooError for others."""
         count = len(self.stages)
         wanted: Any = range(-count if indices is None else -indices, 0) if isinstance(indices, int | None) else indices
         given = list(wanted) if isinstance(wanted, Sequence) else []
@@ -337,9 +329,8 @@ class SpikingNetwork(nn.Module):
 
     def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
         """Returns stage(x), checkpointed if that is on."""
-        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
-            return stage(x)
-        return self._checkpointed(stage, x)
+        checkpointed = self.grad_checkpointing and self.training and torch.is_grad_enabled()
+        return self._checkpointed(stage, x) if checkpointed else stage(x)
 
     @torch.compiler.disable  # its tracing knows no contexts
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
@@ -354,11 +345,7 @@ class SpikingNetwork(nn.Module):
         return {f"{name}.{key}": getattr(kept[name], key) for name in kept for key in ("factor", "calls")}
 
     def load_scaling_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `scaling_state` gave.
-
-        Raises:
-            ZooError: it is of other layers.
-        """
+        """Takes over what `scaling_state` gave; raises ZooError if it is of other layers."""
         kept = self.scaling_state()
         if other := sorted(kept.keys() ^ state.keys()):
             raise ZooError(f"the factors of gradient scaling are of other layers: {other[0]}")

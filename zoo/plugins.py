@@ -124,15 +124,10 @@ def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str,
 
 
 def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
-    """Raises ZooError unless a user's part may be registered under `name`.
+    """Raises ZooError unless a user's part, `now`, may be registered under `name`, which stands for `before` so far.
 
     The same function or class of the same module or file may be registered again, as when a file is imported and a
-    plugin, too, or a notebook's cell runs twice.
-
-    Args:
-        kind: what it is, for the message.
-        before: the function or class that the name stands for so far, None for none.
-        now: the new one; None if it is not known yet, and only the zoo's own names are refused.
+    plugin, too, or a notebook's cell runs twice. Where `now` is None, not known yet, only the zoo's names are refused.
     """
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"

@@ -133,7 +133,8 @@ def register_family(
     module = sys.modules[sys._getframe(1).f_globals["__name__"]]
     twins = []
     for variant in variants:
-        scaled = scaled_twin(variant)
+        text = f"`{variant.name}` trained with gradient scaling."
+        scaled = Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
         _PLAIN[scaled.name] = variant.name
         twins += [variant, scaled]
     cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
@@ -149,12 +150,6 @@ _PLAIN: dict[str, str] = {}
 def plain_name(architecture: str) -> str:
     """Returns the twin of an architecture without gradient scaling; itself, if it has no other."""
     return _PLAIN.get(architecture, architecture)
-
-
-def scaled_twin(variant: Variant) -> Variant:
-    """Returns the same network, trained with gradient scaling."""
-    text = f"`{variant.name}` trained with gradient scaling."
-    return Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
 
 
 def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) -> Callable[..., SpikingNetwork]:
@@ -282,11 +277,7 @@ def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint
 
 
 def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
-    """Raises ZooError where a configuration of timm's names weights that this would not check.
-
-    Args:
-        key: what it is, for the message.
-    """
+    """Raises ZooError where a configuration of timm's, called `key`, names weights that this would not check."""
     if named := [name for name in WEIGHT_SOURCES if cfg.get(name) and name not in ("file", "state_dict")]:
         how = 'its file takes a .safetensors file, and zoo.load takes "hf-hub:ORG/NAME"'
         raise ZooError(f"{key} names weights by {named[0]}, which are not loaded: {how}")
@@ -300,12 +291,8 @@ def _is_weights(file: Any) -> bool:
 
 
 def _fitting(state: dict[str, Tensor], model: SpikingNetwork, *, features: bool) -> dict[str, Tensor]:
-    """Returns the weights of a file for a network, once they fit, but for what timm adapts: the classifier of other
-    classes, and the first convolution of other channels.
-
-    Raises:
-        ZooError: they do not.
-    """
+    """Returns the weights of a file, once they fit a network but for what timm adapts: the classifier of other classes,
+    and the first convolution of other channels."""
     cfg, adapted = model.pretrained_cfg, []
     cfg.pop("state_dict", None)  # or each copy of the configuration would hold one of the weights
     if features or model.num_classes != cfg["num_classes"]:
@@ -325,12 +312,8 @@ _FREE = {"timesteps", "surrogate", "scaling", "dropout"}
 
 def _record_origin(model: SpikingNetwork, checkpoint: Checkpoint, given: set[str], usual: Mapping[str, Any]) -> None:
     """Notes on the network whose weights it has: not where a new classifier or first convolution replaced some, nor
-    where it computes otherwise than what was trained, as with another neuron.
-
-    Args:
-        given: the keywords that a user chose.
-        usual: what keywords are where neither the user nor the file says.
-    """
+    where it computes otherwise than what was trained, as with another neuron. A user chose the keywords `given`;
+    `usual` are those where neither the user nor the file says."""
     config = checkpoint.config
     now = {"num_classes": model.num_classes} | model.model_args
     then = dict(usual) | {"num_classes": config["num_classes"]} | config["model_args"]
@@ -352,13 +335,7 @@ def _defaults(network: type[SpikingNetwork]) -> dict[str, Any]:
 
 
 def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keywords, some of which may be timm's, in the names of the networks.
-
-    timm's `drop_rate` is `dropout`, and its `global_pool` would be "avg".
-
-    Raises:
-        ZooError: both names of one thing with different values, or another pooling.
-    """
+    """Returns keywords, some of which may be timm's, in the names of the networks: its `drop_rate` is `dropout`."""
     ours = dict(kwargs)
     check_global_pool(ours.pop("global_pool", None))
     if (rate := ours.pop("drop_rate", None)) is not None:
@@ -369,11 +346,7 @@ def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict
 
 
 class StageFeatures(FeatureGetterNet):
-    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage.
-
-    Raises:
-        ZooError: `out_indices` (see `SpikingNetwork.stage_indices`) names a stage that there is not.
-    """
+    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage."""
 
     def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int] | None, **kwargs: Any) -> None:
         super().__init__(model, model.stage_indices(out_indices), **kwargs)

@@ -279,11 +279,7 @@ KINDS: Mapping[str, type[Model]] = {"accuracy": Accuracy, "onnx": Onnx, "measure
 
 
 def read(path: str | os.PathLike[str], kinds: Mapping[str, type[Model]] = KINDS) -> dict[str, Any]:
-    """Reads a result file and checks it.
-
-    Raises:
-        ZooError: no such file, no JSON, or see `check`.
-    """
+    """Reads a result file and checks it; ZooError for no such file, no JSON, or see `check`."""
     return check(read_json(path), str(path), kinds)
 
 

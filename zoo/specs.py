@@ -16,11 +16,7 @@ _LARGEST, _SMALLEST = 1e30, 1e-30  # of numbers that float32 computes with
 
 
 def split_spec(kind: str, spec: Any, known: Mapping[str, list[str]]) -> tuple[str, dict[str, Any]]:
-    """Splits "name" or {"name": ..., key: value, ...} into the name and the rest; `known` has the keys of each name.
-
-    Raises:
-        ZooError: neither of the two forms, an unknown name or an unknown key.
-    """
+    """Splits "name" or {"name": ..., key: value, ...} into the name and the rest; `known` has the keys of each name."""
     if not isinstance(spec, str | Mapping):
         raise ZooError(f'{kind} takes a name or an object {{"name": ...}}, not {quoted(spec)}')
     given = {"name": spec} if isinstance(spec, str) else dict(spec)

@@ -143,11 +143,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a checkpoint for a network that is about to be built, and will say whether it fits; see `read_checkpoint`.
-
-    Raises:
-        ZooError: see `read_checkpoint`.
-    """
+    """Reads a checkpoint for a network about to be built, which will say whether it fits; see `read_checkpoint`."""
     path = user_path(path)
     weights = path / WEIGHTS if path.is_dir() else path
     if is_pickle(weights.name):

@@ -90,11 +90,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_config(config: Any, path: str | Path) -> dict[str, Any]:
-    """Checks and completes what a config.json holds; see `read_config`.
-
-    Args:
-        path: where it is from, for errors.
-    """
+    """Checks and completes what a config.json, from `path`, holds; see `read_config`."""
     if isinstance(config, dict) and isinstance(config.setdefault("model_args", {}), dict):
         config["model_args"].pop("num_classes", None)  # timm says it twice
     given = parse(_Config, config, str(path))

@@ -70,11 +70,7 @@ def check_class_names(network: str, labels: Sequence[str], dataset: str, classes
 
 
 def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:
-    """Loads the test images of a folder, or the first `limit` of them, and its classes; the rest is not decoded.
-
-    Raises:
-        ZooError: see `load_folder`.
-    """
+    """Loads the test images of a folder, or the first `limit`, and its classes; for errors see `load_folder`."""
     parts = _files_by_part(path)
     test = TEST if TEST in parts else VAL
     check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), img_size)

@@ -63,20 +63,13 @@ class Preparation:
 
 
 def folder_cfg(size: int) -> dict[str, Any]:
-    """Says how images of any size become square ones, in the words of a pretrained_cfg.
-
-    As timm evaluates: the shorter side is scaled to `size` pixels, bilinear and without aliasing, and the centre cut
-    out.
-    """
+    """Says how images of any size become square ones, in the words of a pretrained_cfg, as timm evaluates: the shorter
+    side is scaled to `size` pixels, bilinear and without aliasing, and the centre cut out."""
     return {"input_size": (3, size, size), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 
 
 def square_side(input_size: Sequence[int]) -> int:
-    """Returns the side of a network's images [3, side, side].
-
-    Raises:
-        ZooError: they are not square, or have other than three channels.
-    """
+    """Returns the side of a network's images [3, side, side]; raises ZooError for others."""
     channels, height, width = input_size
     if channels != 3 or height != width:
         raise ZooError(f"the network takes images {list(input_size)}, data sets have square ones of 3 channels")

@@ -188,11 +188,7 @@ def check_name(file: str, repo: str) -> None:
 
 
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """ORG/NAME[@REVISION] in its two parts, the second None for the default branch.
-
-    Raises:
-        ZooError: no repository's name, or two different revisions.
-    """
+    """ORG/NAME[@REVISION] in its two parts, the second None for the default branch; raises ZooError for others."""
     repo, sign, given = name.partition("@")
     if sign and (not given or (revision and revision != given)):
         raise ZooError(f"{name!r} with the revision {revision!r}: name one revision, as in ORG/NAME@v1")

@@ -70,11 +70,8 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
     """The name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
 
     Args:
-        kernel: as in `list_kernels`.
-        device: "cpu", "cuda" ...
-        dtype: of the input currents.
-        dynamics: of the neurons.
-        leak: their decay and gain come as a tensor, which takes another build of the kernel.
+        kernel: as in `list_kernels`; device: "cpu", "cuda" ...; dtype: of the input currents.
+        leak: decay and gain come as a tensor, which takes another build of the kernel.
 
     Raises:
         ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
@@ -84,11 +81,7 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
 def asked_kernel(kernel: str) -> str:
-    """What is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`.
-
-    Raises:
-        ZooError: an unknown value.
-    """
+    """What is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`."""
     if kernel not in list_kernels():
         raise one_of("kernel", kernel, list_kernels())
     if kernel == "auto":

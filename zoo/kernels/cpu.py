@@ -35,11 +35,7 @@ class _Args(ctypes.Structure):
 
 
 def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
-    """The library for this type of data and these neurons, built now if it is not in the cache.
-
-    Raises:
-        ZooError: see `zoo.kernels.build.load_library`.
-    """
+    """The library for this type of data and these neurons, built now if it is not in the cache; see `load_library`."""
     constants = {
         "SCALAR": _SCALARS[dtype],
         "STEPS": dynamics.steps,

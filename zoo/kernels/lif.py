@@ -32,11 +32,7 @@ class Kernel(NamedTuple):
     """Whether it computes normalisation and sum in front of the neurons, too; else PyTorch does."""
 
     def code(self) -> Any:
-        """The module.
-
-        Raises:
-            ImportError: something that it needs is not installed.
-        """
+        """The module; ImportError where something that it needs is not installed."""
         return importlib.import_module(f".{self.module}", __package__)
 
 
@@ -156,11 +152,6 @@ def _backward(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
     return result
 
 
-def _weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
-    result: Tensor = KERNELS["cpu"].code().weighted_steps(spikes, weights, dtype)
-    return result
-
-
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
     x, r, _, dynamics = _unpack(inputs)
     rows = x.data.shape[0] * (dynamics.steps if dynamics.repeat else 1)
@@ -178,18 +169,19 @@ def _backward_shapes(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
 
 
 _LIBRARY = torch.library.Library("snnzoo", "DEF")
-for _schema, _run, _shapes in (
-    (f"lif({_INPUTS}) -> (Tensor spikes, Tensor stats)", _forward, _forward_shapes),
-    (f"lif_backward(Tensor grad, Tensor stats, {_INPUTS}) -> Tensor[]", _backward, _backward_shapes),
+for _schema, _devices, _run, _shapes in (
+    (f"lif({_INPUTS}) -> (Tensor spikes, Tensor stats)", KERNELS, _forward, _forward_shapes),
+    (f"lif_backward(Tensor grad, Tensor stats, {_INPUTS}) -> Tensor[]", KERNELS, _backward, _backward_shapes),
     (
         "weighted_steps(Tensor spikes, float[] weights, ScalarType dtype) -> Tensor",
-        _weighted_steps,
+        ["cpu"],
+        lambda *inputs: KERNELS["cpu"].code().weighted_steps(*inputs),
         lambda x, weights, dtype: torch.empty_like(x[0], dtype=dtype),
     ),
 ):
     _LIBRARY.define(_schema)
     _name = _schema.split("(")[0]
-    for _device in ["cpu"] if _run is _weighted_steps else KERNELS:
+    for _device in _devices:
         _LIBRARY.impl(_name, _run, _device.upper())
     torch.library.register_fake(f"snnzoo::{_name}", _shapes, lib=_LIBRARY)
 

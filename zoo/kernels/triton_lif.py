@@ -24,11 +24,7 @@ _LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> None:
-    """Compiles the forward kernel, and launches nothing.
-
-    Raises:
-        ZooError: a device too old, no C compiler for the launcher ...
-    """
+    """Compiles the forward kernel, and launches nothing; ZooError: an old device, no compiler ..."""
     if torch.cuda.is_available():
         try:
             constants = _constants(dtype, dynamics)

@@ -45,9 +45,6 @@ class QKV(nn.Module):
         channels, heads: a head sees channels / heads of q, k and v.
         make: what to build from.
         counts: as in `ConvNeuron`; the maps are scaled by default where it is not so.
-
-    Raises:
-        ZooError: the heads do not divide the channels.
     """
 
     def __init__(self, channels: int, heads: int, make: LayerFactory, *, counts: bool) -> None:
@@ -67,11 +64,7 @@ class QKV(nn.Module):
 
 
 def check_heads(heads: int, channels: int) -> int:
-    """`heads` themselves, if they divide the channels.
-
-    Raises:
-        ZooError: they do not.
-    """
+    """`heads` themselves, if they divide the channels; else raises ZooError."""
     if channels % check_integer("heads", heads, 1):
         raise ZooError(f"{heads} heads cannot share {channels} channels: give a number that divides them")
     return heads
@@ -117,8 +110,6 @@ class MembraneBlock(nn.Module):
     Args:
         mixer: a module called with the stream and a `PostSpikes` for the layer that drives the next neurons on it,
             and giving what to add; None for none.
-        channels: of the stream.
-        make: what to build from.
     """
 
     def __init__(self, mixer: nn.Module | None, channels: int, make: LayerFactory) -> None:

@@ -69,11 +69,7 @@ class DenseLayers(nn.Sequential):
             features = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C, H, W] to spikes [T*B, C'].
-
-        Raises:
-            ZooError: the map is not of the size that the layers are made for.
-        """
+        """Spikes [T*B, C, H, W] to spikes [T*B, C']; raises ZooError for a map of another size."""
         if x.shape[1:] != self.expected:
             got, side = list(x.shape[-2:]), self.expected[-1]
             raise ZooError(f"the last map is {got}, not {[side, side]}: build the network with img_size=...")
@@ -81,11 +77,7 @@ class DenseLayers(nn.Sequential):
 
 
 def resolve_img_size(img_size: int | Sequence[int] | None, stem_stride: int) -> int:
-    """The side of the images that a network is for: by default 32 pixels behind the stem; timm gives both sides.
-
-    Raises:
-        ZooError: one of them is not a positive integer, or the sides differ.
-    """
+    """The side of the images that a network is for: by default 32 pixels behind the stem; timm gives both sides."""
     check_integer("stem_stride", stem_stride, 1, 64)
     if isinstance(img_size, list | tuple) and len(img_size) == 2 and img_size[0] == img_size[1]:
         img_size = img_size[0]
@@ -93,11 +85,7 @@ def resolve_img_size(img_size: int | Sequence[int] | None, stem_stride: int) -> 
 
 
 def map_side(img_size: int, stem_stride: int, pools: int) -> int:
-    """Side of the map that a stem and 2 x 2 pools leave of an image.
-
-    Raises:
-        ZooError: nothing is left of it.
-    """
+    """Side of the map that a stem and 2 x 2 pools leave of an image; raises ZooError where nothing is left of it."""
     side = -(-img_size // stem_stride) >> pools
     if side < 1:
         raise ZooError(f"img_size {img_size} with stem_stride {stem_stride} is too small for {pools} pools")

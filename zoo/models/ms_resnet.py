@@ -75,15 +75,8 @@ class PreactBlock(nn.Module):
             self.shortcut.extend([nn.Conv2d(in_channels, channels, 1, stride, bias=False), make.norm(channels)])
 
     def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
-        """Currents [T*B, C, H, W] to currents [T*B, C', H', W'].
-
-        Args:
-            x: the stream.
-            before: of the layer that added to the stream last; this block's first neurons are those behind it.
-
-        Returns:
-            The stream, and what the neurons that read it next are to be tied to.
-        """
+        """The stream, currents [T*B, C, H, W], to [T*B, C', H', W'], and what the neurons that read it next are to be
+        tied to; `before` is of the layer that added to it last, which this block's first neurons are behind."""
         post1, post2 = PostSpikes(), PostSpikes()
         y, saved = tie_compact(before, self.lif1(x))
         y = self.conv1(y, post=post1, saved=saved)

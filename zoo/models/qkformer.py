@@ -16,16 +16,8 @@ from ._attention import CountBlock, SpikingSelfAttention, SpikingTransformer, ch
 
 
 class TokenAttention(nn.Module):
-    """Q-K token attention, linear in the tokens: the k of a head, at positions where neurons fed by the number of its
-    q spikes say so.
-
-    Args:
-        channels, heads: a head sees channels / heads of q and k.
-        make: what to build from.
-
-    Raises:
-        ZooError: the heads do not divide the channels.
-    """
+    """Q-K token attention, linear in the tokens: the k of a head, which sees channels / heads of q and k, at positions
+    where neurons fed by the number of its q spikes say so."""
 
     def __init__(self, channels: int, heads: int, make: LayerFactory) -> None:
         super().__init__()

@@ -59,11 +59,7 @@ class PooledConvNeuron(ConvNeuron):
 
 
 def pool_and_fire(y: Tensor, norm: nn.Module, lif: SpikingNeuron, repeat: bool = False) -> Tensor:
-    """Spikes of the normalised average of the current `y` over 2 x 2 positions; an odd last row or column is left out.
-
-    Raises:
-        ZooError: there are no 2 x 2 positions.
-    """
+    """Spikes of the normalised average of the current `y` over 2 x 2 positions; an odd last row or column is cut."""
     if min(y.shape[-2:]) < 2:
         raise ZooError(f"a map of {list(y.shape[-2:])} cannot be pooled: give larger images, or a smaller stem_stride")
     if torch.compiler.is_exporting() and isinstance(norm, nn.BatchNorm2d):
@@ -73,11 +69,9 @@ def pool_and_fire(y: Tensor, norm: nn.Module, lif: SpikingNeuron, repeat: bool =
 
 
 def tie_pooled(post: PostSpikes, spikes: Tensor, shape: torch.Size) -> Tensor:
-    """`spikes` [T*B, C, H, W], tied to a convolution whose current [T*B, C, 2 H, 2 W] was pooled in front of them.
-
-    Each of the four positions that a neuron averages over drives it alike, so each has its spikes for post-synaptic
-    ones; a position that no pool covers drives nothing. `shape` is that of the current.
-    """
+    """`spikes` [T*B, C, H, W], tied to a convolution whose current [T*B, C, 2 H, 2 W], of `shape`, was pooled in front
+    of them. Each of the four positions that a neuron averages over drives it alike, so each has its spikes for
+    post-synaptic ones; a position that no pool covers drives nothing."""
     if post.token is None:
         return spikes
     n, c, h, w = spikes.shape
@@ -146,14 +140,8 @@ class SVGG(SpikingNetwork):
         return super().forward_stem(x, repeat)
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C, H, W] to what the classifier sees, [T*B, C'].
-
-        Raises:
-            ZooError: there are hidden layers, and the images were not of `img_size`.
-        """
-        if self.fc_hidden is None:
-            return super().forward_pre_logits(x)
-        return self.dropout(self.fc_hidden(x))
+        """Spikes [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
+        return super().forward_pre_logits(x) if self.fc_hidden is None else self.dropout(self.fc_hidden(x))
 
 
 def _variant(name: str, layers: int, width: int, parameters: str) -> Variant:

@@ -25,11 +25,7 @@ def list_encodings() -> list[str]:
 
 
 def resolve_encoding(name: Any) -> str:
-    """`name` itself, if it is one of `list_encodings`.
-
-    Raises:
-        ZooError: it is not.
-    """
+    """`name` itself, if it is one of `list_encodings`; else raises ZooError."""
     if not isinstance(name, str) or name not in _ENCODINGS:
         raise one_of("encoding", name, list_encodings())
     return name

@@ -98,10 +98,7 @@ class GLIF(SpikingNeuron):
 
     def step(self, x_t: Tensor, state: GLIFState | None = None) -> tuple[Tensor, GLIFState]:
         """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero.
-
-        Raises:
-            ZooError: more steps than the neuron has conductances.
-        """
+        Raises ZooError for more steps than the neuron has conductances."""
         if state is not None and state.t >= self.timesteps:
             steps = f"glif has a conductance for each of {self.timesteps} time steps"
             raise ZooError(f"{steps} and none for step {state.t + 1}: start again from state None")

@@ -158,11 +158,7 @@ def check_gain(gain: float | Tensor) -> None:
 
 
 def resolve_decay(decay: float | None, tau: float | None) -> float:
-    """The decay that either keyword says, 0.5 where neither does.
-
-    Raises:
-        ZooError: both are given, or a value that is out of range.
-    """
+    """The decay that either keyword says, 0.5 where neither does; ZooError for both, or a value out of range."""
     if decay is not None and tau is not None:
         raise ZooError(f"give decay or tau, not both (decay = 1 - 1 / tau): got {decay!r} and {tau!r}")
     if tau is not None:

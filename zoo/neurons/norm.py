@@ -87,11 +87,7 @@ class TEBN(nn.Module):
         return self.bn.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[T*B, C, H, W], time-major, to the same shape and dtype.
-
-        Raises:
-            ZooError: the first axis is not a multiple of the time steps.
-        """
+        """[T*B, C, H, W], time-major, to the same shape and dtype; ZooError where T does not divide the first axis."""
         if x.shape[0] % self.timesteps:
             raise ZooError(f"first axis {x.shape[0]} is not a multiple of {self.timesteps} time steps")
         y = self.bn(x).unflatten(0, (self.timesteps, -1))
@@ -107,10 +103,8 @@ def is_per_step(norm: nn.Module | None) -> bool:
 
 
 def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
-    """Whether a kernel can stand in for `norm` on `x` [B, C, ...].
-
-    It can for none, and for PyTorch's own batch normalisation that nobody watches, on data that it takes.
-    """
+    """Whether a kernel can stand in for `norm` on `x` [B, C, ...]: for none, and for PyTorch's own batch normalisation
+    that nobody watches, on data that it takes."""
     if norm is None:
         return True
     dims = (2, 3) if type(norm) is nn.BatchNorm1d else (4,) if type(norm) is nn.BatchNorm2d else ()
@@ -150,14 +144,8 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def update_statistics(norm: nn.Module, mean: Tensor, var: Tensor, count: int) -> None:
-    """What a forward in training mode does to the running statistics.
-
-    Args:
-        norm: the normalisation; in evaluation mode, without statistics or with `track_running_stats` off, nothing
-            changes.
-        mean, var: of the batch [C], `var` biased.
-        count: values behind each of them.
-    """
+    """Does what a forward in training mode does to the running statistics, if the normalisation keeps any, given `mean`
+    and biased `var` [C] of a batch and the `count` of values behind each."""
     if not norm.training or not norm.track_running_stats or norm.running_mean is None:
         return
     batches: Any = norm.num_batches_tracked

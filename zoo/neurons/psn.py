@@ -49,11 +49,7 @@ class PSN(SpikingNeuron):
         return self.surrogate.spike(h.movedim(-1, 1) if last else h).to(currents.dtype)
 
     def step(self, x_t: Tensor, state: Tensor | None = None) -> NoReturn:
-        """Not possible.
-
-        Raises:
-            ZooError: always.
-        """
+        """Raises ZooError: not possible."""
         raise ZooError("psn neurons take no single steps, as spikes depend on later inputs: stream with another neuron")
 
 

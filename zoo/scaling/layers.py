@@ -76,12 +76,8 @@ class KeptFactor(nn.Module):
         the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        """The factor for spikes [T, B, ...]; see `Scaling.factor`.
-
-        Raises:
-            ZooError: inside DataParallel, whose copies of a network forget what they keep.
-        """
-        if getattr(self, "_is_replica", False):
+        """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
+        if getattr(self, "_is_replica", False):  # copies of a network, which forget what they keep
             raise ZooError("scaling that keeps factors (every, average) does not run in DataParallel: use torchrun")
         if self.notes is not None and self in self.notes:
             return self.notes[self]
@@ -139,15 +135,8 @@ class PostSpikes:
         """What to send of the spikes; None for themselves."""
 
     def tie(self, spikes: Tensor, saved: Tensor | None = None) -> Tensor:
-        """`spikes` [T*B, ...] themselves, tied to the layer if it left a token.
-
-        Args:
-            spikes: of the neurons behind the layer.
-            saved: what to save of them for backward, `compact(spikes)`; themselves by default.
-
-        Raises:
-            ZooError: they are not in the shape of the layer's output.
-        """
+        """`spikes` [T*B, ...] themselves, tied to the layer if it left a token; backward keeps `saved`,
+        `compact(spikes)`, instead of them where that is given."""
         if self.token is None:
             return spikes
         if spikes.shape != self.output:
@@ -194,11 +183,8 @@ class ScaledLayer(nn.Module):
         self.scale_by(scaling)
 
     def scale_by(self, scaling: Scaling | None) -> None:
-        """Sets the scaling, None for the plain STBP gradient.
-
-        Raises:
-            ZooError: the rule compares the input with itself, and the output has another shape.
-        """
+        """Sets the scaling, None for the plain STBP gradient; raises ZooError where the rule compares the input with
+        itself, and the output has another shape."""
         if scaling is not None and scaling.preset.one_shape and not self.one_shape:
             raise ZooError(f"scaling {scaling.name} takes layers whose input and output have one shape, not {self}")
         self.scaling = scaling
@@ -277,15 +263,11 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         self._init_scaling(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C', H', W'].
+        """Spikes [T*B, C, H, W] to currents [T*B, C', H', W'].
 
         Args:
-            x: input spikes.
             post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
             saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
-
-        Raises:
-            ZooError: the layer has a scaling and nobody says which neurons it drives.
         """
         return self._convolve(x, self.weight, Geometry.of(self), post, saved)
 

@@ -138,10 +138,6 @@ def _unit(s: Spikes) -> float:
     return 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)
 
 
-def _coincidence(s: Spikes) -> Tensor:
-    return each_step(s.operator, _traces(s, s.pre), _traces(s, s.post))
-
-
 def _coincidence_of_window(s: Spikes) -> Tensor:
     if s.rank is None or s.rank >= len(s.pre):
         return widened(folded(s.operator, *(_unfolded(_traces(s, spikes)) for spikes in (s.pre, s.post))))[None]
@@ -178,10 +174,6 @@ def _window_terms(timesteps: int, k: float) -> tuple[tuple[float, ...], ...]:
     response = torch.where(steps[:, None] >= steps, k ** (steps[:, None] - steps).clamp(min=0).double(), 0.0)
     values, vectors = torch.linalg.eigh(response.T @ response)
     return tuple(tuple(term) for term in (vectors * values.clamp(min=0).sqrt()).T.flip(0).tolist())
-
-
-def _spike_coincidence(s: Spikes) -> Tensor:
-    return each_step(s.operator, _small(s, s.pre), _small(s, s.post))
 
 
 def _pre_before_post(s: Spikes) -> Tensor:
@@ -291,7 +283,7 @@ PRESETS: dict[str, Rule] = {
         f"only version with pre and post that ran in {_CODE} (11 May 2023).",
     ),
     "causal_trace": Rule(
-        lambda s, alpha: _by_max(_coincidence(s), alpha), counts=True,
+        lambda s, alpha: _by_max(each_step(s.operator, _traces(s, s.pre), _traces(s, s.post)), alpha), counts=True,
         text=f"E[t] = K(x_pre[t], x_post[t]); {_G} for each step; dW = sum_t G[t] g[t]. What the names of later "
         f"versions of {_CODE} say.",
     ),
@@ -314,7 +306,7 @@ PRESETS: dict[str, Rule] = {
         text="As mean_preserving, with the mean of each output channel.",
     ),
     "coincidence": Rule(
-        lambda s, alpha: _by_max(_spike_coincidence(s), alpha), counts=True,
+        lambda s, alpha: _by_max(each_step(s.operator, _small(s, s.pre), _small(s, s.post)), alpha), counts=True,
         text=f"E[t] = K(s_pre[t], s_post[t]), spikes instead of traces; {_G} for each step.",
     ),
     "causal_only": Rule(

@@ -91,11 +91,8 @@ class Scaling(NamedTuple):
         return CONTROLS[self.name](self.preset, spikes, self.alpha)
 
     def shaped(self, factor: Tensor, shape: Sequence[int]) -> Tensor:
-        """A factor, as `factor` gives it, in the whole shape of what it multiplies.
-
-        Raises:
-            ZooError: a rule of somebody's own gives something else.
-        """
+        """A factor, as `factor` gives it, in the whole shape of what it multiplies; ZooError for something else, as a
+        rule of somebody's own may give."""
         found = list(factor.shape) if isinstance(factor, Tensor) else []
         if len(found) != len(shape) or not all(size in (1, whole) for size, whole in zip(found, shape, strict=True)):
             wrong = f"scaling {self.of or self.name} gives {found or repr(factor)}, not a factor of shape {list(shape)}"
