@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
-from zoo.checkpoint import TAG, check_keywords
+from zoo.checkpoint.config import TAG, check_keywords
 from zoo.data import SIZE, dataset_name
 from zoo.data.dataset import check_size
 from zoo.data.folder import PREFIX

@@ -72,11 +72,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
 def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
     """Makes a folder, and lets one process at a time inside the block; a file system without locks keeps nobody out.
 
-    Args:
-        busy: what to raise where another process is inside; by default, to wait for it.
-
-    Raises:
-        ZooError: the folder cannot be made.
+    Where another process is inside, raises `busy`, or by default waits for it.
     """
     import fcntl  # which Windows has not; what only reads works there, too
 
@@ -104,11 +100,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 
 
 def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str]) -> None:
-    """Raises ZooError before long work, not after it, where its file cannot be written; nothing is created yet.
-
-    Args:
-        others: files that the same command reads or writes, none of which it may be.
-    """
+    """Raises ZooError before long work, not after it, where its file cannot be written, or is one of the `others` that
+    the same command reads or writes; nothing is created yet."""
     path = user_path(path)
     if taken := [other for other in others if os.path.realpath(other) == os.path.realpath(path)]:
         raise ZooError(f"cannot write {path}: this command has {taken[0]} in another part; name another file")

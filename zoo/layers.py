@@ -19,16 +19,8 @@ def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class LayerFactory:
-    """Neurons, normalisations, convolutions and linear layers that agree on time steps, surrogate and kernel.
-
-    Args:
-        timesteps: T.
-        neuron, surrogate, norm: a name or an object with its numbers; see `zoo.neurons`.
-        kernel: which code runs the neurons; see `zoo.kernels`.
-
-    Raises:
-        ZooError: a value that is out of range or not known.
-    """
+    """Neurons, normalisations, convolutions and linear layers that agree on time steps, surrogate and kernel; arguments
+    and errors are those of `SpikingNetwork`."""
 
     def __init__(
         self,

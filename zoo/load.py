@@ -7,7 +7,8 @@ from typing import Any
 import timm
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
-from .checkpoint import ARCHITECTURES, CONFIG, WEIGHT_SOURCES, Checkpoint, open_checkpoint
+from .checkpoint import CONFIG, Checkpoint, open_checkpoint
+from .checkpoint.config import ARCHITECTURES, WEIGHT_SOURCES
 from .errors import ZooError, one_of, quoted
 from .hub.client import fetch_checkpoint, published
 from .network import SpikingNetwork

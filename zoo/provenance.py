@@ -22,11 +22,8 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu",
 
 
 def provenance(*, gpu: bool = False) -> dict[str, Any]:
-    """Returns the fields that every measurement file carries: command, commit, date, versions, machine, plugins.
-
-    Args:
-        gpu: the measurement was made on the GPU; one that did nothing for it is not named.
-    """
+    """Returns the fields that every measurement file carries: command, commit, date, versions, machine, plugins; a GPU
+    is named only if the measurement was made on it."""
     return {
         "command": command(),
         "commit": commit(),
@@ -38,10 +35,8 @@ def provenance(*, gpu: bool = False) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Returns the command line of this process, to be typed again: `snn-zoo train ...`, `python -m ...`.
-
-    Paths are as `without_folders` leaves them. What cannot be printed is written as an escape.
-    """
+    """Returns the command line of this process, to be typed again: `snn-zoo train ...`, `python -m ...`; paths are as
+    `without_folders` leaves them, and what cannot be printed is an escape."""
     arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     start, world = [], os.environ.get("WORLD_SIZE", "1")
@@ -55,10 +50,8 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH, local-dir:PATH, to its last part.
-
-    Where somebody keeps files is no part of a result.
-    """
+    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH, local-dir:PATH, to its last part:
+    where somebody keeps files is no part of a result."""
     option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
     kind = next((kind for kind in _FOLDERS if value.startswith(kind)), "")
     value = value.removeprefix(kind)
@@ -70,10 +63,8 @@ _PAGES = [f":(exclude,glob)recipes/studies/ablation/plans/*/{name}" for name in 
 
 
 def commit() -> str | None:
-    """Returns the commit of the checkout that this package runs from, `-dirty` if it has changes; None outside one.
-
-    Pages that an ablation renders beside its results are no changes.
-    """
+    """Returns the commit of the checkout that this package runs from, `-dirty` if it has changes, but for the pages
+    that an ablation renders beside its results; None outside one."""
     try:
         top = _git("rev-parse", "--show-toplevel")
         if Path(top).resolve() != _ROOT:

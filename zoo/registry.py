@@ -28,16 +28,8 @@ from timm.models import register_model as _timm_register_model
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 from torch import Tensor
 
-from .checkpoint import (
-    ARCHITECTURES,
-    CONFIG,
-    PLACEMENT,
-    WEIGHT_SOURCES,
-    WEIGHTS,
-    Checkpoint,
-    read_config,
-    refusing,
-)
+from .checkpoint import CONFIG, WEIGHTS, Checkpoint, refusing
+from .checkpoint.config import ARCHITECTURES, PLACEMENT, WEIGHT_SOURCES, read_config
 from .checkpoint.weights import WithinMemory, misfit, network_digest
 from .errors import ZooError, one_line, one_of
 from .files import read_json

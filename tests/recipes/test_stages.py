@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from recipes.recipe import DEFAULTS, load_recipe
-from zoo.checkpoint import read_config
+from zoo.checkpoint.config import read_config
 from zoo.files import sha256_of
 from zoo.load import BUNDLED
 from zoo.result import read

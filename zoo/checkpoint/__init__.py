@@ -23,26 +23,8 @@ from ..files import atomic_write, sha256_of, user_path, write_json
 from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
-from .config import ARCHITECTURES, PLACEMENT, TAG, WEIGHT_SOURCES, check_config, check_keywords, read_config
+from .config import WEIGHT_SOURCES, check_config, read_config
 from .weights import HALVES, WithoutMemory, check_start, check_tensors, misfit
-
-__all__ = [
-    "ARCHITECTURES",
-    "CONFIG",
-    "PLACEMENT",
-    "TAG",
-    "WEIGHTS",
-    "WEIGHT_SOURCES",
-    "Checkpoint",
-    "check_keywords",
-    "config_of",
-    "is_pickle",
-    "open_checkpoint",
-    "read_checkpoint",
-    "read_config",
-    "refusing",
-    "save_checkpoint",
-]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

@@ -22,15 +22,8 @@ HALVES = {torch.float16, torch.bfloat16}
 """Types of the same size: nothing but a checksum tells one from the other."""
 # Others (float8 ...) could not be checked for NaN.
 _TYPES = {
-    *HALVES,
-    torch.float64,
-    torch.float32,
-    torch.int64,
-    torch.int32,
-    torch.int16,
-    torch.int8,
-    torch.uint8,
-    torch.bool,
+    *(*HALVES, torch.float64, torch.float32),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
 _HEADER_LIMIT = 4 * 2**20
 _STARTS_OF_PICKLES = (b"\x80", b"PK")  # pickle's own, and torch.save's zip around one
@@ -129,17 +122,9 @@ class WithoutMemory(TorchFunctionMode):
 
 
 class WithinMemory(WithoutMemory):
-    """Inside this context, all tensors that are made by their size may take, together, what these weights allow.
-
-    Factors of scaling that are kept take the space of the weights, at most once for each time step.
-
-    Args:
-        weights: those of the file that a network is built for.
-        timesteps: T.
-
-    Raises:
-        ZooError: a network asks for more.
-    """
+    """Inside this context, all tensors that are made by their size may take, together, what the weights of the file
+    allow that a network is built for; ZooError if it asks for more. Factors of scaling that are kept take the space of
+    the weights, at most once for each time step."""
 
     def __init__(self, weights: Mapping[str, Tensor], timesteps: Any) -> None:
         super().__init__()

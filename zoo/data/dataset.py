@@ -138,10 +138,8 @@ def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turns pixels [B, C, H, W], integers from 0 to 255, into (x / 255 - mean) / std of their channel, in float32.
-
-    What is floating-point is taken as normalised.
-    """
+    """Turns pixels [B, C, H, W], integers from 0 to 255, into (x / 255 - mean) / std of their channel, in float32; what
+    is floating-point is taken as normalised."""
     if images.is_floating_point():
         return images.float()
     if images.shape[1] != len(mean):
@@ -155,13 +153,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def normalisation(
     model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel that a network's pixels are normalised by.
-
-    They are 0 and 1, for no normalisation at all, where its encoding reads pixels as brightness.
-
-    Args:
-        mean, std: those of the data; by default of the network's `pretrained_cfg`.
-    """
+    """Returns mean and standard deviation of each channel that a network's pixels are normalised by: those given, by
+    default its `pretrained_cfg`'s; 0 and 1, for no normalisation at all, where its encoding reads brightness."""
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     mean, std = (tuple(cfg[key] if own is None else own) for key, own in (("mean", mean), ("std", std)))
     if getattr(model, "encoding", "direct") == "direct":

@@ -38,12 +38,8 @@ def check_folder(trained_on: str, option: str) -> None:
 
 
 def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
-    """Loads the images below a folder, decoded and brought to `img_size` pixels a side as `folder_cfg` says.
-
-    Images are in one fixed random order, so that the first few are of all classes.
-
-    Args:
-        img_size: 32 by default.
+    """Loads the images below a folder, decoded and brought to `img_size` pixels a side, 32 by default, as `folder_cfg`
+    says, in one fixed random order, so that the first few are of all classes.
 
     Raises:
         ZooError: no such folder, no train/, neither val/ nor test/, other classes in these, a class without images, a

@@ -21,7 +21,8 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
-from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint, read_config
+from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
+from ..checkpoint.config import read_config
 from ..checkpoint.weights import starts_as_pickle
 from ..errors import ZooError, one_line
 from ..files import read_json, sha256_of, user_path

@@ -19,36 +19,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_line, one_of
-from .lif import (
-    KERNELS,
-    SURROGATES,
-    Branch,
-    Dynamics,
-    fused_lif,
-    has_autocast,
-    layout_of,
-    plain_lif,
-    weighted_steps,
-    wide,
-)
+from .lif import KERNELS, SURROGATES, Dynamics, plain_lif
 
-__all__ = [
-    "KERNELS",
-    "Branch",
-    "Dynamics",
-    "asked_kernel",
-    "can_weigh_steps",
-    "fused_lif",
-    "has_autocast",
-    "layout_of",
-    "list_kernels",
-    "pick_kernel",
-    "weighted_steps",
-    "wide",
-]
-
-REFERENCE = "reference"
-VARIABLE = "SNNZOO_KERNEL"
+REFERENCE, VARIABLE = "reference", "SNNZOO_KERNEL"
 
 
 def list_kernels() -> list[str]:

@@ -33,11 +33,7 @@ def find_compiler() -> str | None:
 
 @functools.cache
 def load_library(source: Path, *flags: str) -> ctypes.CDLL:
-    """Loads the library that `build_library` builds.
-
-    Raises:
-        ZooError: it cannot be built or loaded; the message says why.
-    """
+    """Loads the library that `build_library` builds; ZooError says why it cannot be built or loaded."""
     library = build_library(source, *flags)
     try:
         return ctypes.CDLL(str(library))

@@ -45,13 +45,7 @@ class OperationCounter(Counter):
     >>> counter.summary()["Effective_ACs"]
 
     Memory is that of one map for each layer, for any number of images. Weights must stay as they are until the counts
-    are read.
-
-    Args:
-        model: a network with layers of neurons, which takes a batch of images as its first argument.
-
-    Raises:
-        ZooError: it has no neurons.
+    are read. Arguments and errors are those of `Counter`.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -43,31 +43,15 @@ def all_references() -> list[dict[str, Any]]:
 
 
 def summary(name: str, **kwargs: Any) -> dict[str, Any]:
-    """Returns the row of an architecture in a list, without its weights.
+    """Returns the row of an architecture, without tag, in a list; keywords as for `create_model`.
 
-    Args:
-        name: an architecture, without tag.
-        kwargs: as for `create_model`.
-
-    Returns:
-        JSON values: model, params; dense_operations, the multiply-accumulates of convolutions and linear layers for one
-        image and one time step, were nothing sparse; timesteps (by default), input_size, pretrained,
-        references.
-
-        Normalisation, neurons and products inside attention are not counted. A spiking network does a share of the
-        operations, additions where the input is spikes, and with direct encoding those of the stem once, not at every
-        time step.
-
-    Raises:
-        ZooError: an unknown name, or the network does not run.
+    JSON values: model, params, timesteps (by default), input_size, pretrained, references; and dense_operations, the
+    multiply-accumulates of convolutions and linear layers for one image and one time step, were nothing sparse.
+    Normalisation, neurons and products inside attention are not counted. A spiking network does a share of the
+    operations, additions where the input is spikes, and with direct encoding those of the stem once, not at every step.
     """
     sizes = _sizes(name, **kwargs) if kwargs else _default_sizes(plain_name(name))
     return {"model": name, **sizes, "pretrained": list_pretrained(f"{name}.*"), "references": references(name)}
-
-
-@cache
-def _default_sizes(name: str) -> dict[str, Any]:
-    return _sizes(name)
 
 
 def _sizes(name: str, **kwargs: Any) -> dict[str, Any]:
@@ -90,6 +74,9 @@ def _sizes(name: str, **kwargs: Any) -> dict[str, Any]:
     raise ZooError(f"{name} does not run on an image of its input size: {failure}") from failure
 
 
+_default_sizes = cache(_sizes)
+
+
 def _dense_operations(model: SpikingNetwork) -> int:
     total = 0
 
@@ -103,27 +90,16 @@ def _dense_operations(model: SpikingNetwork) -> int:
             module.register_forward_hook(add)
         elif isinstance(module, SpikingNeuron | nn.BatchNorm2d):
             # Neither is counted nor changes a shape in one time step, and both are slow on the meta device.
-            module.forward = _pass_on  # type: ignore[method-assign]
+            module.forward = lambda x, **_: x
     image = torch.zeros(1, *model.pretrained_cfg["input_size"])
     with torch.no_grad():
         model.eval()(image[:, None] if model.encoding == "frames" else image)
     return total
 
 
-def _pass_on(x: Tensor, **_: Any) -> Tensor:
-    return x
-
-
 def describe(name: str) -> dict[str, Any]:
-    """All that the zoo knows of a model (`zoo.model_info` and `summary`) or of a rule of gradient scaling.
-
-    Args:
-        name: an architecture, or with its tag, then as the bundled checkpoint was built; or one of
-            `zoo.list_scalings`.
-
-    Raises:
-        ZooError: an unknown name, or the network does not run.
-    """
+    """All that the zoo knows of a model (`zoo.model_info` and `summary`), with its tag as the bundled checkpoint was
+    built, or of a rule of gradient scaling. Raises ZooError for an unknown name, or a network that does not run."""
     if name in PRESETS or name in CONTROLS:
         return _rule(name)
     return model_info(name) | summary(split_model_name_tag(name)[0], **bundled_args(name))

@@ -98,8 +98,7 @@ class SVGG(SpikingNetwork):
         hidden: widths of hidden fully connected layers over the whole last map; without any, it is averaged.
         img_size: side of the images, on which the size of the first hidden layer depends; by default 32 times
             `stem_stride`. Without hidden layers, images of any size will do.
-        stem_stride, kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the
-            head.
+        kwargs: as for `SpikingNetwork`. With hidden layers, `dropout` is in front of each layer of the head.
     """
 
     def __init__(

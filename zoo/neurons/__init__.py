@@ -18,19 +18,6 @@ from .lif import IF, LIF, PLIF
 from .psn import PSN
 from .surrogate import Surrogate
 
-__all__ = [
-    "CLIF",
-    "GLIF",
-    "IF",
-    "LIF",
-    "PLIF",
-    "PSN",
-    "SpikingNeuron",
-    "create_neuron",
-    "list_neurons",
-    "register_neuron",
-]
-
 Neuron = TypeVar("Neuron", bound=type[SpikingNeuron])
 
 _NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF, "clif": CLIF, "glif": GLIF, "psn": PSN}
@@ -47,11 +34,7 @@ def create_neuron(
     surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
     kernel: str = "auto",
 ) -> SpikingNeuron:
-    """Makes a layer of neurons from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class).
-
-    Raises:
-        ZooError: unknown name, keyword or value.
-    """
+    """Makes a layer of neurons from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class)."""
     name, given = split_spec("neuron", spec, {name: list(neuron.spec_keys) for name, neuron in _NEURONS.items()})
     return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
 

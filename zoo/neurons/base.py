@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
-from ..kernels import asked_kernel, list_kernels, wide
+from ..kernels import asked_kernel, list_kernels
+from ..kernels.lif import wide
 from ..specs import check_positive, check_timesteps
 from .norm import is_per_step
 from .surrogate import Surrogate, resolve_surrogate

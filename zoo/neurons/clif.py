@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels import wide
+from ..kernels.lif import wide
 from ..specs import check_flag
 from .base import SpikingNeuron
 from .lif import check_gain, resolve_decay

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..kernels import wide
+from ..kernels.lif import wide
 
 
 def list_encodings() -> list[str]:
@@ -36,9 +36,6 @@ def encode(x: Tensor, encoding: str, timesteps: int, in_chans: int) -> tuple[Ten
 
     Args:
         x: images [B, C, H, W], or event frames [B, T, C, H, W] for "frames".
-        encoding: one of `list_encodings`.
-        timesteps: T.
-        in_chans: C.
 
     Returns:
         The images themselves and True for "direct"; else [T*B, C, H, W], time-major, in the dtype of `x`, and False.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..kernels import wide
+from ..kernels.lif import wide
 from ..specs import check_flag, check_number
 from .base import SpikingNeuron
 from .lif import resolve_decay

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError, one_of
-from ..kernels import KERNELS, Dynamics, fused_lif, pick_kernel
+from ..kernels import pick_kernel
+from ..kernels.lif import KERNELS, Dynamics, fused_lif
 from ..specs import check_flag, check_number
 from .base import SpikingNeuron, brief, input_current
 from .norm import branch, can_fuse, update_statistics

@@ -18,7 +18,7 @@ from torch.nn.modules import module as all_modules
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ZooError
-from ..kernels import Branch, wide
+from ..kernels.lif import Branch, wide
 from ..specs import check_integer, check_positive, check_timesteps, split_spec
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -37,12 +37,7 @@ def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, th
         spec: "bn" and "tdbn" are PyTorch's BatchNorm2d, which the fused kernels take. `alpha` (1 by default) is for
             "tdbn": the paper takes 1 / sqrt(2) where two normalised branches are summed. Its weight is the paper's
             lambda * alpha * threshold: the same function; under SGD, steps of it are not scaled by that factor.
-        channels: C.
-        timesteps: T.
         threshold: of the neurons behind it, > 0.
-
-    Raises:
-        ZooError: unknown name, keyword or value.
     """
     name, _ = split_spec("norm", spec, _KEYS)
     check_integer("channels", channels, 1)

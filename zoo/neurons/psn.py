@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..kernels import has_autocast, layout_of, wide
+from ..kernels.lif import has_autocast, layout_of, wide
 from .base import SpikingNeuron
 
 

@@ -107,11 +107,7 @@ def register_surrogate(
 
 
 def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate) -> Surrogate:
-    """Turns a name or `{"name": ..., "width": ...}` into a `Surrogate`.
-
-    Raises:
-        ZooError: unknown name or key, or a width that is not a positive finite number.
-    """
+    """Turns a name or `{"name": ..., "width": ...}` into a `Surrogate`; the width is a positive finite number."""
     if isinstance(spec, Surrogate):
         return spec
     name, given = split_spec("surrogate", spec, {name: ["width"] for name in _SURROGATES})

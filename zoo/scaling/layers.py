@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import ZooError
-from ..kernels import has_autocast
+from ..kernels.lif import has_autocast
 from ..neurons.base import unfold_steps
 from .rules import WeightGradient, widened
 from .spec import Scaling

@@ -23,7 +23,8 @@ import torch.distributed
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..kernels import can_weigh_steps, weighted_steps
+from ..kernels import can_weigh_steps
+from ..kernels.lif import weighted_steps
 from ..plugins import check_new
 
 WeightGradient = Callable[[Tensor, Tensor], Tensor]

@@ -106,10 +106,9 @@ class Scaling(NamedTuple):
         """The scaled weight gradient of one layer, and the error to pass down where the rule changes it, else None.
 
         Args:
-            pre: the layer's input spikes [T, B, ...].
+            pre, operator: as for `factor`.
             message: the factor of the weight gradient; or, for a rule of another locality, the post spikes [T, B, ...].
             error: gradient at the layer's output [T, B, ...].
-            operator: the layer's weight-gradient operator K.
         """
         if self.preset.locality == "weight":
             one = len(message) == 1

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 import zoo
 from zoo import kernels
 from zoo.errors import ZooError
-from zoo.kernels import can_weigh_steps, cpu, weighted_steps
+from zoo.kernels import can_weigh_steps, cpu
 from zoo.kernels.build import find_compiler
-from zoo.kernels.lif import plain_lif
+from zoo.kernels.lif import plain_lif, weighted_steps
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.base import input_current
 from zoo.neurons.lif import LIF, PLIF

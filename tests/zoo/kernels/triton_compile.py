@@ -13,7 +13,8 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from zoo.kernels import Dynamics, triton_lif, wide
+from zoo.kernels import triton_lif
+from zoo.kernels.lif import Dynamics, wide
 from zoo.neurons.surrogate import list_surrogates
 
 N = 3 * 1024

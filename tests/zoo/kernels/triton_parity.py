@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.kernels import Branch, triton_lif, wide
+from zoo.kernels import triton_lif
+from zoo.kernels.lif import Branch, wide
 from zoo.neurons.lif import LIF, PLIF
 from zoo.neurons.surrogate import list_surrogates
 
