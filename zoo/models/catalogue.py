@@ -90,7 +90,7 @@ def _dense_operations(model: SpikingNetwork) -> int:
             module.register_forward_hook(add)
         elif isinstance(module, SpikingNeuron | nn.BatchNorm2d):
             # Neither is counted nor changes a shape in one time step, and both are slow on the meta device.
-            module.forward = lambda x, **_: x
+            module.forward = lambda x, **_: x  # type: ignore[method-assign]
     image = torch.zeros(1, *model.pretrained_cfg["input_size"])
     with torch.no_grad():
         model.eval()(image[:, None] if model.encoding == "frames" else image)
