@@ -512,16 +512,20 @@ int scatter(const Rows& r) {
   for (int p = 0; p < patterns; p++) length[p] = p * (int)r.capacity;
   int32_t* begin = r.begin;
   std::memcpy(begin, length, patterns * sizeof(int32_t));
-  uint16_t at[kMostRows] = {};
+  uint16_t* entries = r.entries;
+  const uint16_t *next[kMostRows], *ends[kMostRows];
+  const uint8_t* pattern[kMostRows];
+  uint16_t delta[kMostRows], at[kMostRows] = {};
+  const int rows = r.rows, C = r.channels, step = C * r.kernel_h;
+  for (int i = 0; i < rows; i++)
+    next[i] = r.found[i].channels, ends[i] = r.found[i].ends, pattern[i] = r.found[i].pattern, delta[i] = r.delta[i];
   for (int x = 0; x < r.columns; x++) {
-    for (int i = 0; i < r.rows; i++) {
-      const Found& found = r.found[i];
-      const uint8_t* pattern = found.pattern + (size_t)x * r.channels;
-      const uint16_t delta = r.delta[i] + x * r.channels * r.kernel_h;
-      for (; at[i] != found.ends[x]; at[i]++) {
-        const int c = found.channels[at[i]];
-        r.entries[length[pattern[c]]++] = c + delta;
-      }
+    for (int i = 0; i < rows; i++) {
+      const uint16_t end = ends[i][x], n = end - at[i], add = delta[i];
+      const uint16_t *c = next[i], *stop = c + n;
+      const uint8_t* pixel = pattern[i];
+      for (; c < stop; c++) entries[length[pixel[*c]]++] = *c + add;
+      next[i] = c, at[i] = end, delta[i] += step, pattern[i] += C;
     }
     std::memcpy(begin += patterns, length, patterns * sizeof(int32_t));
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.kernels import event
 from zoo.kernels.build import find_compiler
 from zoo.kernels.event import EventConv, build_event_library, list_instruction_sets
 from zoo.neurons import LIF
@@ -152,6 +154,15 @@ for seed in range(2000, 2200):
     test_event.check_random_layer(seed, [forms[seed % len(forms)], forms[seed * 7 % len(forms)]])
 print("all of them")
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["aarch64-linux-gnu-g++", "clang++"])
+def test_other_compilers_take_it(compiler, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Werror", "-fPIC", "-shared", str(event._SOURCE)]
+    subprocess.run([*command, "-o", str(tmp_path / "event.so")], check=True)
 
 
 @pytest.mark.slow
