@@ -325,3 +325,30 @@ def test_neurons_alone_equal_the_layers_of_the_library(repeat, soft):
     (found,) = run_model([node], [], {"x": x}, {"out": "uint8"}, {}, library=True, threads=2)
     neurons = LIF(steps, decay=0.5, threshold=0.75, reset="soft" if soft else "hard", kernel="reference")
     np.testing.assert_array_equal(found, neurons(torch.from_numpy(x), repeat=repeat).numpy())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"weight": np.full((5, 4, 3, 3), -32768, np.int16)}, "does not take"),
+        ({"weight": np.zeros((5, 4, 9), np.int16)}, "must be \\[Co, C, kh, kw\\]"),
+        ({"bias": np.zeros(4, np.float32)}, "must be"),
+        ({"x": np.zeros((4, 6, 6, 3), np.uint8)}, "with the channels"),
+        ({"x": np.zeros((5, 6, 6, 4), np.uint8)}, "T\\*B"),
+        ({"x": np.zeros((4, 2, 6, 4), np.uint8)}, "smaller than the kernel"),
+        ({"shortcut": np.zeros((4, 4, 4, 4), np.float32)}, "another shape"),
+        ({"timesteps": 0}, "does not take"),
+        ({"strides": [0, 1]}, "does not take"),
+        ({"pads": [0, -1, 0, 0]}, "out of range"),
+        ({"pads": [2**40, 0, 0, 0]}, "out of range"),
+        ({"most": 16}, "does not take"),
+    ],
+)
+def test_the_operator_refuses_what_it_cannot_take(wrong, words):
+    values = layer_constants("a", 4, 5, 3, 0) | {f"a/{key}": x for key, x in wrong.items() if key in ("weight", "bias")}
+    inputs = {"x": np.zeros((4, 6, 6, 4), np.uint8), "shortcut": np.zeros((4, 4, 4, 5), np.float32)}
+    inputs |= {key: x for key, x in wrong.items() if key in inputs}
+    attributes = {"timesteps": 4} | {key: x for key, x in wrong.items() if type(x) in (int, list)}
+    node = event_node("a", ["x", "a/weight", "a/scale", "a/bias", "shortcut"], ["out"], **attributes)
+    with pytest.raises(Exception, match=words):
+        run_model([node], [], inputs, {"out": "uint8"}, values, library=True)
