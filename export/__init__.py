@@ -6,8 +6,8 @@
 
 from .bench import benchmark
 from .nir import to_nir
-from .run import Stream
+from .run import Stream, event_library
 from .to_onnx import to_onnx
 from .verify import verify
 
-__all__ = ["Stream", "benchmark", "to_nir", "to_onnx", "verify"]
+__all__ = ["Stream", "benchmark", "event_library", "to_nir", "to_onnx", "verify"]

@@ -25,6 +25,7 @@ examples:
   python -m export hf-hub:ORG/NAME@REVISION -o model.onnx          one from a repository of the Hub
   python -m export sresnet19_w32_gs -o step.onnx --layout step     one time step, for streams (export.Stream)
   python -m export sresnet19_w32_gs -o int8.onnx --precision int8  eight bits, scales from 256 training images
+  python -m export sresnet19_w32_gs -o int16.onnx --precision int16  event-driven: skips zeros where our library runs it
   python -m export sresnet19 -o untrained.onnx --timesteps 6         no bundled weights: initialised with seed 0
 
 The file is written only after its graph was verified against PyTorch: bit for bit on an exact copy of the network, and
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
     parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
-    text = f"{', '.join(PRECISIONS)} (fp32); fp16: weights alone; int8: scales from training images"
+    text = f"{', '.join(PRECISIONS)} (fp32); fp16: weights alone; int8: scales from training images; int16: skips zeros"
     parser.add_argument("--precision", default="fp32", metavar="PRECISION", help=text)
     text = "data set whose training images these are (that of the training), or FILE.npz"
     parser.add_argument("--calibration", metavar="DATA", help=text)
@@ -127,6 +128,9 @@ def summary(report: dict[str, Any], path: str) -> str:
         f"{real['top1_agreement']:.2f} % ({real['images']} images, {real['inputs']}); PyTorch's own float32 against "
         f"float64: {real['rounding_flip_rate']:.2e}",
     ]
+    if kernel := report["verification"].get("kernel"):
+        same = "gives the same bits as standard operators" if kernel["identical"] else "is not there"
+        lines.append(f"kernel:       {same}, {kernel['images']} images at {len(kernel['levels'])} optimisation levels")
     if not real["within_fixed_bounds"]:
         bounds = real["fixed_bounds"]
         excuse = f"{ROUNDING} times PyTorch's own rounding, or a single image, is allowed"

@@ -25,7 +25,7 @@ from .network import input_size, neuron_layers
 PRODUCER = "snn-zoo"
 LAYOUTS = ["flat", "function", "step", "loop"]
 """What `layout` takes; see `export.layouts`."""
-PRECISIONS = ["fp32", "fp16", "int8"]
+PRECISIONS = ["fp32", "fp16", "int8", "int16"]
 """What `precision` takes."""
 _TRAINING = ("epochs", "seed", "test_reads")
 _TEXTS = {"architecture", "tag", "weights_sha256", "pixels", "license", "layout", "precision"}
@@ -84,7 +84,7 @@ class About(Model):
     """What the input is, for people."""
     license: str
     layout: Literal["flat", "function", "step", "loop"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int16"]
     spike_values: Annotated[dict[str, str], Field(min_length=1)]
     """From a neuron layer to its spikes: the value of that name in the graph, [T*B, ...]; or, where time is not in the
     batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""

@@ -10,13 +10,19 @@ from torch import nn
 from zoo.errors import ZooError, one_of
 
 from . import file
+from .event import event_graph
 from .int8 import Rounded, int8_graph
 from .layouts import lay_out
 from .network import needs_all_steps, neuron_layers, spike_convolutions, take_apart
 
 
 def build_graph(
-    model: nn.Module, layout: str = "flat", rounded: Mapping[str, Rounded] | None = None, *, half: bool = False
+    model: nn.Module,
+    layout: str = "flat",
+    rounded: Mapping[str, Rounded] | None = None,
+    *,
+    half: bool = False,
+    events: bool = False,
 ) -> onnx.ModelProto:
     """Returns the graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
@@ -28,11 +34,14 @@ def build_graph(
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
         rounded: for int8, each convolution over spikes in eight bits; see `export.int8`.
         half: for fp16, weights of convolutions over spikes in half precision; see `store_in_half`.
+        events: for int16, event-driven; see `export.event`.
 
     Raises:
         ZooError: an unknown layout, or a network that cannot be exported in it.
     """
-    check_layout(layout, int8=rounded is not None)
+    check_layout(layout, "int8" if rounded is not None else "int16" if events else "fp32")
+    if events:
+        return event_graph(take_apart(model, all_steps=True, fold_norms=False), neuron_layers(model))
     if rounded is not None:
         return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), rounded)
     all_steps = needs_all_steps(model)
@@ -46,12 +55,12 @@ def build_graph(
     return proto
 
 
-def check_layout(layout: str, *, int8: bool) -> None:
+def check_layout(layout: str, precision: str) -> None:
     """Raises ZooError unless there is such a layout, in this precision."""
     if layout not in file.LAYOUTS:
         raise one_of("layout", layout, file.LAYOUTS)
-    if int8 and layout != "flat":
-        raise ZooError(f"int8 has the layout flat alone, not {layout!r}")
+    if precision in ("int8", "int16") and layout != "flat":
+        raise ZooError(f"{precision} has the layout flat alone, not {layout!r}")
 
 
 def store_in_half(proto: onnx.ModelProto, weights: Iterable[str]) -> None:

@@ -165,6 +165,9 @@ def _with_spikes(proto: onnx.ModelProto, layers: list[str]) -> tuple[onnx.ModelP
         steps = list(itertools.takewhile(found.__contains__, (f"{value}/{t}" for t in itertools.count())))
         if f"{value}/byte" in found:
             graph.node.append(helper.make_node("Cast", [f"{value}/byte"], [value], value, to=TensorProto.FLOAT))
+        elif f"{value}/bytes" in found:  # channels last
+            graph.node.append(helper.make_node("Cast", [f"{value}/bytes"], [f"{value}/last"], to=TensorProto.FLOAT))
+            graph.node.append(helper.make_node("Transpose", [f"{value}/last"], [value], value, perm=[0, 3, 1, 2]))
         elif steps:
             graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
         elif f"{value}/t" in found:

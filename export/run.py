@@ -1,7 +1,9 @@
 """Runs graphs in ONNX Runtime: sessions that are where they were asked to be, and graphs of every layout in them."""
 
+import functools
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError, one_line, one_of, shown
 from zoo.files import read_bytes
+from zoo.kernels.event import build_event_library
 from zoo.neurons.encoding import encode
 from zoo.specs import check_timesteps
 
+from .event import OPERATOR
 from .file import metadata, texts
 from .images import as_array
 from .layouts import TIMESTEPS
@@ -39,6 +43,7 @@ OPTIMIZATIONS = {
 """ONNX Runtime's levels of graph optimisation; each contains the ones before."""
 _CUDA = "CUDAExecutionProvider"
 _ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
+_EVENTS = OPERATOR.encode()
 _LEAST = '<ir_version: 7, opset_import: ["": 13]> least (float[1] x) => (float[1] y) { y = Relu(x) }'
 
 
@@ -110,8 +115,39 @@ def check_session(provider: str, optimization: str) -> None:
     create_session(least, provider=provider, optimization=optimization, threads=1)
 
 
+def event_library() -> str:
+    """Returns the file for `onnxruntime.SessionOptions.register_custom_ops_library`, built at its first use.
+
+    With it, the nodes of event-driven files (see `export.event`) skip zeros; without it, their functions run.
+
+    Raises:
+        ZooError: there is no compiler, or it fails.
+    """
+    return str(build_event_library())
+
+
+def has_event_library() -> bool:
+    """Returns whether event-driven nodes run in the kernel here."""
+    return _library() is not None
+
+
+@functools.cache
+def _library() -> str | None:
+    try:
+        return event_library()
+    except ZooError as error:
+        warnings.warn(f"{error}; event-driven nodes run as standard operators", stacklevel=3)
+        return None
+
+
 def create_session(
-    model: bytes, *, provider: str = CPU, optimization: str = "all", threads: int = 0, profile: Path | None = None
+    model: bytes,
+    *,
+    provider: str = CPU,
+    optimization: str = "all",
+    threads: int = 0,
+    profile: Path | None = None,
+    functions: bool = False,
 ) -> ort.InferenceSession:
     """Creates a session that runs on exactly `provider`.
 
@@ -121,6 +157,7 @@ def create_session(
         optimization: one of `OPTIMIZATIONS`.
         threads: threads within an operator; 0 lets ONNX Runtime choose.
         profile: where the session's profile goes when it ends; a prefix of the file's name.
+        functions: run the functions of event-driven nodes, as where there is no `event_library`, not the kernel.
 
     Raises:
         ZooError: unknown optimisation or provider, a provider that does not work here or has none for int8
@@ -140,6 +177,8 @@ def create_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if not functions and provider == CPU and _EVENTS in model and (library := _library()):
+        options.register_custom_ops_library(library)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     ort.set_default_logger_severity(4)  # a provider that fails to load is an error below, not a log
@@ -330,7 +369,7 @@ class Runner:
     Args:
         proto: the graph.
         timesteps: how many steps a step or loop graph takes, those of the network by default.
-        optimization, threads: as for `export.run.create_session`.
+        optimization, threads, functions: as for `export.run.create_session`.
         create: what makes the session; of another runtime, see `export.studies.runtimes`.
     """
 
@@ -341,6 +380,7 @@ class Runner:
         *,
         optimization: str = "all",
         threads: int = 0,
+        functions: bool = False,
         create: Callable[..., Any] = create_session,
     ) -> None:
         data = proto.SerializeToString()
@@ -348,7 +388,7 @@ class Runner:
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads}
         self._stream = Stream(data, **how, create=create) if self.layout == "step" else None
-        self._session = None if self._stream else create(data, **how)
+        self._session = None if self._stream else create(data, **how, functions=functions)
 
     def __call__(self, images: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Returns outputs by name; of a step graph, the mean of the logits, and all else of all steps in turn."""

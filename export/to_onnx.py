@@ -50,8 +50,8 @@ def to_onnx(
         model: a network of the zoo, also inside torch.compile's, DataParallel's ... module.
         path: the .onnx file.
         layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.graph`; or
-            "int8": these over bytes, see `export.int8`.
+        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.graph`;
+            "int8": these over bytes, see `export.int8`; or "int16": these skip zeros, see `export.event`.
         calibration: training images that int8 takes its scales from, as `images`.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
@@ -72,14 +72,14 @@ def to_onnx(
     model, path = unwrapped(model), Path(path)
     check_writable(path)
     images = None if images is None else network_inputs(model, images)
-    check_layout(layout, int8=precision == "int8")
+    check_layout(layout, precision)
     layers = neuron_layers(model)
     if rate_map is not None and rate_map not in layers:
         raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
         rounded = _rounded(model, precision, calibration)
-        proto = build_graph(model, layout, rounded, half=precision == "fp16")
+        proto = build_graph(model, layout, rounded, half=precision == "fp16", events=precision == "int16")
         bar.update()
     calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = PRODUCER, zoo.__version__

@@ -44,14 +44,14 @@ from .instruments import (
 from .int8 import Rounded, int8_graph
 from .layouts import finished, folded
 from .network import DOMAIN, inference_copy, input_size, network_input, neuron_layers, take_apart, time_steps
-from .run import OPTIMIZATIONS, Runner, read_model
+from .run import OPTIMIZATIONS, Runner, has_event_library, read_model
 
 BATCHES = (1, 3)
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
 ROUNDING = 3
 """Allowed multiple of the difference between PyTorch in float32 and in float64: two roundings, and room for chance."""
-BOUNDS = {"fp32": (MAX_FLIP_RATE, MIN_AGREEMENT), "fp16": (0.1, 0.75), "int8": (0.2, 0.5)}
+BOUNDS = {"fp32": (MAX_FLIP_RATE, MIN_AGREEMENT), "fp16": (0.1, 0.75), "int8": (0.2, 0.5), "int16": (0.1, 0.75)}
 """Both for each precision. The rounding of weights to half precision or eight bits is no error of the graph: the bounds
 catch weights and scales that do not fit the network; where half precision holds the weights, fp16 has those of fp32.
 What a file loses in accuracy is measured on labelled images (`export.bench_ort`)."""
@@ -88,7 +88,8 @@ def verify(
         images: for the comparison on real weights, as for `to_onnx`; up to 32 random ones without.
 
     Returns:
-        JSON values: "dyadic" {levels, batches, input_size, layers, spike_rates, identical} and "real" {inputs, images,
+        JSON values: "dyadic" {levels, batches, input_size, layers, spike_rates, identical}, of an event-driven graph
+        "kernel" {levels, images, identical}, and "real" {inputs, images,
         within_fixed_bounds, flip_rate, flip_rate_per_layer, rounding_flip_rate, rounding_disagreements (both between
         PyTorch in float32 and in float64), spike_rates, silent_layers, top1_agreement (percent), disagreements,
         max_logit_difference}. Rates are fractions of all neurons and time steps.
@@ -102,7 +103,7 @@ def verify(
     images = None if images is None else network_inputs(model, images)
     layout, precision = metadata(proto, "layout"), metadata(proto, "precision")
     rounded = _rounded_in(proto) if precision == "int8" else None
-    built = build_graph(model, layout, rounded, half=precision == "fp16")
+    built = build_graph(model, layout, rounded, half=precision == "fp16", events=precision == "int16")
     known = _instrumented_like(add_description(built, model), proto)
     _compare_operations(known, proto)
     _compare_metadata(known, proto, but=_OF_WEIGHTS)
@@ -114,7 +115,29 @@ def verify(
 
 def run_gate(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
     """Runs the graph, for one that was made of this network just now; see `verify`."""
-    return {"dyadic": _verify_exact(model, proto), "real": _verify_real(model, proto, images)}
+    report = {"dyadic": _verify_exact(model, proto), "real": _verify_real(model, proto, images)}
+    if metadata(proto, "precision") == "int16":
+        report["kernel"] = _verify_kernel(proto, random_images(model) if images is None else images)
+    return report
+
+
+def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str, Any]:
+    """Compares all spikes and logits of event-driven nodes in the kernel with those of their functions, bit for bit.
+
+    Returns:
+        JSON values: levels, images, identical; null where there is no kernel.
+    """
+    names = [*spike_values(proto).values(), "logits"]
+    exposed, images = add_spike_outputs(proto), images[:_CHUNK]
+    for level in tqdm(OPTIMIZATIONS, desc="kernel", leave=False, disable=None):
+        runners = [Runner(exposed, optimization=level, functions=functions) for functions in (False, True)]
+        for name, kernel, function in zip(names, *(run(images, names) for run in runners), strict=True):
+            if not np.array_equal(kernel, function):
+                raise ZooError(
+                    f"verification failed: {name} of the event-driven kernel differ from those of the functions "
+                    f"({_difference(function, kernel)}; optimization {level})"
+                )
+    return {"levels": list(OPTIMIZATIONS), "images": len(images), "identical": has_event_library() or None}
 
 
 def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
@@ -131,7 +154,8 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
                 break
         built, other = int8_graph(parts, neuron_layers(exact), rounded), "float32's"
     else:
-        built, other = build_graph(exact, metadata(proto, "layout"), half=precision == "fp16"), "PyTorch's"
+        built = build_graph(exact, metadata(proto, "layout"), half=precision == "fp16", events=precision == "int16")
+        other = "PyTorch's"
         for x in images:
             logits, spikes = _run(exact, torch.from_numpy(x))
             known = {value: spikes[name].numpy() for name, value in spike_values(built).items()}

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if lost := [wanted for wanted in args.names if not zoo.list_models(wanted)]:
         raise ZooError(f"no architecture is called {' or '.join(lost)}: python -m zoo list")
     for layout in args.layouts:
-        check_layout(layout, int8=False)
+        check_layout(layout, "fp32")
     check_timesteps(args.timesteps)
     if args.json:
         check_writable(args.json)

@@ -1,0 +1,308 @@
+"""Event-driven graphs: a convolution over spikes, what follows it and its neurons are one node, which skips zeros.
+
+A node is `snnzoo.EventConv`. Its function, of standard operators, runs wherever ONNX runs. With the library of
+zoo/kernels/event_ort.cpp registered (`export.event_library`), ONNX Runtime runs that and does not look at the function.
+Both give the same bits: weights are whole numbers in int16, of which float32 holds every sum below 2^24 exactly, in any
+order; what follows is done in float32, one rounding an operation, in the same order.
+
+Between these nodes spikes are bytes [T*B, H, W, C], channels last, and currents float32 of that shape. What is no
+convolution over spikes stays in standard operators: the stem, attention, pools, the classifier.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, numpy_helper
+
+from zoo.errors import ZooError
+from zoo.neurons import LIF, SpikingNeuron
+
+from .layouts import finished, over_time
+from .network import DOMAIN, SPIKES, Network, layer_of, spike_convolutions, whole
+from .pieces import Builder, renamed
+from .trace import OPSET
+
+OPERATOR = "EventConv"
+BYTES = "/bytes"
+"""Ends the name of a value's whole numbers in bytes, channels last."""
+_LAST = "/channels_last"
+MOST = 15
+"""Largest count of spikes that the kernel takes."""
+_LARGEST = 2047
+"""Largest weight: twelve bits. Few weights then need more than one widening of the kernel's int16 sums."""
+_EXACT = 2**24
+_MAPS = 4  # axes
+
+
+class _Layer(NamedTuple):
+    """A convolution over spikes with what its node takes in."""
+
+    convolution: NodeProto
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    weight: NDArray[np.int16]
+    value: str
+    """The currents."""
+    shortcut: str | None
+    neurons: NodeProto | None
+    kept: bool
+    """Whether something else reads the currents."""
+
+
+def whole_weights(weight: NDArray[np.float32], most: int) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Returns weights [C', ...] as whole numbers, and the scale [C'] of each channel.
+
+    Weights that a power of two brings to whole numbers stay as they are.
+
+    Args:
+        weight: in float32.
+        most: largest count of spikes; sums over any such counts stay below 2^24.
+
+    Raises:
+        ZooError: a channel has more weights than sums may have.
+    """
+    flat = weight.reshape(len(weight), -1).astype(np.float64)
+    top = np.abs(flat).max(1)
+    top[top == 0] = 1
+    exact = np.exp2(np.ceil(np.log2(top / _LARGEST)))
+    is_exact = (flat / exact[:, None] == np.rint(flat / exact[:, None])).all(1)
+    scale = np.where(is_exact, exact, top / _LARGEST)
+    numbers = np.rint(flat / scale[:, None])
+    if (np.abs(numbers).sum(1) * most >= _EXACT).any():
+        raise ZooError("no int16: a convolution of this network has sums that float32 does not hold exactly; take fp32")
+    return numbers.reshape(weight.shape).astype(np.int16), scale
+
+
+def event_graph(network: Network, layers: Mapping[str, SpikingNeuron]) -> onnx.ModelProto:
+    """Returns the event-driven graph of a network, all steps from "input" to "logits".
+
+    Args:
+        network: of all steps, normalisations not folded.
+        layers: its layers of neurons.
+
+    Raises:
+        ZooError: it has no convolution of maps over spikes.
+    """
+    rewrite = _Rewrite(network, layers)
+    if not rewrite.planned:
+        raise ZooError("no int16: this network has no convolution over spikes with weights of its own")
+    g = rewrite.run()
+    return finished(network, g, list(rewrite.functions.values()), precision="int16")
+
+
+class _Rewrite:
+    def __init__(self, network: Network, layers: Mapping[str, SpikingNeuron]) -> None:
+        self.network, self.layers, self.g = network, layers, Builder()
+        self.functions: dict[str, FunctionProto] = {}
+        self.arrays = {name: numpy_helper.to_array(value) for name, value in network.piece.constants.items()}
+        self.readers: dict[str, list[NodeProto]] = {}
+        self.counts: dict[str, int] = {}
+        for node in network.piece.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+            if (limit := whole(node, self.counts)) is not None:
+                self.counts[node.output[0]] = limit
+        # The forms in which a value exists: float32 as PyTorch has it, channels last, bytes with channels last.
+        self.plain, self.last, self.bytes = {"input": "input"}, dict[str, str](), dict[str, str]()
+        self.planned: dict[str, _Layer] = {}
+        self.absorbed = set[str]()
+        self._plan()
+
+    def _plan(self) -> None:
+        """Finds what each node takes in, by the output of its last operation."""
+        found = []
+        for node in spike_convolutions(self.network):
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
+            if plain and self.arrays[node.input[1]].ndim == _MAPS and self.counts[node.input[0]] <= MOST:
+                found.append(self._scaled(node))
+        # Of two branches that are added, the later one takes the sum: then the other is there.
+        for layer in reversed(found):
+            add = self._only_reader(layer.value)
+            if add is not None and add.op_type == "Add" and add.output[0] not in self.absorbed:
+                others = [name for name in add.input if name != layer.value]
+                if len(others) == 1 and others[0] not in self.arrays:
+                    self.absorbed.add(layer.value)
+                    layer = layer._replace(shortcut=others[0], value=add.output[0])
+            readers = self.readers.get(layer.value, [])
+            neurons = next((node for node in readers if node.domain == DOMAIN and self._numbers(node)), None)
+            kept = neurons is None or len(readers) > 1
+            layer = layer._replace(neurons=neurons, kept=kept)
+            end = layer.value if neurons is None else neurons.output[0]
+            self.absorbed |= {layer.convolution.output[0], layer.value, end}
+            self.planned[end] = layer
+
+    def _scaled(self, node: NodeProto) -> _Layer:
+        """Returns a convolution with the normalisation behind it, as whole weights, scale and bias."""
+        weight, out = self.arrays[node.input[1]], node.output[0]
+        numbers, scale = whole_weights(weight, self.counts[node.input[0]])
+        bias = self.arrays[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
+        norm = self._only_reader(out)
+        if norm is not None and norm.op_type == "Conv" and norm.input[1].endswith("/factor"):
+            factor = self.arrays[norm.input[1]].reshape(-1).astype(np.float64)
+            scale, bias = scale * factor, bias * factor + self.arrays[norm.input[2]]
+            self.absorbed.add(out)
+            out = norm.output[0]
+        return _Layer(node, scale.astype(np.float32), bias.astype(np.float32), numbers, out, None, None, True)
+
+    def _only_reader(self, value: str) -> NodeProto | None:
+        readers = self.readers.get(value, [])
+        return readers[0] if len(readers) == 1 and value not in self.network.piece.outputs else None
+
+    def _numbers(self, node: NodeProto) -> dict[str, Any] | None:
+        """Returns decay, gain, threshold and reset of LIF neurons; None for others."""
+        layer = self.layers[layer_of(node)]
+        if not isinstance(layer, LIF) or not layer.of_numbers:
+            return None
+        numbers = {name: torch.as_tensor(getattr(layer, name)).item() for name in ("decay", "gain", "threshold")}
+        return {**numbers, "soft_reset": int(layer.soft_reset)}
+
+    def run(self) -> Builder:
+        for node in self.network.piece.nodes:
+            out = node.output[0]
+            if out in self.planned:
+                self._event(self.planned[out])
+            elif out in self.absorbed:
+                continue
+            elif node.domain == DOMAIN:
+                layer, spikes = layer_of(node), f"{layer_of(node)}/{SPIKES}"
+                piece = over_time(self.network.neurons[layer], self.network.timesteps)
+                self.g.add(piece, [self._plain(node.input[0])], [spikes], f"{layer}/")
+                self.plain[out] = spikes
+            elif node.op_type == "MaxPool" and node.input[0] in self.bytes:
+                first = self.g.op("Transpose", [self._bytes(node.input[0])], f"{out}/channels_first", perm=[0, 3, 1, 2])
+                self.g.nodes.append(renamed(node, {node.input[0]: first, out: f"{out}/pooled"}, ""))
+                self.bytes[out] = self.g.op("Transpose", [f"{out}/pooled"], out + BYTES, perm=[0, 2, 3, 1])
+            elif node.op_type == "Add" and out in self.counts and all(name in self.bytes for name in node.input):
+                self.bytes[out] = self.g.op("Add", [self.bytes[name] for name in node.input], out + BYTES)
+            else:
+                names = {name: self._plain(name) for name in node.input if name}
+                self.g.nodes.append(renamed(node, names | {name: name for name in node.output}, ""))
+                self.plain |= {name: name for name in node.output}
+        for name in self.network.piece.outputs:
+            self._plain(name)
+        return self.g
+
+    def _plain(self, name: str) -> str:
+        """Returns a value in float32, as PyTorch has it."""
+        if name not in self.plain:
+            if name in self.arrays:
+                self.plain[name] = self.g.constant(name, self.arrays[name], shared=False)
+            elif name in self.bytes:
+                real = self.g.op("Cast", [self.bytes[name]], f"{name}/real", to=TensorProto.FLOAT)
+                self.plain[name] = self.g.op("Transpose", [real], f"{name}/plain", perm=[0, 3, 1, 2])
+            else:
+                self.plain[name] = self.g.op("Transpose", [self.last[name]], f"{name}/plain", perm=[0, 3, 1, 2])
+        return self.plain[name]
+
+    def _bytes(self, name: str) -> str:
+        """Returns whole numbers in bytes, channels last."""
+        if name not in self.bytes:
+            byte = self.g.op("Cast", [self._plain(name)], f"{name}/byte", to=TensorProto.UINT8)
+            self.bytes[name] = self.g.op("Transpose", [byte], name + BYTES, perm=[0, 2, 3, 1])
+        return self.bytes[name]
+
+    def _event(self, layer: _Layer) -> None:
+        convolution, name = layer.convolution, layer.convolution.input[1].removesuffix(".weight")
+        attributes = {a.name: helper.get_attribute_value(a) for a in convolution.attribute}
+        constants = {"weight": layer.weight, "scale": layer.scale, "bias": layer.bias}
+        given = [self.g.constant(f"{name}/{key}", value, shared=False) for key, value in constants.items()]
+        inputs = [self._bytes(convolution.input[0]), *given]
+        added = ""
+        if layer.shortcut in self.bytes:
+            added, inputs = "counts", [*inputs, "", self.bytes[layer.shortcut]]
+        elif layer.shortcut is not None:
+            if layer.shortcut not in self.last:
+                plain = self._plain(layer.shortcut)
+                self.last[layer.shortcut] = self.g.op("Transpose", [plain], layer.shortcut + _LAST, perm=[0, 2, 3, 1])
+            added, inputs = "currents", [*inputs, self.last[layer.shortcut]]
+        outputs = [""]
+        numbers: dict[str, Any] = {}
+        if layer.neurons is not None:
+            numbers = self._numbers(layer.neurons) or {}
+            outputs = [f"{layer_of(layer.neurons)}/{SPIKES}{BYTES}"]
+            self.bytes[layer.neurons.output[0]] = outputs[0]
+        if layer.kept:
+            outputs.append(layer.value + _LAST)
+            self.last[layer.value] = outputs[-1]
+        steps = self.network.timesteps
+        function = _function(steps, added, bool(numbers), bool(numbers.get("soft_reset")), layer.kept)
+        self.functions[function.overload] = function
+        shape = {key: attributes.get(key, default) for key, default in (("strides", [1, 1]), ("pads", [0] * 4))}
+        shape |= {"timesteps": steps, "most": self.counts[convolution.input[0]], **numbers}
+        node = helper.make_node(OPERATOR, inputs, outputs, name, domain=DOMAIN, **shape)
+        node.overload = function.overload
+        self.g.nodes.append(node)
+
+
+@functools.cache
+def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> FunctionProto:
+    """Returns what an event-driven node does, in standard operators, each of one rounding, in the kernel's order.
+
+    Args:
+        steps: time steps.
+        added: what a shortcut adds: "currents", "counts" or nothing, "".
+        fires: whether neurons follow, otherwise the currents are the output.
+        soft: reset by subtraction.
+        kept: whether the currents are an output beside the spikes.
+    """
+    g = Builder()
+    spikes = g.op("Transpose", [g.op("Cast", ["spikes"], "real", to=TensorProto.FLOAT)], "maps", perm=[0, 3, 1, 2])
+    weight = g.op("Cast", ["weight"], "numbers", to=TensorProto.FLOAT)
+    g.op("Conv", [spikes, weight], "convolved")
+    g.nodes[-1].attribute.extend(_given(name, AttributeProto.INTS) for name in ("strides", "pads"))
+    # Whole numbers stay as they are; the operation keeps an optimiser from folding the scale into the weights.
+    sums = g.op("Transpose", [g.op("Round", ["convolved"], "sums")], "sums_last", perm=[0, 2, 3, 1])
+    x = g.op("Add", [g.op("Mul", [sums, "scale"], "scaled"), "bias"], "normalised")
+    if added == "counts":
+        x = g.op("Add", [x, g.op("Cast", ["counts"], "shortcut_real", to=TensorProto.FLOAT)], "total")
+    elif added:
+        x = g.op("Add", [x, "shortcut"], "total")
+    outputs = ["fired"] + ["currents"] * kept
+    if kept:
+        g.op("Identity", [x], "currents")
+    if fires:
+        for name in ("decay", "gain", "threshold"):
+            g.nodes.append(helper.make_node("Constant", [], [name], name))
+            g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
+        zero = helper.make_node("Constant", [], ["zero"], "zero", value_float=0.0)
+        g.nodes.append(zero)
+        currents = [g.op("Mul", [x, "gain"], "gained")]
+        if steps > 1:
+            currents = [f"current/{t}" for t in range(steps)]
+            g.nodes.append(helper.make_node("Split", ["gained"], currents, "split", axis=0, num_outputs=steps))
+        fired, v = [], ""
+        for t, u in enumerate(currents):
+            if v:
+                u = g.op("Add", [g.op("Mul", [v, "decay"], f"leaked/{t}"), u], f"u/{t}")
+            spike = g.op("GreaterOrEqual", [u, "threshold"], f"spike/{t}")
+            fired.append(g.op("Cast", [spike], f"fired/{t}", to=TensorProto.UINT8))
+            if t < steps - 1:
+                after = g.op("Sub", [u, "threshold"], f"after/{t}") if soft else "zero"
+                v = g.op("Where", [spike, after, u], f"v/{t}")
+        g.op("Concat", fired, "fired", axis=0)
+    else:
+        g.op("Cast", [x], "fired", to=TensorProto.UINT8)  # of no use, but a function has all its outputs
+    inputs = [
+        "spikes",
+        "weight",
+        "scale",
+        "bias",
+        *{"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"]),
+    ]
+    names = ["strides", "pads", "timesteps", "most", *(["decay", "gain", "threshold", "soft_reset"] if fires else [])]
+    opset = [helper.make_opsetid("", OPSET)]
+    function = helper.make_function(DOMAIN, OPERATOR, inputs, outputs, g.nodes, opset, names)
+    form = ("soft" if soft else "hard") if fires else "currents"
+    function.overload = "_".join([form, str(steps), *([added] if added else []), *(["kept"] if fires and kept else [])])
+    return function
+
+
+def _given(name: str, kind: Any, as_: str = "") -> AttributeProto:
+    """Returns an attribute of a node in a function: the function's own of that name."""
+    return AttributeProto(name=as_ or name, ref_attr_name=name, type=kind)

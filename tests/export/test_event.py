@@ -1,0 +1,127 @@
+"""Event-driven files: kernel and functions agree bit for bit, and the gate refuses what was changed."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+
+import export
+import zoo
+from export.event import OPERATOR, whole_weights
+from export.instruments import add_spike_outputs, spike_values
+from export.run import OPTIMIZATIONS, Runner, read_model
+from zoo.errors import ZooError
+from zoo.kernels.event import list_instruction_sets
+
+NETWORKS = {
+    "sresnet": ("sresnet19_w16", {"timesteps": 2}),
+    "max_resnet": ("max_resnet18_w16", {"timesteps": 3, "neuron": {"name": "lif", "reset": "soft"}}),
+    "sew_resnet": ("sew_resnet19_w16", {"timesteps": 2}),  # counts of spikes
+    "plif_net": ("plif_net_w16", {"timesteps": 2, "neuron": "plif"}),  # pools of spikes, decays that learnt
+    "sdt": ("sdt_2_64", {"timesteps": 2}),  # attention stays as it is
+    "one_step": ("ms_resnet19_w16", {"timesteps": 1}),
+}
+
+
+_FAST = ("sresnet", "max_resnet", "plif_net")
+
+
+def network(name):
+    torch.manual_seed(0)
+    model = zoo.create_model(NETWORKS[name][0], **NETWORKS[name][1]).eval()
+    for module in model.modules():  # untrained networks hardly spike in deep layers
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.bias.data.uniform_(0, 0.8)
+            module.running_mean.uniform_(-0.1, 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file of a small network, which passed the gate."""
+    path = tmp_path_factory.mktemp("event") / "net.onnx"
+    return path, export.to_onnx(network("sresnet"), path, precision="int16")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in _FAST else pytest.mark.slow) for name in NETWORKS]
+)
+def test_kernel_and_functions_give_the_same_bits(name, tmp_path):
+    path = tmp_path / "net.onnx"
+    export.to_onnx(network(name), path, precision="int16", verify=False)
+    _, proto = read_model(path)
+    assert sum(node.op_type == OPERATOR for node in proto.graph.node) >= 5
+    values = [*spike_values(proto).values(), "logits"]
+    images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    for level in ("disable", "all"):
+        run = [Runner(add_spike_outputs(proto), optimization=level, functions=f) for f in (False, True)]
+        kernel, functions = (runner(images, values) for runner in run)
+        assert all(np.array_equal(a, b) for a, b in zip(kernel, functions, strict=True))
+    assert np.mean([spikes.mean() for spikes in kernel[:-1]]) > 0.02
+
+
+def test_the_gate_proves_a_file_and_verify_reads_it_back(file):
+    path, report = file
+    assert report["verification"]["dyadic"]["identical"]
+    assert report["verification"]["kernel"] == {"levels": list(OPTIMIZATIONS), "images": 32, "identical": True}
+    assert report["verification"]["real"]["flip_rate"] < 0.05
+    assert export.verify(network("sresnet"), path)["kernel"]["identical"]
+
+
+def test_plain_onnxruntime_runs_the_file_with_and_without_the_library(file):
+    path, _ = file
+    images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    with_library = ort.SessionOptions()
+    with_library.register_custom_ops_library(export.event_library())
+    got = [
+        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(["logits"], {"input": images})[0]
+        for options in (ort.SessionOptions(), with_library)
+    ]
+    assert np.array_equal(*got)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("threshold", "decay", "soft_reset", "shortcut"),
+        *(pytest.param(part, marks=pytest.mark.slow) for part in ("weight", "scale", "bias")),
+    ],
+)
+def test_the_gate_refuses_a_changed_file(file, part, tmp_path):
+    _, proto = read_model(file[0])
+    events = [node for node in proto.graph.node if node.op_type == OPERATOR]
+    if part in ("weight", "scale", "bias"):
+        tensor = next(t for t in proto.graph.initializer if t.name == f"stages.1.1.conv1/{part}")
+        array = numpy_helper.to_array(tensor).copy()
+        array.reshape(-1)[7] += 3
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    elif part == "shortcut":
+        node = next(node for node in events if len(node.input) > 5)
+        node.input[5] = node.input[0]
+    else:
+        attribute = next(a for node in events[3:] for a in node.attribute if a.name == part)
+        attribute.f, attribute.i = attribute.f + 0.25, 1 - attribute.i
+    path = tmp_path / "changed.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(ZooError, match="verification failed"):
+        export.verify(network("sresnet"), path)
+
+
+def test_whole_weights_are_near_and_their_sums_exact():
+    weight = np.random.default_rng(0).standard_normal((8, 64, 3, 3)).astype(np.float32)
+    numbers, scale = whole_weights(weight, 3)
+    assert np.abs(numbers).max() == 2047
+    assert np.abs(numbers * scale[:, None, None, None] - weight).max() <= scale.max() / 2 * (1 + 1e-6)
+    exact = np.round(weight * 4) / 64
+    numbers, scale = whole_weights(exact, 1)
+    assert np.array_equal(numbers * scale[:, None, None, None], exact)
+    with pytest.raises(ZooError, match="does not hold exactly"):
+        whole_weights(np.ones((1, 20_000, 1, 1), np.float32), 1)
+
+
+def test_what_is_not_event_driven_is_said(tmp_path):
+    with pytest.raises(ZooError, match="int16 has the layout flat alone"):
+        export.to_onnx(network("sresnet"), tmp_path / "x.onnx", precision="int16", layout="step")
+    assert list_instruction_sets()[0] == "portable"
