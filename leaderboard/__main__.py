@@ -1,9 +1,15 @@
 """`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
 import argparse
+import contextlib
+import inspect
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from zoo.data import list_datasets
 from zoo.data.folder import PREFIX
@@ -137,31 +143,21 @@ def _page(options: argparse.Namespace) -> str:
     return page(table)
 
 
-def server(page: str, port: int) -> ThreadingHTTPServer:
-    """Returns a server of one page, that only this machine can ask.
+@contextlib.contextmanager
+def server(page: str, port: int) -> Iterator[ThreadingHTTPServer]:
+    """Serves one page, that only this machine can ask for.
 
     Raises:
         ZooError: the port is taken, or none.
     """
-    content = page.encode()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content) if found else 0))
-            self.end_headers()
-            if found:
-                self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as error:
-        raise ZooError(f"cannot serve on port {port}: {error}; --port takes another one, 0 a free one") from error
+    with tempfile.TemporaryDirectory() as folder:
+        atomic_write(Path(folder) / "index.html", page)
+        try:
+            serving = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=folder))
+        except (OSError, OverflowError) as error:
+            raise ZooError(f"cannot serve on port {port}: {error}; --port takes another one, 0 a free one") from error
+        with serving:
+            yield serving
 
 
 def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
@@ -174,69 +170,53 @@ def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
     return Board(options.results or _HERE / "results", options.out, readme)
 
 
-def _measure_options(parser: argparse.ArgumentParser) -> None:
-    text = "a pretrained model's name, a run directory, hf-hub:ORG/NAME, or an .onnx file of `python -m export`"
-    parser.add_argument("sources", metavar="NAME|RUN|ONNX", nargs="*", help=text)
-    parser.add_argument("--all", action="store_true", help="every checkpoint that comes with the zoo")
-    _how_options(parser)
-    text = "of the graphs, fp32, fp16 or int8 (fp32 int8); none without"
-    parser.add_argument("--precision", nargs="*", default=["fp32", "int8"], metavar="P", help=text)
-    text = "only the first N test images (all): to try it, as the board takes no part of a test set"
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help=text)
-    text = "where records go (measured)"
-    parser.add_argument("--out", type=user_path, default=Path("measured"), metavar="DIR", help=text)
+def _option(name: str, text: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    return name, {"help": text, **more}
 
 
-def _verify_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("row", metavar="ROW", help="of the board")
-    text = "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained model of its name)"
-    parser.add_argument("--checkpoint", metavar="RUN", help=text)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the new measurement here")
-    _how_options(parser)
-    _results_option(parser)
-
-
-def _how_options(parser: argparse.ArgumentParser) -> None:
-    text = f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"
-    parser.add_argument("--dataset", help=text)
-    parser.add_argument("--data-dir", metavar="DIR", help="folder with torchvision's CIFAR files (SNNZOO_DATA)")
-    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of a graph (50)")
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at a time in PyTorch (256)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of PyTorch: cuda if there")
-
-
-def _results_option(parser: argparse.ArgumentParser) -> None:
-    text = "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)"
-    parser.add_argument("--results", metavar="DIR", type=user_path, help=text)
-
-
-def _board_options(parser: argparse.ArgumentParser) -> None:
-    _results_option(parser)
-    text = "where the rendered files go (default: leaderboard/ of this checkout)"
-    parser.add_argument("--out", metavar="DIR", type=user_path, default=_HERE, help=text)
-    text = "Markdown file that holds the table between its markers; 'none' leaves it out (default: README.md of this "
-    parser.add_argument("--readme", metavar="FILE", default=None, help=f"{text}checkout, if there is one)")
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="result files")
-    _board_options(parser)
-
-
-def _site_options(parser: argparse.ArgumentParser) -> None:
-    _results_option(parser)
-    text = "the page is DIR/index.html (default: site, in the working directory)"
-    parser.add_argument("--out", metavar="DIR", type=user_path, default=Path("site"), help=text)
-
-
-def _serve_options(parser: argparse.ArgumentParser) -> None:
-    _results_option(parser)
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
-
-
+_HOW = [
+    _option("--dataset", f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"),
+    _option("--data-dir", "folder with torchvision's CIFAR files (SNNZOO_DATA)", metavar="DIR"),
+    _option("--runs", "timed runs of a graph (50)", type=int, default=50, metavar="N"),
+    _option("--batch-size", "images at a time in PyTorch (256)", type=int, default=256, metavar="N"),
+    _option("--device", "of PyTorch: cuda if there", default="auto", choices=["auto", "cpu", "cuda"]),
+]
+_FOLDER = {"metavar": "DIR", "type": user_path}
+_RESULTS = _option(
+    "--results", "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)", **_FOLDER
+)
+_BOARD = [
+    _RESULTS,
+    _option("--out", "where the rendered files go (default: leaderboard/ of this checkout)", default=_HERE, **_FOLDER),
+    _option("--readme", "Markdown file that holds the table between its markers; 'none' leaves it out (default: "
+            "README.md of this checkout, if there is one)", metavar="FILE", default=None),
+]  # fmt: skip
 _OPTIONS = {
-    "measure": _measure_options, "add": _add_options, "verify": _verify_options, "check": _board_options,
-    "render": _board_options, "site": _site_options, "serve": _serve_options,
+    _measure: [
+        _option("sources", "a pretrained model's name, a run directory, hf-hub:ORG/NAME, or an .onnx file of "
+                "`python -m export`", metavar="NAME|RUN|ONNX", nargs="*"),
+        _option("--all", "every checkpoint that comes with the zoo", action="store_true"),
+        *_HOW,
+        _option("--precision", "of the graphs, fp32, fp16 or int8 (fp32 int8); none without", nargs="*",
+                default=["fp32", "int8"], metavar="P"),
+        _option("--limit", "only the first N test images (all): to try it, as the board takes no part of a test set",
+                type=int, default=0, metavar="N"),
+        _option("--out", "where records go (measured)", default=Path("measured"), **_FOLDER),
+    ],
+    _add: [_option("files", "result files", metavar="FILE", nargs="+", type=Path), *_BOARD],
+    _verify: [
+        _option("row", "of the board", metavar="ROW"),
+        _option("--checkpoint", "where its weights are: a run directory or hf-hub:ORG/NAME (default: the pretrained "
+                "model of its name)", metavar="RUN"),
+        _option("--json", "write the new measurement here", metavar="FILE", type=Path),
+        *_HOW,
+        _RESULTS,
+    ],
+    _check: _BOARD,
+    _render: _BOARD,
+    _site: [_RESULTS, _option("--out", "the page is DIR/index.html (default: site, in the working directory)",
+                              default=Path("site"), **_FOLDER)],
+    _serve: [_RESULTS, _option("--port", "0 takes a free one (default: %(default)s)", type=int, default=8000)],
 }  # fmt: skip
 
 
@@ -250,12 +230,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=raw,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (_measure, _add, _verify, _check, _render, _site, _serve):
-        lines = [line.removeprefix("    ") for line in (command.__doc__ or "").strip().splitlines()]
-        name, text = command.__name__.strip("_"), "\n".join(lines)
-        own = commands.add_parser(name, help=lines[0].rstrip("."), description=text, formatter_class=raw)
+    for command, arguments in _OPTIONS.items():
+        text = inspect.cleandoc(command.__doc__ or "")
+        name, short = command.__name__.strip("_"), text.partition("\n")[0].rstrip(".")
+        own = commands.add_parser(name, help=short, description=text, formatter_class=raw)
         own.set_defaults(run=command, out=None, readme="none")
-        _OPTIONS[name](own)
+        for argument, how in arguments:
+            own.add_argument(argument, **how)
         add_plugin_option(own)
     return parser.parse_args(argv)
 
