@@ -14,7 +14,7 @@ from typing import Any
 from zoo.data import list_datasets
 from zoo.data.folder import PREFIX
 from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import atomic_write, check_writable, user_path, write_json
+from zoo.files import atomic_write, check_writable, locked, user_path, write_json
 from zoo.load import BUNDLED
 from zoo.plugins import add_plugin_option
 
@@ -74,7 +74,7 @@ def _add(options: argparse.Namespace) -> None:
     All of them or none: a file that is refused, with the reason, leaves everything as it was.
     """
     board = _board(options, must_exist=False)
-    with board.locked():
+    with locked(board.results):  # two who check against the store, then write, would not see what the other one adds
         board.add(options.files)
 
 
@@ -114,7 +114,7 @@ def _render(options: argparse.Namespace) -> None:
     replaced. Bad input leaves every file as it was. The picture needs the extra: pip install -e '.[site]'.
     """
     board = _board(options)
-    with board.locked():
+    with locked(board.results):
         board.write(board.load())
 
 

@@ -1,16 +1,15 @@
 """The board as files: the store of results, what is rendered from it, and CHANGES.md, the log of what changed."""
 
-import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.files import TEXT_LIMIT, atomic_write, check_writable, locked, read_bytes, read_text, sha256_of
+from zoo.files import TEXT_LIMIT, atomic_write, check_writable, read_bytes, read_text, sha256_of
 from zoo.result import read
 
 from .comparison import comparisons_page
@@ -34,13 +33,6 @@ class Board:
     def load(self) -> dict[str, Result]:
         """Reads every result of the store; see `load_results`."""
         return load_results(self.results)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps out all others who read to write: two who check against the store, then write to it, would not see what
-        the other one adds."""
-        with locked(self.results):
-            yield
 
     def rendered(self, table: Sequence[Row]) -> dict[Path, str]:
         """Returns the files that rows render to, but for the picture, and their texts; "" for no such file.

@@ -170,8 +170,8 @@ def trade_off(cost: Cost, rows: Sequence[Row], published: Sequence[Row] = (), pi
         text = alt.Chart(_data(names)).mark_text(align="left", fontSize=10)
         layers.append(text.encode(x="cost:Q", y="top1:Q", text="label:N", color=colour))
         return finish(alt.layer(*layers), picture, _HEIGHT)
-    if claims := [_claim(row, cost) for row in published]:
-        layers += _published(claims)
+    if published:
+        layers += _published(published, cost)
     chart = alt.layer(*layers).add_params(alt.param(name="published", value=False))
     return finish(chart, f"Top-1 (%) against {cost.short}", 300, labels="points", avoid="lines")
 
@@ -203,18 +203,18 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
-def _claim(row: Row, cost: Cost) -> Point:
-    return {
-        "network": row.model,
-        "method": row.tag,
-        "top1": row.top1,
-        "cost": next((value for _, value, *_ in cost.points(row)), None),
-        "timesteps": row.timesteps,
-        "citation": row.published_citation,
-    }
-
-
-def _published(claims: list[Point]) -> list[Any]:
+def _published(rows: Sequence[Row], cost: Cost) -> list[Any]:
+    claims = [
+        {
+            "network": row.model,
+            "method": row.tag,
+            "top1": row.top1,
+            "cost": next((value for _, value, *_ in cost.points(row)), None),
+            "timesteps": row.timesteps,
+            "citation": row.published_citation,
+        }
+        for row in rows
+    ]
     about = [
         alt.Tooltip("network:N", title="published"),
         alt.Tooltip("method:N"),

@@ -20,11 +20,11 @@ from recipes.processes import pick_device
 from recipes.validate import validate
 from zoo.data import normalisation
 from zoo.data.folder import check_folder
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError, one_of, text_table
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
 
-from .store import Result, name_of, spikes_differ
+from .store import Result, flips, form_of, name_of
 
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on
@@ -97,12 +97,13 @@ def measure(
             found = [validate(source, dataset, data_dir, limit=limit, batch_size=batch_size, device=device)]
             found += [benchmark(graph, **some._asdict(), runs=runs) for graph in graphs]
     first = found[0]
+    counted = {form_of(graph): spikes for graph in found[1:] if (spikes := flips(first, graph)) is not None}
     chain = [ancestor.model_dump() for ancestor in ancestors_of(config)]
     return {
         "schema": 1, "kind": "measurement", **{key: first[key] for key in ("model", "tag", "dataset")},
         "weights_sha256": first["weights_sha256"], "images": first["images"],
         "partial": len(some.images) < len(whole.images), "recipe": recorded_recipe(config),
-        "recipe_sha256": recipe_sha256_of(config), "started_from": chain, "spikes_differ": spikes_differ(found),
+        "recipe_sha256": recipe_sha256_of(config), "started_from": chain, "spikes_differ": counted,
         "parts": found, **origin,
     }  # fmt: skip
 
@@ -123,9 +124,8 @@ def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], data
 def table(result: Result) -> str:
     """Returns a measurement for people."""
     part = ", a part of the test set" if result["partial"] else ""
-    lines = [f"{name_of(result)} on {result['images']:,} images of {result['dataset']}{part}"]
     head = ("", "top-1 %", "spikes/image", "ACs/image", "MACs/image", "uJ/image", "bytes", "p50 ms")
-    lines.append("".join(f"{title:>14}" for title in head))
+    rows = []
     for entry in result["parts"]:
         graph = entry["kind"] == "onnx"
         values = [
@@ -135,7 +135,8 @@ def table(result: Result) -> str:
         ]  # fmt: skip
         forms = (".2f", ",.0f", ",.0f", ",.0f", ",.2f", ",.0f", ",.2f")
         cells = ["-" if value is None else format(value, form) for value, form in zip(values, forms, strict=True)]
-        name = f"{entry['precision']} {entry['layout']}" if graph else "PyTorch"
-        lines.append("".join(f"{cell:>14}" for cell in [name, *cells]))
+        rows.append([form_of(entry), *cells])
+    lines = [f"{name_of(result)} on {result['images']:,} images of {result['dataset']}{part}"]
+    lines.append(text_table(head, rows, range(1, 8)))
     lines += [f"{form}: layers count {n:,} spikes otherwise, net" for form, n in result["spikes_differ"].items()]
     return "\n".join(lines)

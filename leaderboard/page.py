@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from recipes.differences import Difference, differences, p_value
+from recipes.differences import Difference, differences
 from recipes.page import setting
 from recipes.plan import PLANS, Plan, load_plan
 from zoo.files import dump_yaml
@@ -57,7 +57,10 @@ def page(rows: Sequence[Row]) -> str:
         # The name first: on a phone what follows it is in sight.
         columns=_filled([*COLUMNS[1:], COLUMNS[0]], ours),
         claims=_filled(CLAIMS, published),
-        plots={name: _plots(_of(name, ours), _of(name, published)) for name in datasets},
+        plots={
+            name: list(filter(None, (trade_off(c, _of(name, ours), _of(name, published)) for c in COSTS.values())))
+            for name in datasets
+        },
         comparisons=comparisons(ours),
         studies=studies(),
         lines={"graphs": _graphs, "chain": _chain, "study": _study},
@@ -94,11 +97,6 @@ def _filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
 
 def _of(dataset: str, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.dataset == dataset]
-
-
-def _plots(rows: Sequence[Row], published: Sequence[Row]) -> list[Chart]:
-    charts = (trade_off(cost, rows, published) for cost in COSTS.values())
-    return [chart for chart in charts if chart]
 
 
 def _breakable(name: str) -> Markup:
@@ -238,11 +236,5 @@ def _measured(plan: Plan) -> Study:
     return Study(plan.name, plan.question, setting(every), found, [*charts, arms(results)])
 
 
-def _study(study: Study) -> list[list[Any]]:
-    return [
-        [
-            d.arm, d.other, d.pairs, str(d.top1), d.verdict, p_value(d.top1_p), str(d.spikes or MISSING),
-            p_value(d.spikes_p),
-        ]
-        for d in study.differences
-    ]  # fmt: skip
+def _study(study: Study) -> list[list[str]]:
+    return [list(map(str, difference.cells)) for difference in study.differences]

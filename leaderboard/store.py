@@ -1,6 +1,6 @@
 """Result files: where they lie below the results folder, how they are read, and what is inside a measurement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,6 @@ def parts(origin: str, result: Result) -> dict[str, Result]:
 def form_of(part: Result) -> str:
     """Names what a part of a measurement is of: "PyTorch", or precision and layout of a graph."""
     return f"{part['precision']} {part['layout']}" if part["kind"] == "onnx" else "PyTorch"
-
-
-def spikes_differ(measured: Sequence[Result]) -> dict[str, int]:
-    """Returns the spikes that each graph counts otherwise than PyTorch, by its form, where that is known.
-
-    Args:
-        measured: the parts of a measurement, PyTorch before its graphs, or one graph alone.
-    """
-    first, *graphs = measured
-    counted = {form_of(graph): flips(first, graph) for graph in graphs}
-    return {form: spikes for form, spikes in counted.items() if spikes is not None}
 
 
 def flips(accuracy: Result, graph: Result) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from recipes.lineage import Run
 from zoo.data import list_datasets
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError, one_of, text_table
 from zoo.files import check_writable, write_json
 from zoo.load import find_checkpoint
 
@@ -132,13 +132,12 @@ def compare(before: Row, now: Row) -> list[Line]:
 
 def table(lines: list[Line]) -> str:
     """Returns the comparison for people."""
-    width = max(len(line.number) for line in lines)
-    texts = [f"{'number':{width}}{'row':>14}{'now':>14}{'difference':>14}{'allowed':>14}"]
+    cells = []
     for line in lines:
         difference = None if line.before is None or line.now is None else line.now - line.before
         values = (line.before, line.now, difference, line.allowed)
-        texts.append(f"{line.number:{width}}{''.join(f'{_text(value):>14}' for value in values)}  {line.verdict}")
-    return "\n".join(texts)
+        cells.append([line.number, *map(_text, values), line.verdict])
+    return text_table(["number", "row", "now", "difference", "allowed", ""], cells, range(1, 5))
 
 
 def _share(number: str, before: float | None, now: float | None) -> Line:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,8 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
                 while todo and len(active) < workers:
                     run = todo.pop(0)
                     active[_start(run, work, environment)] = run
-                for process in [p for p in active if _ended(p)]:
+                time.sleep(0.2)
+                for process in [p for p in active if p.poll() is not None]:
                     run = active.pop(process)
                     if process.returncode or not (work / run.name / "result.json").is_file():
                         failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
@@ -90,14 +92,6 @@ def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Pope
         log.flush()
         # A group of its own: Ctrl-C would meet it at once and, with the signal from here, twice, which ends it unsaved.
         return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(0.2)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:

@@ -51,6 +51,12 @@ class Difference(NamedTuple):
     pair yet count as tests."""
 
     @property
+    def cells(self) -> list[Any]:
+        """What a table has of it: arm, other arm, pairs, top-1 and verdict, its p, spikes, their p."""
+        top1 = (self.top1, self.verdict, p_value(self.top1_p))
+        return [self.arm, self.other, self.pairs, *top1, self.spikes or "—", p_value(self.spikes_p)]
+
+    @property
     def verdict(self) -> str:
         """What it says of accuracy: a difference is one that the corrected test finds."""
         if self.top1.half is None or self.top1_p is None:
@@ -86,7 +92,8 @@ def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor:
     _check_images(plan)
     among = plan.seeds if seeds is None else seeds
     pairs = {(arm, other): _pairs(plan, arm, other, among, one_processor) for arm, other in plan.contrasts}
-    found = {names: (_points(of), _percent(of)) for names, of in pairs.items() if of}
+    points = {names: interval([a["top1"] - b["top1"] for a, b in of]) for names, of in pairs.items() if of}
+    found = {names: (top1, _percent(pairs[names])) for names, top1 in points.items()}
     top1_p = holm([top1.p for top1, _ in found.values()], len(pairs))
     spikes_p = holm([spikes.p if spikes else None for _, spikes in found.values()], len(pairs))
     return [
@@ -116,10 +123,6 @@ def _pairs(plan: Plan, arm: str, other: str, among: Collection[int], one_process
         if not one_processor or _on_one(a[seed], b[seed]):
             pairs.append((a[seed], b[seed]))
     return pairs
-
-
-def _points(pairs: list[Pair]) -> Interval:
-    return interval([a["top1"] - b["top1"] for a, b in pairs])
 
 
 def _percent(pairs: list[Pair]) -> Interval | None:

@@ -123,7 +123,8 @@ def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
     if not init or not isinstance(init, str) or not isinstance(parent, str) or not fits(Sha256, parent):
         return ()
     run = known_runs().get(parent)
-    return line_of(run) if run else (_ancestor(init, parent),)
+    unknown = dict.fromkeys(Ancestor.model_fields)
+    return line_of(run) if run else (Ancestor.model_construct(**unknown | {"name": init, "weights_sha256": parent}),)
 
 
 def read_ancestors(ancestors: Any) -> tuple[Ancestor, ...]:
@@ -154,19 +155,12 @@ def find_run(source: str) -> Run:
 
 def line_of(run: Run) -> tuple[Ancestor, ...]:
     """Returns a run as an ancestor, followed by its own ancestors."""
-    config, seconds, _ = run
-    epochs = (config.get("recipe") or {}).get("epochs")  # which may hold anything
-    epochs = epochs if fits(Count, epochs) else None
-    own = _ancestor(run.name, config["weights_sha256"], epochs, seconds, recipe_sha256_of(config))
+    config, epochs = run.config, (run.config.get("recipe") or {}).get("epochs")  # which may hold anything
+    own = Ancestor.model_construct(
+        name=run.name, weights_sha256=config["weights_sha256"], epochs=epochs if fits(Count, epochs) else None,
+        train_seconds=run.train_seconds, recipe_sha256=recipe_sha256_of(config),
+    )  # fmt: skip
     return (own, *ancestors_of(config))
-
-
-def _ancestor(
-    name: str, weights: str, epochs: int | None = None, seconds: float | None = None, recipe: str | None = None
-) -> Ancestor:
-    return Ancestor.model_construct(
-        name=name, weights_sha256=weights, epochs=epochs, train_seconds=seconds, recipe_sha256=recipe
-    )
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> dict[str, Any] | None:

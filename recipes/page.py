@@ -11,7 +11,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.files import atomic_write, locked, read_text, sha256_of
 
-from .differences import Difference, differences, interval, p_value, processors
+from .differences import Difference, differences, interval, processors
 from .plan import PLANS, Plan, load_plan
 
 
@@ -45,7 +45,8 @@ def render(plan: Plan, check: bool = False) -> None:
     """
     with contextlib.nullcontext() if check else locked(plan.folder):  # several may do parts of a plan
         write_page(plan.folder / "README.md", _page(plan), check)
-        file, points = plan.folder / "plot.svg", _points(plan)
+        file, results = plan.folder / "plot.svg", {arm: plan.results(arm).values() for arm in plan.arms}
+        points = {a: [[r[key] for r in rs] for key in ("spikes_per_image", "top1")] for a, rs in results.items() if rs}
         drawn = sha256_of(json.dumps(points).encode())  # other versions of matplotlib draw the same in other bytes
         if not check:
             atomic_write(file, _plot(plan.name, points, drawn))
@@ -96,10 +97,7 @@ def _page(plan: Plan) -> str:
 def _table(found: list[Difference]) -> list[str]:
     lines = ["| arm | compared to | pairs | top-1, points | | p | spikes, % | p |"]
     lines += ["|:--|:--|--:|--:|:--|--:|--:|--:|"]
-    for d in found:
-        cells = (d.top1, d.verdict, p_value(d.top1_p), d.spikes or "—", p_value(d.spikes_p))
-        lines.append(row(d.arm, d.other, d.pairs, *cells))
-    return lines
+    return lines + [row(*difference.cells) for difference in found]
 
 
 def setting(results: list[dict[str, Any]]) -> str:
@@ -123,12 +121,6 @@ def _cells(found: list[dict[str, Any]]) -> list[str]:
     half = ("" if x.half is None else f" ± {x.half:,.{digits}f}" for x, digits in ((top1, 2), (spikes, 0)))
     loss, seconds = (statistics.mean(r[key] for r in found) for key in ("train_loss", "train_seconds"))
     return [f"{top1.mean:.2f}{next(half)}", f"{spikes.mean:,.0f}{next(half)}", f"{loss:.3f}", f"{seconds / 60:.1f}"]
-
-
-def _points(plan: Plan) -> dict[str, list[list[float]]]:
-    """Returns the spikes and the accuracies of each arm that has results."""
-    found = {arm: list(plan.results(arm).values()) for arm in plan.arms}
-    return {arm: [[r[key] for r in rs] for key in ("spikes_per_image", "top1")] for arm, rs in found.items() if rs}
 
 
 def _plot(name: str, points: dict[str, list[list[float]]], drawn: str) -> bytes:

@@ -3,6 +3,9 @@
 The networks take the layout and step mode that SpikingJelly recommends: multi-step, [T, B, ...], contiguous.
 """
 
+# mypy: disable-error-code="operator"
+# Layers are set by name; their types are SpikingJelly's.
+
 import copy
 from typing import Any
 
@@ -17,14 +20,7 @@ from zoo.neurons import LIF
 TOLERANCE = 1e-9
 
 
-class _Converted(nn.Module):
-    """A module whose layers are set by name; their types are SpikingJelly's."""
-
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name)
-
-
-class SpikingJellyResNet(_Converted):
+class SpikingJellyResNet(nn.Module):
     """An `SResNet` rebuilt from SpikingJelly's layers, under the same names, so that it takes the same state_dict.
 
     Raises:
@@ -72,7 +68,7 @@ class SpikingJellyResNet(_Converted):
         return self.fc(x).mean(0)
 
 
-class _Block(_Converted):
+class _Block(nn.Module):
     def __init__(self, convert: Any, block: BasicBlock) -> None:
         super().__init__()
         for name, child in block.named_children():

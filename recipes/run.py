@@ -342,22 +342,17 @@ class StandardError:
     is written and nothing fails, now and at the end."""
 
     def write(self, text: str) -> int:
-        """Writes as a file does."""
-        with self._outlived():
+        """Writes as a file does, and flushes."""
+        try:
             sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for what Python itself would still write)
         return len(text)
 
     def flush(self) -> None:
         """Flushes as a file does."""
-        with self._outlived():
-            sys.stderr.flush()
-
-    @contextlib.contextmanager
-    def _outlived(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for what Python itself would still write)
+        self.write("")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)

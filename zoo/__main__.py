@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from timm.models import split_model_name_tag
 
-from .errors import CommandParser, one_of, run_command, shown
+from .errors import CommandParser, one_of, run_command, shown, text_table
 from .models.catalogue import describe, summary
 from .neurons import list_neurons
 from .neurons.encoding import list_encodings
@@ -105,7 +105,7 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], publi
         ]
         for row in models
     ]
-    parts = [_table(head, rows, right={1, 2, 3})]
+    parts = [text_table(head, rows, {1, 2, 3})]
     if published:  # a twin has the references of its plain twin: say each once
         parts += _published({id(reference): reference for row in models for reference in row["references"]}.values())
     parts.append("\n".join(f"{keyword}: {', '.join(names)}" for keyword, names in keywords.items()))
@@ -143,7 +143,7 @@ def _published(references: Iterable[dict[str, Any]]) -> list[str]:
         return []
     augmented = "* = known to use AutoAugment, Cutout, CutMix or Mixup"
     heading = f"Published by others, top-1 in %, not measured here; {augmented}:"
-    return [f"{heading}\n\n{_table(head, rows, right={3})}"]
+    return [f"{heading}\n\n{text_table(head, rows, {3})}"]
 
 
 def _details(found: dict[str, Any]) -> str:
@@ -160,15 +160,6 @@ def _details(found: dict[str, Any]) -> str:
             value = f"{value:,}"
         lines.append(f"{key + ':':18}{shown(value, 2000) if value != '' else '-'}")
     return "\n\n".join(["\n".join(lines), *_published(found.get("references", []))])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
-    columns = []
-    cells = [[shown(cell) for cell in row] for row in (head, *rows)]
-    for i, column in enumerate(zip(*cells, strict=True)):
-        width = max(map(len, column))
-        columns.append([cell.rjust(width) if i in right else cell.ljust(width) for cell in column])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 if __name__ == "__main__":

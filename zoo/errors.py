@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 _LARGEST = 2**53  # number on a command line
@@ -27,6 +27,15 @@ def quoted(value: object, limit: int = 200) -> str:
         return shown(repr(value), limit)
     except (ValueError, RecursionError):  # of an integer with thousands of digits, of a list in itself
         return f"a very long {type(value).__name__}"
+
+
+def text_table(head: Sequence[object], rows: Iterable[Sequence[object]], right: Collection[int]) -> str:
+    """Returns a table for a terminal, the columns of these numbers (from 0) aligned to the right."""
+    columns = []
+    for i, column in enumerate(zip(*[map(shown, row) for row in (head, *rows)], strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if i in right else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 class ZooError(ValueError):

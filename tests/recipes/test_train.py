@@ -539,8 +539,6 @@ def test_fine_tuning_to_other_classes(tmp_path):
     assert torch.equal(kept["conv1.weight"], model.state_dict()["conv1.weight"])
     for wrong, words in (
         ({"model_args": {"stem": 4}}, "do not fit sresnet19_w16_gs with stem 4 instead of 16: give"),
-        ({"model": "svgg11_w8"}, "another network"),
-        ({"init": "nothing/here"}, "nothing/here"),
         ({"init": "sresnet19"}, "no published weights"),
     ):
         with pytest.raises(ZooError, match=words):
@@ -699,8 +697,6 @@ def test_two_processes_that_are_stopped_in_mid_epoch_log_the_whole_epoch(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nosuch"], ["nosuch"]),
-        (["sresnet19_w16_gs.t2_cifar10", "--epochz", "1"], ["--epochz"]),
         (["sresnet19_w16_gs.t2_cifar10", "--model", "sresnet91"], ["sresnet91"]),
         (["sresnet19_w16_gs.t2_cifar10", "--model", "../../x"], ["architecture", "../../x"]),
         (
@@ -709,8 +705,6 @@ def test_two_processes_that_are_stopped_in_mid_epoch_log_the_whole_epoch(tmp_pat
         ),
         (["sresnet19_w16_gs.t2_cifar10", "--dataset", "cifar11"], ["cifar11", "cifar10"]),
         (["sresnet19_w16_gs.t2_cifar10", "--data-dir", "/nowhere"], ["/nowhere", "cifar-10-batches-py"]),
-        (["sresnet19_w16_gs.t2_cifar10", "--timesteps", "0"], ["timesteps", "0"]),
-        (["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--batch-size", "5000"], ["5000"]),
         (
             ["sresnet19_w16_gs.t2_cifar10", "--dataset", "digits", "--batch-size", "33", "--mixup", "1"],
             ["33", "multiple of 2"],
@@ -1004,13 +998,6 @@ def test_phases_schedule_the_strength_of_gradient_scaling(tmp_path):
     first, _ = epochs("first", phases=[{"epochs": 1, "alpha": 0.9}], scaling={"name": "causal_trace", "alpha": 0})
     assert first[0] != plain[0]
     assert zoo.load_checkpoint(tmp_path / "later").model_args["scaling"] == PLAIN_FIRST["scaling"]
-
-
-def test_a_schedule_of_a_plain_network_is_refused_at_the_start(tmp_path):
-    with pytest.raises(ZooError, match=r"alpha 0\.5 needs a network with gradient scaling"):
-        train(
-            Recipe(**SHORT | {"out": str(tmp_path / "x"), "scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]})
-        )
 
 
 def test_averaged_weights_are_of_a_network_with_all_time_steps(tmp_path):
