@@ -1,6 +1,5 @@
 """The layers of a network, made to its keywords: one object that every architecture builds from."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from .errors import ZooError
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm, first_weight
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
-from .specs import check_timesteps, check_weights
+from .specs import Spec, check_timesteps, check_weights
 
 
 def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
@@ -22,14 +21,7 @@ class LayerFactory:
     """Neurons, normalisations, convolutions and linear layers that agree on time steps, surrogate and kernel; arguments
     and errors are those of `SpikingNetwork`."""
 
-    def __init__(
-        self,
-        timesteps: int,
-        neuron: str | Mapping[str, Any],
-        surrogate: str | Mapping[str, Any],
-        norm: str | Mapping[str, Any],
-        kernel: str,
-    ) -> None:
+    def __init__(self, timesteps: int, neuron: Spec, surrogate: Spec, norm: Spec, kernel: str) -> None:
         self.timesteps = check_timesteps(timesteps)
         self._neuron, self._surrogate, self._norm, self._kernel = neuron, surrogate, norm, kernel
         self.threshold = self.neuron().threshold
@@ -80,7 +72,7 @@ class LayerFactory:
     ) -> SpikingLinear:
         """Makes a linear layer over spikes [T*B, C]."""
         check_weights(out_features, in_features)
-        return SpikingLinear(in_features, out_features, bias, timesteps=self.timesteps, by_default=by_default)
+        return SpikingLinear(in_features, out_features, bias=bias, timesteps=self.timesteps, by_default=by_default)
 
 
 def fire(
@@ -118,9 +110,6 @@ class ConvNeuron(nn.Module):
     """Convolution - norm - neurons: spikes, their counts or averages in, spikes out.
 
     Args:
-        in_channels, channels: of input and output.
-        make: what to build from.
-        kernel_size, stride: of the convolution.
         binary: the input is certain to be spikes, 0 or 1: backward then keeps it in one byte each. Of anything else,
             averages say, it would take wrong gradients, so by default it keeps the input as it is.
         by_default: as in `LayerFactory.conv`.

@@ -19,7 +19,7 @@ from .neurons.base import unfold_steps
 from .neurons.encoding import encode, resolve_encoding
 from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
-from .specs import MOST_CLASSES, check_integer, check_number, check_timesteps
+from .specs import MOST_CLASSES, Spec, check_integer, check_number, check_timesteps
 
 _WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 
@@ -76,11 +76,11 @@ class SpikingNetwork(nn.Module):
         num_classes: int = 10,
         in_chans: int = 3,
         timesteps: int = 4,
-        neuron: str | Mapping[str, Any] = "lif",
-        surrogate: str | Mapping[str, Any] = "triangle",
-        norm: str | Mapping[str, Any] = "bn",
+        neuron: Spec = "lif",
+        surrogate: Spec = "triangle",
+        norm: Spec = "bn",
         encoding: str = "direct",
-        scaling: str | Mapping[str, Any] | None = None,
+        scaling: Spec | None = None,
         stem_stride: int = 1,
         dropout: float = 0.0,
         kernel: str = "auto",

@@ -252,10 +252,8 @@ class Measurement(_Result):
         for part in self.parts:
             forms.append(f"{part.precision} {part.layout}" if isinstance(part, Onnx) else "PyTorch")
             for key in ("model", "tag", "dataset", "weights_sha256", "images"):
-                if getattr(part, key) != getattr(self, key):
-                    raise ValueError(
-                        f"{key} of part {len(forms)} is {quoted(getattr(part, key))}, not that of the whole"
-                    )
+                if (value := getattr(part, key)) != getattr(self, key):
+                    raise ValueError(f"{key} of part {len(forms)} is {quoted(value)}, not that of the whole")
             if part.timesteps != self.parts[0].timesteps:
                 raise ValueError(f"timesteps of part {len(forms)} is {part.timesteps}, not that of part 1")
         if len(set(forms)) < len(forms):
@@ -273,12 +271,7 @@ def read(path: str | os.PathLike[str], kinds: Mapping[str, type[Model]] = KINDS)
 
 
 def check(result: Any, origin: str, kinds: Mapping[str, type[Model]] = KINDS) -> dict[str, Any]:
-    """Checks one result (the content of a JSON file) against the model of its kind, and returns it as it is.
-
-    Args:
-        result: the parsed JSON; anything but an object is refused.
-        origin: the name of the file, for the error message.
-        kinds: those that are expected, and their models.
+    """Checks one result, the content of the JSON file `origin`, against the model of its kind, and returns it as it is.
 
     Raises:
         ZooError: a key is missing, unknown, or holds a bad value; one line that names file, key and value.
@@ -355,9 +348,8 @@ def onnx_result(
         about: its metadata: architecture, tag, timesteps, precision, layout, weights_sha256; of the training epochs,
             seed and test_reads.
         scores: images, top1 in percent, spikes_per_image, spikes_per_layer, spikes_per_step; None without images.
-        latency: batch, threads, p50_ms, p95_ms and runs of each setting, and what else `Latency` knows.
+        latency, profile: as `Latency` and `Operator` have them.
         dataset: whose test images these were.
-        profile: operator, nodes, ms and share of each kind of operator.
     """
     return {
         "schema": 1, "kind": "onnx", "model": about["architecture"], "tag": about["tag"], "dataset": dataset,

@@ -6,6 +6,8 @@ from typing import Any
 
 from .errors import ZooError, one_of, quoted
 
+Spec = str | Mapping[str, Any]
+"""A keyword of a network: a name, or an object of a name and numbers."""
 MOST_TIMESTEPS = 128
 MOST_CLASSES = 30_000
 MOST_WEIGHTS = 2**28

@@ -359,8 +359,9 @@ def test_timms_contract(name):
     other = timm.create_model(name, num_classes=0, in_chans=1, timesteps=1).eval()
     assert other(torch.randn(2, 1, 32, 32)).shape == (2, other.head_hidden_size)
     assert other.pretrained_cfg["input_size"][0] == 1
-    with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
-        model(torch.zeros(3, 32, 32))
+    for shape in ((3, 32, 32), (2, 1, 32, 32), (2, 4, 3, 32, 32)):
+        with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
+            model(torch.zeros(shape))
 
 
 def test_stopping_early_leaves_no_stage_out_that_is_asked_for():

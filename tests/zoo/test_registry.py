@@ -39,17 +39,6 @@ def test_scaling_can_be_switched_off(off):
     assert not [m for m in model.modules() if getattr(m, "scaling", None)]
 
 
-def test_scaling_applies_to_equal_stride_1_convolutions_only():
-    model = zoo.create_model("sresnet19_w16_gs")
-    scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
-    blocks = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
-    entries = {(1, 0), (2, 0)}
-    expected = {f"stages.{s}.{b}.conv2" for s, b in blocks} | {
-        f"stages.{s}.{b}.conv1" for s, b in blocks if (s, b) not in entries
-    }
-    assert scaled == expected
-
-
 @pytest.mark.parametrize("neuron", ["lif", "if", "plif", {"name": "lif", "decay": 0.25, "reset": "soft"}])
 @pytest.mark.parametrize("surrogate", ["triangle", "rectangle", {"name": "arctan", "width": 0.5}, "sigmoid"])
 def test_neurons_and_surrogates_by_name(neuron, surrogate):
@@ -71,14 +60,6 @@ def test_timm_makes_the_same_network():
     assert ours.pretrained_cfg["input_size"] == (1, 32, 32)
     assert len(ours.pretrained_cfg["mean"]) == 1
     assert "label_names" not in ours.pretrained_cfg
-
-
-def test_channels_last_stays_so_inside():
-    model, layouts = awake(zoo.create_model("sresnet19_w16", timesteps=2)).to(memory_format=torch.channels_last), []
-    look = lambda m, i, o: layouts.append(i[0].is_contiguous(memory_format=torch.channels_last))  # noqa: E731
-    model.stages[1][0].conv1.register_forward_hook(look)
-    model(torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
-    assert layouts == [True]
 
 
 def test_spike_counter_counts_what_neurons_emit():
@@ -123,12 +104,6 @@ def test_spike_counter_counts_what_neurons_emit():
 def test_bad_requests_are_named(name, kwargs, words):
     with pytest.raises(ZooError, match=words):
         zoo.create_model(name, **kwargs)
-
-
-@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32), (2, 4, 3, 32, 32)])
-def test_bad_images_are_named(shape):
-    with pytest.raises(ZooError, match=r"\[B, 3, H, W\]"):
-        zoo.create_model("sresnet19_w16")(torch.zeros(shape))
 
 
 def test_numbers_and_paths_are_those_that_people_have(tmp_path):

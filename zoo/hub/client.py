@@ -201,11 +201,8 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
 
 def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
-    """Fetches a checkpoint of the Hub if need be, and returns the directory in the cache that holds it.
-
-    Args:
-        name: ORG/NAME[@REVISION], the revision a branch, a tag or a commit.
-        cache_dir: instead of huggingface_hub's own.
+    """Fetches ORG/NAME[@REVISION] of the Hub, a branch, a tag or a commit, if need be, and returns the directory in the
+    cache, by default huggingface_hub's own, that holds it.
 
     Raises:
         ZooError: no such repository, revision or file; no access; no connection and nothing in the cache; a file that
@@ -245,9 +242,8 @@ def _look(repo: str, revision: str | None = None) -> ModelInfo:
 def _note(repo: str, revision: str | None, commit: str, cache_dir: str | Path | None = None) -> None:
     """Lets the cache know, for offline use, that a branch or tag stands for `commit`, unless it has moved since."""
     if commit != revision:
-        with contextlib.suppress(
-            hub_errors.HTTPError, OSError, TypeError
-        ):  # the files are all there, whatever comes now
+        # The files are all there, whatever comes now.
+        with contextlib.suppress(hub_errors.HTTPError, OSError, TypeError):
             if _look(repo, revision).sha == commit:
                 hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir)  # nothing to download
 

@@ -46,12 +46,9 @@ def load_library(source: Path, *flags: str) -> ctypes.CDLL:
 def build_library(source: Path, *flags: str) -> Path:
     """Builds a shared library of a C++ file, unless the cache holds it, and returns where it is.
 
-    Args:
-        source: the file; all that it includes beside the system's headers must be named by `flags` that change with it.
-        flags: for the compiler, beside those that all kernels need: -DNAME=VALUE, -I...
-
-    Raises:
-        ZooError: there is no compiler, it fails or takes too long; the message says which.
+    The compiler gets `flags`, -DNAME=VALUE, -I..., beside those that all kernels need; what the file includes beside
+    the system's headers must be named by flags that change with it. Raises ZooError where there is no compiler, or it
+    fails or takes too long.
     """
     if sys.platform != "linux":
         raise ZooError(f"C++ kernels are for Linux, and this is {sys.platform}")

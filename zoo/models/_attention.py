@@ -11,7 +11,6 @@ normalisation behind takes out again; there is none here. Products of spikes in 
 convolution receives them: a layer of neurons comes first.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from ..layers import ConvNeuron, LayerFactory, MatMul
 from ..network import SpikingNetwork
 from ..registry import Variant
 from ..scaling.layers import PostSpikes
-from ..specs import check_integer
+from ..specs import Spec, check_integer
 
 PAPER_NEURON: dict[str, Any] = {"name": "lif", "tau": 2.0, "decay_input": True}
 """The neurons of all four papers. Those of attention have half the threshold."""
@@ -41,10 +40,7 @@ def variant(name: str, network: str, parameters: str, **shape: Any) -> Variant:
 class QKV(nn.Module):
     """Spiking self-attention up to its projection: neurons fed by q kT v / 8 (Zhou et al. 2023, arXiv 2209.15425).
 
-    Args:
-        channels, heads: a head sees channels / heads of q, k and v.
-        make: what to build from.
-        counts: as in `ConvNeuron`; the maps are scaled by default where it is not so.
+    A head sees channels / heads of q, k and v. Maps of `counts` (as in `ConvNeuron`) are not scaled by default.
     """
 
     def __init__(self, channels: int, heads: int, make: LayerFactory, *, counts: bool) -> None:
@@ -132,13 +128,9 @@ class SpikingTransformer(SpikingNetwork):
     """What the networks of all four papers share: their neurons by default, and their initial weights.
 
     Nothing in them depends on the size of the images, so there is no img_size: positions are encoded by convolutions.
-
-    Args:
-        neuron: LIF with tau 2 by default, as in the papers.
-        kwargs: as for `SpikingNetwork`.
     """
 
-    def __init__(self, *, neuron: str | Mapping[str, Any] = PAPER_NEURON, **kwargs: Any) -> None:
+    def __init__(self, *, neuron: Spec = PAPER_NEURON, **kwargs: Any) -> None:
         super().__init__(neuron=neuron, **kwargs)
 
     @torch.no_grad()

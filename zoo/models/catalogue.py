@@ -28,18 +28,16 @@ def references(architecture: str) -> list[dict[str, Any]]:
     """Published results of a network, which others measured: model, network, method, T, cifar10, cifar100 (top-1, %),
     strong_augmentation, citation, read_in; see models/references.json.
 
-    Args:
-        architecture: without tag. A twin with gradient scaling is the same network and has those of its plain twin; a
-            width variant is another network and has none.
+    A twin with gradient scaling is the same network and has those of its plain twin; a width variant is another network
+    and has none.
     """
     return [row for row in all_references() if row["model"] == plain_name(architecture)]
 
 
 @cache
-def all_references() -> list[dict[str, Any]]:
+def all_references() -> Any:
     """The published results of every network; see `references`."""
-    rows: list[dict[str, Any]] = read_json(_REFERENCES)["rows"]
-    return rows
+    return read_json(_REFERENCES)["rows"]
 
 
 def summary(name: str, **kwargs: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ The maximum of spikes is a spike, so pooling is behind the neurons here. `_wN` n
 the hidden layer in proportion; `_gs` switches gradient scaling on in training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..layers import ConvNeuron
 from ..network import SpikingNetwork
 from ..registry import Variant, register_family
 from ..scaling.layers import SpikingLinear
+from ..specs import Spec
 from ._dense import DenseLayers, StepDropout, map_side, resolve_img_size
 
 _VOTES = 10
@@ -51,8 +52,8 @@ class PLIFNet(SpikingNetwork):
         *,
         img_size: int | Sequence[int] | None = None,
         stem_stride: int = 1,
-        neuron: str | Mapping[str, Any] = "plif",
-        surrogate: str | Mapping[str, Any] = "arctan",
+        neuron: Spec = "plif",
+        surrogate: Spec = "arctan",
         **kwargs: Any,
     ) -> None:
         img_size = resolve_img_size(img_size, stem_stride)

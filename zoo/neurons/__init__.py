@@ -5,12 +5,12 @@
 `register_neuron` adds one of a user's.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import ZooError
 from ..plugins import check_new
-from ..specs import split_spec
+from ..specs import Spec, split_spec
 from .base import SpikingNeuron
 from .clif import CLIF
 from .glif import GLIF
@@ -29,10 +29,7 @@ def list_neurons() -> list[str]:
 
 
 def create_neuron(
-    spec: str | Mapping[str, Any],
-    timesteps: int,
-    surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
-    kernel: str = "auto",
+    spec: Spec, timesteps: int, surrogate: Spec | Surrogate = "triangle", kernel: str = "auto"
 ) -> SpikingNeuron:
     """Makes a layer of neurons from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class)."""
     name, given = split_spec("neuron", spec, {name: list(neuron.spec_keys) for name, neuron in _NEURONS.items()})

@@ -4,7 +4,7 @@ A kind of neuron is a subclass with a `step`, one time step in plain PyTorch: th
 Folded time is [T*B, ...], time-major: all images of the first step come before those of the second.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import ZooError, one_of
 from ..kernels import asked_kernel, list_kernels
 from ..kernels.lif import wide
-from ..specs import check_positive, check_timesteps
+from ..specs import Spec, check_positive, check_timesteps
 from .norm import is_per_step
 from .surrogate import Surrogate, resolve_surrogate
 
@@ -67,7 +67,7 @@ class SpikingNeuron(nn.Module):
         timesteps: int = 4,
         *,
         threshold: float = 1.0,
-        surrogate: str | Mapping[str, Any] | Surrogate = "triangle",
+        surrogate: Spec | Surrogate = "triangle",
         kernel: str = "auto",
     ) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ Time is folded into the batch, so plain batch normalisation already takes its st
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ZooError
 from ..kernels.lif import Branch, wide
-from ..specs import check_integer, check_positive, check_timesteps, split_spec
+from ..specs import Spec, check_integer, check_positive, check_timesteps, split_spec
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _KEYS: dict[str, list[str]] = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name -> the keywords beside it
@@ -30,7 +30,7 @@ def list_norms() -> list[str]:
     return list(_KEYS)
 
 
-def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, threshold: float) -> nn.Module:
+def create_norm(spec: Spec, channels: int, timesteps: int, threshold: float) -> nn.Module:
     """A normalisation of currents [T*B, C, H, W] from a name or `{"name": "tdbn", "alpha": 0.7}`.
 
     Args:
@@ -48,7 +48,7 @@ def create_norm(spec: str | Mapping[str, Any], channels: int, timesteps: int, th
     return norm
 
 
-def first_weight(spec: str | Mapping[str, Any], threshold: float) -> float:
+def first_weight(spec: Spec, threshold: float) -> float:
     """What the weight of a normalisation starts at, the standard deviation of its currents; see `create_norm`."""
     name, given = split_spec("norm", spec, _KEYS)
     if name != "tdbn":

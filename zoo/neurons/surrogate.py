@@ -6,7 +6,7 @@ onward; the term surrogate gradient: Neftci et al. 2019, arXiv 1901.09948). Ever
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx
 
 from ..errors import ZooError
 from ..plugins import check_new
-from ..specs import check_positive, split_spec
+from ..specs import Spec, check_positive, split_spec
 
 Derivative = Callable[[Tensor, float], Tensor]
 
@@ -106,7 +106,7 @@ def register_surrogate(
     return register
 
 
-def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate) -> Surrogate:
+def resolve_surrogate(spec: Spec | Surrogate) -> Surrogate:
     """Turns a name or `{"name": ..., "width": ...}` into a `Surrogate`; the width is a positive finite number."""
     if isinstance(spec, Surrogate):
         return spec

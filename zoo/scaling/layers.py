@@ -178,7 +178,7 @@ class ScaledLayer(nn.Module):
     """Whether its output has the shape of its input."""
     weight: Tensor
 
-    def _init_scaling(self, timesteps: int, scaling: Scaling | None, by_default: bool) -> None:
+    def _init_scaling(self, timesteps: int, scaling: Scaling | None = None, by_default: bool = False) -> None:
         self.timesteps, self.by_default = timesteps, by_default
         self.scale_by(scaling)
 
@@ -240,26 +240,16 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         scaling: what scales it, or None for the plain STBP gradient.
         by_default: whether a network scales it where nobody says which layers; it is 3 x 3 inside a block, with equal
             channels and stride 1, or maps spikes to spikes inside attention.
-        Others as in `torch.nn.Conv2d`; there is no bias.
+        shape, others: as for `torch.nn.Conv2d`; there is no bias.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
-        *,
-        dilation: int = 1,
-        groups: int = 1,
-        timesteps: int,
-        scaling: Scaling | None = None,
-        by_default: bool = False,
+        self, *shape: Any, timesteps: int, scaling: Scaling | None = None, by_default: bool = False, **others: Any
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
-        same_side = (stride, 2 * padding) == (1, dilation * (kernel_size - 1))
-        self.one_shape = same_side and in_channels == out_channels
+        super().__init__(*shape, **others | {"bias": False})
+        stride, padding, dilation, _ = Geometry.of(self)
+        same_side = [2 * p for p in padding] == [d * (k - 1) for d, k in zip(dilation, self.kernel_size, strict=True)]
+        self.one_shape = same_side and stride == [1, 1] and self.in_channels == self.out_channels
         self._init_scaling(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
@@ -276,19 +266,10 @@ class SpikingLinear(ScaledLayer, nn.Linear):
     """A linear layer over spikes [T*B, C], time folded into the batch, whose weight gradient can be scaled as that of
     `SpikingConv2d` is: it computes a 1 x 1 convolution over a single position."""
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        timesteps: int,
-        scaling: Scaling | None = None,
-        by_default: bool = False,
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, **scaling: Any) -> None:
         super().__init__(in_features, out_features, bias)
         self.one_shape = in_features == out_features
-        self._init_scaling(timesteps, scaling, by_default)
+        self._init_scaling(**scaling)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
         """[T*B, C] to [T*B, C']; arguments and errors as in `SpikingConv2d.forward`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ZooError, one_of
 from ..schema import Model, sentence
-from ..specs import MOST, split_spec
+from ..specs import MOST, Spec, split_spec
 from . import rules
 from .rules import CONTROLS, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
 
@@ -134,7 +134,7 @@ def unregistered_rule(spec: Any) -> str | None:
     return next((name for name in names if isinstance(name, str) and name not in [*list_scalings(), NONE]), None)
 
 
-def resolve_scaling(spec: str | Mapping[str, Any] | Scaling | None) -> Scaling | None:
+def resolve_scaling(spec: Spec | Scaling | None) -> Scaling | None:
     """Turns None or "none", a preset's name or an object `{"name": ..., "alpha": ..., ...}` into a `Scaling`.
 
     alpha is 0.5 and k is exp(-1) by default; a control (mean_scale, norm_scale, permuted, shuffled) says with `of`

@@ -14,7 +14,7 @@ import safetensors.torch
 import timm
 import torch
 from conftest import assert_one_error
-from hub_client import NAME, ROOT, TRY, loopback, outcomes
+from hub_client import NAME, TRY, loopback, outcomes
 from PIL import Image
 
 import zoo
@@ -363,27 +363,11 @@ attempt(lambda: zoo.create_model({NAME!r}, pretrained=True))
 # -- repositories
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../evil",
-        "a/../../evil",
-        "/etc/evil",
-        "a//b",
-        "..",
-        ".git/hooks/post-checkout",
-        "a\\..\\evil",
-        "C:/evil",
-        "a\0b",
-        "",
-    ],
-)
-def test_names_that_lead_out(name):
-    with pytest.raises(ZooError, match="forbidden name"):
-        check_name(name, "org/net")
-
-
-def test_names_that_are_fine():
+def test_names_that_lead_out_and_that_are_fine():
+    out = ["../evil", "a/../../evil", "/etc/evil", "a//b", "..", ".git/hooks/x", "a\\..\\evil", "C:/evil", "a\0b", ""]
+    for name in out:
+        with pytest.raises(ZooError, match="forbidden name"):
+            check_name(name, "org/net")
     for name in ("README.md", ".eval_results/cifar10.yaml", ".gitattributes", "results/a-b_c.1.json", "a b.txt"):
         check_name(name, "org/net")
 
@@ -455,7 +439,3 @@ for name in {names!r}:
     for name in ("pickle-only", "disguised", "nan"):
         assert_one_error(client.hub("pull", f"org/harm-{name}", "-o", tmp_path / name), f"org/harm-{name}")
         assert not (tmp_path / name).exists()
-
-
-def test_these_tests_use_the_checkout():
-    assert str(ROOT) in zoo.__file__
