@@ -205,12 +205,12 @@ def test_dropout_drops_neurons_not_spikes():
 
 @pytest.mark.parametrize("hidden", [(), (12,)])
 def test_exports_with_its_normalisation_folded(hidden):
-    from export.graph import flat_graph
+    from export.layouts import lay_out
     from export.network import take_apart
 
     model = small((4, "A", 6, 6, "A", 8), hidden, timesteps=1)
     model.pretrained_cfg = {"input_size": (3, 16, 16)}
-    kinds = [node.op_type for node in flat_graph(take_apart(model, all_steps=False)).graph.node]
+    kinds = [node.op_type for node in lay_out(take_apart(model, all_steps=False), "flat").graph.node]
     assert kinds.count("Conv") == 4 + len(hidden)
     assert kinds.count("AveragePool") == 2
     assert "BatchNormalization" not in kinds
