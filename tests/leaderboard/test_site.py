@@ -58,19 +58,9 @@ def measured() -> list[Row]:
     origin, result = costs[0].evidence[0]
     evidence = ((origin + EVIL, result | {"command": EVIL, "note": EVIL}),)
     hostile = replace(
-        costs[0],
-        model=EVIL,
-        tag="",
-        tier="checkpoint",
-        scaling=f"+{EVIL}",
-        spikes_per_layer={EVIL: 1.0},
-        plugins=((EVIL, "a" * 64),),
-        evidence=evidence,
-        top1=70.0,
-        graphs=(),
-        spikes_per_image=3e5,
-        recipe={EVIL: EVIL},
-    )
+        costs[0], model=EVIL, tag="", tier="checkpoint", scaling=f"+{EVIL}", spikes_per_layer={EVIL: 1.0}, top1=70.0,
+        plugins=((EVIL, "a" * 64),), evidence=evidence, graphs=(), spikes_per_image=3e5, recipe={EVIL: EVIL},
+    )  # fmt: skip
     digits = [row for row in table if row.dataset == "digits"]
     alike = [replace(row, comparison="alike") for row in costs[:2]]  # side by side
     return [*alike, *costs[2:], replace(hostile, comparison="alike"), *digits]

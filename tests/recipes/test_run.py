@@ -16,15 +16,9 @@ from recipes.train import Trainer, train
 from zoo.errors import ZooError
 
 SHORT = {
-    "model": "sresnet19_w16_gs",
-    "dataset": "digits",
-    "timesteps": 1,
-    "train_images": 64,
-    "batch_size": 32,
-    "epochs": 2,
-    "test": False,
-    "amp": "off",
-}
+    "model": "sresnet19_w16_gs", "dataset": "digits", "timesteps": 1, "train_images": 64, "batch_size": 32, "epochs": 2,
+    "test": False, "amp": "off",
+}  # fmt: skip
 
 
 # -- numbers that are not finite
@@ -111,12 +105,8 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_pa
         ({"model": "svgg11_w8", "timesteps": 1, "batch_size": 1, "img_size": 16}, "one image at a time"),
         ({"cutmix": 1e-320}, "cutmix: takes 0, or a number from"),
         (
-            {
-                "model": "svgg11_w8",
-                "timesteps": 4,
-                "batch_size": 1,
-                "phases": [{"epochs": 1, "timesteps": 1, "size": 16}],
-            },
+            {"model": "svgg11_w8", "timesteps": 4, "batch_size": 1}
+            | {"phases": [{"epochs": 1, "timesteps": 1, "size": 16}]},
             "one image at a time of 16 x 16 pixels at T = 1: .*batch_size must be two or more",
         ),
     ],
