@@ -61,6 +61,7 @@ def rows(results: Results) -> list[Row]:
     for dataset in most:
         same_name = {origin: result for origin, result in everything.items() if result["dataset"] == dataset}
         _check_alike(same_name, ("data_sha256",), f"results of {dataset}")
+    # Earlier stages of a training, which come with the code, may have no place on the board.
     reads = _test_reads([*everything.values(), *(run.result for run in known_runs().values() if run.result)])
     table = [_row(group, graphs, reads) for group in groups.values()]
     shown = {origin for row in table for origin, _ in row.evidence}
@@ -77,15 +78,8 @@ Reads = dict[tuple[str, str], tuple[str, int]]
 
 
 def _test_reads(results: Iterable[Result]) -> Reads:
-    """Returns the comparison of some weights and how often it read a test set, by data set and weights.
-
-    A comparison read it as often as its results state, or as many as there are where these are more. Of weights that
-    were measured under two names, the comparison with more reads counts.
-
-    Args:
-        results: those on the board, and those of the runs that come with the code: earlier stages of a training may
-            have no place on it.
-    """
+    """Returns the comparison of some weights and how often it read a test set, by data set and weights: as often as its
+    results state, or as many as there are where these are more; of two names of the same weights, that with more."""
     weights: dict[tuple[str, str], set[str]] = defaultdict(set)
     stated: dict[tuple[str, str], int] = defaultdict(int)
     for result in results:

@@ -282,7 +282,9 @@ class Trainer:
                         self._tell_length()
                     due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                     if interrupt.stops or (due and run.step % self.steps_per_epoch):
-                        self._save()
+                        if rank == 0:
+                            self._check_finite()  # a state that is saved is a good one
+                            run.save(self.out)
                         interrupt.obey(run.step)
                 row = self._end_epoch(epoch)
                 interrupt.obey(run.step)
@@ -353,12 +355,6 @@ class Trainer:
             saved = f"{self.out} keeps what was saved before, which is good"
             text = f"step {self.state.step}: {culprit} is not finite. {advice} (it is {self.recipe.clip_grad:g})"
             raise ZooError(f"{text}; {saved}")
-
-    def _save(self) -> None:
-        """Saves a state, which is a good one."""
-        if self.rank == 0:
-            self._check_finite()
-            self.state.save(self.out)
 
     def _end_epoch(self, epoch: int) -> dict[str, Any]:
         """Ends an epoch: validation on the held-out images, a row of summary.csv, a training state."""
