@@ -9,7 +9,7 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 
 from .checkpoint import CONFIG, Checkpoint, open_checkpoint
 from .checkpoint.config import ARCHITECTURES, WEIGHT_SOURCES
-from .errors import ZooError, one_of, quoted
+from .errors import ZooError, one_of
 from .hub.client import fetch_checkpoint, published
 from .network import SpikingNetwork
 from .scaling import NONE
@@ -52,8 +52,6 @@ def load_checkpoint(path: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwo
 
 def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Checkpoint:
     """Finds the checkpoint behind what `load` takes: bundled, on this disk, or on a Hub; see `load` for errors."""
-    if not isinstance(source, str | os.PathLike):
-        raise ZooError(f"load takes a name or a path, not {quoted(source)}")
     if not isinstance(source, str):
         return open_checkpoint(os.fspath(source))
     kind, colon, place = source.partition(":")

@@ -277,9 +277,9 @@ def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
         raise ZooError(f"{key}'s file takes a .safetensors file, and {str(file)!r} is none")
 
 
-def _is_weights(file: Any) -> bool:
+def _is_weights(file: str | os.PathLike[str]) -> bool:
     """Returns whether that is a .safetensors file which is there."""
-    return isinstance(file, str | os.PathLike) and Path(file).suffix == ".safetensors" and Path(file).is_file()
+    return Path(file).suffix == ".safetensors" and Path(file).is_file()
 
 
 def _fitting(state: dict[str, Tensor], model: SpikingNetwork, *, features: bool) -> dict[str, Tensor]:

@@ -126,11 +126,8 @@ def test_weights_from_elsewhere_are_named_as_nobodys(tmp_path):
     model = zoo.create_model(name, pretrained=True, checkpoint_path=str(file))
     assert torch.equal(model.fc.weight, other.fc.weight)
     assert model.weights_sha256 is None
-    for wrong in (5, b"x"):
-        with pytest.raises(ZooError, match="load takes a name or a path, not"):
-            zoo.load(wrong)
-        with pytest.raises(ZooError, match="checkpoint_path takes a "):
-            zoo.create_model("sresnet19_w16", checkpoint_path=wrong)
+    with pytest.raises(ZooError, match="checkpoint_path takes a "):
+        zoo.create_model("sresnet19_w16", checkpoint_path="x")
     for others in ({"checkpoint_path": str(file)}, {"pretrained_cfg_overlay": {"file": str(file)}}):
         with pytest.raises(ZooError, match=f"load takes the weights of {name}: "):
             zoo.load(name, **others)

@@ -35,7 +35,7 @@ def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> None:
 
 def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Spikes [T*B, ...] in the layout of x, and no statistics, [4, 0]; x and r hold no more than a current."""
-    data = _current(x, r)
+    data = x.data
     spikes = like(data, (len(data) * dynamics.steps if dynamics.repeat else len(data), *data.shape[1:]))
     n = spikes.numel() // dynamics.steps
     if n:
@@ -49,7 +49,7 @@ def backward(
     grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, dynamics: Dynamics
 ) -> list[Tensor]:
     """Gradients as `cpu.backward` returns them; of x and leak only, else empty."""
-    data = _current(x, r)
+    data = x.data
     n = grad.numel() // dynamics.steps
     programs = _programs(n, dynamics)
     grad_x = torch.empty_like(data)
@@ -62,11 +62,6 @@ def backward(
     none, row = data.new_empty(0), stats.new_empty(0)
     grad_leak = none if leak is None or sums is None else sums.sum(0, dtype=torch.float64).to(leak.dtype)
     return [grad_x, row, row, none, row, row, grad_leak]
-
-
-def _current(x: Branch, r: Branch | None) -> Tensor:
-    assert (r, x.eps) == (None, None), "on CUDA PyTorch composes the current"
-    return x.data
 
 
 def _constants(dtype: torch.dtype, dynamics: Dynamics) -> dict[str, Any]:

@@ -11,7 +11,8 @@ every input and every weight taken for not 0.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -94,9 +95,9 @@ class OperationCounter(Counter):
         for neuron in self.neurons.values():
             yield neuron.register_forward_hook(self._note_spikes)
         for name, layer in self._layers.items():
-            yield layer.register_forward_pre_hook(once(self._see(name)))
+            yield layer.register_forward_pre_hook(once(partial(self._see, name)))
         for name, product in self._products.items():
-            yield product.register_forward_pre_hook(once(self._multiply(name)))
+            yield product.register_forward_pre_hook(once(partial(self._multiply, name)))
 
     def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         before = self.images
@@ -106,28 +107,22 @@ class OperationCounter(Counter):
     def _note_spikes(self, *_: Any) -> None:
         self._fired = True
 
-    def _see(self, name: str) -> Callable[..., None]:
-        def see(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].detach()
-            once = not self._fired and len(x) == self._batch
-            if isinstance(layer, nn.Linear):
-                x = x.reshape(-1, x.shape[-1])
-            key = name, x.shape[1:], once
-            if key not in self._inputs:
-                self._inputs[key] = _Inputs(torch.zeros(x.shape[1:], dtype=torch.float64, device=x.device))
-            self._inputs[key].add(x)
+    def _see(self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach()
+        once = not self._fired and len(x) == self._batch
+        if isinstance(layer, nn.Linear):
+            x = x.reshape(-1, x.shape[-1])
+        key = name, x.shape[1:], once
+        if key not in self._inputs:
+            self._inputs[key] = _Inputs(torch.zeros(x.shape[1:], dtype=torch.float64, device=x.device))
+        self._inputs[key].add(x)
 
-        return see
-
-    def _multiply(self, name: str) -> Callable[..., None]:
-        def multiply(product: nn.Module, factors: tuple[Tensor, Tensor]) -> None:
-            a, b = (x.detach() for x in factors)
-            effective, dense = (_matrix_pairs if isinstance(product, MatMul) else _element_pairs)(a, b)
-            before, all_dense, left, right = self._pairs.get(name, (0, 0, True, True))
-            binary = left and _is_binary(a), right and _is_binary(b)
-            self._pairs[name] = before + effective, all_dense + dense, *binary
-
-        return multiply
+    def _multiply(self, name: str, product: nn.Module, factors: tuple[Tensor, Tensor]) -> None:
+        a, b = (x.detach() for x in factors)
+        effective, dense = (_matrix_pairs if isinstance(product, MatMul) else _element_pairs)(a, b)
+        before, all_dense, left, right = self._pairs.get(name, (0, 0, True, True))
+        binary = left and _is_binary(a), right and _is_binary(b)
+        self._pairs[name] = before + effective, all_dense + dense, *binary
 
     def _of(self, name: str, shape: torch.Size, once: bool) -> Operations:
         inputs, layer = self._inputs[name, shape, once], self._layers[name]

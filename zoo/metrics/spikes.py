@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -78,19 +79,16 @@ class SpikeCounter(Counter):
         self._places: dict[str, int] = {}  # where a spike could have been
 
     def _hooks(self) -> Iterator[Any]:
-        for name, layer in self.layers.items():
-            yield layer.register_forward_hook(once(self._hook(name)))
+        for name, layer in self.neurons.items():
+            yield layer.register_forward_hook(once(partial(self._count, name)))
 
-    def _hook(self, name: str) -> Callable[..., None]:
-        def count(layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
-            # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold
-            # 257), and float64 any number of images.
-            rows = spikes.detach().sum(tuple(range(1, spikes.dim())), dtype=torch.float32)
-            steps = rows.view(layer.timesteps, -1).sum(1, dtype=torch.float64)
-            self._counts[name] = self._counts.get(name, 0) + steps
-            self._places[name] = self._places.get(name, 0) + spikes.numel()
-
-        return count
+    def _count(self, name: str, layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
+        # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold
+        # 257), and float64 any number of images.
+        rows = spikes.detach().sum(tuple(range(1, spikes.dim())), dtype=torch.float32)
+        steps = rows.view(layer.timesteps, -1).sum(1, dtype=torch.float64)
+        self._counts[name] = self._counts.get(name, 0) + steps
+        self._places[name] = self._places.get(name, 0) + spikes.numel()
 
     def firing_rates(self) -> dict[str, float]:
         """Mean spikes per neuron and time step of every layer that ran, 0 to 1."""

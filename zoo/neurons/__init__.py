@@ -63,16 +63,13 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
     """
 
     def register(cls: Neuron) -> Neuron:
-        check_new("neuron", name, before, cls)
+        check_new("neuron", name, _NEURONS[name] if name in list_neurons() else None, cls)
         if not isinstance(cls, type) or not issubclass(cls, SpikingNeuron) or cls.step is SpikingNeuron.step:
-            raise ZooError(
-                f"neuron {name!r} must be a subclass of zoo.SpikingNeuron with a step(x_t, state), not {cls}"
-            )
+            what = "a subclass of zoo.SpikingNeuron with a step(x_t, state)"
+            raise ZooError(f"neuron {name!r} must be {what}, not {cls}")
         _NEURONS[name] = cls
         return cls
 
-    before = _NEURONS[name] if name in list_neurons() else None
-    check_new("neuron", name, before)
     if cls is not None:
         register(cls)
     return register

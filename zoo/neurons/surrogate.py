@@ -93,14 +93,12 @@ def register_surrogate(
     check_positive(f"the width of surrogate {name!r}", width)
 
     def register(derivative: Derivative) -> Derivative:
-        check_new("surrogate", name, before, derivative)
+        check_new("surrogate", name, _SURROGATES[name][0] if name in list_surrogates() else None, derivative)
         if not callable(derivative):
             raise ZooError(f"surrogate {name!r} takes a function (x, width) -> derivative, not {derivative!r}")
         _SURROGATES[name] = derivative, float(width)
         return derivative
 
-    before = _SURROGATES[name][0] if name in list_surrogates() else None
-    check_new("surrogate", name, before)
     if derivative is not None:
         register(derivative)
     return register

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import time
 
 import onnx
 import pytest
@@ -663,20 +662,3 @@ def test_a_damaged_cache_is_mended(server, client, repo, run):
     weights.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert outcomes(client.run(TRY + code)) == lines
     assert weights.read_bytes() == data
-
-
-def test_two_processes_at_once(server, client, repo, run):
-    """Both fetch the same checkpoint into one empty cache."""
-    push(server, repo, run)
-    server.fault("GET /_store/", lambda: time.sleep(0.2), times=2)
-    code = f"""
-import os
-pid = os.fork()
-from zoo.hub.client import fetch_checkpoint
-zoo.read_checkpoint(fetch_checkpoint("{repo}"))
-if pid == 0:
-    os._exit(0)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-    done = client.run(TRY + code)
-    assert done.returncode == 0, done.stderr

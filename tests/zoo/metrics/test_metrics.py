@@ -56,12 +56,6 @@ def test_what_reads_brightness_is_given_no_other(encoding):
     assert evaluate(nn.DataParallel(model), x, y, np.array([0.5] * 3), np.array([0.2] * 3))["loss"] == expected["loss"]
 
 
-def test_a_wrapped_network_without_classes_is_named():
-    x, y = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ZooError, match=r"no classes \(num_classes 0\)"):
-        evaluate(nn.DataParallel(zoo.create_model("svgg11_w8", timesteps=1, num_classes=0)), x, y)
-
-
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_network_is_counted_as_another(whole):
     """Though its graph for batches of 4, without hooks, is there before, and that for the last batch is not."""
@@ -366,7 +360,7 @@ def test_labels_that_do_not_fit_are_named():
         with pytest.raises(ZooError, match=f"batch_size must be 1 or more, not {batch_size}"):
             evaluate(model, images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3, batch_size=batch_size)
     with pytest.raises(ZooError, match=r"no classes \(num_classes 0\)"):
-        evaluate(tiny(num_classes=0), images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
+        evaluate(nn.DataParallel(tiny(num_classes=0)), images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
 
 
 def test_logits_that_are_not_finite_are_no_measurement():

@@ -72,12 +72,8 @@ def test_half_precision_integrates_in_float32():
 
 
 def test_a_tie_at_the_threshold_spikes():
-    assert LIF(1, threshold=1.0)(torch.tensor([[1.0], [1.0 - 2**-24], [math.inf], [-math.inf]]))[:, 0].tolist() == [
-        1,
-        0,
-        1,
-        0,
-    ]
+    currents = torch.tensor([[1.0], [1.0 - 2**-24], [math.inf], [-math.inf]])
+    assert LIF(1, threshold=1.0)(currents)[:, 0].tolist() == [1, 0, 1, 0]
 
 
 SHAPES = {
