@@ -1,5 +1,6 @@
 """Where a number comes from: command, commit, date, versions, machine, plugins."""
 
+import contextlib
 import os
 import platform
 import shlex
@@ -80,7 +81,7 @@ def machine(gpu: bool) -> dict[str, Any]:
     """Names operating system, processor, threads of PyTorch, and the GPU if that was used, else None."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
+        "cpu": cpu_line("model name").split(":", 1)[-1].strip() or "unknown",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else None,
@@ -99,11 +100,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
+def cpu_line(*starts: str) -> str:
+    """Returns the first line of /proc/cpuinfo that starts so; without one, what Python knows of the processor."""
+    with contextlib.suppress(OSError, StopIteration):
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(starts))
+    return platform.processor()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import ZooError, one_line, shown
 from ..files import user_path
+from ..provenance import cpu_line
 
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
 # Compilers use half of a 512-bit unit by default, to spare clock rates that newer processors do not drop.
@@ -55,7 +56,8 @@ def build_library(source: Path, *flags: str) -> Path:
     if (compiler := find_compiler()) is None:
         raise ZooError("no C++ compiler found (CXX, c++, g++ or clang++ on the PATH)")
     command = [compiler, *_FLAGS.split(), *_WIDE, *flags]
-    key = hashlib.sha256("\n".join([source.read_text(), *command, _processor()]).encode()).hexdigest()
+    processor = cpu_line("flags", "Features")  # which -march=native depends on: a cache may be shared by machines
+    key = hashlib.sha256("\n".join([source.read_text(), *command, processor]).encode()).hexdigest()
     library = _cache_folder() / f"{source.stem}-{key[:16]}.so"
     if not library.exists():
         _compile([*command, str(source)], library)
@@ -83,15 +85,6 @@ def _compile(command: list[str], library: Path) -> None:
         raise ZooError(f"{what}: {error.strerror}") from error
     finally:
         building.unlink(missing_ok=True)
-
-
-def _processor() -> str:
-    """What -march=native depends on: a cache may be shared by machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 @functools.cache

@@ -119,8 +119,7 @@ class PreactResNet(ResNet):
     Stages but the last end in currents, the last one in spikes.
 
     Args:
-        depths, widths, stem: as for `ResNet`.
-        kwargs: as for `SpikingNetwork`.
+        depths, widths, stem, kwargs: as for `ResNet`.
     """
 
     spiking_stem = False

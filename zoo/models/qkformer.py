@@ -65,7 +65,6 @@ class QKFormer(SpikingTransformer):
         depths: blocks of each stage.
         channels: of the last stage, a multiple of 8; stage by stage half of it going up.
         heads: of attention; they divide the channels of every stage.
-        kwargs: as for `SpikingTransformer`.
     """
 
     def __init__(self, depths: tuple[int, ...], channels: int, heads: int, **kwargs: Any) -> None:

@@ -50,7 +50,6 @@ class SpikeDrivenTransformer(MembraneTransformer):
     Args:
         depth: blocks.
         channels: of the blocks, a multiple of 8.
-        kwargs: as for `SpikingTransformer`.
     """
 
     def __init__(self, depth: int, channels: int, **kwargs: Any) -> None:

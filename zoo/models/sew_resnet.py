@@ -61,9 +61,8 @@ class SEWResNet(ResNet):
     scaling then takes these counts for its pre-synaptic spikes.
 
     Args:
-        depths, widths, stem: as for `ResNet`.
+        depths, widths, stem, kwargs: as for `ResNet`.
         connect: how a block joins its branches, "ADD", "AND" or "IAND".
-        kwargs: as for `SpikingNetwork`.
 
     Raises:
         ZooError: another `connect`.

@@ -24,7 +24,6 @@ class Spikformer(SpikingTransformer):
         depth: blocks.
         channels: of the blocks, a multiple of 8.
         heads: of attention; they divide the channels.
-        kwargs: as for `SpikingTransformer`.
     """
 
     def __init__(self, depth: int, channels: int, heads: int, **kwargs: Any) -> None:

@@ -55,10 +55,9 @@ class SResNet(ResNet):
     Not binary are the inputs of the stem and of what follows the pooling.
 
     Args:
-        depths, widths, stem: as for `ResNet`.
+        depths, widths, stem, kwargs: as for `ResNet`.
         hidden: width of a hidden spiking layer in the head, 0 for none (GLIF, arXiv 2210.13768, and MPBN, arXiv
             2308.08359, leave it out for CIFAR-100: fewer binary values than classes would carry the decision).
-        kwargs: as for `SpikingNetwork`.
     """
 
     def __init__(

@@ -252,9 +252,6 @@ def test_pre_pre_needs_one_shape():
     with pytest.raises(ZooError, match="input and output have one shape"):
         conv.scale_by(Scaling("pre_pre", 0.5))
     assert SpikingConv2d(2, 2, 3, 1, 1, timesteps=2, scaling=Scaling("pre_pre", 0.5)).scaling
-
-
-def test_pre_pre_leaves_out_layers_that_change_the_shape():
     model = zoo.create_model("sresnet19_w16", scaling={"name": "pre_pre", "layers": "all"})
     scaled = {name for name, module in model.named_modules() if getattr(module, "scaling", None)}
     assert "stages.0.0.conv2" in scaled
