@@ -112,10 +112,7 @@ def evaluate(
     return scores | counts | size | {"energy_uj": cost and cost["total"]}
 
 
-def _check_data(images: Any, labels: Any) -> None:
-    for what, value in (("images", images), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise ZooError(f"{what} must be a tensor or an array, not {type(value).__name__}")
+def _check_data(images: Tensor, labels: Tensor) -> None:
     if not len(images):
         raise ZooError("no images to evaluate on: give one at least")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
