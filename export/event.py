@@ -23,11 +23,11 @@ from zoo.errors import ZooError
 from zoo.neurons import LIF, SpikingNeuron
 
 from .layouts import finished, over_time
-from .network import DOMAIN, SPIKES, Network, layer_of, spike_convolutions, whole
+from .network import DOMAIN, SPIKES, Network, layer_of, repeats, spike_convolutions, whole
 from .pieces import Builder, renamed
 from .trace import OPSET
 
-OPERATOR = "EventConv"
+OPERATOR, NEURONS_OPERATOR = "EventConv", "EventNeurons"
 BYTES = "/bytes"
 """Ends the name of a value's whole numbers in bytes, channels last."""
 _LAST = "/channels_last"
@@ -36,6 +36,7 @@ MOST = 15
 _LARGEST = 2047
 """Largest weight: twelve bits. Few weights then need more than one widening of the kernel's int16 sums."""
 _EXACT = 2**24
+_NUMBERS = ["decay", "gain", "threshold", "soft_reset"]
 _MAPS = 4  # axes
 
 
@@ -167,7 +168,7 @@ class _Rewrite:
             out = node.output[0]
             if out in self.planned:
                 self._event(self.planned[out])
-            elif out in self.absorbed:
+            elif out in self.absorbed or (node.domain == DOMAIN and self._event_neurons(node)):
                 continue
             elif node.domain == DOMAIN:
                 layer, spikes = layer_of(node), f"{layer_of(node)}/{SPIKES}"
@@ -207,6 +208,31 @@ class _Rewrite:
             self.bytes[name] = self.g.op("Transpose", [byte], name + BYTES, perm=[0, 2, 3, 1])
         return self.bytes[name]
 
+    def _last(self, name: str) -> str:
+        """Returns a value in float32, channels last."""
+        if name not in self.last:
+            self.last[name] = self.g.op("Transpose", [self._plain(name)], name + _LAST, perm=[0, 2, 3, 1])
+        return self.last[name]
+
+    def _event_neurons(self, node: NodeProto) -> bool:
+        """Appends neurons of maps that follow no convolution over spikes; returns whether the kernel has such."""
+        layer, currents, steps = layer_of(node), node.input[0], self.network.timesteps
+        numbers = self._numbers(node)
+        if numbers is None or len(self.network.shapes[layer]) != _MAPS - 1:
+            return False
+        made = next((n for n in self.network.piece.nodes if currents in n.output), None)
+        repeat = made is not None and repeats(made, steps)
+        given = self._last(made.input[0] if made is not None and repeat else currents)
+        function = _neurons_function(steps, bool(numbers["soft_reset"]), repeat)
+        self.functions[function.overload + NEURONS_OPERATOR] = function
+        spikes = f"{layer}/{SPIKES}{BYTES}"
+        how = {"timesteps": steps, "repeat": int(repeat), **numbers}
+        event = helper.make_node(NEURONS_OPERATOR, [given], [spikes], layer, domain=DOMAIN, **how)
+        event.overload = function.overload
+        self.g.nodes.append(event)
+        self.bytes[node.output[0]] = spikes
+        return True
+
     def _event(self, layer: _Layer) -> None:
         convolution, name = layer.convolution, layer.convolution.input[1].removesuffix(".weight")
         attributes = {a.name: helper.get_attribute_value(a) for a in convolution.attribute}
@@ -217,10 +243,7 @@ class _Rewrite:
         if layer.shortcut in self.bytes:
             added, inputs = "counts", [*inputs, "", self.bytes[layer.shortcut]]
         elif layer.shortcut is not None:
-            if layer.shortcut not in self.last:
-                plain = self._plain(layer.shortcut)
-                self.last[layer.shortcut] = self.g.op("Transpose", [plain], layer.shortcut + _LAST, perm=[0, 2, 3, 1])
-            added, inputs = "currents", [*inputs, self.last[layer.shortcut]]
+            added, inputs = "currents", [*inputs, self._last(layer.shortcut)]
         outputs = [""]
         numbers: dict[str, Any] = {}
         if layer.neurons is not None:
@@ -267,25 +290,7 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> Fu
     if kept:
         g.op("Identity", [x], "currents")
     if fires:
-        for name in ("decay", "gain", "threshold"):
-            g.nodes.append(helper.make_node("Constant", [], [name], name))
-            g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
-        zero = helper.make_node("Constant", [], ["zero"], "zero", value_float=0.0)
-        g.nodes.append(zero)
-        currents = [g.op("Mul", [x, "gain"], "gained")]
-        if steps > 1:
-            currents = [f"current/{t}" for t in range(steps)]
-            g.nodes.append(helper.make_node("Split", ["gained"], currents, "split", axis=0, num_outputs=steps))
-        fired, v = [], ""
-        for t, u in enumerate(currents):
-            if v:
-                u = g.op("Add", [g.op("Mul", [v, "decay"], f"leaked/{t}"), u], f"u/{t}")
-            spike = g.op("GreaterOrEqual", [u, "threshold"], f"spike/{t}")
-            fired.append(g.op("Cast", [spike], f"fired/{t}", to=TensorProto.UINT8))
-            if t < steps - 1:
-                after = g.op("Sub", [u, "threshold"], f"after/{t}") if soft else "zero"
-                v = g.op("Where", [spike, after, u], f"v/{t}")
-        g.op("Concat", fired, "fired", axis=0)
+        _fire(g, x, steps, soft)
     else:
         g.op("Cast", [x], "fired", to=TensorProto.UINT8)  # of no use, but a function has all its outputs
     inputs = [
@@ -295,11 +300,49 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> Fu
         "bias",
         *{"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"]),
     ]
-    names = ["strides", "pads", "timesteps", "most", *(["decay", "gain", "threshold", "soft_reset"] if fires else [])]
-    opset = [helper.make_opsetid("", OPSET)]
-    function = helper.make_function(DOMAIN, OPERATOR, inputs, outputs, g.nodes, opset, names)
+    names = ["strides", "pads", "timesteps", "most", *(_NUMBERS if fires else [])]
     form = ("soft" if soft else "hard") if fires else "currents"
-    function.overload = "_".join([form, str(steps), *([added] if added else []), *(["kept"] if fires and kept else [])])
+    return _as_function(g, OPERATOR, [form, steps, added, "kept" if fires and kept else ""], inputs, outputs, names)
+
+
+@functools.cache
+def _neurons_function(steps: int, soft: bool, repeat: bool) -> FunctionProto:
+    """Returns what neurons without a convolution do; `repeat`: on the same currents at every step."""
+    g = Builder()
+    _fire(g, "currents", steps, soft, repeat)
+    how = ["soft" if soft else "hard", steps, "repeat" if repeat else ""]
+    return _as_function(g, NEURONS_OPERATOR, how, ["currents"], ["fired"], [*_NUMBERS, "timesteps", "repeat"])
+
+
+def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False) -> None:
+    """Appends LIF neurons over all steps: from currents to spikes in bytes, "fired"."""
+    for name in ("decay", "gain", "threshold"):
+        g.nodes.append(helper.make_node("Constant", [], [name], name))
+        g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
+    g.nodes.append(helper.make_node("Constant", [], ["zero"], "zero", value_float=0.0))
+    currents = [g.op("Mul", [x, "gain"], "gained")] * steps
+    if steps > 1 and not repeat:
+        currents = [f"current/{t}" for t in range(steps)]
+        g.nodes.append(helper.make_node("Split", ["gained"], currents, "split", axis=0, num_outputs=steps))
+    fired, v = [], ""
+    for t, u in enumerate(currents):
+        if v:
+            u = g.op("Add", [g.op("Mul", [v, "decay"], f"leaked/{t}"), u], f"u/{t}")
+        spike = g.op("GreaterOrEqual", [u, "threshold"], f"spike/{t}")
+        fired.append(g.op("Cast", [spike], f"fired/{t}", to=TensorProto.UINT8))
+        if t < steps - 1:
+            after = g.op("Sub", [u, "threshold"], f"after/{t}") if soft else "zero"
+            v = g.op("Where", [spike, after, u], f"v/{t}")
+    g.op("Concat", fired, "fired", axis=0)
+
+
+def _as_function(
+    g: Builder, operator: str, form: list[Any], inputs: list[str], outputs: list[str], names: list[str]
+) -> FunctionProto:
+    """Returns nodes as a function of an operator; `form` makes it one of several of that name."""
+    opset = [helper.make_opsetid("", OPSET)]
+    function = helper.make_function(DOMAIN, operator, inputs, outputs, g.nodes, opset, names)
+    function.overload = "_".join(str(word) for word in form if word != "")
     return function
 
 

@@ -39,7 +39,18 @@ from zoo.neurons import LIF, SpikingNeuron
 
 from .images import check_source, is_file, network_inputs, read_images
 from .layouts import finished, folded, over_time
-from .network import DOMAIN, SPIKES, Network, currents_of, input_size, layer_of, spike_convolutions, take_apart, whole
+from .network import (
+    DOMAIN,
+    SPIKES,
+    Network,
+    currents_of,
+    input_size,
+    layer_of,
+    repeats,
+    spike_convolutions,
+    take_apart,
+    whole,
+)
 from .pieces import Builder, renamed
 from .run import create_session, run_session
 
@@ -108,12 +119,6 @@ def convolutions(network: Network) -> dict[str, NodeProto]:
         if len(network.piece.constants[name].dims) == _OF_MAPS:
             found[name] = node
     return found
-
-
-def _repeats(node: NodeProto, steps: int) -> bool:
-    """Returns whether a node gives the currents of one image to every time step."""
-    axis = next((a.i for a in node.attribute if a.name == "axis"), None)
-    return node.op_type == "Concat" and axis == 0 and list(node.input) == [node.input[0]] * steps
 
 
 class _Quantiser:
@@ -276,7 +281,7 @@ class _Quantiser:
     def _by_step(self, name: str) -> Any:
         """Returns a function of step, factor and name: that step of a value, times the factor, in float32."""
         g, node, steps = self.g, self.made_by.get(name), self.network.timesteps
-        if node is not None and _repeats(node, steps):
+        if node is not None and repeats(node, steps):
             same = self.real(node.input[0])  # the current of an image, the same at every step
             return lambda t, factor, out: g.op("Mul", [same, g.constant(f"{out}/factor", np.float32(factor))], out)
         in_bytes = (self.bytes[name], 1.0, 0) if name in self.bytes else None

@@ -353,3 +353,9 @@ def whole(node: onnx.NodeProto, limits: Mapping[str, int]) -> int | None:
     if node.op_type == "Add" and sum(known) <= MOST:  # type: ignore[arg-type]
         return sum(known)  # type: ignore[arg-type]
     return known[0] if node.op_type in ("MaxPool", "Identity") else None
+
+
+def repeats(node: onnx.NodeProto, steps: int) -> bool:
+    """Returns whether a node gives the currents of one image to every time step."""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), None)
+    return node.op_type == "Concat" and axis == 0 and list(node.input) == [node.input[0]] * steps
