@@ -22,7 +22,7 @@ How a factor travels from the spikes to the weight gradient, in one forward and 
    leaves there a token: a second output without values, whose gradient its backward pass will get.
 2. When the neurons behind it have fired, the block ties their spikes to the token. Now pre- and post-synaptic spikes
    are both known, and the factor G is computed: `Scaling.factor` (spec.py) looks up the rule, and the rule (rules.py)
-   computes evidence and factor with the layer's K (operators.py, which also keeps a factor between passes for rules
+   computes evidence and factor with the layer's K (layers.py, which also keeps a factor between passes for rules
    that compute one in every n-th pass only).
 3. In the backward pass G arrives at the convolution as the gradient of the token, and multiplies the weight gradient
    (`Scaling.gradients`, spec.py). Rules that scale the error instead send the spikes, and the factor is computed there.
