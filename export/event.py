@@ -115,7 +115,7 @@ class _Rewrite:
         self._plan()
 
     def _plan(self) -> None:
-        """Finds what each node takes in, by the output of its last operation."""
+        """Finds what each node takes in, by its currents."""
         found = []
         for node in spike_convolutions(self.network):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -125,18 +125,17 @@ class _Rewrite:
         # Of two branches that are added, the later one takes the sum: then the other is there.
         for layer in reversed(found):
             add = self._only_reader(layer.value)
-            if add is not None and add.op_type == "Add" and add.output[0] not in self.absorbed:
+            if add is not None and add.op_type == "Add":
                 others = [name for name in add.input if name != layer.value]
-                if len(others) == 1 and others[0] not in self.arrays:
+                if len(others) == 1 and others[0] not in self.arrays and add.output[0] not in self.planned:
                     self.absorbed.add(layer.value)
                     layer = layer._replace(shortcut=others[0], value=add.output[0])
             readers = self.readers.get(layer.value, [])
             neurons = next((node for node in readers if node.domain == DOMAIN and self._numbers(node)), None)
             kept = neurons is None or len(readers) > 1
             layer = layer._replace(neurons=neurons, kept=kept)
-            end = layer.value if neurons is None else neurons.output[0]
-            self.absorbed |= {layer.convolution.output[0], layer.value, end}
-            self.planned[end] = layer
+            self.absorbed |= {layer.convolution.output[0], *(neurons.output[:1] if neurons is not None else ())}
+            self.planned[layer.value] = layer
 
     def _scaled(self, node: NodeProto) -> _Layer:
         """Returns a convolution with the normalisation behind it, as whole weights, scale and bias."""
@@ -236,8 +235,12 @@ class _Rewrite:
     def _event(self, layer: _Layer) -> None:
         convolution, name = layer.convolution, layer.convolution.input[1].removesuffix(".weight")
         attributes = {a.name: helper.get_attribute_value(a) for a in convolution.attribute}
-        constants = {"weight": layer.weight, "scale": layer.scale, "bias": layer.bias}
-        given = [self.g.constant(f"{name}/{key}", value, shared=False) for key, value in constants.items()]
+        constants = {
+            f"{name}/weight": layer.weight,
+            f"{layer.value}/scale": layer.scale,
+            f"{layer.value}/bias": layer.bias,
+        }
+        given = [self.g.constant(key, value, shared=False) for key, value in constants.items()]
         inputs = [self._bytes(convolution.input[0]), *given]
         added = ""
         if layer.shortcut in self.bytes:

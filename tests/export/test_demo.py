@@ -263,12 +263,14 @@ def test_same_classes_and_spikes_as_in_python(desktop: Visit, folder: Path, tmp_
     check_same(desktop, folder, tmp_path, png(synthetic()))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_same_classes_and_spikes_for_real_images(desktop: Visit, folder: Path, tmp_path: Path, data_root: str) -> None:
     for image in load_dataset("cifar10", data_root).test_images[:4]:
         check_same(desktop, folder, tmp_path, png(image.permute(1, 2, 0).numpy()))
 
 
+@pytest.mark.slow
 def test_its_own_pictures_are_recognised(desktop: Visit) -> None:
     desktop.take(0)
     for button in desktop.tab.query_selector_all("#samples button"):
@@ -278,6 +280,7 @@ def test_its_own_pictures_are_recognised(desktop: Visit) -> None:
         assert desktop.tab.inner_text("#says span") == button.get_attribute("title")
 
 
+@pytest.mark.slow
 def test_early_exit_is_marked_where_it_is_measured(desktop: Visit) -> None:
     desktop.take(0)
     logits = np.array([desktop.show(png(synthetic()))["logits"]], np.float32)
@@ -293,6 +296,7 @@ def test_early_exit_is_marked_where_it_is_measured(desktop: Visit) -> None:
     desktop.tab.fill("#sure", "90")
 
 
+@pytest.mark.slow
 def test_draws(desktop: Visit) -> None:
     number = desktop.next()
     desktop.tab.click("[data-source=draw]")
@@ -309,6 +313,7 @@ def test_draws(desktop: Visit) -> None:
     assert desktop.result()["pixels"] != before
 
 
+@pytest.mark.slow
 def test_films(desktop: Visit) -> None:
     begin = desktop.next()
     desktop.tab.click("[data-source=film]")
@@ -323,6 +328,7 @@ def test_films(desktop: Visit) -> None:
     assert desktop.tab.evaluate("document.getElementById('video').srcObject.getTracks()[0].readyState") == "ended"
 
 
+@pytest.mark.slow
 def test_times_both_networks(desktop: Visit) -> None:
     number = desktop.next()
     desktop.tab.click("#samples button >> nth=1")
@@ -333,12 +339,14 @@ def test_times_both_networks(desktop: Visit) -> None:
     assert "ms" in desktop.tab.inner_text("#time")
 
 
+@pytest.mark.slow
 def test_what_is_no_picture_is_said(desktop: Visit) -> None:
     desktop.tab.set_input_files("#file", {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
     desktop.tab.wait_for_selector("#status.failed")
     assert "no.png is no picture" in desktop.tab.inner_text("#status")
 
 
+@pytest.mark.slow
 def test_maps_move_and_stop(desktop: Visit) -> None:
     tab = desktop.tab
     tab.click("#samples button >> nth=0")
@@ -357,6 +365,7 @@ def test_maps_move_and_stop(desktop: Visit) -> None:
     assert len(shown) > 3
 
 
+@pytest.mark.slow
 def test_fits_a_phone_in_the_dark(browser: Any, url: str) -> None:
     visit = Visit(browser, url, PHONE, "dark")
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

@@ -169,7 +169,9 @@ class PLIF_2(PLIF):  # noqa: N801
     """One that is called as a second function of PLIF."""
 
 
-@pytest.mark.parametrize("kind", ["plif", Learned_LIF, PLIF_2])
+@pytest.mark.parametrize(
+    "kind", ["plif", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (Learned_LIF, PLIF_2))]
+)
 def test_layers_with_numbers_of_their_own_pass_the_gate_as_functions(kind, tmp_path):
     net = network("plif", timesteps=2) if kind == "plif" else of_neurons(kind)
     with torch.no_grad():
