@@ -25,7 +25,7 @@
 //     two planes, four      "union": the better the more alike the steps are
 //
 // Which one is chosen at run time, from the spikes of some pixels. (A third form, which adds the weights of all taps of
-// a spike to the positions that it reaches, was no faster than these on AVX-512 and AVX2.)
+// a spike to the positions that it reaches, is estimated to be no faster; it was not timed.)
 //
 // Weights may be float32, too, at half the speed: the same with float32 sums, whose order is neither that of a dense
 // convolution nor that of another group, so that currents are equal up to rounding.
