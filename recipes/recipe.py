@@ -152,6 +152,9 @@ class Recipe(Model):
     """weight of TET's regularisation towards logits of 1"""
     label_smoothing: Share = 0.0
     """0 to 1"""
+    spike_penalty: float = Field(0.0, ge=0, le=_MOST)
+    """weight in the loss of the mean firing rate, over layers of neurons (as Pellegrini et al. 2021, arXiv 2011.06846,
+    with the rate itself for its square), for sparser networks; 0 for none"""
     ema: Share = 0.0
     """decay of the weights' exponential moving average, which is then what is kept, at step n 1 - n^(-2/3) at most; 0
     for none"""
@@ -234,6 +237,8 @@ class Recipe(Model):
             raise ZooError(f"recipe key model_args cannot hold {word!r}: {where} says it")
         if self.freeze and not self.init:
             raise ZooError("recipe key freeze keeps what init has learnt: give init, or freeze 0")
+        if self.spike_penalty and self.grad_checkpointing:
+            raise ZooError("recipe key spike_penalty needs the spikes that grad_checkpointing drops: use one of them")
         if self.img_size is not None:
             check_size(self.img_size)
         full_size = self.img_size or SIZE

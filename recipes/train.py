@@ -10,6 +10,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -309,8 +310,11 @@ class Trainer:
             x = x.contiguous(memory_format=torch.channels_last)
 
         self.optimizer.zero_grad(set_to_none=True)
-        logits = forward(self.network, x, self.amp)
+        with firing_rates(self.model if recipe.spike_penalty else None) as rates:
+            logits = forward(self.network, x, self.amp)
         loss = loss_of(logits.float(), target, recipe)
+        if rates:
+            loss = loss + recipe.spike_penalty * torch.stack(rates).mean()
         scaler.scale(loss).backward()
         run.step += 1
         if self._looks():  # in float16, where a step with infinite gradients is skipped, at all but them
@@ -462,6 +466,26 @@ def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
         return F.cross_entropy(logits.mean(0), target)
     per_step = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits), 1))
     return (1 - recipe.tet_lambda) * per_step + recipe.tet_lambda * (logits - 1).square().mean()
+
+
+@contextlib.contextmanager
+def firing_rates(model: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collects the mean spikes per neuron and time step of every layer of neurons, [] each, in the forwards inside.
+
+    In a residual network every stage has as many dense operations as the one before, so that the mean of these rates
+    is close to the share of synaptic operations that spikes cause.
+
+    Args:
+        model: whose layers; None for none.
+    """
+    rates: list[Tensor] = []
+    neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)] if model else []
+    hooks = [n.register_forward_hook(lambda _, __, spikes: rates.append(spikes.float().mean())) for n in neurons]
+    try:
+        yield rates
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _data_cfg(data: DataSet) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from recipes.processes import pick_device
 from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import Interrupt, RunState, has_state, last_state, load_state, note_changes, save_state
 from recipes.start import pick
-from recipes.train import Trainer, forward, train
+from recipes.train import Trainer, firing_rates, forward, train
 from zoo.data import load_dataset, normalisation, split
 from zoo.errors import ZooError
 from zoo.files import sha256_of
@@ -698,6 +698,7 @@ def test_two_processes_that_are_stopped_in_mid_epoch_log_the_whole_epoch(tmp_pat
         ("--data-dir /nowhere", "/nowhere.*cifar-10-batches-py"),
         ("--dataset digits --batch-size 33 --mixup 1", "33.*multiple of 2"),
         ("--dataset digits --out /proc/nothing", "/proc/nothing"),
+        ("--spike-penalty 1 --grad-checkpointing", "spike_penalty.*grad_checkpointing"),
     ],
 )
 def test_bad_requests_are_refused(arguments, words, tmp_path, monkeypatch):
@@ -1037,6 +1038,18 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     with pytest.raises(ZooError, match=r"16 x 16 pixels .*; a phase of its recipe has them: say --phases without size"):
         train(Recipe(**settings | {"model": "plif_net_w16"}))
     assert not list((tmp_path / "x").glob("*.safetensors"))
+
+
+def test_a_spike_penalty_is_the_mean_firing_rate_and_lowers_it(tmp_path):
+    model, images = zoo.create_model("sresnet19_w16", num_classes=10, timesteps=2), torch.rand(4, 3, 16, 16)
+    with firing_rates(model) as rates, zoo.SpikeCounter(model) as counter:
+        model(images)
+    assert torch.stack(rates).tolist() == pytest.approx(list(counter.firing_rates().values()))
+    plain, sparse = (
+        train(Recipe(**SHORT | {"out": str(tmp_path / f"{penalty}"), "spike_penalty": penalty}))["spikes_per_image"]
+        for penalty in (0.0, 100.0)
+    )
+    assert sparse < 0.8 * plain
 
 
 def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkeypatch):
