@@ -32,7 +32,6 @@ COMMANDS = {
     "ablate": Command("train every arm of a plan with every seed", "recipes.ablate"),
     "health": Command("does a network learn, do all of its layers spike", "recipes.health"),
     "bench": Command("time a training step or an inference", "recipes.bench"),
-    "scaling-cost": Command("what cheap forms of gradient scaling cost", "recipes.scaling_cost"),
     "export": Command("write a verified ONNX graph", "export.__main__"),
     "bench-ort": Command("accuracy, spikes and latency of a graph in ONNX Runtime", "export.bench_ort"),
     "leaderboard": Command("measure, keep what was measured, render tables and pages", "leaderboard.__main__"),

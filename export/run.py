@@ -255,7 +255,6 @@ class Stream:
     Args:
         model: the file, or its bytes.
         provider, threads, optimization: as for `export.run.create_session`.
-        create: what makes the session; of another runtime, see `export.studies.runtimes`.
 
     Raises:
         ZooError: a file that cannot be read, or of another layout.
@@ -268,7 +267,6 @@ class Stream:
         provider: str = CPU,
         threads: int = 0,
         optimization: str = "all",
-        create: Callable[..., Any] = create_session,
     ) -> None:
         data, proto = read_model(model)
         layout = texts(proto).get("layout", "a file from elsewhere")
@@ -284,7 +282,7 @@ class Stream:
             raise ZooError("the graph's metadata states do not fit its inputs and outputs: export it again")
         self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
         self._counts_steps = any(state["layer"] is None for state in self._states)
-        self._session = create(data, provider=provider, threads=threads, optimization=optimization)
+        self._session = create_session(data, provider=provider, threads=threads, optimization=optimization)
         self.reset()
 
     def reset(self) -> None:
@@ -370,7 +368,6 @@ class Runner:
         proto: the graph.
         timesteps: how many steps a step or loop graph takes, those of the network by default.
         optimization, threads, functions: as for `export.run.create_session`.
-        create: what makes the session; of another runtime, see `export.studies.runtimes`.
     """
 
     def __init__(
@@ -381,14 +378,13 @@ class Runner:
         optimization: str = "all",
         threads: int = 0,
         functions: bool = False,
-        create: Callable[..., Any] = create_session,
     ) -> None:
         data = proto.SerializeToString()
         self.layout = metadata(proto, "layout")
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads}
-        self._stream = Stream(data, **how, create=create) if self.layout == "step" else None
-        self._session = None if self._stream else create(data, **how, functions=functions)
+        self._stream = Stream(data, **how) if self.layout == "step" else None
+        self._session = None if self._stream else create_session(data, **how, functions=functions)
 
     def __call__(self, images: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Returns outputs by name; of a step graph, the mean of the logits, and all else of all steps in turn."""

@@ -178,10 +178,6 @@ def test_an_ablation_hands_its_plugins_to_its_runs(own):
     assert result["command"] == "snn-zoo ablate plan.yaml --plugin own.py"
 
 
-FEW = ["--dataset", "digits", "--batch", "8", "--timesteps", "2"]
-FEW += ["--train-steps", "1", "--checks", "1", "--rounds", "0"]
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -190,7 +186,6 @@ FEW += ["--train-steps", "1", "--checks", "1", "--rounds", "0"]
         (["info", "own_rule"], "less where the neuron behind fires often"),
         (["bench", "step", "--model", "own_net", "--surrogate", "own_bump", "--batch", "2", "--runs", "1"], "own_net"),
         (["health", "own_net", "--dataset", "digits", "--steps", "4", "--batch", "8"], "own_net: loss"),
-        (["scaling-cost", "--model", "own_net", "--rule", "own_rule", "--forms", "[{every: 2}]", *FEW], "every 2"),
     ],
     ids=lambda words: words[0],
 )

@@ -23,17 +23,6 @@ Rates at the start before 28 November 2026 are of other random weights than thos
 | model | data | T | steps | batch | loss, first quarter | last | top-1 % | rate, start | end | of layer | date |
 |:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|:--|:--|
 """
-_COST = """# What gradient scaling costs
-
-Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit,
-machine and every timing. Times are medians of alternating training steps in one process, relative to plain STBP.
-Correlations are between the factors of a cheap form and the exact ones of the same step, over the entries of a layer,
-the smallest of all time steps: of the worst layer at the worst of the steps looked at, and on average.
-Results before 26 November 2026 are of sresnet19 in the form of tdBN and TET, which was the default: stem of half the
-width, a hidden layer in the head (sresnet19_w32: `stem: 16, hidden: 64`). Those of an Intel Xeon are of one hour: the
-two called `_before` without, the others with the CPU kernel that sums the traces of a whole window in one pass.
-"""
-_HEAD = "| form | ms per step | of plain | worst correlation | in layer | mean correlation |\n|:--|--:|--:|--:|:--|--:|"
 _SPEED = """# Speed of a training step
 
 Rendered by `python -m recipes.studies --render` from the JSON files in results/, each with its command, commit,
@@ -68,25 +57,6 @@ def render_health(check: bool) -> None:
         model, date = f"[{r['model']}](results/{file.name})", r["date"][:10]
         lines.append(row(model, *what, *learnt, *rates, least, date) + "\n")
     write_page(HERE / "health" / "README.md", _HEALTH + "".join(lines), check)
-
-
-def render_scaling_cost(check: bool) -> None:
-    """Renders what cheap forms of gradient scaling cost, and how near to the exact rule they are."""
-    lines = [_COST]
-    for file in sorted((HERE / "scaling_cost").glob("results/*.json")):
-        r = read_json(file)
-        what = f"{r['model']}, T = {r['timesteps']}, batch {r['batch']}, {r['dataset']}, after {r['train_steps']} steps"
-        where = f"{r['machine']['cpu']}, {r['machine']['threads']} threads, {r['date'][:10]}"
-        lines += [f"## {r['rule']['name']}, alpha {r['rule']['alpha']:g}", "",
-                  f"{what}; {where} ([{file.name}](results/{file.name})).", "", _HEAD]  # fmt: skip
-        for name, form in r["forms"].items():
-            time = [f"{form['ms_a_step']:.0f}", f"{form['times_plain']:.3f}"] if "ms_a_step" in form else ["—"] * 2
-            near = (
-                [f"{form['worst']:.3f}", form["worst_layer"], f"{form['mean']:.3f}"] if "worst" in form else ["—"] * 3
-            )
-            lines.append(row(name, *time, *near))
-        lines.append("")
-    write_page(HERE / "scaling_cost" / "README.md", "\n".join(lines), check)
 
 
 def render_speed(check: bool) -> None:
@@ -124,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     action.add_argument("--render", action="store_true", help="write every page anew from its result files")
     action.add_argument("--check", action="store_true", help="write nothing: fail if a page is not what its files say")
     check = parser.parse_args(argv).check
-    for render in (render_plans, render_health, render_scaling_cost, render_speed):
+    for render in (render_plans, render_health, render_speed):
         render(check)
 
 

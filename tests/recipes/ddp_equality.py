@@ -20,7 +20,7 @@ from recipes.run import save_state
 RULES = [
     *({"name": name} for name in ("causal_trace", "channel", "mean_preserving", "ltp_ltd", "local_error")),
     *({"name": name, "of": "window"} for name in ("mean_scale", "norm_scale", "permuted")),
-    {"name": "window", "every": 2, "average": 0.5},
+    {"name": "window", "every": 2},
 ]
 rank, world, _ = start_processes("cpu")
 

@@ -14,20 +14,16 @@ import time
 from contextlib import nullcontext
 
 import pytest
-import torch
 import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes import scaling_cost
 from recipes.ablate import ablate
 from recipes.differences import Difference, differences, holm, interval
 from recipes.page import render, setting
 from recipes.plan import PLANS, load_plan
 from zoo import plugins
-from zoo.data import load_dataset
 from zoo.errors import ZooError
-from zoo.scaling.spec import resolve_scaling
 
 PLAN = {
     "question": "Does it help?",
@@ -404,57 +400,6 @@ def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_pat
         load_plan("other/cpu_screening.yaml")
     (tmp_path / "cpu_screening.yaml").write_text(yaml.safe_dump(PLAN))
     assert load_plan("cpu_screening.yaml").arms == ["plain", "window"]  # a file here comes first
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--rule", "{name"], "--rule"),
-        *((["--forms", forms], "--forms") for forms in ("[{rank: 2}", "3", "[a]", "[]", "[{}]", "[{layers: all}]")),
-        *(([option, value], option) for option, value in (("--checks", "0"), ("--rounds", "-1"), ("--batch", "0"))),
-        (["--json", "."], "directory"),
-    ],
-)
-def test_what_scaling_cost_cannot_measure(arguments, words):
-    with pytest.raises(ZooError, match=words):
-        scaling_cost.main(["--dataset", "digits", *arguments])
-
-
-def test_the_correlation_of_factors_is_that_of_the_worst_time_step():
-    exact = torch.tensor([[1.0, 2.0, 3.0]] * 3)
-    near = torch.tensor([[11.0, 12.0, 13.0], [6.0, 8.0, 7.0], [5.0, 10.0, 15.0]])
-    assert scaling_cost.correlation(near, exact) == pytest.approx(0.5)  # of (-1, 1, 0) and (-1, 0, 1)
-
-
-def test_times_of_scaling_are_of_one_step(monkeypatch):
-    medians = {"plain": 60.0, "exact": 90.0, "every 2": 66.0}
-    monkeypatch.setattr(
-        scaling_cost, "alternate", lambda steps, *_: {name: {"median_ms": medians[name], "ms": []} for name in steps}
-    )
-    found = scaling_cost.measure(
-        "svgg11_w8", resolve_scaling("channel"), [{"every": 2}], load_dataset("digits"),
-        timesteps=1, batch=2, train_steps=0, checks=1, rounds=1,
-    )["forms"]  # fmt: skip
-    assert {name: form["ms_a_step"] for name, form in found.items()} == {"plain": 30.0, "exact": 45.0, "every 2": 33.0}
-    assert {name: form["times_plain"] for name, form in found.items()} == {"plain": 1.0, "exact": 1.5, "every 2": 1.1}
-
-
-@pytest.mark.slow
-def test_what_scaling_costs(tmp_path, capsys):
-    """End to end on few steps: the exact rule against a form in two terms, which at T = 2 is the exact one."""
-    options = ["--model", "sresnet19_w16", "--dataset", "digits"]
-    options += ["--timesteps", "2", "--batch", "8", "--train-steps", "2"]
-    forms = ["--rule", "channel", "--forms", "[{rank: 2}, {every: 2}, {every: 3}]", "--checks", "8", "--rounds", "1"]
-    scaling_cost.main([*options, *forms, "--json", str(tmp_path / "x.json")])
-    assert "rank 2" in capsys.readouterr().out
-    result = json.loads((tmp_path / "x.json").read_text())
-    found = result["forms"]
-    assert result["steps_a_round"] == 6  # in which each form computes its share of factors
-    assert found["rank 2"]["worst"] > 0.9999
-    assert found["every 2"]["worst"] < 0.9999
-    assert found["plain"]["times_plain"] == 1
-    with pytest.raises(ZooError, match="exact"):
-        scaling_cost.main(["--rule", "local"])
 
 
 @pytest.mark.slow

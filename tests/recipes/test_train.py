@@ -624,7 +624,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
 @pytest.mark.slow
 def test_resuming_with_a_kept_factor_is_bit_for_bit(tmp_path):
     """Factors that are computed in every third step only are part of the training state."""
-    settings = SHORT | {"scaling": {"name": "window", "every": 3, "average": 0.5}, "train_images": 128}
+    settings = SHORT | {"scaling": {"name": "window", "every": 3}, "train_images": 128}
     train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
     state = load_state(tmp_path / "whole" / "state.safetensors")
     assert int(state["scaling"]["stages.0.0.conv2.kept.calls"]) == 8
@@ -1003,7 +1003,7 @@ def test_averaged_weights_are_of_a_network_with_all_time_steps(tmp_path):
 @pytest.mark.parametrize("stop_at", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_between_phases_is_bit_for_bit(tmp_path, stop_at):
     """With a factor for each time step, kept from one training step to the next: its shape changes with T."""
-    rule = {"name": "causal_trace", "every": 3, "average": 0.5}
+    rule = {"name": "causal_trace", "every": 3}
     phases = [phase | {"alpha": 0.3} for phase in CHEAP_FIRST["phases"]]
     settings = SHORT | CHEAP_FIRST | {"scaling": rule, "phases": phases, "optimizer": "muon", "lr": 0.01}
     train(Recipe(**settings | {"out": str(tmp_path / "whole")}))

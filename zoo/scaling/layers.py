@@ -59,7 +59,7 @@ def weight_gradient(weight: Tensor, geometry: Geometry) -> WeightGradient:
 
 
 class KeptFactor(nn.Module):
-    """The factor of one layer, computed in every `every`-th call and averaged over them; no part of state_dict."""
+    """The factor of one layer, computed in every `every`-th call and kept between; no part of state_dict."""
 
     factor: Tensor
 
@@ -78,7 +78,7 @@ class KeptFactor(nn.Module):
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
         if getattr(self, "_is_replica", False):  # copies of a network, which forget what they keep
-            raise ZooError("scaling that keeps factors (every, average) does not run in DataParallel: use torchrun")
+            raise ZooError("scaling that keeps factors (every) does not run in DataParallel: use torchrun")
         if self.notes is not None and self in self.notes:
             return self.notes[self]
         factor = kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
@@ -106,7 +106,7 @@ def kept_factor(
     if count % scaling.every == 0:
         new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
         new = scaling.shaped(new, [scaling.steps(len(pre)), *weight.shape]).flatten(0, 1).to(factor.dtype)
-        factor.copy_(new if count == 0 else factor.lerp(new, 1 - scaling.average))
+        factor.copy_(new)
     calls.add_(1)
     return factor.clone()
 

@@ -1,9 +1,8 @@
 """The keyword `scaling`: a rule of the family with its numbers, and how it is made cheaper than exact."""
 
-import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -19,8 +18,6 @@ NONE = "none"
 """How model arguments spell None: timm drops keywords that are None, and a `_gs` model would fall back to its rule."""
 DEFAULT_LAYERS = "default"
 ALL_LAYERS = "all"
-_PRECISIONS = {"same": None, "bf16": torch.bfloat16}
-
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
@@ -40,14 +37,8 @@ class Scaling(NamedTuple):
     """Which layers are scaled: "default", "all" or a wildcard over their names, "stages.2.*"."""
     every: _Count = 1
     """The factor is computed in every n-th forward pass, and kept between."""
-    average: Annotated[_Share, Field(le=0.999)] = 0.0
-    """What a new factor keeps of the one before, 0 to below 1."""
-    batch: Annotated[_Share, Field(gt=0)] = 1.0
-    """Share of the batch that the evidence is taken from."""
     rank: _Count | None = None
     """Terms of the evidence of a whole window, 1 to T; None for all (see `zoo.scaling.rules.window_terms`)."""
-    precision: Literal["same", "bf16"] = "same"
-    """What the evidence is computed in: "same" as the layer, or "bf16"."""
 
     @property
     def preset(self) -> Rule:
@@ -57,7 +48,7 @@ class Scaling(NamedTuple):
     @property
     def stateful(self) -> bool:
         """Whether a layer keeps its factor from one forward pass to the next."""
-        return self.every > 1 or self.average > 0
+        return self.every > 1
 
     def steps(self, timesteps: int) -> int:
         """Length of the first axis of a factor of weight gradients."""
@@ -80,12 +71,9 @@ class Scaling(NamedTuple):
             operator: the layer's weight-gradient operator K.
             dtype: what it computes in.
         """
-        part = math.ceil(self.batch * pre.shape[1])
-        if part < pre.shape[1]:
-            pre, post = pre[:, :part], post[:, :part]
         if not self.preset.counts:
             pre, post = pre.to(dtype), post.to(dtype)
-        spikes = Spikes(pre, post, self.k, operator, _PRECISIONS[self.precision] or dtype, self.rank)
+        spikes = Spikes(pre, post, self.k, operator, dtype, self.rank)
         if self.of is None:
             return self.preset.factor(spikes, self.alpha)
         return CONTROLS[self.name](self.preset, spikes, self.alpha)
@@ -160,14 +148,11 @@ def resolve_scaling(spec: Spec | Scaling | None) -> Scaling | None:
         scaling = _CHECKED.validate_python({"name": name} | given | {"of": of})
     except ValidationError as error:
         raise sentence(error, Model, "scaling") from None
-    by_error, exact = scaling.preset.locality != "weight", (scaling.batch, scaling.precision) == (1, "same")
+    by_error = scaling.preset.locality != "weight"
     for wrong, why in (
         (scaling.rank and not scaling.preset.rank, f"{of or name} takes no rank: only evidence of a window has terms"),
         (by_error and name == NORM_SCALE, f"{name} is a control of rules that scale weight gradients, {of} is none"),
-        (
-            by_error and (scaling.stateful or not exact),
-            f"{of or name} scales each error by itself: it takes no every, average, batch or precision",
-        ),
+        (by_error and scaling.stateful, f"{of or name} scales each error by itself: it takes no every"),
     ):
         if wrong:
             raise ZooError(f"scaling {why}")
