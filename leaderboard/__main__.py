@@ -1,13 +1,8 @@
 """`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
 import argparse
-import contextlib
 import inspect
 import sys
-import tempfile
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -121,43 +116,14 @@ def _render(options: argparse.Namespace) -> None:
 def _site(options: argparse.Namespace) -> None:
     """Build the page of the board: one file that opens in a browser and needs no network.
 
-    A table to sort and filter, what accuracy costs in spikes, operations, energy and latency, a section for each
-    network, the ablations of gradient scaling. Needs the extra: pip install -e '.[site]' in the checkout.
+    Tables to sort, pictures of what accuracy costs, what others published. Needs the extra: pip install -e '.[site]'.
     """
-    print(atomic_write(options.out / "index.html", _page(options)))
-
-
-def _serve(options: argparse.Namespace) -> None:
-    """Build the page of the board and show it on this machine alone, until Ctrl-C."""
-    with server(_page(options), options.port) as serving:
-        print(f"http://localhost:{serving.server_port}/ (Ctrl-C ends it)", flush=True)
-        serving.serve_forever()
-
-
-def _page(options: argparse.Namespace) -> str:
     table = [*rows(_board(options).load()), *published()]
     try:
-        from .page import page  # here, as nothing else needs its libraries
+        from .page import page  # its libraries are an extra
     except ModuleNotFoundError as error:
         raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
-    return page(table)
-
-
-@contextlib.contextmanager
-def server(page: str, port: int) -> Iterator[ThreadingHTTPServer]:
-    """Serves one page, that only this machine can ask for.
-
-    Raises:
-        ZooError: the port is taken, or none.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        atomic_write(Path(folder) / "index.html", page)
-        try:
-            serving = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=folder))
-        except (OSError, OverflowError) as error:
-            raise ZooError(f"cannot serve on port {port}: {error}; --port takes another one, 0 a free one") from error
-        with serving:
-            yield serving
+    print(atomic_write(options.out / "index.html", page(table)))
 
 
 def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
@@ -216,7 +182,6 @@ _OPTIONS = {
     _render: _BOARD,
     _site: [_RESULTS, _option("--out", "the page is DIR/index.html (default: site, in the working directory)",
                               default=Path("site"), **_FOLDER)],
-    _serve: [_RESULTS, _option("--port", "0 takes a free one (default: %(default)s)", type=int, default=8000)],
 }  # fmt: skip
 
 

@@ -31,8 +31,6 @@ class Column(NamedTuple):
     unit: float = 1
     brief: bool = False
     """Whether the README has it."""
-    shown: bool = True
-    """Whether the page shows it before somebody chooses columns; the data set, where it is only one, never."""
     about: str = ""
     """What its title leaves out."""
 
@@ -59,7 +57,7 @@ def _flat(precision: str, field: str) -> Callable[[Row], Any]:
 
 
 COLUMNS = [
-    Column("Dataset", "dataset", brief=True, shown=False),
+    Column("Dataset", "dataset", brief=True),
     Column("Model and tag", "name", brief=True),
     Column("Top-1 (%)", "top1", ".2f", brief=True, about="Percent of the whole test set, read once, at the last epoch"),
     Column("Spikes per image", "spikes_per_image", ",.0f", brief=True, about="Of all layers and time steps"),
@@ -78,20 +76,20 @@ COLUMNS = [
     Column("Processor", "processor", brief=True, about="Of the latencies: those of two processors do not compare"),
     Column("Tier", "tier"),
     Column("Published top-1 (%)", "published_top1", ".2f", brief=True, about="Of this network and training, by others"),
-    Column("Gradient scaling", "scaling", shown=False),
-    Column("Training (min)", "train_seconds", ",.1f", 60, shown=False, about="Of the whole chain"),
-    Column("Started from", lambda row: ", ".join(a.name for a in row.started_from), shown=False),
-    Column("Test-set reads", "test_reads", ".0f", shown=False, about="By its comparison and those it started from"),
-    Column("Least firing rate (%)", "least_firing_rate", ".2f", 0.01, shown=False, about="A layer is silent below 0.1"),
-    Column("Test images", "images", ",.0f", shown=False),
-    Column("Activation sparsity", "activation_sparsity", ".3f", shown=False, about="Neurons and steps without a spike"),
-    Column("Membrane updates (M)", "membrane_updates", ",.2f", 1e6, shown=False),
-    Column("Dense operations (M)", "dense", ",.2f", 1e6, shown=False, about="Were nothing sparse"),
-    Column("Footprint (MB)", "footprint_bytes", ",.2f", 1e6, shown=False, about="Parameters and buffers"),
-    Column("ONNX top-1 (%)", _flat("fp32", "top1"), ".2f", shown=False, about="fp32, flat layout"),
-    Column("ONNX size (MB)", _flat("fp32", "bytes"), ",.2f", 1e6, shown=False),
-    Column("int8 size (MB)", _flat("int8", "bytes"), ",.2f", 1e6, shown=False),
-    Column("Published spikes per image", "published_spikes_per_image", ",.0f", shown=False),
+    Column("Gradient scaling", "scaling"),
+    Column("Training (min)", "train_seconds", ",.1f", 60, about="Of the whole chain"),
+    Column("Started from", lambda row: ", ".join(a.name for a in row.started_from)),
+    Column("Test-set reads", "test_reads", ".0f", about="By its comparison and those it started from"),
+    Column("Least firing rate (%)", "least_firing_rate", ".2f", 0.01, about="A layer is silent below 0.1"),
+    Column("Test images", "images", ",.0f"),
+    Column("Activation sparsity", "activation_sparsity", ".3f", about="Neurons and steps without a spike"),
+    Column("Membrane updates (M)", "membrane_updates", ",.2f", 1e6),
+    Column("Dense operations (M)", "dense", ",.2f", 1e6, about="Were nothing sparse"),
+    Column("Footprint (MB)", "footprint_bytes", ",.2f", 1e6, about="Parameters and buffers"),
+    Column("ONNX top-1 (%)", _flat("fp32", "top1"), ".2f", about="fp32, flat layout"),
+    Column("ONNX size (MB)", _flat("fp32", "bytes"), ",.2f", 1e6),
+    Column("int8 size (MB)", _flat("int8", "bytes"), ",.2f", 1e6),
+    Column("Published spikes per image", "published_spikes_per_image", ",.0f"),
 ]
 """The columns of rows that are measured here."""
 
