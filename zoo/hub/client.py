@@ -1,12 +1,10 @@
 """Between this disk and a Hub: push a run, pull a repository, fetch a checkpoint, through huggingface_hub's client.
 
-A branch or tag is first resolved to its commit, and all files are taken from that one: no mixture of two versions, and
-a download that fails leaves the version that the cache already had. Trying again and going on with a download that was
+All files are of one commit: no mixture of two versions. The cache, trying again and going on with a download that was
 cut off are the client's own; what it gives up on is one sentence here.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -22,16 +20,14 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
-from ..checkpoint.config import read_config
 from ..checkpoint.weights import starts_as_pickle
 from ..errors import ZooError, one_line
-from ..files import read_json, sha256_of, user_path
-from .release import EVAL_RESULTS, LICENSE, RESULT, RESULTS, card, collect, eval_results
+from ..files import read_json, user_path
+from .release import LICENSE, RESULT, RESULTS, card, collect
 
 ORGANISATION = "snn-zoo"
 """Where the zoo's own checkpoints are published, each as ORGANISATION/architecture.tag."""
 PUBLISHED = Path(__file__).resolve().parent.parent / "weights" / "published.json"
-_COMMIT = re.compile("[0-9a-f]{40}")
 # One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
 _PART = re.compile(r"[\w.+@=,()-][\w .+@=,()-]*", re.ASCII)
 
@@ -104,16 +100,13 @@ def push(
     if stated not in (None, license):
         raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
     repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
-    files = release.files | {EVAL_RESULTS + name: text.encode() for name, text in eval_results(release).items()}
-    files["README.md"] = card(release, repo, license).encode()
+    files = release.files | {"README.md": card(release, repo, license).encode()}
     sha256 = release.config["weights_sha256"]
     api = HfApi(library_name="snn-zoo")
     with _in_one_sentence(repo):
-        try:
-            before = _look(repo)
-        except hub_errors.RepositoryNotFoundError:
+        if not api.repo_exists(repo):
             api.create_repo(repo, private=private or None, exist_ok=True)
-            before = _look(repo)
+        before = api.model_info(repo, files_metadata=True)
         if private and not before.private:
             raise ZooError(f"{repo} exists and is public: make it private in its settings, or push without --private")
         operations: list[Any] = [CommitOperationAdd(name, data) for name, data in sorted(files.items())]
@@ -129,8 +122,7 @@ def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> 
     if any(s.rfilename == WEIGHTS and s.lfs and s.lfs.sha256 == weights_sha256 for s in siblings):
         return []
     old = [s.rfilename for s in siblings if s.rfilename not in files]
-    about_weights = RESULTS, EVAL_RESULTS
-    return [name for name in old if name.endswith(".onnx") or name == RESULT or name.startswith(about_weights)]
+    return [name for name in old if name.endswith(".onnx") or name == RESULT or name.startswith(RESULTS)]
 
 
 def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision: str | None = None) -> Pulled:
@@ -146,39 +138,35 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
             or a repository without a sound checkpoint.
     """
     repo, revision = split_revision(name, revision)
-    out = user_path(directory) if directory is not None else Path(repo.split("/")[1])
+    out = user_path(directory if directory is not None else repo.split("/")[1])
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ZooError(f"{out} exists already: remove it, or name another directory with -o")
     if out.resolve() == Path.cwd():
         raise ZooError(f"{out} is the working directory, and would be replaced: name a new one with -o")
     with _in_one_sentence(repo, revision):
-        info = _look(repo, revision)
-        names = [sibling.rfilename for sibling in info.siblings or []]
+        info = HfApi().model_info(repo, revision=revision)
+        commit, names = str(info.sha), [sibling.rfilename for sibling in info.siblings or []]
         for file in names:
             check_name(file, repo)
         left_out = [file for file in names if is_pickle(file)]
-        if missing := {WEIGHTS, CONFIG} - set(names):
-            raise ZooError(f"{repo} holds no checkpoint of the zoo: it lacks {' and '.join(sorted(missing))}")
+        # Looked at before the rest is fetched: it may be another library's, with gigabytes beside it.
+        folder = fetch_checkpoint(f"{repo}@{commit}")
+        try:
+            read_checkpoint(folder)
+        except ZooError as error:
+            raise ZooError(str(error).replace(str(folder), repo)) from error
         whole_out = out.resolve()
         whole_out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{whole_out.name}.", dir=whole_out.parent) as temporary:
             whole = Path(temporary) / whole_out.name  # for itself: the folder around it is for its owner's eyes only
-            # Each is checked before the next is fetched: it may be another library's, with gigabytes beside it.
-            checks = {CONFIG: lambda: read_config(whole / CONFIG), WEIGHTS: lambda: read_checkpoint(whole)}
-            for file in [*checks, *(name for name in names if not is_pickle(name) and name not in checks)]:
+            for file in (file for file in names if not is_pickle(file)):
                 (whole / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(_fetch(repo, file, str(info.sha)), whole / file)
-                if file in checks:
-                    try:
-                        checks[file]()
-                    except ZooError as error:
-                        raise ZooError(str(error).replace(str(whole), repo)) from error
-                elif starts_as_pickle(whole / file):
+                shutil.copyfile(hf_hub_download(repo, file, revision=commit, library_name="snn-zoo"), whole / file)
+                if starts_as_pickle(whole / file):
                     (whole / file).unlink()
                     left_out.append(file)
             os.replace(whole, whole_out)
-    _note(repo, revision, str(info.sha))
-    return Pulled(out, str(info.sha), left_out)
+    return Pulled(out, commit, left_out)
 
 
 def check_name(file: str, repo: str) -> None:
@@ -202,74 +190,17 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
 def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
     """Fetches ORG/NAME[@REVISION] of the Hub, a branch, a tag or a commit, if need be, and returns the directory in the
-    cache, by default huggingface_hub's own, that holds it.
+    cache, by default huggingface_hub's own, that holds it. Out of reach, that is what the cache last saw of that name.
 
     Raises:
-        ZooError: no such repository, revision or file; no access; no connection and nothing in the cache; a file that
-            is not what the Hub announces.
+        ZooError: no such repository, revision or file; no access; no connection and nothing in the cache.
     """
     repo, revision = split_revision(name)
+    how: dict[str, Any] = {"cache_dir": cache_dir, "library_name": "snn-zoo"}
     with _in_one_sentence(repo, revision, cache_dir):
-        answered = False
-        try:
-            pinned = revision and _COMMIT.fullmatch(revision)
-            commit = revision if pinned else _look(repo, revision).sha
-            answered = not pinned
-        except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
-            raise
-        except (hub_errors.HTTPError, OSError) as error:  # out of reach: what the cache last saw under that name
-            try:
-                known = hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir, local_files_only=True)
-            except hub_errors.LocalEntryNotFoundError:
-                raise error from None
-            commit = Path(known).parent.name
-        _fetch(repo, CONFIG, str(commit), cache_dir)
-        folder = _fetch(repo, WEIGHTS, str(commit), cache_dir).parent
-    if answered:
-        _note(repo, revision, str(commit), cache_dir)
+        folder = Path(hf_hub_download(repo, CONFIG, revision=revision, **how)).parent
+        hf_hub_download(repo, WEIGHTS, revision=folder.name, **how)  # of the same commit, whatever is pushed meanwhile
     return folder
-
-
-def _look(repo: str, revision: str | None = None) -> ModelInfo:
-    """What a repository holds now."""
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=timeout)
-    if not _COMMIT.fullmatch(info.sha or "") or not all(isinstance(s.rfilename, str) for s in info.siblings or []):
-        raise TypeError(f"commit {info.sha!r}")
-    return info
-
-
-def _note(repo: str, revision: str | None, commit: str, cache_dir: str | Path | None = None) -> None:
-    """Lets the cache know, for offline use, that a branch or tag stands for `commit`, unless it has moved since."""
-    if commit != revision:
-        # The files are all there, whatever comes now.
-        with contextlib.suppress(hub_errors.HTTPError, OSError, TypeError):
-            if _look(repo, revision).sha == commit:
-                hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache_dir)  # nothing to download
-
-
-def _fetch(repo: str, file: str, commit: str, cache_dir: str | Path | None = None) -> Path:
-    """A file of the cache whose content is what its name there says, fetched anew where it is not.
-
-    The client compares sizes only. In the cache, a file's blob is named by its ETag: the sha256 of a large file, git's
-    hash of a small one.
-    """
-    for _ in range(2):
-        path = Path(hf_hub_download(repo, file, revision=commit, cache_dir=cache_dir, library_name="snn-zoo"))
-        # One step only: the blob itself may be a link into storage that is shared under other names.
-        blob = path.parent / os.readlink(path) if path.is_symlink() else path
-        digest = blob.name
-        if re.fullmatch("[0-9a-f]{64}", blob.name):
-            digest = sha256_of(blob)
-        elif _COMMIT.fullmatch(blob.name):
-            content = blob.read_bytes()
-            digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        if digest == blob.name:
-            return path
-        path.unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
-    hashes = f"its hash is {digest[:12]}..., announced was {blob.name[:12]}..."
-    raise ZooError(f"{repo}/{file} is not what {constants.ENDPOINT} announces: {hashes}; nothing of it was kept")
 
 
 @contextlib.contextmanager

@@ -21,11 +21,11 @@ from ..scaling.spec import resolve_scaling
 from ..schema import fits
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
-RESULTS, EVAL_RESULTS = "results/", ".eval_results/"
+RESULTS = "results/"
 LICENSE = "apache-2.0"
 """The license of the zoo's own checkpoints, as the Hub spells it."""
 _LIMIT = 2**30  # bytes of a file
-# Hub data set and its name. A data set that is not here gets no entry that a leaderboard would read.
+# Hub data set and its name.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
 _TASK = "image-classification"
 # Key, title and decimals of what a result may hold; leaderboard/README.md defines them.
@@ -37,20 +37,13 @@ _METRICS = [
     ("Effective_MACs", "MACs per image", 0),
     ("energy_uj", "energy at 45 nm (µJ per image)", 2),
 ]
-_FILES = {
-    WEIGHTS: "the weights",
-    CONFIG: "what timm and snn-zoo rebuild the network from",
-    RECIPE: "the settings of the training",
-    LOG: "its log",
-    RESULT: "its result",
-}
 _SNN_ZOO = """\
 @software{snnzoo,
   title = {snn-zoo: a model zoo of spiking neural networks},
   author = {{The snn-zoo developers}}
 }
 """
-_GRADIENT_SCALING = """\
+_GRADIENT_SCALING = """
 @misc{park2023gradient,
   title = {Gradient Scaling on Deep Spiking Neural Networks with Spike-Dependent Local Information},
   author = {Park, Seongsik and others},
@@ -161,39 +154,12 @@ def _check_weights(found: str | None, expected: str, what: str, how: str) -> Non
         raise ZooError(f"{what} other weights (sha256 {str(found)[:12]}..., here {expected[:12]}...): {how}")
 
 
-def card(release: Release, repo: str | None, license: str = LICENSE) -> str:
-    """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs. A bundled
-    one that is in no repository is loaded by its name."""
-    parts = [part(release) for part in (_plugins, _training, _results, _latency, _files, _citation)]
-    text = "\n".join(
-        [
-            f"# {release.name}\n\n{_summary(release)}",
-            _usage(release, f"hf-hub:{repo}" if repo else release.name),
-            *filter(None, parts),
-        ]
-    )
+def card(release: Release, repo: str, license: str = LICENSE) -> str:
+    """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
+    parts = [part(release) for part in (_plugins, _training, _results, _latency, _citation)]
+    head = f"# {release.name}\n\n{_summary(release)}"
+    text = "\n".join([head, _usage(release, f"hf-hub:{repo}"), *filter(None, parts)])
     return f"---\n{_metadata(release, license).to_yaml()}\n---\n\n{text}"
-
-
-def eval_results(release: Release) -> dict[str, str]:
-    """`.eval_results/*.yaml`: a file for each data set of the Hub that has a test result, from its name to its text."""
-    files = {}
-    for result in release.accuracies:
-        dataset = _DATASETS.get(result["dataset"])
-        if dataset and result["split"] == "test":
-            entry = {
-                "dataset": {"id": dataset[0], "task_id": _TASK},
-                "value": round(result["top1"], 4),
-                "date": result["date"],
-                "notes": f"top-1 %, {result['images']} test images, T = {result['timesteps']}",
-            }
-            files[f"{result['dataset']}.yaml"] = dump_yaml([entry])
-    return files
-
-
-def bibtex(scaled: bool) -> str:
-    """BibTeX of snn-zoo, and of gradient scaling where the training used it."""
-    return _SNN_ZOO + (f"\n{_GRADIENT_SCALING}" if scaled else "")
 
 
 def _metadata(release: Release, license: str) -> ModelCardData:
@@ -212,11 +178,12 @@ def _metadata(release: Release, license: str) -> ModelCardData:
                     EvalResult(_TASK, kind, title, metric, value, task, dataset_split=split, metric_name=name)
                 )
     dataset = _DATASETS.get(release.dataset)
+    onnx = ["onnx"] if any(name.endswith(".onnx") for name in release.files) else []
     return ModelCardData(
         license=license,
         library_name="snn-zoo",
         pipeline_tag=_TASK,
-        tags=[_TASK, "spiking-neural-network", "snn-zoo", "timm"] + (["onnx"] if _onnx_files(release) else []),
+        tags=[_TASK, "spiking-neural-network", "snn-zoo", "timm", *onnx],
         datasets=[dataset[0]] if dataset else None,
         metrics=["accuracy"] if entries else None,
         model_name=release.name if entries else None,
@@ -341,12 +308,6 @@ def _latency(release: Release) -> str:
     return f"## Latency in ONNX Runtime\n\n{_table(head, rows)}" if rows else ""
 
 
-def _files(release: Release) -> str:
-    what = _FILES | dict.fromkeys(_onnx_files(release), "the network as an ONNX graph")
-    rows = [[f"`{name}`", what.get(name, "a measurement")] for name in sorted(release.files)]
-    return f"## Files\n\n{_table(['file', 'what it is'], rows)}"
-
-
 def _citation(release: Release) -> str:
     text = "## Citation\n\nCite snn-zoo, and the paper of the architecture, which its file in zoo/models names."
     config = release.config
@@ -354,11 +315,7 @@ def _citation(release: Release) -> str:
     if scaled:
         text += " The training used gradient scaling by local spike information (arXiv:2308.00558); the rule is "
         text += "snn-zoo's reading of it."
-    return f"{text}\n\n```bibtex\n{bibtex(scaled)}```\n"
-
-
-def _onnx_files(release: Release) -> list[str]:
-    return [name for name in release.files if name.endswith(".onnx")]
+    return f"{text}\n\n```bibtex\n{_SNN_ZOO}{_GRADIENT_SCALING if scaled else ''}```\n"
 
 
 def _machine(result: dict[str, Any]) -> str:
