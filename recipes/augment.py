@@ -21,13 +21,21 @@ from .recipe import Recipe
 
 
 def augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
-    """Returns images uint8 [B, C, H, W] as the recipe augments them, normalised, float32."""
+    """Returns images uint8 [B, C, H, W] as the recipe augments them, normalised, float32.
+
+    Event frames [B, T, C, H, W] are augmented alike at each time step; of them come back counts [B, T*C, H, W].
+    """
+    if images.dim() == 5:
+        images = images.flatten(1, 2)
     if recipe.crop:
         images = random_crop(images, recipe.crop)
     if recipe.hflip:
         images = random_flip(images)
-    images = auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
-    x = normalise(images, data.mean, data.std)
+    if recipe.auto_augment == "nda":
+        images = nda(images)
+    else:
+        images = auto_augment(images, recipe.auto_augment, recipe.randaugment_ops, recipe.randaugment_magnitude)
+    x = normalise(images, data.mean, data.std) if data.timesteps is None else images.float()
     if recipe.cutout:
         x = cutout(x, recipe.cutout)
     return erase(x, recipe.erasing) if recipe.erasing else x
@@ -88,6 +96,28 @@ def auto_augment(images: Tensor, kind: str, ops: int, magnitude: int) -> Tensor:
         choice = torch.where(used, policy, len(sub))
         images = _apply(images, choice, [(name, (level or 0) / 9) for name, _, level in sub] + [("Identity", 0.0)])
     return images
+
+
+def nda(frames: Tensor) -> Tensor:
+    """Rolls, rotates, shears or cuts out of each recording, one of them or none with equal probability, as neuromorphic
+    data augmentation does (Li et al. 2022, arXiv 2203.06145): by at most 5 pixels, 15 degrees, 0.15 and 8 pixels.
+
+    Args:
+        frames: [B, T*C, H, W].
+    """
+    out = frames.clone()
+    choice = torch.randint(5, (len(frames),))
+    for i in range(len(frames)):
+        shift, tilt = torch.randint(-5, 6, (2,)).tolist(), float(torch.empty(()).uniform_(-1, 1))
+        if choice[i] == 0:
+            out[i] = frames[i].roll(shift, (1, 2))
+        elif choice[i] == 1:
+            out[i] = tv.rotate(frames[i], angle=15 * tilt)
+        elif choice[i] == 2:
+            out[i] = _shear(frames[i], 0.15 * tilt, 0.0)
+        elif choice[i] == 3:
+            out[i : i + 1] = cutout(frames[i : i + 1], int(torch.randint(1, 9, ())))
+    return out
 
 
 def erase(images: Tensor, probability: float) -> Tensor:

@@ -272,7 +272,8 @@ class InitialWeights:
 
 
 def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
-    """Builds the network of a recipe; one that is built for a size of images gets that of the data by default.
+    """Builds the network of a recipe; one that is built for a size of images gets that of the data by default, and one
+    for event frames their channels.
 
     Args:
         taken: see `InitialWeights`.
@@ -283,9 +284,12 @@ def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwo
     own = taken | _said(recipe)
     with WithoutMemory():
         has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
+    of_data: dict[str, Any] = {"img_size": data.size} if has_size else {}
+    if data.timesteps is not None:
+        of_data |= {"encoding": "frames", "in_chans": data.input_size[0]}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
-        kernel=recipe.kernel, **({"img_size": data.size} if has_size else {}) | own,
+        kernel=recipe.kernel, **of_data | own,
     )  # fmt: skip
 
 

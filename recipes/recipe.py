@@ -13,7 +13,8 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 from zoo.checkpoint.config import TAG, check_keywords
 from zoo.data import SIZE, dataset_name
 from zoo.data.dataset import check_size
-from zoo.data.folder import PREFIX
+from zoo.data.events import Slices
+from zoo.data.registry import FOLDERS
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
 from zoo.provenance import without_folders
@@ -85,10 +86,12 @@ class Recipe(Model):
     tag: Text | None = None
     """name of this training; t<timesteps>_<dataset> by default"""
     dataset: Text = "cifar10"
-    """cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/train/CLASS/* and val/ or test/, or one
-    that a plugin registers"""
+    """cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/train/CLASS/* and val/ or test/, one
+    that a plugin registers; of event cameras cifar10dvs:DIR, dvsgesture:DIR, nmnist:DIR, events:DIR, i2e:DATASET"""
     img_size: int | None = None
     """pixels a side that images are brought to; by default those of the data set, 32 of a folder"""
+    slices: Slices = "number"
+    """how recordings of event cameras are cut into time steps: number (as many events in each) or time (as long)"""
     data_dir: Text | None = None
     """folder with torchvision's CIFAR files; SNNZOO_DATA by default"""
     download: bool = False
@@ -163,8 +166,8 @@ class Recipe(Model):
     """random crop after padding by this many pixels, 0 for none"""
     hflip: bool = True
     """random mirror image"""
-    auto_augment: Literal["none", "autoaugment", "randaugment"] = "none"
-    """none, autoaugment (CIFAR-10 policy) or randaugment"""
+    auto_augment: Literal["none", "autoaugment", "randaugment", "nda"] = "none"
+    """none; of images autoaugment (CIFAR-10 policy) or randaugment; of event frames nda (Li et al. 2022)"""
     randaugment_ops: int = Field(1, ge=0, le=16)
     """operations per image"""
     randaugment_magnitude: int = Field(9, ge=0, le=30)
@@ -274,8 +277,9 @@ class Recipe(Model):
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
         if self.init:
             values["init"] = without_folders(self.init)
-        if self.dataset.startswith(PREFIX):  # by the name of the folder, wherever it lies
-            values["dataset"] = PREFIX + Path(os.path.abspath(self.dataset.removeprefix(PREFIX))).name
+        kind, colon, folder = self.dataset.partition(":")
+        if f"{kind}{colon}" in FOLDERS:  # by the name of the folder, wherever it lies
+            values["dataset"] = f"{kind}:{Path(os.path.abspath(folder)).name}"
         if self.plugin:  # it may move, but without its file nobody could repeat the run
             files = [without_folders(file) for file in self.plugins]
             values["plugin"] = files[0] if isinstance(self.plugin, str) else files

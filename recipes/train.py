@@ -137,8 +137,12 @@ class Trainer:
     def _load_data(self) -> None:
         """Puts the whole set on the device; each process takes its slice of every batch."""
         recipe = self.recipe
-        data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size)
-        if data.size != recipe.phase(recipe.epochs).size:  # one of somebody's own, in a size of its own
+        data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size,
+                            timesteps=recipe.timesteps, slices=recipe.slices)  # fmt: skip
+        check_frames(data, recipe)
+        if (
+            data.timesteps is None and data.size != recipe.phase(recipe.epochs).size
+        ):  # one of somebody's own, in a size of its own
             self.recipe = recipe = recipe.model_copy(update={"img_size": data.size})
         self.train_index, val_index = split(data, recipe.train_images, recipe.val_images)
         if len(self.train_index) < self.batch_size:
@@ -175,7 +179,9 @@ class Trainer:
         for phase in [p for p in dict.fromkeys(map(recipe.phase, range(recipe.epochs))) if p != full] + [full]:
             self._enter(phase)
             try:
-                copy.deepcopy(self.model).train()(torch.zeros(images, 3, phase.size, phase.size, device=self.device))
+                frames = self.data.timesteps is not None  # no phase changes them
+                shape = self.data.train_images.shape[1:] if frames else torch.Size((3, phase.size, phase.size))
+                copy.deepcopy(self.model).train()(torch.zeros(images, *shape, device=self.device))
             except (ValueError, RuntimeError) as error:  # batch normalisation over one value has no variance
                 what = "one image at a time" if images == 1 else "images"
                 what += f" of {phase.size} x {phase.size} pixels at T = {phase.timesteps}: {one_line(error)}"
@@ -304,9 +310,13 @@ class Trainer:
         self.scheduler.step_update(run.step)
         index = index.to(self.device, non_blocking=True)
         y = self.labels[index]
-        x = augment.resize(augmented(self.images[index], recipe, self.data), size)
+        x = augmented(self.images[index], recipe, self.data)
+        frames = self.data.timesteps
+        x = augment.resize(x, size) if frames is None else x
         x, target = self.mix(x, y) if self.mix else (x, one_hot(y, len(self.data.classes), recipe.label_smoothing))
-        if recipe.channels_last:
+        if frames is not None:
+            x = x.unflatten(1, (frames, -1))
+        elif recipe.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -443,6 +453,22 @@ def seed(*key: int) -> None:
     random.seed(int(words[1]))
 
 
+def check_frames(data: DataSet, recipe: Recipe) -> None:
+    """Raises ZooError where a recipe asks of event frames what is done to images alone, or the other way round."""
+    if data.timesteps is None:
+        if recipe.auto_augment == "nda":
+            raise ZooError("recipe key auto_augment: nda is for event frames, and this data set has images")
+        return
+    if recipe.timesteps != data.timesteps:
+        raise ZooError(f"{data.name} has {data.timesteps} frames of each recording: set timesteps to that")
+    if any(phase.keys() & {"size", "timesteps"} for phase in recipe.phases or []):
+        raise ZooError("recipe key phases: of event frames, no phase changes size or timesteps; alpha alone")
+    if recipe.auto_augment in ("autoaugment", "randaugment"):
+        raise ZooError(
+            f"recipe key auto_augment: {recipe.auto_augment} is for images in colour; nda is for event frames"
+        )
+
+
 def one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
     """Returns targets [B, classes] of classes [B], a part `smoothing` of each spread over all."""
     return F.one_hot(y, classes).float() * (1 - smoothing) + smoothing / classes
@@ -491,7 +517,9 @@ def firing_rates(model: nn.Module | None) -> Iterator[list[Tensor]]:
 def _data_cfg(data: DataSet) -> dict[str, Any]:
     """Returns what a checkpoint remembers of its data."""
     about = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
-    return about | folder_cfg(data.size)
+    if data.timesteps is None:
+        return about | folder_cfg(data.size)
+    return about | {"input_size": data.input_size}
 
 
 def _round(model: nn.Module, dtype: torch.dtype) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo.data import list_datasets, load_dataset, normalisation
-from zoo.data.folder import PREFIX, check_class_names
-from zoo.data.images import square_side
+from zoo.data import normalisation
+from zoo.data.folder import check_class_names
+from zoo.data.registry import forms, load_dataset_for
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import check_writable, write_json
 from zoo.metrics import evaluate
@@ -33,7 +33,7 @@ def validate(
     """
     model = zoo.load(name).to(pick_device(device))
     cfg: dict[str, Any] = model.pretrained_cfg
-    data = load_dataset(dataset, data_dir, img_size=square_side(cfg["input_size"]))
+    data = load_dataset_for(model, dataset, data_dir)
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
     check_class_names(name, cfg.get("label_names") or data.classes, dataset, data.classes)
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
-    parser.add_argument("--dataset", required=True, help=", ".join([*list_datasets(), f"{PREFIX}DIR"]))
+    parser.add_argument("--dataset", required=True, help=forms())
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")

@@ -1,13 +1,17 @@
 """Files: written whole or not at all, read within bounds, JSON and YAML as plain values, every mistake one line."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,24 @@ _LARGEST = 2**63
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Returns a path as its user means it: `~` is the home folder, which a shell leaves to us in `--out=~/run`."""
     return Path(os.path.expanduser(path))
+
+
+@functools.cache
+def cache_folder(kind: str) -> Path:
+    """Returns the folder for a kind of files that can be made again, in SNNZOO_CACHE or the user's cache folder; where
+    that cannot be written, one for this process alone."""
+    try:
+        root = os.environ.get("SNNZOO_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = user_path(root) / "snn-zoo" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):
+        pass
+    # Never a shared place such as /tmp/snn-zoo, where somebody else could leave a library for us to load.
+    folder = Path(tempfile.mkdtemp(prefix="snn-zoo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:

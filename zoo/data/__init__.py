@@ -3,6 +3,9 @@
     dataset.py    what a data set is: images, labels, class names, statistics, a checksum; what a network sees of it
     registry.py   from a name to a data set: CIFAR, digits, a folder, or one of your own (`register_dataset`)
     folder.py     "folder:DIR": images by class, DIR/train/CLASS/*, DIR/val/CLASS/*, DIR/test/CLASS/*
+    event_sets.py folders of recordings of event cameras ("cifar10dvs:DIR", "dvsgesture:DIR", "nmnist:DIR",
+                  "events:DIR") and images turned to events ("i2e:DATASET"), as frames
+    events.py     a recording to events, and events to frames
     images.py     an image file to pixels: which formats, how large, and how it is brought to the network's size
 
 A training reads the test set once, at its end. Of a folder, `test/` is the test set and `val/` is held out for

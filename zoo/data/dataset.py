@@ -18,7 +18,8 @@ _HEADROOM = 1.25
 
 
 class DataSet(NamedTuple):
-    """Images [N, 3, S, S] in uint8 and labels [N] in int64, with what a checkpoint must remember of them."""
+    """Images [N, 3, S, S] or event frames [N, T, C, H, W] in uint8 and labels [N] in int64, with what a checkpoint must
+    remember of them."""
 
     name: str
     classes: list[str]
@@ -27,7 +28,7 @@ class DataSet(NamedTuple):
     test_images: Tensor
     test_labels: Tensor
     mean: tuple[float, ...]
-    """Channel means of the training images, in units of 255."""
+    """Channel means of the training images, in units of 255; 0 of frames, whose counts are taken as they are."""
     std: tuple[float, ...]
     sha256: str
     """Over the bytes of all images and labels, of a folder over its files: the same at every `img_size`."""
@@ -42,6 +43,17 @@ class DataSet(NamedTuple):
     def size(self) -> int:
         """S, the side of its images in pixels."""
         return self.train_images.shape[-1]
+
+    @property
+    def timesteps(self) -> int | None:
+        """T of event frames; None of images."""
+        return self.train_images.shape[1] if self.train_images.dim() == 5 else None
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of an image or a frame."""
+        channels, height, width = self.train_images.shape[-3:]
+        return channels, height, width
 
 
 Part = tuple[Tensor, Tensor]
@@ -61,12 +73,13 @@ def make_dataset(name: str, classes: Sequence[str], train: Part, test: Part, val
         if wrong := _wrong(images, labels, len(classes)):
             raise ZooError(f"the data set {name}, {part}: {wrong}")
         if images.shape[1:] != train[0].shape[1:]:
-            found = f"{part} has {images.shape[-1]} pixels a side, train {train[0].shape[-1]}"
+            found = f"{part} has {list(images.shape[1:])}, train {list(train[0].shape[1:])}"
             raise ZooError(f"the data set {name} has images of several sizes: {found}")
     digest = hashlib.sha256()
     for tensor in (train[0], test[0], train[1], test[1], *(val or ())):
         digest.update(tensor.contiguous().numpy().data)
-    mean, std = _mean_and_std(train[0])
+    channels = train[0].shape[-3]
+    mean, std = _mean_and_std(train[0]) if train[0].dim() == 4 else ((0.0,) * channels, (1.0,) * channels)
     return DataSet(name, list(classes), *train, *test, mean, std, digest.hexdigest(), *(val or ()))
 
 
@@ -108,10 +121,11 @@ def _wrong(images: Any, labels: Any, classes: int) -> str | None:
     for what, tensor in (("images", images), ("labels", labels)):
         if not isinstance(tensor, Tensor):
             return f"{what} must be a tensor or an array, not {type(tensor).__name__}"
-    expected = "expected uint8 images [N, 3, S, S]"
+    expected = "expected uint8 images [N, 3, S, S] or frames [N, T, C, H, W]"
     if images.dtype != torch.uint8:
         return f"{expected}, not {str(images.dtype).removeprefix('torch.')}"
-    if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+    is_images = images.dim() == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    if not is_images and (images.dim() != 5 or 0 in images.shape[1:]):
         return f"{expected}, not {list(images.shape)}"
     if not len(images):
         return "there is no image"

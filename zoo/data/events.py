@@ -44,6 +44,10 @@ class Events(NamedTuple):
     p: NDArray[np.bool_]
     """Polarity, True where the pixel became brighter, [N]."""
 
+    def taken(self, index: slice | NDArray[np.intp]) -> "Events":
+        """Returns some of them, by a slice or their numbers."""
+        return Events(self.t[index], self.x[index], self.y[index], self.p[index])
+
 
 def read_events(path: str | os.PathLike[str], sensor: tuple[int, int]) -> Events:
     """Reads a recording; the end of its name says what it is.
@@ -71,8 +75,7 @@ def read_events(path: str | os.PathLike[str], sensor: tuple[int, int]) -> Events
             found = f"{values.min()}..{values.max()}"
             raise ZooError(f"{path} has events at {name} = {found}, outside the sensor's 0..{most - 1}")
     if len(events.t) and (events.t[1:] < events.t[:-1]).any():
-        order = events.t.argsort(kind="stable")
-        return Events(events.t[order], events.x[order], events.y[order], events.p[order])
+        return events.taken(events.t.argsort(kind="stable"))
     return events
 
 
@@ -293,3 +296,5 @@ def _checked(path: Path, arrays: Iterator[tuple[str, NDArray[Any]]]) -> Iterator
 _READERS: dict[str, Callable[[Path], Events]] = {
     ".bin": _read_bin, ".aedat": _read_aedat, ".aedat4": _read_aedat4, ".npz": _read_npz,
 }  # fmt: skip
+SUFFIXES = tuple(_READERS)
+"""How the names of recordings end, in lower case."""

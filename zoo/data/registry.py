@@ -1,4 +1,5 @@
-"""From a name to a data set: CIFAR from torchvision's files, scikit-learn's digits, a folder, or one of a user's."""
+"""From a name to a data set: CIFAR from torchvision's files, scikit-learn's digits, a folder of images or of recordings
+of an event camera, or one of a user's."""
 
 import contextlib
 import os
@@ -9,7 +10,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
@@ -18,11 +19,16 @@ from ..files import locked, user_path
 from ..plugins import at_line, file_of, same_part
 from ..schema import Model, parse
 from .dataset import SIZE, DataSet, check_memory, check_size, make_dataset
+from .event_sets import I2E, KINDS, load_events, load_i2e
+from .events import Slices
 from .folder import PREFIX, folder_name, load_folder
+from .images import square_side
 
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 BUILTIN = [*_CIFAR, "digits"]
 """The names of those that every user has."""
+FOLDERS = (PREFIX, *(f"{kind}:" for kind in KINDS))
+"""What stands in front of the folders of images or recordings that a data set is made of."""
 _REGISTERED: dict[str, Callable[[str | None], Any]] = {}
 _CHUNK = 1024
 
@@ -58,10 +64,10 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     Args:
         name: letters, digits, _ and -; it is part of tags and file names.
         load: called with the data root (`--data-dir` or SNNZOO_DATA, None without either) where the data set is asked
-            for, and gives the same each time: `classes` (a name each), `train_images` and `test_images`, uint8 [N, 3,
-            S, S], `train_labels` and `test_labels`, integers [N], and perhaps `val_images` and `val_labels`, held out
-            for validation; tensors or arrays, in a mapping or a `DataSet`. Channel statistics and checksum are computed
-            from them.
+            for, and gives the same each time, tensors or arrays in a mapping or a `DataSet`: `classes`, a name each;
+            `train_images` and `test_images`, uint8 [N, 3, S, S] or event frames [N, T, C, H, W]; `train_labels` and
+            `test_labels`, integers [N]; perhaps `val_images` and `val_labels`, held out for validation. Channel
+            statistics and checksum are computed from them.
 
     Raises:
         ZooError: a name that is taken or cannot be one.
@@ -74,27 +80,42 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
 
 
 def list_datasets() -> list[str]:
-    """Returns the names that `load_dataset` takes, besides folder:DIR."""
+    """Returns the names that `load_dataset` takes, besides those with a folder behind a colon (`forms`)."""
     return [*BUILTIN, *_REGISTERED]
+
+
+def forms() -> str:
+    """Says what `load_dataset` takes, for a help text."""
+    return ", ".join([*list_datasets(), *(f"{kind}DIR" for kind in FOLDERS), f"{I2E}:DATASET"])
 
 
 def dataset_name(dataset: str) -> str:
     """Returns what a data set is called in records and tags: its name, or that of its folder."""
-    if not dataset.startswith(PREFIX):
+    kind, colon, path = dataset.partition(":")
+    if kind == I2E:
+        return f"{I2E}_{dataset_name(path)}"
+    if f"{kind}{colon}" not in FOLDERS:
         return dataset
-    name = folder_name(dataset.removeprefix(PREFIX))
+    if kind not in ("folder", "events"):  # a published one
+        return kind
+    name = folder_name(path)
     return f"{name}_folder" if name in BUILTIN else name  # or its numbers would pass for theirs
 
 
-def load_dataset(name: str, root: str | None = None, download: bool = False, *, img_size: int | None = None) -> DataSet:
+def load_dataset(
+    name: str, root: str | None = None, download: bool = False, *, img_size: int | None = None,
+    timesteps: int = 4, slices: Slices = "number",
+) -> DataSet:  # fmt: skip
     """Loads a data set by name.
 
     Args:
         name: cifar10, cifar100; digits (scikit-learn's, embedded: needs no files; shown at 32 x 32 in grey); folder:DIR
-            (see `zoo.data.folder`); or one of your own (see `register_dataset`).
+            (see `zoo.data.folder`); recordings of an event camera, or images turned to events (see
+            `zoo.data.event_sets`); or one of your own (see `register_dataset`).
         root: folder that holds torchvision's `cifar-10-batches-py` and `cifar-100-python`; SNNZOO_DATA when None.
         download: let torchvision fetch missing CIFAR files into `root`.
         img_size: pixels a side that its images are brought to; by default their own, and 32 of a folder.
+        timesteps, slices: number of frames that a recording is cut into, and how; see `zoo.data.events.edges`.
 
     Raises:
         ZooError: unknown name, no intact files, data that are none, or too little memory.
@@ -104,6 +125,14 @@ def load_dataset(name: str, root: str | None = None, download: bool = False, *, 
     name = os.fspath(name)
     if name.startswith(PREFIX):
         return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size)
+    kind, _, rest = name.partition(":")
+    if kind in KINDS:
+        return load_events(kind, rest, dataset_name(name), timesteps, slices, img_size)
+    if kind == I2E:
+        images = load_dataset(rest, root, download, img_size=img_size)
+        if images.timesteps is not None:
+            raise ZooError(f"{name}: {rest} has frames already")
+        return load_i2e(images)
     root = root or os.environ.get("SNNZOO_DATA")
     if name == "digits":
         data = _load_digits()
@@ -112,8 +141,31 @@ def load_dataset(name: str, root: str | None = None, download: bool = False, *, 
     elif name in _REGISTERED:
         data = _load_registered(name, root)
     else:
-        raise one_of("data set", name, [*list_datasets(), f"{PREFIX}DIR"])
+        raise one_of("data set", name, forms().split(", "))
+    if data.timesteps is not None and img_size not in (None, *data.input_size[1:]):
+        raise ZooError(
+            f"{name} has frames of {list(data.input_size)}: their size cannot be changed, leave img_size out"
+        )
     return data if img_size in (None, data.size) else _resized(data, img_size)
+
+
+def load_dataset_for(model: nn.Module, name: str, root: str | None = None) -> DataSet:
+    """Loads a data set in the size of a network's images; recordings in its number of frames, cut as in its training.
+
+    Raises:
+        ZooError: see `load_dataset`; or the network takes other images or frames.
+    """
+    cfg: Any = model.pretrained_cfg
+    if getattr(model, "encoding", "direct") != "frames":
+        return load_dataset(name, root, img_size=square_side(cfg["input_size"]))
+    _, height, width = cfg["input_size"]
+    steps, slices = int(model.timesteps), (model.training_args or {}).get("slices", "number")  # type: ignore
+    side = height if height == width else None
+    data = load_dataset(name, root, img_size=side, timesteps=steps, slices=slices)
+    if (data.timesteps, *data.input_size) != (steps, *cfg["input_size"]):
+        theirs, ours = [data.timesteps, *data.input_size], [steps, *cfg["input_size"]]
+        raise ZooError(f"the network takes frames {ours}, and those of {name} are {theirs}")
+    return data
 
 
 def _load_cifar(name: str, root: str | None, download: bool) -> DataSet:
@@ -170,7 +222,8 @@ def _load_registered(name: str, root: str | None) -> DataSet:
         for part in ("train", "test", "val")
     )
     data = make_dataset(name, given.classes, train, test, None if val[0] is None else val)
-    check_size(data.size)
+    for side in data.input_size[1:]:
+        check_size(side)
     return data
 
 

@@ -1,6 +1,5 @@
 """Builds C++ files with the machine's own compiler, once for each set of flags, and keeps the libraries in a cache."""
 
-import atexit
 import ctypes
 import functools
 import hashlib
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import ZooError, one_line, shown
-from ..files import user_path
+from ..files import cache_folder
 from ..provenance import cpu_line
 
 # No -ffast-math and no contraction to fused multiply-add: spikes must equal the reference's bit for bit.
@@ -58,7 +57,7 @@ def build_library(source: Path, *flags: str) -> Path:
     command = [compiler, *_FLAGS.split(), *_WIDE, *flags]
     processor = cpu_line("flags", "Features")  # which -march=native depends on: a cache may be shared by machines
     key = hashlib.sha256("\n".join([source.read_text(), *command, processor]).encode()).hexdigest()
-    library = _cache_folder() / f"{source.stem}-{key[:16]}.so"
+    library = cache_folder("kernels") / f"{source.stem}-{key[:16]}.so"
     if not library.exists():
         _compile([*command, str(source)], library)
     return library
@@ -85,20 +84,3 @@ def _compile(command: list[str], library: Path) -> None:
         raise ZooError(f"{what}: {error.strerror}") from error
     finally:
         building.unlink(missing_ok=True)
-
-
-@functools.cache
-def _cache_folder() -> Path:
-    """SNNZOO_CACHE, else the user's cache folder; where it cannot be written, a folder for this process alone."""
-    try:
-        root = os.environ.get("SNNZOO_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = user_path(root) / "snn-zoo" / "kernels"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):
-        pass
-    # Never a shared place such as /tmp/snn-zoo, where somebody else could leave a library for us to load.
-    folder = Path(tempfile.mkdtemp(prefix="snn-zoo-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

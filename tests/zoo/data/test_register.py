@@ -53,11 +53,19 @@ BAD = {
     "labels must lie in 0..1, not 0..2": {"train_labels": torch.arange(30) % 3},
     "labels must be integers, not float32": {"test_labels": torch.zeros(10)},
     "10 images need labels [10], not [9]": {"test_labels": torch.zeros(9).long()},
-    "expected uint8 images [N, 3, S, S], not float32": {"train_images": torch.zeros(30, 3, 16, 16)},
-    "expected uint8 images [N, 3, S, S], not [30, 1, 16, 16]": {"train_images": torch.zeros(30, 1, 16, 16).byte()},
-    "expected uint8 images [N, 3, S, S], not [30, 3, 16, 17]": {"train_images": torch.zeros(30, 3, 16, 17).byte()},
+    "expected uint8 images [N, 3, S, S] or frames [N, T, C, H, W], not float32": {
+        "train_images": torch.zeros(30, 3, 16, 16)
+    },
+    "expected uint8 images [N, 3, S, S] or frames [N, T, C, H, W], not [30, 1, 16, 16]": {
+        "train_images": torch.zeros(30, 1, 16, 16).byte()
+    },
+    "expected uint8 images [N, 3, S, S] or frames [N, T, C, H, W], not [30, 3, 16, 17]": {
+        "train_images": torch.zeros(30, 3, 16, 17).byte()
+    },
     "test: there is no image": {"test_images": torch.zeros(0, 3, 16, 16).byte(), "test_labels": torch.zeros(0).long()},
-    "images of several sizes: test has 24 pixels a side, train 16": {"test_images": torch.zeros(10, 3, 24, 24).byte()},
+    "images of several sizes: test has [3, 24, 24], train [3, 16, 16]": {
+        "test_images": torch.zeros(10, 3, 24, 24).byte()
+    },
     "images must be a tensor or an array, not list": {"test_images": [1, 2]},
     "two classes named 'even'": {"classes": ["even", "even"]},
     "a list of two class names or more": {"classes": ["even"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import time
 
@@ -31,13 +32,13 @@ def test_a_compiler_that_misbehaves(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "_SECONDS", 0.5 if kind == "sleeps" else 60)
-    build._cache_folder.cache_clear()
+    build.cache_folder.cache_clear()
     try:
         begin = time.monotonic()
         obstacle = kernels._obstacle.__wrapped__("cpu", torch.float32, plain_lif(13), False)
         assert time.monotonic() - begin < 25
     finally:
-        build._cache_folder.cache_clear()
+        build.cache_folder.cache_clear()
     assert words in obstacle
     assert obstacle.isprintable()
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -47,8 +48,8 @@ def test_a_cache_that_is_a_file_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("mine")
     monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
     removed = []
-    monkeypatch.setattr(build.atexit, "register", lambda *call, **_: removed.append(call))
-    folder = build._cache_folder.__wrapped__()
+    monkeypatch.setattr(atexit, "register", lambda *call, **_: removed.append(call))
+    folder = build.cache_folder.__wrapped__("kernels")
     assert removed == [(shutil.rmtree, folder)]
     shutil.rmtree(folder)
     assert (tmp_path / "cache").read_text() == "mine"

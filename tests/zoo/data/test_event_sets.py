@@ -1,0 +1,165 @@
+"""Event-camera data sets: synthetic files in the layouts of the real ones, images turned to events, training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_events import aedat2_bytes, aedat3_bytes, bin_bytes, recording
+
+import zoo
+from recipes.recipe import Recipe
+from recipes.train import train
+from recipes.validate import validate
+from zoo.data.event_sets import image_events
+from zoo.data.events import Events, read_events, to_frames
+from zoo.errors import ZooError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
+    zoo.files.cache_folder.cache_clear()
+    yield
+    zoo.files.cache_folder.cache_clear()
+
+
+def moving(label: int, seed: int, sensor: tuple[int, int]) -> Events:
+    """A dot that goes to the right (0) or down (1) over the sensor in 1000 events, brighter ahead."""
+    random = np.random.default_rng(seed)
+    t = np.sort(random.integers(0, 100_000, 1000))
+    along = (t * (sensor[1 - label] - 6) // 100_000 + random.integers(0, 6, 1000)).astype(np.int16)
+    across = random.integers(sensor[label] // 2 - 4, sensor[label] // 2 + 4, 1000).astype(np.int16)
+    x, y = (along, across) if label == 0 else (across, along)
+    return Events(t, x, y, random.random(1000) < 0.7)
+
+
+def nmnist(root: Path, per_class: int = 12) -> Path:
+    for part, count in (("Train", per_class), ("Test", 4)):
+        for label in (0, 1):
+            folder = root / part / str(label)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i:05}.bin").write_bytes(bin_bytes(moving(label, 10 * i + len(part), (34, 34))))
+    return root
+
+
+def gesture(root: Path, count: int = 6) -> Path:
+    """Two recordings of gestures 1 and 2 by turns, a tenth of a second each, with pauses of as long between them."""
+    root.mkdir()
+    for user, part in ((1, "train"), (24, "test")):
+        parts, lines = [], ["class,startTime_usec,endTime_usec"]
+        for i in range(count):
+            begin = 200_000 * i
+            parts += [moving(i % 2, 100 * user + i, (128, 128))]
+            parts[-1] = parts[-1]._replace(t=parts[-1].t + begin)
+            pause = recording(50, i, (128, 128), 100_000)
+            parts += [pause._replace(t=pause.t + begin + 100_000)]
+            lines += [f"{i % 2 + 1},{begin},{begin + 100_000}"]
+        whole = Events(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+        (root / f"user{user:02}_led.aedat").write_bytes(aedat3_bytes(whole))
+        (root / f"user{user:02}_led_labels.csv").write_text("\n".join(lines) + "\n")
+        (root / f"trials_to_{part}.txt").write_text(f"user{user:02}_led.aedat\n\n")
+    return root
+
+
+def test_nmnist_is_read_from_its_folders(tmp_path):
+    root = nmnist(tmp_path / "n")
+    data = zoo.load_dataset(f"nmnist:{root}", timesteps=3)
+    assert (data.name, data.classes, data.timesteps, data.input_size) == ("nmnist", ["0", "1"], 3, (2, 34, 34))
+    assert data.train_images.shape == (24, 3, 2, 34, 34)
+    assert data.test_labels.tolist() == [0] * 4 + [1] * 4
+    first = read_events(root / "Train" / "0" / "00000.bin", (34, 34))
+    assert np.array_equal(data.train_images[0], to_frames(first, (34, 34), 3))
+    again = zoo.load_dataset(f"nmnist:{root}", timesteps=3)
+    assert again.sha256 == data.sha256
+    smaller = zoo.load_dataset(f"nmnist:{root}", timesteps=3, slices="time", img_size=17)
+    assert smaller.input_size == (2, 17, 17)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+def test_gestures_are_cut_out_of_their_recordings(tmp_path):
+    data = zoo.load_dataset(f"dvsgesture:{gesture(tmp_path / 'g')}", timesteps=4, img_size=32)
+    assert data.train_images.shape == (6, 4, 2, 32, 32)
+    assert data.train_labels.tolist() == [0, 1] * 3
+    assert data.train_images.sum((1, 2, 3, 4)).tolist() == [1000] * 6  # no event of a pause
+    (tmp_path / "g" / "user24_led_labels.csv").write_text("class,begin,end\n12,1,2\n")
+    with pytest.raises(ZooError, match=r"user24_led_labels.csv, line 2: classes are 1 to 11, not 12"):
+        zoo.load_dataset(f"dvsgesture:{tmp_path / 'g'}", timesteps=4)
+
+
+def test_the_split_of_cifar10dvs_is_the_first_nine_tenths_by_name(tmp_path):
+    for label, name in enumerate(("airplane", "bird")):
+        (tmp_path / name).mkdir()
+        for i in range(11):
+            file = tmp_path / name / f"cifar10_{name}_{i}.aedat"
+            file.write_bytes(aedat2_bytes(moving(label, i, (128, 128))))
+    data = zoo.load_dataset(f"cifar10dvs:{tmp_path}", timesteps=2, img_size=48)
+    assert data.train_images.shape == (20, 2, 2, 48, 48)
+    last = read_events(tmp_path / "bird" / "cifar10_bird_9.aedat", (128, 128))  # 0, 1, 10, 2, ..., 9
+    assert np.array_equal(data.test_images[1], to_frames(last, (128, 128), 2, size=(48, 48)))
+
+
+def test_recordings_of_your_own(tmp_path):
+    root = tmp_path / "mine"
+    for part in ("train", "test"):
+        for label, name in enumerate(("right", "down")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(2):
+                np.savez(root / part / name / f"{i}.npz", **moving(label, i, (20, 30))._asdict())
+    with pytest.raises(ZooError, match=r"sensor.json is missing"):
+        zoo.load_dataset(f"events:{root}")
+    (root / "sensor.json").write_text(json.dumps({"height": 20, "width": 30}))
+    data = zoo.load_dataset(f"events:{root}", timesteps=2)
+    assert (data.name, data.classes, data.input_size) == ("mine", ["down", "right"], (2, 20, 30))
+    assert data.train_images.sum() == 4000
+    (root / "train" / "up").mkdir()
+    with pytest.raises(ZooError, match=r"up holds no recording"):
+        zoo.load_dataset(f"events:{root}")
+    with pytest.raises(ZooError, match="no such folder"):
+        zoo.load_dataset(f"events:{root}x")
+    (root / "sensor.json").write_text(json.dumps({"height": 0, "width": 30}))
+    with pytest.raises(ZooError, match=r"height and width must lie in"):
+        zoo.load_dataset(f"events:{root}")
+
+
+def test_images_become_events_where_neighbours_differ(tmp_path):
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    image[..., 4:] = 200
+    events = image_events(image)
+    assert events.shape == (1, 8, 2, 8, 8)
+    assert events[0, 0].sum((0, 1)).tolist() == [0, 0, 0, 8, 0, 0, 0, 0]  # the neighbour to the right is brighter
+    assert events[0, 0, 1, :, 3].all()
+    assert events[0, 4].sum((0, 1)).tolist() == [0, 0, 0, 0, 8, 0, 0, 0]
+    assert events[0, 4, 0, :, 4].all()
+    assert not events[0, [2, 6]].any()  # rows are alike
+    assert not image_events(torch.full((1, 3, 8, 8), 9, dtype=torch.uint8)).any()
+    data = zoo.load_dataset("i2e:digits")
+    assert (data.name, data.timesteps, data.input_size) == ("i2e_digits", 8, (2, 32, 32))
+    with pytest.raises(ZooError, match="frames already"):
+        zoo.load_dataset("i2e:i2e:digits")
+
+
+def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
+    root = nmnist(tmp_path / "n")
+    recipe = {
+        "model": "svgg11_w8", "dataset": f"nmnist:{root}", "timesteps": 3, "batch_size": 8, "epochs": 20,
+        "auto_augment": "nda", "crop": 2, "hflip": False, "cutout": 4, "mixup": 0.1, "lr": 0.05, "slices": "time",
+        "out": str(tmp_path / "run"), "device": "cpu", "amp": "off",
+    }  # fmt: skip
+    result = train(Recipe(**recipe))
+    assert result["top1"] == 100
+    found = validate(str(tmp_path / "run"), f"nmnist:{root}", device="cpu")
+    assert {key: found[key] for key in ("top1", "spikes_per_image")} == {
+        key: result[key] for key in ("top1", "spikes_per_image")
+    }
+    model = zoo.load(str(tmp_path / "run"))
+    assert (model.encoding, model.in_chans, *model.pretrained_cfg["input_size"]) == ("frames", 2, 2, 34, 34)
+    for wrong, words in [
+        ({"auto_augment": "randaugment"}, "randaugment is for images in colour"),
+        ({"phases": [{"epochs": 1, "timesteps": 1}]}, "no phase changes size or timesteps"),
+        ({"dataset": "digits"}, "nda is for event frames"),
+    ]:
+        with pytest.raises(ZooError, match=words):
+            train(Recipe(**recipe | {"out": str(tmp_path / "wrong")} | wrong))

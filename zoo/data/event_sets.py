@@ -1,0 +1,245 @@
+"""From folders of recordings to frames: event-camera data sets as published, your own, and images turned to events.
+
+    cifar10dvs:DIR   DIR/CLASS/*.aedat; it has no official split, see `_cifar10dvs`
+    dvsgesture:DIR   DIR/*.aedat, *_labels.csv, trials_to_train.txt and trials_to_test.txt
+    nmnist:DIR       DIR/Train/DIGIT/*.bin, DIR/Test/DIGIT/*.bin
+    events:DIR       DIR/train/CLASS/*, DIR/test/CLASS/* of any format; DIR/sensor.json, {"height": 128, "width": 128}
+    i2e:DATASET      a data set of images, turned to events offline
+
+Frames are made once, with progress, and kept in one file, which is mapped into memory.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+from tqdm import tqdm
+
+from ..errors import ZooError
+from ..files import cache_folder, read_json, user_path
+from ..schema import Model, parse
+from .dataset import DataSet, make_dataset
+from .events import SUFFIXES, Events, Slices, read_events, to_frames
+
+I2E = "i2e"
+_GESTURES = [
+    *("hand_clapping", "right_hand_wave", "left_hand_wave", "right_arm_clockwise", "right_arm_counter_clockwise"),
+    *("left_arm_clockwise", "left_arm_counter_clockwise", "arm_roll", "air_drums", "air_guitar", "other_gestures"),
+]
+_DIRECTIONS = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
+"""Of the eight steps of I2E: rows and columns from a pixel to the neighbour that it is compared with."""
+I2E_STEPS = len(_DIRECTIONS)
+_THRESHOLD = 0.12
+_CHUNK = 1000
+
+
+class _Sample(NamedTuple):
+    """A recording of one class, or the part of one between two times."""
+
+    file: Path
+    label: int
+    begin: int = 0
+    end: int = 2**62
+
+
+class _Folder(NamedTuple):
+    """What a folder of recordings holds."""
+
+    sensor: tuple[int, int]
+    classes: list[str]
+    train: list[_Sample]
+    test: list[_Sample]
+
+
+class _Sensor(Model):
+    """The content of sensor.json."""
+
+    height: int
+    width: int
+
+
+def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: int | None) -> DataSet:
+    """Loads a folder of recordings as frames [N, T, 2, H, W].
+
+    Args:
+        kind: one of `KINDS`.
+        name: what the data set is called.
+        steps: T; see `zoo.data.events.edges`.
+        size: rows and columns of the frames; those of the sensor by default.
+
+    Raises:
+        ZooError: no such folder, not laid out as `kind` is, or a recording that cannot be read.
+    """
+    root = user_path(path)
+    if not root.is_dir():
+        raise ZooError(f"no such folder: {path!r}; {kind}:DIR is one with recordings (see zoo/data/event_sets.py)")
+    folder = KINDS[kind](root)
+    form = (size, size) if size else folder.sensor
+    samples = folder.train + folder.test
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        last: tuple[Path, Events] | None = None  # one recording may hold many samples
+        for sample in tqdm(samples, desc=f"frames of {name}", unit="recording", disable=None, leave=False):
+            if last is None or last[0] != sample.file:
+                last = sample.file, read_events(sample.file, folder.sensor)
+            events = last[1]
+            part = slice(*np.searchsorted(events.t, (sample.begin, sample.end)))
+            yield to_frames(events.taken(part), folder.sensor, steps, by, form)
+
+    stamps = [(str(s.file.relative_to(root)), *_stamp(s.file), *s[1:]) for s in samples]
+    images = _kept([kind, steps, by, form, folder.sensor, stamps], (len(samples), steps, 2, *form), frames)
+    labels, count = torch.tensor([sample.label for sample in samples]), len(folder.train)
+    return make_dataset(name, folder.classes, (images[:count], labels[:count]), (images[count:], labels[count:]))
+
+
+def load_i2e(data: DataSet) -> DataSet:
+    """Turns images to event frames, as I2E does (Ruan et al., AAAI 2026): in each of eight steps a pixel is compared
+    with one of its neighbours, and has a brighter or a darker event where the difference is at least a share of the
+    range of the image's brightness.
+
+    Returns:
+        Frames [N, 8, 2, S, S] of 0 and 1, darker first.
+    """
+    parts = [data.train_images, data.test_images]
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        chunks = [chunk for part in parts for chunk in part.split(_CHUNK)]
+        for chunk in tqdm(chunks, desc=f"events of {data.name}", disable=None, leave=False):
+            yield from image_events(chunk).numpy()
+
+    count, (total, size) = len(parts[0]), (sum(map(len, parts)), data.size)
+    images = _kept([I2E, _THRESHOLD, data.sha256], (total, I2E_STEPS, 2, size, size), frames)
+    name = f"{I2E}_{data.name}"
+    return make_dataset(name, data.classes, (images[:count], data.train_labels), (images[count:], data.test_labels))
+
+
+def image_events(images: Tensor, threshold: float = _THRESHOLD) -> Tensor:
+    """Returns the events of images; see `load_i2e`.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        threshold: share of the range of an image's brightness.
+
+    Returns:
+        uint8 [N, 8, 2, H, W]; at the border a pixel is compared with itself.
+    """
+    brightness = images.float().amax(1)  # the V of HSV, 0 to 255
+    padded = pad(brightness[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    height, width = brightness.shape[1:]
+    least = threshold * (brightness.amax((1, 2)) - brightness.amin((1, 2))).clamp(min=1)[:, None, None]
+    steps = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] - brightness for y, x in _DIRECTIONS]
+    polarities = [torch.stack((-step >= least, step >= least), dim=1) for step in steps]
+    return torch.stack(polarities, dim=1).to(torch.uint8)
+
+
+def _kept(key: Sequence[object], shape: tuple[int, ...], frames: Callable[[], Iterator[NDArray[np.uint8]]]) -> Tensor:
+    """Returns frames out of the file that holds them, which is written first where there is none."""
+    digest = hashlib.sha256(json.dumps([*key, shape]).encode()).hexdigest()
+    file = cache_folder("frames") / f"{digest[:16]}.npy"
+    if not file.exists():
+        building = file.with_suffix(f".{os.getpid()}")
+        try:
+            whole = np.lib.format.open_memmap(building, mode="w+", dtype=np.uint8, shape=shape)
+            for place, frame in zip(whole, frames(), strict=True):
+                place[:] = frame
+            whole.flush()
+            os.replace(building, file)
+        except OSError as error:
+            raise ZooError(f"{file} cannot be written: {error.strerror}; SNNZOO_CACHE names another folder") from error
+        finally:
+            building.unlink(missing_ok=True)
+    return torch.from_numpy(np.load(file, mmap_mode="c"))  # what is written there stays in this process
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+# -- the layouts
+
+
+def _cifar10dvs(root: Path) -> _Folder:
+    """CIFAR10-DVS (Li et al. 2017): a folder a class. It has no official split: as in most papers, which use
+    SpikingJelly's `split_to_train_test_set`, the first nine tenths of each class by name are for training."""
+    found = _by_class(root)
+    cut = {label: -(-9 * len(files) // 10) for label, files in found.items()}
+    parts = ([f[: cut[c]] for c, f in found.items()], [f[cut[c] :] for c, f in found.items()])
+    train, test = ([_Sample(file, label) for label, files in enumerate(part) for file in files] for part in parts)
+    return _Folder((128, 128), list(found), train, test)
+
+
+def _dvsgesture(root: Path) -> _Folder:
+    """DVS128 Gesture (Amir et al. 2017): recordings of many gestures, and when each begins and ends."""
+    parts = []
+    for part in ("train", "test"):
+        trials = root / f"trials_to_{part}.txt"
+        if not trials.is_file():
+            raise ZooError(f"{root} has no {trials.name}: expected the folder of DVS128 Gesture's original files")
+        samples = []
+        for name in filter(None, map(str.strip, trials.read_text().splitlines())):
+            file = root / name
+            labels = file.with_name(f"{file.stem}_labels.csv")
+            if not labels.is_file():
+                raise ZooError(f"{labels} is missing, the labels of {name}, which {trials.name} names")
+            for number, line in enumerate(labels.read_text().split()[1:], 2):
+                try:
+                    label, begin, end = map(int, line.split(","))
+                except ValueError:
+                    raise ZooError(f"{labels}, line {number}: expected class,begin,end, found {line!r:.80}") from None
+                if not 1 <= label <= len(_GESTURES):
+                    raise ZooError(f"{labels}, line {number}: classes are 1 to {len(_GESTURES)}, not {label}")
+                samples.append(_Sample(file, label - 1, begin, end))
+        parts.append(samples)
+    return _Folder((128, 128), _GESTURES, *parts)
+
+
+def _nmnist(root: Path) -> _Folder:
+    """N-MNIST (Orchard et al. 2015)."""
+    return _split_in_folders(root, "Train", "Test", (34, 34))
+
+
+def _own(root: Path) -> _Folder:
+    sensor = root / "sensor.json"
+    if not sensor.is_file():
+        raise ZooError(f'{sensor} is missing: it says the camera\'s rows and columns, {{"height": 128, "width": 128}}')
+    about = parse(_Sensor, read_json(sensor), str(sensor))
+    if not (1 <= about.height <= 4096 and 1 <= about.width <= 4096):
+        raise ZooError(f"{sensor}: height and width must lie in 1..4096, not {about.height} and {about.width}")
+    return _split_in_folders(root, "train", "test", (about.height, about.width))
+
+
+def _split_in_folders(root: Path, train: str, test: str, sensor: tuple[int, int]) -> _Folder:
+    found = [_by_class(root / part) for part in (train, test)]
+    if list(found[0]) != list(found[1]):
+        differing = sorted(set(found[0]) ^ set(found[1]))[0]
+        raise ZooError(f"{root}: only one of {train}/ and {test}/ has the class {differing!r}")
+    parts = ([_Sample(f, label) for label, files in enumerate(part.values()) for f in files] for part in found)
+    return _Folder(sensor, list(found[0]), *parts)
+
+
+def _by_class(root: Path) -> dict[str, list[Path]]:
+    """Returns the recordings in the folders of a folder, sorted by name."""
+    if not root.is_dir():
+        raise ZooError(f"no such folder: {root}: expected one with a folder of recordings for each class")
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    found = {f.name: sorted(file for file in f.iterdir() if file.suffix.lower() in SUFFIXES) for f in folders}
+    if len(found) < 2 or not all(found.values()):
+        empty = next((name for name, files in found.items() if not files), None)
+        wrong = f"{root / empty} holds no recording" if empty else f"{root} holds {len(found)} folders of recordings"
+        raise ZooError(f"{wrong}: expected one for each class, with files that end in {', '.join(SUFFIXES)}")
+    return found
+
+
+KINDS: dict[str, Callable[[Path], _Folder]] = {
+    "cifar10dvs": _cifar10dvs, "dvsgesture": _dvsgesture, "nmnist": _nmnist, "events": _own,
+}  # fmt: skip
+"""Folders of recordings, by the word in front of their colon."""
