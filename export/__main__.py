@@ -33,7 +33,7 @@ by the rate of differing spikes and predicted classes on the real weights.
 """
 
 _ONNX_ONLY = {
-    "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False, "rate_map": None,
+    "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False,
     "step_logits": False, "data": None, "data_dir": None, "limit": None, "calibration_images": None,
 }  # fmt: skip
 """Options of ONNX alone, and their values by default."""
@@ -59,7 +59,6 @@ def main(argv: list[str] | None = None) -> None:
     text = "how many of them (256)"
     parser.add_argument("--calibration-images", type=int, metavar="N", help=text)
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
-    parser.add_argument("--rate-map", metavar="LAYER", help="add the firing rates of a layer's neurons as an output")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
     parser.add_argument(
@@ -91,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.precision == "int8":
         count = 256 if args.calibration_images is None else args.calibration_images
         calibration = training_images(model, args.calibration, args.data_dir, count)
-    asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "rate_map", "step_logits")}
+    asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "step_logits")}
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())

@@ -1,4 +1,4 @@
-"""Instruments: what a graph tells beside its logits. Spikes as they are, for a comparison; counts and maps of them."""
+"""Instruments: what a graph tells beside its logits: spikes as they are, for a comparison, and counts of them."""
 
 import copy
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError
 
 from .file import About, metadata, misfit
 from .network import SPIKES
@@ -17,8 +17,6 @@ from .run import create_session, run_session
 
 PREFIX = f"{SPIKES}/"
 """A count output is named after its layer: spikes/stages.0.0.lif1."""
-RATES = "rates/"
-"""So is a map of firing rates."""
 STEP_LOGITS = "step_logits"
 
 
@@ -67,32 +65,6 @@ def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
             graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
         graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, ["batch", steps]))
     return counted
-
-
-def add_rate_map(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
-    """Returns a graph with the output "rates/<layer>", each neuron's spikes over time steps, float32 [batch, C, H, W].
-
-    Raises:
-        ZooError: there is no such layer.
-    """
-    layers = spike_values(proto)
-    if layer not in layers:
-        raise one_of("neuron layer", layer, list(layers))
-    mapped, graph = _with_spikes(proto, [layer])
-    out, value = RATES + layer, layers[layer]
-    _, steps = _steps(mapped, graph, f"{out}/steps")
-    graph.initializer.append(helper.make_tensor(f"{out}/axis", TensorProto.INT64, [1], [0]))
-    operations: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
-        ("Shape", [value], f"{out}/map", {"start": 1}),
-        ("Concat", [steps, f"{out}/map"], f"{out}/shape", {"axis": 0}),
-        ("Reshape", [value, f"{out}/shape"], f"{out}/unfolded", {}),
-        ("ReduceMean", [f"{out}/unfolded", f"{out}/axis"], out, {"keepdims": 0}),
-    )
-    for kind, inputs, output, attributes in operations:
-        graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
-    shape = ["batch", *metadata(proto, "spike_shapes")[layer]]
-    graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))
-    return mapped
 
 
 def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:

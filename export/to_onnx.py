@@ -20,10 +20,9 @@ from zoo.network import unwrapped
 from .file import PRECISIONS, PRODUCER, add_description
 from .graph import build_graph, check_layout
 from .images import network_inputs
-from .instruments import add_rate_map, add_spike_counts, add_step_logits
+from .instruments import add_spike_counts, add_step_logits
 from .int8 import Rounded, calibrate
 from .layouts import check_graph
-from .network import neuron_layers
 from .verify import run_gate
 
 
@@ -35,7 +34,6 @@ def to_onnx(
     precision: str = "fp32",
     calibration: NDArray[Any] | Tensor | None = None,
     spike_counts: bool = False,
-    rate_map: str | None = None,
     step_logits: bool = False,
     tag: str | None = None,
     verify: bool = True,
@@ -54,7 +52,6 @@ def to_onnx(
             "int8": these over bytes, see `export.int8`; or "int16": these skip zeros, see `export.event`.
         calibration: training images that int8 takes its scales from, as `images`.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
-        rate_map: name of a neuron layer for the output "rates/<layer>", its firing rates, float32 [batch, C, H, W].
         step_logits: the output "step_logits", float32 [batch, timesteps, classes].
         tag: names the training; the checkpoint's own by default.
         verify: run the gate of `export.verify`.
@@ -73,9 +70,6 @@ def to_onnx(
     check_writable(path)
     images = None if images is None else network_inputs(model, images)
     check_layout(layout, precision)
-    layers = neuron_layers(model)
-    if rate_map is not None and rate_map not in layers:
-        raise one_of("neuron layer", rate_map, list(layers))
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
         rounded = _rounded(model, precision, calibration)
@@ -86,8 +80,6 @@ def to_onnx(
     proto = add_description(proto, model, tag, **calibrated | dict(metadata or {}))
     if spike_counts:
         proto = add_spike_counts(proto)
-    if rate_map is not None:
-        proto = add_rate_map(proto, rate_map)
     if step_logits:
         proto = add_step_logits(proto)
     check_graph(proto)

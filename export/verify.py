@@ -12,7 +12,7 @@ elsewhere must also have the operations, constants and metadata of the graph tha
 import json
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,7 @@ from .graph import build_graph, is_half
 from .images import network_inputs, normalise
 from .instruments import (
     PREFIX,
-    RATES,
     STEP_LOGITS,
-    add_rate_map,
     add_spike_counts,
     add_spike_outputs,
     add_step_logits,
@@ -173,48 +171,19 @@ def _runs_in_float32(graph: onnx.ModelProto, images: list[NDArray[np.float32]]) 
 
 
 def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
-    """Raises ZooError unless a graph begins with the operations of its twin, each on what the twin's are on.
-
-    Instruments may follow. Names may differ, but for spikes and logits.
-    """
-    names = {name: name for graph in (twin.graph, proto.graph) for name in [value.name for value in graph.input]}
-    if not _begins_with(proto.graph, twin.graph, names, (*spike_values(twin).values(), "logits")):
+    """Raises ZooError unless a graph begins with the operations of its twin; instruments may follow."""
+    known, found = (list(_operations(graph.node)) for graph in (twin.graph, proto.graph))
+    if found[: len(known)] != known:
         raise ZooError("verification failed: the graph's operations are not those that the network exports to")
 
 
-def _begins_with(graph: onnx.GraphProto, twin: onnx.GraphProto, names: dict[str, str], fixed: tuple[str, ...]) -> bool:
-    """Returns whether a graph has the nodes of another, in order and first, and so have the bodies of its loops.
-
-    Args:
-        graph, twin: the two.
-        names: from values of the twin to the graph's; learns the new ones.
-        fixed: what begins names that both have alike.
-    """
-    if len(graph.node) < len(twin.node):
-        return False
-    for node, known in zip(graph.node, twin.node, strict=False):
-        if _kind(node) != _kind(known) or len(node.output) < len(known.output):
-            return False
-        # One of the two may be without a bias, which the exporter leaves out where it is zero.
-        if any(names.get(theirs, mine) != mine for theirs, mine in zip(known.input, node.input, strict=False)):
-            return False
-        bodies, theirs = ([a.g for a in one.attribute if a.HasField("g")] for one in (node, known))
-        if len(bodies) != len(theirs):
-            return False
-        for body, other in zip(bodies, theirs, strict=True):
-            given = zip([value.name for value in other.input], [value.name for value in body.input], strict=False)
-            if not _begins_with(body, other, names | dict(given), fixed):
-                return False
-        names |= dict(zip(known.output, node.output, strict=False))
-        if any(mine != name for mine, name in zip(node.output, known.output, strict=False) if name.startswith(fixed)):
-            return False
-    return True
-
-
-def _kind(node: onnx.NodeProto) -> str:
-    """Returns what a node does, of a function without its number: neurons with other numbers are alike in the exact
-    copy."""
-    return re.sub(r"(_\d+)+$", "", node.op_type) if node.domain == DOMAIN else node.op_type
+def _operations(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """Yields what each node does, of a function without its number, as neurons with other numbers are alike in the
+    exact copy; the bodies of loops first, without their instruments."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _operations(inner for inner in attribute.g.node if not inner.output[0].endswith("/out"))
+        yield re.sub(r"(_\d+)+$", "", node.op_type) if node.domain == DOMAIN else node.op_type
 
 
 def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:
@@ -410,9 +379,6 @@ def _instrumented_like(known: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.M
     outputs = [output.name for output in proto.graph.output]
     if any(name.startswith(PREFIX) for name in outputs):
         known = add_spike_counts(known)
-    for name in outputs:
-        if name.startswith(RATES):
-            known = add_rate_map(known, name.removeprefix(RATES))
     return add_step_logits(known) if STEP_LOGITS in outputs else known
 
 

@@ -103,7 +103,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    """Render the README's table, accuracy_spikes.svg, leaderboard.csv, comparisons.md and CHANGES.md from the store.
+    """Render the README's table, accuracy_spikes.svg, leaderboard.csv and comparisons.md from the store.
 
     The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is
     replaced. Bad input leaves every file as it was. The picture needs the extra: pip install -e '.[site]'.

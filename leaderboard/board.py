@@ -1,11 +1,10 @@
-"""The board as files: the store of results, what is rendered from it, and CHANGES.md, the log of what changed."""
+"""The board as files: the store of results, and what is rendered from it."""
 
 import json
 import re
 import sys
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 
 from zoo.errors import ZooError
@@ -18,7 +17,7 @@ from .rows import rows
 from .store import Result, Results, file_name, folder_of, load_results, parts
 from .tables import TRIAL, csv_text, insert_table, summary
 
-LOG, PICTURE = "CHANGES.md", "accuracy_spikes.svg"
+PICTURE = "accuracy_spikes.svg"
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class Board:
         outputs = {self.out / "leaderboard.csv": csv_text(table), self.out / "comparisons.md": comparisons_page(table)}
         if self.readme:
             outputs[self.readme] = insert_table(read_text(self.readme), summary(_compared(table)))
-        log = self.out / LOG
-        outputs[log] = extended(read_text(log) if log.exists() else "", table, datetime.now(UTC).date())
         return outputs
 
     def stale(self, results: Results) -> list[str]:
@@ -126,58 +123,3 @@ def _draw(table: Sequence[Row]) -> str | None:
 
 def _count(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
-
-
-# CHANGES.md is the board's memory. Replayed, it gives the numbers that the board had when it was last rendered, so a
-# number that differs now, whether a file or a rule changed, gets a line; and `check` calls a log without it stale.
-
-HEAD = """\
-# What changed on the board
-
-Written by `python -m leaderboard render` and `add`, oldest first; a dash is no number. Lines are never edited.
-
-| Date | Row | Numbers |
-| --- | --- | --- |
-"""
-_NONE = "—"
-_FIELDS = (
-    "tier", "runs", "images", "top1", "top1_std", "spikes_per_image", "effective_acs", "effective_macs", "dense",
-    "energy_uj", "params", "epochs", "train_seconds", "test_reads",
-)  # fmt: skip
-Numbers = dict[tuple[str, str], str]
-"""From a row's path and the name of a number to its text."""
-
-
-def replay(log: str) -> Numbers:
-    """Returns the last value of every number in a log, without those that are gone."""
-    numbers: Numbers = {}
-    for path, changes in re.findall(r"\| \d{4}-\d\d-\d\d \| (\S+) \| (.*) \|", log):
-        for name, _, now in re.findall(r"([^;|]+?) (\S+) → (\S+)(?:; |$)", changes):
-            numbers[path, name] = now
-    return {key: value for key, value in numbers.items() if value != _NONE}
-
-
-def extended(log: str, table: Sequence[Row], today: date) -> str:
-    """Returns a log, with a line for every row that is not as it says."""
-    before, now = replay(log), _numbers(table)
-    changed = [key for key in now | before if now.get(key) != before.get(key)]
-    lines = [log or HEAD]
-    for path in dict.fromkeys(path for path, _ in changed):
-        names = [name for other, name in changed if other == path]
-        texts = [f"{name} {before.get((path, name), _NONE)} → {now.get((path, name), _NONE)}" for name in names]
-        lines.append(f"| {today.isoformat()} | {path} | {'; '.join(texts)} |\n")
-    return "".join(lines)
-
-
-def _numbers(table: Sequence[Row]) -> Numbers:
-    numbers: Numbers = {}
-    for row in table:
-        values = {name: getattr(row, name) for name in _FIELDS}
-        for graph in row.graphs:
-            form = f"{graph.precision} {graph.layout}"
-            values |= {f"{form} top1": graph.top1, f"{form} spikes_per_image": graph.spikes_per_image}
-            values |= {f"{form} bytes": graph.bytes, f"{form} p50_ms": graph.p50_ms}
-        # Seven digits: beyond what is measured, and without the last bits of a mean.
-        texts = {name: f"{v:.7g}" if isinstance(v, float) else str(v) for name, v in values.items() if v is not None}
-        numbers |= {(row.path, name): text for name, text in texts.items()}
-    return numbers

@@ -11,7 +11,6 @@ from recipes.lineage import (
     ancestors_of,
     is_of_this_project,
     known_runs,
-    read_ancestors,
     recipe_sha256_of,
     recorded_recipe,
 )
@@ -199,7 +198,7 @@ def _add_recipe(run: Result) -> None:
         run["recipe"], run["recipe_sha256"] = recorded_recipe(known.config), recipe_sha256_of(known.config)
         run["started_from"] = ancestors_of(known.config)
     else:
-        run["started_from"] = read_ancestors(run["started_from"] or [])
+        run["started_from"] = ancestors_of(run)
 
 
 def _is_ours(runs: Results) -> bool:

@@ -29,7 +29,7 @@ from zoo.network import SpikingNetwork
 from zoo.plugins import is_plugins
 from zoo.registry import plain_name
 from zoo.result import Ancestor
-from zoo.schema import Count, Number, Sha256, fits
+from zoo.schema import Count, Number, fits
 
 from .recipe import DEFAULTS, PLACE, Recipe, list_recipes, load_recipe
 
@@ -108,36 +108,11 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
 
 
 def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
-    """Returns the checkpoints that one goes back to, nearest first; of one that is not here, its name and hash alone.
-
-    Args:
-        config: the content of its config.json.
-
-    Raises:
-        ZooError: what it says of them is malformed.
-    """
-    if "started_from" in config:
-        return read_ancestors(config["started_from"])
-    recipe = config.get("recipe") or {}
-    init, parent = recipe.get("init"), config.get("init_sha256")
-    if not init or not isinstance(init, str) or not isinstance(parent, str) or not fits(Sha256, parent):
-        return ()
-    run = known_runs().get(parent)
-    unknown = dict.fromkeys(Ancestor.model_fields)
-    return line_of(run) if run else (Ancestor.model_construct(**unknown | {"name": init, "weights_sha256": parent}),)
-
-
-def read_ancestors(ancestors: Any) -> tuple[Ancestor, ...]:
-    """Returns the ancestors that a file tells of; those that come with the code by their present name and seconds."""
-    if not fits(list[Ancestor], ancestors):
-        expected = f"a list of {{{', '.join(Ancestor.model_fields)}}}"
-        raise ZooError(f"started_from is {quoted(ancestors)}, expected {expected}")
-    found = [Ancestor(**ancestor) for ancestor in ancestors]
-    for ancestor in found:
-        if run := known_runs().get(ancestor.weights_sha256):
-            ancestor.name = run.name
-            ancestor.train_seconds = ancestor.train_seconds or run.train_seconds
-    return tuple(found)
+    """Returns the checkpoints that one goes back to, by its config.json; nearest first. ZooError for malformed ones."""
+    found = config.get("started_from") or []
+    if not fits(list[Ancestor], found):
+        raise ZooError(f"started_from is {quoted(found)}, not a list of {{{', '.join(Ancestor.model_fields)}}}")
+    return tuple(Ancestor(**ancestor) for ancestor in found)
 
 
 def find_run(source: str) -> Run:
@@ -230,7 +205,7 @@ class InitialWeights:
     @classmethod
     def remembered(cls, saved: dict[str, Any]) -> Self:
         """Returns those of a run that goes on, by its state: where `init` points may hold something else by now."""
-        return cls(saved["sha256"], read_ancestors(saved["chain"]), saved["taken"])
+        return cls(saved["sha256"], ancestors_of({"started_from": saved["chain"]}), saved["taken"])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a training state keeps."""

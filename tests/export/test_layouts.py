@@ -21,7 +21,7 @@ from export.exact_copy import exact_copy, exact_images
 from export.file import LAYOUTS, add_description, describe
 from export.graph import build_graph
 from export.images import Loaded
-from export.instruments import add_rate_map, add_step_logits
+from export.instruments import add_step_logits
 from export.neurons import steep
 from export.run import Runner, Stream, create_session
 from zoo import ZooError
@@ -287,17 +287,14 @@ def test_instruments(exact, tmp_path):
         steps = net(images, per_step=True).transpose(0, 1).numpy()
     handle.remove()
     for layout in ("flat", "function", "loop"):
-        graph = add_step_logits(add_rate_map(graphs[layout], "lif1"))
+        graph = add_step_logits(graphs[layout])
         onnx.checker.check_model(graph, full_check=True)
-        rates, logits = Runner(graph)(images.numpy(), ["rates/lif1", "step_logits"])
-        assert np.array_equal(rates, spikes["lif1"].mean(0).numpy()), layout
+        (logits,) = Runner(graph)(images.numpy(), ["step_logits"])
         assert np.array_equal(logits, steps), layout
-    with pytest.raises(ZooError, match="unknown neuron layer 'lif9'; did you mean lif1"):
-        add_rate_map(graphs["flat"], "lif9")
     with pytest.raises(ZooError, match="one time step already"):
         add_step_logits(graphs["step"])
     for layout in LAYOUTS:
-        asked = {"spike_counts": True, "rate_map": "lif1", "step_logits": layout != "step"}
+        asked = {"spike_counts": True, "step_logits": layout != "step"}
         export.to_onnx(net, tmp_path / "x.onnx", layout=layout, verify=False, **asked)
         counts = Runner(onnx.load(tmp_path / "x.onnx"))(images.numpy(), ["spikes/lif1"])[0]
         expected = spikes["lif1"].flatten(2).sum(2).numpy()
@@ -394,7 +391,6 @@ def test_early_exit_brings_a_data_set_to_the_network_and_knows_another_ones(tmp_
     ("options", "words"),
     [
         (["--layout", "round"], "unknown layout 'round'"),
-        (["--rate-map", "lif9"], "unknown neuron layer 'lif9'"),
         (["--layout", "step", "--step-logits"], "one time step already"),
         (["--timesteps", "0"], "timesteps"),
         (["--to", "nir", "--layout", "step"], "--layout is for ONNX"),
