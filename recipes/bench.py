@@ -18,7 +18,6 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import profile
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import zoo
@@ -137,10 +136,6 @@ def bench(
         "surrogate": surrogate, "layout": layout, "kernel": kernel_name, "kernel_build_ms": build_ms,
         "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, **timed.pop("model"),
     }  # fmt: skip
-    if here.type == "cuda":
-        flops, peak = operations(arms["model"].step), matrix_peak(dtype or torch.float32, here)
-        result |= {"step_flops": flops, "matrix_peak_flops_per_second": peak}
-        result["fraction_of_peak"] = flops / result["median_ms"] * 1e3 / peak
     floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
     if floors:
         best = min(floors, key=lambda name: floors[name]["median_ms"])
@@ -270,21 +265,6 @@ def peak_bytes(step: Step, device: torch.device) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
-
-
-def operations(step: Step) -> int:
-    """Returns the floating-point operations of the convolutions and matrix products of one step, two a multiply-add."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        step()
-    return int(counter.get_total_flops())
-
-
-def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Returns the operations a second of the fastest of ten large matrix products in PyTorch on that device."""
-    n = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    return 2 * n**3 / min(_time(lambda: a @ b, device) for _ in range(10)) * 1e3
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import BUNDLED, find_checkpoint
 from zoo.network import SpikingNetwork
-from zoo.plugins import is_plugins
+from zoo.plugins import Plugins
 from zoo.registry import plain_name
 from zoo.result import Ancestor
 from zoo.schema import Count, Number, fits
@@ -169,7 +169,7 @@ def recipe_sha256(recipe: Mapping[str, Any] | None, before: tuple[Ancestor, ...]
     said = {key: value for key, value in recipe.items() if key not in _NOT_COMPUTED and value != DEFAULTS.get(key)}
     if before:
         said["init"] = before[0].recipe_sha256 or before[0].weights_sha256
-    if is_plugins(plugins := recipe.get("plugin")) and plugins:  # what they hold, whatever they are called
+    if (plugins := recipe.get("plugin")) and fits(Plugins, plugins):  # what they hold, whatever they are called
         said["plugin"] = sorted(plugin["sha256"] for plugin in plugins)
     return sha256_of(json.dumps(said, sort_keys=True).encode())
 

@@ -11,14 +11,14 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from .errors import ZooError
 from .files import TEXT_LIMIT, read_bytes, sha256_of, user_path
-from .schema import Model, Sha256, Text, fits
+from .schema import Model, Sha256, Text
 
 _LOADED: dict[Path, dict[str, str]] = {}
 # What a recipe says for "as the architecture has it" and for "none of them".
@@ -64,7 +64,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     _LOADED[file] = {"file": file.name, "sha256": sha256_of(source)}
 
 
-def at_line(error: BaseException, file: str | None) -> str:
+def at_line(error: BaseException, file: str) -> str:
     """Says where in a user's file an error comes from, " in line N"; "" if it comes from elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return f" in line {error.lineno}"
@@ -93,11 +93,6 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plugin", metavar="FILE", action=_LoadPlugin, default=argparse.SUPPRESS, help=text)
 
 
-def is_plugins(value: Any) -> bool:
-    """Returns whether a value from a file is what `loaded_plugins` gives."""
-    return fits(Plugins, value)
-
-
 def missing_plugins(recorded: list[dict[str, str]] | None) -> str:
     """Says which recorded plugins are not loaded here, and the option that loads them; "" if all are."""
     here = {text for plugin in _LOADED.values() for text in plugin.values()}
@@ -123,29 +118,11 @@ def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str,
     return [(p["file"], f"{p['sha256'][:12]}...", f"{now[p['file']][:12]}...") for p in changed]
 
 
-def check_new(kind: str, name: Any, before: Any, now: Any = None) -> None:
-    """Raises ZooError unless a user's part, `now`, may be registered under `name`, which stands for `before` so far.
-
-    The same function or class of the same module or file may be registered again, as when a file is imported and a
-    plugin, too, or a notebook's cell runs twice. Where `now` is None, not known yet, only the zoo's names are refused.
-    """
+def check_new(kind: str, name: Any, before: Any = None) -> None:
+    """Raises ZooError unless a user's part may be registered under `name`, which stands for `before` so far: what is
+    theirs is replaced, as when a notebook's cell runs twice, and what is the zoo's stays."""
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"
         raise ZooError(f"{name!r} is no name for a {kind}: {form}")
-    ours = not isinstance(before, FunctionType | type) or before.__module__.startswith("zoo.")
-    if before is not None and (ours or (now is not None and not same_part(before, now))):
+    if before is not None and before.__module__.startswith("zoo."):
         raise ZooError(f"{kind} {name!r} is already registered: choose another name")
-
-
-def same_part(before: Any, now: Any) -> bool:
-    """Returns whether both are one function or class of a module or a file, which may have run twice."""
-    named = all(isinstance(part, FunctionType | type) for part in (before, now))
-    if not named or before.__qualname__ != now.__qualname__:
-        return False
-    return before.__module__ == now.__module__ or None is not file_of(before) == file_of(now)
-
-
-def file_of(part: Any) -> str | None:
-    """Returns the file in which a function, or the functions of a class, were written."""
-    functions = [part, *getattr(part, "__dict__", {}).values()]
-    return next((f.__code__.co_filename for f in functions if isinstance(f, FunctionType)), None)

@@ -210,27 +210,24 @@ def build(
     given = {key for key, value in kwargs.items() if key not in in_file or in_file[key] != value}
     if isinstance(cfg, PretrainedCfg):
         cfg = cfg.to_dict()
-    # Any other whole configuration names its own source of weights, for timm, and an overlay may.
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
-    if pretrained and checkpoint is None and not set(WEIGHT_SOURCES) & overlay.keys():
+    if pretrained and (named := [key for key in WEIGHT_SOURCES if overlay.get(key)]):
+        how = "checkpoint_path takes a .safetensors file, and zoo.load a checkpoint"
+        raise ZooError(f"pretrained_cfg_overlay names weights by {named[0]}, which are not loaded: {how}")
+    if pretrained and checkpoint is None:
         checkpoint = _named_checkpoint(architecture, cfg, kwargs.get("cache_dir"))
     if checkpoint is not None:
         if (held := checkpoint.config["architecture"]) != architecture:
             raise ZooError(f"{checkpoint.origin} holds a checkpoint of {held!r}, not of {architecture!r}")
         kwargs = checkpoint.config["model_args"] | {k: v for k, v in kwargs.items() if k in given}
         cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    elif pretrained:
-        _check_source("pretrained_cfg_overlay", overlay)
-        _check_source("pretrained_cfg", cfg if isinstance(cfg, dict) else {})
     kwargs = dict(defaults or {}) | kwargs
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
     fitting = functools.partial(_fitting, features=bool(kwargs.get("features_only")))
     with contextlib.ExitStack() as bounds:
-        if pretrained:
-            origin = checkpoint.origin if checkpoint else "the file of weights"
-            bounds.enter_context(refusing(f"{origin} does not fit {architecture!r}"))
         if checkpoint is not None:
+            bounds.enter_context(refusing(f"{checkpoint.origin} does not fit {architecture!r}"))
             bounds.enter_context(WithinMemory(checkpoint.state_dict, kwargs.get("timesteps")))
         try:
             model = build_model_with_cfg(
@@ -252,34 +249,20 @@ def build(
         _describe(model)
         if checkpoint is not None:
             _record_origin(model, checkpoint, given, usual)
-        elif not pretrained:
+        else:
             for key in ("tag", "label_names", "license"):  # of a checkpoint that this is not
                 model.pretrained_cfg.pop(key, None)
     return model.to(**placement) if placement else model  # after that, as rounded weights are others
 
 
-def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint | None:
-    """Returns the checkpoint that timm's `pretrained_cfg` names; None if it names other weights."""
+def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint:
+    """Returns the checkpoint that timm's `pretrained_cfg` names; raises ZooError where it names other weights."""
     if cfg is None or isinstance(cfg, str):
         return find_checkpoint(f"{architecture}.{cfg}" if cfg else architecture, cache_dir)
-    if isinstance(cfg, dict) and cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
+    if cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
         place = cfg["hf_hub_id" if cfg["source"] == "hf-hub" else "file"]
         return find_checkpoint(f"{cfg['source']}:{place}", cache_dir)
-    return None
-
-
-def _check_source(key: str, cfg: Mapping[str, Any]) -> None:
-    """Raises ZooError where a configuration of timm's, called `key`, names weights that this would not check."""
-    if named := [name for name in WEIGHT_SOURCES if cfg.get(name) and name not in ("file", "state_dict")]:
-        how = 'its file takes a .safetensors file, and zoo.load takes "hf-hub:ORG/NAME"'
-        raise ZooError(f"{key} names weights by {named[0]}, which are not loaded: {how}")
-    if (file := cfg.get("file")) and not _is_weights(file):
-        raise ZooError(f"{key}'s file takes a .safetensors file, and {str(file)!r} is none")
-
-
-def _is_weights(file: str | os.PathLike[str]) -> bool:
-    """Returns whether that is a .safetensors file which is there."""
-    return Path(file).suffix == ".safetensors" and Path(file).is_file()
+    raise ZooError("pretrained_cfg takes a tag; zoo.load takes a checkpoint, checkpoint_path a .safetensors file")
 
 
 def _fitting(state: dict[str, Tensor], model: SpikingNetwork, *, features: bool) -> dict[str, Tensor]:
@@ -400,7 +383,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         kwargs["scaling"] = NONE
     check_name(name)
     weights = kwargs.get("checkpoint_path")
-    if weights and not _is_weights(weights):
+    if weights and not (Path(weights).suffix == ".safetensors" and Path(weights).is_file()):
         raise ZooError(f"checkpoint_path takes a .safetensors file, and {str(weights)!r} is none")
     try:
         model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)

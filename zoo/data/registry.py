@@ -4,6 +4,7 @@ of an event camera, or one of a user's."""
 import contextlib
 import os
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.error import URLError
@@ -16,7 +17,6 @@ from torchvision import datasets
 
 from ..errors import ZooError, one_line, one_of
 from ..files import locked, user_path
-from ..plugins import at_line, file_of, same_part
 from ..schema import Model, parse
 from .dataset import SIZE, DataSet, check_memory, check_size, make_dataset
 from .event_sets import I2E, KINDS, load_events, load_i2e
@@ -74,7 +74,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
-    if name in BUILTIN or (name in _REGISTERED and not same_part(_REGISTERED[name], load)):
+    if name in BUILTIN:
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     _REGISTERED[name] = load
 
@@ -208,8 +208,8 @@ def _load_registered(name: str, root: str | None) -> DataSet:
     except ZooError:
         raise
     except Exception as error:
-        where = at_line(error, file_of(_REGISTERED[name]))
-        raise ZooError(f"the data set {name} fails to load{where}: {error!r:.300}") from error
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise ZooError(f"the data set {name} fails to load ({line.filename}:{line.lineno}): {error!r:.300}") from error
     if isinstance(found, DataSet):
         found = {key: getattr(found, key) for key in _Parts.model_fields}
     if not isinstance(found, Mapping):

@@ -63,7 +63,7 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
     """
 
     def register(cls: Neuron) -> Neuron:
-        check_new("neuron", name, _NEURONS[name] if name in list_neurons() else None, cls)
+        check_new("neuron", name, _NEURONS[name] if name in list_neurons() else None)
         if not isinstance(cls, type) or not issubclass(cls, SpikingNeuron) or cls.step is SpikingNeuron.step:
             what = "a subclass of zoo.SpikingNeuron with a step(x_t, state)"
             raise ZooError(f"neuron {name!r} must be {what}, not {cls}")

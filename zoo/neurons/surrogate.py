@@ -93,7 +93,7 @@ def register_surrogate(
     check_positive(f"the width of surrogate {name!r}", width)
 
     def register(derivative: Derivative) -> Derivative:
-        check_new("surrogate", name, _SURROGATES[name][0] if name in list_surrogates() else None, derivative)
+        check_new("surrogate", name, _SURROGATES[name][0] if name in list_surrogates() else None)
         if not callable(derivative):
             raise ZooError(f"surrogate {name!r} takes a function (x, width) -> derivative, not {derivative!r}")
         _SURROGATES[name] = derivative, float(width)

@@ -341,13 +341,11 @@ def register_scaling(
     Raises:
         ZooError: no name, one that is taken, an unknown locality, or no function.
     """
-    before = PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(name)
-    check_new("scaling", name, before)
+    check_new("scaling", name, PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(str(name)))
     if locality not in LOCALITIES:
         raise one_of("locality", locality, LOCALITIES)
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        check_new("scaling", name, before, factor)
         if not callable(factor):
             raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
         PRESETS[name] = Rule(factor, locality, window, rank=window)
