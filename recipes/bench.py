@@ -5,6 +5,7 @@ floor is the same network with identity in place of its neurons: convolutions, n
 """
 
 import argparse
+import contextlib
 import copy
 import statistics
 import time
@@ -124,10 +125,15 @@ def bench(
             for precision in dict.fromkeys((None, dtype)):
                 peer = SpikingJellyResNet(network).to(here)
                 arms[f"spikingjelly {amp_name(precision)}"] = make(peer, precision, "contiguous")
-    timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here)
+    with contextlib.ExitStack() as inside:
+        if mode == "inference":
+            for arm in arms.values():
+                inside.enter_context(zoo.event_driven(arm.network))
+        timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here)
+        peaks = {name: peak_bytes(arm.step, here) for name, arm in arms.items()}
     for name, arm in arms.items():
         timed[name]["images_per_second"] = batch / timed[name]["median_ms"] * 1e3
-        timed[name]["peak_bytes"] = peak_bytes(arm.step, here)
+        timed[name]["peak_bytes"] = peaks[name]
         if mode == "step":
             timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / batch
     result: dict[str, Any] = {

@@ -46,7 +46,7 @@ def predict(
     resize = resize or str((model.training_args or {}).get("dataset")).startswith(PREFIX)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     parameter, results = next(model.parameters()), []
-    with evaluation_mode(model), without_tf32():
+    with evaluation_mode(model), without_tf32(), zoo.event_driven(model):
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             images = torch.stack([prepare(path, resize=resize) for path in batch])

@@ -10,6 +10,7 @@ from .checkpoint import read_checkpoint, save_checkpoint
 from .data import DataSet, list_datasets, load_dataset, register_dataset
 from .errors import ZooError
 from .kernels import list_kernels
+from .kernels.event_layers import event_driven
 from .load import load, load_checkpoint
 from .metrics import SpikeCounter
 from .network import SpikingNetwork
@@ -38,6 +39,7 @@ __all__ = [
     "ZooError",
     "create_model",
     "create_neuron",
+    "event_driven",
     "is_model",
     "list_datasets",
     "list_kernels",

@@ -17,6 +17,17 @@ def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_chans, channels, width, stride, width // 2, bias=False)
 
 
+class UntiedConv2d(nn.Conv2d):
+    """A 3 x 3 convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
+        return super().forward(x)
+
+
 class LayerFactory:
     """Neurons, normalisations, convolutions and linear layers that agree on time steps, surrogate and kernel; arguments
     and errors are those of `SpikingNetwork`."""

@@ -1,4 +1,4 @@
-"""Which code runs a layer of neurons: the plain reference in `zoo.neurons`, or a fused kernel that equals it.
+"""Which code runs a layer: the plain reference, or a kernel that equals it.
 
 The keyword `kernel` of a neuron or network decides, or, where that is "auto", the environment variable SNNZOO_KERNEL:
 
@@ -8,6 +8,9 @@ The keyword `kernel` of a neuron or network decides, or, where that is "auto", t
 
 Fused kernels (lif.py has their table): "cpp" on a CPU (cpu.py and lif.cpp, built on first use by the machine's C++
 compiler, then cached), "triton" on CUDA (triton_lif.py).
+
+Convolutions over spikes have one, too, "event" (event.py, event.cpp), which skips zeros. It adds up float32 in another
+order, so that it equals the reference up to rounding, and runs where it is asked for: inside `zoo.event_driven`.
 """
 
 import functools
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_line, one_of
+from . import event
 from .lif import KERNELS, SURROGATES, Dynamics, plain_lif
 
 REFERENCE, VARIABLE = "reference", "SNNZOO_KERNEL"
@@ -98,10 +102,36 @@ def _obstacle(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -
     return None
 
 
+def pick_convolution(kernel: str, device: str, dtype: torch.dtype) -> str:
+    """The name of the code that runs a convolution over spikes, without gradients: "event" or "reference".
+
+    Args:
+        kernel: as in `list_kernels`; "fused" asks for fused neurons, and is "auto" here.
+        device, dtype: of the spikes. There is a kernel for float32 on a CPU.
+
+    Raises:
+        ZooError: an unknown value.
+    """
+    if asked_kernel(kernel) == REFERENCE or device != "cpu" or dtype != torch.float32:
+        return REFERENCE
+    if (obstacle := _event_obstacle()) is None:
+        return "event"
+    _announce(obstacle, "convolutions multiply zeros, too, slower")
+    return REFERENCE
+
+
 @functools.cache
-def _announce(obstacle: str) -> None:
+def _event_obstacle() -> str | None:
+    try:
+        event.prepare()
+    except ZooError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _announce(obstacle: str, what: str = "spiking neurons run in plain PyTorch, slower and with more memory") -> None:
     warnings.warn(
-        f"spiking neurons run in plain PyTorch, slower and with more memory: {obstacle}. "
-        f"{VARIABLE}={REFERENCE} asks for that and hides this message.",
+        f"{what}: {obstacle}. {VARIABLE}={REFERENCE} asks for that and hides this message.",
         stacklevel=2,
     )

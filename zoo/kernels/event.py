@@ -21,10 +21,12 @@ from .build import build_library, load_library
 
 _SOURCE = Path(__file__).with_name("event_ort.cpp")
 _KERNEL = Path(__file__).with_name("event.cpp")
+_THREADS = Path(__file__).with_name("event_torch.cpp")
 # Instruction sets are picked at run time, so the rest is for any x86-64.
 _FLAGS = ["-O3", "-fno-openmp", *(["-march=x86-64"] if platform.machine() == "x86_64" else [])]
 INSTRUCTION_SETS = ["portable", "avx2", "avx512"]
 """What the kernel knows, the best one last."""
+_PARALLEL = 1 << 15  # elements from which a second thread pays
 _Pointer = ctypes.c_void_p
 
 
@@ -60,6 +62,12 @@ def build_event_library() -> Path:
     return build_library(_SOURCE, *_flags())
 
 
+def prepare() -> None:
+    """Builds what `EventConv` and `whole_bytes` need, unless the cache holds it; ZooError says why it cannot."""
+    _library()
+    _threads()
+
+
 def list_instruction_sets() -> list[str]:
     """Those of `INSTRUCTION_SETS` that this processor has.
 
@@ -67,6 +75,25 @@ def list_instruction_sets() -> list[str]:
         ZooError: the library cannot be built or loaded.
     """
     return INSTRUCTION_SETS[: _library().event_best_set()]
+
+
+def whole_bytes(x: Tensor, most: int) -> tuple[Tensor, int, float] | None:
+    """Whole numbers as uint8, the largest, and the share of them that is not 0; None unless all are whole numbers from
+    0 to `most`.
+
+    Args:
+        x: float32 on the CPU, contiguous in memory in the order of its axes.
+        most: at most 255.
+
+    Raises:
+        ZooError: the library cannot be built or loaded.
+    """
+    bytes, found = torch.empty(x.shape, dtype=torch.uint8), ctypes.c_int64()
+    threads = torch.get_num_threads() if x.numel() >= _PARALLEL else 1
+    largest = _threads().event_bytes(
+        x.data_ptr(), x.numel(), most, bytes.data_ptr(), ctypes.byref(found), ctypes.c_int(threads)
+    )
+    return None if largest < 0 else (bytes, largest, found.value / max(x.numel(), 1))
 
 
 def _flags() -> list[str]:
@@ -80,6 +107,13 @@ def _library() -> ctypes.CDLL:
     library.event_layer.argtypes = [_Pointer] * 5
     library.event_delete.argtypes = [_Pointer]
     library.event_run.argtypes = [_Pointer] * 2
+    return library
+
+
+@functools.cache
+def _threads() -> ctypes.CDLL:
+    library = load_library(_THREADS, "-O3")
+    library.event_bytes.argtypes = [_Pointer, ctypes.c_int64, ctypes.c_int, _Pointer, _Pointer, ctypes.c_int]
     return library
 
 
@@ -151,6 +185,7 @@ class EventConv:
         *,
         currents: bool = False,
         tasks: int = 1,
+        threads: int = 0,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Spikes, currents and last membrane potentials, each None where there is none.
 
@@ -160,7 +195,8 @@ class EventConv:
             state: membrane potentials before the first step, float32 [B, H', W', C']; zeros by default. The last ones
                 are returned only if it is given.
             currents: whether currents are returned where there are neurons; without neurons they always are.
-            tasks: into how many tasks the work is cut at most, which run one after the other.
+            tasks: into how many tasks the work is cut at most.
+            threads: how many run these; by default they run one after the other.
 
         Raises:
             ZooError: maps smaller than the kernel.
@@ -183,7 +219,8 @@ class EventConv:
         call.state, call.out_state = _address(state), _address(last)
         call.out_spikes, call.out_currents = _address(fired), _address(current)
         if tasks > 1:
-            call.parallel_for = ctypes.cast(_in_turn, _Pointer)
+            call.parallel_for = ctypes.cast(_threads().event_threads if threads else _in_turn, _Pointer)
+            call.pool = threads
         if self._library.event_run(self._layer, ctypes.byref(call)):
             raise ZooError(f"the event-driven kernel takes no maps {list(spikes.shape)}")
         return fired, current, last

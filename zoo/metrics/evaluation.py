@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..data import normalisation, normalise
 from ..errors import ZooError
+from ..kernels.event_layers import event_driven
 from ..network import unwrapped
 from .energy import energy
 from .operations import LAYERS, OperationCounter
@@ -34,7 +35,8 @@ def evaluate(
     GPU, too, and not TensorFloat-32.
 
     What draws at random in evaluation too, as the encoding "rate" does, draws from seed 0: the same images in the same
-    batches give the same numbers, and the generator's state is as it was, as is the mode of each layer.
+    batches give the same numbers, and the generator's state is as it was, as is the mode of each layer. In float32 on a
+    CPU, convolutions skip zeros (`zoo.event_driven`).
 
     Args:
         images: uint8 pixels [N, C, H, W]; floating-point ones are taken as normalised, with a warning where they cannot
@@ -83,6 +85,7 @@ def evaluate(
         OperationCounter(model) as operations,
         torch.random.fork_rng(devices),
         without_tf32(),
+        event_driven(model),
     ):
         # Not torch.manual_seed, which seeds the generators of other GPUs, too, which are not put back.
         for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in devices)):

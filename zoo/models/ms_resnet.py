@@ -19,23 +19,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers import LayerFactory, tie_compact
+from ..layers import LayerFactory, UntiedConv2d, tie_compact
 from ..neurons.base import input_current, repeat_steps
 from ..neurons.norm import is_per_step
 from ..registry import Variant, register_family
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape, resnet_variant
-
-
-class UntiedConv2d(nn.Conv2d):
-    """A 3 x 3 convolution without bias that gradient scaling never reaches, called as `SpikingConv2d` is."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(in_channels, channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
-        return super().forward(x)
 
 
 class PreactBlock(nn.Module):
