@@ -1,6 +1,7 @@
 """Makes what a file is timed against, from the network that it is of.
 
 eager, compiled    the network in PyTorch, neurons in the fused kernel
+event              the same, eager, whose convolutions skip zeros (zoo.event_driven)
 floor              its graph with identity neurons: what convolutions cost, and all else but neurons
 relu               its graph with ReLU in place of neurons, at one time step: the network that does not spike
 relu-int8          the same in eight bits, by ONNX Runtime's own quantisation: what int8 files are up against
@@ -31,7 +32,7 @@ from .run import device_of
 from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
 
-BASELINES = ["eager", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
+BASELINES = ["eager", "event", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
 """What --against takes."""
 
 
@@ -57,7 +58,7 @@ def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> S
         raise ZooError(
             f"{name} would run where {provider} does, and PyTorch sees no GPU here: leave it out of --against"
         )
-    return TimedNetwork(name, model, size, device, compiled=name == "compiled")
+    return TimedNetwork(name, model, size, device, compiled=name == "compiled", events=name == "event")
 
 
 def _floor(model: nn.Module, **how: Any) -> TimedGraph:

@@ -157,14 +157,16 @@ def measure(
     first, dataset = files[0], images and images.dataset
     if against and first.about is None:
         raise ZooError(f"no baselines: {first.path} is not from `python -m export`, its network is not known")
-    subjects: list[Subject] = [
+    subjects: list[Any] = [
         _timed_graph(file, name, images, asked, input_shape, how)
         for name, file in zip(_names(files), files, strict=True)
     ]
     told = [_entry(subject, file) for subject, file in zip(subjects, files, strict=True)]
     if against:
         model = network_of(first.path, first.proto, first.ours(), network)
-        made = [baseline(name, model, **how) for name in dict.fromkeys(against)]
+        sample = subjects[0].images  # zeros are skipped in what images give
+        made: list[Any] = [baseline(name, model, **how) for name in dict.fromkeys(against)]
+        made = [subject._replace(images=sample) for subject in made]
         subjects += made
         told += [_entry(subject) | {"weights_sha256": weights_sha256(model)} for subject in made]
     scores = [score(file, images, **how) if file.about else {} for file in files]

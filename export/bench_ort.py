@@ -27,6 +27,7 @@ session alive at a time. Peak memory is that of a process of its own, beyond Pyt
 --against is made of the network that the first file's metadata name, with its weights if they are bundled or published,
 or --network has them; others, of seed 0, are as fast, as all these operations are dense.
   eager, compiled  the network in PyTorch, neurons in the fused kernel
+  event            the same, eager, whose convolutions skip zeros
   floor            its graph with identity neurons: what convolutions alone cost
   relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike
   relu-int8        the same in eight bits, by ONNX Runtime's own quantisation

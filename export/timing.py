@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from recipes.processes import same_modules
 from zoo.errors import ZooError, one_line, shown
+from zoo.kernels.event_layers import event_driven
 from zoo.metrics.evaluation import without_tf32
 from zoo.plugins import load_plugin, plugin_files
 from zoo.schema import Model, parse
@@ -157,6 +158,10 @@ class TimedNetwork(NamedTuple):
     size: Sequence[int]
     device: str = "cpu"
     compiled: bool = False
+    events: bool = False
+    """Convolutions skip zeros (`zoo.event_driven`)."""
+    images: NDArray[np.float32] | None = None
+    """Noise otherwise."""
 
     @contextlib.contextmanager
     def ready(self, batch: int, threads: int) -> Iterator[Callable[[], Any]]:
@@ -164,7 +169,8 @@ class TimedNetwork(NamedTuple):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            with torch.inference_mode(), without_tf32():
+            skipping = event_driven(self.model) if self.events else contextlib.nullcontext()
+            with torch.inference_mode(), without_tf32(), skipping:
                 yield self._run(batch)
         finally:
             torch.set_num_threads(before)
@@ -172,8 +178,11 @@ class TimedNetwork(NamedTuple):
     def _run(self, batch: int) -> Callable[[], Any]:
         model: Any = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = torch.compile(model) if self.compiled else model
-        draw = np.random.default_rng(0)
-        x = torch.from_numpy(draw.standard_normal((batch, *self.size), dtype=np.float32)).to(self.device)
+        if self.images is None:
+            fed = np.random.default_rng(0).standard_normal((batch, *self.size), dtype=np.float32)
+        else:
+            fed = np.resize(self.images, (batch, *self.size))
+        x = torch.from_numpy(fed).to(self.device)
         x = x.contiguous(memory_format=torch.channels_last)
 
         def once() -> None:

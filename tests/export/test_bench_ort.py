@@ -40,6 +40,7 @@ from export.timing import (
     time_all,
 )
 from zoo import ZooError
+from zoo.kernels.event import EventConv
 from zoo.neurons.base import input_current
 from zoo.result import check
 
@@ -473,3 +474,16 @@ def test_one_file_twice_is_refused_and_names_tell_two_apart(file, tmp_path):
 def test_a_broken_file_is_one_error_of_the_command(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not ONNX")
     assert_one_error(run_module("export.bench_ort", tmp_path / "x.onnx", cwd=tmp_path), "x.onnx", "not an ONNX file")
+
+
+def test_the_network_that_skips_zeros_is_timed_on_images():
+    model, seen, call = zoo.load("sresnet19_w32_gs.t4_cifar10"), [], EventConv.__call__
+    images = np.random.default_rng(1).standard_normal((1, 3, 32, 32), dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EventConv, "__call__", lambda self, x, **how: seen.append(x) or call(self, x, **how))
+        subject = baseline("event", model, CPU, "all")._replace(images=images)
+        with subject.ready(2, 1) as run:
+            run()
+    assert len(seen) > 10
+    assert all(torch.equal(*x.unflatten(0, (4, 2)).unbind(1)) for x in seen)  # both images are the same
+    assert not any("forward" in vars(module) for module in model.modules())
