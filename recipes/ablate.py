@@ -3,15 +3,17 @@
 Each arm runs with each seed as a training run of its own. A seed fixes initialisation, data order and augmentation, so
 runs of one seed are pairs: what an arm changes is read from differences within them. One JSON file per run is the
 evidence; the page and plot beside them are rendered from these files alone.
+
+Several commands, on several machines with a common folder, share a plan: each takes the runs that no other one trains.
 """
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,51 +21,68 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from zoo.errors import CommandParser, ZooError, one_of, run_command
-from zoo.files import atomic_write, check_writable, dump_yaml, read_json, user_path, write_json
+from zoo.data import load_dataset
+from zoo.errors import CommandParser, ZooError, one_of, quoted, run_command, shown
+from zoo.files import atomic_write, check_writable, dump_yaml, is_locked, read_json, user_path, write_json
 from zoo.plugins import add_plugin_option, plugin_files
 from zoo.provenance import command
 
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
+from .run import RESULT, has_state
 
 _STARTED = "== started "
 
 
-def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = None) -> None:
-    """Runs what of a plan has no result yet, `workers` at a time, then render its page.
+def ablate(plan: Plan, runs: list[Run], workers: int, work: Path) -> None:
+    """Trains those of a plan's runs that have no result yet, `workers` at a time, and renders its page after each.
 
-    A run that was stopped goes on where it ended; one that fails is reported when the others are done.
+    A run that was stopped goes on where it ended; one that another command trains is left to it, and its result taken
+    if it is there at the end.
 
     Args:
-        arms: those that are wanted now; all by default.
+        runs: those that are wanted now.
+        work: folder of the run directories, a common one for commands that share a plan.
 
     Raises:
-        ZooError: some run failed, or a result file is of another recipe than the plan says.
+        ZooError: some run failed, which is told at once, too; or a result file is of another recipe than the plan says.
     """
-    missing = [run for run in plan.runs if not plan.result_of(run)]  # of all arms: the page needs every result sound
-    wanted = [run for run in plan.runs if arms is None or run.arm in arms]
-    todo = [run for run in wanted if run in missing]
+    missing = [run for run in plan.runs if not plan.result_of(run)]  # of all: the page needs every result sound
+    todo = [run for run in runs if run in missing]
     for run in todo:  # before the work, which may be hours
         check_writable(plan.folder / f"{run.name}.json")
-        check_writable(work / run.name / "result.json")
+        check_writable(work / run.name / RESULT)
+    for dataset, data_dir in {(run.recipe.dataset, run.recipe.data_dir) for run in todo}:
+        load_dataset(dataset, data_dir)
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     active: dict[subprocess.Popen[bytes], Run] = {}
     failed: list[str] = []
-    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=plan.name, unit="run")
+    others: list[Run] = []
+    bar = tqdm(total=len(runs), initial=len(runs) - len(todo), desc=plan.name, unit="run")
+
+    def fail(run: Run, why: str) -> None:
+        failed.append(f"{run.name} ({why})")
+        tqdm.write(f"{run.name} failed: {why}; the others go on")
+
     try:
         with bar:
             while todo or active:
                 while todo and len(active) < workers:
                     run = todo.pop(0)
-                    active[_start(run, work, environment)] = run
+                    if is_locked(work / run.name) or plan.result_of(run):
+                        others.append(run)
+                    else:
+                        active[_start(run, work, environment)] = run
                 time.sleep(0.2)
                 for process in [p for p in active if p.poll() is not None]:
                     run = active.pop(process)
-                    if process.returncode or not (work / run.name / "result.json").is_file():
-                        failed.append(f"{run.name} ({_last_line(work / f'{run.name}.log')})")
+                    if process.returncode or not (work / run.name / RESULT).is_file():
+                        if is_locked(work / run.name):  # another command was faster
+                            others.append(run)
+                        else:
+                            fail(run, _why(process.returncode, work / f"{run.name}.log"))
                         continue
                     r = _keep(plan, run, work)
                     tqdm.write(f"{run.name}: top-1 {r['top1']:.2f} %, {r['spikes_per_image']:,.0f} spikes")
@@ -71,15 +90,34 @@ def ablate(plan: Plan, workers: int, work: Path, arms: Collection[str] | None = 
                     try:
                         render(plan)
                     except ZooError as error:  # it does not fit the others, which go on
-                        failed.append(f"{run.name} ({error})")
+                        fail(run, str(error))
     finally:
         for process in active:  # on Ctrl-C: they save their states, from which they go on next time
             process.terminate()
         for process in active:
             process.wait()
+    _collect(plan, others, work)
     if failed:
-        raise ZooError(f"{len(failed)} of {len(wanted)} runs failed: {'; '.join(failed)}")
+        raise ZooError(f"{len(failed)} of {len(runs)} runs failed: {'; '.join(failed)}")
+
+
+def _collect(plan: Plan, others: list[Run], work: Path) -> None:
+    """Takes the results of runs that other commands trained, and says which of them go on."""
+    for run in others:
+        if not plan.result_of(run) and not is_locked(work / run.name) and (work / run.name / RESULT).is_file():
+            _keep(plan, run, work)
     render(plan)
+    if left := [run.name for run in others if not plan.result_of(run)]:
+        print(f"{len(left)} runs are left to other commands: {', '.join(left)}; the last of them renders the page")
+
+
+def state_of(plan: Plan, run: Run, work: Path) -> str:
+    """Says in a word how far a run is: done, running (in this or another command), started or open."""
+    if plan.result_of(run):
+        return "done"
+    if is_locked(work / run.name):
+        return "running"
+    return "started" if has_state(work / run.name) else "open"
 
 
 def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -98,15 +136,43 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
     folder = work / run.name
     with open(folder / "summary.csv", newline="") as log:
         *_, last = csv.DictReader(log)
-    result = {"plan": plan.name, "arm": run.arm} | read_json(folder / "result.json")
+    result = {"plan": plan.name, "arm": run.arm} | read_json(folder / RESULT)
     result |= {"command": command(), "train_loss": float(last["train_loss"]), "recipe": run.recipe.settings}
     write_json(plan.folder / f"{run.name}.json", result)
     return result
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").rpartition(_STARTED)[2].split("\n")
-    return next((line for line in reversed(lines) if line.startswith(("error: ", "no test and no "))), f"see {log}")
+def _why(code: int, log: Path) -> str:
+    """Says why a run failed: its error or the signal that ended it, and the last lines of its log."""
+    lines = log.read_bytes().decode(errors="replace").rpartition(_STARTED)[2].rstrip().split("\n")
+    if told := [line for line in lines if line.startswith(("error: ", "no test and no "))]:
+        return told[-1]
+    end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    last = " / ".join(shown(line.rpartition("\r")[2], 200) for line in lines[-3:])
+    return f"{end}, see {log}: {last}"
+
+
+def chosen(plan: Plan, arms: list[str] | None, seeds: list[int] | None, shard: str | None) -> list[Run]:
+    """Returns the runs of a plan that a command asks for.
+
+    Args:
+        arms, seeds: of these; all by default.
+        shard: "i/n": of those every n-th, from the i-th on, counted from 1.
+
+    Raises:
+        ZooError: the plan has no such arm or seed, or there is no such shard.
+    """
+    for what, given, known in (("arm", arms, plan.arms), ("seed", seeds, plan.seeds)):
+        if unknown := [value for value in given or [] if value not in known]:
+            raise one_of(f"{what} of {plan.name}", unknown[0], [str(value) for value in known])
+    runs = [run for run in plan.runs if run.arm in (arms or plan.arms) and run.seed in (seeds or plan.seeds)]
+    if not shard:
+        return runs
+    part = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    first, count = (int(number) for number in part.groups()) if part else (0, 0)
+    if not 1 <= first <= count:
+        raise ZooError(f"--shard takes I/N with I from 1 to N, as 1/4, not {quoted(shard)}")
+    return runs[first - 1 :: count]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -119,7 +185,12 @@ def main(argv: list[str] | None = None) -> None:
         "example: python -m recipes.ablate cpu_screening --workers 2",
     )
     parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="run these now; a plan may be done in parts")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="run these arms only; a plan may be done in parts")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run these seeds only")
+    parser.add_argument("--shard", metavar="I/N", help="of these runs, only every N-th from the I-th on, as 1/4")
+    parser.add_argument(
+        "--list", action="store_true", help="run none; say of each whether it is done, running, started, open"
+    )
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
     add_plugin_option(parser)
@@ -127,12 +198,15 @@ def main(argv: list[str] | None = None) -> None:
     if options.workers < 1:
         raise ZooError(f"--workers must be 1 or more, not {options.workers}")
     plan = load_plan(options.plan)
-    if unknown := [arm for arm in options.arms or [] if arm not in plan.arms]:
-        raise one_of(f"arm of {plan.name}", unknown[0], plan.arms)
+    runs, work = chosen(plan, options.arms, options.seeds, options.shard), user_path(options.work_dir) / plan.name
+    if options.list:
+        for run in runs:
+            print(f"{run.name:40} {state_of(plan, run, work)}")
+        return
     for number in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C, and take the runs along
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    ablate(plan, options.workers, user_path(options.work_dir) / plan.name, options.arms)
+    ablate(plan, runs, options.workers, work)
 
 
 if __name__ == "__main__":

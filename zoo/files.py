@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,12 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
-    """Makes a folder, and lets one process at a time inside the block; a file system without locks keeps nobody out.
+    """Makes a folder, and lets one process at a time inside the block, of all machines that share it.
 
     Where another process is inside, raises `busy`, or by default waits for it.
+
+    Raises:
+        ZooError: the folder cannot be made, or its file system keeps nobody out.
     """
     import fcntl  # which Windows has not; what only reads works there, too
 
@@ -104,15 +108,53 @@ def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
     except OSError as error:
         raise ZooError(f"cannot write {folder}: {error.strerror}") from error
     try:
+        if options := _local_locks(folder):
+            raise ZooError(f"{folder} is on NFS mounted with {options}, where locks keep no other machine out")
         try:
             # Of the folder itself: no file is left behind, and a killed process frees it.
-            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            for tries_left in range(4 if busy else 0, 0, -1):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.1 * (tries_left > 1))  # `is_locked` holds it for a moment
+            else:
+                if busy:
+                    raise busy
+                fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            if busy and isinstance(error, BlockingIOError):
-                raise busy from None
+            raise ZooError(f"cannot lock {folder} ({error.strerror}): use a folder on another file system") from error
         yield
     finally:
         os.close(lock)
+
+
+def _local_locks(folder: Path) -> str | None:
+    """Returns the mount option of a network file system that keeps its locks to this machine, None where there is none.
+
+    NFS sends `flock` to the server, unless it is told not to.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    device = folder.stat().st_dev
+    for line in lines:
+        mount, _, kind = line.partition(" - ")
+        if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}" and kind.startswith("nfs"):
+            options = kind.split()[-1].split(",")
+            return next((o for o in options if o in ("nolock", "local_lock=all", "local_lock=flock")), None)
+    return None
+
+
+def is_locked(folder: Path) -> bool:
+    """Returns whether a process is inside `locked(folder)`."""
+    if not folder.is_dir():
+        return False
+    try:
+        with locked(folder, ZooError("busy")):
+            return False
+    except ZooError:
+        return True
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

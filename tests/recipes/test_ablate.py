@@ -18,12 +18,13 @@ import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes.ablate import ablate
+from recipes.ablate import _why, ablate, chosen, state_of
 from recipes.differences import Difference, differences, holm, interval
 from recipes.page import render, setting
 from recipes.plan import PLANS, load_plan
 from zoo import plugins
 from zoo.errors import ZooError
+from zoo.files import locked
 
 PLAN = {
     "question": "Does it help?",
@@ -335,7 +336,7 @@ def test_a_broken_result_of_another_arm_is_found_before_the_work(tmp_path):
     plan.folder.mkdir()
     (plan.folder / "window.seed3.json").write_text("{}")
     with pytest.raises(ZooError, match="move it away"):
-        ablate(plan, 1, tmp_path / "runs", ["plain"])
+        ablate(plan, chosen(plan, ["plain"], None, None), 1, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -367,6 +368,63 @@ def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     again = run_module(*arguments, "window")
     assert again.returncode == 0, again.stderr
     assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
+
+
+def test_runs_are_chosen_by_arm_seed_and_shard(tmp_path, capsys):
+    plan = load_plan(write(tmp_path))
+    shards = [chosen(plan, None, None, f"{i}/4") for i in (1, 2, 3, 4)]
+    assert sorted(run.name for shard in shards for run in shard) == sorted(run.name for run in plan.runs)
+    assert [run.name for run in chosen(plan, ["window"], [5, 3], "2/2")] == ["window.seed5"]
+    for arms, seeds, shard, words in [
+        (["windo"], None, None, "arm of plan 'windo'; did you mean window"),
+        (None, [6], None, "seed of plan.* 6 .*3, 4, 5"),
+        (None, None, "0/4", "--shard takes I/N.*'0/4'"),
+        (None, None, "5/4", "--shard takes"),
+        (None, None, "half", "--shard takes"),
+    ]:
+        with pytest.raises(ZooError, match=words):
+            chosen(plan, arms, seeds, shard)
+    fill(plan, {"plain": {3: 50.0}}, {"plain": {3: 1.0}})
+    with locked(tmp_path / "runs" / "window.seed3"):
+        assert state_of(plan, plan.runs[0], tmp_path / "runs") == "done"
+        assert state_of(plan, plan.runs[1], tmp_path / "runs") == "running"
+        assert state_of(plan, plan.runs[2], tmp_path / "runs") == "open"
+
+
+def test_a_run_that_another_command_trains_is_left_to_it(tmp_path, capsys):
+    plan = load_plan(write(tmp_path, seeds=[3]))
+    fill(plan, {"plain": {3: 50.0}}, {"plain": {3: 1.0}})
+    with locked(tmp_path / "runs" / "window.seed3"):
+        ablate(plan, plan.runs, 1, tmp_path / "runs")
+    assert "1 runs are left to other commands: window.seed3" in capsys.readouterr().out
+    assert (plan.folder / "README.md").is_file()
+
+
+def test_why_a_run_failed_is_its_error_or_its_signal_and_last_lines(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text("error: of before\n== started x\nline\ntrain: 1%\rtrain: 2%\n")
+    assert _why(-9, log) == f"ended by SIGKILL, see {log}: x / line / train: 2%"
+    assert _why(1, log).startswith("exit status 1")
+    log.write_text("== started x\nerror: batch_size\n")
+    assert _why(1, log) == "error: batch_size"
+
+
+@pytest.mark.slow
+def test_shards_that_start_at_once_run_each_run_once_and_end_with_one_page(tmp_path):
+    recipe = PLAN["recipe"] | {"model": "svgg11_w8", "train_images": 64, "batch_size": 32}
+    file = write(tmp_path, seeds=[3, 4, 5, 6], recipe=recipe)
+    arguments = [sys.executable, "-m", "recipes.ablate", file, "--work-dir", str(tmp_path / "runs")]
+    commands = [[*arguments, "--shard", f"{i}/4"] for i in (1, 2, 3, 4)] + [arguments]  # and one that wants all
+    running = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        assert process.communicate(timeout=280)[1].count("failed") == 0
+        assert process.returncode == 0
+    plan = load_plan(file)
+    assert all(plan.result_of(run) for run in plan.runs)
+    for run in plan.runs:
+        log = (tmp_path / "runs" / "plan" / f"{run.name}.log").read_text()
+        assert log.count(f"{run.recipe.model}.{run.recipe.tag} on 64 images") == 1
+    render(plan, check=True)  # the page is that of all results
 
 
 @pytest.mark.slow
