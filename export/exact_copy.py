@@ -92,48 +92,25 @@ def _make_windows_exact(exact: nn.Module) -> None:
 
 
 class _WiderWindows(TorchFunctionMode):
-    """Average pools, of modules or functions, whose windows have a power of two positions, zeros outside the map."""
+    """Average pools over maps, of modules or functions, whose windows have a power of two positions, zeros outside."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (F.avg_pool1d, F.avg_pool2d):
-            return _pool(func, *args, **(kwargs or {}))
-        if func is F.adaptive_avg_pool2d:
-            x, sides = args[0], args[1] if len(args) > 1 else kwargs["output_size"]
-            sides = (sides, sides) if isinstance(sides, int) else sides
-            pairs = [(int(n), side or int(n)) for n, side in zip(x.shape[2:], sides, strict=True)]
-            if any(side > 1 for _, side in pairs) and not any(n % side for n, side in pairs):
-                return _pool(F.avg_pool2d, x, [n // side for n, side in pairs])
-        return func(*args, **(kwargs or {}))
+        return (_pool if func is F.avg_pool2d else func)(*args, **(kwargs or {}))
 
 
-def _pool(
-    func: Any,
-    x: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    """Returns what an average pool gives, or one with wider windows in its place: its result has the same shape."""
-    axes = range(x.dim() - 2)
-    kernel, step, begin = (
-        [value] * len(axes) if isinstance(value, int) else list(value)
-        for value in (kernel_size, stride or kernel_size, padding)
-    )
-    counts = [ceil_mode, count_include_pad] + ([divisor_override] if x.dim() == 4 else [])
-    y = func(x, kernel, step, begin, *counts)
-    fixed = divisor_override or math.prod(kernel) * (not ceil_mode and (count_include_pad or not any(begin)))
-    if fixed and _is_power(fixed):
+def _pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *others: Any, **named: Any) -> Tensor:
+    """Returns what `avg_pool2d` gives, or one with wider windows in its place: its result has the same shape."""
+    pair = lambda value: [value] * 2 if isinstance(value, int) else list(value)  # noqa: E731
+    kernel, step, begin = pair(kernel_size), pair(stride or kernel_size), pair(padding)
+    y = F.avg_pool2d(x, kernel, step, begin, *others, **named)
+    if all(map(_is_power, kernel)) and not any(begin):
         return y
     wider = [2 ** (side - 1).bit_length() for side in kernel]
-    out = [int(side) for side in y.shape[2:]]
-    end = [max((out[i] - 1) * step[i] + wider[i] - int(x.shape[i + 2]) - begin[i], 0) for i in axes]
+    end = [max((int(y.shape[i + 2]) - 1) * step[i] + wider[i] - int(x.shape[i + 2]) - begin[i], 0) for i in (0, 1)]
     if torch.compiler.is_exporting():
         about: dict[str, Any] = {"kernel_shape": wider, "strides": step, "pads": [*begin, *end], "count_include_pad": 1}
         return torch.onnx.ops.symbolic("::AveragePool", (x,), about, dtype=x.dtype, shape=y.shape)
-    return func(F.pad(x, [side for i in reversed(axes) for side in (begin[i], end[i])]), wider, step)
+    return F.avg_pool2d(F.pad(x, (begin[1], end[1], begin[0], end[0])), wider, step)
 
 
 def _make_pools_exact(exact: nn.Module) -> None:

@@ -1,8 +1,7 @@
 """A training run's directory: locked, its state saved and read back, gone on with, and stopped by a signal.
 
 A state is everything that a resumed run needs, in one safetensors file that loads without pickle and carries a checksum
-of all that it holds. The one before it is kept beside it: a run whose last state is damaged goes on from there, to the
-same end.
+of all that it holds.
 """
 
 import contextlib
@@ -33,8 +32,7 @@ from zoo.plugins import loaded_plugins, warn_of_changes
 from .processes import wait_for_all
 from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, Recipe
 
-STATE, BEFORE = "state.safetensors", "state.before.safetensors"
-"""The last state of a run directory, and the one before it."""
+STATE = "state.safetensors"
 RESULT, LOG = "result.json", "summary.csv"
 _TENSOR = "__tensor__"
 _ORIGIN = ("commit", "versions", "machine")
@@ -90,7 +88,7 @@ class RunState:
         state = self.about | {"step": self.step, "rows": self.rows, "running": self.running, "seconds": self.seconds}
         state |= {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"scaling": self.parts["model"].scaling_state()}
-        save_state(out / STATE, state, keep=out / BEFORE)
+        save_state(out / STATE, state)
         self.saved_at = time.perf_counter()
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -116,36 +114,12 @@ class RunState:
 # -- states
 
 
-def has_state(out: Path) -> bool:
-    """Returns whether a run directory holds a state to go on from."""
-    return (out / STATE).exists() or (out / BEFORE).exists()
-
-
-def last_state(out: Path, rank: int = 0) -> dict[str, Any]:
-    """Returns the last state of a run directory that is whole; says so where that is the one before the last.
-
-    Raises:
-        ZooError: there is none.
-    """
-    errors: list[str] = []
-    for name in (STATE, BEFORE):
-        try:
-            state = load_state(out / name)
-        except ZooError as error:
-            errors.append(str(error))
-            continue
-        if errors and rank == 0:
-            print(f"{errors[0]}; going on from the state before it, of step {state['step']}", file=sys.stderr)
-        return state
-    raise ZooError(f"{'; '.join(errors)}: start anew without --resume, in another --out")
-
-
-def save_state(path: str | os.PathLike[str], state: dict[str, Any], keep: Path | None = None) -> None:
-    """Writes nested dicts and lists of tensors and JSON values to `path`, atomically; what was there goes to `keep`."""
+def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Writes nested dicts and lists of tensors and JSON values to `path`, atomically."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors))
     metadata = {"state": tree, "sha256": digest(tensors, tree.encode())}
-    atomic_write(path, safetensors.torch.save(tensors, metadata=metadata), keep)
+    atomic_write(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -163,7 +137,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError("its checksum is another")
         state: dict[str, Any] = _join(json.loads(metadata["state"]), tensors)
     except (safetensors.SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
-        raise ZooError(f"{path} is not a training state, or was cut short or changed ({one_line(error)})") from error
+        wrong = f"{path} is not a training state, or was cut short or changed ({one_line(error)})"
+        raise ZooError(f"{wrong}: start anew without --resume, in another --out") from error
     return state
 
 
@@ -198,16 +173,17 @@ def state_to_resume(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | No
     Raises:
         ZooError: there is a run that is not to be resumed, or one of another recipe.
     """
-    if has_state(out) and not recipe.resume:
+    exists = (out / STATE).exists()
+    if exists and not recipe.resume:
         raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
-    if not has_state(out):
+    if not exists:
         if made := [name for name in (WEIGHTS, RESULT) if (out / name).exists()]:
             anew = f"name another directory (--out); --init {out} starts from its weights"
             raise ZooError(f"{out} holds a {made[0]} and no training state to go on from: {anew}")
         if rank == 0 and recipe.resume:
             print(f"nothing to resume in {out}: starting from the beginning", flush=True)
         return None
-    saved = last_state(out, rank)
+    saved = load_state(out / STATE)
     for key, value in recipe.to_dict().items():
         before = saved["recipe"].get(key, DEFAULTS[key])
         if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move

@@ -56,7 +56,6 @@ from .processes import (
 )
 from .recipe import Phase, Recipe, parse_command_line
 from .run import (
-    BEFORE,
     LOG,
     RESULT,
     Interrupt,
@@ -420,7 +419,6 @@ class Trainer:
         weights_sha256 = zoo.save_checkpoint(
             out, self.trained, tag=recipe.tag or "", data_cfg=_data_cfg(self.data), dtype=dtype, **extra
         )
-        (out / BEFORE).unlink(missing_ok=True)  # of use no more
         part = (self.data.test_images, self.data.test_labels) if recipe.test else self.held_out
         if not len(part[0]):
             print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)

@@ -20,13 +20,13 @@ SMALL = ["--train-images", "96", "--batch-size", "32", "--epochs", "1", "--times
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from recipes.run import has_state, last_state
+from recipes.run import STATE, load_state
 
 if (pid := os.fork()) == 0:
     {command}
     os._exit(0)
 run, deadline = Path("run"), time.time() + 200
-while time.time() < deadline and not (has_state(run) and last_state(run)["step"] in (2, 3, 4)):
+while time.time() < deadline and not ((run / STATE).exists() and load_state(run / STATE)["step"] in (2, 3, 4)):
     time.sleep(0.01)
 os.kill(pid, signal.SIGKILL)
 print("killed by", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

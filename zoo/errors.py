@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
-_LARGEST = 2**53  # number on a command line
-
 
 def shown(text: object, limit: int = 200) -> str:
     """Returns text that may come from anybody on one line, with nothing that a terminal would obey: control characters
@@ -75,33 +73,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
-        self.register("type", int, _bounded(int))
-        self.register("type", float, _bounded(float))
-        self.register("action", None, _Store)
 
     def error(self, message: str) -> NoReturn:
         raise ZooError(f"{message} (see {self.prog} --help)")
-
-
-class _Store(argparse.Action):
-    """Does what argparse does by itself, but that an option of several values may be given several times."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        before: Any = getattr(namespace, self.dest, None)
-        again = option_string is not None and isinstance(values, list) and before is not self.default
-        setattr(namespace, self.dest, [*before, *values] if again else values)
-
-
-def _bounded(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        value = kind(text) if len(text) < 99 else None
-        if value is None or not abs(value) <= _LARGEST:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what} of at most {_LARGEST}, not {quoted(text)}")
-        return value
-
-    read.__name__ = kind.__name__
-    return read
 
 
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:

@@ -51,13 +51,10 @@ def cache_folder(kind: str) -> Path:
     return folder
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | None = None) -> Path:
+def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
     """Writes `data` to a temporary file beside `path`, flushes it to the disk, then renames it.
 
     Where `path` is a link, that is done to what it points at; a device or a pipe is written into.
-
-    Args:
-        keep: once the new file is whole, what was at `path` before goes there.
 
     Raises:
         ZooError: the file cannot be written (no space, no permission ...). Nothing is left behind, and a file that
@@ -78,8 +75,6 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, keep: Path | N
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if keep is not None and path.exists():
-                os.replace(path, keep)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

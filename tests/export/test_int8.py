@@ -22,8 +22,6 @@ from export.exact_copy import exact_copy, exact_in_bytes
 from export.file import add_description, metadata
 from export.graph import build_graph
 from export.int8 import (
-    _CHUNK,
-    _look,
     calibrate,
     convolutions,
     doubling,
@@ -196,37 +194,10 @@ def test_currents_and_zero_lie_in_their_range(low, high):
     assert (255 - zero) * scale == pytest.approx(max(high, 0), abs=scale)
 
 
-def test_currents_that_are_all_zero_have_a_scale():
-    assert stored(0.0, 0.0)[0] > 0
-
-
-def test_a_range_is_the_mean_of_those_of_its_chunks():
-    image = onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", 1, 4, 4])
-    weight = np.ones((1, 1, 1, 1), np.float32)
-    nodes = [
-        onnx.helper.make_node("Identity", ["input"], ["spikes"]),
-        onnx.helper.make_node("Conv", ["spikes", "weight"], ["currents"]),
-    ]
-    graph = onnx.helper.make_graph(nodes, "g", [image], [], [numpy_helper.from_array(weight, "weight")])
-    proto = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
-    images = np.tile(np.float32([-1, 2]), (2 * _CHUNK, 1, 4, 2))
-    images[_CHUNK:] *= 3
-    assert _look(proto, nodes[1:], [weight], images)[0].tolist() == [[-2, 4]]
-
-
 def test_weights_are_rounded_by_output_channel():
     weight = np.float32([[[[1.0]], [[-0.5]]], [[[0.0]], [[0.0]]]])
     assert scales(weight).tolist() == pytest.approx([1 / 127, 1])
     assert nearest(weight).reshape(2, 2).tolist() == [[127, -64], [0, 0]]
-
-
-def test_a_bias_beside_no_weights_stays_itself():
-    weight, bias = torch.randn(4, 2, 3, 3), torch.tensor([0.3, -0.6, 0.0, 0.3])
-    weight[:2], weight[3] = 0, 1e-10
-    scale = scales(weight.numpy(), bias.numpy())
-    stored_bias = np.rint(bias.numpy() / scale).astype(np.int32)
-    assert stored_bias * scale == pytest.approx(bias.numpy(), rel=1e-6)
-    assert scale[2] == scales(weight.numpy())[2]
 
 
 def test_a_pruned_channel_keeps_its_bias(tmp_path):
@@ -292,16 +263,6 @@ def test_which_neurons_have_the_fast_form():
     assert doubling(LIF(100), 100) is None
 
 
-@pytest.mark.parametrize(
-    "neuron", [{"name": "lif", "decay": d} for d in (0.0, 0.1, 0.125, 0.5, 0.7, 1.0)]
-    + [{"name": "plif", "tau": 3.0}, "plif", "if", {"name": "lif", "reset": "soft"}],
-)  # fmt: skip
-def test_the_copy_that_is_proved_has_the_form_of_the_network(neuron):
-    net = network(neuron, timesteps=2)
-    forms = [[doubling(m, 2) is None for m in n.modules() if isinstance(m, LIF)] for n in (net, exact_copy(net))]
-    assert forms[0] == forms[1]
-
-
 def test_the_proof_tells_currents_of_convolutions_apart():
     net = network(timesteps=1)
     _, rounded = exact_in_bytes(take_apart(exact_copy(net), all_steps=True), 1.0)
@@ -339,12 +300,6 @@ def test_networks_of_frames_take_frames(tmp_path):
         training_images(net, "digits", None, 3)
 
 
-def test_a_normalisation_may_stand_in_front_of_the_first_convolution():
-    net = network(timesteps=1)
-    net.conv1 = torch.nn.Sequential(torch.nn.BatchNorm2d(3).eval(), net.conv1)
-    assert calibrate(net, noise(net)).keys() == convolutions(take_apart(net, all_steps=True)).keys()
-
-
 def test_a_weight_has_one_scale():
     net = network(timesteps=2)
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
@@ -371,13 +326,6 @@ def test_a_convolution_of_sequences_stays_in_float32(tmp_path):
     assert report["verification"]["dyadic"]["identical"]
     assert over_bytes(onnx.load(tmp_path / "x.onnx")) == len(convolutions(take_apart(net, all_steps=True))) > 2
     assert "stages.0.1.conv.weight" not in calibrate(net, noise(net))
-
-
-def test_no_more_calibration_images_are_read_than_asked_for(tmp_path, monkeypatch):
-    net = network()
-    np.save(tmp_path / "x.npy", np.zeros((9, 3, 16, 16), np.float32))
-    monkeypatch.setattr("export.images._LARGEST", 3 * 3 * 16 * 16 * 4 + 1)
-    assert len(training_images(net, str(tmp_path / "x.npy"), None, 3)) == 3
 
 
 def test_bad_input(tmp_path, monkeypatch):

@@ -18,12 +18,12 @@ from export import early_exit
 from export.bench import read_file
 from export.early_exit import exits
 from export.exact_copy import exact_copy, exact_images
-from export.file import LAYOUTS, add_description, describe
+from export.file import LAYOUTS, add_description
 from export.graph import build_graph
 from export.images import Loaded
 from export.instruments import add_step_logits
 from export.neurons import steep
-from export.run import Runner, Stream, create_session
+from export.run import Runner, Stream
 from zoo import ZooError
 from zoo.neurons import LIF, PLIF
 
@@ -312,49 +312,9 @@ def test_files_say_what_they_take(tmp_path):
     assert about["pixels"] in proto.doc_string
 
 
-def test_a_license_is_of_the_weights_that_state_it(tmp_path):
-    def license_of(net):
-        return describe(net)["license"]
-
-    name = "sresnet19_w16.t2_cifar10"
-    net = zoo.load(name)
-    assert license_of(net) == "apache-2.0"
-    nn.init.zeros_(net.fc.bias)
-    assert license_of(net) == license_of(zoo.create_model(name, pretrained=False)) == "not stated"
-    for given, stated in (({}, "not stated"), ({"license": "mit"}, "mit")):
-        zoo.save_checkpoint(tmp_path, net, tag="t2_mine", data_cfg=given)
-        assert license_of(zoo.load(str(tmp_path))) == stated
-
-
-def test_onnx_runtime_quantises_our_files(tmp_path):
-    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
-
-    net = network(timesteps=2)
-    export.to_onnx(net, tmp_path / "x.onnx", verify=False)
-
-    class Images(CalibrationDataReader):
-        left = 2
-
-        def get_next(self):
-            self.left -= 1
-            return (
-                {"input": np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32)} if self.left else None
-            )
-
-    quantize_dynamic(tmp_path / "x.onnx", tmp_path / "dynamic.onnx")
-    quantize_static(tmp_path / "x.onnx", tmp_path / "static.onnx", Images())
-    for name in ("dynamic", "static"):
-        session = create_session((tmp_path / f"{name}.onnx").read_bytes())
-        assert session.run(None, {"input": np.zeros((2, 3, 16, 16), np.float32)})[0].shape == (2, 10)
-
-
 def test_early_exit_answers_by_the_mean_of_the_logits_so_far():
     logits = np.float32([[[4, 0], [0, 1]]])  # of which the last step alone says class 1
     assert exits(logits, np.array([0]), 1.0) == {"threshold": 1.0, "top1": 100, "mean_steps": 2}
-
-
-def test_a_confidence_that_just_reaches_the_threshold_stops():
-    assert exits(np.zeros((1, 2, 2), np.float32), np.array([0]), 0.5)["mean_steps"] == 1
 
 
 def test_early_exit_trades_steps_for_accuracy(tmp_path):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,20 +82,6 @@ def test_add_puts_a_file_where_it_belongs_once(add: Any, tmp_path: Path, capsys:
     assert "added" not in capsys.readouterr().out
 
 
-def test_add_keeps_two_measurements_of_the_same_weights(add: Any) -> None:
-    results = [onnx(latency=[latency(1, 1, p50)]) for p50 in (7.0, 4.0)]
-    assert len(add(accuracy(), *results)) == 3
-
-
-def test_a_measurement_is_its_parts(add: Any) -> None:
-    (row,) = rows(add(whole()))
-    assert [name.rpartition(", ")[2] for name, _ in row.evidence] == ["PyTorch", "fp32 flat"]
-    assert (row.effective_acs, row.effective_macs, row.dense, row.energy_uj) == (1e6, 2e6, 9e6, 0.9 + 9.2)
-    (graph,) = row.graphs
-    found = (graph.precision, graph.layout, graph.images, graph.top1, graph.p50_ms, graph.spikes_differ)
-    assert found == ("fp32", "flat", 10_000, 89.75, 12.5, 0)
-
-
 def without(result: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name != key}
 
@@ -168,48 +151,7 @@ def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
     assert (row.commits, row.dirty) == (("0" * 40, later["commit"]), True)
 
 
-def test_another_seed_of_a_bundled_recipe_has_its_name(add: Any) -> None:
-    run = next(run for run in known_runs().values() if run.name == "sresnet19_w16.t2_cifar10")
-    results = accuracy(**BUNDLED_NAME, recipe_sha256=recipe_sha256_of(run.config)), onnx(**BUNDLED_NAME)
-    (row,) = rows(add(*results))
-    assert (row.name, row.tier) == (run.name, "measured")
-    (row, _) = rows(add(accuracy(model="mine", weights_sha256="b" * 64, recipe_sha256="c" * 64)))
-    assert (row.name, row.tier) == ("mine.t2_cifar10", "checkpoint")
-
-
 # --- two writers
-
-
-@pytest.mark.slow
-def test_two_writers_at_once_see_each_other(tmp_path: Path) -> None:
-    """Both are right about an empty store, and wrong about the one that the other leaves: one of them is refused."""
-    same = put(tmp_path / "same.json", accuracy(model="same"))
-    own = [put(tmp_path / f"{p}.json", accuracy(seed=p, params=p, weights_sha256=f"{p:064x}")) for p in (1, 2)]
-    code = "import sys\nfrom leaderboard.__main__ import main\nprint('ready', flush=True)\ninput()\nmain(sys.argv[1:])"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, "add", str(same), str(file), *options(tmp_path)],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for file in own
-    ]
-    for writer in writers:
-        assert writer.stdout
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    errors = [writer.communicate(timeout=120)[1] for writer in writers]
-    assert sorted(writer.returncode for writer in writers) == [0, 1]
-    assert sum("must agree in params" in error for error in errors) == 1
-    assert len(load_results(tmp_path / "results")) == 2
-    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]  # no temporary file is left
-    main(["check", *options(tmp_path)])
 
 
 # --- the log
@@ -289,20 +231,6 @@ def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
         rows(results)
 
 
-def test_a_row_keeps_its_plugins_and_tells_of_dirty_commits() -> None:
-    plugin = {"file": "own.py", "sha256": "f" * 64}
-    results = {"a": accuracy(plugins=[plugin]), "o": onnx(plugins=[plugin], commit="0" * 40 + "-dirty")}
-    (row,) = rows(results)
-    assert (row.plugins, row.dirty) == ((("own.py", "f" * 64),), True)
-    assert not rows({"a": accuracy()})[0].dirty
-
-
-def test_a_chain_with_an_unknown_part_has_no_total() -> None:
-    ancestor = {"name": "x", "weights_sha256": "f" * 64, "epochs": None, "train_seconds": 50.0, "recipe_sha256": None}
-    (row,) = rows({"a": accuracy(started_from=[ancestor], recipe_sha256="c" * 64)})
-    assert (row.epochs, row.train_seconds) == (None, 650.0)
-
-
 def test_costs_of_a_row_are_means_over_its_seeds() -> None:
     results = {}
     for seed, epochs in enumerate((5, 7)):
@@ -327,30 +255,6 @@ def test_costs_of_a_row_are_means_over_its_seeds() -> None:
     assert row.products == {"Effective_ACs": 110.0, "Effective_MACs": 0.0, "Dense": 400.0}
 
 
-def test_costs_that_a_measurement_lacks_come_from_an_older_one_of_the_same_images() -> None:
-    new, old = accuracy(date="2026-02-01"), accuracy(**COUNTS)
-    for images, energy in ((10_000, COUNTS["energy_uj"]), (500, None)):
-        (row,) = rows({"new": new, "old": old | {"images": images}})
-        assert (row.images, row.energy_uj) == (10_000, energy)
-
-
-def test_a_later_validation_of_an_old_run_is_no_newer_run() -> None:
-    old, new = accuracy(top1=50.0, date="2026-01-01"), accuracy(top1=60.0, date="2026-02-01", weights_sha256="b" * 64)
-    again = accuracy(top1=50.0, date="2026-03-01", train_seconds=None)
-    (row,) = rows({"old": old, "new": new, "old, validated again": again})
-    assert (row.top1, row.runs) == (60.0, 1)
-
-
-def test_a_comparison_that_is_gone_leaves_no_page(add: Any, tmp_path: Path) -> None:
-    add(accuracy())
-    page = tmp_path / "site" / "comparisons.md"
-    page.write_text("of rows that are gone")
-    with pytest.raises(SystemExit):
-        main(["check", *options(tmp_path)])
-    main(["render", *options(tmp_path)])
-    assert not page.exists()
-
-
 # --- graphs
 
 
@@ -372,12 +276,6 @@ def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:
         ("fp32", 10000, 89.75, 12.5, "old"),
         ("int8", None, None, 2.0, "int8"),
     ]
-
-
-def test_a_graph_on_all_images_comes_before_one_with_a_latency() -> None:
-    results = {"a": accuracy(), "all": onnx(latency=[]), "timed": onnx(images=500, date="2027-01-01")}
-    ((graph,),) = (row.graphs for row in rows(results))
-    assert (graph.file, graph.images, graph.top1, graph.p50_ms) == ("all", 10_000, 89.75, None)
 
 
 def test_flips_are_counted_where_both_counted_the_same_images() -> None:

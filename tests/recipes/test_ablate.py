@@ -128,15 +128,6 @@ def test_files_that_are_no_plans(tmp_path, text):
         load_plan(str(tmp_path / "plan"))
 
 
-def test_a_plan_may_get_more_seeds(tmp_path):
-    numbers = {"plain": {3: 30.0}}
-    fill(load_plan(write(tmp_path)), numbers, numbers)
-    longer = load_plan(write(tmp_path, seeds=[*PLAN["seeds"], 90]))
-    assert longer.results("plain")[3]["recipe"]["test_reads"] < longer.runs[0].recipe.test_reads
-    with pytest.raises(ZooError, match="epochs = 1, the plan says 7: give the changed plan another name"):
-        load_plan(write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 7})).results("plain")
-
-
 def test_seeds_that_are_added_after_a_look_are_reported_by_themselves_too(tmp_path):
     plan = load_plan(write(tmp_path, seeds=[3, 4], further_seeds=[5, 6, 7]))
     assert [run.seed for run in plan.runs[::2]] == [3, 4, 5, 6, 7]
@@ -286,22 +277,6 @@ def test_runs_of_a_plan_start_from_the_same_weights(tmp_path):
         differences(plan)
 
 
-def test_held_out_images_may_be_those_of_the_data_set(tmp_path):
-    """Whether it has any shows when it is loaded; of those that come with us it is known."""
-    recipe = PLAN["recipe"] | {"dataset": "folder:flowers", "test": False}
-    assert load_plan(write(tmp_path, recipe=recipe)).runs
-
-
-def test_contrasts_without_a_pair_yet_count_as_tests(tmp_path):
-    """Or a plan that is done in parts would find more early on than when it is done."""
-    arms = PLAN["arms"] | {"later": {"scaling": "pre_pre"}}
-    plan = load_plan(write(tmp_path, arms=arms, contrasts=[["window", "plain"], ["later", "plain"]]))
-    fill(plan, {"plain": {3: 50.0, 4: 60.0}, "window": {3: 51.0, 4: 61.5}}, {a: {3: 1.0, 4: 2.0} for a in PLAN["arms"]})
-    (difference,) = differences(plan)
-    assert len(plan.contrasts) == 2
-    assert difference.top1_p == pytest.approx(2 * difference.top1.p)
-
-
 def test_p_values_are_corrected_for_their_number():
     """By hand: the smallest times their number, the next times one less, never below the one before, at most 1."""
     assert holm([0.03, None, 0.01, 0.02, 0.5], 4) == [pytest.approx(0.06), None, 0.04, pytest.approx(0.06), 0.5]
@@ -329,22 +304,6 @@ def test_files_that_are_no_results(tmp_path, spoil, words):
     file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
     with pytest.raises(ZooError, match=words):
         render(plan)
-
-
-def test_a_broken_result_of_another_arm_is_found_before_the_work(tmp_path):
-    plan = load_plan(write(tmp_path))
-    plan.folder.mkdir()
-    (plan.folder / "window.seed3.json").write_text("{}")
-    with pytest.raises(ZooError, match="move it away"):
-        ablate(plan, chosen(plan, ["plain"], None, None), 1, tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_no_percentage_of_a_network_that_never_spiked(tmp_path):
-    plan = load_plan(write(tmp_path))
-    fill(plan, {"plain": {3: 50.0}, "window": {3: 51.0}}, {"plain": {3: 0.0}, "window": {3: 1.0}})
-    render(plan)
-    assert "| window | plain | 1 | +1.00 | one pair | — |" in (plan.folder / "README.md").read_text()
 
 
 def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):

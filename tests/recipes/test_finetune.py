@@ -15,13 +15,11 @@ from conftest import assert_one_error, run_module
 from hub_client import TRY, loopback, outcomes
 from minihub import TOKEN
 from pictures import CLASSES, make_pictures
-from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
-from torch import nn
 
 import zoo
 from recipes.lineage import freeze
-from recipes.recipe import Recipe, load_recipe
+from recipes.recipe import load_recipe
 from recipes.train import train
 from zoo.errors import ZooError
 
@@ -129,26 +127,6 @@ def test_layers_learn_the_slower_the_nearer_they_are_to_the_image(name):
     assert [max(blocks[key]) for key in sorted(blocks)] == sorted(max(of_block) for of_block in blocks.values())
 
 
-@pytest.mark.parametrize("decay", [None, 0.5])
-def test_biases_do_not_decay(decay):
-    """Those of a parallel neuron [T, 1] neither."""
-    model = zoo.create_model("sresnet19_w16", timesteps=2, neuron="psn")
-    optimizer = create_optimizer_v2(model, opt="sgd", lr=1.0, weight_decay=0.1, layer_decay=decay)
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert {decays[id(value)] for key, value in model.named_parameters() if key.endswith(".bias")} == {0.0}
-    assert decays[id(model.fc.weight)] == decays[id(model.lif1.weight)] == 0.1
-
-
-def test_stages_that_are_no_rows_of_blocks_learn_slower_too():
-    model = zoo.create_model("sresnet19_w16")
-    for i in range(3):
-        model.stages[i] = nn.Conv2d(4, 4, 3)
-    for coarse in (False, True):
-        groups = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
-        assert [groups[f"stages.{i}.weight"] for i in range(3)] == [1, 2, 3]
-        assert (groups["conv1.weight"], groups["fc.weight"]) == (0, 4)
-
-
 def test_layer_decay_reaches_the_run(flowers, tmp_path):
     finetune(flowers, tmp_path / "x", layer_decay=0.0, weights="fp32")  # 0: the head alone learns
     before, after = zoo.load(INIT).state_dict(), safetensors.torch.load_file(tmp_path / "x" / "model.safetensors")
@@ -171,15 +149,6 @@ def test_a_network_for_larger_images(flowers, tmp_path):
     )
     result, again = (json.loads(file.read_text()) for file in (tmp_path / "x" / "result.json", tmp_path / "v.json"))
     assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
-
-
-def test_a_network_that_is_built_for_a_size_gets_it(flowers, tmp_path):
-    settings = {"model": "plif_net_w16", "dataset": f"folder:{flowers}", "img_size": 40, "amp": "off", "timesteps": 2}
-    train(Recipe(**settings | SHORT | {"out": str(tmp_path / "x")}))
-    assert zoo.load(tmp_path / "x").model_args["img_size"] == 40
-    with pytest.raises(ZooError, match="cannot train on images of 40 x 40 pixels at T = 2: the last map is"):
-        train(Recipe(**settings | SHORT | {"out": str(tmp_path / "y"), "model_args": {"img_size": 32}}))
-    assert not (tmp_path / "y").exists()
 
 
 def test_own_validation_images_are_what_an_epoch_is_validated_on(flowers, tmp_path):

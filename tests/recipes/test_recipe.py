@@ -66,16 +66,6 @@ def test_cutout_is_a_square():
     assert torch.equal(holes[:, 0], holes[:, 2])
 
 
-@pytest.mark.parametrize("kind", ["autoaugment", "randaugment"])
-def test_auto_augment_draws_per_image(kind):
-    one = IMAGES[:1].expand(200, -1, -1, -1)
-    out = augment.auto_augment(one, kind, ops=2, magnitude=9)
-    assert out.dtype == torch.uint8
-    assert out.shape == one.shape
-    assert len({o.numpy().tobytes() for o in out}) > 20
-    assert torch.equal(augment.auto_augment(IMAGES, "none", 2, 9), IMAGES)
-
-
 @pytest.mark.parametrize(
     ("name", "level", "expected"),
     [
@@ -124,30 +114,6 @@ def test_rand_augment_takes_its_number_and_strength_from_the_recipe(monkeypatch)
     )
     alone("auto_augment", "randaugment", randaugment_ops=2, randaugment_magnitude=15)
     assert levels == [{0.5}, {0.5}]
-
-
-def test_images_are_mirrored_half_of_the_time():
-    mirrored, plain = alone("hflip", True)
-    same = [torch.equal(a, b) for a, b in zip(mirrored, plain, strict=True)]
-    assert 16 < sum(same) < 48
-    assert all(torch.equal(a, b if s else b.flip(2)) for a, b, s in zip(mirrored, plain, same, strict=True))
-
-
-@pytest.mark.parametrize(("key", "value", "least", "most"), [("cutout", 8, 64, 64), ("erasing", 0.5, 16, 48)])
-def test_what_is_cut_out_of_an_image_is_zero_once_it_is_normalised(key, value, least, most):
-    cut, plain = alone(key, value, torch.full_like(IMAGES, 255))
-    hole = cut != plain
-    assert least <= hole.flatten(1).any(1).sum() <= most
-    assert (cut[hole] == 0).all()
-
-
-def test_smaller_images_are_made_of_all_pixels():
-    stripes = torch.zeros(1, 1, 32, 32)
-    stripes[..., ::4] = 1
-    small = augment.resize(stripes, 8)
-    assert small.shape == (1, 1, 8, 8)
-    assert (small - 0.25).abs().max() < 0.1
-    assert augment.resize(stripes, 32) is stripes
 
 
 def test_losses_are_those_of_the_papers():

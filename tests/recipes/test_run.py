@@ -11,7 +11,7 @@ import torch
 from conftest import tiny
 
 from recipes.recipe import Recipe
-from recipes.run import BEFORE, STATE, RunState, last_state, load_state, run_directory, save_state
+from recipes.run import STATE, RunState, load_state, run_directory, save_state
 from recipes.train import Trainer, train
 from zoo.errors import ZooError
 
@@ -62,10 +62,9 @@ def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch
     with pytest.raises(ZooError, match=r"step 3: the weight .* is not finite"):
         train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "checkpoint_minutes": 0.0}))
     assert len(calls) == 3
-    for name in (STATE, BEFORE):
-        state = load_state(tmp_path / "x" / name)
-        assert state["step"] < 3
-        assert all(torch.isfinite(value).all() for value in state["model"].values())
+    state = load_state(tmp_path / "x" / STATE)
+    assert state["step"] < 3
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
 def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monkeypatch):
@@ -150,7 +149,7 @@ def test_two_trainings_do_not_share_a_directory(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with its last state and the one before it, and the run's settings."""
+    """A run with its last state."""
     out = tmp_path_factory.mktemp("states") / "x"
 
     def stop(*_, **__):
@@ -160,7 +159,7 @@ def run(tmp_path_factory):
         patch.setattr("recipes.train.Trainer.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(Recipe(**SHORT | {"out": str(out), "checkpoint_minutes": 0.0}))
-    assert (load_state(out / BEFORE)["step"], load_state(out / STATE)["step"]) == (3, 4)
+    assert load_state(out / STATE)["step"] == 4
     return out
 
 
@@ -197,20 +196,12 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_state_is_refused_and_the_one_before_it_taken(damage, run, tmp_path, capsys):
+def test_a_damaged_state_is_refused(damage, run, tmp_path):
     shutil.copytree(run, tmp_path / "x")
     path = tmp_path / "x" / STATE
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(ZooError, match=STATE):
+    with pytest.raises(ZooError, match=rf"{STATE}.* start anew"):
         load_state(path)
-    assert last_state(tmp_path / "x")["step"] == 3
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert STATE in said
-    assert "going on from the state before it, of step 3" in said
-    (tmp_path / "x" / BEFORE).unlink()
-    with pytest.raises(ZooError, match=r"no such file: .*before.*start anew"):
-        last_state(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -222,19 +213,6 @@ def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
     path.write_bytes(again(**changes)(path.read_bytes(), tmp_path))
     with pytest.raises(ZooError, match=r"does not fit|of another run"):
         train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "resume": True, "checkpoint_minutes": 0.0}))
-
-
-def test_a_run_ends_the_same_from_the_state_before(run, tmp_path):
-    for name in ("whole", "damaged"):
-        shutil.copytree(run, tmp_path / name)
-    path = tmp_path / "damaged" / STATE
-    path.write_bytes(DAMAGE["data"](path.read_bytes()))
-    weights = []
-    for name in ("whole", "damaged"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / name), "resume": True}))
-        weights.append(safetensors.torch.load_file(tmp_path / name / "model.safetensors"))
-        assert not (tmp_path / name / BEFORE).exists()
-    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
 def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
@@ -288,13 +266,3 @@ def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path,
     then, now = ("bf16", "off") if native else ("off", "bf16")
     assert train(recipe)["train_precision"] == {"off": "fp32", "bf16": "bf16"}[then]
     assert f"goes on with amp {then}, as it was started: here, auto is {now}" in capsys.readouterr().err
-
-
-def test_without_its_last_state_a_run_goes_on_from_the_one_before(run, tmp_path, capsys):
-    """As after a crash between the two renames of a save."""
-    shutil.copytree(run, tmp_path / "x")
-    (tmp_path / "x" / STATE).unlink()
-    assert last_state(tmp_path / "x")["step"] == 3
-    assert "no such file" in capsys.readouterr().err
-    with pytest.raises(ZooError, match="already holds a run"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x")}))

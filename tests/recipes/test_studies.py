@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
-from recipes.page import write_page
 from recipes.studies import __main__ as studies
 from zoo.errors import ZooError
 
 
 def test_all_pages_of_all_studies_are_current():
     studies.main(["--check"])
-
-
-def test_pages_are_utf8_whatever_the_locale_is(tmp_path):
-    write_page(tmp_path / "README.md", "0.09 ± 0.74", False)
-    code = "from recipes.page import *; write_page(Path('README.md'), '0.09 \\xb1 0.74', True)"
-    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path, env=os.environ | ascii_alone, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["health", "speed"])

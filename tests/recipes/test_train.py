@@ -11,16 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import ROOT, assert_one_error, run_code, run_module
-from forks import as_module
+from conftest import ROOT, assert_one_error, run_module
 from PIL import Image
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -31,11 +28,9 @@ import recipes.train
 import zoo
 from recipes import start, validate
 from recipes.augment import augmented
-from recipes.estimate import FLAGSHIP, FLAGSHIP_STAGES, steps_left, tell_length
-from recipes.lineage import find_run
-from recipes.processes import pick_device
+from recipes.estimate import FLAGSHIP_STAGES, tell_length
 from recipes.recipe import Recipe, load_recipe, parse_command_line
-from recipes.run import Interrupt, RunState, has_state, last_state, load_state, note_changes, save_state
+from recipes.run import STATE, Interrupt, RunState, load_state, note_changes, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
 from zoo.data import load_dataset, normalisation, split
@@ -209,34 +204,6 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
         assert again[key] == pytest.approx(result[key]), key
 
 
-def test_tensorboard_has_an_epoch_that_ctrl_c_ends_with(tmp_path, monkeypatch):
-    class Writer:
-        done: ClassVar = []
-
-        def add_scalar(self, key, value, epoch):
-            self.done.append((key, epoch))
-
-        def flush(self):
-            self.done.append("flush")
-
-    def obey(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("recipes.train._tensorboard", lambda _: Writer())
-    monkeypatch.setattr("recipes.train.Interrupt.obey", obey)
-    with pytest.raises(KeyboardInterrupt):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "train_images": 32, "tensorboard": True}))
-    assert ("train_loss", 1) in Writer.done
-    assert Writer.done[-1] == "flush"
-
-
-def test_tensorboard_that_is_not_installed_is_one_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ZooError, match="tensorboard is not installed: pip install"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "tensorboard": True}))
-    assert not (tmp_path / "x").exists()
-
-
 def test_tensorboard_events_are_written(tmp_path):
     pytest.importorskip("tensorboard")
     small = {"train_images": 32, "epochs": 1, "test": False, "tensorboard": True}
@@ -303,18 +270,6 @@ def test_predict_names_the_class_of_argmax_where_several_are_equal(tmp_path):
     assert [entry["class"] for entry in found["top"]] == [1, 2, 4, 5, 7, 8, 0, 3]
 
 
-def test_a_run_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    settings = SHORT | {"out": "~/runs/x", "epochs": 1, "train_images": 32, "test": False, "timesteps": 1}
-    train(Recipe(**settings))
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert (tmp_path / "runs" / "x" / "model.safetensors").is_file()
-    with pytest.raises(ZooError, match="already holds a run"):
-        train(Recipe(**settings))
-    assert find_run("~/runs/x").train_seconds == find_run(str(tmp_path / "runs" / "x")).train_seconds > 0
-
-
 def test_state_round_trip(tmp_path):
     state = {
         "a": [1, 2.5, None, True, "x"],
@@ -335,7 +290,7 @@ def kill_in_mid_epoch(command: list[str], out: Path) -> None:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while process.poll() is None and time.time() < deadline:
-        if has_state(out) and last_state(out)["step"] in (2, 3, 4):
+        if (out / STATE).exists() and load_state(out / STATE)["step"] in (2, 3, 4):
             break
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -352,7 +307,7 @@ def test_kill_9_and_resume_bit_for_bit(tmp_path):
     command = [sys.executable, "-m", "recipes.train", recipe, *words]
     kill_in_mid_epoch(command, tmp_path / "killed")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    step = last_state(tmp_path / "killed")["step"]
+    step = load_state(tmp_path / "killed" / STATE)["step"]
     assert 0 < step < 10
     assert step % 5
 
@@ -566,14 +521,6 @@ def test_a_linear_schedule_falls_by_equal_steps(tmp_path):
     rows = [row.split(",") for row in (tmp_path / "x" / "summary.csv").read_text().splitlines()[1:]]
     # Two steps an epoch, the learning rate of the second; timm counts the fall from the start of the warm-up.
     assert [float(row[1]) for row in rows[1:]] == pytest.approx([0.04 * (10 - step) / 10 for step in (3, 5, 7, 9)])
-
-
-def test_a_full_disk_ends_in_one_error(tmp_path):
-    """A file-size limit below the size of a training state stands in for a full disk."""
-    command = as_module("recipes.train", "sresnet19_w16_gs.t2_cifar10", *flags(tmp_path / "x", epochs=1))
-    done = run_code(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512_000, 512_000)); {command}")
-    assert_one_error(done, "cannot write", "state.safetensors")
-    assert not list((tmp_path / "x").glob("*.safetensors"))
 
 
 def test_same_seed_same_weights_other_seed_others(tmp_path):
@@ -838,16 +785,6 @@ def test_processes_are_started_through_torchrun(monkeypatch):
             start.main(["cifar100"])
 
 
-def test_a_signal_that_is_ignored_stays_so():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    try:
-        with Interrupt() as interrupt:
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            assert signal.getsignal(signal.SIGTERM) == interrupt._note
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_what_one_of_several_processes_is_told_all_obey(capsys):
     """After the same step: when it was heard by all. A second signal does nothing."""
     told, other = Interrupt(1, 2), Interrupt(0, 2)
@@ -866,17 +803,6 @@ def test_what_one_of_several_processes_is_told_all_obey(capsys):
             with pytest.raises(SystemExit) if mean else contextlib.nullcontext():
                 process.obey(step)
     assert capsys.readouterr().err == "stopped after step 2; --resume goes on from there\n"
-
-
-def test_every_process_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert pick_device("auto") == torch.device("cuda", 1)
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ZooError, match=r"process 3 of this machine has no GPU of its own: .*NPROC=2"):
-        pick_device("cuda")
-    assert pick_device("cpu") == torch.device("cpu")
 
 
 def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):
@@ -923,16 +849,6 @@ def test_the_length_is_estimated_from_the_second_step_to_the_third(tmp_path, mon
     assert told == [10_000]
 
 
-def test_every_stage_of_the_flagship_starts_from_the_one_before():
-    assert load_recipe(FLAGSHIP_STAGES["cifar10"][0]).init is None
-    assert Path(load_recipe(FLAGSHIP_STAGES["cifar100"][0]).init).name in FLAGSHIP_STAGES["cifar10"]
-    for stages in FLAGSHIP_STAGES.values():
-        for before, stage in pairwise(stages):
-            init, run = load_recipe(stage).init, load_recipe(before).out
-            assert init in (f"recipes/stages/{before}", run)
-        assert load_recipe(stages[-1]).model == FLAGSHIP
-
-
 CHEAP_FIRST = {
     "phases": [{"epochs": 1, "size": 16, "timesteps": 1}, {"epochs": 1, "size": 24}],
     "epochs": 3,
@@ -959,14 +875,6 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
     assert steps == looked_at + trained + test
     assert result["timesteps"] == 2
     assert zoo.load_checkpoint(tmp_path / "x").timesteps == 2
-
-
-def test_cheap_phases_do_not_hide_how_long_a_run_takes():
-    recipe = Recipe(**SHORT | CHEAP_FIRST)  # an epoch each of 16 pixels and T = 1, 24 and T = 2, 32 and T = 2
-    assert steps_left(recipe, 3, 10) == 7 + 10 * (2 * 24**2 + 2 * 32**2) / 16**2
-    assert steps_left(recipe, 10, 10) == 10 * (1 + 32**2 / 24**2)
-    assert steps_left(recipe, 29, 10) == 1
-    assert steps_left(Recipe(**SHORT), 1, 10) == 19
 
 
 PLAIN_FIRST = {"phases": [{"epochs": 1, "alpha": 0}], "scaling": {"name": "causal_trace", "alpha": 0.5}}
@@ -1050,21 +958,6 @@ def test_a_spike_penalty_is_the_mean_firing_rate_and_lowers_it(tmp_path):
         for penalty in (0.0, 100.0)
     )
     assert sparse < 0.8 * plain
-
-
-def test_weights_too_large_for_half_precision_can_still_be_kept(tmp_path, monkeypatch):
-    settings = SHORT | {"out": str(tmp_path / "x"), "epochs": 1, "train_images": 64, "test": False, "weights": "fp16"}
-
-    def save(path, state, **how):
-        state["model"]["bn1.running_var"].fill_(1e5)
-        save_state(path, state, **how)
-
-    monkeypatch.setattr("recipes.run.save_state", save)
-    with pytest.raises(ZooError, match=r"bn1\.running_var is too large .* --weights fp32"):
-        train(Recipe(**settings))
-    assert not (tmp_path / "x" / "model.safetensors").exists()
-    train(Recipe(**settings | {"weights": "fp32", "resume": True}))
-    assert weights(tmp_path / "x")["bn1.running_var"].max() == 1e5
 
 
 def test_half_precision_weights_are_what_is_measured(tmp_path):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from conftest import ROOT, run_code
+from conftest import ROOT
 
 import zoo
 from zoo.__main__ import main
@@ -88,12 +87,6 @@ def test_dense_operations_by_hand():
         assert found["params"] == sum(p.numel() for p in zoo.create_model(name).parameters())
 
 
-def test_summary_leaves_the_random_numbers_alone():
-    before = torch.get_rng_state()
-    summary("svgg11_w16")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_list(capsys):
     text = printed(capsys, "list", "sresnet19*", "svgg11_w8", "--published")
     head, *lines = text.split("\n\n")[0].splitlines()
@@ -158,38 +151,6 @@ def test_references_are_well_formed():
     assert len({json.dumps(row) for row in rows}) == len(rows)
     assert references("svgg16_gs") == references("svgg16") != []
     assert references("svgg11_w16") == []
-
-
-def test_a_users_own(tmp_path):
-    """In a process of its own, whose registry nobody else sees: listed and described like the zoo's."""
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    code = """
-import json
-from zoo.__main__ import main
-from zoo.errors import ZooError
-
-file = ["--plugin", "mine.py"]
-for argv in (["list", "my_net", "my_other_net"], ["info", "my_net"], ["info", "my_rule"]):
-    main(argv + file + ["--json"])
-    print("---")
-try:
-    main(["info", "my_broken_net", *file])
-except ZooError as error:
-    print(json.dumps(str(error)))
-"""
-    done = run_code(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    listed, model, rule, error = (json.loads(part) for part in done.stdout.split("---"))
-    assert [(row["model"], row["dense_operations"], row["timesteps"]) for row in listed["models"]] == [
-        ("my_net", MY_NET, 3),
-        ("my_other_net", MY_NET, 3),
-    ]
-    assert "my_rule" in listed["keywords"]["scaling"]
-    assert model["description"] == "A network of mine."
-    assert model["dense_operations"] == MY_NET
-    assert rule["description"] == "A rule of mine."
-    assert rule["scales"] == "the error that the weight gradient is computed from"
-    assert error.startswith("my_broken_net does not run on an image of its input size: ")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import pathlib
 import re
 import shutil
 
@@ -18,7 +17,7 @@ from timm.utils import ModelEmaV3
 import zoo
 from zoo.checkpoint.weights import WithoutMemory
 from zoo.errors import ZooError
-from zoo.files import atomic_write, sha256_of
+from zoo.files import atomic_write
 
 DATA_CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "label_names": list("abcde")}
 
@@ -158,24 +157,6 @@ def test_a_network_without_a_name_is_not_saved(tmp_path):
         zoo.save_checkpoint(tmp_path / "x", zoo.SpikingNetwork(), tag="x", data_cfg=DATA_CFG)
 
 
-def test_a_home_is_found(model, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    zoo.save_checkpoint("~/x", model, tag="x", data_cfg=DATA_CFG)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
-    for source in ("~/x", pathlib.Path("~/x"), "local-dir:~/x", "~/x/model.safetensors"):
-        assert zoo.load(source).weights_sha256 == sha256_of(tmp_path / "x" / "model.safetensors")
-
-
-def test_a_folder_that_is_called_like_a_network_does_not_hide_it(folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    name = "sresnet19_w16.t2_cifar10"
-    (tmp_path / name).mkdir()
-    assert zoo.load(name).pretrained_cfg["tag"] == "t2_cifar10"
-    shutil.copytree(folder, tmp_path / name, dirs_exist_ok=True)
-    assert zoo.load(name).pretrained_cfg["tag"] == "t2_test"
-
-
 @pytest.mark.parametrize("left_out", [(), ("neuron", "norm", "encoding")])
 def test_a_network_that_computes_otherwise_is_not_the_checkpoint(folder, left_out):
     """What a file leaves out is what its network has by itself."""
@@ -189,11 +170,6 @@ def test_a_network_that_computes_otherwise_is_not_the_checkpoint(folder, left_ou
     assert (other.pretrained_cfg.get("tag"), other.training_args, other.weights_sha256) == (None, None, None)
     with pytest.raises(ZooError, match="load gives trained networks"):
         zoo.load(folder, pretrained=False)
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(ZooError, match="no checkpoint at"):
-        zoo.create_model(f"local-dir:{tmp_path / 'nothing'}")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
@@ -242,13 +218,6 @@ def test_a_rule_that_is_not_registered_here(model, folder):
             assert again.model_args["scaling"] == "none"
     with pytest.raises(ZooError, match="unknown scaling 'other'"), pytest.warns(UserWarning, match="my_rule"):
         zoo.load_checkpoint(folder, scaling="other")
-
-
-def test_an_overlay_changes_the_configuration_and_not_the_weights():
-    whole = zoo.create_model("sresnet19_w16", pretrained=True)
-    model = zoo.create_model("sresnet19_w16", pretrained=True, pretrained_cfg_overlay={"crop_pct": 0.9})
-    assert model.weights_sha256 == whole.weights_sha256
-    assert model.pretrained_cfg["crop_pct"] == 0.9
 
 
 def test_tied_weights_are_saved(model, tmp_path):

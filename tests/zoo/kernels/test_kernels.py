@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import math
 import shutil
 import warnings
@@ -23,7 +22,7 @@ from zoo import kernels
 from zoo.errors import ZooError
 from zoo.kernels import can_weigh_steps, cpu
 from zoo.kernels.build import find_compiler
-from zoo.kernels.lif import plain_lif, weighted_steps
+from zoo.kernels.lif import weighted_steps
 from zoo.neurons import CLIF, create_neuron
 from zoo.neurons.base import input_current
 from zoo.neurons.lif import LIF, PLIF
@@ -55,20 +54,6 @@ def run(lif, x, weight, **current):
         leaves.append(current["shortcut"])
     spikes = lif(x, **current)
     return spikes.detach(), torch.autograd.grad((spikes * weight).sum(), leaves)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_statistics_of_what_is_not_finite_are_not(value):
-    x = torch.randn(4, 2, 3, 3)
-    x[0, 0, 0, 0] = value
-    found = []
-    for lif in pair("lif", "triangle", 2):
-        norm = nn.BatchNorm2d(2)
-        nn.init.constant_(norm.weight, -1)
-        found.append((lif(x, norm=norm), norm.running_var))
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, equal_nan=True)
-    assert found[0][1].isnan().tolist() == [True, False]
 
 
 def close(got, expected, tolerance):
@@ -434,16 +419,6 @@ def test_without_a_working_compiler_the_reference_runs(tmp_path, compiler, word)
     assert not list((tmp_path / "cache").rglob("*.so*"))
 
 
-def test_another_system_is_not_told_to_look_for_a_compiler(monkeypatch):
-    monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(ZooError, match="kernels are for Linux, and this is darwin"):
-        cpu.prepare(torch.float32, plain_lif(7), False)
-
-
-def test_python_and_cpp_have_one_form_of_the_arguments():
-    assert cpu.prepare(torch.float32, plain_lif(2), False).lif_args_size() == ctypes.sizeof(cpu._Args)
-
-
 def test_the_built_kernel_is_kept(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import torch; from zoo.neurons import LIF; print(LIF(2)(torch.ones(2, 1)).tolist())")
@@ -528,35 +503,6 @@ def test_shapes_that_do_not_fit_are_refused_before_any_kernel_runs():
             lif(x, norm=norm)
     with pytest.raises(ValueError, match="more than 1 value"):
         LIF(1, kernel="fused")(torch.randn(1, 3, 1, 1), norm=nn.BatchNorm2d(3))
-
-
-def test_a_shortcut_beside_a_repeated_current():
-    x, r, norm = torch.randn(3, 4, 5, 5), torch.randn(6, 4, 5, 5), nn.BatchNorm2d(4)
-    a, b = (LIF(2, kernel=kernel)(x, norm=norm, shortcut=r, repeat=True) for kernel in ("fused", "reference"))
-    assert torch.equal(a, b)
-
-
-def test_a_default_device_is_none_of_the_kernels():
-    """What it makes beside its input lies where that does, or C++ would get another device's addresses."""
-    norm, x = nn.BatchNorm2d(3).eval(), torch.randn(8, 3, 4, 4)
-    norm.running_mean.fill_(1.0)
-    lif = LIF(4, kernel="fused")
-    expected = lif(x, norm=norm)
-    with torch.device("meta"):
-        assert torch.equal(lif(x, norm=norm), expected)
-        plif = create_neuron({"name": "plif"}, 4, "triangle", "fused").to_empty(device="cpu")
-    nn.init.zeros_(plif.w)
-    x.requires_grad_()
-    with torch.device("meta"):
-        (plif(x, norm=norm).sum()).backward()
-    assert x.grad.isfinite().all()
-
-
-def test_of_no_image_every_gradient_is_zero():
-    norm = nn.BatchNorm2d(8).eval()
-    LIF(4, kernel="fused")(torch.empty(0, 8, 4, 4, requires_grad=True), norm=norm).sum().backward()
-    assert torch.equal(norm.weight.grad, torch.zeros(8))
-    assert torch.equal(norm.bias.grad, torch.zeros(8))
 
 
 @pytest.mark.parametrize("scaling", [None, {"name": "window", "alpha": 0.5}])

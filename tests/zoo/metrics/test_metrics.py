@@ -72,18 +72,6 @@ def test_a_compiled_network_is_counted_as_another(whole):
     assert all(counts[key] == plain[key] for key in plain.keys() - {"spikes_per_layer", "firing_rates"})  # other names
 
 
-def test_what_checkpointing_repeats_counts_once():
-    model, x = tiny(), torch.rand(2, 3, 16, 16)
-    counts = []
-    for on in (False, True):
-        model.set_grad_checkpointing(on)
-        with SpikeCounter(model) as spikes, OperationCounter(model) as operations:
-            model(x).sum().backward()
-        counts.append(spikes.summary() | operations.summary())
-    assert counts[0] == counts[1]
-    assert counts[0]["spikes_per_image"]
-
-
 def test_evaluation_leaves_each_layer_in_its_mode():
     model = tiny().train()
     model.bn1.eval()
@@ -123,12 +111,6 @@ def test_two_layers_by_hand():
 def test_of_one_time_step_the_stem_ends_at_the_first_neurons():
     stem = measure(TwoLayers(timesteps=1), torch.ones(1, 1, 3, 3))["stem"]
     assert stem == {"Effective_ACs": 12.0, "Effective_MACs": 0.0, "Dense": 16.0}
-
-
-def test_tied_weights_take_memory_once():
-    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    model[1].weight = model[0].weight
-    assert footprint(model) == 4 * 9
 
 
 @pytest.mark.parametrize("values", [(0.5, 1.0), (1.0, 0.5)])
@@ -270,11 +252,6 @@ def test_float32_is_not_rounded(how):
         for switch, value in zip(SWITCHES, kept[0], strict=True):
             switch.fp32_precision = value
     assert seen == [["ieee"] * len(SWITCHES)]
-
-
-def test_generators_of_gpus_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail(f"seeded with {seed}"))
-    evaluate(tiny(encoding="rate"), *ONE_IMAGE)
 
 
 def test_of_equal_logits_the_first_class_is_the_higher():

@@ -217,7 +217,7 @@ def test_checkpointed_stages_of_currents(family):
     found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
     for enable in (False, True):
         torch.manual_seed(0)
-        rule = {"name": "causal_trace", "every": 2, "average": 0.5, "layers": "all"}
+        rule = {"name": "causal_trace", "every": 2, "layers": "all"}
         model = small(family, scaling=rule).double().train()
         model.set_grad_checkpointing(enable)
         for _ in range(3):

@@ -219,23 +219,6 @@ def test_bfloat16_currents_are_integrated_in_float32(name):
     assert torch.equal(copy.deepcopy(neuron).bfloat16()(x), copy.deepcopy(neuron).bfloat16().float()(x))
 
 
-def test_autocast_does_not_reach_the_product_over_time():
-    psn = PSN(8)
-    x = torch.randn(8 * 100, 50)
-    plain = psn(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(psn(x), plain)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_layout_is_kept(name):
-    neuron = draw(create_neuron(name, 2))
-    x = torch.randn(4, 6, 5, 5)
-    last = neuron(x.contiguous(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(last, neuron(x))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_break(name):
     neuron = draw(create_neuron(name, 3))

@@ -120,23 +120,6 @@ def test_no_fused_kernel_takes_a_decay_for_each_channel():
         assert torch.equal(spikes[:, channel], alone(x[:, channel]))
 
 
-def test_no_fused_kernel_takes_a_threshold_that_learns():
-    class Threshold(LIF):
-        """LIF whose threshold is a parameter."""
-
-        def __init__(self, timesteps=4, **others):
-            super().__init__(timesteps, **others)
-            del self.threshold
-            self.threshold = nn.Parameter(torch.tensor(0.5))
-
-    x, neuron = torch.rand(8, 3, 4, 4), Threshold(4)
-    assert neuron.kernel_for("cpu", torch.float32) == "reference"
-    spikes = neuron(x)
-    assert torch.equal(spikes, LIF(4, threshold=0.5)(x))
-    spikes.sum().backward()
-    assert neuron.threshold.grad < 0
-
-
 def test_the_decorator_and_registering_again():
     @zoo.register_neuron("decorated")
     class Decorated(Leaky):
