@@ -30,7 +30,7 @@ from zoo.provenance import command
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
-from .run import RESULT, has_state
+from .run import RESULT, STATE
 
 _STARTED = "== started "
 
@@ -117,7 +117,7 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
         return "done"
     if is_locked(work / run.name):
         return "running"
-    return "started" if has_state(work / run.name) else "open"
+    return "started" if (work / run.name / STATE).exists() else "open"
 
 
 def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
