@@ -24,8 +24,13 @@
 //     one plane a group     "plain": each step by itself; for few spikes of few channels
 //     two planes, four      "union": the better the more alike the steps are
 //
-// Which one is chosen at run time, from the spikes of some pixels. (A third form, which adds the weights of all taps of
-// a spike to the positions that it reaches, is estimated to be no faster; it was not timed.)
+// Small layers have a "table", too: the sums of each choice of four channels of a tap, 16 rows for four. Then a plane
+// costs a row for every four channels of the window, whatever spikes: no lists, and no loop whose length a processor
+// cannot foresee, which is what takes most of the time where lists are short. Timings of one image again and again
+// flatter the lists: its branches are learnt by heart.
+//
+// Which form is taken is chosen at run time, from the spikes of some pixels. (One that adds the weights of all taps of
+// a spike to the positions that it reaches is estimated to be no faster; it was not timed.)
 //
 // Weights may be float32, too, at half the speed: the same with float32 sums, whose order is neither that of a dense
 // convolution nor that of another group, so that currents are equal up to rounding.
@@ -33,7 +38,7 @@
 // Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window.
 // The sum of any such choice is at most the sum of the `limit` largest positive weights of the channel and at least
 // that of its `limit` most negative ones; when the weights are packed, `limit` is chosen as the largest for which both
-// fit into int16, for every channel of the block.
+// fit into int16, for every channel of the block. Of a table, the same holds for whole taps.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -60,7 +65,7 @@ struct EventShape {
   int32_t count;  // shortcut_counts are added to the spikes instead of the currents: counts out
   float decay, gain, threshold;
   int32_t isa;    // to force an instruction set: 1 portable, 2 AVX2, 3 AVX-512; 0 to choose, as in the next two
-  int32_t group;  // planes
+  int32_t group;  // planes, or 8 for the table
   int32_t block;  // channels
 };
 typedef void EventTask(void* data, size_t index);
@@ -82,6 +87,7 @@ struct EventCall {
 namespace {
 
 constexpr int kPlanes = 4;      // most planes of a group
+constexpr int kTable = 8;       // a group for which the table is used
 constexpr int kPad = 32;        // output channels are padded to a multiple
 constexpr int kWidest = 128;    // channels of a block: this, a half or a quarter
 constexpr int kPositions = 32;  // most positions of a strip
@@ -159,35 +165,41 @@ struct Lists {
 // Output channels whose weights lie together, [kernel_w][kernel_h][C][width], in int16 or float32.
 struct Block {
   int first, width, limit;
-  const void* weight;
+  const void *weight, *end;
 };
 
 struct Addition {
   Lists lists;
-  int positions, columns, left, stride, kernel;  // left: of the first window, in columns
-  int rows;                                      // of weights in a column of the window
+  int first, last, columns;  // positions
+  int left, stride, kernel;  // left: of the first window of the strip, in columns
+  int rows;                  // of weights in a column of the window
   int limit;
   const void* weight;
   int32_t* out;  // [positions][planes][width], this group's first plane; of float32 weights, float32
   int step;
 };
 
+// Sums of int16 of two channels lie in the halves of an int32 (see `pack`), from which two shifts make int32 sums.
+template <int kBytes>
+INLINE void widen(const typename Vec<kBytes>::I16& sum, typename Vec<kBytes>::I32* low,
+                  typename Vec<kBytes>::I32* high) {
+  const typename Vec<kBytes>::I32 both = (typename Vec<kBytes>::I32)sum;
+  *low = both << 16 >> 16, *high = both >> 16;
+}
+
 // Adds sums of int16 to int32 sums, or sets these, and starts anew.
 template <int kBytes, int kGroup, int kRegisters>
 INLINE void widen_all(typename Vec<kBytes>::I16 (*acc)[kRegisters], int32_t* out, bool add) {
   using I32 = typename Vec<kBytes>::I32;
-  using Half = typename Vec<kBytes>::Half;
 #pragma GCC unroll 4
   for (int j = 0; j < kGroup; j++) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kRegisters; r++) {
-      int16_t narrow[kBytes / 2];
-      store(narrow, acc[j][r]);
+    for (int r = 0; r < kRegisters; r++, out += kBytes / 2) {
+      I32 low, high;
+      widen<kBytes>(acc[j][r], &low, &high);
       acc[j][r] = typename Vec<kBytes>::I16{};
-      for (int h = 0; h < 2; h++, out += kBytes / 4) {
-        const I32 wide = __builtin_convertvector(load<Half>(narrow + h * kBytes / 4), I32);
-        store(out, add ? load<I32>(out) + wide : wide);
-      }
+      if (add) low += load<I32>(out), high += load<I32>(out + kBytes / 4);
+      store(out, low), store(out + kBytes / 4, high);
     }
   }
 }
@@ -200,17 +212,48 @@ INLINE void widen_all(typename Vec<kBytes>::F32 (*acc)[kRegisters], int32_t* out
     for (int r = 0; r < kRegisters; r++, out += kBytes / 4) store(out, acc[j][r]);
 }
 
-// The sums of a group of planes and a block of channels, for all positions of a strip. W is int16_t or float.
+// Adds up rows of weights.
+template <class W, int kBytes, int kWidth, class V, int kRegisters>
+INLINE void add_entries(V (&sum)[kRegisters], const W* base, const uint16_t* a, const uint16_t* stop) {
+  for (; a < stop; a++) {
+    const W* row = base + (size_t)*a * kWidth;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRegisters; r++) sum[r] += load<V>(row + r * (kBytes / sizeof(W)));
+  }
+}
+
+// The sums of a group of planes and a block of channels, for some positions of a strip. W is int16_t or float.
 template <class W, int kBytes, int kGroup, int kWidth>
 INLINE void add_rows(const Addition& s) {
-  using V = std::conditional_t<std::is_same_v<W, float>, typename Vec<kBytes>::F32, typename Vec<kBytes>::I16>;
-  constexpr int kLanes = kBytes / sizeof(W), kRegisters = kWidth / kLanes;
-  for (int x = 0; x < s.positions; x++) {
+  constexpr bool kFloats = std::is_same_v<W, float>;
+  using V = std::conditional_t<kFloats, typename Vec<kBytes>::F32, typename Vec<kBytes>::I16>;
+  using I32 = typename Vec<kBytes>::I32;
+  constexpr int kRegisters = kWidth / (kBytes / sizeof(W));
+  int32_t* out = s.out;
+  for (int x = s.first; x < s.last; x++, out += s.step) {
     const int left = s.left + x * s.stride;
     const int x0 = std::min(std::max(left, 0), s.columns), x1 = std::min(std::max(left + s.kernel, 0), s.columns);
     const W* base = (const W*)s.weight - (ptrdiff_t)left * s.rows * kWidth;
-    int32_t* out = s.out + (size_t)x * s.step;
     const int32_t *first = s.lists.begin + (x0 << kGroup), *last = s.lists.begin + (x1 << kGroup);
+    if constexpr (kGroup == 1 && !kFloats) {  // int32 sums of one plane stay in registers
+      const uint16_t *a = s.lists.entries + first[1], *end = s.lists.entries + last[1];
+      I32 wide[2 * kRegisters] = {};
+      while (a < end) {
+        V sum[kRegisters] = {};
+        const uint16_t* stop = a + std::min<ptrdiff_t>(end - a, s.limit);
+        add_entries<W, kBytes, kWidth>(sum, base, a, stop);
+        a = stop;
+#pragma GCC unroll 16
+        for (int r = 0; r < kRegisters; r++) {
+          I32 low, high;
+          widen<kBytes>(sum[r], &low, &high);
+          wide[2 * r] += low, wide[2 * r + 1] += high;
+        }
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < 2 * kRegisters; r++) store(out + r * (kBytes / 4), wide[r]);
+      continue;
+    }
     V acc[kGroup][kRegisters] = {};
     int room = s.limit;
     bool widened = false;
@@ -219,7 +262,7 @@ INLINE void add_rows(const Addition& s) {
       const uint16_t *a = s.lists.entries + first[p], *end = s.lists.entries + last[p];
       while (a < end) {
         ptrdiff_t n = end - a;
-        if constexpr (!std::is_same_v<W, float>) {
+        if constexpr (!kFloats) {
           if (__builtin_expect(room == 0, 0)) {
             widen_all<kBytes, kGroup, kRegisters>(acc, out, widened);
             room = s.limit, widened = true;
@@ -228,11 +271,8 @@ INLINE void add_rows(const Addition& s) {
           room -= (int)n;
         }
         V sum[kRegisters] = {};
-        for (const uint16_t* stop = a + n; a < stop; a++) {
-          const W* row = base + (size_t)*a * kWidth;
-#pragma GCC unroll 16
-          for (int r = 0; r < kRegisters; r++) sum[r] += load<V>(row + r * kLanes);
-        }
+        add_entries<W, kBytes, kWidth>(sum, base, a, a + n);
+        a += n;
 #pragma GCC unroll 4
         for (int j = 0; j < kGroup; j++)
           if (p >> j & 1)
@@ -241,6 +281,60 @@ INLINE void add_rows(const Addition& s) {
       }
     }
     widen_all<kBytes, kGroup, kRegisters>(acc, out, widened);
+  }
+}
+
+// Sums of some positions of a strip from the table of a block, see `Packed`: of all planes of a group at once, without
+// a list, and no branch depends on the spikes.
+struct LookUp {
+  const uint8_t* index;      // [columns][fours][4]: of each plane, which channels of a four spike, times width / 4
+  int first, last, columns;  // positions
+  int left, stride, kernel;  // as for Addition
+  int fours;                 // of channels in a column of the window, from top to bottom
+  int limit;
+  const int16_t* weight;
+  int32_t* out;
+  int step;
+};
+
+template <int kBytes, int kGroup, int kWidth>
+INLINE void look_up_rows(const LookUp& s) {
+  using I16 = typename Vec<kBytes>::I16;
+  using I32 = typename Vec<kBytes>::I32;
+  constexpr int kRegisters = kWidth / (kBytes / 2);
+  int32_t* out = s.out;
+  for (int x = s.first; x < s.last; x++, out += s.step) {
+    const int left = s.left + x * s.stride;
+    const int x0 = std::min(std::max(left, 0), s.columns), x1 = std::min(std::max(left + s.kernel, 0), s.columns);
+    const uint8_t *index = s.index + (size_t)x0 * s.fours * 4, *end = s.index + (size_t)x1 * s.fours * 4;
+    const char* weight = (const char*)(s.weight + (ptrdiff_t)(x0 - left) * s.fours * 16 * kWidth);
+    I32 wide[kGroup][2 * kRegisters] = {};
+    while (index < end) {
+      const uint8_t* stop = index + std::min<ptrdiff_t>(end - index, s.limit * 4);
+      I16 acc[kGroup][kRegisters] = {};
+      for (; index < stop; index += 4, weight += 32 * kWidth) {
+        uint32_t four;
+        std::memcpy(&four, index, 4);  // little-endian
+#pragma GCC unroll 4
+        for (int j = 0; j < kGroup; j++) {
+          const char* row = weight + (size_t)(four >> 8 * j & 255) * 8;
+#pragma GCC unroll 8
+          for (int r = 0; r < kRegisters; r++) acc[j][r] += load<I16>(row + r * kBytes);
+        }
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < kGroup; j++)
+#pragma GCC unroll 8
+        for (int r = 0; r < kRegisters; r++) {
+          I32 low, high;
+          widen<kBytes>(acc[j][r], &low, &high);
+          wide[j][2 * r] += low, wide[j][2 * r + 1] += high;
+        }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < kGroup; j++)
+#pragma GCC unroll 8
+      for (int r = 0; r < 2 * kRegisters; r++) store(out + j * kWidth + r * (kBytes / 4), wide[j][r]);
   }
 }
 
@@ -259,6 +353,13 @@ struct Finish {
   uint8_t* spikes;
   float *currents, *new_state;
 };
+
+#ifdef __x86_64__
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt")))
+AVX512 inline Vec<64>::F32 numbers_avx512(const uint32_t* bytes) {
+  return (Vec<64>::F32)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)bytes)));
+}
+#endif
 
 // Bytes of as many lanes as an int32 vector has, and back: compilers convert short vectors of bytes one by one.
 template <int kBytes>
@@ -297,29 +398,32 @@ struct Bytes {
 
   // Returns them, below 128, as numbers: a byte in its place, times a power of two, which is exact.
   INLINE F32 numbers() const {
-    if constexpr (kBytes == 64) {
-      return __builtin_convertvector(load<typename Vec<kBytes>::Quarter>(words), F32);
-    } else {
-      I32 x, place;
-      F32 factor;
-      for (int i = 0; i < kLanes; i++)
-        x[i] = words[i / 4], place[i] = 127 << i % 4 * 8, factor[i] = 1.0f / (1 << i % 4 * 8);
-      return __builtin_convertvector(x & place, F32) * factor;
-    }
+#ifdef __x86_64__
+    if constexpr (kBytes == 64) return numbers_avx512(words);
+#endif
+    I32 x, place;
+    F32 factor;
+    for (int i = 0; i < kLanes; i++)
+      x[i] = words[i / 4], place[i] = 127 << i % 4 * 8, factor[i] = 1.0f / (1 << i % 4 * 8);
+    return __builtin_convertvector(x & place, F32) * factor;
   }
 };
 
+// The most frequent cases are compiled by themselves: binary spikes with a hard reset, and which shortcut there is.
+enum Behind { kAnyBehind, kNoShortcut, kFloatShortcut, kCountShortcut };
+
 // Of kMany vectors at once, whose chains of operations over time overlap; the last one has `last` lanes.
-template <int kBytes, int kMany, bool kWhole, bool kPlain>
+template <int kBytes, int kMany, bool kWhole, Behind kBehind>
 INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
   using I32 = typename Vec<kBytes>::I32;
   using F32 = typename Vec<kBytes>::F32;
   constexpr int kLanes = kBytes / 4;
   const EventShape& shape = *f.shape;
+  constexpr bool kPlain = kBehind != kAnyBehind;
   const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
   const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset,
              count = !kPlain && shape.count;
-  const float* shortcut = kPlain ? nullptr : f.shortcut;
+  const float* shortcut = kPlain && kBehind != kFloatShortcut ? nullptr : f.shortcut;
   float* currents = kPlain ? nullptr : f.currents;
   const float decay = shape.decay, gain = shape.gain, threshold = shape.threshold;
   const int64_t at = (int64_t)x * shape.out_channels + i;
@@ -352,7 +456,7 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       }
       if (shortcut) current = current + load<F32>(shortcut + here, n);
       Bytes<kBytes> counts, spikes;
-      if (f.counts) {
+      if (kBehind == kCountShortcut || (!kPlain && f.counts)) {
         std::memcpy(counts.words, f.counts + here, kWhole ? kLanes : n);
         if (!count) current = current + counts.numbers();
       }
@@ -372,23 +476,29 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
     for (int k = 0; k < kMany; k++) store(f.new_state + at + k * kLanes, v[k], kWhole || k < kMany - 1 ? kLanes : last);
 }
 
-template <int kBytes, bool kPlain>
+template <int kBytes, Behind kBehind>
 INLINE void finish_positions(const Finish& f) {
   constexpr int kLanes = kBytes / 4;
   for (int x = 0; x < f.positions; x++) {
     int i = 0;
-    for (; i + 2 * kLanes <= f.channels; i += 2 * kLanes) finish_lanes<kBytes, 2, true, kPlain>(f, x, i, kLanes);
+    for (; i + 2 * kLanes <= f.channels; i += 2 * kLanes) finish_lanes<kBytes, 2, true, kBehind>(f, x, i, kLanes);
     for (; i < f.channels; i += kLanes)
-      finish_lanes<kBytes, 1, false, kPlain>(f, x, i, std::min(kLanes, f.channels - i));
+      finish_lanes<kBytes, 1, false, kBehind>(f, x, i, std::min(kLanes, f.channels - i));
   }
 }
 template <int kBytes>
 INLINE void finish(const Finish& f) {
   const EventShape& s = *f.shape;
-  if (f.sums && !f.floats && s.bits == 1 && !s.soft_reset && !s.count && !f.shortcut && !f.currents && f.spikes)
-    finish_positions<kBytes, true>(f);  // the most frequent case, a fifth of the time of small layers
+  if (!f.sums || f.floats || s.bits > 1 || s.soft_reset || s.count || f.currents || !f.spikes)
+    finish_positions<kBytes, kAnyBehind>(f);
+  else if (!f.shortcut && !f.counts)
+    finish_positions<kBytes, kNoShortcut>(f);
+  else if (!f.counts)
+    finish_positions<kBytes, kFloatShortcut>(f);
+  else if (!f.shortcut)
+    finish_positions<kBytes, kCountShortcut>(f);
   else
-    finish_positions<kBytes, false>(f);
+    finish_positions<kBytes, kAnyBehind>(f);
 }
 
 // Patterns of a group: bit j of out[i] is bit shift[j] of plane[j][i].
@@ -422,7 +532,7 @@ struct Table {
         if (m >> c & 1) channels[m][count[m]++] = c;
   }
 };
-constexpr Table kTable;
+constexpr Table kSet;
 
 int count_bits(uint64_t word) {
   word -= word >> 1 & 0x5555555555555555;
@@ -436,8 +546,8 @@ INLINE uint16_t* indices_word(uint64_t word, int i, uint16_t* out) {
   typedef uint16_t V __attribute__((vector_size(16)));
   word = (word + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
   const int mask = word * 0x0102040810204080 >> 56;  // little-endian
-  store(out, load<V>(kTable.channels[mask]) + (uint16_t)i);
-  return out + kTable.count[mask];
+  store(out, load<V>(kSet.channels[mask]) + (uint16_t)i);
+  return out + kSet.count[mask];
 }
 void indices(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* ends) {
   const uint16_t* first = out;
@@ -457,6 +567,23 @@ void indices(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* e
   }
 }
 
+// Which channels of each four have a bit set, of four planes at once: a byte for each plane, times `factor`. n is a
+// multiple of 4.
+template <int kBytes>
+INLINE void number_fours(const Gather& g, int factor) {
+  using I32 = typename Vec<kBytes>::I32;
+  for (size_t i = 0; i < g.n; i += kBytes) {
+    const int n = (int)std::min<size_t>(kBytes, g.n - i) / 4;
+    I32 all = {};
+    for (int j = 0; j < g.planes; j++) {
+      I32 x = load<I32>(g.plane[j] + i, n) >> g.shift[j] & 0x01010101;
+      x |= x >> 7, x |= x >> 14;
+      all |= (x & 15) * factor << 8 * j;
+    }
+    store(g.out + i, all, n);
+  }
+}
+
 // The set channels of a row of pixels, and where those of each pixel end (modulo 2^16).
 struct Found {
   const uint8_t* pattern;  // of each channel of each pixel
@@ -465,7 +592,7 @@ struct Found {
 
 // What lists are made of: the rows of a window, above each other.
 struct Rows {
-  int rows, columns, channels, kernel_h, group;
+  int rows, columns, channels, step, group;  // step: rows of weights in a column of the window
   Found found[kMostRows];
   uint16_t delta[kMostRows];  // added to channels of the first column
   uint16_t* entries;
@@ -484,7 +611,7 @@ INLINE int merge_rows(const Rows& r) {
   uint16_t delta[kMostRows], at[kMostRows] = {};
   for (int i = 0; i < rows; i++) from[i] = r.found[i].channels, ends[i] = r.found[i].ends, delta[i] = r.delta[i];
   int32_t* begin = r.begin + 1;
-  const uint16_t step = r.channels * r.kernel_h;
+  const uint16_t step = r.step;
   int length = *begin = 0;
   for (int x = 0; x < columns; x++) {
 #pragma GCC unroll 3
@@ -516,7 +643,7 @@ int scatter(const Rows& r) {
   const uint16_t *next[kMostRows], *ends[kMostRows];
   const uint8_t* pattern[kMostRows];
   uint16_t delta[kMostRows], at[kMostRows] = {};
-  const int rows = r.rows, C = r.channels, step = C * r.kernel_h;
+  const int rows = r.rows, C = r.channels, step = r.step;
   for (int i = 0; i < rows; i++)
     next[i] = r.found[i].channels, ends[i] = r.found[i].ends, pattern[i] = r.found[i].pattern, delta[i] = r.delta[i];
   for (int x = 0; x < r.columns; x++) {
@@ -538,42 +665,54 @@ struct Adders {
   int widest;                         // block
 };
 struct Code {
-  Adders int16, float32;  // by type of the weights
+  Adders int16, float32;                 // by type of the weights
+  void (*look_up[3][2])(const LookUp&);  // groups of 1, 2, 4 planes; blocks of 32, 64 channels
   void (*finish)(const Finish&);
   void (*gather)(const Gather&);
+  void (*number_fours)(const Gather&, int);
   int (*merge)(const Rows&);
   void (*indices)(const uint8_t*, int, int, uint16_t*, uint16_t*);
+  int bytes;  // of a vector
 };
 
-#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                              \
-  struct Name {                                                                            \
-    template <class W, int kGroup, int kWidth>                                             \
-    target static void add(const Addition& a) {                                            \
-      add_rows<W, bytes, kGroup, kWidth>(a);                                               \
-    }                                                                                      \
-    template <class W, int kMost>                                                          \
-    static constexpr Adders adders() {                                                     \
-      constexpr int k64 = kMost < 64 ? kMost : 64;                                         \
-      return {{{add<W, 1, 32>, add<W, 1, k64>, add<W, 1, kMost>},                          \
-               {add<W, 2, 32>, add<W, 2, k64>, add<W, 2, kMost>},                          \
-               {add<W, 4, 32>, add<W, 4, k64>, add<W, 4, kMost>}},                         \
-              kMost};                                                                      \
-    }                                                                                      \
-    target static void end(const Finish& f) { finish<bytes>(f); }                          \
-    target static void patterns(const Gather& g) { gather<bytes>(g); }                     \
-    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); } \
-  };                                                                                       \
-  constexpr Code k##Name = {Name::adders<int16_t, widest>(),                               \
-                            Name::adders < float,                                          \
-                            widest / 2 < 32 ? 32 : widest / 2 > (),                        \
-                            Name::end,                                                     \
-                            Name::patterns,                                                \
-                            Name::lists,                                                   \
-                            indices}
+#define INSTRUCTION_SET(Name, bytes, widest, target, indices)                                 \
+  struct Name {                                                                               \
+    template <class W, int kGroup, int kWidth>                                                \
+    target static void add(const Addition& a) {                                               \
+      add_rows<W, bytes, kGroup, kWidth>(a);                                                  \
+    }                                                                                         \
+    template <int kGroup, int kWidth>                                                         \
+    target static void look_up(const LookUp& l) {                                             \
+      look_up_rows<bytes, kGroup, kWidth>(l);                                                 \
+    }                                                                                         \
+    template <class W, int kMost>                                                             \
+    static constexpr Adders adders() {                                                        \
+      constexpr int k64 = kMost < 64 ? kMost : 64;                                            \
+      return {{{add<W, 1, 32>, add<W, 1, k64>, add<W, 1, kMost>},                             \
+               {add<W, 2, 32>, add<W, 2, k64>, add<W, 2, kMost>},                             \
+               {add<W, 4, 32>, add<W, 4, k64>, add<W, 4, kMost>}},                            \
+              kMost};                                                                         \
+    }                                                                                         \
+    target static void end(const Finish& f) { finish<bytes>(f); }                             \
+    target static void patterns(const Gather& g) { gather<bytes>(g); }                        \
+    target static void fours(const Gather& g, int factor) { number_fours<bytes>(g, factor); } \
+    target static int lists(const Rows& r) { return merge<(bytes < 32 ? 32 : bytes)>(r); }    \
+  };                                                                                          \
+  constexpr Code k##Name = {Name::adders<int16_t, widest>(),                                  \
+                            Name::adders < float,                                             \
+                            widest / 2 < 32 ? 32 : widest / 2 > (),                           \
+                            {{Name::look_up<1, 32>, Name::look_up<1, 64>},                    \
+                             {Name::look_up<2, 32>, Name::look_up<2, 64>},                    \
+                             {Name::look_up<4, 32>, Name::look_up<4, 64>}},                   \
+                            Name::end,                                                        \
+                            Name::patterns,                                                   \
+                            Name::fours,                                                      \
+                            Name::lists,                                                      \
+                            indices,                                                          \
+                            bytes}
 
 INSTRUCTION_SET(Portable, 16, 32, , indices);
 #ifdef __x86_64__
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt")))
 AVX512 void indices_avx512(const uint8_t* bytes, int n, int pixels, uint16_t* out, uint16_t* ends) {
   const uint16_t* first = out;
   const __m512i zero_to_15 = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -614,41 +753,33 @@ const Code& code_of(int set) {
   return kPortable;
 }
 
-// A layer with its weights packed.
+// Weights of a layer, block by block: a row for each tap and channel, or, a table, 16 rows for each tap and four
+// channels, the sums of those of them that a number has bits for.
+struct Packed {
+  std::vector<Block> blocks;  // none where the layer has no table
+  std::unique_ptr<void, void (*)(void*)> memory{nullptr, std::free};
+};
+
 struct Layer {
   EventShape shape;
   const Code* code;
   const Adders* adders;
   bool floats;
-  std::vector<Block> blocks;
-  std::unique_ptr<void, void (*)(void*)> weight{nullptr, std::free};
+  Packed rows, table;
   std::vector<float> scale, bias;
 };
 
-// The most rows of a block that int16 sums can take whatever they are, see above.
-int row_limit(const int16_t* weight, int rows, int out_channels) {
-  int limit = rows;
-  std::vector<int> column(rows);
-  for (int o = 0; o < out_channels; o++) {
-    std::copy_n(weight + (size_t)o * rows, rows, column.begin());
-    std::sort(column.begin(), column.end());
-    for (int sign : {1, -1}) {
-      int sum = 0, n = 0;
-      for (; n < rows; n++) {
-        const int w = sign * column[sign > 0 ? rows - 1 - n : n];
-        if (w <= 0)
-          n = rows;
-        else if ((sum += w) > 32767)
-          break;
-      }
-      limit = std::min(limit, n);
-    }
-  }
-  return limit;
+// How many of these numbers can be added up in int16, whichever are taken.
+int how_many(std::vector<int>& numbers) {
+  std::sort(numbers.begin(), numbers.end(), std::greater<int>());
+  int sum = 0;
+  for (size_t n = 0; n < numbers.size(); n++)
+    if ((sum += numbers[n]) > 32767) return n;
+  return numbers.size();
 }
 
 struct Scratch {
-  Buffer<uint8_t> patterns;
+  Buffer<uint8_t> patterns, index;
   Buffer<uint16_t> channels, ends, entries;
   Buffer<int32_t> begin, sums;
   std::vector<Strip> strips;
@@ -658,6 +789,7 @@ struct Scratch {
 thread_local Scratch scratch;
 
 constexpr size_t kCache = 400000;    // bytes of weights that stay in a cache of the second level
+constexpr size_t kNear = 1 << 19;    // bytes of a table, at most
 constexpr size_t kAtOnce = 1 << 22;  // entries of lists that are made before they are used, at most
 constexpr float kLeast = 40000;      // nanoseconds of work that pay for a task
 
@@ -674,6 +806,7 @@ struct Run {
   const EventCall& call;
   int64_t batch, height, width, out_height, out_width;
   int planes, group = 0, groups = 0;
+  bool table = false;
   int64_t positions, tiles, strips;  // of a strip; strips of a row; strips in all
   size_t columns;                    // of a strip, at most
   size_t list_entries;               // of a pattern, at most
@@ -711,14 +844,14 @@ Run::Run(const Layer& layer, const EventCall& call)
 }
 
 // Chooses how many planes make a group, from the spikes of some pixels; returns how long a strip will take, in
-// nanoseconds. The numbers are fits to measurements on one processor (Zen 4, AVX-512, float32 convolutions at its other
-// thread).
+// nanoseconds. The numbers are fits to the layers of three networks on one processor (Zen 4, AVX-512, with work at its
+// other thread).
 float Run::choose_group() {
   const EventShape& shape = layer.shape;
   const int C = shape.channels;
   const int64_t pixels = batch * height * width, looked = std::min<int64_t>(pixels, 32);
   uint64_t* words = (uint64_t*)scratch.patterns.need((C + 7) / 8 * 8 + 64);
-  int64_t found[3] = {};
+  int64_t found[3] = {};  // rows of weights to add, by form
   for (int64_t i = 0; i < looked; i++) {
     for (int g = 0; g < planes; g += kPlanes) {
       words[(C - 1) / 8] = 0;
@@ -736,10 +869,21 @@ float Run::choose_group() {
     if (shape.group ? size != shape.group : size >= 2 * planes) continue;
     const float added = (float)found[i] / std::max<int64_t>(looked, 1) * shape.kernel_h * shape.kernel_w,
                 lists = many * ((1 << size) - 1);
-    float cost = added * (i ? 0.5f : 0.05f) + lists * (i ? 0 : 5);
-    for (const Block& block : layer.blocks)
-      cost += added * (layer.floats ? 1.1f : 0.55f) * block.width / 32 + lists * (3 + 3 * block.width / 32);
+    // Nanoseconds: of an entry, of its weights in 32 channels, of a list in each block, of its sums in 32 channels.
+    constexpr float kEntry[] = {0.05f, 0.1f, 0.1f}, kAdd[] = {0.5f, 0.7f, 0.87f}, kList[] = {3, 20, 4},
+                    kSum[] = {26, 13, 8};
+    float cost = added * kEntry[i];
+    for (const Block& block : layer.rows.blocks)
+      cost +=
+          added * kAdd[i] * (layer.floats ? 2 : 1) * block.width / 32 + lists * (kList[i] + kSum[i] * block.width / 32);
     if (!group || cost < least) least = cost, group = size, groups = many;
+  }
+  if (!layer.table.blocks.empty() && (!shape.group || shape.group == kTable)) {
+    const int size = planes < 3 ? planes : kPlanes, many = (planes + size - 1) / size;
+    float cost = 0;
+    for (const Block& block : layer.table.blocks)
+      cost += many * size * (0.54f * shape.kernel_h * shape.kernel_w * C / 4 + 4) * block.width / 32;
+    if (!group || cost < least) least = cost, group = size, groups = many, table = true;
   }
   return least * positions;
 }
@@ -792,19 +936,36 @@ void Run::list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* 
         const size_t slot = y % K * groups + g;
         uint8_t* pattern = patterns + slot * row;
         const int64_t pixel = (strip.image * height + y) * width + strip.from;
-        code.gather(planes_of(pixel, g * group, group, (size_t)strip.columns * C, pattern));
+        const Gather gather = planes_of(pixel, g * group, group, (size_t)strip.columns * C, pattern);
+        if (table) {
+          code.number_fours(gather, layer.table.blocks[0].width / 4);
+          continue;
+        }
+        code.gather(gather);
         code.indices(pattern, C, strip.columns, channels + slot * row, ends + slot * columns);
       }
     }
-    for (int g = 0; g < groups; g++) {
-      Rows rows{(int)(y1 - y0), strip.columns, C, K, group, {}, {}, entry, list_entries, begin};
+    for (int g = 0; g < groups && table; g++) {
+      uint8_t* index = scratch.index.need(n * groups * columns * K * C) + (i * groups + g) * columns * K * C;
+      for (int k = 0; k < K; k++) {
+        const int64_t y = top + k;
+        const uint8_t* from = patterns + (std::max<int64_t>(y, 0) % K * groups + g) * row;
+        for (int x = 0; x < strip.columns; x++)
+          if (y0 <= y && y < y1)
+            std::memcpy(index + (x * K + k) * C, from + x * C, C);
+          else
+            std::memset(index + (x * K + k) * C, 0, C);
+      }
+    }
+    for (int g = 0; g < groups && !table; g++) {
+      Rows made{(int)(y1 - y0), strip.columns, C, K * C, group, {}, {}, entry, list_entries, begin};
       for (int64_t y = y0; y < y1; y++) {
         const size_t slot = y % K * groups + g;
-        rows.found[y - y0] = {patterns + slot * row, channels + slot * row, ends + slot * columns};
-        rows.delta[y - y0] = (y - top) * C;
+        made.found[y - y0] = {patterns + slot * row, channels + slot * row, ends + slot * columns};
+        made.delta[y - y0] = (y - top) * C;
       }
       lists[i * groups + g] = {entry, begin};
-      entry += (group == 1 ? code.merge : scatter)(rows) + kSpare;
+      entry += (group == 1 ? code.merge : scatter)(made) + kSpare;
       begin += (strip.columns + 1) << group;
     }
   }
@@ -814,24 +975,36 @@ void Run::list(int64_t first, int64_t n, Strip* strips, Lists* lists, uint16_t* 
 void Run::add(const Strip* strips, const Lists* lists, int64_t n, const Block& block) const {
   const EventShape& shape = layer.shape;
   const int step = groups * group;
-  int32_t* sums = scratch.sums.need(positions * step * kWidest);
+  constexpr int kMany = 8;  // positions whose sums are made before neurons follow: they stay in the nearest cache
+  int32_t* sums = scratch.sums.need(kMany * step * kWidest);
   for (int64_t i = 0; i < n; i++) {
     const Strip& strip = strips[i];
     const int left = strip.first * shape.stride_w - shape.pad_left - strip.from;
-    for (int g = 0; g < groups; g++)
-      layer.adders->of[group / 2][block.width / 64]({lists[i * groups + g], strip.positions, strip.columns, left,
-                                                     shape.stride_w, shape.kernel_w, shape.kernel_h * shape.channels,
-                                                     block.limit, block.weight, sums + g * group * block.width,
-                                                     step * block.width});
-    const int64_t at =
-        ((strip.image * out_height + strip.row) * out_width + strip.first) * shape.out_channels + block.first;
-    const auto here = [at](auto* p) { return p ? p + at : p; };
-    layer.code->finish({&shape, strip.positions, step * block.width, block.width,
-                        std::min(block.width, shape.out_channels - block.first),
-                        batch * out_height * out_width * shape.out_channels, sums, layer.floats, nullptr, 0,
-                        &layer.scale[block.first], &layer.bias[block.first], here(call.shortcut), here(call.state),
-                        here(call.shortcut_counts), here(call.out_spikes), here(call.out_currents),
-                        here(call.out_state)});
+    for (int x = 0; x < strip.positions; x += kMany) {
+      const int end = std::min(x + kMany, strip.positions);
+      for (int g = 0; g < groups; g++) {
+        int32_t* out = sums + g * group * block.width;
+        if (table) {
+          const int fours = shape.kernel_h * shape.channels / 4;
+          const uint8_t* index = scratch.index.need(0) + (size_t)(i * groups + g) * columns * fours * 4;
+          layer.code->look_up[group / 2][block.width / 64]({index, x, end, strip.columns, left, shape.stride_w,
+                                                            shape.kernel_w, fours, block.limit * (shape.channels / 4),
+                                                            (const int16_t*)block.weight, out, step * block.width});
+        } else {
+          layer.adders->of[group / 2][block.width / 64](
+              {lists[i * groups + g], x, end, strip.columns, left, shape.stride_w, shape.kernel_w,
+               shape.kernel_h * shape.channels, block.limit, block.weight, out, step * block.width});
+        }
+      }
+      const int64_t at =
+          ((strip.image * out_height + strip.row) * out_width + strip.first + x) * shape.out_channels + block.first;
+      const auto here = [at](auto* p) { return p ? p + at : p; };
+      layer.code->finish(
+          {&shape, end - x, step * block.width, block.width, std::min(block.width, shape.out_channels - block.first),
+           batch * out_height * out_width * shape.out_channels, sums, layer.floats, nullptr, 0,
+           &layer.scale[block.first], &layer.bias[block.first], here(call.shortcut), here(call.state),
+           here(call.shortcut_counts), here(call.out_spikes), here(call.out_currents), here(call.out_state)});
+    }
   }
 }
 
@@ -847,19 +1020,24 @@ void Run::run() {
     with(scratch.strips.data(), scratch.lists.data(), scratch.entries.need(n * entries),
          scratch.begin.need(n * begins));
   };
-  const int64_t blocks = layer.blocks.size();
+  const std::vector<Block>& all = (table ? layer.table : layer.rows).blocks;
+  const int64_t blocks = all.size();
   const int64_t bytes =
       (int64_t)shape.kernel_h * shape.kernel_w * shape.channels * shape.out_channels * (layer.floats ? 4 : 2);
-  if (bytes <= (int64_t)kCache) {
+  if (table || bytes <= (int64_t)kCache) {
+    // Since this layer's last run others have filled the caches; rows are used in no order that a processor foresees.
+    for (const Block& block : all)
+      for (const char* line = (const char*)block.weight; line < (const char*)block.end; line += 64)
+        __builtin_prefetch(line, 0, 2);
     // All weights stay near: each task makes the lists of a few strips and goes through the blocks.
-    const int64_t few = std::min<int64_t>(most, 2), parts = std::min(tasks, strips);
+    const int64_t few = table ? 1 : std::min<int64_t>(most, 2), parts = std::min(tasks, strips);
     parallel(call, parts, [&](int64_t part) {
       const int64_t end = strips * (part + 1) / parts;
       for (int64_t i = strips * part / parts; i < end; i += few) {
         const int64_t n = std::min(few, end - i);
         room(n, [&](Strip* strip, Lists* lists, uint16_t* entry, int32_t* begin) {
           list(i, n, strip, lists, entry, begin);
-          for (const Block& block : layer.blocks) add(strip, lists, n, block);
+          for (const Block& block : all) add(strip, lists, n, block);
         });
       }
     });
@@ -877,33 +1055,59 @@ void Run::run() {
       parallel(call, tasks == 1 ? 1 : blocks * cuts, [&](int64_t task) {
         for (int64_t k = task; k < (tasks == 1 ? blocks : task + 1); k++) {
           const int64_t cut = k / blocks, a = n * cut / cuts, b = n * (cut + 1) / cuts;
-          add(strip + a, lists + a * groups, b - a, layer.blocks[k % blocks]);
+          add(strip + a, lists + a * groups, b - a, all[k % blocks]);
         }
       });
     });
   }
 }
 
-// Packs weights, block by block; false for some that int16 sums cannot take.
+// Packs weights [Co, C, kernel_h, kernel_w]; false for some that int16 sums cannot take.
 template <class W>
-bool pack(Layer& layer, const W* weight, int padded) {
+bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* packed) {
+  constexpr bool kFloats = std::is_same_v<W, float>;
   const EventShape& s = layer.shape;
-  const int C = s.channels, kh = s.kernel_h, kw = s.kernel_w, rows = kh * kw * C;
-  layer.weight.reset(std::aligned_alloc(64, (size_t)rows * padded * sizeof(W)));
-  W* to = (W*)layer.weight.get();
+  const int C = s.channels, taps = s.kernel_h * s.kernel_w, many = table ? 4 : 1, values = table ? 16 : 1;
+  const size_t rows = (size_t)taps * C / many * values;
+  packed->memory.reset(std::aligned_alloc(64, rows * padded * sizeof(W)));
+  W* to = (W*)packed->memory.get();
   if (!to) return false;
-  const int widest = std::min(s.block ? s.block : rows < 2000 ? 64 : kWidest, layer.adders->widest);
+  // Of 2 n lanes of int16, channel i lies in lane 2 i and channel n + i in lane 2 i + 1, as `widen` reads them.
+  const int half = layer.code->bytes / 4;
+  const auto lane = [half](int o) {
+    const int within = o % (2 * half);
+    return kFloats ? o : o - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+  };
+  int widest = std::min(s.block ? s.block : taps * C < 2000 ? 64 : kWidest, layer.adders->widest);
+  if (table) widest = layer.code->bytes < 64 || padded % 64 || s.block == 32 ? 32 : 64;  // the same for all blocks
   for (int first = 0, width; first < padded; first += width) {
     for (width = widest; width > padded - first;) width /= 2;
     const int n = std::min(width, s.out_channels - first);
-    const W* from = weight + (size_t)first * rows;
-    layer.blocks.push_back({first, width, rows, to});
-    if constexpr (!std::is_same_v<W, float>) layer.blocks.back().limit = row_limit(from, rows, n);
-    if (layer.blocks.back().limit < 1) return false;  // -32768
-    for (int dx = 0; dx < kw; dx++)
-      for (int dy = 0; dy < kh; dy++)
-        for (int c = 0; c < C; c++, to += width)
-          for (int o = 0; o < width; o++) to[o] = o < n ? from[(((size_t)o * C + c) * kh + dy) * kw + dx] : 0;
+    const auto from = [&](int o, int c, int tap) { return weight[((size_t)(first + o) * C + c) * taps + tap]; };
+    int limit = rows;
+    if constexpr (!kFloats) {
+      // What is added at once at most: a weight, or, of a table, those of a tap.
+      const int parts = table ? 1 : C;
+      for (int o = 0; o < n; o++)
+        for (int sign : {1, -1}) {
+          std::vector<int> most(taps * parts);
+          for (int tap = 0; tap < taps; tap++)
+            for (int c = 0; c < C; c++) most[tap * parts + c % parts] += std::max(0, sign * from(o, c, tap));
+          limit = std::min(limit, how_many(most));
+        }
+      if (limit < 1) return false;
+    }
+    packed->blocks.push_back({first, width, limit, to, to + rows * width});
+    for (int dx = 0; dx < s.kernel_w; dx++)
+      for (int dy = 0; dy < s.kernel_h; dy++)
+        for (int c = 0; c < C; c += many)
+          for (int value = 0; value < values; value++, to += width)
+            for (int o = 0; o < width; o++) {
+              W sum = 0;
+              for (int k = 0; k < many && o < n; k++)
+                if (!table || value >> k & 1) sum += from(o, c + k, dy * s.kernel_w + dx);
+              to[lane(o)] = sum;
+            }
   }
   return true;
 }
@@ -916,7 +1120,7 @@ bool sensible(const EventShape& s) {
     if (n < 0 || n > kMostSide) return false;
   const int64_t rows = (int64_t)s.kernel_h * s.kernel_w * s.channels;
   const bool forced = s.isa >= 0 && s.isa <= best_set() &&
-                      (s.group == 0 || s.group == 1 || s.group == 2 || s.group == 4) &&
+                      (s.group == 0 || s.group == 1 || s.group == 2 || s.group == 4 || s.group == kTable) &&
                       (s.block == 0 || s.block == 32 || s.block == 64 || s.block == 128);
   return forced && s.kernel_h <= kMostRows && s.bits <= kPlanes && s.timesteps <= kMostSteps && rows <= kRows &&
          rows * s.out_channels < (int64_t)1 << 31;
@@ -940,7 +1144,14 @@ void* event_layer(const EventShape* shape, const int16_t* int16, const float* fl
   layer->scale.assign(padded, 0), layer->bias.assign(padded, 0);
   std::copy_n(scale, Co, layer->scale.begin());
   std::copy_n(bias, Co, layer->bias.begin());
-  return (float32 ? pack(*layer, float32, padded) : pack(*layer, int16, padded)) ? layer.release() : nullptr;
+  const bool made =
+      float32 ? pack(*layer, float32, padded, false, &layer->rows) : pack(*layer, int16, padded, false, &layer->rows);
+  if (!made) return nullptr;
+  const size_t bytes = (size_t)shape->kernel_h * shape->kernel_w * shape->channels * 4 * padded * sizeof(int16_t);
+  if (int16 && shape->channels % 4 == 0 && bytes <= kNear && !pack(*layer, int16, padded, true, &layer->table))
+    layer->table.blocks.clear();
+  if (shape->group == kTable && layer->table.blocks.empty()) layer->shape.group = 1;
+  return layer.release();
 }
 
 void event_delete(void* layer) { delete (Layer*)layer; }

@@ -129,8 +129,8 @@ class EventConv:
         most: largest count of spikes that the input holds, 1 to 15.
         neurons: decay, gain, threshold and soft_reset of LIF neurons; None for currents.
         count: `shortcut` counts are added to the spikes instead of the currents.
-        instruction_set, group, block: to force one of `INSTRUCTION_SETS`, the planes of a group (1, 2, 4), the channels
-            of a block (32, 64, 128); by default the kernel chooses.
+        instruction_set, group, block: to force one of `INSTRUCTION_SETS`, the planes of a group (1, 2, 4; 8: the
+            table), the channels of a block (32, 64, 128); by default the kernel chooses.
 
     Raises:
         ZooError: the library cannot be built, or the kernel does not take such a layer.

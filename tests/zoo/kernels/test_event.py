@@ -127,7 +127,7 @@ def assert_equal(got: Tensor | None, expected: Tensor | None) -> None:
 
 
 def all_forms() -> list[str]:
-    groups = [(0, 0, 1), (1, 32, 4), (2, 64, 7), (4, 128, 3), (4, 32, 1)]
+    groups = [(0, 0, 1), (1, 32, 4), (2, 64, 7), (4, 128, 3), (4, 32, 1), (8, 32, 3), (8, 64, 1)]
     return [f"{name} {g} {b} {tasks}" for name in list_instruction_sets() for g, b, tasks in groups]
 
 
