@@ -1,6 +1,7 @@
 """Export a network to ONNX: `python -m export sresnet19_w16_gs.t2_cifar10 -o model.onnx`."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from zoo.provenance import provenance
 from .file import LAYOUTS, PRECISIONS
 from .images import check_source, load_images, network_inputs
 from .int8 import training_images
-from .network import input_size
+from .network import input_size, time_steps
 from .nir import to_nir
 from .source import load
 from .to_onnx import to_onnx
@@ -32,6 +33,8 @@ The file is written only after its graph was verified against PyTorch: bit for b
 by the rate of differing spikes and predicted classes on the real weights.
 """
 
+_MANY_STEPS = 16
+"""Beyond so many, writing and proving a graph that has each of them takes minutes."""
 _ONNX_ONLY = {
     "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False,
     "step_logits": False, "data": None, "data_dir": None, "limit": None, "calibration_images": None,
@@ -91,6 +94,9 @@ def main(argv: list[str] | None = None) -> None:
         count = 256 if args.calibration_images is None else args.calibration_images
         calibration = training_images(model, args.calibration, args.data_dir, count)
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "step_logits")}
+    if (steps := time_steps(model)) > _MANY_STEPS and args.layout in ("flat", "function"):
+        text = f"{steps} time steps: to write and verify each takes minutes; --layout loop holds one, for any number"
+        print(text, file=sys.stderr, flush=True)
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:
         write_json(args.json, report | provenance())

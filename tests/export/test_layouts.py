@@ -376,3 +376,10 @@ def test_the_command_refuses(options, words, tmp_path):
             ]
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_steps_are_announced(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "to_onnx", lambda *_, **__: pytest.fail("not told first") if not told() else 1 / 0)
+    told = lambda: "64 time steps" in capsys.readouterr().err  # noqa: E731
+    with pytest.raises(ZeroDivisionError):
+        command.main(["svgg11_w8", "--timesteps", "64", "-o", str(tmp_path / "x.onnx")])
