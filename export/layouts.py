@@ -39,7 +39,6 @@ class StateOf(NamedTuple):
     """A state of a step graph."""
 
     layer: str
-    """"" for the counter of steps, which a graph has whose steps differ."""
     state: State
 
 
@@ -79,7 +78,7 @@ def finished(
             inputs.append(_value_info(names["input"], state))
             outputs.append(_value_info(names["output"], state))
             sizes = [*([None] if state.batched else []), *state.shape]
-            states.append({**names, "layer": layer or None, "shape": sizes, "start": 0})
+            states.append({**names, "layer": layer, "shape": sizes, "start": 0})
     ends = [value.name for value in outputs]
     nodes = needed(g.nodes, ends)
     read = set(ends).union(*map(read_by, nodes))
@@ -219,19 +218,20 @@ def _function(piece: Piece, kind: str) -> FunctionProto:
 
 
 def states_of(network: Network) -> list[StateOf]:
-    """Returns the states of a network's steps, in the order of its layers; last the counter of steps if it needs one.
+    """Returns the states of a network's steps, in the order of its layers.
 
     Raises:
-        ZooError: it takes no single steps, or cannot start from zeros.
+        ZooError: its steps are not all alike, or cannot start from zeros.
     """
+    if network.factors:
+        why = f"the normalisation {next(iter(network.factors))!r} does something else in every step"
+        raise ZooError(f"no graph of one time step: {why}; take the layout flat or function")
     for layer, neurons in network.neurons.items():
         if neurons.any_step is None:
             several = "do not start from zeros, or do something else in every step"
             why = f"the neurons {layer!r}, {neurons.kind}, {several if neurons.later else 'know one step alone'}"
             raise ZooError(f"no graph of one time step: {why}; take the layout flat or function")
-    found = [StateOf(layer, state) for layer, neurons in network.neurons.items() for state in neurons.states]
-    counts = network.factors or any(neurons.counts_steps for neurons in network.neurons.values())
-    return [*found, *([StateOf("", _COUNTER)] if counts else [])]
+    return [StateOf(layer, state) for layer, neurons in network.neurons.items() for state in neurons.states]
 
 
 def step(network: Network) -> Builder:
@@ -260,7 +260,7 @@ def loop(network: Network) -> Builder:
     if frames is not None:
         names["input"] = frames(inner, "t", "t")
     given = [f"state/{i}" for i in range(len(states))]
-    logits, new = _any_step(inner, network, names, states, given, counter="t")
+    logits, new = _any_step(inner, network, names, states, given)
     inner.op("Identity", [logits], LOGITS)
     inner.op("Add", ["logits/before", LOGITS], "logits/after")
     inner.op("Identity", ["more"], "more/after")
@@ -284,32 +284,16 @@ def loop(network: Network) -> Builder:
 
 
 def _any_step(
-    g: Builder, network: Network, names: dict[str, str], states: list[StateOf], given: list[str], counter: str = ""
+    g: Builder, network: Network, names: dict[str, str], states: list[StateOf], given: list[str]
 ) -> tuple[str, list[str]]:
     """Appends one step from given states, and returns the names of its logits and new states."""
     held: dict[str, list[str]] = {layer: [] for layer in network.neurons}
     for (layer, _), name in zip(states, given, strict=True):
-        if layer:
-            held[layer].append(name)
-        else:
-            counter = counter or name
-    # The number of the step goes to a layer as one more state, which it does not give back.
-    forms: dict[str, Piece] = {}
-    for layer, neurons in network.neurons.items():
-        assert neurons.any_step is not None
-        forms[layer] = neurons.any_step
-        if neurons.counts_steps:
-            held[layer].append(counter)
-    factors = {
-        layer: g.op("Gather", [g.constant(f"{layer}/factors", factor), counter], f"{layer}/factor", axis=0)
-        for layer, factor in network.factors.items()
-    }
-    logits = add_step(g, network, names, forms, factors, held, "t")
+        held[layer].append(name)
+    forms = {layer: neurons.any_step for layer, neurons in network.neurons.items() if neurons.any_step}
+    logits = add_step(g, network, names, forms, {}, held, "t")
     new = {layer: iter(values) for layer, values in held.items()}
-    after = [next(new[layer]) if layer else "" for layer, _ in states]
-    if after and not after[-1]:
-        after[-1] = g.op("Add", [given[-1], g.constant("one_step", np.int64(1))], "steps/after")
-    return logits, after
+    return logits, [next(new[layer]) for layer, _ in states]
 
 
 def _value_info(name: str, state: State) -> Any:

@@ -54,15 +54,10 @@ class Dynamics(NamedTuple):
     whole: Piece | None
     """From currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
     any_step: Piece | None
-    """Any step, if states start at zero: from currents, states and, unless steps are alike, the number of the step."""
+    """Any step, where states start at zero and all steps are alike."""
     states: list[State]
     kind: str
     """The class of the layer."""
-
-    @property
-    def counts_steps(self) -> bool:
-        """Returns whether `any_step` needs the number of the step."""
-        return self.any_step is not None and len(self.any_step.inputs) > 1 + len(self.states)
 
     @property
     def elementwise(self) -> bool:
@@ -282,11 +277,11 @@ def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynami
         for s in form.results[1:]
     ]
     forms = [piece for _, piece in later]
-    zero = [(form, piece) for form, piece in traced if form.zero]
+    zero = [form for form, _ in traced if form.zero]
     any_step = None
     if zero:
-        alike = all(_constants(form.state) == _constants(zero[0][0].state) for form, _ in later)
-        any_step = forms[0] if alike else _merged([zero[0][1], *forms])
+        alike = all(_constants(form.state) == _constants(zero[0].state) for form, _ in later)
+        any_step = forms[0] if alike else None
     return Dynamics(first, forms, None, any_step, states, kind)
 
 
@@ -309,51 +304,6 @@ def _relabelled(piece: Piece) -> Piece:
         nodes.append(renamed(node, names, ""))
     inputs, outputs = ([names[name] for name in values] for values in (piece.inputs, piece.outputs))
     return Piece(inputs, outputs, nodes, {names[name]: piece.constants[name] for name in constants})
-
-
-_STEP = "step"
-"""The last input of a piece from `_merged`: the number of the step, int64 without axes."""
-
-
-def _merged(pieces: list[Piece]) -> Piece | None:
-    """Returns one piece for several that differ in constants alone: it takes the number of the piece, and their
-    constants from a table. None if they differ in more."""
-    first, nodes = pieces[0], []
-    if len({len(piece.nodes) for piece in pieces}) > 1:
-        return None
-    constants: dict[str, TensorProto] = {}
-    names = [dict(zip(piece.inputs, first.inputs, strict=True)) for piece in pieces]
-    for i, alike in enumerate(zip(*(piece.nodes for piece in pieces), strict=True)):
-        node = NodeProto()
-        node.CopyFrom(alike[0])
-        for other, known in zip(alike, names, strict=True):
-            if (other.op_type, list(other.attribute)) != (node.op_type, list(node.attribute)):
-                return None
-            known.update(zip(other.output, node.output, strict=True))
-        for j, operands in enumerate(zip(*(other.input for other in alike), strict=True)):
-            values = [piece.constants.get(name) for piece, name in zip(pieces, operands, strict=True)]
-            if all(value is None for value in values):
-                if len({known.get(name, name) for known, name in zip(names, operands, strict=True)}) > 1:
-                    return None
-                continue
-            if any(value is None for value in values):
-                return None
-            arrays = [numpy_helper.to_array(value) for value in values if value is not None]
-            if len({array.shape for array in arrays}) > 1:
-                return None
-            name = f"constant_{i}_{j}"
-            if all(array.tobytes() == arrays[0].tobytes() for array in arrays):
-                constants[name] = numpy_helper.from_array(arrays[0], name)
-            else:
-                table = f"{name}/table"
-                constants[table] = numpy_helper.from_array(np.stack(arrays), table)
-                nodes.append(helper.make_node("Gather", [table, _STEP], [name], name, axis=0))
-            node.input[j] = name
-        nodes.append(node)
-    outputs = [[known.get(name) for name in p.outputs] for p, known in zip(pieces, names, strict=True)]
-    if any(None in given or given != outputs[0] for given in outputs):
-        return None
-    return Piece([*first.inputs, _STEP], list(first.outputs), nodes, constants)
 
 
 def steep(threshold: float) -> tuple[float, float] | None:

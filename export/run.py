@@ -281,7 +281,6 @@ class Stream:
         if not types.keys() >= set(names) or not {state["output"] for state in self._states} <= set(self.outputs):
             raise ZooError("the graph's metadata states do not fit its inputs and outputs: export it again")
         self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
-        self._counts_steps = any(state["layer"] is None for state in self._states)
         self._session = create_session(data, provider=provider, threads=threads, optimization=optimization)
         self.reset()
 
@@ -295,8 +294,7 @@ class Stream:
         """Returns the logits [B, classes] of one time step.
 
         Raises:
-            ZooError: the frame is not float32 [B, C, H, W] of this network, its batch is another than before, or each
-                step has its parameters and all have had their turn.
+            ZooError: the frame is not float32 [B, C, H, W] of this network, or its batch is another than before.
         """
         return self.step_all(frame)["logits"]
 
@@ -307,8 +305,6 @@ class Stream:
             raise ZooError(f"expected a float32 frame {['B', *self.size]}, got {frame.dtype} {list(frame.shape)}")
         if self.steps and len(frame) != self._batch:
             raise ZooError(f"a stream of {self._batch} images got a frame of {len(frame)}: reset() before other images")
-        if self._counts_steps and self.steps >= self.timesteps:
-            raise ZooError(f"this network has parameters for {self.timesteps} time steps, no more: reset() first")
         if not self.steps:
             self._batch = len(frame)
             for state in self._states:

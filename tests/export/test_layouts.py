@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Spread over neurons, norms and encodings; the gate of each layout runs at every optimisation level.
 CASES = {
     "clif, latency": ({"neuron": "clif", "encoding": "latency"}, ["flat", "loop"]),
-    "glif, tebn": ({"neuron": "glif", "norm": "tebn"}, ["step", "loop"]),
+    "glif, tebn": ({"neuron": "glif", "norm": "tebn"}, ["flat", "function"]),
     "psn": ({"neuron": "psn"}, ["flat", "function"]),
     "plif, rate": ({"neuron": "plif", "encoding": "rate"}, ["flat", "step"]),
     "soft, frames": (
@@ -117,19 +117,6 @@ def test_a_stream_takes_frame_after_frame(exact):
         Stream(graphs["flat"].SerializeToString())
     with pytest.raises(ZooError, match="cut short"):
         Stream(b"not ONNX")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("timesteps", [2, 3])
-def test_steps_that_have_parameters_of_their_own_are_counted(timesteps):
-    net = network("glif", norm="tebn", timesteps=timesteps)
-    stream = Stream(add_description(build_graph(net, "step"), net).SerializeToString())
-    images = torch.randn(2, 3, 16, 16)
-    with torch.no_grad():
-        expected = net(images)
-    assert np.allclose(stream.run(images.numpy()), expected, atol=1e-5)
-    with pytest.raises(ZooError, match=f"parameters for {timesteps} time steps, no more"):
-        stream.step(images.numpy())
 
 
 @pytest.mark.slow
@@ -268,6 +255,10 @@ def test_what_has_no_meaning_is_refused():
         build_graph(network(), "round")
     with pytest.raises(ZooError, match="GLIF, know one step alone"):
         build_graph(network("glif", timesteps=1), "step")
+    with pytest.raises(ZooError, match="GLIF, do not start from zeros, or do something else in every step"):
+        build_graph(network("glif", timesteps=2), "loop")
+    with pytest.raises(ZooError, match="normalisation 'bn1' does something else in every step"):
+        build_graph(network(norm="tebn", timesteps=2), "step")
 
     class Eager(Adaptive):
         def step(self, x_t, state=None):

@@ -41,7 +41,7 @@ def scalings(proto):
     [
         ("bn", "flat"),
         ("tebn", "flat"),
-        *(pytest.param("tebn", name, marks=pytest.mark.slow) for name in export.file.LAYOUTS if name != "flat"),
+        pytest.param("tebn", "function", marks=pytest.mark.slow),
     ],
 )
 def test_weights_are_the_networks_own(layout, norm):
