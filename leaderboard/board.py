@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ZooError
 from zoo.files import TEXT_LIMIT, atomic_write, check_writable, read_bytes, read_text, sha256_of
@@ -17,7 +18,7 @@ from .rows import rows
 from .store import Result, Results, file_name, folder_of, load_results, parts
 from .tables import TRIAL, csv_text, insert_table, summary
 
-PICTURE = "accuracy_spikes.svg"
+PICTURE, LATENCIES = "accuracy_spikes.svg", "latency_spikes.svg"
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,19 @@ class Board:
         table = rows(results)
         outputs = self.rendered(table)
         stale = [str(path) for path, text in outputs.items() if (read_text(path) if path.exists() else "") != text]
-        picture = self.out / PICTURE
-        drawn = re.search(r'data-sha256="(\w+)"', read_text(picture)) if picture.exists() else None
-        return stale + [str(picture)] * ((drawn and drawn[1]) != _plotted(table))
+        for name in (PICTURE, LATENCIES):
+            picture = self.out / name
+            drawn = re.search(r'data-sha256="(\w+)"', read_text(picture)) if picture.exists() else None
+            stale += [str(picture)] * ((drawn and drawn[1]) != _plotted(table, name))
+        return stale
 
     def write(self, results: Results) -> None:
         """Renders results, then writes every file."""
         table = rows(results)
         outputs = self.rendered(table)
-        if (svg := _draw(table)) is not None:
-            outputs[self.out / PICTURE] = svg
+        for name in (PICTURE, LATENCIES):
+            if (svg := _draw(table, name)) is not None:
+                outputs[self.out / name] = svg
         for path, text in outputs.items():
             if text:
                 atomic_write(path, text)
@@ -102,23 +106,31 @@ def _compared(table: Sequence[Row]) -> list[Row]:
     return [row for row in table if row.dataset != TRIAL]
 
 
-def _plotted(table: Sequence[Row]) -> str | None:
-    """Returns the digest of what the picture shows, None for nothing to draw."""
-    shown = [row for row in _compared(table) if row.spikes_per_image]
-    data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in shown]
+def _plotted(table: Sequence[Row], name: str) -> str | None:
+    """Returns the digest of what a picture shows, None for nothing to draw."""
+    data: list[Any]
+    if name == LATENCIES:
+        shown = [row for row in _compared(table) if (event := row.graph("int16")) and event.p50_ms]
+        graphs = [[(g.precision, g.layout, g.p50_ms, g.cpu) for g in row.graphs] for row in shown]
+        costs = [(row.path, row.spikes_per_image, row.effective_acs) for row in shown]
+        data = list(zip(costs, graphs, strict=True))
+    else:
+        shown = [row for row in _compared(table) if row.spikes_per_image]
+        data = [[row.path, row.scaling is not None, row.spikes_per_image, row.top1, row.top1_std] for row in shown]
     return sha256_of(json.dumps(data).encode()) if data else None
 
 
-def _draw(table: Sequence[Row]) -> str | None:
-    """Returns the picture's text, "" for nothing to draw, and None, with a warning, where it cannot be drawn."""
-    if not (digest := _plotted(table)):
+def _draw(table: Sequence[Row], name: str) -> str | None:
+    """Returns a picture's text, "" for nothing to draw, and None, with a warning, where it cannot be drawn."""
+    if not (digest := _plotted(table, name)):
         return ""
     try:
-        from .charts import picture  # its libraries are an extra, and take a second
+        from .charts import latency_picture, picture  # its libraries are an extra, and take a second
     except ModuleNotFoundError as error:
-        print(f"warning: {PICTURE} is not drawn: it needs {error.name}, pip install -e '.[site]'", file=sys.stderr)
+        print(f"warning: {name} is not drawn: it needs {error.name}, pip install -e '.[site]'", file=sys.stderr)
         return None
-    return picture(_compared(table)).replace("<svg ", f'<svg data-sha256="{digest}" ', 1)
+    drawn = (latency_picture if name == LATENCIES else picture)(_compared(table))
+    return drawn.replace("<svg ", f'<svg data-sha256="{digest}" ', 1)
 
 
 def _count(things: Sized, name: str) -> str:

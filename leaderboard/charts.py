@@ -1,4 +1,5 @@
-"""Accuracy against what it costs, drawn as SVG, a panel for each data set: the README's picture and those of the page.
+"""Accuracy against what it costs, a panel for each data set, and time against spikes, drawn as SVG: the README's
+picture and those of the page.
 
 Vega-Lite draws it, by the libraries of the extra `site`. Its colours lie between, as it is shown on white and on black.
 """
@@ -51,25 +52,67 @@ class Cost(NamedTuple):
 
 
 SPIKES = Cost("Spikes per image", "~s", lambda row: row.spikes_per_image)
+ACS = Cost("Effective ACs per image", "~s", lambda row: row.effective_acs)
 COSTS = [
     SPIKES,
+    ACS,
     Cost("Energy per image (µJ at 45 nm)", "~g", lambda row: row.energy_uj),
     Cost("Parameters", "~s", lambda row: row.params),
     Cost("ONNX p50 (ms), float32, batch 1, one thread", "~g", lambda row: getattr(row.graph("fp32"), "p50_ms", None)),
     Cost("ONNX p50 (ms), int8, batch 1, one thread", "~g", lambda row: getattr(row.graph("int8"), "p50_ms", None)),
+    Cost("ONNX p50 (ms), event, batch 1, one thread", "~g", lambda row: getattr(row.graph("int16"), "p50_ms", None)),
 ]
+_PRECISIONS = {"fp32": "float32", "int8": "int8", "int16": "event-driven"}
 
 
 def picture(rows: Sequence[Row], cost: Cost = SPIKES) -> str:
     """Draws accuracy against a cost as SVG, a panel for each data set; returns "" for nothing to draw."""
+    datasets = dict.fromkeys(row.dataset for row in rows)
+    return _beside([panel(cost, [row for row in rows if row.dataset == name], name) for name in datasets])
+
+
+def latency_picture(rows: Sequence[Row]) -> str:
+    """Draws the latency of float32, int8 and event-driven files against spikes, and against ACs, as SVG; returns ""
+    where no event-driven file was timed."""
+    return _beside([latency_panel(cost, rows) for cost in (SPIKES, ACS)])
+
+
+def latency_panel(cost: Cost, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Returns the specification of a panel of latencies, of each row those of one processor, None for nothing to show:
+    the dense files take what their operations take, whatever the spikes."""
+    points = [
+        {"network": row.path, "cost": value, "ms": graph.p50_ms, "file": _PRECISIONS[graph.precision], "cpu": graph.cpu}
+        for row in rows
+        if (event := row.graph("int16")) and event.p50_ms and (value := cost.of(row))
+        for graph in row.graphs
+        if graph.precision in _PRECISIONS and graph.layout == "flat" and graph.p50_ms and graph.cpu == event.cpu
+    ]
+    if not points:
+        return None
+    log = alt.Scale(type="log", nice=False, padding=12)
+    told = [alt.Tooltip("network:N"), alt.Tooltip("file:N"), alt.Tooltip("ms:Q", format=".2f"), alt.Tooltip("cpu:N")]
+    files = alt.Color("file:N", legend=alt.Legend()).scale(
+        domain=list(_PRECISIONS.values()), range=[PLAIN, OTHER, SCALED]
+    )
+    marks = alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=50, opacity=1).encode(
+        x=alt.X("cost:Q", scale=log, title=cost.title).axis(format=cost.form, tickCount=6),
+        y=alt.Y("ms:Q", scale=log, title="p50 (ms), batch 1, one thread").axis(format="~g", tickCount=6),
+        color=files, tooltip=told,
+    )  # fmt: skip
+    chart = marks.properties(title=cost.title, width=_WIDTH, height=_HEIGHT, config=_CONFIG, autosize="pad")
+    specification: dict[str, Any] = chart.to_dict(validate=False)
+    return specification
+
+
+def _beside(charts: Sequence[dict[str, Any] | None]) -> str:
+    """Draws charts from left to right; "" where none is there."""
     panels, width, height = [], 0.0, 0.0
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        if chart := panel(cost, [row for row in rows if row.dataset == dataset], dataset):
-            svg = vl_convert.vegalite_to_svg(chart)
-            sides = re.search(r'width="([\d.]+)" height="([\d.]+)"', svg)
-            wide, high = map(float, sides.groups()) if sides else (0.0, 0.0)
-            panels.append(svg.replace("<svg ", f'<svg x="{width:g}" ', 1))
-            width, height = width + wide, max(height, high)
+    for chart in filter(None, charts):
+        svg = vl_convert.vegalite_to_svg(chart)
+        sides = re.search(r'width="([\d.]+)" height="([\d.]+)"', svg)
+        wide, high = map(float, sides.groups()) if sides else (0.0, 0.0)
+        panels.append(svg.replace("<svg ", f'<svg x="{width:g}" ', 1))
+        width, height = width + wide, max(height, high)
     if not panels:
         return ""
     size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'

@@ -15,7 +15,8 @@ from .tables import COLUMNS, TRIAL, Column, markdown_table, markdown_text
 
 _TITLES = (
     "Top-1 (%)", "Spikes per image", "ACs (M)", "MACs (M)", "Energy (µJ)", "Parameters (M)", "Training (min)",
-    "ONNX p50 (ms)", "int8 p50 (ms)", "int8 top-1 (%)", "Processor", "Test-set reads", "Least firing rate (%)",
+    "ONNX p50 (ms)", "int8 p50 (ms)", "Event p50 (ms)", "int8 top-1 (%)", "Event top-1 (%)",
+    "Processor", "Test-set reads", "Least firing rate (%)",
 )  # fmt: skip
 _SIDE_BY_SIDE = [Column("Network", "model"), *(column for column in COLUMNS if column.title in _TITLES)]
 # What each has of its own, or what says nothing of how it trains.

@@ -1,5 +1,6 @@
 """A checkpoint on a whole test set: PyTorch, then its graphs in ONNX Runtime, one record of it all."""
 
+import glob
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def measure(
     dataset: str | None = None,
     data_dir: str | None = None,
     *,
-    precisions: Sequence[str] = ("fp32", "int8"),
+    precisions: Sequence[str] = ("fp32", "int8", "int16"),
     limit: int = 0,
     runs: int = 50,
     batch_size: int = 256,
@@ -119,6 +120,21 @@ def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], data
     gate = normalise(images[:_GATE], *normalisation(model))
     to_onnx(model, file, precision=precision, calibration=scales, images=gate)
     return file
+
+
+def record_name(name: str, weights_sha256: str, forms: Sequence[str]) -> str:
+    """Returns the name of the file of a record, of a network's name, its weights, and what its parts are of."""
+    words = [form.replace(" flat", "").replace(" ", "-").lower() for form in forms]
+    return "_".join([name, weights_sha256[:8], *words]) + ".json"
+
+
+def measured_before(source: str, out: Path, precisions: Sequence[str]) -> Path | None:
+    """Returns the record of a checkpoint in these forms below `out`, None where there is none, or for an .onnx file."""
+    if Path(source).suffix == ".onnx":
+        return None
+    run = Run(find_checkpoint(source).config)
+    forms = ["PyTorch", *(f"{precision} flat" for precision in precisions)]
+    return next(out.glob(f"*/{glob.escape(record_name(run.name, run.config['weights_sha256'], forms))}"), None)
 
 
 def table(result: Result) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .charts import COSTS, picture
+from .charts import COSTS, latency_picture, picture
 from .comparison import comparisons
 from .row import Row
 from .tables import CLAIMS, COLUMNS, EMPTY, Column
@@ -46,7 +46,10 @@ def page(rows: Sequence[Row]) -> str:
     for dataset in datasets:
         parts += [f"<h2>{escape(dataset)}</h2>\n", _table(COLUMNS[1:], [row for row in ours if row.dataset == dataset])]
     if ours:
-        parts += ["<h2>What accuracy costs</h2>\n", *(f"<div>{picture(ours, cost)}</div>\n" for cost in COSTS)]
+        drawn = filter(None, (picture(ours, cost) for cost in COSTS))
+        parts += ["<h2>What accuracy costs</h2>\n", *(f"<div>{svg}</div>\n" for svg in drawn)]
+    if latencies := latency_picture(ours):
+        parts += ["<h2>Spikes and milliseconds</h2>\n", f"<div>{latencies}</div>\n"]
     for one in comparisons(ours):
         parts += [f"<h2>Trained alike: {escape(one.name)}, {escape(one.dataset)}</h2>\n", _table(one.columns, one.rows)]
         parts.append(f"<pre>{escape(one.recipe_text)}</pre>\n<p>{escape('; '.join(one.exceptions))}</p>\n")

@@ -21,7 +21,7 @@ class Graph:
     Accuracy and spikes are those of as many images as the row's, or None: a part of a test set is never beside a whole.
     """
 
-    precision: str  # fp32, int8
+    precision: str  # fp32, fp16, int8, int16 (event-driven)
     layout: str  # flat, function, step, loop
     images: int | None
     top1: float | None  # percent
@@ -29,7 +29,8 @@ class Graph:
     bytes: int
     p50_ms: float | None  # batch 1, one CPU thread
     provider: str
-    cpu: str | None  # on which p50_ms was taken
+    cpu: str | None  # on which p50_ms was taken, with its instruction set where that is known
+    sha256: str  # of the file
     spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
     file: str  # where in the evidence it stands
 

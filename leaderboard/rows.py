@@ -232,10 +232,13 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         rank = whole, bool(times), when(graph), origin
         # Without the marks and words that every name of a processor has.
         cpu = re.sub(r"\(R\)|\(TM\)| Processor", "", graph["machine"]["cpu"] or "") or None
+        if cpu and (instructions := graph["machine"].get("instruction_set")):
+            cpu = f"{cpu} ({instructions})"
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], cpu=cpu, spikes_differ=flips(run, graph), file=origin,
+                provider=graph["provider"], cpu=cpu, sha256=graph["onnx_sha256"], spikes_differ=flips(run, graph),
+                file=origin,
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}

@@ -72,7 +72,15 @@ COLUMNS = [
         "ONNX p50 (ms)", _flat("fp32", "p50_ms"), ",.2f", brief=True, about="Batch 1, one CPU thread; fp32, flat layout"
     ),
     Column("int8 p50 (ms)", _flat("int8", "p50_ms"), ",.2f", about="Batch 1, one CPU thread; flat layout"),
+    Column(
+        "Event p50 (ms)",
+        _flat("int16", "p50_ms"),
+        ",.2f",
+        brief=True,
+        about="Batch 1, one CPU thread; int16, flat layout, by the kernel that skips zeros",
+    ),
     Column("int8 top-1 (%)", _flat("int8", "top1"), ".2f"),
+    Column("Event top-1 (%)", _flat("int16", "top1"), ".2f"),
     Column("Processor", "processor", brief=True, about="Of the latencies: those of two processors do not compare"),
     Column("Tier", "tier"),
     Column("Published top-1 (%)", "published_top1", ".2f", brief=True, about="Of this network and training, by others"),
@@ -89,6 +97,7 @@ COLUMNS = [
     Column("ONNX top-1 (%)", _flat("fp32", "top1"), ".2f", about="fp32, flat layout"),
     Column("ONNX size (MB)", _flat("fp32", "bytes"), ",.2f", 1e6),
     Column("int8 size (MB)", _flat("int8", "bytes"), ",.2f", 1e6),
+    Column("Event size (MB)", _flat("int16", "bytes"), ",.2f", 1e6),
     Column("Published spikes per image", "published_spikes_per_image", ",.0f"),
 ]
 """The columns of rows that are measured here."""
@@ -115,7 +124,7 @@ _UNFIT = {
 # What the CSV file says of flat graphs.
 _GRAPHS = {
     f"{name}_{column}": _flat(precision, field)
-    for name, precision in (("onnx", "fp32"), ("int8", "int8"))
+    for name, precision in (("onnx", "fp32"), ("int8", "int8"), ("event", "int16"))
     for column, field in (("latency_ms", "p50_ms"), ("bytes", "bytes"), ("top1", "top1"), ("cpu", "cpu"))
 }
 # Of the README's table: where a class of sizes ends, in millions of parameters, and the most rows.

@@ -13,9 +13,10 @@ from .row import Row
 from .rows import rows
 from .store import Results, name_of, parts
 
-POINTS = 0.1
-"""Points of top-1 that may lie between them: on other processors a few images of 10,000 fall to the other side."""
-SHARE = 0.001
+POINTS = {"fp32": 0.1, "fp16": 0.1, "int8": 0.5, "int16": 0.15}
+"""Points of top-1 that may lie between them, by precision. On other processors a few images of 10,000 fall to the other
+side; and weights and scales are rounded otherwise, in eight bits to another file, which may be half a point off."""
+SHARE = {"fp32": 0.001, "fp16": 0.001, "int8": 0.01, "int16": 0.005}
 """The share of spikes, operations and energy that may lie between them."""
 _ROUNDING = 1e-9  # 93.04 - 92.94 is a little more than 0.1
 
@@ -51,8 +52,11 @@ def verify(
     json: Path | None = None,
     runs: int = 50,
     **how: Any,
-) -> list[Line]:
+) -> tuple[list[Line], list[str]]:
     """Measures a row again, from its weights, and compares.
+
+    Returns:
+        The lines of `compare`, and what `other_files` says.
 
     Args:
         results: the store.
@@ -92,7 +96,8 @@ def verify(
         raise ZooError(f"{row.path} is of {row.dataset}, and this of {result['dataset']}: --dataset names the row's")
     if before.images != result["images"]:
         raise ZooError(f"{row.path} is of {before.images} test images, here are {result['images']}")
-    return compare(before, rows({"now": result})[0])
+    now = rows({"now": result})[0]
+    return compare(before, now), other_files(before, now)
 
 
 def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
@@ -112,22 +117,33 @@ def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
 
 def compare(before: Row, now: Row) -> list[Line]:
     """Compares every number of a row that can be measured again, and its graphs'."""
-    lines = [Line("top1", before.top1, now.top1, POINTS)]
+    lines = [Line("top1", before.top1, now.top1, POINTS["fp32"])]
     for name in (
         "spikes_per_image", "effective_acs", "effective_macs", "dense", "energy_uj", "membrane_updates",
         "footprint_bytes",
     ):  # fmt: skip
         lines.append(_share(name, getattr(before, name), getattr(now, name)))
     for graph in before.graphs:
-        form = f"{graph.precision} {graph.layout}"
+        form, points = f"{graph.precision} {graph.layout}", POINTS[graph.precision]
         if not (again := now.graph(graph.precision, graph.layout)):  # of another layout than is measured
             lines.append(Line(f"{form} top1", graph.top1, None, None))
             continue
         top1, spikes, p50 = again.top1, again.spikes_per_image, again.p50_ms
-        lines.append(Line(f"{form} top1", graph.top1, top1, POINTS))
-        lines.append(_share(f"{form} spikes_per_image", graph.spikes_per_image, spikes))
+        lines.append(Line(f"{form} top1", graph.top1, top1, points))
+        lines.append(_share(f"{form} spikes_per_image", graph.spikes_per_image, spikes, graph.precision))
         lines.append(Line(f"{form} p50_ms", graph.p50_ms, p50, None))
     return lines
+
+
+def other_files(before: Row, now: Row) -> list[str]:
+    """Says which graphs are another file than the row's: exported by other code, or rounded on another processor."""
+    pairs = [(graph, now.graph(graph.precision, graph.layout)) for graph in before.graphs]
+    return [
+        f"{old.precision} {old.layout}: another file than the row's (sha256 {new.sha256[:12]}..., not {old.sha256[:12]}"
+        f"...; {new.bytes:,} bytes, not {old.bytes:,})"
+        for old, new in pairs
+        if new is not None and new.sha256 != old.sha256
+    ]
 
 
 def table(lines: list[Line]) -> str:
@@ -140,8 +156,8 @@ def table(lines: list[Line]) -> str:
     return text_table(["number", "row", "now", "difference", "allowed", ""], cells, range(1, 5))
 
 
-def _share(number: str, before: float | None, now: float | None) -> Line:
-    return Line(number, before, now, abs(before or 0) * SHARE)
+def _share(number: str, before: float | None, now: float | None, precision: str = "fp32") -> Line:
+    return Line(number, before, now, abs(before or 0) * SHARE[precision])
 
 
 def _text(value: float | None) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -85,7 +86,13 @@ def machine(gpu: bool) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else None,
+        "instruction_set": _instruction_set(),
     }
+
+
+def _instruction_set() -> str:
+    byte_products = re.search(r"\b(avx512_|avx_)vnni\b", cpu_line("flags"))
+    return torch.backends.cpu.get_cpu_capability() + (" VNNI" if byte_products else "")
 
 
 def _git(*arguments: str) -> str:

@@ -46,6 +46,8 @@ class Machine(Model):
     """Those that PyTorch computes with."""
     gpu: Text | None
     """The GPU that was used, if any."""
+    instruction_set: Text | None = None
+    """The best that PyTorch and the event-driven kernel use, as AVX2 or AVX512, and VNNI for products of bytes."""
 
 
 class Ancestor(Model):
@@ -222,7 +224,7 @@ class Onnx(_Spikes):
     split: Literal["test"] | None
     images: Positive | None
     top1: Percent | None
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int16"]
     layout: Literal["flat", "function"]
     latency: list[Latency]
     provider: Text

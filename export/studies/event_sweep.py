@@ -69,8 +69,8 @@ def sweep(
     """Times a convolution of so many channels.
 
     Returns:
-        {channels, form, rate, correlation, least_ms, p50_ms, ms} for each form, rate and correlation: of "int16" and "float32"
-        of the kernel, and of "ONNX Runtime float32" and "int8", whose rate and correlation are None.
+        {channels, form, rate, correlation, least_ms, p50_ms, ms} for each form, rate and correlation: of "int16" and
+        "float32" of the kernel, and of "ONNX Runtime float32" and "int8", whose rate and correlation are None.
     """
     draw = np.random.default_rng(channels)
     weight = draw.standard_normal((channels, channels, 3, 3), dtype=np.float32)

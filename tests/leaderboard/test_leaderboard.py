@@ -20,7 +20,7 @@ from leaderboard.__main__ import main
 from leaderboard.comparison import comparisons, comparisons_page
 from leaderboard.rows import rows
 from leaderboard.store import file_name, load_results
-from leaderboard.tables import chosen, csv_text, insert_table, markdown_text, summary
+from leaderboard.tables import COLUMNS, chosen, csv_text, insert_table, markdown_text, summary
 from zoo.errors import ZooError
 
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
@@ -222,6 +222,10 @@ def test_the_processor_of_latencies_is_named() -> None:
         "fp32.json": onnx(machine=machine | {"cpu": "Intel(R) Xeon(R) Processor"}),
         "int8.json": onnx(precision="int8", machine=machine | {"cpu": "AMD EPYC"}),
     }
+    timed = onnx(precision="int16", machine=machine | {"instruction_set": "AVX512 VNNI", "cpu": "AMD EPYC"})
+    (row,) = rows({"a.json": accuracy(), "event.json": timed})
+    (column,) = (column for column in COLUMNS if column.title == "Event p50 (ms)")
+    assert (row.processor, column.show(row)) == ("AMD EPYC (AVX512 VNNI)", "12.50")
     (row,) = rows(results)
     assert row.processor == "Intel Xeon, AMD EPYC"
     (line,) = csv.DictReader(io.StringIO(csv_text([row])))

@@ -20,7 +20,7 @@ from leaderboard.measure import measure
 from leaderboard.row import Graph, Row
 from leaderboard.rows import rows
 from leaderboard.store import load_results
-from leaderboard.verify import POINTS, Line, compare
+from leaderboard.verify import Line, compare, other_files
 from zoo.errors import ZooError
 from zoo.result import read
 
@@ -172,8 +172,8 @@ def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
 @pytest.mark.parametrize(
     ("line", "verdict"),
     [
-        (Line("top1", 93.04, 92.94, POINTS), "ok"),
-        (Line("top1", 93.04, 92.93, POINTS), "MISS"),
+        (Line("top1", 93.04, 92.94, 0.1), "ok"),
+        (Line("top1", 93.04, 92.93, 0.1), "MISS"),
         (Line("p50_ms", 2.0, 3.0, None), "x 1.50"),
         (Line("dense", None, 3.0, 0.1), "not compared"),
         (Line("dense", 3.0, None, 0.1), "MISS"),
@@ -184,14 +184,60 @@ def test_verdicts(line: Line, verdict: str) -> None:
     assert line.verdict == verdict
 
 
-@pytest.mark.parametrize(("times", "verdict"), [(1.01, "MISS"), (0.99, "MISS"), (1.0005, "ok")])
+@pytest.mark.parametrize(("times", "verdict"), [(1.011, "MISS"), (0.989, "MISS"), (1.0005, "ok")])
 def test_every_number_is_compared_with_its_own_size(times: float, verdict: str) -> None:
     shares = {"spikes_per_image": 1e5, "effective_acs": 2e7, "effective_macs": 2e6, "dense": 3e8, "energy_uj": 0.02}
     shares |= {"membrane_updates": 4e5, "footprint_bytes": 5e6}
     row = Row("cifar10", "mine", "", "measured", top1=90.0, **shares)
-    graph = Graph("int8", "flat", 10_000, 90.0, 1e5, 10**6, None, "CPUExecutionProvider", None, None, "o.json")
+    graph = graph_of("int8")
     again = replace(graph, top1=90.0 * times, spikes_per_image=1e5 * times)
     now = replace(row, top1=90.0 * times, **{key: value * times for key, value in shares.items()}, graphs=(again,))
     verdicts = {line.number: line.verdict for line in compare(replace(row, graphs=(graph,)), now)}
     assert verdicts.pop("int8 flat p50_ms") == "not compared"
     assert verdicts == dict.fromkeys(["top1", *shares, "int8 flat top1", "int8 flat spikes_per_image"], verdict)
+
+
+def graph_of(precision: str) -> Graph:
+    path = "CPUExecutionProvider"
+    return Graph(precision, "flat", 10_000, 90.0, 1e5, 10**6, None, path, None, "a" * 64, None, "o.json")
+
+
+@pytest.mark.parametrize(
+    ("precision", "points", "verdict"),
+    [
+        ("fp32", 0.09, "ok"),
+        ("fp32", 0.12, "MISS"),
+        ("int16", 0.14, "ok"),
+        ("int16", 0.16, "MISS"),
+        ("int8", 0.16, "ok"),
+        ("int8", 0.51, "MISS"),
+    ],
+)
+def test_each_precision_has_a_tolerance_of_its_own(precision: str, points: float, verdict: str) -> None:
+    row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of(precision),))
+    now = replace(row, graphs=(replace(row.graphs[0], top1=90.0 + points),))
+    verdicts = {line.number: line.verdict for line in compare(row, now)}
+    assert verdicts[f"{precision} flat top1"] == verdict
+
+
+def test_another_file_than_the_rows_is_named() -> None:
+    row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of("fp32"), graph_of("int8")))
+    assert other_files(row, row) == []
+    now = replace(row, graphs=(row.graphs[0], replace(row.graphs[1], sha256="b" * 64, bytes=5)))
+    (said,) = other_files(row, now)
+    assert said.startswith(
+        "int8 flat: another file than the row's (sha256 bbbbbbbbbbbb..., not aaaaaaaaaaaa...; 5 bytes"
+    )
+    assert other_files(row, replace(row, graphs=())) == []
+
+
+def test_what_was_measured_before_is_left_out(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["measure", "run", "--precision", "fp32", "--resume", "--runs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leaderboard.measure.measure", None)
+        main(how)
+        assert "measured before: measured/digits/svgg9_w16.mine_" in capsys.readouterr().err
+        with pytest.raises(TypeError):  # another form is another record
+            main(["measure", "run", "--precision", "--resume"])
+        with pytest.raises(TypeError):
+            main([*how, "--out", "elsewhere"])

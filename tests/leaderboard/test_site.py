@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from leaderboard.__main__ import main
-from leaderboard.charts import COSTS, SPIKES, panel, picture
+from leaderboard.charts import COSTS, SPIKES, latency_panel, latency_picture, panel, picture
 from leaderboard.page import page
 from leaderboard.references import published
 from leaderboard.row import Row
@@ -33,7 +33,10 @@ def board() -> list[Row]:
         table[0], model=EVIL, tag="", tier="checkpoint", scaling=f"+{EVIL}", top1=70.0, spikes_per_image=3e5,
         graphs=(),
     )  # fmt: skip
-    return [replace(row, comparison="alike", recipe={EVIL: EVIL}) for row in (hostile, table[0])] + table[1:]
+    graph = table[0].graphs[0]
+    event = replace(graph, precision="int16", p50_ms=3.25, cpu=EVIL)
+    timed = replace(table[1], graphs=(replace(graph, p50_ms=10.5, cpu=EVIL), event))
+    return [replace(row, comparison="alike", recipe={EVIL: EVIL}) for row in (hostile, table[0])] + [timed, *table[2:]]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,8 @@ def test_the_page_holds_every_row_and_points_nowhere(site: Path, board: list[Row
     assert EVIL not in text
     assert text.count("<script>") == 1
     assert not re.search(r"<(link|img|iframe)\b|\bsrc=(?!x )|href=\"", text)
-    assert text.count("<svg xmlns") >= len(COSTS)
+    assert text.count("<svg xmlns") >= len(COSTS) + 1
+    assert ">Event p50 (ms)<" in text
     assert "Trained alike: alike, cifar10" in text
     assert "Published by others" in text
 
@@ -126,4 +130,22 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_row_without_a_cost_has_no_point(board: list[Row]) -> None:
     rows = [replace(board[1], graphs=(), energy_uj=None, spikes_per_image=0.0)]
-    assert [panel(cost, rows, "x") is None for cost in COSTS] == [True, True, False, True, True]
+    shown = [cost.title for cost in COSTS if panel(cost, rows, "x")]
+    assert shown == ["Effective ACs per image", "Parameters"]
+
+
+def test_latencies_are_drawn_where_event_driven_files_were_timed(board: list[Row]) -> None:
+    (timed,) = (row for row in board if row.graph("int16"))
+    specification = latency_panel(SPIKES, board)
+    assert specification
+    points = specification["data"]["values"]
+    assert [(p["network"], p["file"], p["ms"]) for p in points] == [
+        (timed.path, "float32", 10.5),
+        (timed.path, "event-driven", 3.25),
+    ]
+    assert points[0]["cost"] == timed.spikes_per_image
+    ElementTree.fromstring(latency_picture(board))
+    # Files that were timed on another processor do not compare.
+    other = replace(timed, graphs=(replace(timed.graphs[0], cpu="another"), timed.graphs[1]))
+    assert len(latency_panel(SPIKES, [other])["data"]["values"]) == 1  # type: ignore[index]
+    assert latency_picture([row for row in board if row is not timed]) == ""
