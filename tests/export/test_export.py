@@ -410,15 +410,6 @@ def test_networks_that_cannot_be_exported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_paths_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "x.onnx", tmp_path):
-        with pytest.raises(ZooError, match="cannot write"):
-            export.to_onnx(network(), path)
-    with pytest.raises(ZooError, match="cannot write"):  # before the export, not after it
-        command.main(["nosuchmodel", "-o", str(tmp_path / "x.onnx"), "--json", str(tmp_path)])
-
-
 def test_verification_images_are_checked(exact):
     net, path = exact
     for images in (np.zeros((2, 3, 8, 8), np.float32), np.full((1, 3, 16, 16), np.nan, np.float32), np.zeros((1, 3))):
@@ -628,15 +619,6 @@ def test_what_was_changed_by_hand_is_named(tmp_path):
         export.to_onnx(net, tmp_path / "x.onnx")
     with pytest.raises(ZooError, match="this SpikingNetwork has no name: register the class"):
         export.to_onnx(zoo.SpikingNetwork(), tmp_path / "x.onnx")
-
-
-def test_pytorchs_own_exporter_takes_a_network(tmp_path):
-    """Its operators are the reference's: a fused kernel is none of ONNX's."""
-    net, images = network(timesteps=1).eval(), torch.randn(2, 3, 16, 16)
-    torch.onnx.export(net, (images,), tmp_path / "x.onnx", dynamo=True, external_data=False, verbose=False)
-    session = create_session((tmp_path / "x.onnx").read_bytes())
-    (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    assert np.abs(logits - net(images).detach().numpy()).max() < 1e-5
 
 
 def test_what_benchmark_takes(exact):

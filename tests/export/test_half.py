@@ -96,15 +96,3 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ZooError, match="no convolution over spikes"):
         store_in_half(proto, [])
     assert not list(tmp_path.iterdir())
-
-
-def test_the_cpu_provider_has_no_bfloat16_convolution():
-    """What the refusal of bf16 rests on: once this fails, it is to be measured anew."""
-    kind = TensorProto.BFLOAT16
-    values = [onnx.helper.make_tensor_value_info(name, kind, [1, 1, 4, 4]) for name in "xy"]
-    weight = onnx.helper.make_tensor("w", kind, [1, 1, 1, 1], b"\0\0", raw=True)
-    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10)
-    with pytest.raises(ZooError, match="Could not find an implementation for Conv"):
-        create_session(proto.SerializeToString())

@@ -87,15 +87,6 @@ def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
     assert "| 91.17 ± 1.26 | 1,200 |" in summary([row])
 
 
-def test_one_run_has_no_deviation_and_missing_is_a_dash() -> None:
-    (row,) = rows({"a.json": accuracy(spikes_per_image=None, epochs=None)})
-    assert (row.top1_std, row.spikes_per_image, row.graph(), row.published_top1) == (None,) * 4
-    assert "| 90.00 | 2 | 12.60 | 1 |\n" in summary([row])  # a column in which nothing is known is left out
-    assert "| 90.00 | — | 2 | 12.60 | 1 |" in summary([row, replace(row, dataset="cifar100", spikes_per_image=1.0)])
-    (line,) = csv.DictReader(io.StringIO(csv_text([row])))
-    assert (line["top1"], line["top1_std"], line["spikes_per_image"], line["params"]) == ("90", "", "", "12600000")
-
-
 def test_rows_are_sorted_and_validation_splits_are_not_ranked() -> None:
     table = rows(
         {
@@ -318,12 +309,6 @@ def test_without_its_libraries_the_picture_stays_as_it_is(
     main(["render", *options(board)])
     assert "warning: accuracy_spikes.svg is not drawn" in capsys.readouterr().err
     assert [path.name for path in (board / "site").iterdir() if path.suffix == ".svg"] == []
-
-
-def test_no_results_yet(board: Path) -> None:
-    (board / "empty").mkdir()
-    main(["render", "--results", f"{board}/empty", *options(board)[2:]])
-    assert "No results yet." in (board / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

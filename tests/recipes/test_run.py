@@ -116,13 +116,6 @@ def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_there_before_a_start_stays(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ZooError, match="nosuch"):
-        train(Recipe(**SHORT | {"out": str(tmp_path), "init": "nosuch/run"}))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
 def test_a_run_without_its_state_is_not_overwritten(tmp_path):
     out = tmp_path / "x"
     train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
@@ -232,22 +225,6 @@ def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
         before, after = optimizer.state[p]["momentum_buffer"], its.state[q]["momentum_buffer"]
         assert torch.equal(after, before)
         assert after.stride() == q.stride()
-
-
-def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch):
-    now = [50.0]
-    monkeypatch.setattr("recipes.run.time.perf_counter", lambda: now[0])
-    model = tiny()
-    parts = {"model": model, "optimizer": torch.optim.SGD(model.parameters())}
-    for total in (10, 20, 30):
-        state = RunState({"origin": {}}, parts, torch.zeros(3))
-        if total > 10:
-            state.restore(load_state(tmp_path / STATE))
-        state.start()
-        now[0] += 10
-        assert state.seconds == total
-        state.save(tmp_path)
-        now[0] += 1000
 
 
 @pytest.mark.parametrize("native", [False, True])

@@ -29,8 +29,8 @@ import zoo
 from recipes import start, validate
 from recipes.augment import augmented
 from recipes.estimate import FLAGSHIP_STAGES, tell_length
-from recipes.recipe import Recipe, load_recipe, parse_command_line
-from recipes.run import STATE, Interrupt, RunState, load_state, note_changes, save_state
+from recipes.recipe import Recipe, load_recipe
+from recipes.run import STATE, Interrupt, RunState, load_state, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
 from zoo.data import load_dataset, normalisation, split
@@ -401,17 +401,6 @@ def test_a_run_directory_is_never_mixed_up(run):
         train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
 
 
-def test_a_run_goes_on_by_its_recipe_from_another_folder(run, tmp_path, monkeypatch, capsys):
-    shutil.copytree(run[0], tmp_path / "moved")
-    monkeypatch.chdir(tmp_path)
-    recipe = str(tmp_path / "moved" / "recipe.yaml")
-    assert parse_command_line([recipe, "--resume"]).out == str(tmp_path / "moved")
-    assert parse_command_line([recipe, "--out", "x"]).out == "x"
-    recipes.train.main([recipe, "--resume"])
-    assert "nothing left to do" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
-
-
 def test_a_complete_run_is_not_measured_again(run, capsys):
     out, result = run
     recipe = json.loads((out / "config.json").read_text())["recipe"] | {"out": str(out), "resume": True}
@@ -446,17 +435,6 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     assert "test_reads = 1: from now on 9" in told
     later = load_recipe(str(tmp_path / "x" / "recipe.yaml"))
     assert (later.weights, later.test_reads, result["test_reads"]) == ("fp16", 9, 9)
-
-
-def test_the_origin_of_a_run_names_every_start_on_another_machine(tmp_path):
-    def on(cpu):
-        return {"commit": "0" * 40, "versions": {"torch": "2.11"}, "machine": {"cpu": cpu}}
-
-    origin = on("a")
-    for cpu in ("a", "b", "b", "c", "a"):
-        note_changes(origin, on(cpu), tmp_path, say=False)
-    assert origin["machine"] == {"cpu": "a"}
-    assert origin["resumed_with"] == [on("b"), on("c"), on("a")]
 
 
 def test_fine_tuning_starts_from_trained_weights(run, tmp_path):

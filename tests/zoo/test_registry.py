@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 import zoo
 from zoo import registry
-from zoo.checkpoint.weights import network_digest
 from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
 from zoo.neurons.surrogate import Surrogate
@@ -151,19 +150,6 @@ def test_all_weights_but_the_classifiers_are_the_checkpoints(other):
                 create(name, **other, **wrong)
     with pytest.raises(ZooError, match=r"no tensor 'fc_hidden\.0\.lif\.w' \(give neuron, norm"):
         zoo.load("plif_net_w32", num_classes=5, neuron="if")
-
-
-def test_rounded_weights_are_nobodys():
-    name = "sresnet19_w16.t2_cifar10"
-    for model in (zoo.load(name, dtype=torch.bfloat16), zoo.create_model(name, pretrained=True, dtype=torch.bfloat16)):
-        assert model.fc.weight.dtype == torch.bfloat16
-        assert network_digest(model) != model.loaded_digest
-    assert network_digest(model := zoo.load(name)) == model.loaded_digest
-
-
-def test_features_hold_no_second_copy_of_the_weights():
-    features = zoo.load("sresnet19_w16.t2_cifar10", features_only=True)
-    json.dumps([features.pretrained_cfg, features.model.pretrained_cfg])
 
 
 def test_what_cannot_be_loaded_is_not_listed(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 
 import pytest
@@ -10,7 +9,6 @@ import timm
 import torch
 from conftest import assert_one_error, awake, run_module, small_families
 from timm.data import create_dataset, create_loader, resolve_data_config
-from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from timm.models import load_checkpoint
 from timm.models import resume_checkpoint as resume
 from timm.optim import create_optimizer_v2
@@ -66,18 +64,6 @@ def test_a_training_of_timms(name, tmp_path):
     assert torch.equal(other(x), ema.module.eval()(x))
 
 
-@pytest.mark.parametrize("name", small_families())
-def test_normalisation_that_timm_exchanges(name):
-    """--sync-bn, of which a CPU can only see the evaluation mode, and --split-bn."""
-    model, x = awake(create(name)), images()
-    with torch.no_grad():
-        synced = convert_sync_batchnorm(copy.deepcopy(model))
-        torch.testing.assert_close(synced.eval()(x), model(x))
-        split = convert_splitbn_model(copy.deepcopy(model), 2)
-        torch.testing.assert_close(split.eval()(x), model(x))
-        assert split.train()(x).shape == (4, 10)
-
-
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.timeout(1800)
@@ -94,26 +80,6 @@ def test_a_checkpoint_in_timms_validation_has_the_accuracy_of_its_row(data_root)
     with torch.no_grad():
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in loader)
     assert right == pytest.approx(7578, abs=2)  # another processor rounds differently
-
-
-def test_sizes_that_timm_is_given():
-    model = create("sresnet19_w16", stem_stride=2)
-    config = resolve_data_config({"img_size": 64}, model=model)
-    assert config["input_size"] == (3, 64, 64)
-    assert model(torch.zeros(1, *config["input_size"])).shape == (1, 10)
-    dense = create("plif_net_w16", img_size=(48, 48))  # its layers are made for a size
-    assert tuple(resolve_data_config({}, model=dense)["input_size"]) == (3, 48, 48)
-    with pytest.raises(ZooError, match="img_size"):
-        create("plif_net_w16", img_size=(48, 32))
-    grey = create("sresnet19_w16", in_chans=1)
-    assert tuple(resolve_data_config({}, model=grey)["input_size"]) == (1, 32, 32)
-
-
-def test_where_timm_makes_a_teacher():
-    """--kd-model-name: on a device, in a type."""
-    model = timm.create_model("sresnet19_w16", pretrained=True, device=torch.device("cpu"), dtype=torch.float64)
-    assert {p.dtype for p in model.parameters()} == {torch.float64}
-    assert not {"device", "dtype"} & model.model_args.keys()
 
 
 def test_timms_names_of_keywords():
@@ -145,14 +111,6 @@ def test_timms_names_of_keywords():
 def test_misspelt_keywords(make, name, kwargs, words):
     with pytest.raises(ZooError, match=words):
         make(name, **kwargs)
-
-
-@pytest.mark.parametrize("name", ["nowhere.safetensors", "model.pth", "bad.safetensors"])
-def test_files_that_the_zoo_does_not_load_into_a_network(name, tmp_path):
-    for file in ("model.pth", "bad.safetensors"):
-        (tmp_path / file).write_bytes(b"\x80\x04nothing")
-    with pytest.raises(ZooError, match=name):
-        zoo.create_model("sresnet19_w16", checkpoint_path=tmp_path / name)
 
 
 def test_a_script_of_others_knows_the_names_of_the_zoo(tmp_path):

@@ -15,7 +15,6 @@ from conftest import awake, run_code
 from timm.utils import ModelEmaV3
 
 import zoo
-from zoo.checkpoint.weights import WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import atomic_write
 
@@ -56,18 +55,6 @@ def test_round_trip_through_zoo_and_timm(model, folder):
         assert again.pretrained_cfg["mean"] == [0.1, 0.2, 0.3] or again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
         assert list(again.pretrained_cfg["label_names"]) == list("abcde")
         assert again.pretrained_cfg["tag"] == "t2_test"
-
-
-def test_half_precision_is_close_and_smaller(model, tmp_path):
-    zoo.save_checkpoint(tmp_path / "full", model, tag="x", data_cfg=DATA_CFG)
-    zoo.save_checkpoint(tmp_path / "half", model, tag="x", data_cfg=DATA_CFG, dtype=torch.float16)
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
-    assert sizes[1] < 0.6 * sizes[0]
-    for (key, a), b in zip(
-        model.state_dict().items(), zoo.load_checkpoint(tmp_path / "half").state_dict().values(), strict=True
-    ):
-        assert a.dtype == b.dtype
-        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3, msg=key)
 
 
 def test_new_weights_are_not_under_the_license_of_those_they_started_from(model, tmp_path):
@@ -218,18 +205,3 @@ def test_a_rule_that_is_not_registered_here(model, folder):
             assert again.model_args["scaling"] == "none"
     with pytest.raises(ZooError, match="unknown scaling 'other'"), pytest.warns(UserWarning, match="my_rule"):
         zoo.load_checkpoint(folder, scaling="other")
-
-
-def test_tied_weights_are_saved(model, tmp_path):
-    model.stages[0][0].conv1.weight = model.stages[0][0].conv2.weight
-    zoo.save_checkpoint(tmp_path, model, tag="t2_test", data_cfg=DATA_CFG)
-    again = zoo.load(tmp_path)
-    assert torch.equal(again.stages[0][0].conv1.weight, again.stages[0][0].conv2.weight)
-
-
-def test_a_constructor_may_read_a_row_of_numbers():
-    """Such as rates that grow with depth; not what has the size of a network."""
-    with WithoutMemory():
-        assert [rate.item() for rate in torch.linspace(0, 1, 3)] == [0, 0.5, 1]
-        assert torch.arange(10**9).is_meta
-        assert torch.zeros(3).is_meta

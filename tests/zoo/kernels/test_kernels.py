@@ -493,18 +493,6 @@ def test_norms_that_a_kernel_cannot_stand_in_for_are_called():
     assert len(calls) == 2
 
 
-def test_shapes_that_do_not_fit_are_refused_before_any_kernel_runs():
-    lif, x = LIF(2, kernel="fused"), torch.randn(4, 3, 5, 5)
-    for wrong in (x[:, :, :4], x[:2], x[:, :1], x.flatten(2)):
-        with pytest.raises(ZooError, match="shortcut"):
-            lif(x, shortcut=wrong)
-    for norm in (nn.BatchNorm2d(4), nn.BatchNorm1d(3)):
-        with pytest.raises((RuntimeError, ValueError)):
-            lif(x, norm=norm)
-    with pytest.raises(ValueError, match="more than 1 value"):
-        LIF(1, kernel="fused")(torch.randn(1, 3, 1, 1), norm=nn.BatchNorm2d(3))
-
-
 @pytest.mark.parametrize("scaling", [None, {"name": "window", "alpha": 0.5}])
 def test_a_second_derivative_is_an_error_and_no_wrong_number(scaling):
     model, x = tiny(kernel="fused", scaling=scaling), torch.randn(2, 3, 16, 16, requires_grad=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import weakref
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from zoo import ZooError
 from zoo.layers import Hadamard, MatMul
 from zoo.metrics import OperationCounter, SpikeCounter, connection_sparsity, energy, evaluate, footprint
 from zoo.neurons import create_neuron
-from zoo.neurons.base import repeat_steps
 from zoo.result import Costs, accuracy_result, check
 
 NEURON = {"name": "if", "reset": "hard"}
@@ -54,22 +51,6 @@ def test_what_reads_brightness_is_given_no_other(encoding):
     expected = evaluate(model, x, y)
     assert evaluate(model, x, y, (0.5,) * 3, (0.2,) * 3) == expected
     assert evaluate(nn.DataParallel(model), x, y, np.array([0.5] * 3), np.array([0.2] * 3))["loss"] == expected["loss"]
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_compiled_network_is_counted_as_another(whole):
-    """Though its graph for batches of 4, without hooks, is there before, and that for the last batch is not."""
-    model = awake(zoo.create_model("svgg11_w8", timesteps=2))
-    x, y = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.arange(6)
-    score = lambda network: evaluate(network, x, y, (0.5,) * 3, (0.2,) * 3, batch_size=4)  # noqa: E731
-    plain = score(model)
-    if whole:
-        model.compile(backend="eager")
-    compiled = model if whole else torch.compile(model, backend="eager")
-    with torch.no_grad():
-        compiled(torch.zeros(4, 3, 32, 32))
-    counts = score(compiled)
-    assert all(counts[key] == plain[key] for key in plain.keys() - {"spikes_per_layer", "firing_rates"})  # other names
 
 
 def test_evaluation_leaves_each_layer_in_its_mode():
@@ -184,18 +165,6 @@ def test_products_by_brute_force(top):
     }
 
 
-def test_a_stem_that_runs_at_every_step_counts_so_often():
-    direct = zoo.create_model("sresnet19_w16", timesteps=3).eval()
-    frames = zoo.create_model("sresnet19_w16", timesteps=3, encoding="frames").eval()
-    frames.load_state_dict(direct.state_dict())
-    images = torch.randn(2, 3, 32, 32)
-    once, often = measure(direct, images), measure(frames, repeat_steps(images, 3).unflatten(0, (3, 2)).transpose(0, 1))
-    assert once["stem"]["Effective_MACs"] > 0
-    assert often["stem"] == dict.fromkeys(KEYS, 0.0)
-    for key in KEYS:
-        assert often[key] == once[key] + 2 * once["stem"][key]
-
-
 def test_one_pass_whatever_the_batches():
     model = tiny().double()  # in float32 another size of batches may round a spike away
     images, labels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8), torch.randint(10, (7,))
@@ -262,16 +231,6 @@ def test_of_equal_logits_the_first_class_is_the_higher():
     labels = torch.tensor([1, 3, 4, 6, 8, 9, 9, 9, 9, 9])
     scores = evaluate(model, images, labels, (0.5,) * 3, (0.5,) * 3)
     assert (scores["top1"], scores["top5"]) == (10, 50)
-
-
-def test_nothing_of_a_batch_stays_in_memory():
-    model, seen = tiny().eval(), []
-    model.stages[0][0].conv1.register_forward_pre_hook(lambda m, inputs: seen.append(weakref.ref(inputs[0])))
-    with torch.no_grad(), SpikeCounter(model), OperationCounter(model):
-        model(torch.randn(2, 3, 16, 16))
-        gc.collect()
-        assert seen[0]() is None
-    assert not any(module._forward_pre_hooks for module in model.modules() if module is not model.stages[0][0].conv1)
 
 
 def test_what_cannot_be_measured_ends_in_one_error():
@@ -357,17 +316,6 @@ class Shared(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         currents = images.flatten(1).repeat(2, 1)
         return self.second(2 * self.first(currents)).view(2, len(images), -1).mean(0)
-
-
-def test_images_are_those_that_the_network_was_called_with():
-    images, found = torch.rand(5, 3, 4, 4) * 3, []
-    for shared in (False, True):
-        with SpikeCounter(Shared(shared=shared)) as spikes:
-            spikes.model(images)
-        found.append(spikes.summary())
-    assert spikes.images == 5
-    assert found[0]["spikes_per_image"] == pytest.approx(found[1]["spikes_per_image"])
-    assert found[0]["membrane_updates"] == found[1]["membrane_updates"] == 2 * 2 * 48
 
 
 @pytest.mark.parametrize("name", small_families())

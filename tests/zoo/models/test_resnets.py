@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
-from zoo.errors import ZooError
 from zoo.layers import LayerFactory
 from zoo.models.ms_resnet import MaxResNet, MSResNet
 from zoo.models.sew_resnet import CONNECTS, SEWBlock, SEWResNet
@@ -190,15 +189,6 @@ def test_connect(connect, table):
     shortcut = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1)
     block.lif2.register_forward_hook(lambda m, i, o: torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1))
     assert block(shortcut).flatten().tolist() == table
-
-
-def test_connect_is_part_of_the_network():
-    model = zoo.create_model("sew_resnet18_w16_gs", connect="IAND")
-    assert model.model_args["connect"] == "IAND"
-    assert zoo.create_model("sew_resnet18_w16").model_args["connect"] == "ADD"
-    for wrong in ("add", None, ["ADD"]):
-        with pytest.raises(ZooError, match="ADD, AND, IAND"):
-            SEWResNet((1,), (4,), 4, connect=wrong)
 
 
 @pytest.mark.parametrize("connect", ["AND", "IAND"])

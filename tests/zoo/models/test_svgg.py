@@ -201,16 +201,3 @@ def test_dropout_drops_neurons_not_spikes():
     model = small(dropout=0.5, scaling={"name": "causal_trace", "layers": "all"}).train()
     F.cross_entropy(model(torch.randn(4, 3, 16, 16)), torch.arange(4)).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("hidden", [(), (12,)])
-def test_exports_with_its_normalisation_folded(hidden):
-    from export.layouts import lay_out
-    from export.network import take_apart
-
-    model = small((4, "A", 6, 6, "A", 8), hidden, timesteps=1)
-    model.pretrained_cfg = {"input_size": (3, 16, 16)}
-    kinds = [node.op_type for node in lay_out(take_apart(model, all_steps=False), "flat").graph.node]
-    assert kinds.count("Conv") == 4 + len(hidden)
-    assert kinds.count("AveragePool") == 2
-    assert "BatchNormalization" not in kinds

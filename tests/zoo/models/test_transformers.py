@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
-from zoo.errors import ZooError
 from zoo.models._attention import QKV
 from zoo.models.maxformer import MaxFormer
 from zoo.models.qkformer import QKFormer
@@ -281,23 +280,3 @@ ATTENTION = {
     "qkformer": ["stages.[01].?.attn.lif", "stages.2.?.attn.qkv.lif"],
     "maxformer": ["stages.2.?.mixer.qkv.lif"],
 }
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_neurons_of_attention_have_half_the_threshold(family):
-    model = small(family, neuron={"name": "lif", "threshold": 0.8})
-    neurons = {key: module.threshold for key, module in model.named_modules() if isinstance(module, LIF)}
-    of_attention = {key for key in neurons for name in ATTENTION[family] if fnmatchcase(key, name)}
-    assert of_attention
-    assert neurons == {key: 0.4 if key in of_attention else 0.8 for key in neurons}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_larger_images_that_are_not_square(name):
-    model = zoo.create_model(name, timesteps=1, stem_stride=4, kernel="reference").eval()
-    assert model(torch.randn(1, 3, 64, 48)).shape == (1, 10)
-    assert model.feature_info[0]["reduction"] == 4 * zoo.create_model(name).feature_info[0]["reduction"]
-    if name != "sdt_2_64":
-        network, shape = FAMILIES[name.split("_")[0]]
-        with pytest.raises(ZooError, match="5 heads"):
-            network(**shape | {"heads": 5})

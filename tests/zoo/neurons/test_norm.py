@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
-from zoo.neurons.norm import TEBN, can_fuse, create_norm, is_per_step, list_norms, statistics_kept
+from zoo.neurons.norm import TEBN, can_fuse, create_norm, list_norms, statistics_kept
 
 T, B, C = 3, 4, 5
 
@@ -58,24 +58,6 @@ def test_tebn_is_batch_normalisation_times_a_factor_for_each_step():
     torch.testing.assert_close(norm.p.grad, reference.sum((1, 2, 3, 4)))
     assert norm.weight is norm.bn.weight
     assert norm.bias is norm.bn.bias
-
-
-def test_tebn_is_never_mistaken_for_plain_batch_normalisation():
-    norm, x = create_norm("tebn", C, T, 1.0), currents()
-    assert not can_fuse(norm, x)
-    assert not isinstance(norm, nn.BatchNorm2d)
-    assert is_per_step(norm)
-    assert not is_per_step(nn.BatchNorm2d(C))
-    assert not is_per_step(None)
-    assert sorted(norm.state_dict()) == sorted(["p", *(f"bn.{key}" for key in nn.BatchNorm2d(C).state_dict())])
-
-
-def test_tebn_keeps_dtype_and_layout():
-    norm = create_norm("tebn", C, T, 1.0)
-    x = currents().contiguous(memory_format=torch.channels_last)
-    assert norm(x).is_contiguous(memory_format=torch.channels_last)
-    assert norm(x.bfloat16()).dtype == torch.bfloat16
-    assert torch.equal(torch.compile(norm.eval(), fullgraph=True, backend="eager")(x), norm(x))
 
 
 @pytest.mark.parametrize("name", list_norms())

@@ -244,14 +244,6 @@ def test_scaled_gradients_on_a_gpu_equal_the_cpus():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_data_parallel_is_refused_where_factors_are_kept():
-    """Its copies of a network would each keep and forget their own."""
-    layer = convolution(Scaling("window", 0.5, every=3))
-    layer.kept = layer.kept._replicate_for_data_parallel()
-    with pytest.raises(ZooError, match=r"does not run in DataParallel: use torchrun"):
-        gradient(layer, *example(KIND, 2, 4, (0.2, 0.3)))
-
-
 # -- the default rule with the neurons behind it
 
 
@@ -323,20 +315,3 @@ def test_traces():
     expected = [[1, 0], [K, 0], [K * K + 1, 1]]
     torch.testing.assert_close(trace(spikes), torch.tensor(expected))
     assert spikes[1].tolist() == [0, 0]  # the spikes themselves stay
-
-
-def test_spikes_that_do_not_fit_or_never_came():
-    conv, post = SpikingConv2d(2, 2, 3, 1, 1, timesteps=1, scaling=Scaling("causal_trace", 0.5)), PostSpikes()
-    y = conv(torch.ones(1, 2, 4, 4), post)
-    with pytest.raises(ZooError, match="do not match"):
-        post.tie(torch.ones(1, 2, 4, 5))
-    with pytest.raises(ZooError, match="no neuron"):
-        y.sum().backward()
-
-
-def test_inference_and_missing_post():
-    conv = SpikingConv2d(2, 2, 3, 1, 1, timesteps=1, scaling=Scaling("causal_trace", 0.5))
-    x = torch.ones(1, 2, 4, 4)
-    with pytest.raises(ZooError, match="post"):
-        conv(x)
-    assert torch.equal(conv.eval()(x), F.conv2d(x, conv.weight, padding=1))
