@@ -35,6 +35,14 @@ MOST = 15
 """Largest count of spikes that the kernel takes."""
 _LARGEST = 2047
 """Largest weight: twelve bits. Few weights then need more than one widening of the kernel's int16 sums."""
+_INT16 = 2**15 - 1
+_RUNS = (4, 12, 12, 24)
+"""Weights whose sums stay in int16, in the first convolutions and, the last number, in the rest of their first third:
+neighbours in a column of the kernel's window, which its table adds up before it widens a sum. These have the finest
+numbers for which that holds, fourteen bits and more, because a spike that rounding changes changes two or three times
+as many in each layer behind. Shorter runs take more time."""
+_TABLE = 2**16
+"""Weights of a convolution that has a table in the kernel, at most."""
 _EXACT = 2**24
 _NUMBERS = ["decay", "gain", "threshold", "soft_reset"]
 _MAPS = 4  # axes
@@ -55,26 +63,46 @@ class _Layer(NamedTuple):
     """Whether something else reads the currents."""
 
 
-def whole_weights(weight: NDArray[np.float32], most: int) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Returns weights [C', ...] as whole numbers, and the scale [C'] of each channel.
+def whole_weights(
+    weight: NDArray[np.float32], most: int, run: int | None = None
+) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Returns weights [C', C, kh, kw] as whole numbers, and the scale [C'] of each channel.
 
-    Weights that a power of two brings to whole numbers stay as they are.
+    Weights that a power of two brings to whole numbers stay as they are. Others are rounded so that the sum over a
+    channel's taps, and over channels so far, is wrong by at most half a unit: what spikes in one tap mostly does in the
+    next one, too, so that errors of one sign would add up.
 
     Args:
         weight: in float32.
         most: largest count of spikes; sums over any such counts stay below 2^24.
+        run: sums of so many neighbours in a column of the window stay in int16; None for twelve bits.
 
     Raises:
         ZooError: a channel has more weights than sums may have.
     """
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    top = np.abs(flat).max(1)
+    flat = weight.reshape(*weight.shape[:2], -1).astype(np.float64)
+    top = np.abs(flat).max((1, 2))
     top[top == 0] = 1
-    exact = np.exp2(np.ceil(np.log2(top / _LARGEST)))
-    is_exact = (flat / exact[:, None] == np.rint(flat / exact[:, None])).all(1)
-    scale = np.where(is_exact, exact, top / _LARGEST)
-    numbers = np.rint(flat / scale[:, None])
-    if (np.abs(numbers).sum(1) * most >= _EXACT).any():
+    exact = np.exp2(np.ceil(np.log2(top / _LARGEST)))[:, None, None]
+    is_exact = (flat / exact == np.rint(flat / exact)).all((1, 2))
+    scale = top / _LARGEST
+    if run is not None:
+        columns = weight.astype(np.float64).transpose(0, 3, 2, 1).reshape(len(weight), -1, run)
+        sums = np.maximum(np.maximum(columns, 0).sum(2), np.maximum(-columns, 0).sum(2)).max(1)
+        scale = np.maximum(top, sums) / (_INT16 - 2 * run)  # rounding moves a weight by less than two
+        scale[scale == 0] = 1
+    scale = np.where(is_exact, exact[:, 0, 0], scale)
+    exactly = flat / scale[:, None, None]
+    numbers = np.rint(exactly)
+    left = np.zeros(len(weight))
+    for c in range(weight.shape[1]):
+        missing = exactly[:, c] - numbers[:, c]
+        units = np.rint(missing.sum(1) + left)[:, None]  # to add, to the weights that lack most
+        left += missing.sum(1) - units[:, 0]
+        rank = np.argsort(np.argsort(-missing, axis=1, kind="stable"), axis=1, kind="stable")
+        numbers[:, c] += (rank < units).astype(int) - (rank >= rank.shape[1] + units)
+    numbers = np.clip(numbers, -_INT16, _INT16)
+    if (np.abs(numbers).sum((1, 2)) * most >= _EXACT).any():
         raise ZooError("no int16: a convolution of this network has sums that float32 does not hold exactly; take fp32")
     return numbers.reshape(weight.shape).astype(np.int16), scale
 
@@ -116,12 +144,13 @@ class _Rewrite:
 
     def _plan(self) -> None:
         """Finds what each node takes in, by its currents."""
-        found = []
-        for node in spike_convolutions(self.network):
+        found: list[_Layer] = []
+        convolutions = spike_convolutions(self.network)
+        for i, node in enumerate(convolutions):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
             if plain and self.arrays[node.input[1]].ndim == _MAPS and self.counts[node.input[0]] <= MOST:
-                found.append(self._scaled(node))
+                found.append(self._scaled(node, i, 3 * i < len(convolutions)))
         # Of two branches that are added, the later one takes the sum: then the other is there.
         for layer in reversed(found):
             add = self._only_reader(layer.value)
@@ -137,10 +166,18 @@ class _Rewrite:
             self.absorbed |= {layer.convolution.output[0], *(neurons.output[:1] if neurons is not None else ())}
             self.planned[layer.value] = layer
 
-    def _scaled(self, node: NodeProto) -> _Layer:
-        """Returns a convolution with the normalisation behind it, as whole weights, scale and bias."""
+    def _scaled(self, node: NodeProto, place: int, early: bool) -> _Layer:
+        """Returns a convolution with the normalisation behind it, as whole weights, scale and bias.
+
+        Args:
+            node: the convolution.
+            place: how many are before it.
+            early: whether spikes that its rounding changes matter much.
+        """
         weight, out = self.arrays[node.input[1]], node.output[0]
-        numbers, scale = whole_weights(weight, self.counts[node.input[0]])
+        run = _RUNS[min(place, len(_RUNS) - 1)]
+        table = early and weight.size <= _TABLE and weight.shape[1] * weight.shape[2] % run == 0
+        numbers, scale = whole_weights(weight, self.counts[node.input[0]], run if table else None)
         bias = self.arrays[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
         norm = self._only_reader(out)
         if norm is not None and norm.op_type == "Conv" and norm.input[1].endswith("/factor"):

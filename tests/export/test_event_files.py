@@ -113,8 +113,14 @@ def test_the_gate_refuses_a_changed_file(file, part, tmp_path):
 def test_whole_weights_are_near_and_their_sums_exact():
     weight = np.random.default_rng(0).standard_normal((8, 64, 3, 3)).astype(np.float32)
     numbers, scale = whole_weights(weight, 3)
-    assert np.abs(numbers).max() == 2047
-    assert np.abs(numbers * scale[:, None, None, None] - weight).max() <= scale.max() / 2 * (1 + 1e-6)
+    assert 2040 < np.abs(numbers).max() < 2050
+    error = numbers * scale[:, None, None, None] - weight
+    assert np.abs(error).max() <= scale.max() * 1.5
+    assert np.abs(error.cumsum(1).sum((2, 3))).max() <= scale.max() * (0.5 + 1e-3)  # of a channel's taps, and so far
+    numbers, scale = whole_weights(weight, 3, 24)
+    runs = numbers.transpose(0, 3, 2, 1).reshape(8, -1, 24).astype(int)
+    assert 30_000 < max(np.maximum(sign * runs, 0).sum(2).max() for sign in (1, -1)) < 2**15
+    assert np.abs(numbers * scale[:, None, None, None] - weight).max() < 2 * scale.max() < 0.002
     exact = np.round(weight * 4) / 64
     numbers, scale = whole_weights(exact, 1)
     assert np.array_equal(numbers * scale[:, None, None, None], exact)

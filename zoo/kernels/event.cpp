@@ -38,7 +38,8 @@
 // Why int16 cannot overflow. Between two widenings a plane's sum takes at most `limit` different rows of the window.
 // The sum of any such choice is at most the sum of the `limit` largest positive weights of the channel and at least
 // that of its `limit` most negative ones; when the weights are packed, `limit` is chosen as the largest for which both
-// fit into int16, for every channel of the block. Of a table, the same holds for whole taps.
+// fit into int16, for every channel of the block. Of a table, all fours of some columns of the
+// window or of an even part of one are added up, whatever spikes.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -46,6 +47,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 #ifdef __x86_64__
@@ -291,7 +293,7 @@ struct LookUp {
   int first, last, columns;  // positions
   int left, stride, kernel;  // as for Addition
   int fours;                 // of channels in a column of the window, from top to bottom
-  int limit;
+  int limit;                 // fours between two widenings
   const int16_t* weight;
   int32_t* out;
   int step;
@@ -874,8 +876,8 @@ float Run::choose_group() {
                     kSum[] = {26, 13, 8};
     float cost = added * kEntry[i];
     for (const Block& block : layer.rows.blocks)
-      cost +=
-          added * kAdd[i] * (layer.floats ? 2 : 1) * block.width / 32 + lists * (kList[i] + kSum[i] * block.width / 32);
+      cost += added * (kAdd[i] + 2.0f * size / block.limit) * (layer.floats ? 2 : 1) * block.width / 32 +
+              lists * (kList[i] + kSum[i] * block.width / 32);
     if (!group || cost < least) least = cost, group = size, groups = many;
   }
   if (!layer.table.blocks.empty() && (!shape.group || shape.group == kTable)) {
@@ -988,7 +990,7 @@ void Run::add(const Strip* strips, const Lists* lists, int64_t n, const Block& b
           const int fours = shape.kernel_h * shape.channels / 4;
           const uint8_t* index = scratch.index.need(0) + (size_t)(i * groups + g) * columns * fours * 4;
           layer.code->look_up[group / 2][block.width / 64]({index, x, end, strip.columns, left, shape.stride_w,
-                                                            shape.kernel_w, fours, block.limit * (shape.channels / 4),
+                                                            shape.kernel_w, fours, block.limit,
                                                             (const int16_t*)block.weight, out, step * block.width});
         } else {
           layer.adders->of[group / 2][block.width / 64](
@@ -1062,6 +1064,19 @@ void Run::run() {
   }
 }
 
+// How many of these numbers, in their order, can be added up in int16: some columns of them, or a half, a quarter ...
+// of one, wherever such a run starts.
+int how_many_in_turn(const std::vector<int>& numbers, int column) {
+  int all = numbers.size();
+  for (int n = all; n > 0; n = n > column ? n - column : n % 2 && n > 1 ? 1 : n / 2) {
+    int64_t most = 0;
+    for (int at = 0; at + n <= all; at += std::min(n, column))
+      most = std::max(most, std::accumulate(&numbers[at], &numbers[at] + n, (int64_t)0));
+    if (most <= 32767) return n;
+  }
+  return 0;
+}
+
 // Packs weights [Co, C, kernel_h, kernel_w]; false for some that int16 sums cannot take.
 template <class W>
 bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* packed) {
@@ -1086,14 +1101,14 @@ bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* p
     const auto from = [&](int o, int c, int tap) { return weight[((size_t)(first + o) * C + c) * taps + tap]; };
     int limit = rows;
     if constexpr (!kFloats) {
-      // What is added at once at most: a weight, or, of a table, those of a tap.
-      const int parts = table ? 1 : C;
       for (int o = 0; o < n; o++)
         for (int sign : {1, -1}) {
-          std::vector<int> most(taps * parts);
-          for (int tap = 0; tap < taps; tap++)
-            for (int c = 0; c < C; c++) most[tap * parts + c % parts] += std::max(0, sign * from(o, c, tap));
-          limit = std::min(limit, how_many(most));
+          std::vector<int> most(taps * C / many);
+          for (int tap = 0; tap < taps; tap++)  // column by column
+            for (int c = 0; c < C; c++)
+              most[(tap * C + c) / many] +=
+                  std::max(0, sign * from(o, c, tap % s.kernel_h * s.kernel_w + tap / s.kernel_h));
+          limit = std::min(limit, table ? how_many_in_turn(most, s.kernel_h * C / many) : how_many(most));
         }
       if (limit < 1) return false;
     }
