@@ -40,11 +40,6 @@ class Comparison(NamedTuple):
         return [column for column in _SIDE_BY_SIDE if any(column.order(row) for row in self.rows)]
 
     @property
-    def texts(self) -> list[list[str]]:
-        """The table's cells."""
-        return [[column.show(row) for column in self.columns] for row in self.rows]
-
-    @property
     def recipe_text(self) -> str:
         """The shared keys, as a recipe has them."""
         return dump_yaml(self.recipe)

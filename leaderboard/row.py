@@ -23,16 +23,12 @@ class Graph:
 
     precision: str  # fp32, fp16, int8, int16 (event-driven)
     layout: str  # flat, function, step, loop
-    images: int | None
     top1: float | None  # percent
     spikes_per_image: float | None
     bytes: int
     p50_ms: float | None  # batch 1, one CPU thread
-    provider: str
     cpu: str | None  # on which p50_ms was taken, with its instruction set where that is known
     sha256: str  # of the file
-    spikes_differ: int | None  # of all images, counted otherwise than by PyTorch, net of each layer
-    file: str  # where in the evidence it stands
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,10 @@ class Row:
 
     # What a forward pass does and costs, means per image; see leaderboard/README.md.
     spikes_per_image: float | None = None  # all spikes of all layers and time steps
-    spikes_per_layer: dict[str, float] | None = None
-    spikes_per_step: tuple[float, ...] | None = None
     least_firing_rate: float | None = None  # of the layer of neurons that fires least, per neuron and time step
     effective_acs: float | None = None
     effective_macs: float | None = None
     dense: float | None = None
-    products: dict[str, float] | None = None
     energy_uj: float | None = None
     activation_sparsity: float | None = None
     membrane_updates: float | None = None
@@ -87,7 +80,6 @@ class Row:
     # Evidence.
     commits: tuple[str, ...] = ()
     dirty: bool = False  # measured with code that no commit holds
-    plugins: tuple[tuple[str, str], ...] = ()  # (file, sha256)
     evidence: tuple[tuple[str, Result], ...] = ()  # (file, content): all files of its runs, then ONNX measurements
 
     # Of others.

@@ -18,7 +18,7 @@ from zoo.errors import ZooError, shown
 from zoo.result import Costs, when
 
 from .row import Graph, Row
-from .store import Result, Results, flips, parts
+from .store import Result, Results, parts
 
 # Training facts: a later validation of the same weights may not know them, so they come from the older file.
 _TRAINING = ("train_images", "epochs", "seed", "scaling", "train_seconds")
@@ -115,7 +115,6 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
     files = {origin: result for origin, result in group.items() if result["weights_sha256"] in weights}
     evidence = (*files.items(), *graphs.items())
     reference: Result = next((found for _, result in evidence if (found := result.get("reference"))), {})
-    plugins = {(plugin["file"], plugin["sha256"]) for _, result in evidence for plugin in result.get("plugins") or ()}
     chains = [(run, *(ancestor.model_dump() for ancestor in run["started_from"])) for run in runs.values()]
     epochs, seconds = ([_total(chain, key) for chain in chains] for key in ("epochs", "train_seconds"))
     stages = {(first["dataset"], part["weights_sha256"]) for chain in chains for part in chain}
@@ -139,15 +138,11 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         started_from=first["started_from"],
         epochs=max((total for total in epochs if total is not None), default=None),
         train_seconds=median(known) if (known := [total for total in seconds if total is not None]) else None,
-        spikes_per_layer=_mean_by_key(runs, "spikes_per_layer"),
-        spikes_per_step=_reduce(lambda steps: tuple(map(fmean, zip(*steps, strict=True))), runs, "spikes_per_step"),
         least_firing_rate=min((_mean_by_key(runs, "firing_rates") or {}).values(), default=None),
-        products=_mean_by_key(runs, "products"),
         **{field: _reduce(fmean, runs, key) for field, key in _MEANS.items()},
         graphs=_best_graphs(graphs, runs),
         commits=tuple(sorted({commit for result in files.values() for commit in _commits(result)})),
         dirty=any(commit.endswith("-dirty") for _, result in evidence for commit in _commits(result)),
-        plugins=tuple(sorted(plugins)),
         evidence=evidence,
         published_top1=reference.get("top1"),
         published_spikes_per_image=reference.get("spikes_per_image"),
@@ -227,7 +222,7 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         times = [entry["p50_ms"] for entry in graph["latency"] if on_cpu and entry["batch"] == entry["threads"] == 1]
         run = by_weights[graph["weights_sha256"]]
         whole = graph["dataset"] == run["dataset"] and graph["images"] == run["images"]
-        seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("images", "top1", "spikes_per_image")}
+        seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("top1", "spikes_per_image")}
         precision, layout = graph["precision"], graph["layout"]
         rank = whole, bool(times), when(graph), origin
         # Without the marks and words that every name of a processor has.
@@ -237,8 +232,7 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         if (precision, layout) not in best or rank > best[precision, layout][0]:
             found = Graph(
                 precision, layout, **seen, bytes=graph["onnx_bytes"], p50_ms=times[0] if times else None,
-                provider=graph["provider"], cpu=cpu, sha256=graph["onnx_sha256"], spikes_differ=flips(run, graph),
-                file=origin,
+                cpu=cpu, sha256=graph["onnx_sha256"],
             )  # fmt: skip
             best[precision, layout] = rank, found
     order = {"fp32": 0, "flat": 0}

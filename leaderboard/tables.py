@@ -117,10 +117,7 @@ CLAIMS = [
 
 
 # Fields that are no single value.
-_UNFIT = {
-    "evidence", "graphs", "recipe", "started_from", "spikes_per_layer", "spikes_per_step", "products", "plugins",
-    "reproductions",
-}  # fmt: skip
+_UNFIT = {"evidence", "graphs", "recipe", "started_from", "reproductions"}
 # What the CSV file says of flat graphs.
 _GRAPHS = {
     f"{name}_{column}": _flat(precision, field)

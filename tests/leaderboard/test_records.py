@@ -246,13 +246,11 @@ def test_costs_of_a_row_are_means_over_its_seeds() -> None:
             Effective_MACs=2e6 * (1 + seed),
             Dense=9e6 * (1 + seed),
             energy_uj=10.0 + seed,
-            products={"Effective_ACs": 100.0 + 20 * seed, "Effective_MACs": 0.0, "Dense": 400.0},
         )
     (row,) = rows(results)
     assert (row.runs, row.epochs) == (2, 107)  # the longest chain
     assert (row.activation_sparsity, row.membrane_updates, row.energy_uj) == (0.625, 1050.0, 10.5)
     assert (row.effective_acs, row.effective_macs, row.dense) == (1.5e6, 3e6, 13.5e6)
-    assert row.products == {"Effective_ACs": 110.0, "Effective_MACs": 0.0, "Dense": 400.0}
 
 
 # --- graphs
@@ -272,14 +270,7 @@ def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:
         "few": accuracy(model="few", images=500, top1=99.0, weights_sha256="b" * 64),
     }
     (row,) = rows(results)  # without the one over 500 images
-    assert [(graph.precision, graph.images, graph.top1, graph.p50_ms, graph.file) for graph in row.graphs] == [
-        ("fp32", 10000, 89.75, 12.5, "old"),
-        ("int8", None, None, 2.0, "int8"),
+    assert [(graph.precision, graph.top1, graph.p50_ms) for graph in row.graphs] == [
+        ("fp32", 89.75, 12.5),
+        ("int8", None, 2.0),
     ]
-
-
-def test_flips_are_counted_where_both_counted_the_same_images() -> None:
-    off = {"stem.lif": 400.5, "head.lif": 599.75}
-    results = {"a": accuracy(), "o": onnx(spikes_per_layer=off), "p": onnx(precision="int8", layout="flat", images=500)}
-    (row,) = rows(results)
-    assert [graph.spikes_differ for graph in row.graphs] == [7500, None]
