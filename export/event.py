@@ -22,7 +22,7 @@ from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, 
 from zoo.errors import ZooError
 from zoo.neurons import LIF, SpikingNeuron
 
-from .layouts import finished, over_time
+from .layouts import StateOf, finished, over_time, states_of
 from .network import DOMAIN, SPIKES, Network, layer_of, repeats, spike_convolutions, whole
 from .pieces import Builder, renamed
 from .trace import OPSET
@@ -46,6 +46,7 @@ _TABLE = 2**16
 _EXACT = 2**24
 _NUMBERS = ["decay", "gain", "threshold", "soft_reset"]
 _MAPS = 4  # axes
+_STATE_INPUT, _STATE_OUTPUT = 6, 2  # of a node
 
 
 class _Layer(NamedTuple):
@@ -107,26 +108,32 @@ def whole_weights(
     return numbers.reshape(weight.shape).astype(np.int16), scale
 
 
-def event_graph(network: Network, layers: Mapping[str, SpikingNeuron]) -> onnx.ModelProto:
-    """Returns the event-driven graph of a network, all steps from "input" to "logits".
+def event_graph(network: Network, layers: Mapping[str, SpikingNeuron], one_step: bool = False) -> onnx.ModelProto:
+    """Returns the event-driven graph of a network, from "input" to "logits".
 
     Args:
-        network: of all steps, normalisations not folded.
+        network: of all steps or of one, normalisations not folded.
         layers: its layers of neurons.
+        one_step: the graph is of one step, with states as inputs and outputs; those of event-driven neurons have their
+            channels last.
 
     Raises:
-        ZooError: it has no convolution of maps over spikes.
+        ZooError: it has no convolution of maps over spikes, or no step of its own.
     """
-    rewrite = _Rewrite(network, layers)
+    rewrite = _Rewrite(network, layers, states_of(network) if one_step else None)
     if not rewrite.planned:
         raise ZooError("no int16: this network has no convolution over spikes with weights of its own")
     g = rewrite.run()
-    return finished(network, g, list(rewrite.functions.values()), precision="int16")
+    functions, layout = list(rewrite.functions.values()), "step" if one_step else "flat"
+    return finished(network, g, functions, layout, rewrite.held, precision="int16")
 
 
 class _Rewrite:
-    def __init__(self, network: Network, layers: Mapping[str, SpikingNeuron]) -> None:
-        self.network, self.layers, self.g = network, layers, Builder()
+    def __init__(
+        self, network: Network, layers: Mapping[str, SpikingNeuron], held: list[StateOf] | None = None
+    ) -> None:
+        self.network, self.layers, self.held, self.g = network, layers, held, Builder()
+        self.steps = network.timesteps if held is None else 1
         self.functions: dict[str, FunctionProto] = {}
         self.arrays = {name: numpy_helper.to_array(value) for name, value in network.piece.constants.items()}
         self.readers: dict[str, list[NodeProto]] = {}
@@ -208,8 +215,7 @@ class _Rewrite:
                 continue
             elif node.domain == DOMAIN:
                 layer, spikes = layer_of(node), f"{layer_of(node)}/{SPIKES}"
-                piece = over_time(self.network.neurons[layer], self.network.timesteps)
-                self.g.add(piece, [self._plain(node.input[0])], [spikes], f"{layer}/")
+                self._neurons(layer, self._plain(node.input[0]), spikes)
                 self.plain[out] = spikes
             elif node.op_type == "MaxPool" and node.input[0] in self.bytes:
                 first = self.g.op("Transpose", [self._bytes(node.input[0])], f"{out}/channels_first", perm=[0, 3, 1, 2])
@@ -250,20 +256,40 @@ class _Rewrite:
             self.last[name] = self.g.op("Transpose", [self._plain(name)], name + _LAST, perm=[0, 2, 3, 1])
         return self.last[name]
 
+    def _neurons(self, layer: str, currents: str, spikes: str) -> None:
+        """Appends neurons in standard operators."""
+        neurons = self.network.neurons[layer]
+        places = [i for i, state in enumerate(self.held or []) if state.layer == layer]
+        piece = over_time(neurons, self.steps) if self.held is None else neurons.any_step
+        assert piece is not None  # or states_of had refused
+        given, results = ([f"{name}_{i}" for i in places] for name in ("state", "new_state"))
+        self.g.add(piece, [currents, *given], [spikes, *results], f"{layer}/")
+
+    def _state(self, layer: str) -> tuple[list[str], list[str]]:
+        """Returns input and output for the membrane potentials of event-driven neurons, none where all steps are there;
+        from now on that state has its channels last."""
+        if self.held is None:
+            return [], []
+        place = next(i for i, state in enumerate(self.held) if state.layer == layer)
+        channels, *size = self.held[place].state.shape
+        self.held[place] = StateOf(layer, self.held[place].state._replace(shape=(*size, channels)))
+        return [f"state_{place}"], [f"new_state_{place}"]
+
     def _event_neurons(self, node: NodeProto) -> bool:
         """Appends neurons of maps that follow no convolution over spikes; returns whether the kernel has such."""
-        layer, currents, steps = layer_of(node), node.input[0], self.network.timesteps
+        layer, currents, steps = layer_of(node), node.input[0], self.steps
         numbers = self._numbers(node)
         if numbers is None or len(self.network.shapes[layer]) != _MAPS - 1:
             return False
         made = next((n for n in self.network.piece.nodes if currents in n.output), None)
         repeat = made is not None and repeats(made, steps)
         given = self._last(made.input[0] if made is not None and repeat else currents)
-        function = _neurons_function(steps, bool(numbers["soft_reset"]), repeat)
+        state, new = self._state(layer)
+        function = _neurons_function(steps, bool(numbers["soft_reset"]), repeat, bool(state))
         self.functions[function.overload + NEURONS_OPERATOR] = function
         spikes = f"{layer}/{SPIKES}{BYTES}"
         how = {"timesteps": steps, "repeat": int(repeat), **numbers}
-        event = helper.make_node(NEURONS_OPERATOR, [given], [spikes], layer, domain=DOMAIN, **how)
+        event = helper.make_node(NEURONS_OPERATOR, [given, *state], [spikes, *new], layer, domain=DOMAIN, **how)
         event.overload = function.overload
         self.g.nodes.append(event)
         self.bytes[node.output[0]] = spikes
@@ -286,25 +312,30 @@ class _Rewrite:
             added, inputs = "currents", [*inputs, self._last(layer.shortcut)]
         outputs = [""]
         numbers: dict[str, Any] = {}
+        state: list[str] = []
+        new: list[str] = []
         if layer.neurons is not None:
             numbers = self._numbers(layer.neurons) or {}
             outputs = [f"{layer_of(layer.neurons)}/{SPIKES}{BYTES}"]
             self.bytes[layer.neurons.output[0]] = outputs[0]
+            state, new = self._state(layer_of(layer.neurons))
         if layer.kept:
             outputs.append(layer.value + _LAST)
             self.last[layer.value] = outputs[-1]
-        steps = self.network.timesteps
-        function = _function(steps, added, bool(numbers), bool(numbers.get("soft_reset")), layer.kept)
+        if state:
+            inputs += [""] * (_STATE_INPUT - len(inputs)) + state
+            outputs += [""] * (_STATE_OUTPUT - len(outputs)) + new
+        function = _function(self.steps, added, bool(numbers), bool(numbers.get("soft_reset")), layer.kept, bool(state))
         self.functions[function.overload] = function
         shape = {key: attributes.get(key, default) for key, default in (("strides", [1, 1]), ("pads", [0] * 4))}
-        shape |= {"timesteps": steps, "most": self.counts[convolution.input[0]], **numbers}
+        shape |= {"timesteps": self.steps, "most": self.counts[convolution.input[0]], **numbers}
         node = helper.make_node(OPERATOR, inputs, outputs, name, domain=DOMAIN, **shape)
         node.overload = function.overload
         self.g.nodes.append(node)
 
 
 @functools.cache
-def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> FunctionProto:
+def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool, held: bool) -> FunctionProto:
     """Returns what an event-driven node does, in standard operators, each of one rounding, in the kernel's order.
 
     Args:
@@ -313,6 +344,7 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> Fu
         fires: whether neurons follow, otherwise the currents are the output.
         soft: reset by subtraction.
         kept: whether the currents are an output beside the spikes.
+        held: whether membrane potentials are an input and an output, too.
     """
     g = Builder()
     spikes = g.op("Transpose", [g.op("Cast", ["spikes"], "real", to=TensorProto.FLOAT)], "maps", perm=[0, 3, 1, 2])
@@ -326,11 +358,11 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> Fu
         x = g.op("Add", [x, g.op("Cast", ["counts"], "shortcut_real", to=TensorProto.FLOAT)], "total")
     elif added:
         x = g.op("Add", [x, "shortcut"], "total")
-    outputs = ["fired"] + ["currents"] * kept
-    if kept:
+    outputs = ["fired"] + ["currents"] * (kept or held) + ["last"] * held
+    if kept or held:
         g.op("Identity", [x], "currents")
     if fires:
-        _fire(g, x, steps, soft)
+        _fire(g, x, steps, soft, held=held)
     else:
         g.op("Cast", [x], "fired", to=TensorProto.UINT8)  # of no use, but a function has all its outputs
     inputs = [
@@ -338,24 +370,31 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool) -> Fu
         "weight",
         "scale",
         "bias",
-        *{"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"]),
+        *(
+            ["shortcut", "counts", "state"]
+            if held
+            else {"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"])
+        ),
     ]
     names = ["strides", "pads", "timesteps", "most", *(_NUMBERS if fires else [])]
     form = ("soft" if soft else "hard") if fires else "currents"
-    return _as_function(g, OPERATOR, [form, steps, added, "kept" if fires and kept else ""], inputs, outputs, names)
+    words = [form, steps, added, "kept" if fires and kept else "", "held" if held else ""]
+    return _as_function(g, OPERATOR, words, inputs, outputs, names)
 
 
 @functools.cache
-def _neurons_function(steps: int, soft: bool, repeat: bool) -> FunctionProto:
+def _neurons_function(steps: int, soft: bool, repeat: bool, held: bool) -> FunctionProto:
     """Returns what neurons without a convolution do; `repeat`: on the same currents at every step."""
     g = Builder()
-    _fire(g, "currents", steps, soft, repeat)
-    how = ["soft" if soft else "hard", steps, "repeat" if repeat else ""]
-    return _as_function(g, NEURONS_OPERATOR, how, ["currents"], ["fired"], [*_NUMBERS, "timesteps", "repeat"])
+    _fire(g, "currents", steps, soft, repeat, held)
+    how = ["soft" if soft else "hard", steps, "repeat" if repeat else "", "held" if held else ""]
+    inputs, outputs = ["currents", *(["state"] if held else [])], ["fired", *(["last"] if held else [])]
+    return _as_function(g, NEURONS_OPERATOR, how, inputs, outputs, [*_NUMBERS, "timesteps", "repeat"])
 
 
-def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False) -> None:
-    """Appends LIF neurons over all steps: from currents to spikes in bytes, "fired"."""
+def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False, held: bool = False) -> None:
+    """Appends LIF neurons over all steps: from currents to spikes in bytes, "fired"; `held`: from membrane potentials
+    "state" to those after the last step, "last"."""
     for name in ("decay", "gain", "threshold"):
         g.nodes.append(helper.make_node("Constant", [], [name], name))
         g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
@@ -364,15 +403,15 @@ def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False) -> N
     if steps > 1 and not repeat:
         currents = [f"current/{t}" for t in range(steps)]
         g.nodes.append(helper.make_node("Split", ["gained"], currents, "split", axis=0, num_outputs=steps))
-    fired, v = [], ""
+    fired, v = [], "state" if held else ""
     for t, u in enumerate(currents):
         if v:
             u = g.op("Add", [g.op("Mul", [v, "decay"], f"leaked/{t}"), u], f"u/{t}")
         spike = g.op("GreaterOrEqual", [u, "threshold"], f"spike/{t}")
         fired.append(g.op("Cast", [spike], f"fired/{t}", to=TensorProto.UINT8))
-        if t < steps - 1:
+        if t < steps - 1 or held:
             after = g.op("Sub", [u, "threshold"], f"after/{t}") if soft else "zero"
-            v = g.op("Where", [spike, after, u], f"v/{t}")
+            v = g.op("Where", [spike, after, u], f"v/{t}" if t < steps - 1 else "last")
     g.op("Concat", fired, "fired", axis=0)
 
 

@@ -40,13 +40,14 @@ def build_graph(
         ZooError: an unknown layout, or a network that cannot be exported in it.
     """
     check_layout(layout, "int8" if rounded is not None else "int16" if events else "fp32")
-    if events:
-        return event_graph(take_apart(model, all_steps=True, fold_norms=False), neuron_layers(model))
     if rounded is not None:
         return int8_graph(take_apart(model, all_steps=True), neuron_layers(model), rounded)
     all_steps = needs_all_steps(model)
     if all_steps and layout in ("step", "loop"):
         raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
+    if events:
+        one_step = layout == "step"
+        return event_graph(take_apart(model, all_steps=not one_step, fold_norms=False), neuron_layers(model), one_step)
     network = take_apart(model, all_steps=all_steps or layout == "function", fold_norms=False)
     # A graph of functions is to be read, and has spikes as they are.
     proto = lay_out(network if layout == "function" else network.with_steep_spikes(), layout)
@@ -59,8 +60,9 @@ def check_layout(layout: str, precision: str) -> None:
     """Raises ZooError unless there is such a layout, in this precision."""
     if layout not in file.LAYOUTS:
         raise one_of("layout", layout, file.LAYOUTS)
-    if precision in ("int8", "int16") and layout != "flat":
-        raise ZooError(f"{precision} has the layout flat alone, not {layout!r}")
+    known = {"int8": ["flat"], "int16": ["flat", "step"]}.get(precision, file.LAYOUTS)
+    if layout not in known:
+        raise ZooError(f"{precision} has the layout {' or '.join(known)} alone, not {layout!r}")
 
 
 def store_in_half(proto: onnx.ModelProto, weights: Iterable[str]) -> None:

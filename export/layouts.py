@@ -56,9 +56,16 @@ def lay_out(network: Network, layout: str) -> onnx.ModelProto:
 
 
 def finished(
-    network: Network, g: Builder, functions: list[FunctionProto] | None = None, layout: str = "flat", **entries: Any
+    network: Network,
+    g: Builder,
+    functions: list[FunctionProto] | None = None,
+    layout: str = "flat",
+    held: list[StateOf] | None = None,
+    **entries: Any,
 ) -> onnx.ModelProto:
     """Returns a graph with its inputs, outputs and what its metadata say of them; `entries` are further metadata.
+
+    `held` are the states of a step, by default as `states_of` has them.
 
     Raises:
         ZooError: it is not valid.
@@ -73,7 +80,7 @@ def finished(
         inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
     if layout == "step":
         states = []
-        for i, (layer, state) in enumerate(states_of(network)):
+        for i, (layer, state) in enumerate(held or states_of(network)):
             names = {"input": f"state_{i}", "output": f"new_state_{i}"}
             inputs.append(_value_info(names["input"], state))
             outputs.append(_value_info(names["output"], state))

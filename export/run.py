@@ -254,7 +254,7 @@ class Stream:
 
     Args:
         model: the file, or its bytes.
-        provider, threads, optimization: as for `export.run.create_session`.
+        provider, threads, optimization, functions: as for `export.run.create_session`.
 
     Raises:
         ZooError: a file that cannot be read, or of another layout.
@@ -267,6 +267,7 @@ class Stream:
         provider: str = CPU,
         threads: int = 0,
         optimization: str = "all",
+        functions: bool = False,
     ) -> None:
         data, proto = read_model(model)
         layout = texts(proto).get("layout", "a file from elsewhere")
@@ -281,7 +282,8 @@ class Stream:
         if not types.keys() >= set(names) or not {state["output"] for state in self._states} <= set(self.outputs):
             raise ZooError("the graph's metadata states do not fit its inputs and outputs: export it again")
         self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
-        self._session = create_session(data, provider=provider, threads=threads, optimization=optimization)
+        how: dict[str, Any] = {"provider": provider, "threads": threads, "optimization": optimization}
+        self._session = create_session(data, **how, functions=functions)
         self.reset()
 
     def reset(self) -> None:
@@ -378,9 +380,9 @@ class Runner:
         data = proto.SerializeToString()
         self.layout = metadata(proto, "layout")
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
-        how: dict[str, Any] = {"optimization": optimization, "threads": threads}
+        how: dict[str, Any] = {"optimization": optimization, "threads": threads, "functions": functions}
         self._stream = Stream(data, **how) if self.layout == "step" else None
-        self._session = None if self._stream else create_session(data, **how, functions=functions)
+        self._session = None if self._stream else create_session(data, **how)
 
     def __call__(self, images: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Returns outputs by name; of a step graph, the mean of the logits, and all else of all steps in turn."""

@@ -70,6 +70,28 @@ def test_the_gate_proves_a_file_and_verify_reads_it_back(file):
     assert export.verify(network("sresnet"), path)["kernel"]["identical"]
 
 
+@pytest.mark.parametrize("name", ["sresnet", pytest.param("max_resnet", marks=pytest.mark.slow),
+                                  pytest.param("sdt", marks=pytest.mark.slow)])  # fmt: skip
+def test_a_stream_of_steps_equals_the_graph_of_all_steps(name, tmp_path):
+    model, files = network(name), {}
+    for layout in ("flat", "step"):
+        files[layout] = tmp_path / f"{layout}.onnx"
+        export.to_onnx(model, files[layout], precision="int16", layout=layout, verify=layout == "step")
+    images = np.random.default_rng(2).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    stream = export.Stream(files["step"])
+    assert np.allclose(stream.run(images), Runner(read_model(files["flat"])[1])(images, ["logits"])[0], atol=1e-6)
+    _, proto = read_model(files["step"])
+    layers = spike_values(proto)
+    flat, step, body = (
+        Runner(add_spike_outputs(read_model(files[layout])[1]), functions=functions)(images, list(layers.values()))
+        for layout, functions in (("flat", False), ("step", False), ("step", True))
+    )
+    assert all(np.array_equal(a, b) and np.array_equal(b, c) for a, b, c in zip(flat, step, body, strict=True))
+    stream.reset()
+    stream.step(images)
+    assert max(np.abs(value).max() for value in stream._values.values()) > 0.1
+
+
 def test_plain_onnxruntime_runs_the_file_with_and_without_the_library(file):
     path, _ = file
     images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
@@ -129,6 +151,6 @@ def test_whole_weights_are_near_and_their_sums_exact():
 
 
 def test_what_is_not_event_driven_is_said(tmp_path):
-    with pytest.raises(ZooError, match="int16 has the layout flat alone"):
-        export.to_onnx(network("sresnet"), tmp_path / "x.onnx", precision="int16", layout="step")
+    with pytest.raises(ZooError, match="int16 has the layout flat or step alone, not 'loop'"):
+        export.to_onnx(network("sresnet"), tmp_path / "x.onnx", precision="int16", layout="loop")
     assert list_instruction_sets()[0] == "portable"
