@@ -118,7 +118,8 @@ def check_session(provider: str, optimization: str) -> None:
 def event_library() -> str:
     """Returns the file for `onnxruntime.SessionOptions.register_custom_ops_library`, built at its first use.
 
-    With it, the nodes of event-driven files (see `export.event`) skip zeros; without it, their functions run.
+    With it, the nodes of event-driven files (see `export.event`) skip zeros; without it, their functions run. It takes
+    AVX-512, AVX2 or portable code as the processor has them; SNNZOO_INSTRUCTIONS=avx2 or portable asks for less.
 
     Raises:
         ZooError: there is no compiler, or it fails.
@@ -134,9 +135,11 @@ def has_event_library() -> bool:
 @functools.cache
 def _library() -> str | None:
     try:
-        return event_library()
-    except ZooError as error:
-        warnings.warn(f"{error}; event-driven nodes run as standard operators", stacklevel=3)
+        library = event_library()
+        ort.SessionOptions().register_custom_ops_library(library)  # one that is damaged, or for another ONNX Runtime
+        return library
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        warnings.warn(f"{one_line(error)}; event-driven nodes run as standard operators", stacklevel=3)
         return None
 
 

@@ -1,5 +1,10 @@
 """Event-driven files: kernel and functions agree bit for bit, and the gate refuses what was changed."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -9,6 +14,7 @@ from onnx import numpy_helper
 
 import export
 import zoo
+from export import run
 from export.event import OPERATOR, whole_weights
 from export.instruments import add_spike_outputs, spike_values
 from export.run import OPTIMIZATIONS, Runner, read_model
@@ -56,8 +62,8 @@ def test_kernel_and_functions_give_the_same_bits(name, tmp_path):
     values = [*spike_values(proto).values(), "logits"]
     images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
     for level in ("disable", "all"):
-        run = [Runner(add_spike_outputs(proto), optimization=level, functions=f) for f in (False, True)]
-        kernel, functions = (runner(images, values) for runner in run)
+        runners = [Runner(add_spike_outputs(proto), optimization=level, functions=f) for f in (False, True)]
+        kernel, functions = (runner(images, values) for runner in runners)
         assert all(np.array_equal(a, b) for a, b in zip(kernel, functions, strict=True))
     assert np.mean([spikes.mean() for spikes in kernel[:-1]]) > 0.02
 
@@ -102,6 +108,57 @@ def test_plain_onnxruntime_runs_the_file_with_and_without_the_library(file):
         for options in (ort.SessionOptions(), with_library)
     ]
     assert np.array_equal(*got)
+
+
+@pytest.mark.parametrize("what", ["of something else", "not built"])
+def test_without_a_library_that_works_one_line_says_so_and_the_functions_run(file, what, tmp_path, monkeypatch):
+    library = tmp_path / "event_ort.so"
+    library.write_bytes(Path(torch._C.__file__).read_bytes())
+
+    def event_library():
+        if what == "not built":
+            raise ZooError("no C++ compiler found")
+        return str(library)
+
+    images = np.random.default_rng(3).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    _, proto = read_model(file[0])
+    expected = Runner(proto)(images, ["logits"])[0]
+    monkeypatch.setattr(run, "event_library", event_library)
+    run._library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="event-driven nodes run as standard operators") as warned:
+            found = Runner(proto)(images, ["logits"])[0]
+        assert not run.has_event_library()
+    finally:
+        run._library.cache_clear()
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+    assert np.array_equal(found, expected)
+
+
+RUN = """
+import sys
+import numpy as np, onnxruntime as ort
+from zoo.kernels.event import build_event_library, list_instruction_sets
+options = ort.SessionOptions()
+options.register_custom_ops_library(str(build_event_library()))
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
+print(list_instruction_sets()[-1], session.run(["logits"], {"input": images})[0].tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx2"])
+def test_less_able_processors_give_the_same_bits(file, instructions):
+    if instructions not in list_instruction_sets():
+        pytest.skip(f"this processor has no {instructions}")
+    path, _ = file
+    images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    expected = Runner(read_model(path)[1])(images, ["logits"])[0]
+    environment = os.environ | {"SNNZOO_INSTRUCTIONS": instructions, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RUN, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [instructions, expected.tobytes().hex()]
 
 
 @pytest.mark.parametrize(

@@ -736,12 +736,16 @@ INSTRUCTION_SET(Avx512, 64, 128, AVX512, indices_avx512);
 
 enum { kChoose, kPortableSet, kAvx2Set, kAvx512Set };
 
+// The processor's best one, or the one that SNNZOO_INSTRUCTIONS names, where the processor has it.
 int best_set() {
+  const char* asked = std::getenv("SNNZOO_INSTRUCTIONS");
+  const auto is = [asked](const char* name) { return asked && !std::strcmp(asked, name); };
+  if (is("portable")) return kPortableSet;
 #ifdef __x86_64__
   __builtin_cpu_init();
   const auto all = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (all) return kAvx512Set;
+  if (all && !is("avx2")) return kAvx512Set;
   if (__builtin_cpu_supports("avx2")) return kAvx2Set;
 #endif
   return kPortableSet;

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.kernels import event
+from zoo.kernels import build, event
 from zoo.kernels.build import find_compiler
 from zoo.kernels.event import EventConv, build_event_library, list_instruction_sets
 from zoo.neurons import LIF
@@ -177,6 +177,17 @@ def test_random_layers_under_sanitizers():
         [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "all of them", done.stderr[-5000:]
+
+
+def test_a_library_that_was_cut_short_is_built_anew(tmp_path, monkeypatch):
+    whole = build_event_library()
+    monkeypatch.setattr(build, "cache_folder", lambda kind: tmp_path)
+    monkeypatch.setattr(build, "_compile", lambda command, library: shutil.copy(whole, library))
+    again = build_event_library()
+    assert again != whole
+    again.write_bytes(whole.read_bytes()[:20_000])
+    assert build_event_library() == again
+    assert again.read_bytes() == whole.read_bytes()
 
 
 def event_node(name: str, inputs: list[str], outputs: list[str], **attributes):
