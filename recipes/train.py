@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.checkpoint import CONFIG, config_of
-from zoo.data import DataSet, load_dataset, normalisation, split
+from zoo.data import SIZE, DataSet, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, out_of_memory, run_command
 from zoo.files import atomic_write, read_json, write_json
@@ -139,9 +139,7 @@ class Trainer:
         data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size,
                             timesteps=recipe.timesteps, slices=recipe.slices)  # fmt: skip
         check_frames(data, recipe)
-        if (
-            data.timesteps is None and data.size != recipe.phase(recipe.epochs).size
-        ):  # one of somebody's own, in a size of its own
+        if data.timesteps is None and data.size != (recipe.img_size or SIZE):  # somebody's own, in a size of its own
             self.recipe = recipe = recipe.model_copy(update={"img_size": data.size})
         self.train_index, val_index = split(data, recipe.train_images, recipe.val_images)
         if len(self.train_index) < self.batch_size:
@@ -159,11 +157,11 @@ class Trainer:
         initial = InitialWeights.remembered(saved["beginning"]) if saved else InitialWeights.load(recipe)
         seed(recipe.seed)
         self.model = model = create(recipe, data, initial.taken).to(self.device)
+        self.frozen = freeze(model, recipe.freeze)
         mean, std = normalisation(model, data.mean, data.std)
         self.data = data = data._replace(mean=mean, std=std)
         self._try_phases()
         config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
-        self.frozen = freeze(model, recipe.freeze)
         model.set_grad_checkpointing(recipe.grad_checkpointing)
         initial.load_into(model, recipe, say=self.rank == 0 and not saved)
         self.initial = initial
