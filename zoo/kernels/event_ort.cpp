@@ -234,7 +234,8 @@ struct Neurons {
 
 OrtStatus* create_neurons(const void*, const OrtApi*, const OrtInfo* info, void** out) {
   const Attributes attributes{info};
-  const EventShape shape = attributes.neurons();
+  EventShape shape = attributes.neurons();
+  shape.isa = best_set();
   if (shape.timesteps < 1 || shape.timesteps > kMostSteps) return fail("EventNeurons: timesteps out of range");
   *out = new Neurons{shape, attributes.number("repeat", 0) != 0};
   return nullptr;

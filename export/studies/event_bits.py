@@ -1,0 +1,99 @@
+"""Whether event-driven files give the same bits in the kernel and as standard operators: `python -m
+export.studies.event_bits`.
+
+Of each bundled network of a data set, exported in int16, the spikes of every layer and the logits of test images are
+compared: the functions of the file, and the kernel with each instruction set that this processor has, in ONNX Runtime
+with all optimisations. `--top1` compares what the kernel and PyTorch say, instead. Writes a JSON file, network after
+network; those that it has already are not run again.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import zoo
+from zoo.errors import CommandParser, run_command
+from zoo.files import write_json
+from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
+from zoo.provenance import provenance
+
+from ..graph import build_graph
+from ..images import network_inputs
+from ..instruments import add_spike_outputs, spike_values
+from ..run import Runner
+
+_CHUNK = 50
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = CommandParser(prog="python -m export.studies.event_bits", description="Same bits in kernel and functions.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="bundled networks (all of the data set)")
+    parser.add_argument("--data", default="cifar10", help="a data set (cifar10)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where it lies")
+    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="test images (1000)")
+    parser.add_argument("--top1", action="store_true", help="compare top-1 of the kernel with PyTorch's")
+    parser.add_argument("--json", required=True, metavar="FILE", help="the result")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    path, done = Path(args.json), {}
+    if path.exists():
+        done = json.loads(path.read_text())["networks"]
+    names = args.names or [name for name in zoo.list_pretrained() if name.split(".")[1].split("_")[1] == args.data]
+    data = zoo.load_dataset(args.data, args.data_dir)
+    images, labels = np.asarray(data.test_images[: args.limit]), np.asarray(data.test_labels[: args.limit])
+    for name in names:
+        if name not in done:
+            model, begin = zoo.load(name).eval(), time.perf_counter()
+            done[name] = _top1(model, images, labels) if args.top1 else _compare(model, images)
+            done[name]["seconds"] = round(time.perf_counter() - begin, 1)
+            print(name, done[name], flush=True)
+            write_json(path, {"images": len(images), "networks": done, **provenance()})
+
+
+def _compare(model: Any, images: Any) -> dict[str, Any]:
+    proto = add_spike_outputs(build_graph(model, events=True))
+    names, inputs = [*spike_values(proto).values(), "logits"], network_inputs(model, images)
+    kernels = {}
+    for instructions in list_instruction_sets():
+        os.environ["SNNZOO_INSTRUCTIONS"] = instructions
+        kernels[instructions] = Runner(proto, threads=1)
+    functions, values, ones = Runner(proto, threads=1, functions=True), 0, 0
+    differing = dict.fromkeys(kernels, 0)
+    for start in range(0, len(inputs), _CHUNK):
+        chunk = inputs[start : start + _CHUNK]
+        expected = functions(chunk, names)
+        values += sum(array.size for array in expected)
+        ones += sum(int(array.sum()) for array in expected[:-1])
+        for instructions, runner in kernels.items():
+            got = runner(chunk, names)
+            differing[instructions] += sum(int((a != b).sum()) for a, b in zip(expected, got, strict=True))
+    return {"values": values, "spikes": ones, "differing": differing}
+
+
+def _top1(model: Any, images: Any, labels: Any) -> dict[str, Any]:
+    runner, inputs = Runner(build_graph(model, events=True), threads=1), network_inputs(model, images)
+    right: dict[str, int] = {}
+    agree = 0
+    for start in range(0, len(inputs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        with torch.no_grad():
+            said = {"pytorch": model(torch.from_numpy(inputs[chunk])).argmax(1).numpy()}
+        said["int16"] = runner(inputs[chunk], ["logits"])[0].argmax(1)
+        agree += int((said["pytorch"] == said["int16"]).sum())
+        for what, classes in said.items():
+            right[what] = right.get(what, 0) + int((classes == labels[chunk]).sum())
+    percent = {f"top1_{what}": round(100 * count / len(inputs), 2) for what, count in right.items()}
+    return percent | {
+        "agreement": round(100 * agree / len(inputs), 2),
+        "kernel": INSTRUCTION_SETS[len(list_instruction_sets()) - 1],
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
