@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 import zoo
@@ -22,6 +23,7 @@ from zoo.files import write_json
 from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
 from zoo.provenance import provenance
 
+from ..file import add_description
 from ..graph import build_graph
 from ..images import network_inputs
 from ..instruments import add_spike_outputs, spike_values
@@ -56,8 +58,12 @@ def main(argv: list[str] | None = None) -> None:
             write_json(path, {"images": len(images), "networks": done, **provenance()})
 
 
+def _graph(model: Any) -> onnx.ModelProto:
+    return add_description(build_graph(model, events=True), model)
+
+
 def _compare(model: Any, images: Any) -> dict[str, Any]:
-    proto = add_spike_outputs(build_graph(model, events=True))
+    proto = add_spike_outputs(_graph(model))
     names, inputs = [*spike_values(proto).values(), "logits"], network_inputs(model, images)
     kernels = {}
     for instructions in list_instruction_sets():
@@ -77,7 +83,7 @@ def _compare(model: Any, images: Any) -> dict[str, Any]:
 
 
 def _top1(model: Any, images: Any, labels: Any) -> dict[str, Any]:
-    runner, inputs = Runner(build_graph(model, events=True), threads=1), network_inputs(model, images)
+    runner, inputs = Runner(_graph(model), threads=1), network_inputs(model, images)
     right: dict[str, int] = {}
     agree = 0
     for start in range(0, len(inputs), _CHUNK):
