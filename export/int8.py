@@ -381,7 +381,7 @@ def _look(
     for start in tqdm(range(0, len(images), _CHUNK), desc="calibration", leave=False, disable=None):
         got = dict(zip(values, run_session(session, values, images[start : start + _CHUNK]), strict=True))
         samples = [got[node.output[0]].ravel() for node in nodes]
-        samples = [value[:: max(1, value.size // _SAMPLES)] for value in samples]
+        samples = [value[_spread(value.size, _SAMPLES)] for value in samples]
         ends.append(np.array([np.quantile(sample, [_OUTSIDE, 1 - _OUTSIDE]) for sample in samples]))
         for i, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
             x = torch.from_numpy(got[node.input[0]])
@@ -436,8 +436,7 @@ def moments(
     Args:
         x: inputs [N, C, H, W].
         pads: left of each axis, then right of each, as in ONNX.
-        rows: how many positions are taken, at one step: where that is a multiple of a map's width, the left border
-            alone. Positions of whole maps gave four networks no better accuracy, and give other files than the board's.
+        rows: how many positions are taken, from all over the maps.
 
     Returns:
         [groups, C / groups * K * K, C / groups * K * K].
@@ -447,8 +446,13 @@ def moments(
         F.pad(x, (left, right, top, bottom)), tuple(kernel), dilation=tuple(dilations), stride=tuple(strides)
     )
     columns = columns.transpose(1, 2).flatten(0, 1)
-    columns = columns[:: max(1, len(columns) // rows)].unflatten(1, (groups, -1)).transpose(0, 1)
+    columns = columns[_spread(len(columns), rows)].unflatten(1, (groups, -1)).transpose(0, 1)
     return columns.transpose(1, 2) @ columns
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Returns at most so many of the numbers below `count`, evenly; no step of theirs is the width of a map."""
+    return np.rint(np.linspace(0, count - 1, min(count, most))).astype(np.int64)
 
 
 def least_change(weight: NDArray[np.float32], moment: Tensor) -> NDArray[np.int8]:
