@@ -1,6 +1,7 @@
 """Event-driven files: kernel and functions agree bit for bit, and the gate refuses what was changed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,35 @@ def test_the_gate_refuses_a_changed_file(file, part, tmp_path):
     onnx.save(proto, path)
     with pytest.raises(ZooError, match="verification failed"):
         export.verify(network("sresnet"), path)
+
+
+HEADER = Path("/usr/include/onnxruntime/onnxruntime_c_api.h")
+
+
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_the_programs_of_the_readme_run(file, language, tmp_path):
+    readme = Path(export.__file__).with_name("README.md").read_text()
+    section = readme.split("## Event-driven")[1]
+    program = section.split(f"```{language}\n")[1].split("```")[0]
+    shutil.copy(file[0], tmp_path / "int16.onnx")
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    expected = Runner(read_model(file[0])[1], functions=True)(image, ["logits"])[0]
+    if language == "python":
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", program.replace("print(logits)", "print(*logits[0].tolist())")]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    else:
+        compiler = shutil.which("cc")
+        if compiler is None or not HEADER.exists():
+            pytest.skip("needs cc and libonnxruntime-dev")
+        (tmp_path / "event.c").write_text(program)
+        build = [compiler, "-Wall", "event.c", f"-I{HEADER.parent}", "-lonnxruntime", "-o", "event"]
+        subprocess.run(build, cwd=tmp_path, check=True)
+        run_it = ["./event", "int16.onnx", export.event_library()]
+        done = subprocess.run(run_it, cwd=tmp_path, input=image.tobytes(), capture_output=True, check=True)
+    found = np.array(done.stdout.split(), np.float64)
+    # The C library is of another version, whose stem may add up in another order.
+    assert np.allclose(found, expected[0], rtol=0, atol=0 if language == "python" else 1e-4)
 
 
 def test_whole_weights_are_near_and_their_sums_exact():
