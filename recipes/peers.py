@@ -60,7 +60,7 @@ class SpikingJellyResNet(nn.Module):
         self.load_state_dict(model.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] to logits [B, classes]; the neurons keep their state until `clear(network)`."""
+        """Takes images [B, C, H, W] to logits [B, classes]; the neurons keep their state until `clear(network)`."""
         x = x.unsqueeze(0).expand(self.timesteps, *x.shape)
         x = self.flatten(self.pool(self.stages(self.lif1(self.bn1(self.conv1(x))))))
         if hasattr(self, "fc_hidden"):

@@ -24,7 +24,7 @@ class UntiedConv2d(nn.Conv2d):
         super().__init__(in_channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
+        """Takes [T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
         return super().forward(x)
 
 

@@ -92,7 +92,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type of this file, of a model, or of a list or a choice of them."""
+    """Returns whether a value is of a type of this file, of a model, or of a list or a choice of them."""
     try:
         _adapter(kind).validate_python(value)
     except ValidationError:

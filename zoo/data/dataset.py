@@ -97,7 +97,7 @@ def check_memory(name: str, images: int, size: int) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that a process can still have, None where the system does not say."""
+    """Returns the bytes that a process can still have, None where the system does not say."""
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)

@@ -64,7 +64,7 @@ class Pulled(NamedTuple):
 
 @cache
 def published() -> dict[str, Published]:
-    """The zoo's checkpoints on a Hub, from `architecture.tag` to where it is: weights/published.json."""
+    """Returns the zoo's checkpoints on a Hub, from `architecture.tag` to where it is: weights/published.json."""
     return {name: Published(**entry) for name, entry in read_json(PUBLISHED).items()}
 
 

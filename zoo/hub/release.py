@@ -332,6 +332,6 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value that may come from anybody as text of a table: on one line, no HTML, no end of its cell."""
+    """Returns a value that may come from anybody as text of a table: on one line, no HTML, no end of its cell."""
     line = " ".join(shown("" if value is None else value, 2000).split())
     return line.replace("<", "&lt;").replace("|", "\\|")

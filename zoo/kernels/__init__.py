@@ -29,7 +29,7 @@ REFERENCE, VARIABLE = "reference", "SNNZOO_KERNEL"
 
 
 def list_kernels() -> list[str]:
-    """The values that the `kernel` keyword takes."""
+    """Returns the values that the `kernel` keyword takes."""
     return ["auto", "fused", REFERENCE]
 
 
@@ -44,7 +44,7 @@ def _weighs(steps: int, dtype: torch.dtype) -> bool:
 
 
 def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str:
-    """The name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
+    """Returns the name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
 
     Args:
         kernel: as in `list_kernels`; device: "cpu", "cuda" ...; dtype: of the input currents.
@@ -58,7 +58,7 @@ def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
 def asked_kernel(kernel: str) -> str:
-    """What is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`."""
+    """Returns what is asked for, by the keyword or, where that is "auto", by SNNZOO_KERNEL: one of `list_kernels`."""
     if kernel not in list_kernels():
         raise one_of("kernel", kernel, list_kernels())
     if kernel == "auto":
@@ -103,7 +103,7 @@ def _obstacle(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -
 
 
 def pick_convolution(kernel: str, device: str, dtype: torch.dtype) -> str:
-    """The name of the code that runs a convolution over spikes, without gradients: "event" or "reference".
+    """Returns the name of the code that runs a convolution over spikes, without gradients: "event" or "reference".
 
     Args:
         kernel: as in `list_kernels`; "fused" asks for fused neurons, and is "auto" here.

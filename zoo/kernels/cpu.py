@@ -49,7 +49,7 @@ def prepare(dtype: torch.dtype, dynamics: Dynamics, leak: bool) -> ctypes.CDLL:
 
 
 def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-    """Spikes [T*B, ...], and the statistics used, [4, C]: mean and biased variance of x, then of r."""
+    """Returns the spikes [T*B, ...], and the statistics used, [4, C]: mean and biased variance of x, then of r."""
     shape = (len(x.data) * dynamics.steps if dynamics.repeat else len(x.data), *x.data.shape[1:])
     spikes = like(x.data, shape)
     stats = _stats(x, r)
@@ -133,7 +133,7 @@ def _arguments(x: Branch, r: Branch | None, stats: Tensor, leak: Tensor | None, 
 
 
 def _rows(x: Tensor) -> list[int]:
-    """Addresses of the rows of [4, C]."""
+    """Returns the addresses of the rows of [4, C]."""
     return [x.data_ptr() + i * x.shape[1] * x.element_size() for i in range(len(x))]
 
 

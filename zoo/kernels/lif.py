@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
     """Whether it computes normalisation and sum in front of the neurons, too; else PyTorch does."""
 
     def code(self) -> Any:
-        """The module; ImportError where something that it needs is not installed."""
+        """Returns the module; ImportError where something that it needs is not installed."""
         return importlib.import_module(f".{self.module}", __package__)
 
 
@@ -72,7 +72,7 @@ class Branch(NamedTuple):
 
 
 def plain_lif(steps: int) -> Dynamics:
-    """The dynamics of LIF neurons as they come by default."""
+    """Returns the dynamics of LIF neurons as they come by default."""
     return Dynamics(steps, False, 0.5, 1.0, 1.0, False, True, SURROGATES[0], 1.0)
 
 
@@ -83,7 +83,7 @@ def has_autocast(device: str) -> bool:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type of membranes and statistics: float32 at least."""
+    """Returns the type of membranes and statistics: float32 at least."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -94,7 +94,7 @@ def layout_of(x: Tensor) -> torch.memory_format:
 
 
 def like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An empty tensor of another shape in the layout of `x`."""
+    """Returns an empty tensor of another shape in the layout of `x`."""
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
 
 
@@ -187,7 +187,7 @@ for _schema, _devices, _run, _shapes in (
 
 
 def _is_eager(x: Tensor) -> bool:
-    """Whether the kernel is called as it is; where PyTorch traces, all that computes must be an operator."""
+    """Returns whether the kernel is called as it is; where PyTorch traces, all that computes must be an operator."""
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
     return not tracing and type(x) is Tensor
 

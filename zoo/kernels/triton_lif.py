@@ -48,7 +48,7 @@ def forward(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynamics
 def backward(
     grad: Tensor, x: Branch, r: Branch | None, leak: Tensor | None, stats: Tensor, dynamics: Dynamics
 ) -> list[Tensor]:
-    """Gradients as `cpu.backward` returns them; of x and leak only, else empty."""
+    """Returns the gradients as `cpu.backward` returns them; of x and leak only, else empty."""
     data = x.data
     n = grad.numel() // dynamics.steps
     programs = _programs(n, dynamics)
@@ -65,7 +65,7 @@ def backward(
 
 
 def _constants(dtype: torch.dtype, dynamics: Dynamics) -> dict[str, Any]:
-    """What both kernels are compiled for."""
+    """Returns what both kernels are compiled for."""
     return {
         "steps": dynamics.steps,
         "repeat": dynamics.repeat,
@@ -100,7 +100,7 @@ def _reset(u: tl.tensor, s: tl.tensor, threshold: tl.tensor, soft: tl.constexpr)
 def _surrogate(
     d: tl.tensor, name: tl.constexpr, width: tl.constexpr, acc: tl.constexpr, block: tl.constexpr
 ) -> tl.tensor:
-    """The surrogate derivative at d = u - threshold (zoo/neurons/surrogate.py); NaN stays NaN."""
+    """Returns the surrogate derivative at d = u - threshold (zoo/neurons/surrogate.py); NaN stays NaN."""
     inverse = tl.full([block], 1 / width, acc)
     if name == "triangle":
         y = 1 - tl.abs(d) * inverse

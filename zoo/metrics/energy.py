@@ -12,7 +12,7 @@ MAC_PJ = 0.9 + 3.7
 
 
 def energy(counts: Mapping[str, Any]) -> dict[str, float] | None:
-    """Microjoules per image, by what they go to, and in `total`:
+    """Returns the microjoules per image, by what they go to, and in `total`:
 
         acs        0.9 pJ x (Effective_ACs + those of products)
         macs       4.6 pJ x (Effective_MACs + those of products)

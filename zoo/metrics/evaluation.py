@@ -165,7 +165,7 @@ def without_tf32() -> Iterator[None]:
 
 
 def footprint(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers, as they are in memory, but for what only training keeps.
+    """Returns the bytes of all parameters and buffers, as they are in memory, but for what only training keeps.
 
     NeuroBench counts that too: factors of gradient scaling, which are in no checkpoint.
     """
@@ -174,7 +174,7 @@ def footprint(model: nn.Module) -> int:
 
 
 def connection_sparsity(model: nn.Module) -> float | None:
-    """The share, 0 to 1, of the weights of convolutions and linear layers that is 0; None without such layers.
+    """Returns the share, 0 to 1, of the weights of convolutions and linear layers that is 0; None without such layers.
 
     NeuroBench rounds it to four digits.
     """

@@ -60,15 +60,15 @@ class OperationCounter(Counter):
         self._batch, self._fired = 0, False
 
     def layers(self) -> dict[str, Operations]:
-        """Operations of every layer that ran, over all images."""
+        """Returns the operations of every layer that ran, over all images."""
         return _sum((key[0], self._of(*key)) for key in self._inputs)
 
     def products(self) -> dict[str, Operations]:
-        """Operations of every product of activations that ran, over all images."""
+        """Returns the operations of every product of activations that ran, over all images."""
         return {name: Operations(n, dense, a or b) for name, (n, dense, a, b) in self._pairs.items()}
 
     def summary(self) -> dict[str, Any]:
-        """Mean operations per image, under NeuroBench's names.
+        """Returns the mean operations per image, under NeuroBench's names.
 
         Returns:
             Effective_ACs, Effective_MACs, Dense: of convolutions and linear layers. Null, with a warning, if one of
@@ -165,24 +165,24 @@ def _fan_out(layer: Any, shape: torch.Size, weight: Tensor) -> Tensor:
 
 
 def _is_spikes(x: Tensor) -> bool:
-    """Whether all are 0 or 1, by x - x^2: on a CPU, arithmetic is vectorised where comparisons are not."""
+    """Returns whether all are 0 or 1, by x - x^2: on a CPU, arithmetic is vectorised where comparisons are not."""
     return not torch.addcmul(x, x, x, value=-1).abs_().sum()
 
 
 def _is_binary(x: Tensor) -> bool:
-    """Whether all are -1, 0 or 1."""
+    """Returns whether all are -1, 0 or 1."""
     return torch.equal(x, x.sign())
 
 
 def _matrix_pairs(a: Tensor, b: Tensor) -> tuple[int, int]:
-    """Pairs of elements that a @ b multiplies: those with two factors that are not 0, and all."""
+    """Returns the pairs of elements that a @ b multiplies: those with two factors that are not 0, and all."""
     left, right = (a != 0).sum(-2, dtype=torch.float64), (b != 0).sum(-1, dtype=torch.float64)
     meet = left * right
     return int(meet.sum()), meet.numel() * a.shape[-2] * b.shape[-1]
 
 
 def _element_pairs(a: Tensor, b: Tensor) -> tuple[int, int]:
-    """The same of a * b."""
+    """Returns the same of a * b."""
     meet = (a != 0) & (b != 0)
     return int(meet.sum()), meet.numel()
 

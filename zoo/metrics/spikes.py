@@ -53,7 +53,7 @@ class Counter:
 
 
 def once(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook that does nothing in a backward pass, where checkpointing repeats a forward that was seen."""
+    """Returns a hook that does nothing in a backward pass, where checkpointing repeats a forward that was seen."""
 
     def seen(*inputs: Any) -> None:
         if torch._C._current_graph_task_id() == -1:
@@ -91,11 +91,11 @@ class SpikeCounter(Counter):
         self._places[name] = self._places.get(name, 0) + spikes.numel()
 
     def firing_rates(self) -> dict[str, float]:
-        """Mean spikes per neuron and time step of every layer that ran, 0 to 1."""
+        """Returns the mean spikes per neuron and time step of every layer that ran, 0 to 1."""
         return {name: float(counts.sum()) / self._places[name] for name, counts in self._counts.items()}
 
     def summary(self) -> dict[str, Any]:
-        """What the neurons did, over the images that went through.
+        """Returns what the neurons did, over the images that went through.
 
         Returns:
             spikes_per_image, spikes_per_layer {name: n}, spikes_per_step [T]: mean number per image.

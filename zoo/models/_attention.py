@@ -32,7 +32,7 @@ ATTENTION_SCALE = 0.125
 
 
 def variant(name: str, network: str, parameters: str, **shape: Any) -> Variant:
-    """A line of the table of a family, which says depth and width in words as well."""
+    """Returns a line of the table of a family, which says depth and width in words as well."""
     blocks = f"{shape['depth']} blocks of" if "depth" in shape else "{}-{}-{} blocks of up to".format(*shape["depths"])
     return Variant(name, f"{network}, {blocks} {shape['channels']} channels, {parameters} M parameters.", shape)
 
@@ -52,7 +52,7 @@ class QKV(nn.Module):
         self.lif = make.neuron(threshold=make.threshold / 2)
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
-        """Spikes or counts [T*B, C, H, W] to spikes of the same shape; `saved` as in `ConvNeuron`."""
+        """Takes spikes or counts [T*B, C, H, W] to spikes of the same shape; `saved` as in `ConvNeuron`."""
         # Channels of a head by tokens, so that nothing is transposed; whole numbers, so that any order is exact.
         q, k, v = (m(x, saved).flatten(2).unflatten(1, (self.heads, -1)) for m in (self.q, self.k, self.v))
         product = self.product(self.memory(v, k.transpose(-2, -1)), q)
@@ -75,7 +75,7 @@ class SpikingSelfAttention(nn.Module):
         self.proj = ConvNeuron(channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Counts [T*B, C, H, W] to spikes of the same shape."""
+        """Takes counts [T*B, C, H, W] to spikes of the same shape."""
         return self.proj(self.qkv(x))
 
 
@@ -92,7 +92,7 @@ class CountBlock(nn.Module):
         self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Counts [T*B, C, H, W] to counts of the same shape."""
+        """Takes counts [T*B, C, H, W] to counts of the same shape."""
         x = x + self.attn(x)
         return x + self.fc2(self.fc1(x))
 
@@ -117,7 +117,7 @@ class MembraneBlock(nn.Module):
         self.bn2 = make.norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents [T*B, C, H, W] to currents of the same shape."""
+        """Takes currents [T*B, C, H, W] to currents of the same shape."""
         post = PostSpikes()
         if self.mixer is not None:
             x = x + self.mixer(x, post)
@@ -162,5 +162,5 @@ class MembraneTransformer(SpikingTransformer):
         super().finish(features)
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Membrane currents [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C]."""
+        """Takes membrane currents [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C]."""
         return self.dropout(self.final_lif(self.pool(x).flatten(1)))

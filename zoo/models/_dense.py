@@ -20,7 +20,7 @@ class StepDropout(nn.Dropout):
         self.timesteps = timesteps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[T*B, ...], time-major, to the same shape."""
+        """Takes [T*B, ...], time-major, to the same shape."""
         if not self.training or self.p == 0:
             return x
         return x * repeat_steps(super().forward(torch.ones_like(x[: x.shape[0] // self.timesteps])), self.timesteps)
@@ -41,7 +41,7 @@ class DenseLayer(nn.Module):
         self.lif = make.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C] to spikes [T*B, C']."""
+        """Takes spikes [T*B, C] to spikes [T*B, C']."""
         x = self.dropout(x)
         if self.bn is None:
             return fire(x, self.linear, None, self.lif)
@@ -69,7 +69,7 @@ class DenseLayers(nn.Sequential):
             features = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C, H, W] to spikes [T*B, C']; raises ZooError for a map of another size."""
+        """Takes spikes [T*B, C, H, W] to spikes [T*B, C']; raises ZooError for a map of another size."""
         if x.shape[1:] != self.expected:
             got, side = list(x.shape[-2:]), self.expected[-1]
             raise ZooError(f"the last map is {got}, not {[side, side]}: build the network with img_size=...")

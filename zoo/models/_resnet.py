@@ -12,7 +12,7 @@ _DEPTHS = {18: (2, 2, 2, 2), 19: (3, 3, 2), 20: (3, 3, 3), 32: (5, 5, 5), 34: (3
 
 
 def resnet_shape(layers: int, width: int, stem: int | None = None) -> dict[str, Any]:
-    """The depths, widths and stem of the ResNet of so many layers whose first stage has `width` channels.
+    """Returns the depths, widths and stem of the ResNet of so many layers whose first stage has `width` channels.
 
     18 and 34 are the ImageNet shapes (He et al. 2016, arXiv 1512.03385), 20 and 32 that paper's CIFAR shapes, 19 has
     the blocks of tdBN (Zheng et al. 2021, arXiv 2011.05280). The stem has the channels of the first stage, or `stem`.
@@ -25,7 +25,7 @@ def resnet_shape(layers: int, width: int, stem: int | None = None) -> dict[str, 
 def resnet_variant(
     name: str, family: str, layers: int, width: int, parameters: str, stem: int | None = None
 ) -> Variant:
-    """A line of the table of a family; see `resnet_shape`."""
+    """Returns a line of the table of a family; see `resnet_shape`."""
     text = f"{family}-{layers}, first stage {width} channels, {parameters} M parameters."
     return Variant(name, text, resnet_shape(layers, width, stem))
 

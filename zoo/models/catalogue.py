@@ -36,7 +36,7 @@ def references(architecture: str) -> list[dict[str, Any]]:
 
 @cache
 def all_references() -> Any:
-    """The published results of every network; see `references`."""
+    """Returns the published results of every network; see `references`."""
     return read_json(_REFERENCES)["rows"]
 
 

@@ -27,7 +27,7 @@ class DepthwiseMixer(nn.Module):
         self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
-        """Currents [T*B, C, H, W] to what is added to them; `post` is that of the convolution."""
+        """Takes currents [T*B, C, H, W] to what is added to them; `post` is that of the convolution."""
         x = self.lif(x)
         return self.bn(self.conv(x, post=post, saved=compact(x)))
 
@@ -43,7 +43,7 @@ class AttentionMixer(nn.Module):
         self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
-        """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
+        """Takes currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
         x = self.lif(x)
         x = self.qkv(x, compact(x))
         return self.bn(self.proj(x, post=post, saved=compact(x)))
@@ -67,7 +67,7 @@ class Embedding(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), make.norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
+        """Takes [T*B, C, H, W] to [T*B, C', H/2, W/2]."""
         x = self.lif1(x)
         y = self.lif2(self.pool(self.bn1(self.conv1(x))))
         return self.bn2(self.conv2(y)) + self.pool(self.shortcut(x))
@@ -103,7 +103,7 @@ class MaxFormer(MembraneTransformer):
         self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to membrane currents [T*B, C, H, W]."""
+        """Takes encoded input to membrane currents [T*B, C, H, W]."""
         x = super().forward_stem(x, repeat)
         return self.stem(x) + self.stem_shortcut(x)
 

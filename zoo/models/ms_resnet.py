@@ -91,7 +91,7 @@ class PreactStage(nn.Sequential):
     """Blocks, each of which ties its first neurons to the last convolution of the block before."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents [T*B, C, H, W] to currents [T*B, C', H', W'], or to spikes where the stage ends in neurons."""
+        """Takes currents [T*B, C, H, W] to currents [T*B, C', H', W'], or to spikes where the stage ends in neurons."""
         behind = PostSpikes()
         for block in self:
             x, behind = block(x, behind)
@@ -131,7 +131,7 @@ class PreactResNet(ResNet):
         return stage.append(FinalNeurons(self.make)) if last else stage
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to currents [T*B, C, H, W]."""
+        """Takes encoded input to currents [T*B, C, H, W]."""
         x = self.conv1(x)
         if repeat and is_per_step(self.bn1):
             x, repeat = repeat_steps(x, self.timesteps), False

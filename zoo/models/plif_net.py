@@ -87,16 +87,16 @@ class PLIFNet(SpikingNetwork):
                 _spread(layer)
 
     def make_classifier(self, features: int) -> nn.Module:
-        """A linear layer from features to 10 neurons per class, or nothing where there are no classes."""
+        """Returns a linear layer from features to 10 neurons per class, or nothing where there are no classes."""
         self.head_hidden_size = features
         return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C']."""
+        """Takes spikes [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C']."""
         return self.dropout(self.fc_hidden(x))
 
     def forward_classifier(self, x: Tensor) -> Tensor:
-        """Spikes [T*B, C'] to logits in [0, 1] [T*B, classes], or to themselves where there are no classes."""
+        """Takes spikes [T*B, C'] to logits in [0, 1] [T*B, classes], or to themselves where there are no classes."""
         return self.fc_lif(self.fc(x)).unflatten(1, (-1, _VOTES)).mean(-1) if self.num_classes else x
 
 

@@ -28,7 +28,7 @@ class TokenAttention(nn.Module):
         self.proj = ConvNeuron(channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Counts [T*B, C, H, W] to spikes of the same shape."""
+        """Takes counts [T*B, C, H, W] to spikes of the same shape."""
         q, k = (m(x).unflatten(1, (self.heads, -1)) for m in (self.q, self.k))
         mask = self.lif(q.sum(2))
         return self.proj(self.mask(mask[:, :, None], k).flatten(1, 2))
@@ -51,7 +51,7 @@ class Embedding(nn.Module):
         self.shortcut = ConvNeuron(in_channels, channels, make, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C', H/2, W/2]."""
+        """Takes [T*B, C, H, W] to [T*B, C', H/2, W/2]."""
         return self.lif(self.pool(self.bn(self.conv(self.conv_neuron(x))))) + self.shortcut(x)
 
 
@@ -83,7 +83,7 @@ class QKFormer(SpikingTransformer):
         self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to counts of spikes [T*B, C, H, W], 0 to 2."""
+        """Takes encoded input to counts of spikes [T*B, C, H, W], 0 to 2."""
         x = super().forward_stem(x, repeat)
         return self.stem(x) + self.stem_shortcut(x)
 

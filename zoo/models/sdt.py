@@ -32,7 +32,7 @@ class SpikeDrivenAttention(nn.Module):
         self.bn = make.norm(channels)
 
     def forward(self, x: Tensor, post: PostSpikes) -> Tensor:
-        """Currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
+        """Takes currents [T*B, C, H, W] to what is added to them; `post` is that of the projection."""
         x = self.lif1(x)
         saved = compact(x)
         q, k, v = (m(x, saved) for m in (self.q, self.k, self.v))
@@ -73,7 +73,7 @@ class SpikeDrivenTransformer(MembraneTransformer):
         self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to membrane currents [T*B, C, H/4, W/4]."""
+        """Takes encoded input to membrane currents [T*B, C, H/4, W/4]."""
         x = self.stem(super().forward_stem(x, repeat))
         return x + self.position(x)
 

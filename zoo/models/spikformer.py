@@ -45,7 +45,7 @@ class Spikformer(SpikingTransformer):
         self.finish()
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Encoded input to counts of spikes [T*B, C, H/4, W/4], 0 to 2."""
+        """Takes encoded input to counts of spikes [T*B, C, H/4, W/4], 0 to 2."""
         x = self.stem(super().forward_stem(x, repeat))
         return x + self.position(x)
 

@@ -24,7 +24,7 @@ _NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF, 
 
 
 def list_neurons() -> list[str]:
-    """The names that the `neuron` keyword takes."""
+    """Returns the names that the `neuron` keyword takes."""
     return list(_NEURONS)
 
 

@@ -24,7 +24,7 @@ def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
 
 
 def unfold_steps(x: Tensor, timesteps: int) -> Tensor:
-    """[T*B, ...] to [T, B, ...], a view."""
+    """Takes [T*B, ...] to [T, B, ...], a view."""
     return x.unflatten(0, (timesteps, -1))
 
 
@@ -87,7 +87,7 @@ class SpikingNeuron(nn.Module):
         shortcut_norm: nn.Module | None = None,
         repeat: bool = False,
     ) -> Tensor:
-        """Spikes [T*B, ...], time-major, of the input current norm(x) + shortcut_norm(shortcut).
+        """Returns the spikes [T*B, ...], time-major, of the input current norm(x) + shortcut_norm(shortcut).
 
         Normalisation and sum are arguments because a fused kernel computes them with the neurons in one pass over the
         data.
@@ -142,7 +142,7 @@ class SpikingNeuron(nn.Module):
         raise NotImplementedError  # a class with fused kernels has its own
 
     def spec_values(self) -> dict[str, Any]:
-        """What it was told, beside parameters and time steps: numbers, flags and names by keyword."""
+        """Returns what it was told, beside parameters and time steps: numbers, flags and names by keyword."""
         told = {key: getattr(self, key, None) for key in ("threshold", "soft_reset", *self.spec_keys)}
         return {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
 
@@ -154,7 +154,7 @@ class SpikingNeuron(nn.Module):
 
 
 def brief(number: float | Tensor) -> str:
-    """A number of a neuron for people; of one that learns several, their shape."""
+    """Returns a number of a neuron for people; of one that learns several, their shape."""
     value = torch.as_tensor(number)
     if value.is_meta:
         return "?"

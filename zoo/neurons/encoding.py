@@ -20,7 +20,7 @@ from ..kernels.lif import wide
 
 
 def list_encodings() -> list[str]:
-    """The names that the `encoding` keyword takes."""
+    """Returns the names that the `encoding` keyword takes."""
     return list(_ENCODINGS)
 
 
@@ -32,7 +32,7 @@ def resolve_encoding(name: Any) -> str:
 
 
 def encode(x: Tensor, encoding: str, timesteps: int, in_chans: int) -> tuple[Tensor, bool]:
-    """The input of the first convolution, and whether its output is to be repeated at every time step.
+    """Returns the input of the first convolution, and whether its output is to be repeated at every time step.
 
     Args:
         x: images [B, C, H, W], or event frames [B, T, C, H, W] for "frames".

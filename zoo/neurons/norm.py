@@ -26,12 +26,12 @@ _KEYS: dict[str, list[str]] = {"bn": [], "tdbn": ["alpha"], "tebn": []}  # name 
 
 
 def list_norms() -> list[str]:
-    """The names that the `norm` keyword takes."""
+    """Returns the names that the `norm` keyword takes."""
     return list(_KEYS)
 
 
 def create_norm(spec: Spec, channels: int, timesteps: int, threshold: float) -> nn.Module:
-    """A normalisation of currents [T*B, C, H, W] from a name or `{"name": "tdbn", "alpha": 0.7}`.
+    """Returns a normalisation of currents [T*B, C, H, W] from a name or `{"name": "tdbn", "alpha": 0.7}`.
 
     Args:
         spec: "bn" and "tdbn" are PyTorch's BatchNorm2d, which the fused kernels take. `alpha` (1 by default) is for
@@ -109,7 +109,7 @@ def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
 
 
 def branch(x: Tensor, norm: nn.Module | None) -> Branch:
-    """A summand of the current with the normalisation in front of it."""
+    """Returns a summand of the current with the normalisation in front of it."""
     if norm is None:
         return Branch(x)
 

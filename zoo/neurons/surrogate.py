@@ -57,7 +57,7 @@ class Surrogate(NamedTuple):
     width: float
 
     def derivative(self, x: Tensor) -> Tensor:
-        """The surrogate of d spike / d x at x = membrane potential - threshold; same shape and dtype as `x`."""
+        """Returns the surrogate of d spike / d x at x = membrane potential - threshold; same shape and dtype as `x`."""
         return _SURROGATES[self.name][0](x, self.width)
 
     def spike(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Surrogate(NamedTuple):
 
 
 def list_surrogates() -> list[str]:
-    """The names that the `surrogate` keyword takes."""
+    """Returns the names that the `surrogate` keyword takes."""
     return list(_SURROGATES)
 
 

@@ -27,7 +27,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Geometry:
-        """The geometry of a layer."""
+        """Returns the geometry of a layer."""
         return cls(list(conv.stride), [int(side) for side in conv.padding], list(conv.dilation), conv.groups)
 
 
@@ -38,7 +38,7 @@ POINT = Geometry([1, 1], [0, 0], [1, 1], 1)
 def convolution_backward(
     input: Tensor, error: Tensor, weight: Tensor, geometry: Geometry, mask: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of input and weight; `mask` says which of (input, weight, bias) are wanted."""
+    """Returns the gradients of input and weight; `mask` says which of (input, weight, bias) are wanted."""
     stride, padding, dilation, groups = geometry
     arguments = (stride, padding, dilation, False, [0, 0], groups, mask)
     by_input, by_weight, _ = torch.ops.aten.convolution_backward(error, input, weight, None, *arguments)
@@ -76,7 +76,7 @@ class KeptFactor(nn.Module):
         the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        """The factor for spikes [T, B, ...]; see `Scaling.factor`."""
+        """Returns the factor for spikes [T, B, ...]; see `Scaling.factor`."""
         if getattr(self, "_is_replica", False):  # copies of a network, which forget what they keep
             raise ZooError("scaling that keeps factors (every) does not run in DataParallel: use torchrun")
         if self.notes is not None and self in self.notes:
@@ -164,7 +164,7 @@ class _Tie(torch.autograd.Function):
 
 
 def compact(spikes: Tensor) -> Tensor | None:
-    """What backward needs of spikes, in one byte each (int8), where a backward may come; else None."""
+    """Returns what backward needs of spikes, in one byte each (int8), where a backward may come; else None."""
     return spikes.detach().to(torch.int8) if torch.is_grad_enabled() else None
 
 
@@ -253,7 +253,7 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         self._init_scaling(timesteps, scaling, by_default)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """Spikes [T*B, C, H, W] to currents [T*B, C', H', W'].
+        """Takes spikes [T*B, C, H, W] to currents [T*B, C', H', W'].
 
         Args:
             post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
@@ -272,7 +272,7 @@ class SpikingLinear(ScaledLayer, nn.Linear):
         self._init_scaling(**scaling)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """[T*B, C] to [T*B, C']; arguments and errors as in `SpikingConv2d.forward`."""
+        """Takes [T*B, C] to [T*B, C']; arguments and errors as in `SpikingConv2d.forward`."""
         saved = None if saved is None else saved[..., None, None]
         y = self._convolve(x[..., None, None], self.weight[..., None, None], POINT, post, saved)[..., 0, 0]
         if post is not None:

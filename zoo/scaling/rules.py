@@ -191,7 +191,7 @@ def _pre_before_minus_after_post(s: Spikes) -> Tensor:
 
 
 def _over(reduce: Callable[..., Tensor], evidence: Tensor, first: int = 1) -> Tensor:
-    """A reduction over all axes from `first` on, which are kept."""
+    """Returns a reduction over all axes from `first` on, which are kept."""
     return reduce(evidence.flatten(first), -1).view(*evidence.shape[:first], *[1] * (evidence.dim() - first))
 
 
@@ -225,7 +225,7 @@ def _mean_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
 
 
 def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
-    """The same factors, each given to another synapse of the layer at random."""
+    """Returns the same factors, each given to another synapse of the layer at random."""
     factor = rule.factor(s, alpha)
     order = _same_on_all_ranks(torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor]))
     return factor.flatten(1).gather(1, order).view(factor.shape)

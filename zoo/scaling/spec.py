@@ -55,7 +55,7 @@ class Scaling(NamedTuple):
         return 1 if self.preset.window else timesteps
 
     def reaches(self, name: str, by_default: bool, one_shape: bool) -> bool:
-        """Whether a layer of that name is scaled; `one_shape` if its input and output have one."""
+        """Returns whether a layer of that name is scaled; `one_shape` if its input and output have one."""
         if self.preset.one_shape and not one_shape:
             return False
         if self.layers in (DEFAULT_LAYERS, ALL_LAYERS):
@@ -63,7 +63,7 @@ class Scaling(NamedTuple):
         return fnmatchcase(name, self.layers)
 
     def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient, dtype: torch.dtype) -> Tensor:
-        """The factor, of this forward pass alone.
+        """Returns the factor, of this forward pass alone.
 
         Args:
             pre: the layer's input spikes [T, B, ...].
@@ -112,7 +112,7 @@ _CHECKED = TypeAdapter(Scaling)
 
 
 def list_scalings() -> list[str]:
-    """The names that the `scaling` keyword takes: presets, then controls, which also need `of`."""
+    """Returns the names that the `scaling` keyword takes: presets, then controls, which also need `of`."""
     return [*PRESETS, *CONTROLS]
 
 
