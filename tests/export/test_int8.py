@@ -213,7 +213,7 @@ def test_a_pruned_channel_keeps_its_bias(tmp_path):
     assert kept[:4] == pytest.approx([0.3, 0.6, 0.9, 1.2], rel=1e-5)
 
 
-@pytest.mark.parametrize("factor", [100, 0.01])
+@pytest.mark.parametrize("factor", [100, pytest.param(0.01, marks=pytest.mark.slow)])
 def test_scales_of_other_images_are_refused(factor):
     """With them no neuron, or nearly every one, spikes behind the stem."""
     torch.manual_seed(0)

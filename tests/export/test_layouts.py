@@ -156,9 +156,8 @@ class PLIF_2(PLIF):  # noqa: N801
     """One that is called as a second function of PLIF."""
 
 
-@pytest.mark.parametrize(
-    "kind", ["plif", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (Learned_LIF, PLIF_2))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plif", Learned_LIF, PLIF_2])
 def test_layers_with_numbers_of_their_own_pass_the_gate_as_functions(kind, tmp_path):
     net = network("plif", timesteps=2) if kind == "plif" else of_neurons(kind)
     with torch.no_grad():
@@ -196,7 +195,7 @@ class Fixed(LIF):
     decay = property(lambda self: 0.75, lambda self, value: None if value == 0.5 else 1 / 0)
 
 
-@pytest.mark.parametrize("kind", [Channels, Threshold, Fixed])
+@pytest.mark.parametrize("kind", [Channels, *(pytest.param(k, marks=pytest.mark.slow) for k in (Threshold, Fixed))])
 def test_neurons_whose_numbers_are_a_users_own_pass_the_gate(kind, tmp_path):
     net = network(timesteps=2)
     net.lif1 = kind(2)

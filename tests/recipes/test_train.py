@@ -343,6 +343,7 @@ def test_a_run_that_is_told_to_stop_ends_with_a_state_of_this_step(step, name, r
     assert alike(run[0], tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_reads_any_more_ends_with_a_state_of_this_step(tmp_path):
     """Its output went to a program that ended: of the same Ctrl-C, say, as in `... 2>&1 | tee log`."""
     settings = SHORT | {"out": str(tmp_path / "x"), "epochs": 50}
@@ -376,6 +377,7 @@ run_command(recipes.train.main, [sys.argv[2]])
     assert load_state(tmp_path / "x" / "state.safetensors")["step"] == 3
 
 
+@pytest.mark.slow
 def test_an_epoch_whose_validation_was_not_waited_for_ends_as_it_would_have(tmp_path, monkeypatch):
     settings = SHORT | {"val_images": 64, "train_images": 96, "epochs": 2}
     train(Recipe(**settings | {"out": str(tmp_path / "whole")}))
