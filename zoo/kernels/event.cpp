@@ -400,7 +400,7 @@ struct Bytes {
 
   // Returns them, below 128, as numbers: a byte in its place, times a power of two, which is exact.
   INLINE F32 numbers() const {
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(__clang__)  // which does without
     if constexpr (kBytes == 64) return numbers_avx512(words);
 #endif
     I32 x, place;
