@@ -2,21 +2,25 @@
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import os
 import re
 import sys
 from difflib import get_close_matches
 from reprlib import repr as shortened
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: what it does, the module whose `main` it is, and what comes before the user's words."""
+    """A command: what it does, the module whose `main` it is, what comes before the user's words, and the function
+    MODULE:NAME, if there is one, that reads the words without PyTorch, for the module's `run`."""
 
     text: str
     module: str
     words: tuple[str, ...] = ()
+    parse: str = ""
 
     @property
     def long_form(self) -> str:
@@ -24,21 +28,32 @@ class Command(NamedTuple):
         return " ".join(["python -m", self.module.removesuffix(".__main__"), *self.words])
 
 
+_PACKAGES = ("zoo", "export")
 COMMANDS = {
-    "train": Command("train a network from a recipe", "recipes.train"),
-    "validate": Command("accuracy and spikes on a whole test set", "recipes.validate"),
-    "predict": Command("classify image files", "recipes.predict"),
+    "predict": Command("classify image files", "recipes.predict", parse="recipes.commands:parse_predict"),
+    "finetune": Command(
+        "train a trained network further, on images of yours",
+        "recipes.finetune",
+        parse="recipes.commands:parse_finetune",
+    ),
+    "export": Command("write a verified ONNX graph", "export.__main__", parse="export.commands:parse_export"),
+    "demo": Command(
+        "a page that runs networks in a browser", "export.demo.__main__", parse="export.commands:parse_demo"
+    ),
+    "list": Command("the networks, and the names that keywords take", "zoo.__main__", ("list",)),
+    "info": Command("one network or rule in detail", "zoo.__main__", ("info",)),
+    "train": Command("train a network from a recipe", "recipes.train", parse="recipes.commands:parse_train"),
+    "validate": Command(
+        "accuracy and spikes on a whole test set", "recipes.validate", parse="recipes.commands:parse_validate"
+    ),
     "compare": Command("results side by side", "recipes.compare"),
     "ablate": Command("train every arm of a plan with every seed", "recipes.ablate"),
     "health": Command("does a network learn, do all of its layers spike", "recipes.health"),
     "bench": Command("time a training step or an inference", "recipes.bench"),
-    "export": Command("write a verified ONNX graph", "export.__main__"),
     "bench-ort": Command("accuracy, spikes and latency of a graph in ONNX Runtime", "export.bench_ort"),
     "leaderboard": Command("measure, keep what was measured, render tables and pages", "leaderboard.__main__"),
-    "list": Command("the networks, and the names that keywords take", "zoo.__main__", ("list",)),
-    "info": Command("one network or rule in detail", "zoo.__main__", ("info",)),
-    "push": Command("publish a run on a Hub", "zoo.hub.__main__", ("push",)),
-    "pull": Command("get a published checkpoint", "zoo.hub.__main__", ("pull",)),
+    "push": Command("publish a run on a Hub", "zoo.hub.__main__", ("push",), "zoo.commands:parse_hub"),
+    "pull": Command("get a published checkpoint", "zoo.hub.__main__", ("pull",), "zoo.commands:parse_hub"),
 }
 
 
@@ -58,24 +73,62 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(command: Command, words: list[str]) -> None:
-    from zoo.errors import ZooError, run_command  # which loads PyTorch, as zoo does
+    for package in _PACKAGES:
+        _add_unloaded(package)
+    from zoo.errors import ZooError, run_command
+
+    def work(argv: list[str] | None) -> None:
+        if not command.parse:
+            _initialise()
+            importlib.import_module(command.module).main(argv)
+            return
+        module, _, function = command.parse.partition(":")
+        parsed = getattr(importlib.import_module(module), function)(argv)
+        _initialise()
+        importlib.import_module(command.module).run(parsed)
 
     def run(argv: list[str] | None) -> None:
-        module = importlib.import_module(command.module)
         if {"-h", "--help"}.isdisjoint(words):
             try:
-                module.main(argv)
+                work(argv)
             except ZooError as error:
                 raise ZooError(short_forms(str(error))) from error
         else:
             with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-                module.main(argv)
+                work(argv)
             usage, gap, rest = out.getvalue().partition("\n\n")
             shorter = short_forms(usage)
             # The later lines of a usage begin below its first argument.
             _print(shorter.replace("\n" + " " * (len(usage) - len(shorter)), "\n") + gap + short_forms(rest))
 
     run_command(run, [*command.words, *words])
+
+
+class _Unloaded(ModuleType):
+    """A package before its __init__, which loads PyTorch: modules of it that do not can be imported already, and to ask
+    it for anything else loads it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _initialise()
+        return getattr(self, name)
+
+
+def _add_unloaded(package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    if package not in sys.modules and spec is not None:
+        module = sys.modules[package] = _Unloaded(package)
+        module.__spec__, module.__path__, module.__file__ = spec, spec.submodule_search_locations or [], spec.origin
+
+
+def _initialise() -> None:
+    """Runs the __init__ of what was left without."""
+    for package in _PACKAGES:
+        module = sys.modules.get(package)
+        if type(module) is _Unloaded and module.__spec__ is not None and module.__spec__.loader is not None:
+            module.__class__ = ModuleType  # type: ignore[assignment]
+            module.__spec__.loader.exec_module(module)
 
 
 def short_forms(text: str) -> str:

@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ZooError("--input-shape is for files from elsewhere: these say their own")
     images = None
     if args.data:
-        size = files[0].about.input_size if files[0].about else None
-        images = load_images(args.data, args.data_dir, args.limit, size)
+        prepare = files[0].about.cfg if files[0].about else None
+        images = load_images(args.data, args.data_dir, args.limit, prepare)
     made_of = {"network": args.network, "input_shape": args.input_shape}
     result = measure(files, images, asked, against=args.against, **made_of, **how)
     if args.json:

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         check_writable(args.json, args.model, args.data)
     file = read_file(args.model)
-    data = load_images(args.data, args.data_dir, args.limit, file.ours().input_size)
+    data = load_images(args.data, args.data_dir, args.limit, file.ours().cfg)
     result = early_exit(file, data, args.thresholds)
     if args.json:
         write_json(args.json, result | {"dataset": data.dataset} | provenance())

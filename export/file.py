@@ -15,18 +15,16 @@ from torch import nn
 
 from zoo.checkpoint.weights import network_digest
 from zoo.data import normalisation
+from zoo.data.images import preparation
 from zoo.errors import ZooError, one_of, quoted
 from zoo.files import parse_json, sha256_of
 from zoo.neurons import LIF, SpikingNeuron
 from zoo.schema import Count, Integer, Model, Name, Positive, Sha256, Tag, fits
 
+from .commands import LAYOUTS, PRECISIONS
 from .network import input_size, neuron_layers
 
 PRODUCER = "snn-zoo"
-LAYOUTS = ["flat", "function", "step", "loop"]
-"""What `layout` takes; see `export.layouts`."""
-PRECISIONS = ["fp32", "fp16", "int8", "int16"]
-"""What `precision` takes."""
 _TRAINING = ("epochs", "seed", "test_reads")
 _TEXTS = {"architecture", "tag", "weights_sha256", "pixels", "license", "layout", "precision"}
 """Entries that are no JSON."""
@@ -63,6 +61,15 @@ Currents = Annotated[
 """Scale, zero point and the start of a sha256."""
 
 
+class Preparation(Model):
+    """How an image of any size becomes one of the network's, in timm's words for evaluation: with `center`, the shorter
+    side is scaled to size / crop_pct and the centre cut out; `squash` scales both sides, `border` the longer one."""
+
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"]
+    crop_pct: Annotated[float, Field(ge=0.25, le=1)]
+    crop_mode: Literal["center", "squash", "border"]
+
+
 class About(Model):
     """The metadata_props of a file from `to_onnx`; all but names and texts are JSON."""
 
@@ -78,6 +85,7 @@ class About(Model):
     std: list[Annotated[float, Field(ge=1e-30, le=1e30)]]
     input_size: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     """Channels, height, width."""
+    prepare: Preparation
     weights_sha256: Sha256
     encoding: Literal["direct", "latency", "rate", "frames"]
     pixels: str
@@ -101,6 +109,11 @@ class About(Model):
     test_reads: Count | None = None
     labels: list[str] | None = None
     """Names of the classes, if the checkpoint tells them."""
+
+    @property
+    def cfg(self) -> dict[str, Any]:
+        """The part of a pretrained_cfg by which images are prepared."""
+        return {"input_size": self.input_size, **self.prepare.model_dump()}
 
 
 def write(proto: onnx.ModelProto, **entries: Any) -> None:
@@ -238,6 +251,7 @@ def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False)
         "mean": list(mean),
         "std": list(std),
         "input_size": input_size(model),
+        "prepare": {key: value for key, value in preparation(cfg).items() if key != "input_size"},
         "weights_sha256": sha256,
         **{key: trained[key] for key in _TRAINING if isinstance(trained.get(key), int)},
         "encoding": encoding,

@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from zoo.data import SIZE, dataset_name, load_dataset, normalisation
 from zoo.data import normalise as normalise_tensor
-from zoo.data.dataset import check_size
-from zoo.data.folder import PREFIX, load_test_part
-from zoo.data.images import square_side
+from zoo.data.folder import load_test_part
+from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
+from zoo.names import PREFIX
 
 from .network import input_size, network_input
 
@@ -38,7 +38,7 @@ class Loaded(NamedTuple):
 
 
 def load_images(
-    data: str, root: str | None = None, limit: int | None = None, input_size: Sequence[int] | None = None
+    data: str, root: str | None = None, limit: int | None = None, prepare: Mapping[str, Any] | None = None
 ) -> Loaded:
     """Loads what a command line calls data.
 
@@ -46,7 +46,7 @@ def load_images(
         data: cifar10, cifar100, digits, folder:DIR or one of your own (their test sets), or an .npz or .npy file.
         root: the folder with the data sets' files.
         limit: the first so many images only.
-        input_size: of the network [C, H, W], to which a data set is brought.
+        prepare: the network's pretrained_cfg, as which a data set is prepared.
 
     Raises:
         ZooError: no such data, or a limit below 1.
@@ -55,11 +55,10 @@ def load_images(
         raise ZooError(f"--limit must be 1 or more, not {limit}")
     if is_file(data):
         return Loaded(*read_images(data, limit), None, None)
-    side = None if input_size is None else square_side(input_size)
     if data.startswith(PREFIX):
-        (pixels, truth), classes = load_test_part(data.removeprefix(PREFIX), check_size(side or SIZE), limit)
+        (pixels, truth), classes = load_test_part(data.removeprefix(PREFIX), prepare or folder_cfg(SIZE), limit)
         return Loaded(pixels.numpy(), truth.numpy(), dataset_name(data), classes)
-    found = load_dataset(data, root, img_size=side)
+    found = load_dataset(data, root, prepare=prepare)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
     return Loaded(images, labels, found.name, found.classes)
 

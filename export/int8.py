@@ -32,7 +32,6 @@ from tqdm import tqdm
 
 import zoo
 from zoo.data.folder import check_folder
-from zoo.data.images import square_side
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
@@ -44,7 +43,6 @@ from .network import (
     SPIKES,
     Network,
     currents_of,
-    input_size,
     layer_of,
     repeats,
     spike_convolutions,
@@ -334,10 +332,11 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
             raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
         check_folder(data, "--calibration")
     check_source(model, data)
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     if is_file(data):
         images = read_images(data, count)[0]
     else:
-        images = zoo.load_dataset(data, root, img_size=square_side(input_size(model))).train_images[:count].numpy()
+        images = zoo.load_dataset(data, root, prepare=cfg).train_images[:count].numpy()
     return network_inputs(model, images)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import zoo
 from zoo.errors import ZooError
 from zoo.files import parse_json
-from zoo.load import check_name, is_path
+from zoo.names import check_name, is_path
 
 from .file import About, describe, texts, weights_sha256
 

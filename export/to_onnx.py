@@ -17,7 +17,8 @@ from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, check_writable, sha256_of
 from zoo.network import unwrapped
 
-from .file import PRECISIONS, PRODUCER, add_description
+from .commands import PRECISIONS
+from .file import PRODUCER, add_description
 from .graph import build_graph, check_layout
 from .images import network_inputs
 from .instruments import add_spike_counts, add_step_logits

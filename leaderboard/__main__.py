@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data import list_datasets
-from zoo.data.folder import PREFIX
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import atomic_write, check_writable, locked, user_path, write_json
-from zoo.load import BUNDLED
+from zoo.names import BUNDLED, PREFIX
 from zoo.plugins import add_plugin_option
 
 from .board import Board

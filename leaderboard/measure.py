@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import zoo
 from export.bench import benchmark, read_file
-from export.file import PRECISIONS
+from export.commands import PRECISIONS
 from export.images import load_images, normalise
 from export.int8 import training_images
 from export.network import input_size, network_input
@@ -83,7 +83,7 @@ def measure(
         if not isinstance(dataset, str) or not dataset:
             raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
         check_folder(dataset, "--dataset")
-    whole = load_images(dataset, data_dir, None, graph.input_size if graph else config["pretrained_cfg"]["input_size"])
+    whole = load_images(dataset, data_dir, None, graph.cfg if graph else config["pretrained_cfg"])
     if whole.dataset is None or whole.labels is None:
         raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")
     some = whole._replace(images=whole.images[: limit or None], labels=whole.labels[: limit or None])

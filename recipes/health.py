@@ -19,7 +19,7 @@ import zoo
 from zoo.data import DataSet, list_datasets, load_dataset, normalisation, normalise, split
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import write_json
-from zoo.load import check_name
+from zoo.names import check_name
 from zoo.network import SpikingNetwork
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance

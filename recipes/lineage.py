@@ -24,7 +24,8 @@ from zoo.checkpoint.weights import WithoutMemory
 from zoo.data import DataSet
 from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of, user_path
-from zoo.load import BUNDLED, find_checkpoint
+from zoo.load import find_checkpoint
+from zoo.names import BUNDLED
 from zoo.network import SpikingNetwork
 from zoo.plugins import Plugins
 from zoo.registry import plain_name

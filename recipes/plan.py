@@ -8,7 +8,7 @@ from pydantic import Field
 from zoo.data.registry import BUILTIN
 from zoo.errors import ZooError, one_of
 from zoo.files import read_yaml, user_path
-from zoo.load import check_name
+from zoo.names import check_name
 from zoo.plugins import changes_since, load_plugin
 from zoo.result import Arm, read
 from zoo.scaling.spec import resolve_scaling

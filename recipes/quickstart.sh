@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# From a bare machine (Python only) to a small leaderboard: trains sresnet19_w16 and its twin with gradient scaling,
-# shows accuracy and spikes side by side, exports, verifies and times both in ONNX Runtime, and writes a page.
-# On the embedded digits, or on 5,000 images of CIFAR-10 when SNNZOO_DATA names a folder with its files.
+# From a bare machine (Python only) to a spiking network that reads digits, in minutes and without a download but for
+# the installation: classifies pictures, trains a bundled network further on scikit-learn's digits, exports it, runs the
+# file without snn-zoo, times it beside its ReLU twin, and makes a page, quickstart/index.html.
 # Everything lands in quickstart/ (a second start begins anew). Arguments go to the training, e.g. --epochs 2.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/environment.sh
-make_environment ".[site]"
-
-data=(--dataset digits --hflip false --crop 2)
-if [ -n "${SNNZOO_DATA:-}" ]; then data=(--dataset cifar10 --train-images 5000 --epochs 2); fi
+make_environment "."
 out=quickstart
 rm -rf "$out" && mkdir "$out"
 
-results=()
-for model in sresnet19_w16 sresnet19_w16_gs; do
-    echo "== train $model"
-    "$python" -m recipes.train quickstart --model "$model" "${data[@]}" --out "$out/$model" \
-        --tag quickstart --comparison quickstart --test-reads 2 "$@"
-    echo "== export $model, verified against PyTorch"
-    "$python" -m export "$out/$model" -o "$out/$model.onnx" --data "${data[1]}" --limit 300 \
-        --json "$out/$model-export.json"
-    echo "== $model in ONNX Runtime"
-    "$python" -m export.bench_ort "$out/$model.onnx" --data "${data[1]}" --limit 500 --json "$out/$model-onnx.json"
-    results+=("$out/$model/result.json" "$out/$model-onnx.json")
+snn() { echo "\$ snn-zoo $*" >&2 && "${python%/*}/snn-zoo" "$@"; }
+
+echo "== six pictures, classified by a bundled network"
+snn predict max_resnet18_w32_gs.t4_cifar10 recipes/examples/pictures --top 1 --spikes
+echo "== a small bundled network learns to read digits"
+snn finetune sresnet19_w16.t2_cifar10 digits --crop 2 --hflip false --out "$out/run" "$@"
+echo "== exported, each file verified against PyTorch"
+for precision in fp32 int8 int16; do
+    snn export "$out/run" -o "$out/$precision.onnx" --precision "$precision" --data digits --limit 100
 done
-echo "== side by side"
-"$python" -m recipes.compare "$out/sresnet19_w16/result.json" "$out/sresnet19_w16_gs/result.json"
-"$python" -m leaderboard add "${results[@]}" --results "$out/results" --out "$out" --readme none
-"$python" -m leaderboard site --results "$out/results" --out "$out"
+echo "== ten digits, read by snn-zoo and by ONNX Runtime alone"
+"$python" -m recipes.quickstart digits "$out"
+snn predict "$out/run" "$out/digits" --top 1 --spikes --json > "$out/predicted.json"
+echo "\$ python export/plain_onnxruntime.py $out/fp32.onnx $out/digits/*.png"
+"$python" -I export/plain_onnxruntime.py "$out/fp32.onnx" "$out"/digits/*.png
+echo "== times: float32, eight bits, event-driven, and the network without spikes"
+snn bench-ort "$out"/{fp32,int8,int16}.onnx --against relu --network "$out/run" --data digits --json "$out/times.json"
+"$python" -m recipes.quickstart page "$out"
+echo "== open $PWD/$out/index.html"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_origin
 
@@ -10,19 +10,23 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
-from zoo.checkpoint.config import TAG, check_keywords
-from zoo.data import SIZE, dataset_name
-from zoo.data.dataset import check_size
-from zoo.data.events import Slices
-from zoo.data.registry import FOLDERS
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
-from zoo.provenance import without_folders
+from zoo.names import (
+    FOLDERS,
+    SIZE,
+    TAG,
+    Slices,
+    check_size,
+    dataset_name,
+)
 from zoo.schema import Model, sentence
 from zoo.specs import MOST_TIMESTEPS
 
 RECIPE = "recipe.yaml"
 """The file of a run directory that says what was asked for."""
+STATE = "state.safetensors"
+"""The last state of a run directory."""
 PLACE = {"data_dir", "download", "plugin", "out", "resume", "checkpoint_minutes", "tensorboard"}
 """Keys that say where and how a run happens, not what it computes: free to change on --resume, not in checkpoints."""
 CHANGEABLE = {"weights", "test_reads", "grad_checkpointing"}
@@ -234,7 +238,6 @@ class Recipe(Model):
         if self.min_lr > self.lr:
             must = f"must not be above lr, {self.lr:g}, but is {self.min_lr:g}"
             raise ZooError(f"recipe key min_lr {must}: lower it, too")
-        check_keywords(self.model_args or {}, "recipe key model_args")
         for word in set(self.model_args or {}).intersection(_SAID_ELSEWHERE):
             where = "the data set" if word == "num_classes" else f"recipe key {word}"
             raise ZooError(f"recipe key model_args cannot hold {word!r}: {where} says it")
@@ -252,6 +255,10 @@ class Recipe(Model):
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
             left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
             raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
+        if self.model_args:
+            from zoo.checkpoint.config import check_keywords  # which takes PyTorch
+
+            check_keywords(self.model_args, "recipe key model_args")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON values, keys in the order of this file."""
@@ -274,6 +281,8 @@ class Recipe(Model):
     @property
     def settings(self) -> dict[str, Any]:
         """The part of it that says what a run computes, not where and how it happens."""
+        from zoo.provenance import without_folders  # which takes PyTorch
+
         values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
         if self.init:
             values["init"] = without_folders(self.init)
@@ -324,14 +333,33 @@ def _value(key: str, text: str) -> Any:
 
 
 def parse_command_line(argv: list[str] | None) -> Recipe:
-    """Turns `RECIPE.yaml [--key value ...]` into a Recipe; --help lists every key."""
+    """Turns `RECIPE.yaml [--key value ...]`, or `--resume RUN_DIR`, into a Recipe; --help lists every
+    key."""
     parser = CommandParser(
         prog="python -m recipes.train",
+        usage="%(prog)s RECIPE [--key value ...]\n       %(prog)s --resume RUN_DIR",
         description="Train a spiking network from a recipe: a flat YAML file, every key of which can be overridden.",
         epilog="example: python -m recipes.train sresnet19_w16_gs.t2_cifar10 --epochs 3 --data-dir DATA_ROOT",
     )
-    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file, or the name of one in recipes/")
+    add_keys(parser)
+    given = vars(parser.parse_args(argv))
+    path = given.pop("recipe")
+    if (run := given["resume"]) not in (None, "true", "false"):
+        if path is not None or not (user_path(run) / RECIPE).is_file():
+            wrong = f"{run!r} is none" if path is None else f"there is a recipe, {path}, too"
+            raise ZooError(f"--resume RUN_DIR goes on with a run directory, by itself, and {wrong}")
+        path, given["resume"] = os.path.join(run, RECIPE), "true"
+    elif path is None:
+        raise ZooError(f"name a recipe, such as {list_recipes()[-1]}, or --resume RUN_DIR (see {parser.prog} --help)")
+    return load_recipe(path, said_keys(given))
+
+
+def add_keys(parser: CommandParser, without: Collection[str] = ()) -> None:
+    """Gives a command an option for each key of a recipe, but for some."""
     for name, field in Recipe.model_fields.items():
+        if name in without:
+            continue
         text = (field.description or "") + ("" if field.default is None else f" (default: {field.default})")
         low = [limit.ge for limit in field.metadata if isinstance(limit, Ge)]
         high = [limit.le for limit in field.metadata if isinstance(limit, Le)]
@@ -341,9 +369,17 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
             options = {"action": "append"}
         flags = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
         parser.add_argument(*flags, dest=name, metavar="X", help=text.replace("%", "%%"), **options)
-    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    path, plugin = given.pop("recipe"), given.pop("plugin", None)
-    said = {key: _value(key, text) for key, text in given.items()}
-    if plugin:  # names of files, as every other command takes them
+
+
+def said_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of the options of `add_keys` that were given."""
+    said = {key: _value(key, text) for key, text in given.items() if text is not None and key != "plugin"}
+    if plugin := given.get("plugin"):  # names of files, as every other command takes them
         said["plugin"] = plugin if len(plugin) > 1 else plugin[0]
-    return load_recipe(path, said)
+    return said
+
+
+def check_unused(recipe: Recipe) -> None:
+    """Raises ZooError where a run directory holds a run that is not to be gone on with."""
+    if (Path(recipe.out or "") / STATE).exists() and not recipe.resume:
+        raise ZooError(f"{recipe.out} already holds a run: --resume goes on with it, --out names another directory")

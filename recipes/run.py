@@ -7,6 +7,7 @@ of all that it holds.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,15 +25,14 @@ from torch import Tensor
 
 from zoo.checkpoint import CONFIG, WEIGHTS
 from zoo.checkpoint.weights import digest
-from zoo.data import dataset_name
 from zoo.errors import ZooError, one_line
 from zoo.files import atomic_write, dump_yaml, locked, open_regular, read_json
+from zoo.names import dataset_name
 from zoo.plugins import loaded_plugins, warn_of_changes
 
 from .processes import wait_for_all
-from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, Recipe
+from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, STATE, Recipe, check_unused
 
-STATE = "state.safetensors"
 RESULT, LOG = "result.json", "summary.csv"
 _TENSOR = "__tensor__"
 _ORIGIN = ("commit", "versions", "machine")
@@ -173,10 +173,8 @@ def state_to_resume(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | No
     Raises:
         ZooError: there is a run that is not to be resumed, or one of another recipe.
     """
-    exists = (out / STATE).exists()
-    if exists and not recipe.resume:
-        raise ZooError(f"{out} already holds a run: --resume goes on with it, --out names another directory")
-    if not exists:
+    check_unused(recipe)
+    if not (out / STATE).exists():
         if made := [name for name in (WEIGHTS, RESULT) if (out / name).exists()]:
             anew = f"name another directory (--out); --init {out} starts from its weights"
             raise ZooError(f"{out} holds a {made[0]} and no training state to go on from: {anew}")
@@ -258,13 +256,15 @@ class Interrupt:
     without this. Of several, torchrun kills what has not ended in 30 seconds.
 
     Args:
-        rank, world: which of how many processes this is. A signal that is ignored, as by nohup or a shell script's
-            background jobs, stays so.
+        rank, world: which of how many processes this is.
+        out: the run directory, as whoever is to go on calls it.
+
+    A signal that is ignored, as by nohup or a shell script's background jobs, stays so.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, out: Path = Path()) -> None:
         self.noted: signal.Signals | None = None
-        self._rank, self._alone, self._heard = rank, world == 1, False
+        self._rank, self._alone, self._heard, self._out = rank, world == 1, False, out
         ours = threading.current_thread() is threading.main_thread()  # only there Python lets us
         self._signals = [number for number in _SIGNALS if ours and signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers: dict[signal.Signals, Any] = {}
@@ -297,7 +297,10 @@ class Interrupt:
             return
         wait_for_all()  # when the first one ends, torchrun ends the others, and one of them is saving
         if self._rank == 0:
-            print(f"stopped after step {step}; --resume goes on from there", file=StandardError())
+            installed = getattr(sys.modules.get("__main__"), "__spec__", None) is None
+            command = "snn-zoo train" if installed else "python -m recipes.train"
+            go_on = shlex.join([*command.split(), "--resume", str(self._out)])
+            print(f"stopped after step {step}; --resume goes on from there: {go_on}", file=StandardError())
         raise SystemExit(128 + (self.noted or signal.SIGTERM))
 
     def _note(self, number: int, frame: FrameType | None) -> None:

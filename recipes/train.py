@@ -32,8 +32,8 @@ from zoo.data import SIZE, DataSet, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, out_of_memory, run_command
 from zoo.files import atomic_write, read_json, write_json
-from zoo.load import check_name
 from zoo.metrics import evaluate
+from zoo.names import check_name
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
@@ -42,6 +42,7 @@ from zoo.result import accuracy_result
 
 from . import augment
 from .augment import augmented
+from .commands import parse_train
 from .compare import said
 from .estimate import steps_left, tell_length
 from .lineage import InitialWeights, create, freeze, recipe_sha256_of
@@ -54,7 +55,7 @@ from .processes import (
     start_processes,
     stop_processes,
 )
-from .recipe import Phase, Recipe, parse_command_line
+from .recipe import Phase, Recipe
 from .run import (
     LOG,
     RESULT,
@@ -74,6 +75,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {"cosine": {"sched": "cosine"}, "linear":
 WEIGHT_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 # Gradients of a loss scaled by less than float16's smallest normal number are infinite for another reason.
 _SMALLEST_SCALE = 2.0**-14
+_FEW_STEPS = 100
 _LOOK_EVERY = 10
 """Steps on a GPU from one look at what it computed to the next: each look waits for it."""
 
@@ -257,12 +259,16 @@ class Trainer:
             what = f"{recipe.model}.{recipe.tag} on {len(self.train_index)} images of {self.data.name}"
             how = f"{self.device}, {amp_name(self.amp)}, {self.kernel} kernel, {world} process(es), {self.total} steps"
             print(f"{what}, seed {recipe.seed}: {how} -> {self.out}", flush=True)
+            if self.total < _FEW_STEPS:
+                few = f"{self.total} steps, {recipe.epochs} epochs of {self.steps_per_epoch}, teach little"
+                hint = f"raise epochs, or lower batch_size (it is {self.batch_size})"
+                print(f"warning: {few}: {hint}", file=sys.stderr)
         # In a log file, where every update is a line of its own, one in ten seconds is enough.
         every = 0.1 if sys.stderr.isatty() else 10.0
         bar = tqdm(total=self.total, initial=run.step, desc="train", unit="step", disable=rank != 0,
                    mininterval=every, maxinterval=every, file=StandardError())  # fmt: skip
         run.start()
-        with Interrupt(rank, world) as interrupt, bar:  # on an error, too, the bar ends its line
+        with Interrupt(rank, world, self.out) as interrupt, bar:  # on an error, too, the bar ends its line
             # An epoch whose steps are done, and not what comes at its end, has sums of them in its state.
             ending = run.step % self.steps_per_epoch == 0 and bool(run.running[2])
             for epoch in range(run.step // self.steps_per_epoch - ending, recipe.epochs):
@@ -292,7 +298,8 @@ class Trainer:
                         interrupt.obey(run.step)
                 row = self._end_epoch(epoch)
                 interrupt.obey(run.step)
-                bar.set_postfix({k: f"{row[k]:.3g}" for k in ("train_loss", "train_top1", "val_top1") if k in row})
+                if rank == 0:
+                    tqdm.write(_line(row, recipe.epochs), file=StandardError())
         if self.writer:
             self.writer.close()
 
@@ -510,6 +517,14 @@ def firing_rates(model: nn.Module | None) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
+def _line(row: dict[str, Any], epochs: int) -> str:
+    """Returns a row of summary.csv for people."""
+    text = f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, training {row['train_top1']:.1f} %"
+    if "val_top1" in row:
+        text += f", validation {row['val_top1']:.1f} %, {row['val_spikes_per_image']:,.0f} spikes per image"
+    return text
+
+
 def _data_cfg(data: DataSet) -> dict[str, Any]:
     """Returns what a checkpoint remembers of its data."""
     about = {"mean": data.mean, "std": data.std, "label_names": data.classes, "num_classes": len(data.classes)}
@@ -536,9 +551,14 @@ def _tensorboard(out: Path) -> Any:
     return SummaryWriter(out)
 
 
+def run(recipe: Recipe) -> None:
+    """Trains what a command line says."""
+    train(recipe)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line."""
-    train(parse_command_line(argv))
+    run(parse_train(argv))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Measure a checkpoint: `python -m recipes.validate CHECKPOINT|MODEL --dataset cifar10 --data-dir DATA_ROOT`."""
 
+import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import zoo
 from zoo.data import normalisation
 from zoo.data.folder import check_class_names
-from zoo.data.registry import forms, load_dataset_for
-from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import check_writable, write_json
+from zoo.data.registry import load_dataset_for
+from zoo.errors import ZooError, run_command
+from zoo.files import write_json
 from zoo.metrics import evaluate
-from zoo.plugins import add_plugin_option
 from zoo.result import accuracy_result, check
 
+from .commands import parse_validate
 from .compare import said
 from .processes import keep_memory, pick_device
 
@@ -48,26 +48,8 @@ def validate(
     return check(result, name)  # what a checkpoint says of its training may be anything
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m recipes.validate",
-        description="Accuracy and spikes of a trained network on a whole test set.",
-        epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
-    )
-    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
-    parser.add_argument("--dataset", required=True, help=forms())
-    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
-    parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
-    add_plugin_option(parser)
-    a = parser.parse_args(argv)
-    if a.limit < 0 or a.batch_size < 1:
-        raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")
-    if a.json:
-        check_writable(a.json)
+def run(a: argparse.Namespace) -> None:
+    """Measures what a command line says."""
     keep_memory()
     result = validate(a.model, a.dataset, a.data_dir, limit=a.limit, batch_size=a.batch_size, device=a.device)
     if a.json:
@@ -75,6 +57,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{said(result)}, {result['images']} images -> {a.json}")
     else:
         print(json.dumps(result, indent=2))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_validate(argv))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from recipes.validate import validate
 from zoo.data import load_dataset
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
-from zoo.load import BUNDLED
 from zoo.metrics import SpikeCounter, evaluate
+from zoo.names import BUNDLED
 from zoo.registry import plain_name
 
 # What the recipe for many leaves to the command line.

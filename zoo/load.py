@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models import get_pretrained_cfg
 
-from .checkpoint import CONFIG, Checkpoint, open_checkpoint
-from .checkpoint.config import ARCHITECTURES, WEIGHT_SOURCES
-from .errors import ZooError, one_of
+from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint.config import WEIGHT_SOURCES
+from .errors import ZooError
 from .hub.client import fetch_checkpoint, published
+from .names import BUNDLED, check_name, is_path, no_weights, split_name
 from .network import SpikingNetwork
 from .scaling import NONE
-
-BUNDLED = Path(__file__).resolve().parent / "weights"
-"""One checkpoint directory each, named `architecture.tag`."""
 
 
 def load(source: str | os.PathLike[str], **kwargs: Any) -> SpikingNetwork:
@@ -60,47 +58,14 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
     if is_path(source):
         return open_checkpoint(source)
     check_name(source)
-    architecture, tag = split_model_name_tag(source)
+    architecture, tag = split_name(source)
     name = f"{architecture}.{tag or get_pretrained_cfg(architecture).tag}"
     if (BUNDLED / name).is_dir():
         return open_checkpoint(BUNDLED / name)
     where = published().get(name)
     if where is None:
-        raise ZooError(_no_weights(architecture))
+        raise ZooError(no_weights(architecture))
     checkpoint = open_checkpoint(fetch_checkpoint(where.hub_id, cache_dir=cache_dir))
     if checkpoint.config["weights_sha256"] != where.sha256:
         raise ZooError(f"the weights of {where.hub_id} are not those that this zoo was released with as {name}")
     return checkpoint
-
-
-def check_name(name: str) -> None:
-    """Raises ZooError unless `name` is an architecture of the zoo and its tag, if there is one, a known one."""
-    architecture, tag = split_model_name_tag(name)
-    if architecture not in ARCHITECTURES:
-        raise one_of("model", architecture or name, sorted(ARCHITECTURES))
-    tags = [other.partition(".")[2] for other in pretrained_names() if other.startswith(f"{architecture}.")]
-    if tag and tag not in tags:
-        if not tags:
-            raise ZooError(f"unknown tag {tag!r}: {_no_weights(architecture)}")
-        raise one_of(f"tag of {architecture}", tag, tags)
-
-
-def _no_weights(architecture: str) -> str:
-    """Says what to tell somebody who asks for weights that nobody has published, and what there is instead."""
-    return (
-        f"{architecture} has no published weights: `python -m recipes.train families.t4_cifar10 --model "
-        f"{architecture}` trains some. Pretrained models: {', '.join(pretrained_names()) or 'none yet'}"
-    )
-
-
-def pretrained_names() -> list[str]:
-    """Returns, sorted, `architecture.tag` of every checkpoint that is bundled or published."""
-    return sorted({folder.name for folder in BUNDLED.glob("*.*") if folder.is_dir()} | published().keys())
-
-
-def is_path(source: str) -> bool:
-    """Returns whether `source` points at something on this disk, rather than naming a network."""
-    if source.startswith(("hf-hub:", "local-dir:")):
-        return False
-    named = split_model_name_tag(source)[0] in ARCHITECTURES
-    return os.path.sep in source or os.path.exists(os.path.join(source, CONFIG) if named else source)

@@ -29,12 +29,13 @@ from timm.models._features import FeatureGetterNet  # timm exports no other way 
 from torch import Tensor
 
 from .checkpoint import CONFIG, WEIGHTS, Checkpoint, refusing
-from .checkpoint.config import ARCHITECTURES, PLACEMENT, WEIGHT_SOURCES, read_config
+from .checkpoint.config import PLACEMENT, WEIGHT_SOURCES, read_config
 from .checkpoint.weights import WithinMemory, misfit, network_digest
 from .errors import ZooError, one_line, one_of
 from .files import read_json
 from .hub.client import published
-from .load import BUNDLED, check_name, find_checkpoint, load, pretrained_names
+from .load import find_checkpoint, load
+from .names import ARCHITECTURES, BUNDLED, check_name, pretrained_names
 from .network import SpikingNetwork, check_global_pool
 from .scaling import NONE
 

@@ -28,6 +28,7 @@ from zoo.errors import ZooError
 from zoo.metrics import OperationCounter, energy
 
 from ..baselines import baseline
+from ..commands import NETWORKS
 from ..to_onnx import to_onnx
 
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -36,12 +37,6 @@ INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3j
 """... which is exactly this one, as npm writes the checksum of a package."""
 SCRIPT, MACHINE_CODE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 """The files that the page takes of it; machine code is packed by gzip, to a quarter."""
-NETWORKS = {
-    "max_resnet18_w32_gs.t4_cifar10": "Most accurate",
-    "sresnet19_w32.t2_cifar10": "Two steps",
-    "svgg11_w16.t4_cifar10": "Fewest spikes",
-}
-"""The networks of a page unless others are asked for, and what they are there for."""
 PAGE = ("page.html", "page.css", "page.js", "samples.js", "worker.js", "prepare.js")
 
 

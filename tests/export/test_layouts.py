@@ -16,9 +16,10 @@ import export.__main__ as command
 import zoo
 from export import early_exit
 from export.bench import read_file
+from export.commands import LAYOUTS
 from export.early_exit import exits
 from export.exact_copy import exact_copy, exact_images
-from export.file import LAYOUTS, add_description
+from export.file import add_description
 from export.graph import build_graph
 from export.images import Loaded
 from export.instruments import add_step_logits

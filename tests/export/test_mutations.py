@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from test_export import network
 
 import export
-from export.file import LAYOUTS, add_description
+from export.commands import LAYOUTS
+from export.file import add_description
 from export.graph import build_graph
 from export.instruments import add_step_logits
 from export.verify import BOUNDS, _verify_real, compare_where_alike

@@ -15,7 +15,7 @@ from leaderboard.rows import rows
 from leaderboard.store import load_results
 from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
 from zoo.errors import ZooError
-from zoo.load import pretrained_names
+from zoo.names import pretrained_names
 
 COUNTS = {
     "Effective_ACs": 1e6,

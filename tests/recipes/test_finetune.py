@@ -14,10 +14,11 @@ import torch
 from conftest import assert_one_error, run_module
 from hub_client import TRY, loopback, outcomes
 from minihub import TOKEN
-from pictures import CLASSES, make_pictures
+from pictures import CLASSES, make_pictures, make_shapes
 from timm.optim import create_optimizer_v2
 
 import zoo
+from recipes.finetune import recipe_for
 from recipes.lineage import freeze
 from recipes.recipe import load_recipe
 from recipes.train import train
@@ -39,6 +40,34 @@ def flowers(tmp_path_factory) -> Path:
 def said(done) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_recipe_follows_from_the_images(tmp_path):
+    whole = make_pictures(tmp_path / "x", ("train",), 30) / "train"  # 60 a class, 48 of them to train on
+    recipe = recipe_for(INIT, f"folder:{whole}", {})
+    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (16, 23, 0, 32)  # 207 steps
+    assert (recipe.model, recipe.init, recipe.timesteps) == ("sresnet19_w16_gs", INIT, 2)
+    recipe = recipe_for(INIT, "digits", {})
+    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (32, 6, 143, None)
+    assert recipe.lr == pytest.approx(0.01)
+    said = {"batch_size": 100, "lr": 0.5, "epochs": 2, "train_images": 300}
+    recipe = recipe_for(INIT, "digits", said)
+    assert {key: getattr(recipe, key) for key in said} == said
+    assert recipe.val_images == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["parts", "classes"])
+def test_one_command_tells_three_kinds_of_shapes_apart(form, tmp_path):
+    """180 pictures of mixed sizes, default settings: 95 % of 60 new ones."""
+    root, new = make_shapes(tmp_path / "shapes" / "train", 60), make_shapes(tmp_path / "shapes" / "test", 20, seed=1)
+    root = root.parent if form == "parts" else root
+    text = said(run_module("recipes.finetune", "sresnet19_w16.t2_cifar10", root, "--out", tmp_path / "run"))
+    assert "top-5" not in text
+    found = json.loads(said(run_module("recipes.predict", tmp_path / "run", new, "--json")))
+    right = sum(result["top"][0]["label"] == Path(result["image"]).parent.name for result in found)
+    assert len(found) == 60
+    assert right >= 57
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from conftest import ROOT
 from recipes.recipe import DEFAULTS, load_recipe
 from zoo.checkpoint.config import read_config
 from zoo.files import sha256_of
-from zoo.load import BUNDLED
+from zoo.names import BUNDLED
 from zoo.result import read
 
 STAGES = sorted(file for file in (ROOT / "recipes" / "stages").iterdir() if file.is_dir())

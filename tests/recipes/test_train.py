@@ -33,7 +33,8 @@ from recipes.recipe import Recipe, load_recipe
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
-from zoo.data import load_dataset, normalisation, split
+from zoo.data import load_dataset, normalisation, normalise, split
+from zoo.data.images import Preparation
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.metrics import evaluate
@@ -235,12 +236,20 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     assert predict(model, tmp_path / "0.png", top=10) == predict(model, str(tmp_path / "0.png"), top=10) == got[:1]
     Image.new("RGB", (64, 48)).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("not an image")
-    assert_one_error(run_module("recipes.predict", str(out), str(tmp_path / "large.png")), "64 x 48", "--resize")
+    assert_one_error(run_module("recipes.predict", str(out), str(tmp_path / "none.png")), "no such file", "none.png")
     with pytest.raises(ZooError, match="not an image"):
         predict(model, [str(tmp_path / "text.png")])
     with pytest.raises(ZooError, match="no such file"):
         predict(model, [str(tmp_path / "none.png")])
-    assert len(predict(model, [str(tmp_path / "large.png")], resize=True)) == 1
+    (found,) = predict(model, tmp_path / "large.png", spikes=True)  # of any size
+    with zoo.SpikeCounter(model.eval()) as counter:
+        pixels = Preparation(model.pretrained_cfg)(tmp_path / "large.png")
+        model(normalise(pixels[None], data.mean, data.std))
+    assert {name: sum(steps) for name, steps in found["spikes"].items()} == counter.summary()["spikes_per_layer"]
+    (tmp_path / "text.png").unlink()
+    assert [found["image"] for found in predict(model, tmp_path)] == sorted(map(str, tmp_path.glob("*.png")))
+    with pytest.raises(ZooError, match="holds no image"):
+        predict(model, out)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.bfloat16, 0.2)])
@@ -401,6 +410,11 @@ def test_a_run_directory_is_never_mixed_up(run):
         train(Recipe(**recipe))
     with pytest.raises(ZooError, match=r"lr = 0\.001, not 0\.5"):
         train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
+    found = parse_command_line(["--resume", str(out)])  # alone: the directory has its recipe
+    assert (found.resume, found.out, found.lr) == (True, str(out), 0.001)
+    for wrong in (["--resume", str(out.parent)], ["quickstart", "--resume", str(out)]):
+        with pytest.raises(ZooError, match="--resume RUN_DIR goes on with a run directory"):
+            parse_command_line(wrong)
 
 
 def test_a_complete_run_is_not_measured_again(run, capsys):
@@ -570,7 +584,8 @@ def _stop_after(settings, epochs):
     class Bar(tqdm):
         done = 0
 
-        def set_postfix(self, *_, **__):
+        @classmethod
+        def write(cls, *_, **__):
             Bar.done += 1
             if Bar.done == epochs:
                 raise Stopped
@@ -782,7 +797,7 @@ def test_what_one_of_several_processes_is_told_all_obey(capsys):
             assert process.stops == (mean > 0)
             with pytest.raises(SystemExit) if mean else contextlib.nullcontext():
                 process.obey(step)
-    assert capsys.readouterr().err == "stopped after step 2; --resume goes on from there\n"
+    assert capsys.readouterr().err.startswith("stopped after step 2; --resume goes on from there: ")
 
 
 def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys):

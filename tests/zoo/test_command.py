@@ -8,10 +8,12 @@ import pytest
 from conftest import ROOT
 
 import zoo
+from zoo import names
 from zoo.__main__ import main
+from zoo.data.event_sets import KINDS
 from zoo.errors import ZooError, run_command
 from zoo.files import read_json
-from zoo.models.catalogue import describe, references, summary
+from zoo.models.catalogue import describe, measure_sizes, references, summary
 from zoo.registry import GS, plain_name
 from zoo.scaling import PRESETS
 from zoo.scaling.rules import CONTROLS
@@ -71,6 +73,13 @@ def test_everything_is_listed(capsys):
             assert rows[f"{name}_gs"] == row | {"model": f"{name}_gs", "pretrained": rows[f"{name}_gs"]["pretrained"]}
     assert found["keywords"]["scaling"] == zoo.list_scalings()
     assert found["keywords"]["neuron"] == zoo.list_neurons()
+
+
+def test_names_are_known_without_the_networks():
+    """The file of sizes, which `python -m zoo.models.catalogue` writes, is of the networks as they are."""
+    assert names.sizes() == measure_sizes()
+    assert names.architectures() == sorted(zoo.list_models())
+    assert tuple(KINDS) == names.RECORDINGS
 
 
 def test_dense_operations_by_hand():

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
-from zoo.load import BUNDLED
+from zoo.names import BUNDLED
 
 # As the scripts call it, whatever flags are given: what is None was not.
 GIVEN = {

@@ -13,6 +13,7 @@ from timm.models import PretrainedCfg, build_model_with_cfg
 
 from ..errors import ZooError, one_of, quoted
 from ..files import read_json
+from ..names import ARCHITECTURES
 from ..neurons import list_neurons
 from ..neurons.surrogate import list_surrogates
 from ..plugins import Plugins, missing_plugins, warn_of_changes
@@ -20,8 +21,6 @@ from ..scaling.spec import NONE, unregistered_rule
 from ..schema import Model, Tag, Text, parse
 from ..specs import MOST, MOST_CLASSES
 
-ARCHITECTURES: set[str] = set()
-"""The zoo's own, of all that timm knows: those that a checkpoint may name. Filled by `zoo.register_model`."""
 WEIGHT_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 """Keys of pretrained_cfg that name where weights are: never followed, the checkpoint has its own."""
 # What the architecture knows better than a file does: which layers timm may adapt, and how.
@@ -36,7 +35,6 @@ _FACTORY = {
     *("name", "features_only", "out_indices", "pretrained_model_args", "checkpoint"),
 }
 _CFG_KEYS = {field.name for field in dataclasses.fields(PretrainedCfg)}
-TAG = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 
 
 def _countable(value: Any) -> Any:

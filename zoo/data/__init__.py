@@ -12,8 +12,9 @@ A training reads the test set once, at its end. Of a folder, `test/` is the test
 validation; where there is only one of the two, it is the test set, and `val_images` holds out some of `train/`.
 """
 
-from .dataset import SIZE, DataSet, normalisation, normalise, split
-from .registry import dataset_name, list_datasets, load_dataset, register_dataset
+from ..names import SIZE, dataset_name
+from .dataset import DataSet, normalisation, normalise, split
+from .registry import list_datasets, load_dataset, register_dataset
 
 __all__ = [
     "SIZE",

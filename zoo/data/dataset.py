@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..specs import check_integer
 
-SIZE = 32
-"""Pixels a side of CIFAR's and of digits' images, and by default of those of a folder."""
 _CHUNK = 4096
 # Decoded images are not all that a command keeps in memory.
 _HEADROOM = 1.25
@@ -81,11 +78,6 @@ def make_dataset(name: str, classes: Sequence[str], train: Part, test: Part, val
     channels = train[0].shape[-3]
     mean, std = _mean_and_std(train[0]) if train[0].dim() == 4 else ((0.0,) * channels, (1.0,) * channels)
     return DataSet(name, list(classes), *train, *test, mean, std, digest.hexdigest(), *(val or ()))
-
-
-def check_size(img_size: Any) -> int:
-    """Returns `img_size`, if images may have that side; else raises ZooError."""
-    return check_integer("img_size", img_size, 8, 1024)
 
 
 def check_memory(name: str, images: int, size: int) -> None:

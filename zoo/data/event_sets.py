@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from ..errors import ZooError
 from ..files import cache_folder, read_json, user_path
+from ..names import I2E, Slices
 from ..schema import Model, parse
 from .dataset import DataSet, make_dataset
-from .events import SUFFIXES, Events, Slices, read_events, to_frames
+from .events import SUFFIXES, Events, read_events, to_frames
 
-I2E = "i2e"
 _GESTURES = [
     *("hand_clapping", "right_hand_wave", "left_hand_wave", "right_arm_clockwise", "right_arm_counter_clockwise"),
     *("left_arm_clockwise", "left_arm_counter_clockwise", "arm_roll", "air_drums", "air_guitar", "other_gestures"),

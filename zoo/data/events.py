@@ -13,16 +13,15 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ZooError, one_line, one_of
 from ..files import user_path
+from ..names import Slices
 
-Slices = Literal["number", "time"]
-"""How a recording is cut: into parts of as many events, or of the same duration."""
 _CHUNK = 2**17
 """Events that are decoded at a time, so that a reader needs little more memory than what it returns."""
 _LARGEST_PACKET = 2**26

@@ -1,15 +1,17 @@
-"""Images of your own: DIR/train/CLASS/*, and DIR/val/CLASS/*, DIR/test/CLASS/* or both (torchvision's ImageFolder).
+"""Images of your own: DIR/train/CLASS/*, and DIR/val/CLASS/*, DIR/test/CLASS/* or both (torchvision's ImageFolder); or
+DIR/CLASS/* alone, of which a tenth each becomes validation and test set, always the same.
 
 A file belongs to the data if its name ends as one of `SUFFIXES`, in a class's folder or below it, through links, too;
 names that start with a dot do not count.
 """
 
 import os
-import re
+import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +19,11 @@ from tqdm import tqdm
 
 from ..errors import ZooError
 from ..files import sha256_of, user_path
-from .dataset import SIZE, DataSet, Part, check_memory, make_dataset
-from .images import SUFFIXES, Preparation, folder_cfg
+from ..names import PREFIX, SIZE, check_dataset
+from .dataset import DataSet, Part, check_memory, make_dataset
+from .images import SUFFIXES, Preparation, folder_cfg, square_side
 
-PREFIX = "folder:"
 TRAIN, VAL, TEST = "train", "val", "test"
-_NAME_LENGTH = 64
-
-
-def folder_name(path: str) -> str:
-    """Returns what a data set in a folder is called: the folder's own name, of letters, digits, _ and -."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(user_path(path))).name)
-    return name.lstrip("_-")[:_NAME_LENGTH] or "folder"
 
 
 def check_folder(trained_on: str, option: str) -> None:
@@ -37,20 +32,25 @@ def check_folder(trained_on: str, option: str) -> None:
         raise ZooError(f"it was trained on {trained_on}, which is not here: {option} {PREFIX}DIR says where it is")
 
 
-def load_folder(path: str, name: str, img_size: int | None = None) -> DataSet:
-    """Loads the images below a folder, decoded and brought to `img_size` pixels a side, 32 by default, as `folder_cfg`
-    says, in one fixed random order, so that the first few are of all classes.
+def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapping[str, Any] | None = None) -> DataSet:
+    """Loads the images below a folder, in one fixed random order, so that the first few are of all classes.
+
+    Args:
+        path: the folder.
+        name: what the data set is called.
+        img_size: pixels a side that the images are brought to, as `folder_cfg` says; 32 by default.
+        prepare: a network's pretrained_cfg, which says instead how images are prepared.
 
     Raises:
-        ZooError: no such folder, no train/, neither val/ nor test/, other classes in these, a class without images, a
-            file that cannot be read, or too little memory.
+        ZooError: no such folder, train/ and neither val/ nor test/, other classes in these, a class without images or
+            with too few to be split, a file that cannot be read, or too little memory.
     """
-    parts = _files_by_part(path)
-    size = img_size or SIZE
-    check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), size)
+    parts = files_by_part(path)
+    cfg = prepare or folder_cfg(img_size or SIZE)
+    check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), square_side(cfg))
     decoded, hashes = {}, []
     for part, files in parts.items():
-        decoded[part], of_files = _decode(part, files, size)
+        decoded[part], of_files = _decode(part, files, cfg)
         hashes += [part, *of_files]
     test = decoded[TEST if TEST in parts else VAL]
     data = make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
@@ -65,19 +65,23 @@ def check_class_names(network: str, labels: Sequence[str], dataset: str, classes
             raise ZooError(f"{network} calls a class {mine!r} that {dataset} calls {theirs!r}: {fix}")
 
 
-def load_test_part(path: str, img_size: int, limit: int | None = None) -> tuple[Part, list[str]]:
-    """Loads the test images of a folder, or the first `limit`, and its classes; for errors see `load_folder`."""
-    parts = _files_by_part(path)
+def load_test_part(path: str, cfg: Mapping[str, Any], limit: int | None = None) -> tuple[Part, list[str]]:
+    """Loads the test images of a folder, or the first `limit`, prepared as a pretrained_cfg says, and its classes; for
+    errors see `load_folder`."""
+    parts = files_by_part(path)
     test = TEST if TEST in parts else VAL
-    check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), img_size)
-    return _decode(test, parts[test], img_size, limit)[0], list(parts[TRAIN])
+    check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), square_side(cfg))
+    return _decode(test, parts[test], cfg, limit)[0], list(parts[TRAIN])
 
 
-def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
+def files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
+    """Returns the image files below a folder, by part (train, and val, test or both) and class; for errors see
+    `load_folder`."""
+    check_dataset(PREFIX + path)
     root = user_path(path)
-    if not path or not root.is_dir():
-        raise ZooError(f"no such folder: {path!r}; {PREFIX}DIR is one with train/CLASS/* and val/ or test/CLASS/*")
     parts = [part for part in (TRAIN, VAL, TEST) if (root / part).is_dir()]
+    if not parts:
+        return _split(root)
     if TRAIN not in parts:
         raise ZooError(f"{root} has no folder train/ with a folder of images for each class")
     if len(parts) == 1:
@@ -86,6 +90,20 @@ def _files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
     for part in parts[1:]:
         _check_same(root, part, list(files[TRAIN]), list(files[part]))
     return files
+
+
+def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """Splits DIR/CLASS/*, each class by itself: a tenth of its files for validation and one for the test set."""
+    parts: dict[str, dict[str, list[Path]]] = {TRAIN: {}, VAL: {}, TEST: {}}
+    for name, files in _files(root).items():
+        if not any(file.parent == root / name for file in files):  # parts of another name, such as training/
+            raise ZooError(f"{root / name} holds folders and no image: is {root} one with train/, val/ and test/?")
+        if len(files) < len(parts):
+            raise ZooError(f"{root / name} holds {len(files)} image(s): give three, to train, validate and test with")
+        held, order = max(1, len(files) // 10), random.Random(0).sample(files, len(files))
+        parts[VAL][name], parts[TEST][name] = order[:held], order[held : 2 * held]
+        parts[TRAIN][name] = order[2 * held :]
+    return parts
 
 
 def _files(part: Path) -> dict[str, list[Path]]:
@@ -133,12 +151,14 @@ def _check_same(root: Path, part: str, classes: list[str], others: list[str]) ->
             raise ZooError(f"{root}: {have}/ has the class {names[0]!r:.200}{more}, which {lack}/ lacks")
 
 
-def _decode(part: str, files: dict[str, list[Path]], size: int, limit: int | None = None) -> tuple[Part, list[str]]:
+def _decode(
+    part: str, files: dict[str, list[Path]], cfg: Mapping[str, Any], limit: int | None = None
+) -> tuple[Part, list[str]]:
     """Returns images and labels, and in the same order label and sha256 of each file."""
     labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
     order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
-    images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)
-    prepare, hashes = Preparation(folder_cfg(size)), [""] * len(order)
+    prepare, hashes = Preparation(cfg), [""] * len(order)
+    images = torch.empty(len(order), 3, prepare.height, prepare.width, dtype=torch.uint8)
 
     def place(i: int) -> None:
         path, label = labelled[order[i]]

@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,25 +41,25 @@ class Preparation:
         # The prefetcher's form ends in uint8, where the other one normalises.
         self._transform = create_transform(**config, is_training=False, use_prefetcher=True)
 
-    def __call__(self, path: str | os.PathLike[str], *, resize: bool = True) -> Tensor:
+    def __call__(self, path: str | os.PathLike[str]) -> Tensor:
         """Reads the first image in a file, as uint8 pixels [3, H, W].
 
-        Args:
-            resize: scale and crop an image of another size, instead of refusing it.
-
         Raises:
-            ZooError: see `read_image`; or an image of another size, or one that is too long and thin to be scaled.
+            ZooError: see `read_image`; or an image that is too long and thin to be scaled.
         """
         image = read_image(path)
         width, height = image.size
-        if image.size != (self.width, self.height) and not resize:
-            size, expected = f"{width} x {height}", f"{self.width} x {self.height}"
-            raise ZooError(f"{path} is {size} pixels, the network takes {expected}: --resize scales and crops")
         # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
         if self._scaled**2 * max(width, height) / min(width, height) > MAX_PIXELS:
             raise ZooError(f"{path} is {width} x {height} pixels, too long and thin: crop it first")
         pixels: Tensor = self._transform(image)
         return pixels
+
+
+def preparation(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a pretrained_cfg by which images are prepared, with timm's values where it has none."""
+    config = resolve_data_config(pretrained_cfg=dict(cfg))
+    return {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
 
 
 def folder_cfg(size: int) -> dict[str, Any]:
@@ -68,9 +68,23 @@ def folder_cfg(size: int) -> dict[str, Any]:
     return {"input_size": (3, size, size), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 
 
-def square_side(input_size: Sequence[int]) -> int:
-    """Returns the side of a network's images [3, side, side]; raises ZooError for others."""
-    channels, height, width = input_size
+def images_at(path: str | os.PathLike[str]) -> list[str]:
+    """Returns a file by itself, and of a folder the image files in it and below, sorted by name.
+
+    Raises:
+        ZooError: a folder without any.
+    """
+    if not (root := user_path(path)).is_dir():
+        return [os.fspath(path)]
+    found = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if not found:
+        raise ZooError(f"{path} holds no image: no file there ends in {', '.join(SUFFIXES)}")
+    return [str(file) for file in found if not file.name.startswith(".")]
+
+
+def square_side(cfg: Mapping[str, Any]) -> int:
+    """Returns the side of the images [3, side, side] that a pretrained_cfg is for; raises ZooError for others."""
+    channels, height, width = input_size = cfg["input_size"]
     if channels != 3 or height != width:
         raise ZooError(f"the network takes images {list(input_size)}, data sets have square ones of 3 channels")
     return height

@@ -17,18 +17,14 @@ from torchvision import datasets
 
 from ..errors import ZooError, one_line, one_of
 from ..files import locked, user_path
+from ..names import BUILTIN, FORMS, I2E, PREFIX, SIZE, Slices, check_size, dataset_name
 from ..schema import Model, parse
-from .dataset import SIZE, DataSet, check_memory, check_size, make_dataset
-from .event_sets import I2E, KINDS, load_events, load_i2e
-from .events import Slices
-from .folder import PREFIX, folder_name, load_folder
+from .dataset import DataSet, check_memory, make_dataset
+from .event_sets import KINDS, load_events, load_i2e
+from .folder import load_folder
 from .images import square_side
 
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
-BUILTIN = [*_CIFAR, "digits"]
-"""The names of those that every user has."""
-FOLDERS = (PREFIX, *(f"{kind}:" for kind in KINDS))
-"""What stands in front of the folders of images or recordings that a data set is made of."""
 _REGISTERED: dict[str, Callable[[str | None], Any]] = {}
 _CHUNK = 1024
 
@@ -86,25 +82,12 @@ def list_datasets() -> list[str]:
 
 def forms() -> str:
     """Says what `load_dataset` takes, for a help text."""
-    return ", ".join([*list_datasets(), *(f"{kind}DIR" for kind in FOLDERS), f"{I2E}:DATASET"])
-
-
-def dataset_name(dataset: str) -> str:
-    """Returns what a data set is called in records and tags: its name, or that of its folder."""
-    kind, colon, path = dataset.partition(":")
-    if kind == I2E:
-        return f"{I2E}_{dataset_name(path)}"
-    if f"{kind}{colon}" not in FOLDERS:
-        return dataset
-    if kind not in ("folder", "events"):  # a published one
-        return kind
-    name = folder_name(path)
-    return f"{name}_folder" if name in BUILTIN else name  # or its numbers would pass for theirs
+    return ", ".join([*BUILTIN, *_REGISTERED, *FORMS])
 
 
 def load_dataset(
     name: str, root: str | None = None, download: bool = False, *, img_size: int | None = None,
-    timesteps: int = 4, slices: Slices = "number",
+    prepare: Mapping[str, Any] | None = None, timesteps: int = 4, slices: Slices = "number",
 ) -> DataSet:  # fmt: skip
     """Loads a data set by name.
 
@@ -115,16 +98,20 @@ def load_dataset(
         root: folder that holds torchvision's `cifar-10-batches-py` and `cifar-100-python`; SNNZOO_DATA when None.
         download: let torchvision fetch missing CIFAR files into `root`.
         img_size: pixels a side that its images are brought to; by default their own, and 32 of a folder.
+        prepare: the pretrained_cfg of a network, which says instead how large its images are, and how those of a folder
+            become so.
         timesteps, slices: number of frames that a recording is cut into, and how; see `zoo.data.events.edges`.
 
     Raises:
         ZooError: unknown name, no intact files, data that are none, or too little memory.
     """
+    if prepare is not None:
+        img_size = square_side(prepare)
     if img_size is not None:
         check_size(img_size)
     name = os.fspath(name)
     if name.startswith(PREFIX):
-        return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size)
+        return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size, prepare)
     kind, _, rest = name.partition(":")
     if kind in KINDS:
         return load_events(kind, rest, dataset_name(name), timesteps, slices, img_size)
@@ -157,7 +144,7 @@ def load_dataset_for(model: nn.Module, name: str, root: str | None = None) -> Da
     """
     cfg: Any = model.pretrained_cfg
     if getattr(model, "encoding", "direct") != "frames":
-        return load_dataset(name, root, img_size=square_side(cfg["input_size"]))
+        return load_dataset(name, root, prepare=cfg)
     _, height, width = cfg["input_size"]
     steps, slices = int(model.timesteps), (model.training_args or {}).get("slices", "number")  # type: ignore
     side = height if height == width else None

@@ -21,13 +21,12 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
 from ..checkpoint.weights import starts_as_pickle
+from ..commands import ORGANISATION
 from ..errors import ZooError, one_line
 from ..files import read_json, user_path
-from .release import LICENSE, RESULT, RESULTS, card, collect
+from ..names import PUBLISHED
+from .release import RESULT, RESULTS, Release, card, collect
 
-ORGANISATION = "snn-zoo"
-"""Where the zoo's own checkpoints are published, each as ORGANISATION/architecture.tag."""
-PUBLISHED = Path(__file__).resolve().parent.parent / "weights" / "published.json"
 # One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
 _PART = re.compile(r"[\w.+@=,()-][\w .+@=,()-]*", re.ASCII)
 
@@ -52,6 +51,15 @@ class Pushed(NamedTuple):
     commit: str
     changed: bool
     published: dict[str, dict[str, str]]
+
+
+class Plan(NamedTuple):
+    """What `push` publishes: the repository, its files with the card, the license that the card says, the release."""
+
+    repo: str
+    files: dict[str, bytes]
+    license: str | None
+    release: Release
 
 
 class Pulled(NamedTuple):
@@ -87,20 +95,12 @@ def push(
         repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
         private: make it private; an existing public one is refused.
         onnx, results: further files, see `zoo.hub.release.collect`.
-        license: what the card says, an identifier of the Hub's; by default what config.json does, or else apache-2.0.
+        license: what the card says, an identifier of the Hub's; by default what config.json does, or else nothing.
 
     Raises:
         ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
     """
-    release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
-    stated = release.config["pretrained_cfg"].get("license")
-    license = license or stated or LICENSE
-    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
-    if stated not in (None, license):
-        raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
-    repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
-    files = release.files | {"README.md": card(release, repo, license).encode()}
+    repo, files, _, release = plan(run, repo, onnx=onnx, results=results, license=license)
     sha256 = release.config["weights_sha256"]
     api = HfApi(library_name="snn-zoo")
     with _in_one_sentence(repo):
@@ -114,6 +114,27 @@ def push(
         done = api.create_commit(repo, operations, commit_message=release.name, parent_commit=before.sha)
     entry = {"repo": repo, "revision": str(done.oid), "sha256": sha256}
     return Pushed(repo, str(done.oid), done.oid != before.sha, {release.name: entry})
+
+
+def plan(
+    run: str | os.PathLike[str],
+    repo: str | None = None,
+    *,
+    onnx: Sequence[str | os.PathLike[str]] = (),
+    results: Sequence[str | os.PathLike[str]] = (),
+    license: str | None = None,
+) -> Plan:
+    """Returns what `push` would publish, with its arguments and errors; nothing is asked or sent."""
+    release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
+    stated = release.config["pretrained_cfg"].get("license")
+    license = license or stated
+    if license is not None and not (isinstance(license, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license)):
+        raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
+    if stated not in (None, license):
+        raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
+    repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
+    files = release.files | {"README.md": card(release, repo, license).encode()}
+    return Plan(repo, files, license, release)
 
 
 def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> list[str]:

@@ -22,8 +22,6 @@ from ..schema import fits
 
 RECIPE, LOG, RESULT = "recipe.yaml", "summary.csv", "result.json"
 RESULTS = "results/"
-LICENSE = "apache-2.0"
-"""The license of the zoo's own checkpoints, as the Hub spells it."""
 _LIMIT = 2**30  # bytes of a file
 # Hub data set and its name.
 _DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "cifar100": ("uoft-cs/cifar100", "CIFAR-100")}
@@ -154,7 +152,7 @@ def _check_weights(found: str | None, expected: str, what: str, how: str) -> Non
         raise ZooError(f"{what} other weights (sha256 {str(found)[:12]}..., here {expected[:12]}...): {how}")
 
 
-def card(release: Release, repo: str, license: str = LICENSE) -> str:
+def card(release: Release, repo: str, license: str | None = None) -> str:
     """README.md of a release in the repository `repo`: metadata, then what the network is, does and costs."""
     parts = [part(release) for part in (_plugins, _training, _results, _latency, _citation)]
     head = f"# {release.name}\n\n{_summary(release)}"
@@ -162,7 +160,7 @@ def card(release: Release, repo: str, license: str = LICENSE) -> str:
     return f"---\n{_metadata(release, license).to_yaml()}\n---\n\n{text}"
 
 
-def _metadata(release: Release, license: str) -> ModelCardData:
+def _metadata(release: Release, license: str | None) -> ModelCardData:
     entries = []
     for result in release.accuracies:
         kind, title = _DATASETS.get(result["dataset"], (result["dataset"], result["dataset"]))

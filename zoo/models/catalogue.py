@@ -9,10 +9,11 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from ..files import read_json
+from ..files import read_json, write_json
+from ..names import SIZES, sizes
 from ..network import SpikingNetwork
 from ..neurons import SpikingNeuron
-from ..registry import bundled_args, create_model, list_pretrained, model_info, plain_name
+from ..registry import bundled_args, create_model, list_models, list_pretrained, model_info, plain_name
 from ..scaling.rules import CONTROLS, PRESETS
 
 _REFERENCES = Path(__file__).resolve().parent / "references.json"
@@ -72,7 +73,13 @@ def _sizes(name: str, **kwargs: Any) -> dict[str, Any]:
     raise ZooError(f"{name} does not run on an image of its input size: {failure}") from failure
 
 
-_default_sizes = cache(_sizes)
+def _default_sizes(name: str) -> dict[str, Any]:
+    return sizes().get(name) or _sizes(name)  # of a plugin's
+
+
+def measure_sizes() -> dict[str, dict[str, Any]]:
+    """Returns what models/sizes.json holds, built and counted anew: see `zoo.names.sizes`."""
+    return {name: _sizes(name) for name in list_models() if plain_name(name) == name}
 
 
 def _dense_operations(model: SpikingNetwork) -> int:
@@ -110,3 +117,7 @@ def _rule(name: str) -> dict[str, Any]:
     if rule is not None:
         scales = _SCALES["window" if rule.window else rule.locality]
     return {"scaling": name, "description": (text or "").strip(), "scales": scales, "control": rule is None}
+
+
+if __name__ == "__main__":  # python -m zoo.models.catalogue: after a network is added
+    write_json(SIZES, measure_sizes())

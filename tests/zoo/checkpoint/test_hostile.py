@@ -24,7 +24,7 @@ from zoo.checkpoint.weights import WithinMemory, WithoutMemory
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.hub.client import check_name
-from zoo.load import BUNDLED
+from zoo.names import BUNDLED
 
 GIB = 2**30
 

@@ -14,9 +14,10 @@ from timm.data import create_transform
 
 from zoo.data import dataset as dataset_module
 from zoo.data import dataset_name, load_dataset
-from zoo.data.folder import folder_name, load_test_part
+from zoo.data.folder import files_by_part, load_test_part
 from zoo.data.images import Preparation, folder_cfg, read_image
 from zoo.errors import ZooError
+from zoo.names import folder_name
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,22 @@ def test_a_picture_is_prepared_as_timm_evaluates(flowers):
         assert torch.equal(prepare(path).float() / 255, expected), path
 
 
+def test_classes_alone_are_split_by_themselves_and_always_alike(tmp_path):
+    root = make_pictures(tmp_path / "x", ("train",), 10)  # twenty a class
+    whole = root / "train"
+    data = load_dataset(f"folder:{whole}")
+    assert data.classes == CLASSES
+    for part, count in (("train", 16), ("val", 2), ("test", 2)):
+        assert torch.bincount(getattr(data, f"{part}_labels")).tolist() == [count] * 3
+    assert data.sha256 == load_dataset(f"folder:{whole}").sha256
+    seen = [path for files in files_by_part(str(whole)).values() for of in files.values() for path in of]
+    assert len(seen) == len(set(seen)) == 60
+    for file in sorted((whole / "rose").iterdir())[2:]:
+        file.unlink()
+    with pytest.raises(ZooError, match="rose holds 2 image"):
+        load_dataset(f"folder:{whole}")
+
+
 @pytest.mark.parametrize("only", ["val", "test"])
 def test_the_only_other_part_is_the_test_set(tmp_path, only):
     data = load_dataset(f"folder:{make_pictures(tmp_path / 'x', ('train', only), 2)}")
@@ -64,7 +81,7 @@ def test_the_only_other_part_is_the_test_set(tmp_path, only):
 
 def test_the_test_part_alone_is_that_of_the_whole(flowers):
     data = load_dataset(f"folder:{flowers}", img_size=24)
-    (images, labels), classes = load_test_part(str(flowers), 24, limit=5)
+    (images, labels), classes = load_test_part(str(flowers), folder_cfg(24), limit=5)
     assert torch.equal(images, data.test_images[:5])
     assert torch.equal(labels, data.test_labels[:5])
     assert classes == data.classes
@@ -131,7 +148,8 @@ def _break(root: Path, how: str) -> str:
         return "neither val/ nor test/"
     elif how == "no train":
         (root / "train").rename(root / "training")
-        return "has no folder train/"
+        (root / "val").rename(root / "validation")
+        return "training holds folders and no image"
     elif how == "unprintable":
         for part in ("train", "val"):
             (root / part / "rose").rename(root / part / "ro\x1bse")

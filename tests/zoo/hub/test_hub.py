@@ -27,7 +27,7 @@ from zoo.files import read_json, sha256_of
 from zoo.hub.__main__ import main
 from zoo.hub.client import PUBLISHED, published, split_revision
 from zoo.hub.release import card, collect
-from zoo.load import BUNDLED
+from zoo.names import BUNDLED
 
 
 @pytest.fixture
@@ -154,6 +154,15 @@ def test_new_weights_take_the_old_ones_results_with_them(server, client, repo, r
     assert "old.onnx" in server.files(repo, other)
 
 
+def test_a_dry_run_shows_what_would_be_published_and_sends_nothing(run, capsys, monkeypatch):
+    monkeypatch.setattr("zoo.hub.client.HfApi", None)
+    main(["push", str(run), "--repo", "me/net", "--dry-run", "--private"])
+    text = capsys.readouterr().out
+    assert text.startswith("---\n")
+    assert all(name in text for name in ("model.safetensors", "config.json", "would go to me/net, private"))
+    assert "license: apache-2.0" in text  # as its config.json says
+
+
 def test_the_card(run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
     release = collect(run, [graph], [speed])
@@ -163,7 +172,7 @@ def test_the_card(run, tmp_path):
     values = {r.metric_name: (r.dataset_type, r.dataset_split, r.metric_value) for r in parsed.data.eval_results}
     assert values["Top-1 accuracy (%)"] == ("uoft-cs/cifar10", "test", 65.32)
     assert values["Spikes per image"][2] == 69518
-    assert (parsed.data.license, parsed.data.pipeline_tag) == ("apache-2.0", "image-classification")
+    assert (parsed.data.license, parsed.data.pipeline_tag) == (None, "image-classification")
     assert ModelCard(card(release, "org/net", "cc-by-4.0")).data.license == "cc-by-4.0"
     for fact in (
         *("python -m recipes.train x --epochs 3", "| seed | 7 |", "| started from | else |"),

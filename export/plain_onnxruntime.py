@@ -1,0 +1,22 @@
+"""Classifies pictures by a file of `snn-zoo export`, without snn-zoo: plain_onnxruntime.py MODEL.onnx IMAGE ..."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+about = session.get_modelmeta().custom_metadata_map
+size, prepare, labels = (json.loads(about[key]) for key in ("input_size", "prepare", "labels"))
+mean, std = (np.array(json.loads(about[key]), np.float32)[:, None, None] for key in ("mean", "std"))
+side, scaled = size[1], int(size[1] / prepare["crop_pct"])
+for path in sys.argv[2:]:
+    image = Image.open(path).convert("RGB")  # the shorter side is scaled, then the centre is cut out
+    width, height = (scaled * length // min(image.size) for length in image.size)
+    image = image.resize((width, height), Image.Resampling[prepare["interpolation"].upper()])
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)), np.float32).transpose(2, 0, 1) / 255
+    (logits,) = session.run(["logits"], {"input": ((pixels - mean) / std)[None]})
+    print(path, labels[logits[0].argmax()])

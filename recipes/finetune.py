@@ -1,0 +1,80 @@
+"""Fine-tune a trained network to images of your own: `python -m recipes.finetune CHECKPOINT DATA [--key value ...]`."""
+
+import math
+from typing import Any
+
+from zoo.data import dataset_name, load_dataset
+from zoo.data.folder import TRAIN, files_by_part
+from zoo.data.images import square_side
+from zoo.errors import ZooError, run_command
+from zoo.load import find_checkpoint
+from zoo.names import PREFIX
+from zoo.plugins import load_plugin
+
+from .commands import Finetuning, parse_finetune
+from .recipe import Recipe, check_unused
+from .train import train
+
+_BATCHES = ((500, 16), (5000, 32), (20_000, 64), (math.inf, 128))
+"""Training images below which a batch has so many of them."""
+_LR = 0.02
+"""Of batches of 128; it grows with the root of their size."""
+# As the small checkpoints were trained.
+_RECIPE = {
+    "optimizer": "muon", "momentum": 0.95, "weight_decay": 0.05, "warmup_epochs": 0.5, "schedule": "linear",
+    "loss": "tet", "tet_lambda": 0.0, "label_smoothing": 0.1,
+}  # fmt: skip
+
+
+def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
+    """Returns the recipe that fine-tunes a checkpoint: time steps and size of images are the checkpoint's; a batch has
+    16 to 128 images, and there are about 200 steps, and one more for each 50 images; a tenth of the training images
+    is held out where the data have none for validation.
+
+    Args:
+        source: the checkpoint, see `zoo.load`.
+        dataset: see `zoo.load_dataset`.
+        said: keys that are to be as they are here.
+
+    Raises:
+        ZooError: there is no such checkpoint or data, or too few images.
+    """
+    for plugin in [said["plugin"]] if isinstance(said.get("plugin"), str) else said.get("plugin") or []:
+        load_plugin(plugin)
+    config = find_checkpoint(source).config
+    keys: dict[str, Any] = _RECIPE | {"model": config["architecture"], "init": source, "dataset": dataset}
+    keys["timesteps"] = config["model_args"]["timesteps"]
+    if dataset.startswith(PREFIX):
+        keys["img_size"] = square_side(config["pretrained_cfg"])
+        parts = files_by_part(dataset.removeprefix(PREFIX))
+        images, validates = sum(map(len, parts[TRAIN].values())), len(parts) == 3
+    else:
+        data = load_dataset(dataset, said.get("data_dir"), bool(said.get("download")))
+        images, validates = len(data.train_images), data.val_images is not None
+    if not validates and not said.get("train_images"):
+        keys["val_images"] = max(1, images // 10)
+    images = said.get("train_images") or images - said.get("val_images", keys.get("val_images", 0))
+    if images < 2:
+        raise ZooError(f"{dataset} leaves {images} image(s) to train on: at least two are needed")
+    batch = said.get("batch_size") or min(images, next(size for below, size in _BATCHES if images < below))
+    steps = 200 + images // 50
+    keys |= {"batch_size": batch, "epochs": math.ceil(steps / (images // batch)), "lr": _LR * math.sqrt(batch / 128)}
+    return Recipe(**keys | said)
+
+
+def run(asked: Finetuning) -> None:
+    """Fine-tunes as a command line says."""
+    recipe = recipe_for(*asked)
+    check_unused(recipe)
+    train(recipe)
+    export = f"snn-zoo export {recipe.out} -o {dataset_name(recipe.dataset)}.onnx --data {recipe.dataset}"
+    print(f"next: snn-zoo predict {recipe.out} IMAGE ...\n      {export}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_finetune(argv))
+
+
+if __name__ == "__main__":
+    run_command(main)
