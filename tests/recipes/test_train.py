@@ -29,7 +29,7 @@ import zoo
 from recipes import start, validate
 from recipes.augment import augmented
 from recipes.estimate import FLAGSHIP_STAGES, tell_length
-from recipes.recipe import Recipe, load_recipe
+from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
