@@ -3,14 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from zoo.errors import run_command
 from zoo.files import write_json
 from zoo.provenance import provenance
 
 from .commands import parse_export
-from .images import check_source, load_images, network_inputs
+from .images import check_source, form_of, load_images, network_inputs
 from .int8 import training_images
 from .network import time_steps
 from .nir import to_nir
@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> None:
             write_json(args.json, report | provenance())
         print(f"{Path(args.output)}: {report['bytes'] / 1e6:.2f} MB, {report['nodes']} nodes, {report['edges']} edges")
         return
-    images, cfg = None, cast("dict[str, Any]", model.pretrained_cfg)
+    images = None
     if args.data:
         limit = 1000 if args.limit is None else args.limit
         check_source(model, args.data)
-        images = network_inputs(model, load_images(args.data, args.data_dir, limit, cfg).images)
+        images = network_inputs(model, load_images(args.data, args.data_dir, limit, form_of(model)).images)
     calibration = None
     if args.precision == "int8":
         count = 256 if args.calibration_images is None else args.calibration_images

@@ -235,7 +235,7 @@ def _timed_graph(
     if images is not None:
         check_fit(file, images)
         sample = normalise(images.images[:_CHUNK], about.mean, about.std)
-    inputs = [Input("input", "float32", (0, *about.input_size))]
+    inputs = [Input("input", "float32", (0, *about.input_shape))]
     return TimedGraph(name, file.data, inputs, ["logits"], images=sample, **how)
 
 
@@ -247,7 +247,7 @@ def check_fit(file: File, images: Loaded) -> None:
         if len(images.classes) != about.num_classes:
             raise ZooError(f"model has {about.num_classes} classes, {data_set} has {len(images.classes)}")
         check_class_names(file.path.name, about.labels or images.classes, data_set, images.classes)
-    check_images(images.images, about.input_size)
+    check_images(images.images, about.input_shape)
     if images.labels is not None:
         check_labels(images.labels, len(images.images), about.num_classes)
 

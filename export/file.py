@@ -18,6 +18,7 @@ from zoo.data import normalisation
 from zoo.data.images import preparation
 from zoo.errors import ZooError, one_of, quoted
 from zoo.files import parse_json, sha256_of
+from zoo.names import Slices
 from zoo.neurons import LIF, SpikingNeuron
 from zoo.schema import Count, Integer, Model, Name, Positive, Sha256, Tag, fits
 
@@ -110,10 +111,19 @@ class About(Model):
     labels: list[str] | None = None
     """Names of the classes, if the checkpoint tells them."""
 
+    slices: Slices | None = None
+    """How recordings are cut into frames, of a network that takes them."""
+
     @property
     def cfg(self) -> dict[str, Any]:
         """The part of a pretrained_cfg by which images are prepared."""
-        return {"input_size": self.input_size, **self.prepare.model_dump()}
+        frames = {"timesteps": self.timesteps, "slices": self.slices} if self.slices else {}
+        return {"input_size": self.input_size, **self.prepare.model_dump(), **frames}
+
+    @property
+    def input_shape(self) -> list[int]:
+        """The shape of the input without the batch: an image, or T frames."""
+        return [self.timesteps, *self.input_size] if self.encoding == "frames" else self.input_size
 
 
 def write(proto: onnx.ModelProto, **entries: Any) -> None:
@@ -159,14 +169,14 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
             "elsewhere or was cut short; export it again"
         )
     about = About(**{key: _value(key, told[key], f"{path}:") for key in About.model_fields if key in told})
-    if about.encoding in ("rate", "frames"):
-        raise ZooError(f"{path} takes frames, of {about.encoding} encoding: only files that take images are measured")
+    if about.encoding == "rate":
+        raise ZooError(f"{path} takes frames, of rate encoding: only files of images or event frames are measured")
     channels = about.input_size[0]
     size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
     for key, fit, expected in (
         ("mean", len(about.mean) == channels, f"{channels} numbers, one per channel of input_size"),
         ("std", len(about.std) == channels, f"{channels} numbers, one per channel of input_size"),
-        ("input_size", size == about.input_size, f"{size} as in the graph"),
+        ("input_size", size == about.input_shape, f"{size} as in the graph"),
         ("input_size", math.prod(size) <= _LARGEST, "an image that memory holds"),
         ("labels", about.labels is None or len(about.labels) == about.num_classes, "a name for each class"),
         ("num_classes", classes == [about.num_classes], f"{classes} as in the graph"),
@@ -257,6 +267,7 @@ def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False)
         "encoding": encoding,
         "pixels": pixels if cfg["input_size"][0] == _RGB else pixels.replace("RGB ", ""),
         "license": (not changed and cfg.get("license")) or "not stated",
+        **({"slices": trained.get("slices", "number")} if encoding == "frames" else {}),
         **({"labels": labels} if len(labels) == model.num_classes else {}),
     }
     return {key: value if key in _TEXTS else _json(value) for key, value in values.items()}

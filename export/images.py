@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.data import SIZE, dataset_name, load_dataset, normalisation
 from zoo.data import normalise as normalise_tensor
 from zoo.data.folder import load_test_part
-from zoo.data.images import folder_cfg
+from zoo.data.images import data_form, folder_cfg
 from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
 from zoo.names import PREFIX
@@ -143,7 +143,7 @@ def as_array(values: NDArray[Any] | Tensor) -> NDArray[Any]:
 
 def check_images(images: NDArray[Any], size: Sequence[int]) -> None:
     """Raises ZooError unless `images` are uint8 or finite float32 [N, *size], N > 0."""
-    if images.ndim != 4 or images.shape[1:] != tuple(size) or not len(images):
+    if images.shape[1:] != tuple(size) or not len(images):
         raise ZooError(f"expected images {['N', *size]}, got {list(images.shape)}")
     if images.dtype not in (np.uint8, np.float32):
         raise ZooError(f"expected uint8 images, or normalised float32 ones, not {images.dtype}")
@@ -173,12 +173,18 @@ def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float])
 
 
 def check_source(model: nn.Module, data: str) -> None:
-    """Raises ZooError unless a network takes what `data` holds: one of frames takes no data set of images."""
-    shape = network_input(model)
-    if len(shape) == 4 and not is_file(data):
+    """Raises ZooError unless a network takes what `data` holds: rate encoding takes no data set of images."""
+    shape, encoding = network_input(model), getattr(model, "encoding", "direct")
+    if encoding == "rate" and not is_file(data):
         raise ZooError(
             f"this network takes frames {['N', *shape]}, and {data} has images: give an .npz or .npy of frames"
         )
+
+
+def form_of(model: Any) -> dict[str, Any]:
+    """Returns in what form a network takes data; see `data_form`. A module of others has its pretrained_cfg at most."""
+    args = getattr(model, "model_args", {}), getattr(model, "training_args", None)
+    return data_form(getattr(model, "pretrained_cfg", {}), *args)
 
 
 def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ def check_spikes(proto: onnx.ModelProto, about: About, path: Path) -> None:
     if lost := [value for value in about.spike_values.values() if value not in values]:
         raise misfit(f"{path}:", "spike_values", lost[0], "a value in the graph")
     session = create_session(exposed.SerializeToString(), threads=1)
-    image = np.zeros((1, *about.input_size), np.float32)
+    image = np.zeros((1, *about.input_shape), np.float32)
     for array in run_session(session, list(about.spike_values.values()), image):  # [T*B, ...] at B = 1
         if array.shape[:1] != (about.timesteps,):
             raise misfit(f"{path}:", "timesteps", about.timesteps, f"{array.shape[:1]} as in the graph")

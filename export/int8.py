@@ -36,7 +36,7 @@ from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
 
-from .images import check_source, is_file, network_inputs, read_images
+from .images import check_source, form_of, is_file, network_inputs, read_images
 from .layouts import finished, folded, over_time
 from .network import (
     DOMAIN,
@@ -332,11 +332,10 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
             raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
         check_folder(data, "--calibration")
     check_source(model, data)
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     if is_file(data):
         images = read_images(data, count)[0]
     else:
-        images = zoo.load_dataset(data, root, prepare=cfg).train_images[:count].numpy()
+        images = zoo.load_dataset(data, root, prepare=form_of(model)).train_images[:count].numpy()
     return network_inputs(model, images)
 
 

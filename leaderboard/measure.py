@@ -13,7 +13,6 @@ from export.bench import benchmark, read_file
 from export.commands import PRECISIONS
 from export.images import load_images, normalise
 from export.int8 import training_images
-from export.network import input_size, network_input
 from export.timing import settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe
@@ -21,6 +20,7 @@ from recipes.processes import pick_device
 from recipes.validate import validate
 from zoo.data import normalisation
 from zoo.data.folder import check_folder
+from zoo.data.images import data_form
 from zoo.errors import ZooError, one_of, text_table
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
@@ -83,7 +83,8 @@ def measure(
         if not isinstance(dataset, str) or not dataset:
             raise ZooError(f"{source} does not tell what it was trained on: name a data set with --dataset")
         check_folder(dataset, "--dataset")
-    whole = load_images(dataset, data_dir, None, graph.cfg if graph else config["pretrained_cfg"])
+    told = () if graph else (config["pretrained_cfg"], config["model_args"], config.get("recipe"))
+    whole = load_images(dataset, data_dir, None, graph.cfg if graph else data_form(*told))
     if whole.dataset is None or whole.labels is None:
         raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")
     some = whole._replace(images=whole.images[: limit or None], labels=whole.labels[: limit or None])
@@ -112,8 +113,8 @@ def measure(
 def _graph(source: str, folder: Path, precision: str, images: NDArray[Any], dataset: str, data_dir: str | None) -> Path:
     """Exports a graph of a checkpoint to `folder`, verified on the first of these images."""
     model, file, scales = zoo.load(source), folder / f"{precision}.onnx", None
-    if network_input(model) != input_size(model):
-        why = f"graphs of encoding {model.encoding!r} take a frame for each time step, and {dataset} has images"
+    if model.encoding == "rate":
+        why = f"graphs of rate encoding take a frame for each time step, and {dataset} has images"
         raise ZooError(f"{why}: measure PyTorch alone, which is --precision without a value")
     if precision == "int8":
         scales = training_images(model, dataset, data_dir, _CALIBRATION)

@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 import zoo
-from zoo.data import normalisation
+from zoo.data import load_dataset, normalisation
 from zoo.data.folder import check_class_names
-from zoo.data.registry import load_dataset_for
+from zoo.data.images import data_form
 from zoo.errors import ZooError, run_command
 from zoo.files import write_json
 from zoo.metrics import evaluate
@@ -33,7 +33,7 @@ def validate(
     """
     model = zoo.load(name).to(pick_device(device))
     cfg: dict[str, Any] = model.pretrained_cfg
-    data = load_dataset_for(model, dataset, data_dir)
+    data = load_dataset(dataset, data_dir, prepare=data_form(cfg, model.model_args, model.training_args))
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
     check_class_names(name, cfg.get("label_names") or data.classes, dataset, data.classes)

@@ -496,10 +496,9 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
     onnx.helper.set_model_props(foreign, {"mean": "0.5"})  # which files of others may say, too
     onnx.save(foreign, tmp_path / "foreign.onnx")
     assert not is_ours(foreign)
-    for encoding in ("frames", "rate"):
-        export.to_onnx(network(encoding=encoding), tmp_path / "frames.onnx", verify=False)
-        with pytest.raises(ZooError, match=f"takes frames, of {encoding} encoding"):
-            export.benchmark(tmp_path / "frames.onnx", runs=1)
+    export.to_onnx(network(encoding="rate"), tmp_path / "frames.onnx", verify=False)
+    with pytest.raises(ZooError, match="takes frames, of rate encoding"):
+        export.benchmark(tmp_path / "frames.onnx", runs=1)
     with pytest.raises(ZooError, match="metadata"):
         export.benchmark(tmp_path / "foreign.onnx")
     with pytest.raises(ZooError, match="no such file"):

@@ -682,7 +682,7 @@ def test_validate_refuses_other_classes_and_names(run, monkeypatch):
         (["zero", *digits.classes[1:]], "calls a class '0' that digits calls 'zero'"),
     ):
         other = digits._replace(classes=classes)
-        monkeypatch.setattr(validate, "load_dataset_for", lambda *_, other=other, **__: other)
+        monkeypatch.setattr(validate, "load_dataset", lambda *_, other=other, **__: other)
         with pytest.raises(ZooError, match=words):
             validate.validate(str(out), "digits")
     monkeypatch.undo()

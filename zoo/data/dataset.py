@@ -145,8 +145,8 @@ def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turns pixels [B, C, H, W], integers from 0 to 255, into (x / 255 - mean) / std of their channel, in float32; what
-    is floating-point is taken as normalised."""
-    if images.is_floating_point():
+    is floating-point is taken as normalised, and counts of event frames [B, T, C, H, W] as they are."""
+    if images.is_floating_point() or images.dim() == 5:
         return images.float()
     if images.shape[1] != len(mean):
         raise ZooError(f"the images have {images.shape[1]} channels, the network takes {len(mean)}")

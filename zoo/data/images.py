@@ -82,6 +82,20 @@ def images_at(path: str | os.PathLike[str]) -> list[str]:
     return [str(file) for file in found if not file.name.startswith(".")]
 
 
+def data_form(
+    cfg: Mapping[str, Any], model_args: Mapping[str, Any], recipe: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns in what form a network takes data, as `load_dataset` is told by `prepare`: its pretrained_cfg, and of one
+    for event frames their number and how recordings are cut into them, as in its training.
+
+    Args:
+        cfg, model_args, recipe: its pretrained_cfg, model_args and training_args, or those of its config.json.
+    """
+    if model_args.get("encoding") != "frames":
+        return dict(cfg)
+    return {**cfg, "timesteps": model_args["timesteps"], "slices": (recipe or {}).get("slices", "number")}
+
+
 def square_side(cfg: Mapping[str, Any]) -> int:
     """Returns the side of the images [3, side, side] that a pretrained_cfg is for; raises ZooError for others."""
     channels, height, width = input_size = cfg["input_size"]

@@ -11,7 +11,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
@@ -99,12 +99,22 @@ def load_dataset(
         download: let torchvision fetch missing CIFAR files into `root`.
         img_size: pixels a side that its images are brought to; by default their own, and 32 of a folder.
         prepare: the pretrained_cfg of a network, which says instead how large its images are, and how those of a folder
-            become so.
+            become so; of one for event frames, how many and how they are cut.
         timesteps, slices: number of frames that a recording is cut into, and how; see `zoo.data.events.edges`.
 
     Raises:
         ZooError: unknown name, no intact files, data that are none, or too little memory.
     """
+    if prepare is not None and "slices" in prepare:  # frames
+        _, height, width = prepare["input_size"]
+        steps, slices, side = prepare["timesteps"], prepare["slices"], height if height == width else None
+        data = load_dataset(name, root, img_size=side, timesteps=steps, slices=slices)
+        ours, theirs = [steps, *prepare["input_size"]], [data.timesteps, *data.input_size]
+        if data.timesteps is None:
+            raise ZooError(f"the network takes frames {ours}, and {name} has images: i2e:{name} turns them to events")
+        if ours != theirs:
+            raise ZooError(f"the network takes frames {ours}, and those of {name} are {theirs}")
+        return data
     if prepare is not None:
         img_size = square_side(prepare)
     if img_size is not None:
@@ -134,25 +144,6 @@ def load_dataset(
             f"{name} has frames of {list(data.input_size)}: their size cannot be changed, leave img_size out"
         )
     return data if img_size in (None, data.size) else _resized(data, img_size)
-
-
-def load_dataset_for(model: nn.Module, name: str, root: str | None = None) -> DataSet:
-    """Loads a data set in the size of a network's images; recordings in its number of frames, cut as in its training.
-
-    Raises:
-        ZooError: see `load_dataset`; or the network takes other images or frames.
-    """
-    cfg: Any = model.pretrained_cfg
-    if getattr(model, "encoding", "direct") != "frames":
-        return load_dataset(name, root, prepare=cfg)
-    _, height, width = cfg["input_size"]
-    steps, slices = int(model.timesteps), (model.training_args or {}).get("slices", "number")  # type: ignore
-    side = height if height == width else None
-    data = load_dataset(name, root, img_size=side, timesteps=steps, slices=slices)
-    if (data.timesteps, *data.input_size) != (steps, *cfg["input_size"]):
-        theirs, ours = [data.timesteps, *data.input_size], [steps, *cfg["input_size"]]
-        raise ZooError(f"the network takes frames {ours}, and those of {name} are {theirs}")
-    return data
 
 
 def _load_cifar(name: str, root: str | None, download: bool) -> DataSet:

@@ -9,6 +9,9 @@ import torch
 from test_events import aedat2_bytes, aedat3_bytes, bin_bytes, recording
 
 import zoo
+from export.__main__ import main as export
+from export.bench import benchmark, read_file
+from export.images import load_images
 from recipes.recipe import Recipe
 from recipes.train import train
 from recipes.validate import validate
@@ -163,3 +166,14 @@ def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
     ]:
         with pytest.raises(ZooError, match=words):
             train(Recipe(**recipe | {"out": str(tmp_path / "wrong")} | wrong))
+
+
+@pytest.mark.slow
+def test_a_network_of_frames_is_exported_and_measured_on_recordings(tmp_path):
+    root, run, file = nmnist(tmp_path / "n"), tmp_path / "run", tmp_path / "run.onnx"
+    recipe = {"model": "svgg11_w8", "dataset": f"nmnist:{root}", "timesteps": 3, "batch_size": 8, "epochs": 4}
+    found = train(Recipe(**recipe, slices="time", crop=0, out=str(run), device="cpu", amp="off"))
+    export([str(run), "-o", str(file), "--data", f"nmnist:{root}"])
+    images = load_images(f"nmnist:{root}", prepare=read_file(file).ours().cfg)
+    measured = benchmark(str(file), **images._asdict(), runs=2)
+    assert (measured["top1"], measured["spikes_per_image"]) == (found["top1"], found["spikes_per_image"])
