@@ -1,8 +1,8 @@
 """Times files of a network beside its baselines: `python -m export.studies.latency NAME ... [--timesteps 1 2 4 8]`.
 
-Of each network and number of time steps it exports float32, int8 and int16 files, and of each batch size one run of
-`export.bench_ort` times them beside `--against`, on test images, in export/reports/latency/NAME.tT.bB.json. What is
-there stays: a run that was stopped goes on, and a file that is deleted is measured again. Needs a quiet machine.
+Of each network and number of time steps it exports float32, int8 and int16 files, and one run of `export.bench_ort`
+times them beside `--against`, on test images, in export/reports/latency/NAME.tT.json. What is there stays: a run that was
+stopped goes on, and a file that is deleted is measured again. Needs a quiet machine.
 `--table` prints the table of export/README.md from the files and measures nothing.
 """
 
@@ -19,13 +19,12 @@ from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import read_json
 
 REPORTS = Path(__file__).parents[1] / "reports" / "latency"
-_FILE = re.compile(r"(.+)\.t(\d+)\.b(\d+)\.json")
+_FILE = re.compile(r"(.+)\.t(\d+)\.json")
 _FILES = ["fp32", "int8", "int16"]
 _COLUMNS = ["fp32.onnx", "int8.onnx", "int16.onnx", "floor", "relu", "relu-int8", "eager", "event", "compiled"]
 _COLUMNS += ["spikingjelly"]
 _HEADS = ["float32", "int8", "**int16**", "floor", "ReLU, T = 1", "the same, int8", "PyTorch", "skipping zeros"]
 _HEADS += ["compiled", "SpikingJelly"]
-_RUNS = {1: 50, 8: 20}  # by batch size, of others 10
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     text = f"any of {', '.join(BASELINES)} (all but spikingjelly)"
     parser.add_argument("--against", nargs="+", default=against, choices=BASELINES, metavar="BASELINE", help=text)
     parser.add_argument("--data", default="cifar10", help="whose test images are run (cifar10)")
-    parser.add_argument("--runs", type=int, metavar="N", help="timed runs (50, 20 at batch 8, 10 at others)")
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns that they are dealt out to (5)")
     parser.add_argument("--out", type=Path, default=REPORTS, metavar="DIR", help="where the files go")
     parser.add_argument("--table", action="store_true", help="print the table of the files that are there")
@@ -55,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _measure(name: str, steps: int, args: Any) -> None:
-    todo = {n: file for n in args.batch if not (file := args.out / f"{name}.t{steps}.b{n}.json").exists()}
-    if not todo:
+    out = args.out / f"{name}.t{steps}.json"
+    if out.exists():
         print(f"{name}, T = {steps}: measured before")
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -65,12 +64,10 @@ def _measure(name: str, steps: int, args: Any) -> None:
             of = ["--timesteps", str(steps), "--precision", precision, *scales]
             _run("export", name, "-o", f"{folder}/{precision}.onnx", *of)
         files = [f"{folder}/{precision}.onnx" for precision in _FILES]
-        for batch, out in todo.items():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            runs = args.runs or _RUNS.get(batch, 10)
-            how = ["--batch", batch, "--threads", *args.threads, "--runs", runs, "--rounds", args.rounds]
-            how += ["--data", args.data, "--limit", 64, "--network", name, "--json", out]
-            _run("export.bench_ort", *files, "--against", *args.against, *how, "--no-memory")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        how = ["--batch", *args.batch, "--threads", *args.threads, "--runs", args.runs, "--rounds", args.rounds]
+        how += ["--data", args.data, "--limit", 64, "--network", name, "--json", out]
+        _run("export.bench_ort", *files, "--against", *args.against, *how, "--no-memory")
 
 
 def _run(*words: Any) -> None:
@@ -90,7 +87,7 @@ def table(folder: Path, names: Sequence[str] = ()) -> str:
                 where = match[1], int(match[2]), setting["batch"], setting["threads"]
                 rows.append((where, [f"{subjects[c][i]['p50_ms']:.1f}" if c in subjects else "" for c in _COLUMNS]))
     if not rows:
-        raise ZooError(f"no file NAME.tT.bB.json in {folder}: measure a network first")
+        raise ZooError(f"no file NAME.tT.json in {folder}: measure a network first")
     head = ["Network", "T", "Batch", "Threads", *_HEADS]
     lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(map(str, (*where, *cells)))} |" for where, cells in sorted(rows))])
