@@ -399,7 +399,9 @@ def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False, held
         g.nodes.append(helper.make_node("Constant", [], [name], name))
         g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
     g.nodes.append(helper.make_node("Constant", [], ["zero"], "zero", value_float=0.0))
-    currents = [g.op("Mul", [x, "gain"], "gained")] * steps
+    # The gain comes first: ONNX Runtime would multiply the weights of a convolution before it by a second factor, and its
+    # sums would round otherwise than the kernel's.
+    currents = [g.op("Mul", ["gain", x], "gained")] * steps
     if steps > 1 and not repeat:
         currents = [f"current/{t}" for t in range(steps)]
         g.nodes.append(helper.make_node("Split", ["gained"], currents, "split", axis=0, num_outputs=steps))
