@@ -399,8 +399,8 @@ def _fire(g: Builder, x: str, steps: int, soft: bool, repeat: bool = False, held
         g.nodes.append(helper.make_node("Constant", [], [name], name))
         g.nodes[-1].attribute.append(_given(name, AttributeProto.FLOAT, "value_float"))
     g.nodes.append(helper.make_node("Constant", [], ["zero"], "zero", value_float=0.0))
-    # The gain comes first: ONNX Runtime would multiply the weights of a convolution before it by a second factor, and its
-    # sums would round otherwise than the kernel's.
+    # The gain comes first: ONNX Runtime multiplies a second factor into the weights of a convolution before it,
+    # and sums round otherwise than the kernel's.
     currents = [g.op("Mul", ["gain", x], "gained")] * steps
     if steps > 1 and not repeat:
         currents = [f"current/{t}" for t in range(steps)]
