@@ -171,6 +171,10 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     about = About(**{key: _value(key, told[key], f"{path}:") for key in About.model_fields if key in told})
     if about.encoding == "rate":
         raise ZooError(f"{path} takes frames, of rate encoding: only files of images or event frames are measured")
+    if about.layout not in _MEASURED:
+        raise ZooError(
+            f"{path} has the layout {about.layout}: only {' and '.join(_MEASURED)} are measured; export one of them"
+        )
     channels = about.input_size[0]
     size, classes = _shape(proto.graph.input, "input")[1:], _shape(proto.graph.output, "logits")[1:]
     for key, fit, expected in (
@@ -183,10 +187,6 @@ def read_about(proto: onnx.ModelProto, path: Path) -> About:
     ):
         if not fit:
             raise misfit(f"{path}:", key, told[key], expected)
-    if about.layout not in _MEASURED:
-        raise ZooError(
-            f"{path} has the layout {about.layout}: only {' and '.join(_MEASURED)} are measured; export one of them"
-        )
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     if loops := [node.op_type for node in nodes if node.op_type in ("Loop", "Scan", "If")]:  # which may have no end
         raise ZooError(f"{path} has a {loops[0]}, and layout {about.layout} has none: it was changed, export it again")

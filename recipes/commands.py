@@ -108,7 +108,10 @@ def parse_predict(argv: list[str] | None) -> argparse.Namespace:
         epilog="example: python -m recipes.predict runs/sresnet19_w16_gs.t2_cifar10-seed0 cat.png pictures/",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, and folders of them")
+    text = "image files, and folders of them; recordings, if the network takes event frames"
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=text)
+    text = "rows and columns of the camera of recordings (the network's)"
+    parser.add_argument("--sensor", type=int, nargs=2, metavar=("H", "W"), help=text)
     parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
     parser.add_argument("--spikes", action="store_true", help="count spikes: of each image, in JSON by layer and step")
     parser.add_argument("--json", action="store_true", help="print JSON")

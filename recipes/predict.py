@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from torch import Tensor
 
 import zoo
 from zoo.data import normalisation, normalise
-from zoo.data.images import Preparation, images_at
+from zoo.data.event_sets import image_events
+from zoo.data.events import SUFFIXES as RECORDINGS
+from zoo.data.events import read_events, to_frames
+from zoo.data.images import SUFFIXES, Preparation, data_form, files_at
 from zoo.errors import ZooError, run_command, shown
 from zoo.metrics.evaluation import check_classes, evaluation_mode, without_tf32
 from zoo.metrics.spikes import Counter, once
+from zoo.names import I2E
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 
@@ -41,15 +45,18 @@ class _SpikesOfEach(Counter):
 
 @torch.no_grad()
 def predict(
-    model: SpikingNetwork, paths: str | Path | Iterable[str | Path], *, top: int = 5, spikes: bool = False
-) -> list[dict[str, Any]]:
+    model: SpikingNetwork, paths: str | Path | Iterable[str | Path], *, top: int = 5, spikes: bool = False,
+    sensor: tuple[int, int] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Returns labels and probabilities for image files, prepared as the checkpoint's own configuration says; the
-    network runs in evaluation mode, on its device and in the precision of its weights.
+    network runs in evaluation mode, on its device and in the precision of its weights. A network for event frames takes
+    recordings, or, if it was trained on images turned to events, images.
 
     Args:
-        paths: one file, or several; of a folder, the images in it and below.
+        paths: one file, or several; of a folder, the images (or recordings) in it and below.
         top: how many classes per image, most probable first, and of equal ones as `argmax` has them.
         spikes: count spikes, too.
+        sensor: rows and columns of the camera of recordings; those of the network's frames by default.
 
     Returns:
         One {"image": path, "top": [{"label", "class", "probability"}, ...]} a file, in order; with "spikes", from each
@@ -58,10 +65,11 @@ def predict(
     Raises:
         ZooError: a file that is no image, see `zoo.data.images`; or a folder without any.
     """
-    files = [file for path in ([paths] if isinstance(paths, str | Path) else paths) for file in images_at(path)]
     cfg: dict[str, Any] = model.pretrained_cfg
+    prepare, suffixes = _preparation(model, sensor)
+    given = [paths] if isinstance(paths, str | Path) else paths
+    files = [file for path in given for file in files_at(path, suffixes)]
     check_classes(model)
-    prepare = Preparation(cfg)
     names = cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
     parameter, results = next(model.parameters()), list[dict[str, Any]]()
     counter = _SpikesOfEach(model) if spikes else contextlib.nullcontext()
@@ -69,8 +77,10 @@ def predict(
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             images = torch.stack([prepare(path) for path in batch])
-            x = normalise(images.to(parameter.device), *normalisation(model)).to(parameter.dtype)
-            probabilities = model(x).float().softmax(1).cpu()
+            images = images.to(parameter.device)
+            if model.encoding != "frames":
+                images = normalise(images, *normalisation(model))
+            probabilities = model(images.to(parameter.dtype)).float().softmax(1).cpu()
             if probabilities.shape != (len(batch), len(names)):
                 got = list(probabilities.shape)
                 raise ZooError(f"the network gives {got} for {len(batch)} images, expected {[len(batch), len(names)]}")
@@ -85,9 +95,29 @@ def predict(
     return results
 
 
+def _preparation(
+    model: SpikingNetwork, sensor: tuple[int, int] | None
+) -> tuple[Callable[[str], Tensor], Sequence[str]]:
+    """Returns what makes a network's input of a file, and how the names of such files end."""
+    cfg: dict[str, Any] = model.pretrained_cfg
+    if model.encoding != "frames":
+        return Preparation(cfg), SUFFIXES
+    trained = model.training_args or {}
+    height, width = size = tuple(cfg["input_size"][1:])
+    if str(trained.get("dataset")).startswith(f"{I2E}:"):
+        image = Preparation({**cfg, "input_size": (3, height, width)})
+        return lambda path: image_events(image(path)[None])[0], SUFFIXES
+    form, camera = data_form(cfg, model.model_args, trained), sensor or (height, width)
+
+    def frames(path: str) -> Tensor:
+        return torch.from_numpy(to_frames(read_events(path, camera), camera, form["timesteps"], form["slices"], size))
+
+    return frames, RECORDINGS
+
+
 def run(a: argparse.Namespace) -> None:
     """Classifies what a command line says."""
-    results = predict(zoo.load(a.model), a.images, top=a.top, spikes=a.spikes)
+    results = predict(zoo.load(a.model), a.images, top=a.top, spikes=a.spikes, sensor=a.sensor and tuple(a.sensor))
     if a.json:
         print(json.dumps(results, indent=2))
         return

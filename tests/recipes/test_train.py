@@ -248,7 +248,7 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     assert {name: sum(steps) for name, steps in found["spikes"].items()} == counter.summary()["spikes_per_layer"]
     (tmp_path / "text.png").unlink()
     assert [found["image"] for found in predict(model, tmp_path)] == sorted(map(str, tmp_path.glob("*.png")))
-    with pytest.raises(ZooError, match="holds no image"):
+    with pytest.raises(ZooError, match="holds nothing to classify"):
         predict(model, out)
 
 

@@ -12,6 +12,7 @@ Frames are made once, with progress, and kept in one file, which is mapped into 
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -100,44 +101,72 @@ def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: i
     return make_dataset(name, folder.classes, (images[:count], labels[:count]), (images[count:], labels[count:]))
 
 
-def load_i2e(data: DataSet) -> DataSet:
+def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
     """Turns images to event frames, as I2E does (Ruan et al., AAAI 2026): in each of eight steps a pixel is compared
     with one of its neighbours, and has a brighter or a darker event where the difference is at least a share of the
     range of the image's brightness.
 
+    As a real camera is not as exact, `zoo.register_dataset("noisy", lambda root: load_i2e(zoo.load_dataset("cifar10",
+    root), noise=0.1, jitter=1))` makes a data set of one that errs, with the same errors each time.
+
+    Args:
+        noise, jitter: see `image_events`.
+
     Returns:
-        Frames [N, 8, 2, S, S] of 0 and 1, darker first.
+        Frames [N, 8, 2, S, S], darker first: of 0 and 1, or with jitter up to 8.
     """
+    generator = torch.Generator().manual_seed(0)
     parts = [data.train_images, data.test_images]
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         chunks = [chunk for part in parts for chunk in part.split(_CHUNK)]
         for chunk in tqdm(chunks, desc=f"events of {data.name}", disable=None, leave=False):
-            yield from image_events(chunk).numpy()
+            yield from image_events(chunk, noise=noise, jitter=jitter, generator=generator).numpy()
 
     count, (total, size) = len(parts[0]), (sum(map(len, parts)), data.size)
-    images = _kept([I2E, _THRESHOLD, data.sha256], (total, I2E_STEPS, 2, size, size), frames)
+    key = [I2E, _THRESHOLD, data.sha256, *([noise, jitter] if noise or jitter else [])]
+    images = _kept(key, (total, I2E_STEPS, 2, size, size), frames)
     name = f"{I2E}_{data.name}"
     return make_dataset(name, data.classes, (images[:count], data.train_labels), (images[count:], data.test_labels))
 
 
-def image_events(images: Tensor, threshold: float = _THRESHOLD) -> Tensor:
+def image_events(
+    images: Tensor, threshold: float = _THRESHOLD, *,
+    noise: float = 0.0, jitter: int = 0, generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Returns the events of images; see `load_i2e`.
 
     Args:
         images: uint8 [N, 3, H, W].
         threshold: share of the range of an image's brightness.
+        noise: standard deviation of the threshold, as a share of it, drawn anew for each pixel, step and polarity (the
+            mismatch of a sensor's pixels, as v2e models it, arXiv 2006.07722).
+        jitter: an event comes up to so many steps early or late, each as likely; none leaves the eight.
 
     Returns:
         uint8 [N, 8, 2, H, W]; at the border a pixel is compared with itself.
+
+    Raises:
+        ZooError: noise or jitter below 0.
     """
+    if noise < 0 or jitter < 0:
+        raise ZooError(f"noise and jitter are 0 or more, not {noise:g} and {jitter}")
     brightness = images.float().amax(1)  # the V of HSV, 0 to 255
     padded = pad(brightness[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     height, width = brightness.shape[1:]
     least = threshold * (brightness.amax((1, 2)) - brightness.amin((1, 2))).clamp(min=1)[:, None, None]
     steps = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] - brightness for y, x in _DIRECTIONS]
-    polarities = [torch.stack((-step >= least, step >= least), dim=1) for step in steps]
-    return torch.stack(polarities, dim=1).to(torch.uint8)
+    change = torch.stack([torch.stack((-step, step), dim=1) for step in steps], dim=1)
+    least = least[:, None, None]
+    if noise:
+        # No event without a difference, however low a threshold is drawn.
+        least = least * (1 + noise * torch.randn(change.shape, generator=generator)).clamp(min=1e-3)
+    events = (change >= least).to(torch.uint8)
+    if jitter:
+        own = torch.arange(I2E_STEPS)[:, None, None, None]
+        late = torch.randint(-jitter, jitter + 1, events.shape, generator=generator)
+        events = torch.zeros_like(events).scatter_add_(1, (own + late).clamp(0, I2E_STEPS - 1), events)
+    return events
 
 
 def _kept(key: Sequence[object], shape: tuple[int, ...], frames: Callable[[], Iterator[NDArray[np.uint8]]]) -> Tensor:
@@ -148,10 +177,13 @@ def _kept(key: Sequence[object], shape: tuple[int, ...], frames: Callable[[], It
         building = file.with_suffix(f".{os.getpid()}")
         try:
             whole = np.lib.format.open_memmap(building, mode="w+", dtype=np.uint8, shape=shape)
+            hit = 0
             for place, frame in zip(whole, frames(), strict=True):
                 place[:] = frame
+                hit += int(np.count_nonzero(frame))
             whole.flush()
             os.replace(building, file)
+            tqdm.write(f"{100 * hit / whole.size:.1f} % of pixels, polarities and steps have events", file=sys.stderr)
         except OSError as error:
             raise ZooError(f"{file} cannot be written: {error.strerror}; SNNZOO_CACHE names another folder") from error
         finally:

@@ -11,7 +11,7 @@ sorted, since a few real recordings do.
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -119,16 +119,57 @@ def to_frames(
     """
     if by not in get_args(Slices):
         raise one_of("way to cut a recording", by, list(get_args(Slices)))
-    (rows, columns), (height, width) = sensor, size or sensor
+    count, ends = _counter(sensor, size or sensor), edges(events.t, steps, by)
+    return np.stack([count(events.taken(slice(*ends[i : i + 2]))) for i in range(steps)])
+
+
+def frames_as_they_come(
+    parts: Iterable[Events], sensor: tuple[int, int], *,
+    every: int | None = None, microseconds: int | None = None, size: tuple[int, int] | None = None,
+) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
+    """Makes a frame of every so many events, or of every so many microseconds, while a camera gives events.
+
+    >>> for frame in frames_as_they_come(camera, (128, 128), microseconds=10_000, size=(48, 48)):
+    ...     logits = stream.step(frame[None].astype("float32"))  # an `export.Stream`
+
+    Args:
+        parts: what the camera gives, in order of time, in pieces of any length.
+        sensor: rows and columns of the camera.
+        every: events a frame.
+        microseconds: time a frame, counted from the first event; a frame may have no event.
+        size: rows and columns of the frames; see `to_frames`.
+
+    Yields:
+        [2, H, W], darker first, once an event that comes later shows that a frame is whole, or its last event is there;
+        what is left at the end makes none.
+
+    Raises:
+        ZooError: not one of `every` and `microseconds`, or below 1.
+    """
+    if (every is None) == (microseconds is None) or (every or microseconds or 0) < 1:
+        raise ZooError(f"a frame needs events or microseconds, 1 or more: every={every}, microseconds={microseconds}")
+    count, waiting, end = _counter(sensor, size or sensor), _empty(0), 0
+    for part in parts:
+        if microseconds and not len(waiting.t) and not end and len(part.t):
+            end = int(part.t[0]) + microseconds
+        waiting = _joined([waiting, part])
+        while len(waiting.t) and (waiting.t[-1] >= end if microseconds else len(waiting.t) >= (every or 0)):
+            cut = int(np.searchsorted(waiting.t, end)) if microseconds else every
+            yield count(waiting.taken(slice(cut)))
+            waiting, end = waiting.taken(slice(cut, None)), end + (microseconds or 0)
+
+
+def _counter(sensor: tuple[int, int], size: tuple[int, int]) -> Callable[[Events], NDArray[np.uint8]]:
+    """Returns what counts events in a frame [2, H, W]."""
+    (rows, columns), (height, width) = sensor, size
     pixel = np.arange(rows)[:, None] * height // rows * width + np.arange(columns) * width // columns
-    frames = np.empty((steps, 2, height, width), dtype=np.uint8)
-    ends = edges(events.t, steps, by)
-    for frame, begin, end in zip(frames, ends[:-1], ends[1:], strict=True):
-        part = slice(begin, end)
-        place = pixel[events.y[part], events.x[part]] + events.p[part] * (height * width)
+
+    def count(events: Events) -> NDArray[np.uint8]:
+        place = pixel[events.y, events.x] + events.p * (height * width)
         counts = np.bincount(place, minlength=2 * height * width)
-        frame[:] = np.minimum(counts, 255).reshape(frame.shape)
-    return frames
+        return np.minimum(counts, 255).astype(np.uint8).reshape(2, height, width)
+
+    return count
 
 
 # -- the formats

@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,17 +68,17 @@ def folder_cfg(size: int) -> dict[str, Any]:
     return {"input_size": (3, size, size), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 
 
-def images_at(path: str | os.PathLike[str]) -> list[str]:
-    """Returns a file by itself, and of a folder the image files in it and below, sorted by name.
+def files_at(path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[str]:
+    """Returns a file by itself, and of a folder those in it and below whose names end so, sorted by name.
 
     Raises:
         ZooError: a folder without any.
     """
     if not (root := user_path(path)).is_dir():
         return [os.fspath(path)]
-    found = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    found = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
     if not found:
-        raise ZooError(f"{path} holds no image: no file there ends in {', '.join(SUFFIXES)}")
+        raise ZooError(f"{path} holds nothing to classify: no file there ends in {', '.join(suffixes)}")
     return [str(file) for file in found if not file.name.startswith(".")]
 
 

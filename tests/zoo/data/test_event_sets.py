@@ -11,12 +11,17 @@ from test_events import aedat2_bytes, aedat3_bytes, bin_bytes, recording
 import zoo
 from export.__main__ import main as export
 from export.bench import benchmark, read_file
+from export.early_exit import main as early_exit
+from export.event_stream import follow
+from export.event_stream import main as event_stream
 from export.images import load_images
+from export.run import Runner, Stream, read_model
+from recipes.predict import predict
 from recipes.recipe import Recipe
 from recipes.train import train
 from recipes.validate import validate
 from zoo.data.event_sets import image_events
-from zoo.data.events import Events, read_events, to_frames
+from zoo.data.events import Events, frames_as_they_come, read_events, to_frames
 from zoo.errors import ZooError
 
 
@@ -144,6 +149,21 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
         zoo.load_dataset("i2e:i2e:digits")
 
 
+def test_events_of_images_err_as_asked():
+    images = zoo.load_dataset("digits").test_images[:50]
+    exact = image_events(images)
+    drawn = [image_events(images, noise=0.2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert 0.001 < (drawn[0] != exact).float().mean() < 0.1
+    assert not image_events(torch.full((1, 3, 8, 8), 9, dtype=torch.uint8), noise=5.0).any()
+    late = image_events(images, jitter=1)
+    assert torch.equal(late.sum(1), exact.sum(1))  # moved in time, none lost
+    assert 0.3 < (late != exact).any(1)[exact.bool().any(1)].float().mean() < 1
+    with pytest.raises(ZooError, match="0 or more"):
+        image_events(images, noise=-1)
+
+
 def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
     root = nmnist(tmp_path / "n")
     recipe = {
@@ -158,6 +178,11 @@ def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
         key: result[key] for key in ("top1", "spikes_per_image")
     }
     model = zoo.load(str(tmp_path / "run"))
+    files = [str(root / "Test" / label / "00001.bin") for label in "01"]
+    assert [entry["top"][0]["label"] for entry in predict(model, files)] == ["0", "1"]
+    assert len(predict(model, root / "Test")) == 8
+    with pytest.raises(ZooError, match=r"outside the sensor's 0\.\.19"):
+        predict(model, files, sensor=(34, 20))
     assert (model.encoding, model.in_chans, *model.pretrained_cfg["input_size"]) == ("frames", 2, 2, 34, 34)
     for wrong, words in [
         ({"auto_augment": "randaugment"}, "randaugment is for images in colour"),
@@ -177,3 +202,18 @@ def test_a_network_of_frames_is_exported_and_measured_on_recordings(tmp_path):
     images = load_images(f"nmnist:{root}", prepare=read_file(file).ours().cfg)
     measured = benchmark(str(file), **images._asdict(), runs=2)
     assert (measured["top1"], measured["spikes_per_image"]) == (found["top1"], found["spikes_per_image"])
+    early_exit([str(file), "--data", f"nmnist:{root}", "--json", str(tmp_path / "exit.json")])
+    rows = json.loads((tmp_path / "exit.json").read_text())["rows"]
+    assert (rows[-1]["top1"], rows[-1]["mean_steps"]) == (found["top1"], 3)
+    export([str(run), "-o", str(tmp_path / "step.onnx"), "--layout", "step", "--precision", "int16"])
+    recorded = root / "Test" / "1" / "00002.bin"
+    event_stream([str(tmp_path / "step.onnx"), str(recorded), "--every", "333", "--json", str(tmp_path / "s.json")])
+    answers = json.loads((tmp_path / "s.json").read_text())["frames"]
+    assert [answer["events"] for answer in answers] == [333, 333, 333]
+    frames = list(frames_as_they_come([read_events(recorded, (34, 34))], (34, 34), every=333))
+    runner = Runner(read_model(tmp_path / "step.onnx")[1])
+    logits = runner(np.stack(frames)[None].astype(np.float32), ["logits"])[0]
+    stream = Stream(tmp_path / "step.onnx")
+    assert np.allclose(list(follow(stream, frames))[-1].logits, logits[0], atol=1e-5)
+    with pytest.raises(ZooError, match="too few for one frame"):
+        event_stream([str(tmp_path / "step.onnx"), str(recorded), "--every", "5000"])

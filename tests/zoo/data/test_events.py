@@ -1,6 +1,7 @@
 """Recordings of event cameras: files written byte by byte from their formats, and frames."""
 
 import contextlib
+import itertools
 import struct
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from zoo.data.events import Events, edges, read_events, to_frames
+from zoo.data.events import Events, edges, frames_as_they_come, read_events, to_frames
 from zoo.errors import ZooError
 
 SENSOR = (34, 33)
@@ -207,3 +208,26 @@ def test_frames_of_another_size_hold_all_events():
     y, x = np.array([0, 33, 33]), np.array([0, 0, 32])
     events = Events(np.arange(3), x.astype(np.int16), y.astype(np.int16), np.array([False, True, True]))
     assert np.argwhere(to_frames(events, SENSOR, 1, size=(4, 3))).tolist() == [[0, 0, 0, 0], [0, 1, 3, 0], [0, 1, 3, 2]]
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+def test_a_camera_gives_the_frames_of_its_recording(pieces):
+    events = recording(1000)
+
+    def camera():
+        return (events.taken(slice(i, i + pieces)) for i in range(0, 1000, pieces))
+
+    frames = list(frames_as_they_come(camera(), SENSOR, every=90, size=(17, 17)))
+    expected = to_frames(events, SENSOR, 11, size=(17, 17))
+    assert len(frames) == 11
+    assert np.array_equal(frames[:10], expected[:10])
+    for microseconds in (1, 700, 10**9):
+        begins = np.arange(events.t[0], events.t[-1] + 1, microseconds)[:2000]
+        expected = [((events.t >= t) & (events.t < t + microseconds)).sum() for t in begins]
+        found = itertools.islice(frames_as_they_come(camera(), SENSOR, microseconds=microseconds), len(begins))
+        counts = [int(frame.sum()) for frame in found]
+        assert counts == expected[: len(counts)]
+        assert len(counts) == min(len(begins), int(events.t[-1] - events.t[0]) // microseconds)
+    for wrong in ({}, {"every": 0}, {"every": 3, "microseconds": 5}):
+        with pytest.raises(ZooError, match="needs events or microseconds"):
+            next(frames_as_they_come(camera(), SENSOR, **wrong))
