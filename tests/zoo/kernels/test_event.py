@@ -150,7 +150,7 @@ build._SECONDS = 600
 event._FLAGS += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 import test_event
 forms = test_event.all_forms()
-for seed in range(2000, 2200):
+for seed in range(2000, 4000):
     test_event.check_random_layer(seed, [forms[seed % len(forms)], forms[seed * 7 % len(forms)]])
 print("all of them")
 """
