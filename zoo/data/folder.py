@@ -3,27 +3,37 @@ DIR/CLASS/* alone, of which a tenth each becomes validation and test set, always
 
 A file belongs to the data if its name ends as one of `SUFFIXES`, in a class's folder or below it, through links, too;
 names that start with a dot do not count.
+
+Many images are decoded once, into a file of the cache that all processes map: they share its pages, which the system
+may drop and read again.
 """
 
+import hashlib
+import json
 import os
 import random
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ZooError
-from ..files import sha256_of, user_path
+from ..files import cache_folder, locked, read_json, sha256_of, user_path, write_json
 from ..names import PREFIX, SIZE, check_dataset
-from .dataset import DataSet, Part, check_memory, make_dataset
-from .images import SUFFIXES, Preparation, folder_cfg, square_side
+from .dataset import DataSet, Part, check_memory, make_dataset, mean_and_std
+from .images import SUFFIXES, Preparation, folder_cfg, preparation, square_side
 
 TRAIN, VAL, TEST = "train", "val", "test"
+_MAPPED = 2**28
+"""Bytes of decoded images from which on they are in a file."""
+_Labelled = list[tuple[Path, int]]
 
 
 def check_folder(trained_on: str, option: str) -> None:
@@ -43,18 +53,64 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
 
     Raises:
         ZooError: no such folder, train/ and neither val/ nor test/, other classes in these, a class without images or
-            with too few to be split, a file that cannot be read, or too little memory.
+            with too few to be split, a file that cannot be read, or too little memory, or space where they are kept.
     """
-    parts = files_by_part(path)
-    cfg = prepare or folder_cfg(img_size or SIZE)
-    check_memory(path, sum(len(found) for part in parts.values() for found in part.values()), square_side(cfg))
-    decoded, hashes = {}, []
-    for part, files in parts.items():
-        decoded[part], of_files = _decode(part, files, cfg)
-        hashes += [part, *of_files]
-    test = decoded[TEST if TEST in parts else VAL]
-    data = make_dataset(name, list(parts[TRAIN]), decoded[TRAIN], test, decoded[VAL] if len(parts) == 3 else None)
-    return data._replace(sha256=sha256_of("\n".join(hashes).encode()))
+    files = files_by_part(path)
+    cfg, classes = prepare or folder_cfg(img_size or SIZE), list(files[TRAIN])
+    parts = {part: _in_order(of_class) for part, of_class in files.items()}
+    total, side = sum(map(len, parts.values())), square_side(cfg)
+    if total * 3 * side**2 < _MAPPED:
+        check_memory(path, total, side)
+        images, hashes = torch.empty(total, 3, side, side, dtype=torch.uint8), []
+        for place, (pixels, digest) in zip(images, _decoded(parts, cfg), strict=True):
+            place.copy_(pixels)
+            hashes.append(digest)
+        told: dict[str, Any] = {"sha256": _sha256(parts, hashes)}
+    else:
+        images, told = _mapped(parts, cfg, (total, 3, side, side))
+    labelled = {}
+    for part, found in parts.items():
+        labelled[part] = images[: len(found)], torch.tensor([label for _, label in found])
+        images = images[len(found) :]
+    val = labelled[VAL] if len(parts) == 3 else None
+    return make_dataset(name, classes, labelled[TRAIN], labelled[TEST if TEST in parts else VAL], val, told=told)
+
+
+def _mapped(
+    parts: dict[str, _Labelled], cfg: Mapping[str, Any], shape: tuple[int, ...]
+) -> tuple[Tensor, dict[str, Any]]:
+    """Returns images out of the file that holds them, and what was noted of them. The first process that asks for them
+    makes both, others wait for it."""
+    stamps = [
+        [part, str(p), label, (s := p.stat()).st_size, s.st_mtime_ns] for part in parts for p, label in parts[part]
+    ]
+    key = hashlib.sha256(json.dumps([preparation(cfg), shape, stamps]).encode()).hexdigest()[:16]
+    folder = cache_folder("images")
+    file, note = folder / f"{key}.npy", folder / f"{key}.json"
+    with locked(folder):
+        if not note.is_file():
+            if (free := shutil.disk_usage(folder).free) < np.prod(shape) * 1.05:
+                needed = f"{np.prod(shape) / 1e9:.1f} GB of decoded images, and {free / 1e9:.1f} GB are free"
+                raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
+            print(f"decoded images are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
+            whole: Any = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+            hashes = []
+            for place, (pixels, digest) in zip(whole, _decoded(parts, cfg), strict=True):
+                place[:] = pixels.numpy()
+                hashes.append(digest)
+            whole.flush()
+            mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
+            write_json(note, {"sha256": _sha256(parts, hashes), "mean": mean, "std": std})
+    # What were written there would stay in this process.
+    return torch.from_numpy(np.load(file, mmap_mode="c")), read_json(note)
+
+
+def _sha256(parts: dict[str, _Labelled], hashes: list[str]) -> str:
+    """Returns the sha256 of a data set by those of its files, in the order of its images."""
+    left, lines = iter(hashes), []
+    for part, found in parts.items():
+        lines += [part, *(f"{label} {next(left)}" for _, label in found)]
+    return sha256_of("\n".join(lines).encode())
 
 
 def check_class_names(network: str, labels: Sequence[str], dataset: str, classes: Sequence[str]) -> None:
@@ -70,8 +126,10 @@ def load_test_part(path: str, cfg: Mapping[str, Any], limit: int | None = None) 
     errors see `load_folder`."""
     parts = files_by_part(path)
     test = TEST if TEST in parts else VAL
-    check_memory(path, min(sum(map(len, parts[test].values())), limit or sys.maxsize), square_side(cfg))
-    return _decode(test, parts[test], cfg, limit)[0], list(parts[TRAIN])
+    found = _in_order(parts[test])[:limit]
+    check_memory(path, len(found), square_side(cfg))
+    images = torch.stack([pixels for pixels, _ in _decoded({test: found}, cfg)])
+    return (images, torch.tensor([label for _, label in found])), list(parts[TRAIN])
 
 
 def files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
@@ -151,24 +209,17 @@ def _check_same(root: Path, part: str, classes: list[str], others: list[str]) ->
             raise ZooError(f"{root}: {have}/ has the class {names[0]!r:.200}{more}, which {lack}/ lacks")
 
 
-def _decode(
-    part: str, files: dict[str, list[Path]], cfg: Mapping[str, Any], limit: int | None = None
-) -> tuple[Part, list[str]]:
-    """Returns images and labels, and in the same order label and sha256 of each file."""
+def _in_order(files: dict[str, list[Path]]) -> _Labelled:
+    """Returns the files of one part and the numbers of their classes, in the fixed random order."""
     labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
-    order: list[int] = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()[:limit]
-    prepare, hashes = Preparation(cfg), [""] * len(order)
-    images = torch.empty(len(order), 3, prepare.height, prepare.width, dtype=torch.uint8)
+    return [labelled[i] for i in torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()]
 
-    def place(i: int) -> None:
-        path, label = labelled[order[i]]
-        images[i] = prepare(path)
-        hashes[i] = f"{label} {sha256_of(path)}"
 
+def _decoded(parts: dict[str, _Labelled], cfg: Mapping[str, Any]) -> Iterator[tuple[Tensor, str]]:
+    """Yields uint8 pixels [3, S, S] and the sha256 of each file, in order."""
+    prepare = Preparation(cfg)
     # Threads: Pillow decodes and scales without holding the interpreter. On an error, what is left is dropped.
     with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.imap(place, range(len(order)))
-        for _ in tqdm(done, desc=f"decode {part}", total=len(order), unit="img", disable=None, leave=False):
-            pass
-    labels: Tensor = torch.tensor([labelled[i][1] for i in order])
-    return (images, labels), hashes
+        for part, files in parts.items():
+            done = pool.imap(lambda file: (prepare(file[0]), sha256_of(file[0])), files)
+            yield from tqdm(done, desc=f"decode {part}", total=len(files), unit="img", disable=None, leave=False)

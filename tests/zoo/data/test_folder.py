@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from zoo.data import dataset as dataset_module
-from zoo.data import dataset_name, load_dataset
+from zoo.data import dataset_name, folder, load_dataset
 from zoo.data.folder import files_by_part, load_test_part
 from zoo.data.images import Preparation, folder_cfg, read_image
 from zoo.errors import ZooError
@@ -207,3 +207,26 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
     Image.new("1", (9000, 9000)).save(tmp_path / "x.png")
     with pytest.raises(ZooError, match=r"x\.png has 9000 x 9000 pixels"):
         read_image(tmp_path / "x.png")
+
+
+def test_many_images_are_decoded_once_into_a_file_that_processes_map(flowers, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "cache_folder", lambda kind: tmp_path / kind)
+    in_memory = load_dataset(f"folder:{flowers}")
+    monkeypatch.setattr(folder, "_MAPPED", 0)
+    first = load_dataset(f"folder:{flowers}")
+    (file,) = (tmp_path / "images").glob("*.npy")
+    monkeypatch.setattr(folder, "Preparation", None)  # nobody decodes again
+    again = load_dataset(f"folder:{flowers}")
+    for data in (first, again):
+        assert all(
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(data, in_memory, strict=True)
+        )
+    again.train_images.zero_()  # of one process alone
+    assert torch.equal(load_dataset(f"folder:{flowers}").train_images, first.train_images)
+    monkeypatch.undo()
+    monkeypatch.setattr(folder, "cache_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(folder, "_MAPPED", 0)
+    (flowers / "val" / "rose").touch()
+    os.utime(next((flowers / "val" / "rose").iterdir()), (1, 1))
+    assert load_dataset(f"folder:{flowers}").sha256 == first.sha256
+    assert len(list((tmp_path / "images").glob("*.npy"))) == 2 and file.exists()
