@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from zoo.errors import ZooError, one_line
+from zoo.scaling import mean_over_processes
 
 _LONGEST_VALIDATION = datetime.timedelta(hours=2)
 """For which the other processes wait while the first one validates; NCCL's own patience is ten minutes."""
@@ -68,15 +69,6 @@ def stop_processes(failed: bool = False) -> None:
         # now and then aborts the process at its very end ("terminate called without an active exception").
         gc.collect()
         dist.destroy_process_group()
-
-
-def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """Returns the mean of a tensor over all processes, the tensor itself when there is one."""
-    if not dist.is_initialized():
-        return value
-    total = value.clone(memory_format=torch.contiguous_format)  # NCCL takes no other
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
 
 
 def wait_for_all() -> None:

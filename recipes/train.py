@@ -27,7 +27,7 @@ from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 import zoo
-from zoo.checkpoint import CONFIG, config_of
+from zoo.checkpoint import CONFIG, check_can_be_saved
 from zoo.data import SIZE, DataSet, load_dataset, normalisation, split
 from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, out_of_memory, run_command
@@ -39,6 +39,7 @@ from zoo.neurons import SpikingNeuron
 from zoo.plugins import load_plugin
 from zoo.provenance import provenance
 from zoo.result import accuracy_result
+from zoo.scaling import mean_over_processes
 
 from . import augment
 from .augment import augmented
@@ -50,7 +51,6 @@ from .processes import (
     amp_dtype,
     amp_name,
     keep_memory,
-    mean_over_processes,
     resolve_amp,
     start_processes,
     stop_processes,
@@ -163,7 +163,7 @@ class Trainer:
         mean, std = normalisation(model, data.mean, data.std)
         self.data = data = data._replace(mean=mean, std=std)
         self._try_phases()
-        config_of(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)  # before the work
+        check_can_be_saved(model, tag=recipe.tag or "", data_cfg=_data_cfg(data), recipe=recipe.settings)
         model.set_grad_checkpointing(recipe.grad_checkpointing)
         initial.load_into(model, recipe, say=self.rank == 0 and not saved)
         self.initial = initial
@@ -180,13 +180,17 @@ class Trainer:
             try:
                 frames = self.data.timesteps is not None  # no phase changes them
                 shape = self.data.train_images.shape[1:] if frames else torch.Size((3, phase.size, phase.size))
-                copy.deepcopy(self.model).train()(torch.zeros(images, *shape, device=self.device))
+                tried = copy.deepcopy(self.model).train()
+                tried(torch.zeros(images, *shape, device=self.device))
             except (ValueError, RuntimeError) as error:  # batch normalisation over one value has no variance
                 what = "one image at a time" if images == 1 else "images"
                 what += f" of {phase.size} x {phase.size} pixels at T = {phase.timesteps}: {one_line(error)}"
                 hint = "; batch_size must be two or more for each process" if images == 1 else ""
                 hint += "; a phase of its recipe has them: say --phases without size" if phase.size < full.size else ""
                 raise ZooError(f"{recipe.model} cannot train on {what}{hint}") from error
+            if made := sorted(tried.state_dict().keys() - self.model.state_dict().keys()):
+                late = f"{recipe.model} makes {made[0]} in its first forward pass, when the optimiser is made"
+                raise ZooError(f"{late}: make it in the constructor, or in the neuron's build(shape)")
 
     def _build_optimizer(self, saved: dict[str, Any] | None) -> None:
         """Makes what trains the network: optimiser, schedule, averaged weights, precision, mixing."""

@@ -27,7 +27,7 @@ from .registry import (
     register_family,
     register_model,
 )
-from .scaling import list_scalings, register_scaling
+from .scaling import list_scalings, register_scaling, sum_over_processes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,4 +61,5 @@ __all__ = [
     "register_scaling",
     "register_surrogate",
     "save_checkpoint",
+    "sum_over_processes",
 ]

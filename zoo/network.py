@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.utils import ModelEmaV2, ModelEmaV3
@@ -125,7 +126,7 @@ class SpikingNetwork(nn.Module):
 
     def finish(self, features: int | None = None) -> None:
         """Adds the classifier, over `features` or by default the channels of the last stage; then does what needs all
-        layers: initial weights, gradient scaling.
+        layers: initial weights, parameters of neurons for each channel, gradient scaling.
 
         Raises:
             ZooError: a layer has a name that records and terminals could not show, or gradient scaling reaches none.
@@ -134,7 +135,27 @@ class SpikingNetwork(nn.Module):
         if hidden := [name for name, _ in self.named_modules() if not name.isprintable()]:
             raise ZooError(f"a layer is called {hidden[0]!r}: names are printable text")
         self.init_weights()
+        self.build_neurons()
         self.assign_scaling()
+
+    def build_neurons(self) -> None:
+        """Calls `SpikingNeuron.build` of each neuron layer with its channels, which a forward pass without memory tells
+        where a class needs them."""
+        neurons = {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
+        if all(type(neuron).build is SpikingNeuron.build for neuron in neurons.values()):
+            return
+
+        def silent(neuron: SpikingNeuron, x: Tensor, *, repeat: bool = False, **_: Any) -> Tensor:
+            neuron.build((x.shape[1], *[1] * (x.dim() - 2)))
+            return x.new_zeros(len(x) * (self.timesteps if repeat else 1), *x.shape[1:])
+
+        dry = copy.deepcopy(self).to("meta").eval()
+        for name, module in dry.named_modules():
+            if name in neurons:
+                cast(Any, module).forward = functools.partial(silent, neurons[name])
+        side = self.img_size or 32 * self.stem_stride
+        frames = [self.timesteps] if self.encoding == "frames" else []
+        dry(torch.zeros(1, *frames, self.in_chans, side, side, device="meta"))
 
     def init_weights(self) -> None:
         """Initialises every convolution as He et al. 2015 (arXiv 1502.01852)."""
@@ -149,6 +170,9 @@ class SpikingNetwork(nn.Module):
         reached = [n for n, m in layers.items() if rule and rule.reaches(n, m.by_default, m.one_shape)]
         for name, layer in layers.items():
             layer.scale_by(rule if name in reached else None)
+        for module in self.modules():
+            if isinstance(module, SpikingNeuron):
+                module.shows_potential = rule is not None and rule.preset.potential
         if rule and not reached:
             if rule.layers in layers:
                 layers[rule.layers].scale_by(rule)  # which says why it takes no such layer
@@ -269,8 +293,11 @@ class SpikingNetwork(nn.Module):
         return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
-        """Returns the biases, also those learned for each time step; what has one dimension needs no mention."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".bias")}
+        """Returns the biases, also those learned for each time step, and the parameters of neurons that their class
+        names; what has one dimension needs no mention."""
+        neurons = {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
+        own = {f"{name}.{key}" for name, neuron in neurons.items() for key in neuron.no_weight_decay()}
+        return own | {name for name, _ in self.named_parameters() if name.endswith(".bias")}
 
     @property
     def timesteps(self) -> int:

@@ -9,26 +9,31 @@ from __future__ import annotations
 import sys
 
 import torch
-from conftest import tiny
+from conftest import ROOT, tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from recipes.processes import mean_over_processes, start_processes, stop_processes
+import zoo
+from recipes.processes import start_processes, stop_processes
 from recipes.run import save_state
+from zoo.scaling import mean_over_processes
 
 RULES = [
     *({"name": name} for name in ("causal_trace", "channel", "mean_preserving", "ltp_ltd", "local_error")),
     *({"name": name, "of": "window"} for name in ("mean_scale", "norm_scale", "permuted")),
     {"name": "window", "every": 2},
+    {"name": "own_rule"},
 ]
+zoo.load_plugin(ROOT / "recipes" / "examples" / "everything.py")
 rank, world, _ = start_processes("cpu")
 
 
 def train(rule):
     """Losses of five steps, the last one's gradients, and the network."""
     torch.manual_seed(0)
-    model = tiny(scaling=rule).double().train()
+    neuron = "adaptive" if rule["name"] == "own_rule" else "lif"
+    model = tiny(scaling=rule, neuron=neuron).double().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -33,11 +33,13 @@ from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
+from zoo import neurons
 from zoo.data import load_dataset, normalisation, normalise, split
 from zoo.data.images import Preparation
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.metrics import evaluate
+from zoo.names import ARCHITECTURES
 from zoo.network import SpikingNetwork
 from zoo.provenance import provenance
 from zoo.registry import GS
@@ -556,7 +558,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     two = torchrun(script, str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     first, second = (load_state(tmp_path / name) for name in ("one", "two"))
-    assert len(first) == 9
+    assert len(first) == 10
     for rule in first.values():
         assert rule["losses"][-1] != rule["losses"][0]
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
@@ -941,6 +943,35 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     with pytest.raises(ZooError, match=r"16 x 16 pixels .*; a phase of its recipe has them: say --phases without size"):
         train(Recipe(**settings | {"model": "plif_net_w16"}))
     assert not list((tmp_path / "x").glob("*.safetensors"))
+
+
+def test_a_network_that_could_not_be_saved_and_loaded_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
+
+    @zoo.register_neuron("late")
+    class Late(zoo.SpikingNeuron):
+        def step(self, x_t, state=None):
+            self.w = nn.Parameter(x_t[0].detach())
+            return self.surrogate.spike(x_t - self.w), None
+
+    class Forgetful(SpikingNetwork):
+        def __init__(self, width=8, **kwargs):
+            super().__init__({}, **kwargs)
+            self.make_stem(width)
+            self.add_stage(nn.MaxPool2d(2), width, 2)
+            self.finish()
+
+    zoo.register_family(Forgetful, [zoo.Variant("forgetful", "It does not say how wide it is.", {})])
+    ARCHITECTURES.remove("forgetful_gs")
+    changed = {"model": "forgetful", "model_args": {"width": 16}}
+    for changes, words in (
+        ({"neuron": "late"}, r"makes .*lif1\.w in its first forward pass.*build\(shape\)"),
+        (changed, "could not be read again: its tensor '.*' has shape"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            train(Recipe(**SHORT | changes | {"out": str(tmp_path / "x")}))
+    ARCHITECTURES.remove("forgetful")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_spike_penalty_is_the_mean_firing_rate_and_lowers_it(tmp_path):

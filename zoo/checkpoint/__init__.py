@@ -79,6 +79,11 @@ def save_checkpoint(
     return str(config["weights_sha256"])
 
 
+def check_can_be_saved(model: SpikingNetwork, **saved: Any) -> None:
+    """Raises ZooError unless a network, saved with these keywords of `config_of`, could be rebuilt and loaded."""
+    _check_rebuilds(json.loads(json.dumps(config_of(model, **saved))), model, model.state_dict())
+
+
 def config_of(
     model: SpikingNetwork, *, tag: str, data_cfg: dict[str, Any], weights_sha256: str = "", **extra: Any
 ) -> dict[str, Any]:

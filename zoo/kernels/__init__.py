@@ -43,17 +43,20 @@ def _weighs(steps: int, dtype: torch.dtype) -> bool:
     return os.environ.get(VARIABLE) != REFERENCE and _obstacle("cpu", dtype, plain_lif(steps), False) is None
 
 
-def pick_kernel(kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False) -> str:
+def pick_kernel(
+    kernel: str, device: str, dtype: torch.dtype, dynamics: Dynamics, *, leak: bool = False, potential: bool = False
+) -> str:
     """Returns the name of the code that runs a layer of neurons: "reference", "cpp" or "triton".
 
     Args:
         kernel: as in `list_kernels`; device: "cpu", "cuda" ...; dtype: of the input currents.
         leak: decay and gain come as a tensor, which takes another build of the kernel.
+        potential: the membrane potential is wanted, which no fused kernel keeps.
 
     Raises:
         ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
     """
-    return _pick(kernel, device, dtype, leak, *dynamics)
+    return _pick(kernel, device, dtype, leak, potential, *dynamics)
 
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with
@@ -69,11 +72,12 @@ def asked_kernel(kernel: str) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, *numbers: Any) -> str:
+def _pick(kernel: str, device: str, dtype: torch.dtype, leak: bool, potential: bool, *numbers: Any) -> str:
     kernel = asked_kernel(kernel)
     if kernel == REFERENCE or torch.onnx.is_in_onnx_export():  # which knows PyTorch's own operators
         return REFERENCE
-    if (obstacle := _obstacle(device, dtype, Dynamics(*numbers), leak)) is None:
+    kept = "a rule of gradient scaling reads membrane potentials, which fused kernels do not keep"
+    if (obstacle := kept if potential else _obstacle(device, dtype, Dynamics(*numbers), leak)) is None:
         return KERNELS[device].name
     if kernel == "fused":
         raise ZooError(f"no fused neuron kernel runs here: {obstacle}; kernel 'auto' or 'reference' runs without one")

@@ -16,6 +16,15 @@ ours are the same (tests/zoo/metrics) but for four things that it does:
 3. It sees convolutions and linear layers alone. Products of activations, as in attention, are counted here apart.
 4. Its footprint holds what only training keeps beside the weights, the factors of some rules of gradient scaling.
 
+NeuroBench itself runs on our networks, whose neurons it takes for activations, as it is told:
+
+>>> from neurobench.benchmarks import Benchmark
+>>> from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
+>>> from neurobench.models import TorchModel
+>>> wrapped = TorchModel(model.eval())
+>>> wrapped.add_activation_module(zoo.SpikingNeuron)
+>>> Benchmark(wrapped, loader, [], [], [[], [SynapticOperations, ActivationSparsity]]).run()
+
 As there, biases, normalisation, pooling, sums and neurons are no synaptic operations. The input of the stem (pixels,
 with direct encoding), sums of spikes, membrane currents and pooled rates are not binary, so what they meet are MACs.
 """

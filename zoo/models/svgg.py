@@ -74,12 +74,18 @@ def tie_pooled(post: PostSpikes, spikes: Tensor, shape: torch.Size) -> Tensor:
     post-synaptic ones; a position that no pool covers drives nothing."""
     if post.token is None:
         return spikes
-    n, c, h, w = spikes.shape
-    saved = spikes.detach().to(torch.int8)[..., :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
-    if saved.shape != shape:
-        saved = F.pad(saved, (0, shape[-1] - 2 * w, 0, shape[-2] - 2 * h))
+    saved = _over_pools(spikes.detach().to(torch.int8), shape)
+    if (potential := getattr(spikes, "potential", None)) is not None:
+        spikes.potential = _over_pools(potential, shape, -1e4)  # type: ignore[attr-defined] # far below a threshold
     post.output = spikes.shape
     return post.tie(spikes, saved)
+
+
+def _over_pools(x: Tensor, shape: torch.Size, uncovered: float = 0) -> Tensor:
+    """Returns values [T*B, C, H, W] at each of the four positions that they are of, in `shape`."""
+    n, c, h, w = x.shape
+    x = x[..., :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+    return x if x.shape == shape else F.pad(x, (0, shape[-1] - 2 * w, 0, shape[-2] - 2 * h), value=uncovered)
 
 
 class SVGG(SpikingNetwork):

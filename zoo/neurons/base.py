@@ -15,7 +15,7 @@ from ..kernels import asked_kernel, list_kernels
 from ..kernels.lif import wide
 from ..specs import Spec, check_positive, check_timesteps
 from .norm import is_per_step
-from .surrogate import Surrogate, resolve_surrogate
+from .surrogate import SeenBy, Surrogate, resolve_surrogate
 
 
 def repeat_steps(x: Tensor, timesteps: int) -> Tensor:
@@ -61,6 +61,9 @@ class SpikingNeuron(nn.Module):
     """Whether parameters belong to single time steps, whose number is then fixed."""
     gain: float | Tensor = 1.0
     """Factor of the input current."""
+    shows_potential = False
+    """Whether spikes, in training, carry the attribute `potential`: the membrane potential minus the threshold, in
+    their shape, as a rule of gradient scaling may read it."""
 
     def __init__(
         self,
@@ -110,8 +113,24 @@ class SpikingNeuron(nn.Module):
         if repeat and (is_per_step(norm) or shortcut is not None):
             x, repeat = repeat_steps(x, self.timesteps), False
         if self.kernel_for(x.device.type, x.dtype) == "reference":
-            return self._run(input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat))
+            currents = input_current(x, self.timesteps, norm, shortcut, shortcut_norm, repeat)
+            return self._run_and_show(currents) if self._shows_now else self._run(currents)
         return self._run_fused(x, norm, shortcut, shortcut_norm, repeat)
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        """Makes the parameters that need the number of channels; by default there are none.
+
+        A network calls it once, when it is built: before weights are loaded, and before an optimiser is made.
+
+        Args:
+            shape: of a parameter with a number for each channel, which broadcasts over currents: [C, 1, 1] for maps
+                [B, C, H, W], [C] for vectors.
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the names of its parameters that weight decay leaves alone: all by default, as decays and thresholds
+        have no reason to be near 0. timm leaves out those of less than two dimensions whatever this says."""
+        return {name for name, _ in self.named_parameters()}
 
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: currents [B, ...] and the last state to spikes [B, ...] and the new state.
@@ -137,6 +156,24 @@ class SpikingNeuron(nn.Module):
             s, state = (self.step if step is None else step)(x_t, state)
             spikes.append(s)
         return torch.cat(spikes).to(currents.dtype)
+
+    @property
+    def _shows_now(self) -> bool:
+        return self.shows_potential and self.training and torch.is_grad_enabled()
+
+    def _run_and_show(self, currents: Tensor) -> Tensor:
+        usual, self.surrogate = self.surrogate, SeenBy(*self.surrogate)
+        seen = self.surrogate.seen = []
+        try:
+            spikes = self._run(currents)
+        finally:
+            self.surrogate = usual
+        potential = torch.cat(seen) if seen else currents.new_zeros(0)
+        if potential.shape != spikes.shape:
+            found = f"{len(seen)} calls of surrogate.spike in {self.timesteps} steps"
+            raise ZooError(f"{type(self).__name__} shows no membrane potential of each spike: {found}")
+        spikes.potential = potential  # type: ignore[attr-defined]
+        return spikes
 
     def _run_fused(self, *current: Any) -> Tensor:
         raise NotImplementedError  # a class with fused kernels has its own

@@ -78,7 +78,8 @@ class LIF(SpikingNeuron):
     def kernel_for(self, device: str, dtype: torch.dtype) -> str:
         if not self.of_numbers:
             return super().kernel_for(device, dtype)
-        return pick_kernel(self.kernel, device, dtype, self._numbers(), leak=isinstance(self.decay, Tensor))
+        leak, shows = isinstance(self.decay, Tensor), self._shows_now
+        return pick_kernel(self.kernel, device, dtype, self._numbers(), leak=leak, potential=shows)
 
     def _numbers(self) -> Dynamics:
         decay = 0.0 if isinstance(self.decay, Tensor) else self.decay  # a tensor goes beside the numbers

@@ -48,6 +48,10 @@ class PSN(SpikingNeuron):
             h = torch.addmm(bias, weight, x.reshape(self.timesteps, -1)).view(x.shape)
         return self.surrogate.spike(h.movedim(-1, 1) if last else h).to(currents.dtype)
 
+    def no_weight_decay(self) -> set[str]:
+        """Returns the name of its thresholds: its weights decay as in the authors' code."""
+        return {"bias"}
+
     def step(self, x_t: Tensor, state: Tensor | None = None) -> NoReturn:
         """Raises ZooError: not possible."""
         raise ZooError("psn neurons take no single steps, as spikes depend on later inputs: stream with another neuron")

@@ -65,6 +65,17 @@ class Surrogate(NamedTuple):
         return _Spike.apply(x, self)
 
 
+class SeenBy(Surrogate):
+    """A surrogate that also appends each x, detached, to the list `seen`."""
+
+    seen: list[Tensor]
+
+    def spike(self, x: Tensor) -> Tensor:
+        """As `Surrogate.spike`."""
+        self.seen.append(x.detach())
+        return super().spike(x)
+
+
 def list_surrogates() -> list[str]:
     """Returns the names that the `surrogate` keyword takes."""
     return list(_SURROGATES)

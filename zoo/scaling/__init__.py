@@ -31,7 +31,7 @@ Which layers have a scaling is the network's to say (`SpikingNetwork.assign_scal
 """
 
 from .layers import KeptFactor, ScaledLayer
-from .rules import PRESETS, Rule, register_scaling
+from .rules import PRESETS, Rule, mean_over_processes, register_scaling, sum_over_processes, trace
 from .spec import NONE, list_scalings, resolve_scaling
 
 __all__ = [
@@ -41,6 +41,9 @@ __all__ = [
     "Rule",
     "ScaledLayer",
     "list_scalings",
+    "mean_over_processes",
     "register_scaling",
     "resolve_scaling",
+    "sum_over_processes",
+    "trace",
 ]

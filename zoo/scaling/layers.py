@@ -131,8 +131,8 @@ class PostSpikes:
         self.token: Tensor | None = None
         self.output: torch.Size | None = None
         """Shape of the layer's output, and so of the spikes."""
-        self.factor: Callable[[Tensor], Tensor] | None = None
-        """What to send of the spikes; None for themselves."""
+        self.factor: Callable[[Tensor, Tensor | None], Tensor] | None = None
+        """What to send of the spikes and their membrane potentials; None for the spikes themselves."""
 
     def tie(self, spikes: Tensor, saved: Tensor | None = None) -> Tensor:
         """`spikes` [T*B, ...] themselves, tied to the layer if it left a token; backward keeps `saved`,
@@ -142,13 +142,16 @@ class PostSpikes:
         if spikes.shape != self.output:
             shapes = f"{tuple(spikes.shape)} do not match the output {tuple(self.output or ())}"
             raise ZooError(f"post-synaptic spikes {shapes} of a layer with scaling")
-        message = spikes.detach() if saved is None else saved
+        message, potential = spikes.detach() if saved is None else saved, getattr(spikes, "potential", None)
         if self.factor is None:
             message = message.view(self.token.shape)
         else:
             with torch.no_grad():
-                message = self.factor(message).to(self.token.dtype)
-        return _Tie.apply(spikes, self.token, message)
+                message = self.factor(message, potential).to(self.token.dtype)
+        tied: Tensor = _Tie.apply(spikes, self.token, message)
+        if potential is not None:  # which the next layer that they are tied to may need
+            tied.potential = potential  # type: ignore[attr-defined]
+        return tied
 
 
 class _Tie(torch.autograd.Function):
@@ -221,12 +224,18 @@ class ScaledLayer(nn.Module):
 
     def _factor(
         self, scaling: Scaling, saved: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size
-    ) -> Callable[[Tensor], Tensor]:
-        def factor(spikes: Tensor) -> Tensor:
+    ) -> Callable[[Tensor, Tensor | None], Tensor]:
+        def factor(spikes: Tensor, potential: Tensor | None) -> Tensor:
             pre, post = (unfold_steps(z, self.timesteps) for z in (saved, spikes.view(shape)))
+            if scaling.preset.potential:
+                if potential is None:
+                    raise ZooError(
+                        f"scaling {scaling.name} reads membrane potentials, which are not known behind {self}"
+                    )
+                potential = unfold_steps(potential.view(shape), self.timesteps)
             if self.kept is not None:
                 return self.kept(pre, post, weight, geometry)
-            new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype)
+            new = scaling.factor(pre, post, weight_gradient(weight, geometry), weight.dtype, potential)
             return scaling.shaped(new, [scaling.steps(self.timesteps), *weight.shape])
 
         return factor

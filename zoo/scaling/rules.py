@@ -48,6 +48,9 @@ class Spikes(NamedTuple):
     """The layer's weight-gradient operator K."""
     dtype: torch.dtype
     """What K is to compute in; spikes may come in one byte each."""
+    potential: Tensor | None = None
+    """Membrane potential minus threshold of the neurons behind [T, B, ...], as their surrogate gets it; for a rule that
+    asks for it."""
     rank: int | None = None
     """How many terms approximate the evidence of a whole window, see `window_terms`; None for all, which is exact."""
 
@@ -71,6 +74,8 @@ class Rule(NamedTuple):
     """Whether its evidence can be approximated in few terms, see `window_terms`."""
     one_shape: bool = False
     """Whether it needs a layer whose input and output have one shape."""
+    potential: bool = False
+    """Whether it reads the membrane potentials."""
     text: str = ""
     """Its formula and source."""
 
@@ -196,7 +201,7 @@ def _over(reduce: Callable[..., Tensor], evidence: Tensor, first: int = 1) -> Te
 
 
 def _by(reduce: Callable[..., Tensor], evidence: Tensor, alpha: float, first: int = 1) -> Tensor:
-    evidence = _sum_over_ranks(evidence)
+    evidence = sum_over_processes(evidence)
     reference = _over(reduce, evidence, first)
     return 1 - alpha + alpha * torch.where(reference > 0, evidence / reference, torch.ones_like(evidence))
 
@@ -206,7 +211,7 @@ def _by_max(evidence: Tensor, alpha: float) -> Tensor:
 
 
 def _signed(evidence: Tensor, alpha: float) -> Tensor:
-    evidence = _sum_over_ranks(evidence)
+    evidence = sum_over_processes(evidence)
     largest = _over(torch.amax, evidence.abs())
     return 1 + alpha * torch.where(largest > 0, evidence / largest, torch.zeros_like(evidence))
 
@@ -221,7 +226,7 @@ def _local(s: Spikes, alpha: float) -> Tensor:
 def _mean_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     """Every factor of a layer its mean: the same size of step, and nothing of which synapse it is."""
     factor = rule.factor(s, alpha)
-    return _mean_over_ranks(_over(torch.mean, factor)).expand(factor.shape)
+    return mean_over_processes(_over(torch.mean, factor)).expand(factor.shape)
 
 
 def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
@@ -238,13 +243,15 @@ def _norm_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
 
 def same_norm(gradient: Tensor, scaled: Tensor) -> Tensor:
     """`gradient` in the norm of `scaled`, both of all ranks: the step of a rule, in the plain direction."""
-    whole = _mean_over_ranks(gradient.clone()).norm()
-    return gradient * (_mean_over_ranks(scaled.clone()).norm() / whole.clamp(min=torch.finfo(gradient.dtype).tiny))
+    whole = mean_over_processes(gradient).norm()
+    return gradient * (mean_over_processes(scaled).norm() / whole.clamp(min=torch.finfo(gradient.dtype).tiny))
 
 
 def _shuffled(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     """Factors from coincidences with the spikes that another image of the batch had behind the synapse."""
-    return rule.factor(s._replace(post=s.post[:, torch.randperm(s.post.shape[1], device=s.post.device)]), alpha)
+    order = torch.randperm(s.post.shape[1], device=s.post.device)
+    potential = s.potential if s.potential is None else s.potential[:, order]
+    return rule.factor(s._replace(post=s.post[:, order], potential=potential), alpha)
 
 
 def widened(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -256,17 +263,22 @@ def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _sum_over_ranks(evidence: Tensor) -> Tensor:
-    # Coincidences are sums over the batch: the ranks of a data-parallel run add theirs before anything is divided, so
-    # that N processes compute what one would.
-    if _distributed():
-        evidence = evidence.contiguous()  # NCCL takes no other, and that of channels-last convolutions is not
-        torch.distributed.all_reduce(evidence)
-    return evidence
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Returns the sum of a tensor over all processes of a data-parallel run; the tensor itself where there is one.
+
+    Coincidences are sums over the batch: processes add theirs before anything is divided, so that N of them compute
+    what one would. All processes must call it alike.
+    """
+    if not _distributed():
+        return x
+    total = x.clone(memory_format=torch.contiguous_format)  # NCCL takes no other
+    torch.distributed.all_reduce(total)
+    return total
 
 
-def _mean_over_ranks(x: Tensor) -> Tensor:
-    return _sum_over_ranks(x) / torch.distributed.get_world_size() if _distributed() else x
+def mean_over_processes(x: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all processes, as `sum_over_processes`."""
+    return sum_over_processes(x) / torch.distributed.get_world_size() if _distributed() else x
 
 
 def _same_on_all_ranks(x: Tensor) -> Tensor:
@@ -334,21 +346,25 @@ CONTROLS: dict[str, Callable[[Rule, Spikes, float], Tensor]] = {
 
 
 def register_scaling(
-    name: str, locality: str = "weight", window: bool = False
+    name: str, locality: str = "weight", window: bool = False, potential: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator: makes `factor(spikes, alpha)` a preset under a name, to be used like ours; see `Rule`.
+    """Decorator: makes `factor(spikes, alpha)` a preset under a name, to be used like ours; see `Rule` and `Spikes`.
+
+    Sums over the batch must be `zoo.sum_over_processes` of those here: or each process would have a rule of its own.
 
     Raises:
-        ZooError: no name, one that is taken, an unknown locality, or no function.
+        ZooError: no name, one that is taken, an unknown locality, one of errors with `potential`, or no function.
     """
     check_new("scaling", name, PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(str(name)))
     if locality not in LOCALITIES:
         raise one_of("locality", locality, LOCALITIES)
+    if potential and locality != "weight":
+        raise ZooError(f"scaling {name!r}: membrane potentials are for rules of locality 'weight', not {locality!r}")
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not callable(factor):
             raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
-        PRESETS[name] = Rule(factor, locality, window, rank=window)
+        PRESETS[name] = Rule(factor, locality, window, rank=window, potential=potential)
         return factor
 
     return register

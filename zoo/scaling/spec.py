@@ -62,7 +62,9 @@ class Scaling(NamedTuple):
             return by_default or self.layers == ALL_LAYERS
         return fnmatchcase(name, self.layers)
 
-    def factor(self, pre: Tensor, post: Tensor, operator: WeightGradient, dtype: torch.dtype) -> Tensor:
+    def factor(
+        self, pre: Tensor, post: Tensor, operator: WeightGradient, dtype: torch.dtype, potential: Tensor | None = None
+    ) -> Tensor:
         """Returns the factor, of this forward pass alone.
 
         Args:
@@ -70,10 +72,11 @@ class Scaling(NamedTuple):
             post: the spikes [T, B, ...] of the neurons that it drives, in the shape of the layer's output.
             operator: the layer's weight-gradient operator K.
             dtype: what it computes in.
+            potential: membrane potential minus threshold of these neurons [T, B, ...], for a rule that reads it.
         """
         if not self.preset.counts:
             pre, post = pre.to(dtype), post.to(dtype)
-        spikes = Spikes(pre, post, self.k, operator, dtype, self.rank)
+        spikes = Spikes(pre, post, self.k, operator, dtype, potential, self.rank)
         if self.of is None:
             return self.preset.factor(spikes, self.alpha)
         return CONTROLS[self.name](self.preset, spikes, self.alpha)
@@ -153,6 +156,7 @@ def resolve_scaling(spec: Spec | Scaling | None) -> Scaling | None:
         (scaling.rank and not scaling.preset.rank, f"{of or name} takes no rank: only evidence of a window has terms"),
         (by_error and name == NORM_SCALE, f"{name} is a control of rules that scale weight gradients, {of} is none"),
         (by_error and scaling.stateful, f"{of or name} scales each error by itself: it takes no every"),
+        (scaling.preset.potential and scaling.stateful, f"{of or name} reads membrane potentials: it takes no every"),
     ):
         if wrong:
             raise ZooError(f"scaling {why}")

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from conftest import tiny
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 import zoo
@@ -118,6 +119,48 @@ def test_no_fused_kernel_takes_a_decay_for_each_channel():
         alone = PLIF(4)
         alone.w.data = w
         assert torch.equal(spikes[:, channel], alone(x[:, channel]))
+
+
+class Learnt(Leaky):
+    """A threshold for each channel, a matrix that decays."""
+
+    def build(self, shape):
+        self.threshold = nn.Parameter(torch.full(shape, self.threshold))
+        self.matrix = nn.Parameter(torch.ones(2, 2))
+
+    def no_weight_decay(self):
+        return {"threshold"}
+
+
+def test_a_neuron_learns_its_channels_when_its_network_is_built(tmp_path):
+    """Behind maps and vectors, whatever encodes the images, in a checkpoint, and apart from weight decay."""
+    zoo.register_neuron("learnt", Learnt)
+    model = zoo.create_model("sdt_2_64", neuron="learnt", encoding="frames", timesteps=2)
+    assert model.lif1.threshold.shape == (8, 1, 1)
+    assert model.final_lif.threshold.shape == (64,)
+    groups = param_groups_weight_decay(model, 0.1, no_weight_decay_list=model.no_weight_decay())
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert id(model.lif1.matrix) in decayed
+    assert id(model.lif1.threshold) not in decayed
+    nn.init.constant_(model.lif1.threshold, 0.75)
+    zoo.save_checkpoint(tmp_path, model, tag="x", data_cfg={})
+    assert zoo.load(tmp_path).lif1.threshold.unique().tolist() == [0.75]
+
+
+@pytest.mark.parametrize("neuron", ["lif", "clif", "glif", "psn", "leaky"])
+def test_spikes_show_the_membrane_potential_that_the_surrogate_gets(neuron):
+    zoo.register_neuron("leaky", Leaky)
+    layer = zoo.create_neuron(neuron, 4)
+    x = torch.randn(8, 5, 6, 6).to(memory_format=torch.channels_last)
+    plain = layer(x)
+    assert not hasattr(plain, "potential")
+    layer.shows_potential = True
+    spikes = layer(x)
+    assert torch.equal(spikes, plain)
+    assert torch.equal((spikes.potential >= 0).float(), spikes)
+    if neuron == "lif":  # the first step, from rest
+        assert torch.equal(spikes.potential[:2], x[:2] - 1)
+    assert not hasattr(layer.eval()(x), "potential")
 
 
 def test_the_decorator_and_registering_again():

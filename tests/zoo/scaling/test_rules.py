@@ -207,6 +207,36 @@ def test_a_rule_of_ones_own():
         del RULES["half"]
 
 
+@pytest.mark.parametrize("name", ["sresnet19_w16", "svgg11_w8"])
+def test_a_rule_reads_the_membrane_potentials_behind_its_layer(name, monkeypatch):
+    """Where a convolution's own current is normalised, and pooled (svgg), in front of its neurons."""
+    monkeypatch.setitem(RULES, "mine", None)
+    del RULES["mine"]
+    seen = []
+
+    @register_scaling("mine", potential=True)
+    def mine(spikes, alpha):
+        assert torch.equal(spikes.post, (spikes.potential >= 0).to(spikes.post.dtype))
+        seen.append(spikes.potential)
+        return spikes.pre.new_ones(len(spikes.pre), 1, 1, 1, 1)
+
+    x = torch.randn(2, 3, 32, 32)
+    for spec in ("mine", {"name": "shuffled", "of": "mine"}):
+        model = zoo.create_model(name, scaling=spec, timesteps=2, kernel="reference")
+        model.train()(x).sum().backward()
+    assert len(seen) >= 4
+    for spec, word in [({"name": "mine", "every": 2}, "every"), ({"name": "mine", "rank": 1}, "rank")]:
+        with pytest.raises(ZooError, match=word):
+            resolve_scaling(spec)
+    with pytest.raises(ZooError, match="locality 'weight', not 'error'"):
+        register_scaling("other", "error", potential=True)
+
+
+def test_sums_over_processes_are_the_tensor_itself_in_one():
+    x = torch.rand(3)
+    assert zoo.sum_over_processes(x) is x
+
+
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
