@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import timm
@@ -12,7 +13,8 @@ from hub_client import loopback
 
 import export
 import zoo
-from export.images import load_images
+from export.images import form_of, load_images
+from export.network import network_input
 from leaderboard.store import parts
 from recipes.health import SILENT
 from recipes.processes import keep_memory
@@ -22,7 +24,7 @@ from zoo.data import load_dataset
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.metrics import SpikeCounter, evaluate
-from zoo.names import BUNDLED
+from zoo.names import BUNDLED, dataset_name
 from zoo.registry import plain_name
 
 # What the recipe for many leaves to the command line.
@@ -42,7 +44,7 @@ def is_flagship(name):
 
 def evidence(name):
     """The results of a checkpoint, those inside of measurements too, of graphs in float32."""
-    dataset = config(name)["recipe"]["dataset"]
+    dataset = dataset_name(config(name)["recipe"]["dataset"])
     files = sorted((ROOT / "leaderboard" / "results" / dataset / name).glob("*.json"))
     found = [result for file in files for result in parts(file.name, read_json(file)).values()]
     return [result for result in found if result.get("precision") != "int8"]
@@ -99,18 +101,18 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
     architecture, file = config(name)["architecture"], BUNDLED / name / "model.safetensors"
     by_name = zoo.create_model(architecture).model_args
     differing = {key for key in args | by_name if args.get(key) != by_name.get(key)}
-    assert differing <= {"timesteps", "in_chans", "surrogate", "scaling", "dropout"}
+    assert differing <= {"timesteps", "in_chans", "encoding", "surrogate", "scaling", "dropout"}
 
     trained = zoo.create_model(name, pretrained=True)
     zoo.create_model(name).load_state_dict(trained.state_dict())
-    want = trained.eval()(x := torch.randn(2, 3, 32, 32))
+    want = trained.eval()(x := torch.randn(2, *network_input(trained)))
     assert not torch.equal(*want)
-    plain = plain_name(architecture)
+    plain, form = plain_name(architecture), {key: args[key] for key in ("timesteps", "in_chans", "encoding")}
     for twin in (plain, f"{plain}_gs"):
-        model = zoo.create_model(twin, num_classes=classes, timesteps=trained.timesteps).eval()
+        model = zoo.create_model(twin, num_classes=classes, **form).eval()
         model.load_state_dict(trained.state_dict())
         assert torch.equal(model(x), want)
-        model = timm.create_model(twin, num_classes=classes, timesteps=trained.timesteps, checkpoint_path=file).eval()
+        model = timm.create_model(twin, num_classes=classes, checkpoint_path=file, **form).eval()
         assert torch.equal(model(x), want)
     again = timm.create_model(name, pretrained=True).eval()
     assert torch.equal(again(x), want)
@@ -122,10 +124,15 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
 def test_golden_logits(name):
     """In float64, in which no membrane is so near its threshold that another processor would decide otherwise: change
     zoo/golden/logits.json only on purpose, as for new weights."""
-    channel, row, column = torch.meshgrid(*map(torch.arange, (3, 32, 32)), indexing="ij")
+    model = zoo.load(name, kernel="reference").double()
+    shape = network_input(model)
+    maps = math.prod(shape[:-2])
+    channel, row, column = torch.meshgrid(*map(torch.arange, (maps, *shape[-2:])), indexing="ij")
     image = 2 * torch.sin(row.double() / 3 + channel) * torch.cos(column.double() / 4 - channel)
+    if maps > 3:  # event frames
+        image = (image > 1).double()
     with torch.no_grad():
-        logits = zoo.load(name, kernel="reference").double()(image[None])[0, :3].tolist()
+        logits = model(image.view(1, *shape))[0, :3].tolist()
     assert logits == pytest.approx(read_json(GOLDEN).get(name, []), abs=1e-3)
 
 
@@ -145,8 +152,8 @@ def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     # Another processor rounds differently; of a part of the images, another part is right.
     assert top1 == pytest.approx(stated, abs=0.02 if limit == 10_000 else 4)
 
-    data = load_dataset(dataset, data_root)
     model = timm.create_model(name, pretrained=True)
+    data = load_dataset(dataset, data_root, prepare=form_of(model))
     assert model.weights_sha256 == checksum
     assert evaluate(model, data.test_images[:limit], data.test_labels[:limit], data.mean, data.std)["top1"] == top1
 
@@ -163,8 +170,8 @@ print(json.dumps(validate("hf-hub:{repo}", {dataset!r}, {data_root!r}, limit={li
     assert json.loads(done.stdout) == top1
 
     export.to_onnx(zoo.create_model(name, pretrained=True), tmp_path / "x.onnx")
-    images = load_images(dataset, data_root, limit)
-    measured = export.benchmark(tmp_path / "x.onnx", images.images, images.labels, dataset=dataset, runs=1)
+    images = load_images(dataset, data_root, limit, form_of(model))
+    measured = export.benchmark(tmp_path / "x.onnx", images.images, images.labels, dataset=data.name, runs=1)
     assert measured["images"] == limit
     assert measured["top1"] == pytest.approx(top1, abs=0.05)
 
@@ -172,7 +179,7 @@ print(json.dumps(validate("hf-hub:{repo}", {dataset!r}, {data_root!r}, limit={li
 @pytest.mark.parametrize("name", NAMES)
 def test_other_classes_channels_and_time_steps(name):
     model = zoo.create_model(name, pretrained=True, num_classes=3, in_chans=1, timesteps=2).eval()
-    assert model(torch.randn(5, 1, 32, 32), per_step=True).shape == (2, 5, 3)
+    assert model(torch.randn(5, *network_input(model)), per_step=True).shape == (2, 5, 3)
     trained = zoo.create_model(name, pretrained=True)
     kept = trained.state_dict()
     new = {key for key, value in model.state_dict().items() if key not in kept or not torch.equal(value, kept[key])}
