@@ -3,7 +3,8 @@ export.studies.event_bits`.
 
 Of each bundled network of a data set, exported in int16, the spikes of every layer and the logits of test images are
 compared: the functions of the file, and the kernel with each instruction set that this processor has, in ONNX Runtime
-with all optimisations. `--top1` compares what the kernel and PyTorch say, instead. Writes a JSON file, network after
+with all optimisations. `--top1` compares what the kernel and PyTorch say, instead; `--time`, how long float32 and int16
+files take for the first image, in turns on one thread of a quiet machine. Writes a JSON file, network after
 network; those that it has already are not run again.
 """
 
@@ -28,6 +29,7 @@ from ..graph import build_graph
 from ..images import network_inputs
 from ..instruments import add_spike_outputs, spike_values
 from ..run import Runner
+from ..timing import Input, TimedGraph, settings, time_all
 
 _CHUNK = 50
 
@@ -39,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="cifar10", help="a data set (cifar10)")
     parser.add_argument("--data-dir", metavar="DIR", help="where it lies")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="test images (1000)")
-    parser.add_argument("--top1", action="store_true", help="compare top-1 of the kernel with PyTorch's")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--top1", action="store_true", help="compare top-1 of the kernel with PyTorch's")
+    how.add_argument("--time", action="store_true", help="compare the time of float32 and int16 files")
     parser.add_argument("--json", required=True, metavar="FILE", help="the result")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -52,8 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         if name not in done:
             model, begin = zoo.load(name).eval(), time.perf_counter()
-            done[name] = _top1(model, images, labels) if args.top1 else _compare(model, images)
-            done[name]["seconds"] = round(time.perf_counter() - begin, 1)
+            if args.time:
+                done[name] = _time(model, images[:1])
+            else:
+                done[name] = _top1(model, images, labels) if args.top1 else _compare(model, images)
+                done[name]["seconds"] = round(time.perf_counter() - begin, 1)
             print(name, done[name], flush=True)
             write_json(path, {"images": len(images), "networks": done, **provenance()})
 
@@ -99,6 +106,15 @@ def _top1(model: Any, images: Any, labels: Any) -> dict[str, Any]:
         "agreement": round(100 * agree / len(inputs), 2),
         "kernel": INSTRUCTION_SETS[len(list_instruction_sets()) - 1],
     }
+
+
+def _time(model: Any, image: Any) -> dict[str, Any]:
+    inputs = network_inputs(model, image)
+    taken = [Input("input", "float32", (0, *inputs.shape[1:]))]
+    files = [add_description(build_graph(model), model), _graph(model)]
+    subjects = [TimedGraph("", file.SerializeToString(), taken, ["logits"], images=inputs) for file in files]
+    p50 = [rows[0]["p50_ms"] for rows in time_all(subjects, settings(runs=30, rounds=5))]
+    return {"fp32_ms": round(p50[0], 3), "int16_ms": round(p50[1], 3), "ratio": round(p50[1] / p50[0], 3)}
 
 
 if __name__ == "__main__":
