@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: what it does, the module whose `main` it is, what comes before the user's words, and the function
-    MODULE:NAME, if there is one, that reads the words without PyTorch, for the module's `run`."""
+    """A command: what it does, the module whose `run` it is, the function MODULE:NAME that reads the user's words, and
+    what comes before these."""
 
     text: str
     module: str
+    parse: str
     words: tuple[str, ...] = ()
-    parse: str = ""
 
     @property
     def long_form(self) -> str:
@@ -29,36 +29,39 @@ class Command(NamedTuple):
 
 
 _PACKAGES = ("zoo", "export")
+_ZOO = "zoo.__main__:parse"
 COMMANDS = {
-    "predict": Command("classify image files", "recipes.predict", parse="recipes.commands:parse_predict"),
+    "predict": Command("classify image files", "recipes.predict", "recipes.commands:parse_predict"),
     "finetune": Command(
-        "train a trained network further, on images of yours",
-        "recipes.finetune",
-        parse="recipes.commands:parse_finetune",
+        "train a trained network further, on images of yours", "recipes.finetune", "recipes.commands:parse_finetune"
     ),
-    "export": Command("write a verified ONNX graph", "export.__main__", parse="export.commands:parse_export"),
-    "demo": Command(
-        "a page that runs networks in a browser", "export.demo.__main__", parse="export.commands:parse_demo"
-    ),
-    "list": Command("the networks, and the names that keywords take", "zoo.__main__", ("list",)),
-    "info": Command("one network or rule in detail", "zoo.__main__", ("info",)),
-    "train": Command("train a network from a recipe", "recipes.train", parse="recipes.commands:parse_train"),
+    "export": Command("write a verified ONNX graph", "export.__main__", "export.commands:parse_export"),
+    "demo": Command("a page that runs networks in a browser", "export.demo.__main__", "export.commands:parse_demo"),
+    "list": Command("the networks, their checkpoints, the names that keywords take", "zoo.__main__", _ZOO, ("list",)),
+    "info": Command("one network or rule in detail", "zoo.__main__", _ZOO, ("info",)),
+    "train": Command("train a network from a recipe", "recipes.train", "recipes.commands:parse_train"),
     "validate": Command(
-        "accuracy and spikes on a whole test set", "recipes.validate", parse="recipes.commands:parse_validate"
+        "accuracy and spikes on a whole test set", "recipes.validate", "recipes.commands:parse_validate"
     ),
-    "compare": Command("results side by side", "recipes.compare"),
-    "ablate": Command("train every arm of a plan with every seed", "recipes.ablate"),
-    "health": Command("does a network learn, do all of its layers spike", "recipes.health"),
-    "bench": Command("time a training step or an inference", "recipes.bench"),
-    "bench-ort": Command("accuracy, spikes and latency of a graph in ONNX Runtime", "export.bench_ort"),
-    "leaderboard": Command("measure, keep what was measured, render tables and pages", "leaderboard.__main__"),
-    "push": Command("publish a run on a Hub", "zoo.hub.__main__", ("push",), "zoo.commands:parse_hub"),
-    "pull": Command("get a published checkpoint", "zoo.hub.__main__", ("pull",), "zoo.commands:parse_hub"),
+    "compare": Command("results side by side", "recipes.compare", "recipes.commands:parse_compare"),
+    "ablate": Command("train every arm of a plan with every seed", "recipes.ablate", "recipes.commands:parse_ablate"),
+    "health": Command(
+        "does a network learn, do all of its layers spike", "recipes.health", "recipes.commands:parse_health"
+    ),
+    "bench": Command("time a training step or an inference", "recipes.bench", "recipes.commands:parse_bench"),
+    "bench-ort": Command(
+        "accuracy, spikes and latency of a graph in ONNX Runtime", "export.bench_ort", "export.commands:parse_bench"
+    ),
+    "leaderboard": Command(
+        "measure, keep what was measured, render tables and pages", "leaderboard.__main__", "leaderboard.__main__:parse"
+    ),
+    "push": Command("publish a run on a Hub", "zoo.hub.__main__", "zoo.commands:parse_hub", ("push",)),
+    "pull": Command("get a published checkpoint", "zoo.hub.__main__", "zoo.commands:parse_hub", ("pull",)),
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs a command. Without one, and for --help, PyTorch is not loaded."""
+    """Runs a command. PyTorch is loaded when its words were read and checked, and not for --help."""
     name, *words = (sys.argv[1:] if argv is None else argv) or [""]
     if name in COMMANDS:
         _run(COMMANDS[name], words)
@@ -78,13 +81,10 @@ def _run(command: Command, words: list[str]) -> None:
     from zoo.errors import ZooError, run_command
 
     def work(argv: list[str] | None) -> None:
-        if not command.parse:
-            _initialise()
-            importlib.import_module(command.module).main(argv)
-            return
         module, _, function = command.parse.partition(":")
         parsed = getattr(importlib.import_module(module), function)(argv)
-        _initialise()
+        if command.parse != _ZOO:  # which loads PyTorch itself, where it needs it
+            _initialise()
         importlib.import_module(command.module).run(parsed)
 
     def run(argv: list[str] | None) -> None:

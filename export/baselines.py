@@ -24,6 +24,7 @@ from zoo.errors import ZooError, one_of
 from zoo.models.sresnet import SResNet
 from zoo.neurons.surrogate import resolve_surrogate
 
+from .commands import BASELINES
 from .layouts import finished, unrolled
 from .network import neuron_layers, take_apart
 from .neurons import Dynamics
@@ -31,9 +32,6 @@ from .pieces import Piece
 from .run import device_of
 from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
-
-BASELINES = ["eager", "event", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
-"""What --against takes."""
 
 
 def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> Subject:

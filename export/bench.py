@@ -20,12 +20,13 @@ from zoo.provenance import provenance
 from zoo.result import onnx_result
 
 from .baselines import baseline
+from .commands import Settings, settings
 from .file import About, is_ours, read_about, weights_sha256
 from .images import Loaded, as_array, check_images, check_labels, normalise
 from .instruments import PREFIX, add_spike_counts, add_spike_outputs, check_spikes
 from .run import CPU, LARGEST_VALUE, check_session, create_session, device_of, read_model, run_session
 from .source import network_of
-from .timing import Input, Settings, Subject, TimedGraph, operators, peak_bytes, settings, time_all
+from .timing import Input, Subject, TimedGraph, operators, peak_bytes, time_all
 
 _CHUNK = 64
 _MOST_AXES = 32

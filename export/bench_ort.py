@@ -4,86 +4,20 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import check_writable, write_json
-from zoo.plugins import add_plugin_option
+from zoo.errors import ZooError, run_command
+from zoo.files import write_json
 
-from .baselines import BASELINES
 from .bench import measure, read_file
+from .commands import Settings, parse_bench, settings
 from .images import load_images
-from .run import CPU, OPTIMIZATIONS, check_session
-from .timing import settings
-
-_EXAMPLE = """
-examples:
-  python -m export sresnet19_w32_gs.t4_cifar10 -o model.onnx
-  python -m export.bench_ort model.onnx --data cifar10 --batch 1 8 --threads 1 2 --json result.json
-  python -m export.bench_ort model.onnx int8.onnx --against floor relu eager    side by side, ratios to the first
-  python -m export.bench_ort elsewhere.onnx --input-shape 3 224 224 --profile   anybody's file
-
-What is compared takes turns, round by round, each turn with a session of its own and three runs to warm it up, and one
-session alive at a time. Peak memory is that of a process of its own, beyond Python and its libraries.
-
---against is made of the network that the first file's metadata name, with its weights if they are bundled or published,
-or --network has them; others, of seed 0, are as fast, as all these operations are dense.
-  eager, compiled  the network in PyTorch, neurons in the fused kernel
-  event            the same, eager, whose convolutions skip zeros
-  floor            its graph with identity neurons: what convolutions alone cost
-  relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike
-  relu-int8        the same in eight bits, by ONNX Runtime's own quantisation
-  spikingjelly     the same network of SpikingJelly's layers, by torch.onnx; sresnet only, needs spikingjelly
-
-An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and optionally "labels" [N].
-"""
+from .run import check_session
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m export.bench_ort",
-        description="Top-1, spikes per image, latency and memory of exported networks in ONNX Runtime, side by side.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    text = "an .onnx file from `python -m export`; from elsewhere: without accuracy and spikes"
-    parser.add_argument("models", metavar="FILE", nargs="+", help=text)
-    parser.add_argument(
-        "--data", help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz; without: latency only"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    text = f"also time {', '.join(BASELINES)}"
-    parser.add_argument("--against", nargs="+", default=[], choices=BASELINES, metavar="BASELINE", help=text)
-    parser.add_argument("--network", metavar="CHECKPOINT|MODEL", help="what the first file was exported from")
-    text = "of one image, where a file from elsewhere leaves it open"
-    parser.add_argument("--input-shape", type=int, nargs="+", metavar="N", help=text)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes to time (1)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="thread counts to time (1)")
-    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of each (50)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns that they are dealt out to (5)")
-    text = "peak memory, a few seconds more (on)"
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help=text)
-    text = "time by kind of operator, at the first batch size and thread count"
-    parser.add_argument("--profile", action="store_true", help=text)
-    parser.add_argument("--provider", default=CPU, help=f"ONNX Runtime's execution provider ({CPU})")
-    parser.add_argument("--optimization", default="all", choices=list(OPTIMIZATIONS), help="graph optimisation (all)")
-    parser.add_argument("--json", metavar="FILE", help="write the result here")
-    add_plugin_option(parser)
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Measures what a command line says."""
     how = {"provider": args.provider, "optimization": args.optimization}
-    # What is wrong is said before anything takes minutes.
     check_session(**how)
-    asked = settings(
-        batch_sizes=args.batch, threads=args.threads, runs=args.runs, rounds=args.rounds, memory=args.memory,
-        profile=args.profile,
-    )  # fmt: skip
-    if args.json:
-        check_writable(args.json, *args.models, *filter(None, [args.data]))
-    if args.network and not args.against:
-        raise ZooError("--network is what --against is made of: name baselines, or leave it out")
-    for option, value in (("limit", args.limit), ("data-dir", args.data_dir)):
-        if value is not None and not args.data:
-            raise ZooError(f"--{option} {value} is for --data: give it, or leave it out")
+    asked = settings(**{key: value for key, value in vars(args).items() if key in Settings.model_fields})
     files = [read_file(model) for model in args.models]
     if args.input_shape and all(file.about for file in files):
         raise ZooError("--input-shape is for files from elsewhere: these say their own")
@@ -96,6 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         write_json(args.json, result)
     print(table(result, files[0].path.name))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_bench(argv))
 
 
 def table(result: dict[str, Any], name: str) -> str:

@@ -1,18 +1,27 @@
-"""The command lines of export and demo: read and checked before PyTorch is loaded."""
+"""The command lines of export, bench-ort and demo: read and checked before PyTorch is loaded."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, user_path
 from zoo.names import FOLDERS, check_dataset, check_source
 from zoo.plugins import add_plugin_option
+from zoo.schema import Model, parse
 from zoo.specs import check_timesteps
 
 LAYOUTS = ["flat", "function", "step", "loop"]
 """What `layout` takes; see `export.layouts`."""
 PRECISIONS = ["fp32", "fp16", "int8", "int16"]
 """What `precision` takes."""
+LEVELS = ["disable", "basic", "extended", "layout", "all"]
+"""Of ONNX Runtime's graph optimisation; each contains the ones before."""
+BASELINES = ["eager", "event", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
+"""What files are timed against; see `export.baselines`."""
 NETWORKS = {
     "max_resnet18_w32_gs.t4_cifar10": "Most accurate",
     "sresnet19_w32.t2_cifar10": "Two steps",
@@ -111,6 +120,116 @@ def _check_options(args: argparse.Namespace) -> None:
     ):
         if (value := getattr(args, option)) is not None and not wanted:
             raise ZooError(f"--{option.replace('_', '-')} {value} is for {what}: give it, or leave it out")
+
+
+class Settings(Model):
+    """What is timed, and how often."""
+
+    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field([1], min_length=1)
+    """Latency is measured at each of these ..."""
+    threads: list[Annotated[int, Field(ge=1, le=4 * (os.cpu_count() or 1))]] = Field([1], min_length=1)
+    """... with each of these numbers of threads within an operator."""
+    runs: int = Field(50, ge=1, le=10**6)
+    """Timed runs of each subject at each pair, dealt out over the rounds."""
+    rounds: int = Field(5, ge=1, le=10**4)
+    """In each, every subject has a turn at every pair; no more than there are runs."""
+    memory: bool = False
+    """Whether the peak memory of every pair is measured, too."""
+    profile: bool = False
+    """Whether the time of each kind of operator is measured, at the first pair."""
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Batch and threads of each setting, in the order of the rows."""
+        return [(batch, n) for n in self.threads for batch in self.batch_sizes]
+
+
+def settings(**values: Any) -> Settings:
+    """Builds `Settings`.
+
+    Raises:
+        ZooError: what cannot be timed.
+    """
+    return parse(Settings, values, "timing")
+
+
+_BENCH = """
+examples:
+  python -m export sresnet19_w32_gs.t4_cifar10 -o model.onnx
+  python -m export.bench_ort model.onnx --data cifar10 --batch 1 8 --threads 1 2 --json result.json
+  python -m export.bench_ort model.onnx int8.onnx --against floor relu eager    side by side, ratios to the first
+  python -m export.bench_ort elsewhere.onnx --input-shape 3 224 224 --profile   anybody's file
+
+What is compared takes turns, round by round, each turn with a session of its own and three runs to warm it up, and one
+session alive at a time. Peak memory is that of a process of its own, beyond Python and its libraries.
+
+--against is made of the network that the first file's metadata name, with its weights if they are bundled or published,
+or --network has them; others, of seed 0, are as fast, as all these operations are dense.
+  eager, compiled  the network in PyTorch, neurons in the fused kernel
+  event            the same, eager, whose convolutions skip zeros
+  floor            its graph with identity neurons: what convolutions alone cost
+  relu             its graph with ReLU for neurons, at one time step, in float32: the network that does not spike
+  relu-int8        the same in eight bits, by ONNX Runtime's own quantisation
+  spikingjelly     the same network of SpikingJelly's layers, by torch.onnx; sresnet only, needs spikingjelly
+
+An .npz holds "images", uint8 pixels [N, C, H, W] or normalised float32, and optionally "labels" [N].
+"""
+
+
+def parse_bench(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line of export.bench_ort."""
+    parser = CommandParser(
+        prog="python -m export.bench_ort",
+        description="Top-1, spikes per image, latency and memory of exported networks in ONNX Runtime, side by side.",
+        epilog=_BENCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "an .onnx file from `python -m export`; from elsewhere: without accuracy and spikes"
+    parser.add_argument("models", metavar="FILE", nargs="+", help=text)
+    parser.add_argument(
+        "--data", help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz; without: latency only"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    text = f"also time {', '.join(BASELINES)}"
+    parser.add_argument("--against", nargs="+", default=[], choices=BASELINES, metavar="BASELINE", help=text)
+    parser.add_argument("--network", metavar="CHECKPOINT|MODEL", help="what the first file was exported from")
+    text = "of one image, where a file from elsewhere leaves it open"
+    parser.add_argument("--input-shape", type=int, nargs="+", metavar="N", help=text)
+    parser.add_argument(
+        "--batch", dest="batch_sizes", type=int, nargs="+", default=[1], metavar="N", help="batch sizes to time (1)"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="thread counts to time (1)")
+    parser.add_argument("--runs", type=int, default=50, metavar="N", help="timed runs of each (50)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns that they are dealt out to (5)")
+    text = "peak memory, a few seconds more (on)"
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help=text)
+    text = "time by kind of operator, at the first batch size and thread count"
+    parser.add_argument("--profile", action="store_true", help=text)
+    parser.add_argument(
+        "--provider", default="CPUExecutionProvider", help="ONNX Runtime's execution provider (%(default)s)"
+    )
+    parser.add_argument("--optimization", default="all", choices=LEVELS, help="graph optimisation (all)")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
+    args = parser.parse_args(argv)
+    settings(batch_sizes=args.batch_sizes, threads=args.threads, runs=args.runs, rounds=args.rounds)
+    if args.json:
+        check_writable(args.json, *args.models, *filter(None, [args.data]))
+    if args.network and not args.against:
+        raise ZooError("--network is what --against is made of: name baselines, or leave it out")
+    for option, value in (("limit", args.limit), ("data-dir", args.data_dir)):
+        if value is not None and not args.data:
+            raise ZooError(f"--{option} {value} is for --data: give it, or leave it out")
+    for file in args.models:
+        if not user_path(file).is_file():
+            raise ZooError(f"no such file: {file}")
+    if "plugin" not in args:
+        if args.network:
+            check_source(args.network, trained=False)
+        if args.data:
+            _check_data(args.data, args.data_dir)
+    return args
 
 
 def parse_demo(argv: list[str] | None) -> argparse.Namespace:

@@ -21,6 +21,7 @@ from zoo.kernels.event import build_event_library
 from zoo.neurons.encoding import encode
 from zoo.specs import check_timesteps
 
+from .commands import LEVELS
 from .event import OPERATOR
 from .file import metadata, texts
 from .images import as_array
@@ -33,14 +34,11 @@ _LARGEST = 2**30
 """Bytes of a file that is read."""
 _SMALL = 1024
 """Entries of a constant that may say a shape."""
+_LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_LAYOUT", "ENABLE_ALL")
 OPTIMIZATIONS = {
-    name: getattr(ort.GraphOptimizationLevel, f"ORT_{level}")
-    for name, level in {
-        "disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "layout": "ENABLE_LAYOUT",
-        "all": "ENABLE_ALL",
-    }.items()
-}  # fmt: skip
-"""ONNX Runtime's levels of graph optimisation; each contains the ones before."""
+    name: getattr(ort.GraphOptimizationLevel, f"ORT_{level}") for name, level in zip(LEVELS, _LEVELS, strict=True)
+}
+"""ONNX Runtime's levels of graph optimisation."""
 _CUDA = "CUDAExecutionProvider"
 _ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
 _EVENTS = OPERATOR.encode()

@@ -18,13 +18,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
@@ -33,8 +32,8 @@ from zoo.errors import ZooError, one_line, shown
 from zoo.kernels.event_layers import event_driven
 from zoo.metrics.evaluation import without_tf32
 from zoo.plugins import load_plugin, plugin_files
-from zoo.schema import Model, parse
 
+from .commands import Settings
 from .run import CPU, bind, create_session, device_of
 
 WARM_UP = 3
@@ -44,37 +43,6 @@ _PROFILED = 10
 _AROUND = {"If", "Loop", "Scan"}
 """Of files from elsewhere: their time is that of the nodes inside, which are counted themselves."""
 _STATUS = Path("/proc/self/status")
-
-
-class Settings(Model):
-    """What is timed, and how often."""
-
-    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field([1], min_length=1)
-    """Latency is measured at each of these ..."""
-    threads: list[Annotated[int, Field(ge=1, le=4 * (os.cpu_count() or 1))]] = Field([1], min_length=1)
-    """... with each of these numbers of threads within an operator."""
-    runs: int = Field(50, ge=1, le=10**6)
-    """Timed runs of each subject at each pair, dealt out over the rounds."""
-    rounds: int = Field(5, ge=1, le=10**4)
-    """In each, every subject has a turn at every pair; no more than there are runs."""
-    memory: bool = False
-    """Whether the peak memory of every pair is measured, too."""
-    profile: bool = False
-    """Whether the time of each kind of operator is measured, at the first pair."""
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Batch and threads of each setting, in the order of the rows."""
-        return [(batch, n) for n in self.threads for batch in self.batch_sizes]
-
-
-def settings(**values: Any) -> Settings:
-    """Builds `Settings`.
-
-    Raises:
-        ZooError: what cannot be timed.
-    """
-    return parse(Settings, values, "timing")
 
 
 class Input(NamedTuple):

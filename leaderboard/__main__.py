@@ -1,23 +1,30 @@
 """`python -m leaderboard COMMAND`: from measurements to the README's table and picture, a CSV file, a page."""
 
+# What needs PyTorch is imported where it is used: it takes seconds, and a wrong word is answered at once.
+from __future__ import annotations
+
 import argparse
+import contextlib
+import functools
 import inspect
 import sys
+import tempfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.data import list_datasets
-from zoo.errors import CommandParser, ZooError, run_command
+from export.commands import PRECISIONS, settings
+from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.files import atomic_write, check_writable, locked, user_path, write_json
-from zoo.names import BUNDLED, PREFIX
+from zoo.names import BUILTIN, BUNDLED, FORMS, MEASURED, check_dataset, check_source
 from zoo.plugins import add_plugin_option
 
-from .board import Board
-from .references import published
-from .rows import rows
-from .store import form_of, name_of
+if TYPE_CHECKING:
+    from .board import Board
 
 _HERE = Path(__file__).resolve().parent
+_STORE = _HERE / "results"
 _EXAMPLES = """\
 examples:
   python -m leaderboard measure runs/a                    accuracy, spikes, operations, latency: measured/*/*.json
@@ -26,6 +33,7 @@ examples:
   python -m leaderboard check                             is everything in order, and rendered?
   python -m leaderboard render                            render what is in leaderboard/results
   python -m leaderboard site                              build the page that shows all of it
+  python -m leaderboard serve                             build it, and show it to this machine until Ctrl-C
   python -m leaderboard render --out board --readme none  try it without touching the checkout
 
 python -m leaderboard COMMAND --help says more of each; leaderboard/README.md tells what a result file holds, what a
@@ -41,15 +49,10 @@ def _measure(options: argparse.Namespace) -> None:
     its place. Data set and images are those of its training by default. Latency is of batch 1 on one thread: measure on
     a machine that does nothing else.
     """
-    # Here, as PyTorch's exporter and ONNX Runtime take seconds.
-    from .measure import check_asked, measure, measured_before, record_name, table
+    from .measure import measure, measured_before, record_name, table
+    from .store import form_of, name_of
 
-    check_asked(options.precision, options.runs)  # first, as it may have taken a name for its own
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
-    if not sources:
-        raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
-    if options.limit < 0 or options.batch_size < 1:
-        raise ZooError(f"--limit must be 0 or more, --batch-size 1 or more, not {options.limit}, {options.batch_size}")
     check_writable(options.out / "dataset" / "record.json")
     for place, source in enumerate(sources, 1):
         print(f"[{place}/{len(sources)}] {source}", file=sys.stderr, flush=True)
@@ -70,7 +73,7 @@ def _add(options: argparse.Namespace) -> None:
 
     All of them or none: a file that is refused, with the reason, leaves everything as it was.
     """
-    board = _board(options, must_exist=False)
+    board = _board(options)
     with locked(board.results):  # two who check against the store, then write, would not see what the other one adds
         board.add(options.files)
 
@@ -107,7 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    """Render the README's table, two pictures, leaderboard.csv and comparisons.md from the store.
+    """Render the README's table, two pictures, leaderboard.csv, comparisons.md, and what `list` says, from the store.
 
     The README needs the lines <!-- leaderboard:start --> and <!-- leaderboard:end -->; what is between them is
     replaced. Bad input leaves every file as it was. Pictures, accuracy_spikes.svg and, of event-driven files,
@@ -123,22 +126,45 @@ def _site(options: argparse.Namespace) -> None:
 
     Tables to sort, pictures of what accuracy costs, what others published. Needs the extra: pip install -e '.[site]'.
     """
+    print(atomic_write(options.out / "index.html", _page(options)))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    """Build the page of the board, and show it to this machine until Ctrl-C."""
+    with _serving(_page(options), options.port) as server, contextlib.suppress(KeyboardInterrupt):
+        print(f"http://localhost:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+def _page(options: argparse.Namespace) -> str:
+    from .references import published
+    from .rows import rows
+
     table = [*rows(_board(options).load()), *published()]
     try:
         from .page import page  # its libraries are an extra
     except ModuleNotFoundError as error:
         raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
-    print(atomic_write(options.out / "index.html", page(table)))
+    return page(table)
 
 
-def _board(options: argparse.Namespace, *, must_exist: bool = True) -> Board:
-    # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
-    if options.results and not options.results.is_dir() and must_exist:
-        raise ZooError(f"no such folder: {options.results}")
+@contextlib.contextmanager
+def _serving(text: str, port: int) -> Iterator[ThreadingHTTPServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "index.html").write_text(text, encoding="utf-8")
+        handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+        with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+            yield server
+
+
+def _board(options: argparse.Namespace) -> Board:
+    from .board import Board
+
     readme: Path | None = user_path(options.readme or _HERE.parent / "README.md")
     if options.readme == "none" or not (options.readme or (readme and readme.is_file())):
         readme = None
-    return Board(options.results or _HERE / "results", options.out, readme)
+    checkpoints = MEASURED if options.out == _HERE else None
+    return Board(options.results or _STORE, options.out, readme, checkpoints)
 
 
 def _option(name: str, text: str, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -146,7 +172,7 @@ def _option(name: str, text: str, **more: Any) -> tuple[str, dict[str, Any]]:
 
 
 _HOW = [
-    _option("--dataset", f"{', '.join([*list_datasets(), f'{PREFIX}DIR'])} (that of the training)"),
+    _option("--dataset", f"{', '.join([*BUILTIN, *FORMS])} (that of the training)"),
     _option("--data-dir", "folder with torchvision's CIFAR files (SNNZOO_DATA)", metavar="DIR"),
     _option("--runs", "timed runs of a graph (50)", type=int, default=50, metavar="N"),
     _option("--batch-size", "images at a time in PyTorch (256)", type=int, default=256, metavar="N"),
@@ -188,6 +214,7 @@ _OPTIONS = {
     _render: _BOARD,
     _site: [_RESULTS, _option("--out", "the page is DIR/index.html (default: site, in the working directory)",
                               default=Path("site"), **_FOLDER)],
+    _serve: [_RESULTS, _option("--port", "from 0, which takes a free one, to 65535 (8000)", type=int, default=8000)],
 }  # fmt: skip
 
 
@@ -209,13 +236,62 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for argument, how in arguments:
             own.add_argument(argument, **how)
         add_plugin_option(own)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    _check_words(options)
+    return options
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    """Raises ZooError for what a command cannot do, as far as names and places tell."""
+    given = vars(options)
+    if options.run is _measure:
+        # First, as the option may have taken a name for its own.
+        for precision in options.precision:
+            if precision not in PRECISIONS:
+                raise one_of("precision", precision, PRECISIONS)
+        if len(set(options.precision)) < len(options.precision):
+            raise ZooError(f"a record has one graph of each precision, not of {' '.join(options.precision)}")
+        if not options.sources and not options.all:
+            raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
+        if options.limit < 0:
+            raise ZooError(f"--limit must be 0 or more, not {options.limit}")
+    if "runs" in given:
+        settings(runs=options.runs)
+        if options.batch_size < 1:
+            raise ZooError(f"--batch-size must be 1 or more, not {options.batch_size}")
+    if not 0 <= given.get("port", 0) < 2**16:
+        raise ZooError(f"--port must be from 0 to 65535, not {options.port}")
+    # Git keeps no empty folder, so our own may be absent; one that the user names and that is absent is a typo.
+    if given.get("results") and options.run is not _add and not options.results.is_dir():
+        raise ZooError(f"no such folder: {options.results}")
+    sources = [*given.get("sources", []), *filter(None, [given.get("checkpoint")])]
+    if (given.get("checkpoint") or "").endswith(".onnx"):
+        raise ZooError(f"a row is measured again from its weights, and {options.checkpoint} is a graph: see --help")
+    graphs = [source for source in sources if source.endswith(".onnx")]
+    for file in [*given.get("files", []), *graphs]:
+        if not user_path(file).is_file():
+            raise ZooError(f"no such file: {file}")
+    if "plugin" in given:  # which may register all of the following
+        return
+    for source in sources:
+        if source not in graphs:
+            check_source(source)
+    if given.get("dataset"):
+        check_dataset(options.dataset, options.data_dir)
+    if options.run is _verify:
+        known = sorted(f"{place.parent.name}/{place.name}" for place in (options.results or _STORE).glob("*/*"))
+        if not [path for path in known if options.row in (path, path.partition("/")[2])]:
+            raise one_of("row", options.row, known)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Does what a command line says."""
+    options.run(options)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs a command."""
-    options = parse(argv)
-    options.run(options)
+    """Runs the command line."""
+    run(parse(argv))
 
 
 if __name__ == "__main__":

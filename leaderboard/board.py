@@ -16,7 +16,7 @@ from .comparison import comparisons_page
 from .row import Row
 from .rows import rows
 from .store import Result, Results, file_name, folder_of, load_results, parts
-from .tables import TRIAL, csv_text, insert_table, summary
+from .tables import TRIAL, checkpoints_text, csv_text, insert_table, summary
 
 PICTURE, LATENCIES = "accuracy_spikes.svg", "latency_spikes.svg"
 
@@ -29,6 +29,8 @@ class Board:
     out: Path
     readme: Path | None
     """Markdown that holds the table between its markers, None for none."""
+    checkpoints: Path | None = None
+    """What `snn-zoo list` says of the zoo's own checkpoints, see `zoo.names.measured`; None for none."""
 
     def load(self) -> dict[str, Result]:
         """Reads every result of the store; see `load_results`."""
@@ -42,6 +44,8 @@ class Board:
         outputs = {self.out / "leaderboard.csv": csv_text(table), self.out / "comparisons.md": comparisons_page(table)}
         if self.readme:
             outputs[self.readme] = insert_table(read_text(self.readme), summary(_compared(table)))
+        if self.checkpoints:
+            outputs[self.checkpoints] = checkpoints_text(table)
         return outputs
 
     def stale(self, results: Results) -> list[str]:

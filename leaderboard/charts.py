@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import vl_convert
 
-from zoo.registry import plain_name
+from zoo.names import plain_name
 
 from .row import Row
 

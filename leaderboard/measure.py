@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 import zoo
 from export.bench import benchmark, read_file
-from export.commands import PRECISIONS
 from export.images import load_images, normalise
 from export.int8 import training_images
-from export.timing import settings
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe
 from recipes.processes import pick_device
@@ -21,7 +19,7 @@ from recipes.validate import validate
 from zoo.data import normalisation
 from zoo.data.folder import check_folder
 from zoo.data.images import data_form
-from zoo.errors import ZooError, one_of, text_table
+from zoo.errors import ZooError, text_table
 from zoo.load import find_checkpoint
 from zoo.provenance import provenance
 
@@ -29,19 +27,6 @@ from .store import Result, flips, form_of, name_of
 
 _CALIBRATION = 256  # training images
 _GATE = 32  # test images that an export is verified on
-
-
-def check_asked(precisions: Sequence[str], runs: int) -> None:
-    """Says before long work, not after it, what cannot be measured.
-
-    Raises:
-        ZooError: an unknown precision, one twice, or a number of runs that cannot be timed.
-    """
-    if unknown := [precision for precision in precisions if precision not in PRECISIONS]:
-        raise one_of("precision", unknown[0], PRECISIONS)
-    if len(set(precisions)) < len(precisions):
-        raise ZooError(f"a record has one graph of each precision, not of {' '.join(precisions)}")
-    settings(runs=runs)
 
 
 def measure(

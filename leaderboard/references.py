@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.files import read_json
-from zoo.models.catalogue import all_references
+from zoo.names import all_references
 
 from .row import Reproduction, Row
 

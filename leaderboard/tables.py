@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError
+from zoo.names import pretrained_names
 
 from .row import Row
 
@@ -181,6 +183,18 @@ def markdown_text(text: str) -> str:
     for sign, told in {"|": "&#124;", "://": "&#58;//", "www.": "www&#46;", "@": "&#64;"}.items():
         escaped = escaped.replace(sign, told)
     return escaped
+
+
+def checkpoints_text(rows: Sequence[Row]) -> str:
+    """Returns what is measured of the zoo's own checkpoints, in JSON, a line each; see `zoo.names.measured`."""
+    told: dict[str, str] = {}
+    for row in rows:
+        if row.name in pretrained_names() and row.dataset != TRIAL:
+            keys = ("dataset", "top1", "timesteps", "params", "spikes_per_image")
+            graph = row.graph()
+            timed = {"latency_ms": graph and graph.p50_ms, "cpu": graph and graph.cpu}
+            told.setdefault(row.name, json.dumps({key: getattr(row, key) for key in keys} | timed))
+    return "{\n" + ",\n".join(f"  {json.dumps(name)}: {values}" for name, values in told.items()) + "\n}\n"
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -68,7 +68,7 @@ def verify(
     Raises:
         ZooError: no such row, or this is another checkpoint, data set or number of images than the row's.
     """
-    from .measure import check_asked, measure  # PyTorch's exporter and ONNX Runtime take seconds
+    from .measure import measure  # PyTorch's exporter and ONNX Runtime take seconds
 
     board = {row.path: row for row in rows(results)}
     found = [row for path, row in board.items() if name in (path, row.name)]
@@ -77,10 +77,7 @@ def verify(
     if not found:
         raise one_of("row", name, sorted(board))
     (row,) = found
-    if Path(checkpoint or "").suffix == ".onnx":
-        raise ZooError(f"a row is measured again from its weights, and {checkpoint} is a graph: see --help")
     precisions = sorted({graph.precision for graph in row.graphs})
-    check_asked(precisions, runs)
     if json:
         check_writable(json)
     run = Run(find_checkpoint(checkpoint or row.name).config)

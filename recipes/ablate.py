@@ -7,6 +7,7 @@ evidence; the page and plot beside them are rendered from these files alone.
 Several commands, on several machines with a common folder, share a plan: each takes the runs that no other one trains.
 """
 
+import argparse
 import csv
 import os
 import re
@@ -22,11 +23,12 @@ import torch
 from tqdm import tqdm
 
 from zoo.data import load_dataset
-from zoo.errors import CommandParser, ZooError, one_of, quoted, run_command, shown
+from zoo.errors import ZooError, one_of, quoted, run_command, shown
 from zoo.files import atomic_write, check_writable, dump_yaml, is_locked, read_json, user_path, write_json
-from zoo.plugins import add_plugin_option, plugin_files
+from zoo.plugins import plugin_files
 from zoo.provenance import command
 
+from .commands import parse_ablate
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
@@ -175,28 +177,8 @@ def chosen(plan: Plan, arms: list[str] | None, seeds: list[int] | None, shard: s
     return runs[first - 1 :: count]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m recipes.ablate",
-        description="Train every arm of a plan with every seed, and compare them pair by pair.",
-        epilog="Results go to the folder beside the plan that has its name: one JSON file per run, README.md with the "
-        "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
-        "example: python -m recipes.ablate cpu_screening --workers 2",
-    )
-    parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="run these arms only; a plan may be done in parts")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run these seeds only")
-    parser.add_argument("--shard", metavar="I/N", help="of these runs, only every N-th from the I-th on, as 1/4")
-    parser.add_argument(
-        "--list", action="store_true", help="run none; say of each whether it is done, running, started, open"
-    )
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
-    parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
-    add_plugin_option(parser)
-    options = parser.parse_args(argv)
-    if options.workers < 1:
-        raise ZooError(f"--workers must be 1 or more, not {options.workers}")
+def run(options: argparse.Namespace) -> None:
+    """Trains what a command line says."""
     plan = load_plan(options.plan)
     runs, work = chosen(plan, options.arms, options.seeds, options.shard), user_path(options.work_dir) / plan.name
     if options.list:
@@ -207,6 +189,11 @@ def main(argv: list[str] | None = None) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     ablate(plan, runs, options.workers, work)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_ablate(argv))
 
 
 if __name__ == "__main__":

@@ -22,23 +22,20 @@ from torch.profiler import profile
 from tqdm import tqdm
 
 import zoo
-from zoo.errors import CommandParser, ZooError, run_command
-from zoo.files import check_writable, write_json
-from zoo.kernels import list_kernels
+from zoo.errors import ZooError, run_command
+from zoo.files import write_json
 from zoo.models.sresnet import SResNet
 from zoo.neurons import SpikingNeuron
 from zoo.neurons.base import input_current
-from zoo.neurons.surrogate import list_surrogates
-from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
+from .commands import parse_bench
 from .processes import amp_dtype, amp_name, computes_in_bf16, keep_memory, pick_device
 
 Step = Callable[[], Any]
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-AGAINST = ["identity", "reference", "plain", "spikingjelly"]
 
 
 class IdentityNeuron(nn.Module):
@@ -273,42 +270,11 @@ def peak_bytes(step: Step, device: torch.device) -> int:
     return peak
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m recipes.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="SNNZOO_KERNEL=reference|fused|auto chooses the neurons' kernel as --kernel does.",
-    )
-    parser.add_argument("mode", choices=["step", "inference"], help="a training step, or the forward pass alone")
-    parser.add_argument("--model", required=True, help="architecture, as in zoo.list_models()")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images per step (32)")
-    parser.add_argument("--timesteps", type=int, default=4, metavar="T", help="time steps (4)")
-    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
-    parser.add_argument(
-        "--against", choices=AGAINST, nargs="+", default=[],
-        help="also time: identity (the floor: no neurons, every layout), reference (plain kernel), plain (no gradient "
-        "scaling), spikingjelly (needs it installed; equality is checked first)",
-    )  # fmt: skip
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cuda where there is one")
-    text = f"surrogate gradient, {', '.join(list_surrogates())} (triangle)"
-    parser.add_argument("--surrogate", metavar="NAME", default="triangle", help=text)
-    parser.add_argument("--kernel", choices=list_kernels(), default="auto", help="which code runs the neurons")
-    parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="memory layout")
-    parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
-    parser.add_argument("--grad-checkpointing", action="store_true", help="trade time for memory, stage by stage")
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
-    parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
-    parser.add_argument("--json", metavar="FILE", help="write the result here")
-    add_plugin_option(parser)
-    options = vars(parser.parse_args(argv))
+def run(a: argparse.Namespace) -> None:
+    """Times what a command line says."""
+    options = vars(a)
     file = options.pop("json")
-    for key in ("batch", "timesteps", "runs", "warmup"):
-        if options[key] < 1:
-            raise ZooError(f"--{key} must be 1 or more, not {options[key]}")
-    if file:
-        check_writable(file)
+    options.pop("plugin", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Profiler")
         result = bench(options.pop("mode"), options.pop("model"), **options)
@@ -317,6 +283,11 @@ def main(argv: list[str] | None = None) -> None:
     print(_summary(result))
     if not result["native_bf16"] and result["amp"] == "bf16":
         print("note: this processor does not compute in bfloat16, so its convolutions are emulated")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_bench(argv))
 
 
 def _summary(result: dict[str, Any]) -> str:

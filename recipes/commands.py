@@ -1,13 +1,14 @@
-"""The command lines of train, finetune, validate and predict: read and checked before PyTorch is loaded."""
+"""The command lines of all of recipes: read and checked before PyTorch is loaded."""
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.errors import CommandParser, ZooError
+from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, user_path
-from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source
+from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, keywords
 from zoo.plugins import add_plugin_option
 
 from .estimate import tell_least
@@ -120,7 +121,146 @@ def parse_predict(argv: list[str] | None) -> argparse.Namespace:
     if a.top < 1:
         raise ZooError(f"--top must be 1 or more, not {a.top}")
     check_source(a.model)
-    for path in a.images:
+    _check_files(a.images)
+    return a
+
+
+def parse_compare(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line of recipes.compare."""
+    parser = CommandParser(
+        prog="python -m recipes.compare",
+        description="Accuracy and spikes of several training runs, with differences to the first.",
+        epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
+    )
+    parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
+    a = parser.parse_args(argv)
+    _check_files(a.results)
+    return a
+
+
+def _check_files(paths: Iterable[str]) -> None:
+    for path in paths:
         if not user_path(path).exists():
             raise ZooError(f"no such file: {path}")
+
+
+PLANS = Path(__file__).resolve().parent / "studies" / "ablation" / "plans"
+"""The folder of the project's plans, with their results beside them."""
+
+
+def find_plan(plan: str) -> Path:
+    """Returns the file of a plan; results name the project's plans by where they were once, recipes/ablations/.
+
+    Raises:
+        ZooError: a name, and no plan of the project has it.
+    """
+    path = user_path(plan)
+    if not path.is_file() and path.parent in (Path(), Path("recipes/ablations")):
+        ours = PLANS / path.with_suffix(".yaml").name
+        if ours.is_file():
+            return ours
+        if not path.suffix:
+            raise one_of("plan", path.name, sorted(file.stem for file in PLANS.glob("*.yaml")))
+    return path
+
+
+def parse_ablate(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line of recipes.ablate."""
+    parser = CommandParser(
+        prog="python -m recipes.ablate",
+        description="Train every arm of a plan with every seed, and compare them pair by pair.",
+        epilog="Results go to the folder beside the plan that has its name: one JSON file per run, README.md with the "
+        "table, plot.svg. Start it again after an interruption: finished runs are kept, a started one goes on. "
+        "example: python -m recipes.ablate cpu_screening --workers 2",
+    )
+    parser.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of one in studies/ablation/plans")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="run these arms only; a plan may be done in parts")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run these seeds only")
+    parser.add_argument("--shard", metavar="I/N", help="of these runs, only every N-th from the I-th on, as 1/4")
+    parser.add_argument(
+        "--list", action="store_true", help="run none; say of each whether it is done, running, started, open"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
+    parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
+    add_plugin_option(parser)
+    options = parser.parse_args(argv)
+    if options.workers < 1:
+        raise ZooError(f"--workers must be 1 or more, not {options.workers}")
+    find_plan(options.plan)
+    return options
+
+
+HEALTH_EPOCHS = 4
+"""The quarters that the loss of `recipes.health` is read in."""
+
+
+def parse_health(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line of recipes.health."""
+    parser = CommandParser(
+        prog="python -m recipes.health",
+        description="Train networks for a few hundred steps: does the loss fall, does every layer spike?",
+        epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
+    parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
+    parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
+    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join([*BUILTIN, *FORMS])} (cifar10)")
+    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
+    parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
+    add_plugin_option(parser)
+    a = parser.parse_args(argv)
+    if a.steps % HEALTH_EPOCHS or a.steps < HEALTH_EPOCHS:
+        raise ZooError(f"--steps must be a multiple of {HEALTH_EPOCHS}, not {a.steps}: the loss is read in quarters")
+    for model in a.models:
+        check_name(model)
+    if "plugin" not in a:
+        check_dataset(a.dataset, a.data_dir)
+    return a
+
+
+AGAINST = ["identity", "reference", "plain", "spikingjelly"]
+"""What `recipes.bench` compares with."""
+
+
+def parse_bench(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line of recipes.bench."""
+    parser = CommandParser(
+        prog="python -m recipes.bench",
+        description="Time a training step (forward, loss, backward, optimiser, data on the device) or an inference.",
+        epilog="SNNZOO_KERNEL=reference|fused|auto chooses the neurons' kernel as --kernel does.",
+    )
+    parser.add_argument("mode", choices=["step", "inference"], help="a training step, or the forward pass alone")
+    parser.add_argument("--model", required=True, help="architecture, as in zoo.list_models()")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images per step (32)")
+    parser.add_argument("--timesteps", type=int, default=4, metavar="T", help="time steps (4)")
+    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
+    parser.add_argument(
+        "--against", choices=AGAINST, nargs="+", default=[],
+        help="also time: identity (the floor: no neurons, every layout), reference (plain kernel), plain (no gradient "
+        "scaling), spikingjelly (needs it installed; equality is checked first)",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cuda where there is one")
+    text = f"surrogate gradient, {', '.join(keywords()['surrogate'])} (triangle)"
+    parser.add_argument("--surrogate", metavar="NAME", default="triangle", help=text)
+    parser.add_argument(
+        "--kernel", choices=["auto", "fused", "reference"], default="auto", help="which code runs the neurons"
+    )
+    parser.add_argument(
+        "--layout", choices=["contiguous", "channels_last"], default="channels_last", help="memory layout"
+    )
+    parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="trade time for memory, stage by stage")
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
+    parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    add_plugin_option(parser)
+    a = parser.parse_args(argv)
+    for key in ("batch", "timesteps", "runs", "warmup"):
+        if getattr(a, key) < 1:
+            raise ZooError(f"--{key} must be 1 or more, not {getattr(a, key)}")
+    if a.json:
+        check_writable(a.json)
+    check_name(a.model)
     return a

@@ -1,10 +1,13 @@
 """Results side by side: `python -m recipes.compare RESULT.json ...`."""
 
+import argparse
 from typing import Any
 
-from zoo.errors import CommandParser, ZooError, quoted, run_command, text_table
+from zoo.errors import ZooError, quoted, run_command, text_table
 from zoo.files import read_json
 from zoo.result import Arm, Training, check
+
+from .commands import parse_compare
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -37,20 +40,19 @@ def said(result: dict[str, Any]) -> str:
     return f"top-1 {result['top1']:.2f} %, {top5}{spikes}"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m recipes.compare",
-        description="Accuracy and spikes of several training runs, with differences to the first.",
-        epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
-    )
-    parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
+def run(a: argparse.Namespace) -> None:
+    """Compares what a command line says."""
     results = []
-    for path in parser.parse_args(argv).results:
+    for path in a.results:
         result = read_json(path)
         is_arm = isinstance(result, dict) and "arm" in result
         results.append(check(result, path, {"accuracy": Arm if is_arm else Training}))
     print(table(results))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_compare(argv))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ held-out images: at the start with the statistics of that batch, as a training s
 mode.
 """
 
+import argparse
 import csv
 import tempfile
 from pathlib import Path
@@ -16,14 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import zoo
-from zoo.data import DataSet, list_datasets, load_dataset, normalisation, normalise, split
-from zoo.errors import CommandParser, ZooError, run_command
+from zoo.data import DataSet, load_dataset, normalisation, normalise, split
+from zoo.errors import ZooError, run_command
 from zoo.files import write_json
-from zoo.names import check_name
 from zoo.network import SpikingNetwork
-from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
+from .commands import HEALTH_EPOCHS, parse_health
 from .lineage import create
 from .processes import pick_device
 from .recipe import Recipe
@@ -34,7 +34,6 @@ SILENT = 0.001
 FALL = 0.02
 """The share by which the loss must fall: from the mean of the first quarter of the steps to that of the last."""
 FOLDER = Path(__file__).resolve().parent / "studies" / "health" / "results"
-_EPOCHS = 4
 HELD_OUT = 400
 _SHOWN = 100  # images that rates are taken from
 
@@ -65,8 +64,8 @@ def examine(
         held_out, images = HELD_OUT, data.train_images[split(data, 0, HELD_OUT)[1]]
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
-            model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=_EPOCHS,
-            batch_size=batch, train_images=steps // _EPOCHS * batch, val_images=held_out, test=False,
+            model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=HEALTH_EPOCHS,
+            batch_size=batch, train_images=steps // HEALTH_EPOCHS * batch, val_images=held_out, test=False,
             optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         seed(recipe.seed)
@@ -115,28 +114,9 @@ def small_forms() -> list[str]:
     return sorted(name for _, name in smallest.values())
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = CommandParser(
-        prog="python -m recipes.health",
-        description="Train networks for a few hundred steps: does the loss fall, does every layer spike?",
-        epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
-    )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
-    parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
-    parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
-    parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
-    parser.add_argument("--dataset", default="cifar10", help=f"{', '.join(list_datasets())}, folder:DIR (cifar10)")
-    parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
-    parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
-    add_plugin_option(parser)
-    a = parser.parse_args(argv)
-    if a.steps % _EPOCHS or a.steps < _EPOCHS:
-        raise ZooError(f"--steps must be a multiple of {_EPOCHS}, not {a.steps}: the loss is read in quarters")
+def run(a: argparse.Namespace) -> None:
+    """Examines what a command line says."""
     models = a.models or small_forms()
-    for model in models:
-        check_name(model)
     numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "dataset", "data_dir")}
     data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(gpu=pick_device("auto").type == "cuda"), []
     for model in tqdm(models, desc="networks", unit="network"):
@@ -154,6 +134,11 @@ def main(argv: list[str] | None = None) -> None:
             write_json(FOLDER / f"{model}.json", result)
     if ill:
         raise ZooError(f"not healthy: {', '.join(ill)}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    run(parse_health(argv))
 
 
 if __name__ == "__main__":

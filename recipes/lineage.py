@@ -25,10 +25,9 @@ from zoo.data import DataSet
 from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import find_checkpoint
-from zoo.names import BUNDLED
+from zoo.names import BUNDLED, plain_name
 from zoo.network import SpikingNetwork
 from zoo.plugins import Plugins
-from zoo.registry import plain_name
 from zoo.result import Ancestor
 from zoo.schema import Count, Number, fits
 

@@ -11,8 +11,9 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.files import atomic_write, locked, read_text, sha256_of
 
+from .commands import PLANS
 from .differences import Difference, differences, interval, processors
-from .plan import PLANS, Plan, load_plan
+from .plan import Plan, load_plan
 
 
 def row(*cells: object) -> str:

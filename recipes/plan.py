@@ -6,18 +6,17 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from zoo.data.registry import BUILTIN
-from zoo.errors import ZooError, one_of
-from zoo.files import read_yaml, user_path
+from zoo.errors import ZooError
+from zoo.files import read_yaml
 from zoo.names import check_name
 from zoo.plugins import changes_since, load_plugin
 from zoo.result import Arm, read
 from zoo.scaling.spec import resolve_scaling
 from zoo.schema import Count, Model, parse
 
+from .commands import find_plan
 from .recipe import DEFAULTS, Recipe
 
-PLANS = Path(__file__).resolve().parent / "studies" / "ablation" / "plans"
-"""The folder of the project's plans, with their results beside them."""
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]+$")]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -109,7 +108,7 @@ def load_plan(path: str) -> Plan:
     Raises:
         ZooError: no such file, an unknown key, or a run that could not be started.
     """
-    file = _find(user_path(path))
+    file = find_plan(path)
     given = read_yaml(file)
     if file.suffix not in (".yaml", ".yml"):
         raise ZooError(f"a plan is called NAME.yaml, not {file.name}: its results go to the folder NAME beside it")
@@ -128,17 +127,6 @@ def load_plan(path: str) -> Plan:
             raise ZooError(f"arms of {file} must all be measured on the same images: set {key} in 'recipe' alone")
     contrasts = [(a, b) for a, b in keys.contrasts] or [(arm, arms[0]) for arm in arms[1:]]
     return Plan(file.stem, keys.question, arms, seeds, keys.further_seeds, contrasts, runs, file.with_suffix(""))
-
-
-def _find(path: Path) -> Path:
-    """Returns the file of a plan; results name the project's plans by where they were once, recipes/ablations/."""
-    if not path.is_file() and path.parent in (Path(), Path("recipes/ablations")):
-        ours = PLANS / path.with_suffix(".yaml").name
-        if ours.is_file():
-            return ours
-        if not path.suffix:
-            raise one_of("plan", path.name, sorted(file.stem for file in PLANS.glob("*.yaml")))
-    return path
 
 
 def _run(file: Path, keys: _Keys, arm: str, seed: int, reads: int) -> Run:

@@ -8,8 +8,7 @@ import sys
 from difflib import get_close_matches
 
 from zoo.errors import CommandParser, ZooError, one_of, run_command
-from zoo.names import check_name
-from zoo.registry import plain_name
+from zoo.names import check_name, plain_name
 
 from .recipe import list_recipes, load_recipe
 

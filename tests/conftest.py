@@ -26,7 +26,7 @@ from torch import nn
 
 import zoo
 from zoo.models.sresnet import SResNet
-from zoo.registry import plain_name
+from zoo.names import plain_name
 
 # The same cases on every run, so that nobody's change fails by a case of chance; with
 # `--hypothesis-profile=explore` many new ones.

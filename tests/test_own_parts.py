@@ -187,7 +187,7 @@ def test_an_ablation_hands_its_plugins_to_its_runs(own):
     [
         (["list", "own_net*"], "own_net_gs"),
         (["info", "own_net"], "A network of one's own."),
-        (["info", "own_rule"], "less where the neuron behind fires often"),
+        (["info", "own_rule"], "the coincidences of traces before with potentials"),
         (["bench", "step", "--model", "own_net", "--surrogate", "own_bump", "--batch", "2", "--runs", "1"], "own_net"),
         (["health", "own_net", "--dataset", "digits", "--steps", "4", "--batch", "8"], "own_net: loss"),
     ],

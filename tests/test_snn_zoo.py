@@ -44,7 +44,9 @@ def script(folder, *words):
 
 def test_every_command_is_one():
     for command in COMMANDS.values():
-        assert callable(importlib.import_module(command.module).main)
+        module = importlib.import_module(command.module)
+        assert callable(module.main)
+        assert callable(module.run)
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"snn-zoo": "snn_zoo:main"}
 
@@ -64,11 +66,65 @@ def test_a_command_below_another_has_its_own_help(capsys):
     assert {len(line) - len(line.lstrip()) for line in usage.splitlines()[1:]} == {usage.index("[-h]")}
 
 
-def test_help_leaves_pytorch_alone(elsewhere):
-    done = script(elsewhere, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: snn-zoo COMMAND")
-    assert done.stderr == "False\n"
+SPOKEN = """
+import contextlib, io, json, sys
+from snn_zoo import main
+answers = []
+for line in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(line.split())
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+    answers.append([status, out.getvalue(), err.getvalue(), "torch" in sys.modules])
+print(json.dumps(answers))
+"""
+WRONG = {
+    "predict nosuch x.png": "unknown model 'nosuch'",
+    "predict sresnet19_w16.t2_cifar10 nosuch.png": "no such file: nosuch.png",
+    "finetune sresnet19_w16.t2_cifar10 nodata": "unknown data set 'nodata'",
+    "export sresnet19_w16.t2_cifar10 -o x.onnx --layout flt": "did you mean flat",
+    "export sresnet19_w16.t2_cifar10 -o x.onnx --timesteps 1000": "from 1 to 128, not 1000",
+    "demo out --port 99999": "--port must be from 0 to 65535, not 99999",
+    "list sreznet19": "did you mean sresnet19",
+    "info nosuch": "unknown model or rule 'nosuch'",
+    "info sresnet19_w16.nosuch": "unknown tag of sresnet19_w16 'nosuch'",
+    "train nosuch": "unknown recipe 'nosuch'",
+    "train sresnet19_w16.t2_cifar10 --timesteps 1000": "less than or equal to 128, not 1000",
+    "validate sresnet19_w16.t2_cifar10 --dataset cifar11": "did you mean cifar10",
+    "compare nosuch.json": "no such file: nosuch.json",
+    "ablate nosuch": "unknown plan 'nosuch'",
+    "health nosuch": "unknown model 'nosuch'",
+    "bench step --model sresnet19 --batch 0": "--batch must be 1 or more, not 0",
+    "bench-ort nosuch.onnx": "no such file: nosuch.onnx",
+    "bench-ort pyproject.toml --runs 0": "timing runs",
+    "leaderboard measure nosuch": "unknown model 'nosuch'",
+    "leaderboard add nosuch.json": "no such file: nosuch.json",
+    "leaderboard verify sresnet19.t2_cifar10": "unknown row 'sresnet19.t2_cifar10'; did you mean",
+    "leaderboard serve --port 99999": "--port must be from 0 to 65535, not 99999",
+    "push nosuch": "no run directory nosuch",
+    "push nosuch --nosuch": "unrecognized arguments: --nosuch (see snn-zoo push --help)",
+    "pull": "ORG/NAME",
+}
+
+
+def test_wrong_words_and_help_are_answered_without_pytorch():
+    """In one process: it takes a quarter of a second each, and PyTorch some seconds."""
+    right = ["--help", *(f"{name} --help" for name in COMMANDS), "list sresnet19*", "list --json --published"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SPOKEN]
+    given = json.dumps([*WRONG, *right])
+    done = subprocess.run(command, input=given, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    answers = json.loads(done.stdout)
+    for (line, said), (status, out, err, _) in zip(WRONG.items(), answers, strict=False):
+        assert (status, out, err.count("\n")) == (2, "", 1), line
+        assert said in err
+    for line, (status, out, err, _) in zip(right, answers[len(WRONG) :], strict=True):
+        assert (status, err) == (0, ""), line
+        assert out
+    assert not any(loaded for *_, loaded in answers)
 
 
 def test_an_unknown_command_is_one_error(capsys):

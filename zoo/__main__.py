@@ -1,28 +1,31 @@
 """What is in the zoo: `python -m zoo list`, `python -m zoo info sresnet19_gs`."""
 
 import argparse
+import fnmatch
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from timm.models import split_model_name_tag
-
 from .errors import CommandParser, one_of, run_command, shown, text_table
-from .models.catalogue import describe, summary
-from .neurons import list_neurons
-from .neurons.encoding import list_encodings
-from .neurons.norm import list_norms
-from .neurons.surrogate import list_surrogates
+from .names import (
+    architectures,
+    check_name,
+    keywords,
+    measured,
+    plain_name,
+    pretrained_names,
+    references,
+    sizes,
+    split_name,
+)
 from .plugins import add_plugin_option
-from .registry import is_model, list_models
-from .scaling.spec import list_scalings
 
-_KEYWORDS = {
-    "scaling": list_scalings,
-    "neuron": list_neurons,
-    "surrogate": list_surrogates,
-    "norm": list_norms,
-    "encoding": list_encodings,
+_SCALES = {
+    "weight": "the weight gradient of each time step",
+    "window": "the weight gradient of the whole window",
+    "error": "the error that the weight gradient is computed from",
+    "error_down": "the error, for the weight gradient and as it is passed down",
 }
 _LIST = """\
 examples:
@@ -38,7 +41,8 @@ columns:
   T                  time steps unless you say timesteps=...
   published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; with
                      --published, each with its citation. Methods and recipes differ, and none was measured here
-  checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads
+  checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads; below, what each was measured to do on
+                     its whole test set, and the median time of one image in its float32 ONNX file, batch 1, one thread
 
 A name that ends in _gs is the same network, trained with gradient scaling; _wN has N channels in its first stage.
 """
@@ -69,27 +73,85 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for command in (listing, info):
         command.add_argument("--json", action="store_true", help="print JSON, which has more than the table")
         add_plugin_option(command)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    known = architectures()
+    if arguments.command == "list":
+        for pattern in arguments.patterns:
+            if not fnmatch.filter(known, pattern):
+                raise one_of("model", pattern, known)
+    else:
+        rules = _keywords(arguments)["scaling"]
+        if arguments.name not in rules:
+            if (architecture := split_name(arguments.name)[0]) not in known:
+                raise one_of("model or rule", architecture, [*known, *rules])
+            check_name(arguments.name)
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Lists or describes what is in the zoo; PyTorch is loaded for what is not in its files alone."""
+    if arguments.command == "info":
+        found = describe(arguments.name)
+        print(json.dumps(found, indent=2) if arguments.json else _details(found))
+        return
+    matching = {name for pattern in arguments.patterns or ["*"] for name in fnmatch.filter(architectures(), pattern)}
+    models = [summary(name) for name in sorted(matching, key=_natural)]
+    found = {"models": models, "keywords": _keywords(arguments)}
+    print(json.dumps(found, indent=2) if arguments.json else _listing(**found, published=arguments.published))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Lists or describes what is in the zoo."""
-    arguments = parse(argv)
-    if arguments.command == "info":
-        name = arguments.name
-        if name not in list_scalings() and not is_model(name):
-            raise one_of("model or rule", split_model_name_tag(name)[0], [*list_models(), *list_scalings()])
-        found = describe(name)
-    else:
-        for pattern in arguments.patterns:
-            if not list_models([pattern]):
-                raise one_of("model", pattern, list_models())
-        keywords = {keyword: names() for keyword, names in _KEYWORDS.items()}
-        found = {"models": [summary(name) for name in list_models(arguments.patterns or "")], "keywords": keywords}
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print(_details(found) if arguments.command == "info" else _listing(**found, published=arguments.published))
+    """Runs the command line."""
+    run(parse(argv))
+
+
+def _keywords(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Returns the names that keywords take, with those of a plugin, if there is one."""
+    if "plugin" not in arguments:
+        return keywords()
+    from .models.catalogue import keyword_names
+
+    return keyword_names()
+
+
+def summary(name: str, **kwargs: Any) -> dict[str, Any]:
+    """Returns the row of an architecture, without tag, in a list; keywords as for `create_model`.
+
+    JSON values: model; params, dense_operations, timesteps, input_size as `zoo.models.catalogue.count` has them;
+    pretrained, from the names of its checkpoints to what `zoo.names.measured` says of them, None without a row;
+    references.
+    """
+    size = None if kwargs else sizes().get(plain_name(name))
+    if size is None:
+        from .models.catalogue import count
+
+        size = count(name, **kwargs)
+    trained = sorted((other for other in pretrained_names() if split_name(other)[0] == name), key=_natural)
+    return {
+        "model": name, **size, "pretrained": {other: measured().get(other) for other in trained},
+        "references": references(name),
+    }  # fmt: skip
+
+
+def describe(name: str) -> dict[str, Any]:
+    """All that the zoo knows of a model (`zoo.model_info` and `summary`), with its tag as the bundled checkpoint was
+    built, or of a rule of gradient scaling. Raises ZooError for an unknown name, or a network that does not run."""
+    from .registry import bundled_args, model_info
+    from .scaling.rules import CONTROLS, PRESETS
+
+    if name in PRESETS or name in CONTROLS:
+        rule = PRESETS.get(name)
+        text = CONTROLS[name].__doc__ if rule is None else rule.text or rule.factor.__doc__
+        scales = "what the rule scales that it is the control of, 'of'"
+        if rule is not None:
+            scales = _SCALES["window" if rule.window else rule.locality]
+        return {"scaling": name, "description": (text or "").strip(), "scales": scales, "control": rule is None}
+    return model_info(name) | summary(split_name(name)[0], **bundled_args(name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts svgg5 before svgg11."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], published: bool) -> str:
@@ -101,7 +163,7 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], publi
             f"{row['dense_operations'] / 1e6:,.1f}",
             str(row["timesteps"]),
             _range(row["references"]),
-            ", ".join(split_model_name_tag(name)[1] for name in row["pretrained"]) or "-",
+            ", ".join(split_name(name)[1] for name in row["pretrained"]) or "-",
         ]
         for row in models
     ]
@@ -109,7 +171,24 @@ def _listing(models: list[dict[str, Any]], keywords: dict[str, list[str]], publi
     if published:  # a twin has the references of its plain twin: say each once
         parts += _published({id(reference): reference for row in models for reference in row["references"]}.values())
     parts.append("\n".join(f"{keyword}: {', '.join(names)}" for keyword, names in keywords.items()))
+    trained = {name: row for model in models for name, row in model["pretrained"].items() if row}
+    if trained:
+        parts.append(f"Measured here, of CIFAR's classes in images of 32 x 32 pixels:\n\n{_trained(trained)}")
     return "\n\n".join(parts)
+
+
+def _trained(rows: dict[str, dict[str, Any]]) -> str:
+    """Returns a table of checkpoints, the best of each data set first."""
+    head = ["checkpoint", "data", "top-1 (%)", "params (M)", "T", "spikes/image", "ms", "processor"]
+    cells = [
+        [
+            name, row["dataset"], f"{row['top1']:.2f}", f"{row['params'] / 1e6:.2f}", str(row["timesteps"]),
+            f"{row['spikes_per_image']:,.0f}", f"{row['latency_ms']:.2f}" if row["latency_ms"] else "-",
+            row["cpu"] or "-",
+        ]
+        for name, row in sorted(rows.items(), key=lambda item: (item[1]["dataset"], -item[1]["top1"]))
+    ]  # fmt: skip
+    return text_table(head, cells, range(2, 7))
 
 
 def _range(references: list[dict[str, Any]]) -> str:

@@ -71,11 +71,18 @@ def out_of_memory(error: BaseException) -> str | None:
 class CommandParser(argparse.ArgumentParser):
     """An argument parser whose errors are ZooErrors: one line that names the bad argument, instead of the usage."""
 
+    reading = ""
+    """The command, or the one below it, whose words are read."""
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        CommandParser.reading = self.prog
+        return super().parse_known_args(*args, **kwargs)
+
     def error(self, message: str) -> NoReturn:
-        raise ZooError(f"{message} (see {self.prog} --help)")
+        raise ZooError(f"{message} (see {CommandParser.reading} --help)")
 
 
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:

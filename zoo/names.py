@@ -18,7 +18,10 @@ BUNDLED = _HERE / "weights"
 """One checkpoint directory each, named `architecture.tag`."""
 PUBLISHED = BUNDLED / "published.json"
 """The zoo's checkpoints on a Hub."""
-SIZES = _HERE / "models" / "sizes.json"
+MEASURED = BUNDLED / "measured.json"
+"""What the leaderboard says of them, which renders it."""
+CATALOGUE = _HERE / "models" / "catalogue.json"
+"""Networks and keywords; `python -m zoo.models.catalogue` writes it."""
 CONFIG = "config.json"
 """The file of a checkpoint directory that says what its network is."""
 TAG = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
@@ -42,9 +45,46 @@ _NAME_LENGTH = 64
 @cache
 def sizes() -> dict[str, dict[str, Any]]:
     """Returns params, dense_operations, timesteps and input_size of each of the zoo's networks, of the plain one of
-    twins; see `zoo.models.catalogue`, which makes the file."""
-    found: dict[str, dict[str, Any]] = read_json(SIZES)
+    twins; see `zoo.models.catalogue`, which counts them."""
+    found: dict[str, dict[str, Any]] = read_json(CATALOGUE)["networks"]
     return found
+
+
+@cache
+def keywords() -> dict[str, list[str]]:
+    """Returns the zoo's own names that each keyword of a network takes."""
+    found: dict[str, list[str]] = read_json(CATALOGUE)["keywords"]
+    return found
+
+
+@cache
+def measured() -> dict[str, dict[str, Any]]:
+    """Returns dataset, top1 (percent), timesteps, params, spikes_per_image, latency_ms (of the float32 file, batch 1,
+    one thread) and cpu of each checkpoint that the leaderboard has a row of."""
+    found: dict[str, dict[str, Any]] = read_json(MEASURED)
+    return found
+
+
+@cache
+def all_references() -> Any:
+    """Returns the published results of every network; see `references`."""
+    return read_json(_HERE / "models" / "references.json")["rows"]
+
+
+def references(architecture: str) -> list[dict[str, Any]]:
+    """Published results of a network, which others measured: model, network, method, T, cifar10, cifar100 (top-1, %),
+    strong_augmentation, citation, read_in; see models/references.json.
+
+    A twin with gradient scaling is the same network and has those of its plain twin; a width variant is another network
+    and has none.
+    """
+    return [row for row in all_references() if row["model"] == plain_name(architecture)]
+
+
+def plain_name(architecture: str) -> str:
+    """Returns the twin of an architecture without gradient scaling; itself, if it has no other."""
+    plain = architecture.removesuffix("_gs")
+    return plain if plain in sizes() or plain in ARCHITECTURES else architecture
 
 
 def architectures() -> list[str]:

@@ -128,21 +128,11 @@ def register_family(
     for variant in variants:
         text = f"`{variant.name}` trained with gradient scaling."
         scaled = Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
-        _PLAIN[scaled.name] = variant.name
         twins += [variant, scaled]
     cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
     module.default_cfgs = {**getattr(module, "default_cfgs", {}), **cfgs}  # type: ignore[attr-defined] # timm looks there
     for twin in twins:
         setattr(module, twin.name, register_model(_entrypoint(network, twin, module.__name__)))
-
-
-_PLAIN: dict[str, str] = {}
-"""From each architecture that gradient scaling trains to its plain twin."""
-
-
-def plain_name(architecture: str) -> str:
-    """Returns the twin of an architecture without gradient scaling; itself, if it has no other."""
-    return _PLAIN.get(architecture, architecture)
 
 
 def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) -> Callable[..., SpikingNetwork]:

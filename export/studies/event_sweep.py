@@ -26,7 +26,8 @@ from zoo.files import atomic_write, check_writable, write_json
 from zoo.kernels.event import EventConv, list_instruction_sets
 from zoo.provenance import provenance
 
-from ..timing import Input, TimedGraph, settings, time_all
+from ..commands import settings
+from ..timing import Input, TimedGraph, time_all
 
 REPORT = Path(__file__).parents[1] / "reports" / "event_sweep"
 CHANNELS = [16, 32, 64, 128, 256, 512]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.baselines import BASELINES
+from export.commands import BASELINES
 from zoo.errors import CommandParser, ZooError, run_command
 from zoo.files import read_json
 

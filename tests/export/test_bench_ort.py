@@ -21,6 +21,7 @@ import export.bench
 import zoo
 from export import bench_ort
 from export.baselines import baseline
+from export.commands import settings
 from export.exact_copy import exact_copy
 from export.file import About, describe
 from export.graph import build_graph
@@ -36,7 +37,6 @@ from export.timing import (
     operators,
     peak_bytes,
     row,
-    settings,
     time_all,
 )
 from zoo import ZooError

@@ -9,7 +9,7 @@ import pytest
 
 from leaderboard.references import REPRODUCTIONS, published
 from zoo.errors import ZooError
-from zoo.models.catalogue import all_references
+from zoo.names import all_references
 
 
 def test_every_claim_is_a_row_with_its_source() -> None:

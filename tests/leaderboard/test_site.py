@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import threading
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,20 @@ def test_the_page_holds_every_row_and_points_nowhere(site: Path, board: list[Row
     assert ">Event p50 (ms)<" in text
     assert "Trained alike: alike, cifar10" in text
     assert "Published by others" in text
+
+
+def test_serve_shows_the_page_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(server: ThreadingHTTPServer) -> None:
+        assert server.server_address[0] == "127.0.0.1"
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with urllib.request.urlopen(f"http://localhost:{server.server_port}/", timeout=30) as answer:
+            assert "<title>snn-zoo leaderboard</title>" in answer.read().decode()
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", asked)
+    main(["serve", "--port", "0"])
+    assert re.search(r"http://localhost:\d+/ \(Ctrl-C", capsys.readouterr().out)
 
 
 def test_page_of_an_empty_board() -> None:

@@ -19,9 +19,10 @@ from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
 from recipes.ablate import _why, ablate, chosen, state_of
+from recipes.commands import PLANS
 from recipes.differences import Difference, differences, holm, interval
 from recipes.page import render, setting
-from recipes.plan import PLANS, load_plan
+from recipes.plan import load_plan
 from zoo import plugins
 from zoo.errors import ZooError
 from zoo.files import locked

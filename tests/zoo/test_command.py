@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from conftest import ROOT
 
 import zoo
 from zoo import names
-from zoo.__main__ import main
+from zoo.__main__ import describe, main
 from zoo.data.event_sets import KINDS
 from zoo.errors import ZooError, run_command
 from zoo.files import read_json
-from zoo.models.catalogue import describe, measure_sizes, references, summary
-from zoo.registry import GS, plain_name
+from zoo.models.catalogue import catalogue, count
+from zoo.names import plain_name, references
+from zoo.registry import GS
 from zoo.scaling import PRESETS
 from zoo.scaling.rules import CONTROLS
 
@@ -68,7 +70,7 @@ def test_everything_is_listed(capsys):
         assert row["params"] > 0
         assert row["dense_operations"] > row["params"] / 10
         assert row["timesteps"] >= 1
-        assert row["pretrained"] == zoo.list_pretrained(f"{name}.*")
+        assert list(row["pretrained"]) == zoo.list_pretrained(f"{name}.*")
         if plain_name(name) == name:
             assert rows[f"{name}_gs"] == row | {"model": f"{name}_gs", "pretrained": rows[f"{name}_gs"]["pretrained"]}
     assert found["keywords"]["scaling"] == zoo.list_scalings()
@@ -76,8 +78,8 @@ def test_everything_is_listed(capsys):
 
 
 def test_names_are_known_without_the_networks():
-    """The file of sizes, which `python -m zoo.models.catalogue` writes, is of the networks as they are."""
-    assert names.sizes() == measure_sizes()
+    """The file that `python -m zoo.models.catalogue` writes is of the networks and keywords as they are."""
+    assert read_json(names.CATALOGUE) == catalogue()
     assert names.architectures() == sorted(zoo.list_models())
     assert tuple(KINDS) == names.RECORDINGS
 
@@ -91,7 +93,7 @@ def test_dense_operations_by_hand():
     for name in sides:
         channels = [3, *widths[name]]
         expected = sum(9 * a * b * side * side for a, b, side in zip(channels, channels[1:], sides[name], strict=False))
-        found = summary(name)
+        found = count(name)
         assert found["dense_operations"] == expected + 512 * 10
         assert found["params"] == sum(p.numel() for p in zoo.create_model(name).parameters())
 
@@ -115,6 +117,20 @@ def test_list(capsys):
     assert "arXiv" not in printed(capsys, "list", "sresnet19*")
 
 
+def test_list_says_what_each_checkpoint_was_measured_to_do(capsys):
+    tables = printed(capsys, "list").split("\n\n")
+    head, *lines = (re.split("  +", line) for line in tables[-1].splitlines())
+    assert {row[0] for row in lines} == set(zoo.list_pretrained())
+    best = dict(zip(head, lines[0], strict=True))
+    told = names.measured()[best["checkpoint"]]
+    assert best["checkpoint"] == max(names.measured(), key=lambda name: names.measured()[name]["top1"])
+    found = read_json(names.BUNDLED / best["checkpoint"] / "result.json")
+    assert best["top-1 (%)"] == f"{found['top1']:.2f}"
+    assert best["spikes/image"] == f"{found['spikes_per_image']:,.0f}"
+    assert best["ms"] == f"{told['latency_ms']:.2f}"
+    assert "CIFAR" in tables[-2]
+
+
 @pytest.mark.parametrize("name", CONTROLS)
 def test_every_control_says_what_it_is(name):
     assert describe(name)["description"].endswith(".")
@@ -126,7 +142,7 @@ def test_info(capsys):
     assert found["scaling"] == {"name": "channel", "alpha": 0.5, "rank": 1, "every": 3}  # that of the checkpoint
     assert json.loads(printed(capsys, "info", "sresnet19_w16_gs", "--json"))["scaling"] == GS
     assert found["kernel"].keys() >= {"cpu"}
-    assert found["pretrained"] == zoo.list_pretrained("sresnet19_w16_gs.*")
+    assert list(found["pretrained"]) == zoo.list_pretrained("sresnet19_w16_gs.*")
     assert found["references"] == []
     text = printed(capsys, "info", "svgg16_gs")
     assert "params:           14,724,042" in text

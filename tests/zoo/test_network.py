@@ -28,8 +28,9 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import ZooError
+from zoo.names import plain_name
 from zoo.neurons.lif import LIF
-from zoo.registry import GS, plain_name
+from zoo.registry import GS
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 
 PLAIN = [name for name in zoo.list_models() if plain_name(name) == name]
