@@ -24,12 +24,7 @@ from zoo.data import load_dataset
 from zoo.files import read_json, sha256_of
 from zoo.hub.release import collect
 from zoo.metrics import SpikeCounter, evaluate
-<<<<<<< HEAD
-from zoo.names import BUNDLED, dataset_name
-from zoo.registry import plain_name
-=======
-from zoo.names import BUNDLED, plain_name
->>>>>>> 3cb914d (Command lines of list, bench-ort, leaderboard and all others are read before PyTorch is loaded; list says what each checkpoint was measured to do; leaderboard serve is back)
+from zoo.names import BUNDLED, dataset_name, plain_name
 
 # What the recipe for many leaves to the command line.
 FAMILIES = {"plif_net_w32": {"phases": [{"epochs": 11, "timesteps": 1}]}}
