@@ -81,6 +81,8 @@ def _run(command: Command, words: list[str]) -> None:
     from zoo.errors import ZooError, run_command
 
     def work(argv: list[str] | None) -> None:
+        if any(word.startswith("--plugin") for word in words):  # which may import anything
+            _initialise()
         module, _, function = command.parse.partition(":")
         parsed = getattr(importlib.import_module(module), function)(argv)
         if command.parse != _ZOO:  # which loads PyTorch itself, where it needs it

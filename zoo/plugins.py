@@ -85,10 +85,12 @@ def plugin_files() -> list[str]:
 class _LoadPlugin(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
         load_plugin(value)
+        setattr(namespace, self.dest, value)
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
-    """Gives a command the option --plugin FILE, repeatable; a plugin runs as soon as it is read."""
+    """Gives a command the option --plugin FILE, repeatable; a plugin runs as soon as it is read, and `plugin` is in the
+    namespace where one did."""
     text = "run this Python file first: it registers networks, neurons, rules ... of yours (repeatable)"
     parser.add_argument("--plugin", metavar="FILE", action=_LoadPlugin, default=argparse.SUPPRESS, help=text)
 
