@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ from zoo.plugins import plugin_files
 from zoo.provenance import command
 
 from .commands import parse_ablate
+from .on_ray import cluster
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
-from .run import RESULT, STATE
+from .run import BUSY, RESULT, STATE
 
 _STARTED = "== started "
 
 
-def ablate(plan: Plan, runs: list[Run], workers: int, work: Path) -> None:
+def ablate(plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | None = None) -> None:
     """Trains those of a plan's runs that have no result yet, `workers` at a time, and renders its page after each.
 
     A run that was stopped goes on where it ended; one that another command trains is left to it, and its result taken
@@ -46,6 +48,7 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path) -> None:
     Args:
         runs: those that are wanted now.
         work: folder of the run directories, a common one for commands that share a plan.
+        ray: address of a Ray cluster, whose nodes train instead of this machine; see `recipes.on_ray`.
 
     Raises:
         ZooError: some run failed, which is told at once, too; or a result file is of another recipe than the plan says.
@@ -59,7 +62,8 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path) -> None:
         load_dataset(dataset, data_dir)
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
-    active: dict[subprocess.Popen[bytes], Run] = {}
+    start = cluster(ray) if ray else None
+    active: dict[Any, Run] = {}
     failed: list[str] = []
     others: list[Run] = []
     bar = tqdm(total=len(runs), initial=len(runs) - len(todo), desc=plan.name, unit="run")
@@ -76,12 +80,12 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path) -> None:
                     if is_locked(work / run.name) or plan.result_of(run):
                         others.append(run)
                     else:
-                        active[_start(run, work, environment)] = run
+                        active[_start(run, work, environment, start)] = run
                 time.sleep(0.2)
                 for process in [p for p in active if p.poll() is not None]:
                     run = active.pop(process)
                     if process.returncode or not (work / run.name / RESULT).is_file():
-                        if is_locked(work / run.name):  # another command was faster
+                        if process.returncode == BUSY:  # another command was faster
                             others.append(run)
                         else:
                             fail(run, _why(process.returncode, work / f"{run.name}.log"))
@@ -122,11 +126,13 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
     return "started" if (work / run.name / STATE).exists() else "open"
 
 
-def _start(run: Run, work: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    folder = work / run.name
-    recipe = atomic_write(work / f"{run.name}.yaml", dump_yaml(run.recipe.to_dict()))
+def _start(run: Run, work: Path, environment: dict[str, str], start: Callable[..., Any] | None) -> Any:
+    folder, text = work / run.name, dump_yaml(run.recipe.to_dict())
+    recipe = atomic_write(work / f"{run.name}.yaml", text)
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
+    if start is not None:
+        return start(arguments, text, folder)
     with open(work / f"{run.name}.log", "ab") as log:
         log.write(f"{_STARTED}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         log.flush()
@@ -181,6 +187,7 @@ def run(options: argparse.Namespace) -> None:
     """Trains what a command line says."""
     plan = load_plan(options.plan)
     runs, work = chosen(plan, options.arms, options.seeds, options.shard), user_path(options.work_dir) / plan.name
+    work = work.absolute() if options.ray else work  # the nodes' own working directory is another
     if options.list:
         for run in runs:
             print(f"{run.name:40} {state_of(plan, run, work)}")
@@ -188,7 +195,7 @@ def run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C, and take the runs along
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    ablate(plan, runs, options.workers, work)
+    ablate(plan, runs, options.workers, work, options.ray)
 
 
 def main(argv: list[str] | None = None) -> None:

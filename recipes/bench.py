@@ -64,7 +64,8 @@ def without_neurons(model: nn.Module) -> nn.Module:
 def bench(
     mode: str, model: str, *, batch: int = 32, timesteps: int = 4, amp: str = "off", against: list[str] | None = None,
     device: str = "auto", surrogate: str = "triangle", kernel: str = "auto", layout: str = "channels_last",
-    compile: bool = False, grad_checkpointing: bool = False, runs: int = 20, warmup: int = 3,
+    compile: bool = False, grad_checkpointing: bool = False, img_size: int | None = None, stem_stride: int = 1,
+    runs: int = 20, warmup: int = 3,
 ) -> dict[str, Any]:  # fmt: skip
     """Times a step of a network, and of what it is compared with, in turn.
 
@@ -78,6 +79,7 @@ def bench(
         device, surrogate, kernel, layout: of the network.
         compile: run it through torch.compile.
         grad_checkpointing: trade time for memory, stage by stage.
+        img_size, stem_stride: pixels a side of the images, those of the network by default, and stride of its stem.
         runs, warmup: timed runs and runs before them.
 
     Returns:
@@ -93,9 +95,10 @@ def bench(
     dtype = amp_dtype(amp, here)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # as training has it
     torch.manual_seed(0)
-    build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate)
+    build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate, stem_stride=stem_stride)
     network = build(kernel=kernel).to(here)
     size = network.pretrained_cfg["input_size"]
+    size = (size[0], img_size, img_size) if img_size else size
     images = torch.randn(batch, *size, device=here)
     labels = torch.randint(0, network.num_classes, (batch,), device=here)
     make = partial(_arm, mode, images=images, labels=labels)
@@ -137,7 +140,8 @@ def bench(
         "schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps,
         "scaling": network.model_args["scaling"], "amp": amp_name(dtype), "native_bf16": computes_in_bf16(here),
         "surrogate": surrogate, "layout": layout, "kernel": kernel_name, "kernel_build_ms": build_ms,
-        "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, **timed.pop("model"),
+        "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, "input_size": list(size),
+        "stem_stride": stem_stride, **timed.pop("model"),
     }  # fmt: skip
     floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
     if floors:

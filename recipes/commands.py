@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,10 +181,15 @@ def parse_ablate(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--list", action="store_true", help="run none; say of each whether it is done, running, started, open"
     )
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
+    text = "runs at a time, which share the cores (default: 1; with --ray, as many as there is room for)"
+    parser.add_argument("--workers", type=int, help=text)
+    text = "train on the nodes of a Ray cluster, 'auto' for the one that this machine is in (extra: ray)"
+    parser.add_argument("--ray", metavar="ADDRESS", help=text)
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
     add_plugin_option(parser)
     options = parser.parse_args(argv)
+    if options.workers is None:
+        options.workers = sys.maxsize if options.ray else 1
     if options.workers < 1:
         raise ZooError(f"--workers must be 1 or more, not {options.workers}")
     find_plan(options.plan)
@@ -252,6 +258,8 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
     parser.add_argument("--grad-checkpointing", action="store_true", help="trade time for memory, stage by stage")
+    parser.add_argument("--img-size", type=int, metavar="S", help="pixels a side of the images (the network's)")
+    parser.add_argument("--stem-stride", type=int, default=1, metavar="N", help="stride of the stem, 4 at 224 (1)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")

@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import gc
 import os
+import signal
 import sys
 
 import torch
@@ -49,12 +50,24 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
     if cuda:
         torch.cuda.set_device(here)
     if several:
+        end_with_parent()
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["TORCHELASTIC_MAX_RESTARTS"] != "0":
+            # Of all rounds, in which a new process would look up the address of one that is gone, and wait.
+            share = "torchrun --max-restarts keeps one store for all its starts, which mixes them up"
+            raise ZooError(f"{share}: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for it")
         try:
             dist.init_process_group("nccl" if cuda else "gloo", timeout=_LONGEST_VALIDATION)
         except (ValueError, RuntimeError) as error:
             raise ZooError(f"cannot join the other processes: {one_line(error)}; torchrun starts them") from error
         return dist.get_rank(), dist.get_world_size(), here
     return 0, 1, here
+
+
+def end_with_parent() -> None:
+    """Has Linux kill this process when the one that started it is killed, as torchrun's: or it would train on beside
+    those that a new torchrun starts, and keep the run directory locked."""
+    with contextlib.suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def stop_processes(failed: bool = False) -> None:

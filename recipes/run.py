@@ -34,6 +34,8 @@ from .processes import wait_for_all
 from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, STATE, Recipe, check_unused
 
 RESULT, LOG = "result.json", "summary.csv"
+BUSY = 75
+"""Exit status where another process trains in the run directory."""
 _TENSOR = "__tensor__"
 _ORIGIN = ("commit", "versions", "machine")
 # Ctrl-C; what `kill`, batch systems and container engines send first; a terminal that is closed.
@@ -49,7 +51,7 @@ def run_directory(out: Path) -> Iterator[None]:
     """
     fresh = [path for path in (out, *out.parents) if not path.exists()]
     busy = f"another process trains in {out}: wait for it, or name another directory (--out)"
-    with locked(out, ZooError(busy)):  # ends with the process, however that ends
+    with locked(out, ZooError(busy, BUSY)):  # ends with the process, however that ends
         try:
             yield
         finally:

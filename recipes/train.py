@@ -10,6 +10,7 @@ import math
 import random
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -216,17 +217,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
         self.network: nn.Module = model
         if self.world > 1:
-            self.network = DistributedDataParallel(model, find_unused_parameters=self._may_leave_parameters_unused())
+            # Some may be unused, as GLIF's at one time step. And without it the first step would sum gradients in other
+            # buckets than the others, so in another order: a run that goes on would end a bit otherwise.
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True")  # where all are used
+            self.network = DistributedDataParallel(model, find_unused_parameters=True)
         self.mix = None
         if recipe.mixup or recipe.cutmix:
             self.mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
                              num_classes=len(self.data.classes))  # fmt: skip
-
-    def _may_leave_parameters_unused(self) -> bool:
-        """Returns whether nothing may depend on a parameter of neurons, such as GLIF's at one time step."""
-        one_step = any(self.recipe.phase(epoch).timesteps == 1 for epoch in range(self.recipe.epochs))
-        neurons = [module for module in self.model.modules() if isinstance(module, SpikingNeuron)]
-        return one_step and any(True for neuron in neurons for _ in neuron.parameters())
 
     def _set_state(self, saved: dict[str, Any] | None) -> None:
         """Sets where the run is: at its beginning, or where its last state says."""

@@ -39,8 +39,10 @@ def text_table(head: Sequence[object], rows: Iterable[Sequence[object]], right: 
 class ZooError(ValueError):
     """Bad input: the message names the bad value and what to do about it, on one line."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(shown(message, 1000))
+        self.status = status
+        """Exit status of a command that it ends."""
 
 
 def one_of(kind: str, value: object, known: list[str]) -> ZooError:
@@ -99,7 +101,8 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for what Python would still write at its end)
         sys.exit(0)
     except ZooError as error:
-        sys.exit(_report(str(error)))
+        _report(str(error))
+        sys.exit(error.status)
     except OSError as error:
         sys.exit(_report(f"{error.strerror or error}: {error.filename or 'an output of this command'}"))
     except RecursionError:

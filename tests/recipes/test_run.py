@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import safetensors.torch
 import torch
-from conftest import tiny
+from conftest import ROOT, tiny
 
 from recipes.recipe import Recipe
 from recipes.run import STATE, RunState, load_state, run_directory, save_state
@@ -243,3 +246,12 @@ def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path,
     then, now = ("bf16", "off") if native else ("off", "bf16")
     assert train(recipe)["train_precision"] == {"off": "fp32", "bf16": "bf16"}[then]
     assert f"goes on with amp {then}, as it was started: here, auto is {now}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_two_torchrun_agents_whose_processes_are_killed_end_with_the_same_weights(tmp_path):
+    command = [sys.executable, str(ROOT / "tests" / "recipes" / "torchrun_kills.py"), str(tmp_path), "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "bit-equal weights after 2 kills" in done.stdout, done.stderr
