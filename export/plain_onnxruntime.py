@@ -12,11 +12,27 @@ about = session.get_modelmeta().custom_metadata_map
 size, prepare, labels = (json.loads(about[key]) for key in ("input_size", "prepare", "labels"))
 mean, std = (np.array(json.loads(about[key]), np.float32)[:, None, None] for key in ("mean", "std"))
 side, scaled = size[1], int(size[1] / prepare["crop_pct"])
+
+
+def classify(x: np.ndarray) -> np.ndarray:
+    """Returns the logits of one image [1, C, H, W]."""
+    if about["layout"] != "step":
+        return session.run(["logits"], {"input": x})[0]
+    # One call is one time step: membrane potentials go in and come out, and all begin with zero.
+    states = json.loads(about["states"])
+    outputs = ["logits", *(state["output"] for state in states)]
+    values, total = [np.zeros([n or 1 for n in state["shape"]], np.float32) for state in states], 0
+    for _ in range(json.loads(about["timesteps"])):
+        now = dict(zip((state["input"] for state in states), values, strict=True))
+        logits, *values = session.run(outputs, {"input": x} | now)
+        total = total + logits
+    return total
+
+
 for path in sys.argv[2:]:
     image = Image.open(path).convert("RGB")  # the shorter side is scaled, then the centre is cut out
     width, height = (scaled * length // min(image.size) for length in image.size)
     image = image.resize((width, height), Image.Resampling[prepare["interpolation"].upper()])
     left, top = round((width - side) / 2), round((height - side) / 2)
     pixels = np.asarray(image.crop((left, top, left + side, top + side)), np.float32).transpose(2, 0, 1) / 255
-    (logits,) = session.run(["logits"], {"input": ((pixels - mean) / std)[None]})
-    print(path, labels[logits[0].argmax()])
+    print(path, labels[classify(((pixels - mean) / std)[None])[0].argmax()])

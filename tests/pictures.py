@@ -53,3 +53,26 @@ def make_shapes(root: Path, count: int, seed: int = 0) -> Path:
                 pen.polygon([(x, y - radius), (x - radius, y + low), (x + radius, y + low)], fill=fill)
             picture.save(root / kind / f"{i:02}.{'png' if i % 2 else 'jpg'}")
     return root
+
+
+def make_stretched(root: Path, count: int, seed: int = 0) -> list[Path]:
+    """Pictures below `root`: bands and blobs of drawn colours, wide, tall and of odd sizes, 9 to 400 pixels a side, up
+    to eight times as long as short, in all modes and formats."""
+    draw, files = np.random.default_rng(seed), []
+    root.mkdir(parents=True)
+    for i in range(count):
+        mode, suffix = _FORMS[i % len(_FORMS)]
+        short = int(draw.integers(9, 60))
+        shape = short, int(short * draw.uniform(1, 8))
+        height, width = shape if i % 3 else shape[::-1]
+        y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+        pixels = np.empty((height, width, 3))
+        pixels[:] = draw.integers(0, 256, 3)
+        pixels[y > draw.uniform(0.3, 0.8)] = draw.integers(0, 256, 3)
+        for _ in range(3):
+            (v, u), radius = draw.uniform(0.2, 0.8, 2), draw.uniform(0.05, 0.3)
+            pixels[(y - v) ** 2 + (x - u) ** 2 < radius**2] = draw.integers(0, 256, 3)
+        pixels += draw.normal(0, 8, pixels.shape)
+        files.append(root / f"{i:02}.{suffix}")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(files[-1])
+    return files

@@ -6,6 +6,7 @@ import functools
 import gzip
 import io
 import json
+import mimetypes
 import shutil
 import subprocess
 import threading
@@ -20,11 +21,13 @@ import PIL
 import pytest
 import torch
 from conftest import ROOT
+from pictures import make_stretched
 from PIL import Image
 
 import zoo
 from export.demo import folder as demo
 from export.early_exit import exits
+from recipes.predict import predict
 from zoo.data import load_dataset, normalise
 from zoo.data.images import Preparation
 from zoo.errors import ZooError
@@ -180,10 +183,10 @@ class Visit:
         """The number that the next question to the network has."""
         return int(self.tab.get_attribute("body", "data-asked")) + 1
 
-    def show(self, picture: bytes) -> dict[str, Any]:
+    def show(self, picture: bytes, kind: str = "image/png") -> dict[str, Any]:
         """What the page makes of a picture that is put into it."""
         number = self.next()
-        self.tab.set_input_files("#file", {"name": "picture.png", "mimeType": "image/png", "buffer": picture})
+        self.tab.set_input_files("#file", {"name": "picture", "mimeType": kind, "buffer": picture})
         self.tab.wait_for_selector(f"body[data-answered='{number}']")
         return self.result()
 
@@ -268,6 +271,18 @@ def test_same_classes_and_spikes_as_in_python(desktop: Visit, folder: Path, tmp_
 def test_same_classes_and_spikes_for_real_images(desktop: Visit, folder: Path, tmp_path: Path, data_root: str) -> None:
     for image in load_dataset("cifar10", data_root).test_images[:4]:
         check_same(desktop, folder, tmp_path, png(image.permute(1, 2, 0).numpy()))
+
+
+@pytest.mark.slow
+def test_stretched_pictures_have_the_classes_that_predict_names(desktop: Visit, tmp_path: Path) -> None:
+    files = make_stretched(tmp_path / "stretched", 60)
+    desktop.take(1)
+    labels = [one["top"][0]["label"] for one in predict(zoo.load(NETWORKS[1]), files, top=1)]
+    found = []
+    for file in files:
+        desktop.show(file.read_bytes(), mimetypes.guess_type(file)[0] or "")
+        found.append(desktop.tab.inner_text("#says span"))
+    assert found == labels
 
 
 @pytest.mark.slow
