@@ -21,11 +21,12 @@ def classify(x: np.ndarray) -> np.ndarray:
     # One call is one time step: membrane potentials go in and come out, and all begin with zero.
     states = json.loads(about["states"])
     outputs = ["logits", *(state["output"] for state in states)]
-    values, total = [np.zeros([n or 1 for n in state["shape"]], np.float32) for state in states], 0
+    values = [np.zeros([n or 1 for n in state["shape"]], np.float32) for state in states]
+    total = np.zeros((1, len(labels)), np.float32)
     for _ in range(json.loads(about["timesteps"])):
         now = dict(zip((state["input"] for state in states), values, strict=True))
         logits, *values = session.run(outputs, {"input": x} | now)
-        total = total + logits
+        total += logits
     return total
 
 

@@ -24,12 +24,13 @@ from zoo.files import write_json
 from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
 from zoo.provenance import provenance
 
+from ..commands import settings
 from ..file import add_description
 from ..graph import build_graph
 from ..images import network_inputs
 from ..instruments import add_spike_outputs, spike_values
 from ..run import Runner
-from ..timing import Input, TimedGraph, settings, time_all
+from ..timing import Input, TimedGraph, time_all
 
 _CHUNK = 50
 
