@@ -10,7 +10,6 @@ import math
 import random
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -219,8 +218,8 @@ class Trainer:
         if self.world > 1:
             # Some may be unused, as GLIF's at one time step. And without it the first step would sum gradients in other
             # buckets than the others, so in another order: a run that goes on would end a bit otherwise.
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True")  # where all are used
-            self.network = DistributedDataParallel(model, find_unused_parameters=True)
+            whole = _WithUnused(model).to(self.device)
+            self.network = DistributedDataParallel(whole, find_unused_parameters=True)
         self.mix = None
         if recipe.mixup or recipe.cutmix:
             self.mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_prob, label_smoothing=recipe.label_smoothing,
@@ -442,6 +441,18 @@ class Trainer:
         write_json(out / RESULT, result)
         print(f"{result['split']} {said(result)} -> {out / RESULT}")
         return result
+
+
+class _WithUnused(nn.Module):
+    """A network beside a parameter that nothing uses: without one, PyTorch warns in each process that all are used."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.unused = network, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, per_step: bool) -> Tensor:
+        logits: Tensor = self.network(x, per_step=per_step)
+        return logits
 
 
 # -- what a step is made of
