@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
         count = 256 if args.calibration_images is None else args.calibration_images
         calibration = training_images(model, args.calibration, args.data_dir, count)
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "step_logits")}
+    asked["verify"] = "quick" if args.verify == "quick" else True
     if (steps := time_steps(model)) > _MANY_STEPS and args.layout in ("flat", "function"):
         text = f"{steps} time steps: to write and verify each takes minutes; --layout loop holds one, for any number"
         print(text, file=sys.stderr, flush=True)

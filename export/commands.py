@@ -43,7 +43,7 @@ by the rate of differing spikes and predicted classes on the real weights.
 """
 
 _ONNX_ONLY = {
-    "layout": "flat", "precision": "fp32", "calibration": None, "spike_counts": False,
+    "layout": "flat", "precision": "fp32", "verify": "full", "calibration": None, "spike_counts": False,
     "step_logits": False, "data": None, "data_dir": None, "limit": None, "calibration_images": None,
 }  # fmt: skip
 """Options of ONNX alone, and their values by default."""
@@ -76,6 +76,8 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (1000)")
+    text = "full (by default), or quick: two of five optimisation levels, 32 images at most"
+    parser.add_argument("--verify", default="full", choices=["full", "quick"], help=text)
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def to_onnx(
     spike_counts: bool = False,
     step_logits: bool = False,
     tag: str | None = None,
-    verify: bool = True,
+    verify: bool | Literal["quick"] = True,
     images: NDArray[Any] | Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def to_onnx(
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
         step_logits: the output "step_logits", float32 [batch, timesteps, classes].
         tag: names the training; the checkpoint's own by default.
-        verify: run the gate of `export.verify`.
+        verify: run the gate of `export.verify`; "quick" runs the graph at two of five optimisation levels, and on 32
+            images at most.
         images: for that gate: uint8 pixels [N, C, H, W], normalised as the network's `pretrained_cfg` says, or float32
             ones that are normalised; frames [N, T, C, H, W] where the network takes them. Random ones without.
         metadata: further entries of the file's metadata_props.
@@ -87,7 +88,7 @@ def to_onnx(
     data = proto.SerializeToString(deterministic=True)
     seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    verification = run_gate(model, proto, images) if verify else None
+    verification = run_gate(model, proto, images, quick=verify == "quick") if verify else None
     verify_seconds = round(time.perf_counter() - begin, 2)
     atomic_write(path, data)
     return {

@@ -71,6 +71,8 @@ _OF_WEIGHTS = {"weights_sha256", "neuron"}
 """Those that are others where the weights are: what these do says more."""
 Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
 """Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
+QUICK = ("disable", "all")
+"""The levels of optimisation at which a quick gate runs a graph: as it is written, and as it is run by default."""
 _CHUNK = 32
 """Images of 32 x 32 pixels times time steps that run at once."""
 
@@ -111,15 +113,19 @@ def verify(
     return report
 
 
-def run_gate(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
-    """Runs the graph, for one that was made of this network just now; see `verify`."""
-    report = {"dyadic": _verify_exact(model, proto), "real": _verify_real(model, proto, images)}
+def run_gate(
+    model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None, *, quick: bool = False
+) -> dict[str, Any]:
+    """Runs the graph, for one that was made of this network just now; see `verify`. A quick gate runs it at `QUICK` of
+    the optimisation levels, and on 32 of the images."""
+    levels, images = (QUICK, None if images is None else images[:_CHUNK]) if quick else (tuple(OPTIMIZATIONS), images)
+    report = {"dyadic": _verify_exact(model, proto, levels), "real": _verify_real(model, proto, images)}
     if metadata(proto, "precision") == "int16":
-        report["kernel"] = _verify_kernel(proto, random_images(model) if images is None else images)
+        report["kernel"] = _verify_kernel(proto, random_images(model) if images is None else images, levels)
     return report
 
 
-def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str, Any]:
+def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32], levels: Sequence[str]) -> dict[str, Any]:
     """Compares all spikes and logits of event-driven nodes in the kernel with those of their functions, bit for bit.
 
     Returns:
@@ -127,7 +133,7 @@ def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32]) -> dict[
     """
     names = [*spike_values(proto).values(), "logits"]
     exposed, images = add_spike_outputs(proto), images[:_CHUNK]
-    for level in tqdm(OPTIMIZATIONS, desc="kernel", leave=False, disable=None):
+    for level in tqdm(levels, desc="kernel", leave=False, disable=None):
         runners = [Runner(exposed, optimization=level, functions=functions) for functions in (False, True)]
         for name, kernel, function in zip(names, *(run(images, names) for run in runners), strict=True):
             if not np.array_equal(kernel, function):
@@ -135,10 +141,10 @@ def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32]) -> dict[
                     f"verification failed: {name} of the event-driven kernel differ from those of the functions "
                     f"({_difference(function, kernel)}; optimization {level})"
                 )
-    return {"levels": list(OPTIMIZATIONS), "images": len(images), "identical": has_event_library() or None}
+    return {"levels": list(levels), "images": len(images), "identical": has_event_library() or None}
 
 
-def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
+def _verify_exact(model: nn.Module, proto: onnx.ModelProto, levels: Sequence[str]) -> dict[str, Any]:
     """Compares the graph of the exact copy, which must have the operations of the given one, with what it must give."""
     exact, precision = exact_copy(model), metadata(proto, "precision")
     images = [exact_images(exact, count, seed=count).numpy() for count in BATCHES]
@@ -160,7 +166,7 @@ def _verify_exact(model: nn.Module, proto: onnx.ModelProto) -> dict[str, Any]:
             runs.append((x, known | {"logits": logits.numpy()}))
     twin = add_description(built, exact)
     check_same_operations(twin, proto)
-    return compare_exactly(twin, runs, other) | {"input_size": list(input_size(exact))}
+    return compare_exactly(twin, runs, other, levels) | {"input_size": list(input_size(exact))}
 
 
 def _runs_in_float32(graph: onnx.ModelProto, images: list[NDArray[np.float32]]) -> list[Run]:
@@ -186,13 +192,16 @@ def _operations(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
         yield re.sub(r"(_\d+)+$", "", node.op_type) if node.domain == DOMAIN else node.op_type
 
 
-def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> dict[str, Any]:
+def compare_exactly(
+    proto: onnx.ModelProto, runs: Sequence[Run], other: str, levels: Sequence[str] = tuple(OPTIMIZATIONS)
+) -> dict[str, Any]:
     """Compares a graph with what is known of it.
 
     Args:
         proto: the graph of a network whose arithmetic is exact.
         runs: one for each batch.
         other: what gave the expected values, for the error.
+        levels: of optimisation.
 
     Returns:
         JSON values: levels, batches, layers, spike_rates, identical.
@@ -204,7 +213,7 @@ def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> 
     rates = {name: spike_rate(runs, value) for name, value in values.items()}
     if silent := [name for name, rate in rates.items() if rate == 0]:
         raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the exact copy")
-    for level in tqdm(OPTIMIZATIONS, desc="exactness", leave=False, disable=None):
+    for level in tqdm(levels, desc="exactness", leave=False, disable=None):
         for graph, names in ((proto, ["logits"]), (add_spike_outputs(proto), [*values.values(), "logits"])):
             run = Runner(graph, optimization=level)
             for images, expected in runs:
@@ -215,7 +224,7 @@ def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str) -> 
                             f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)})"
                         )
     batches = [len(images) for images, _ in runs]
-    about = {"levels": list(OPTIMIZATIONS), "batches": batches, "layers": len(values)}
+    about = {"levels": list(levels), "batches": batches, "layers": len(values)}
     return about | {"spike_rates": rates, "identical": True}
 
 

@@ -574,12 +574,19 @@ def test_command_checks_pixels_before_it_normalises_them(channels, tmp_path):
         command.main(["sresnet19_w16", "-o", str(tmp_path / "x.onnx"), "--data", str(tmp_path / "x.npy")])
 
 
+def test_a_quick_gate_runs_fewer_levels_and_images(exact, tmp_path):
+    images = np.random.default_rng(0).standard_normal((40, 3, 16, 16)).astype(np.float32)
+    found = export.to_onnx(exact[0], tmp_path / "x.onnx", images=images, verify="quick")["verification"]
+    assert (found["dyadic"]["levels"], found["dyadic"]["identical"]) == (["disable", "all"], True)
+    assert found["real"]["images"] == 32
+
+
 def test_images_are_arrays_or_tensors_of_pixels_or_of_normalised_values(exact, tmp_path, monkeypatch):
     net, file = exact
     pixels = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
     ready = normalise(pixels.numpy(), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
     seen = []
-    monkeypatch.setattr(sys.modules["export.to_onnx"], "run_gate", lambda _, __, images: seen.append(images))
+    monkeypatch.setattr(sys.modules["export.to_onnx"], "run_gate", lambda _, __, images, **___: seen.append(images))
     monkeypatch.setattr(sys.modules["export.to_onnx"], "calibrate", lambda _, images: seen.append(images))
     for images in (ready, torch.from_numpy(ready), pixels.numpy(), pixels):
         export.to_onnx(net, tmp_path / "x.onnx", images=images, precision="int8", calibration=images)
