@@ -7,6 +7,7 @@ floor is the same network with identity in place of its neurons: convolutions, n
 import argparse
 import contextlib
 import copy
+import math
 import statistics
 import time
 import warnings
@@ -29,6 +30,8 @@ from zoo.neurons import SpikingNeuron
 from zoo.neurons.base import input_current
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
+from zoo.scaling.spec import resolve_scaling
+from zoo.specs import Spec
 
 from .commands import parse_bench
 from .processes import amp_dtype, amp_name, computes_in_bf16, keep_memory, pick_device
@@ -65,7 +68,7 @@ def bench(
     mode: str, model: str, *, batch: int = 32, timesteps: int = 4, amp: str = "off", against: list[str] | None = None,
     device: str = "auto", surrogate: str = "triangle", kernel: str = "auto", layout: str = "channels_last",
     compile: bool = False, grad_checkpointing: bool = False, img_size: int | None = None, stem_stride: int = 1,
-    runs: int = 20, warmup: int = 3,
+    runs: int = 20, warmup: int = 3, forms: Mapping[str, Spec] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Times a step of a network, and of what it is compared with, in turn.
 
@@ -81,6 +84,9 @@ def bench(
         grad_checkpointing: trade time for memory, stage by stage.
         img_size, stem_stride: pixels a side of the images, those of the network by default, and stride of its stem.
         runs, warmup: timed runs and runs before them.
+        forms: rules of gradient scaling, by any names, that the network is timed with, too. With a rule that keeps its
+            factor for n steps, a run is n steps of everything (of several such rules, their least common multiple), and
+            times are those of one.
 
     Returns:
         A measurement, JSON values: median_ms, p10_ms, p90_ms of a step, kernel_build_ms (of the neurons' kernel, or
@@ -107,7 +113,13 @@ def bench(
     build_ms = 1e3 * (time.perf_counter() - begun)
 
     arms = {"model": make(network, dtype, layout, compile=compile, checkpointing=grad_checkpointing)}
-    difference = None
+    difference, length = None, 1
+    for name, form in (forms or {}).items():
+        if (rule := resolve_scaling(form)) is not None:
+            length = math.lcm(length, rule.every)
+        other = build(kernel=kernel, scaling=form)
+        other.load_state_dict(network.state_dict())
+        arms[name] = make(other.to(here), dtype, layout, compile=compile, checkpointing=grad_checkpointing)
     for name in against or []:
         if name == "identity":
             for place in LAYOUTS:
@@ -129,7 +141,7 @@ def bench(
         if mode == "inference":
             for arm in arms.values():
                 inside.enter_context(zoo.event_driven(arm.network))
-        timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here)
+        timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here, length)
         peaks = {name: peak_bytes(arm.step, here) for name, arm in arms.items()}
     for name, arm in arms.items():
         timed[name]["images_per_second"] = batch / timed[name]["median_ms"] * 1e3
@@ -143,6 +155,8 @@ def bench(
         "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, "input_size": list(size),
         "stem_stride": stem_stride, **timed.pop("model"),
     }  # fmt: skip
+    if forms:
+        result["scaling_forms"] = {name: timed.pop(name) for name in forms}
     floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
     if floors:
         best = min(floors, key=lambda name: floors[name]["median_ms"])
@@ -200,8 +214,11 @@ def _arm(
 # -- how a step is timed and weighed
 
 
-def alternate(steps: Mapping[str, Step], runs: int, warmup: int, device: torch.device) -> dict[str, dict[str, Any]]:
-    """Times several steps in turn, so that a change in the machine's speed meets them alike.
+def alternate(
+    steps: Mapping[str, Step], runs: int, warmup: int, device: torch.device, length: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Times several steps in turn, so that a change in the machine's speed meets them alike; a run is `length` steps,
+    and its time that of one.
 
     Returns:
         For each: `ms` of every timed run in order, median_ms, p10_ms, p90_ms, and first_step_ms: of the very first run,
@@ -210,7 +227,7 @@ def alternate(steps: Mapping[str, Step], runs: int, warmup: int, device: torch.d
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(warmup + runs), desc="bench", unit="round", disable=None, leave=False):
         for name, step in steps.items():
-            times[name].append(_time(step, device))
+            times[name].append(_time(partial(_repeat, step, length), device) / length)
     result = {}
     for name, ms in times.items():
         timed = sorted(ms[warmup:])
@@ -219,6 +236,11 @@ def alternate(steps: Mapping[str, Step], runs: int, warmup: int, device: torch.d
         row: dict[str, Any] = {"median_ms": median, "p10_ms": cuts[0], "p90_ms": cuts[8], "first_step_ms": ms[0]}
         result[name] = row | {"ms": [round(value, 3) for value in ms[warmup:]]}
     return result
+
+
+def _repeat(step: Step, length: int) -> None:
+    for _ in range(length):
+        step()
 
 
 def _time(step: Step, device: torch.device) -> float:
@@ -297,6 +319,7 @@ def main(argv: list[str] | None = None) -> None:
 def _summary(result: dict[str, Any]) -> str:
     arms = {"model": result} | (result["identity"]["all"] if "identity" in result else {})
     arms |= {k: v for k, v in result.items() if isinstance(v, dict) and "median_ms" in v and k != "identity"}
+    arms |= result.get("scaling_forms", {})
     what = f"{result['model']} {result['mode']}, batch {result['batch']}, T = {result['timesteps']}, {result['amp']}"
     lines = [f"{what}, {result['kernel']} kernel, {result['layout']}"]
     for name, arm in arms.items():

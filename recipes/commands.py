@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import CommandParser, ZooError, one_of
-from zoo.files import check_writable, user_path
+from zoo.files import check_writable, parse_yaml, user_path
 from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, keywords
 from zoo.plugins import add_plugin_option
 
@@ -247,6 +247,8 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
         help="also time: identity (the floor: no neurons, every layout), reference (plain kernel), plain (no gradient "
         "scaling), spikingjelly (needs it installed; equality is checked first)",
     )  # fmt: skip
+    text = "also time it with these rules of gradient scaling: names, or YAML as '{name: channel, rank: 1}', or none"
+    parser.add_argument("--scaling", metavar="RULE", nargs="+", dest="forms", default=[], help=text)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cuda where there is one")
     text = f"surrogate gradient, {', '.join(keywords()['surrogate'])} (triangle)"
     parser.add_argument("--surrogate", metavar="NAME", default="triangle", help=text)
@@ -271,4 +273,5 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     if a.json:
         check_writable(a.json)
     check_name(a.model)
+    a.forms = {text: parse_yaml(text, "--scaling") for text in a.forms}
     return a

@@ -1,4 +1,4 @@
-// A picture of any size to the pixels that a network takes, number by number as `snn-zoo predict --resize` does it:
+// A picture of any size to the pixels that a network takes, number by number as `snn-zoo predict` does it:
 // the shorter side is scaled to the network's size and the centre cut out. Scaling is Pillow's: separable, with a filter
 // that grows with the scale (so that nothing aliases), weights of 22 bits, and bytes between the two passes. The order of
 // the two is that of Pillow 13; before, lines were always first, which differs by one step of 256 here and there.

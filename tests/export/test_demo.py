@@ -24,6 +24,7 @@ from conftest import ROOT
 from pictures import make_stretched
 from PIL import Image
 
+import export
 import zoo
 from export.demo import folder as demo
 from export.early_exit import exits
@@ -283,6 +284,28 @@ def test_stretched_pictures_have_the_classes_that_predict_names(desktop: Visit, 
         desktop.show(file.read_bytes(), mimetypes.guess_type(file)[0] or "")
         found.append(desktop.tab.inner_text("#says span"))
     assert found == labels
+
+
+RUN = """async url => {
+  const ort = await import("./ort.wasm.bundle.min.mjs");
+  ort.env.wasm.numThreads = 1;
+  const packed = (await fetch("ort-wasm-simd-threaded.wasm.gz")).body.pipeThrough(new DecompressionStream("gzip"));
+  ort.env.wasm.wasmBinary = await new Response(packed).arrayBuffer();
+  const session = await ort.InferenceSession.create(new Uint8Array(await (await fetch(url)).arrayBuffer()));
+  const x = Float32Array.from({length: 3072}, (_, i) => (i * 37 % 256) / 64 - 2);
+  const logits = (await session.run({input: new ort.Tensor("float32", x, [1, 3, 32, 32])})).logits.data;
+  return Array.from(logits);
+}"""
+
+
+@pytest.mark.slow
+def test_functions_of_an_event_driven_file_run_in_the_browser(desktop: Visit, folder: Path) -> None:
+    file = folder / "events.onnx"
+    export.to_onnx(zoo.load(NETWORKS[1]), file, precision="int16", verify=False)
+    x = ((np.arange(3072) * 37 % 256) / 64 - 2).astype(np.float32).reshape(1, 3, 32, 32)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = desktop.tab.evaluate(RUN, file.name)
+    assert np.allclose(found, session.run(["logits"], {"input": x})[0][0], atol=1e-5)
 
 
 @pytest.mark.slow

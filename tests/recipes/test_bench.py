@@ -18,6 +18,23 @@ from zoo.neurons.lif import LIF
 SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
 
 
+def test_forms_of_gradient_scaling_are_timed_beside_the_network(capsys):
+    words = ["step", "--model", "sresnet19_w16", "--batch", "2", "--timesteps", "2", "--runs", "1", "--warmup", "1"]
+    main([*words, "--device", "cpu", "--scaling", "{name: channel, rank: 1, every: 3}", "causal_trace"])
+    out = capsys.readouterr().out
+    assert "{name: channel, rank: 1, every: 3} " in out
+    assert "causal_trace " in out
+    with pytest.raises(ZooError, match="unknown scaling 'nosuch'"):
+        main([*words, "--scaling", "nosuch"])
+
+
+def test_a_run_of_several_steps_is_timed_as_one_step(monkeypatch):
+    done = []
+    monkeypatch.setattr("recipes.bench._time", lambda step, _: step() or 6.0)
+    found = alternate({"a": lambda: done.append(1)}, 2, 1, torch.device("cpu"), 3)
+    assert (found["a"]["ms"], len(done)) == ([2.0, 2.0], 9)
+
+
 def test_command_writes_a_measurement(tmp_path):
     file = tmp_path / "speed.json"
     shape = ["--batch", "2", "--timesteps", "2", "--runs", "3", "--warmup", "1", "--device", "cpu"]
