@@ -50,7 +50,8 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
     if cuda:
         torch.cuda.set_device(here)
     if several:
-        end_with_parent()
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's, which starts processes in its main thread
+            end_with_parent()
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["TORCHELASTIC_MAX_RESTARTS"] != "0":
             # Of all rounds, in which a new process would look up the address of one that is gone, and wait.
             share = "torchrun --max-restarts keeps one store for all its starts, which mixes them up"
