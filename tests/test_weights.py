@@ -190,6 +190,7 @@ def test_other_classes_channels_and_time_steps(name):
     [
         ("sresnet19_w32_gs", "sresnet19_w32_gs.t4_cifar10"),
         ("sresnet19_w32", "sresnet19_w32.t4_cifar10_cycle2"),  # trained for 62 epochs, sresnet19_w32.t4_cifar10 for 12
+        ("max_resnet18_w32_gs", "max_resnet18_w32_gs.t4_cifar10"),  # not that whose spikes were penalised
     ],
 )
 def test_a_name_alone_is_the_cifar10_checkpoint_of_most_time_steps_and_epochs(name, full):

@@ -58,7 +58,7 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classi
     """Makes timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
-    and of these the one that was trained longest.
+    and of these the one that was trained longest; none whose spikes were penalised, if there is another.
     """
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
@@ -74,10 +74,11 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classi
     return generate_default_cfgs(cfgs)
 
 
-def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, int, int]:
+def _place(checkpoint: tuple[Any, Mapping[str, Any]]) -> tuple[str, bool, int, int]:
     _, config = checkpoint
-    chain = [config["recipe"], *config.get("started_from", [])]
-    return config["recipe"]["dataset"], -config["model_args"]["timesteps"], -sum(part["epochs"] or 0 for part in chain)
+    recipe, steps = config["recipe"], config["model_args"]["timesteps"]
+    epochs = sum(part["epochs"] or 0 for part in [recipe, *config.get("started_from", [])])
+    return recipe["dataset"], bool(recipe.get("spike_penalty")), -steps, -epochs
 
 
 @dataclass(frozen=True)
