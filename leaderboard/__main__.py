@@ -145,7 +145,7 @@ def _page(options: argparse.Namespace) -> str:
         from .page import page  # its libraries are an extra
     except ModuleNotFoundError as error:
         raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
-    return page(table)
+    return page(table, options.demo)
 
 
 @contextlib.contextmanager
@@ -182,6 +182,7 @@ _FOLDER = {"metavar": "DIR", "type": user_path}
 _RESULTS = _option(
     "--results", "folder with <dataset>/<model>.<tag>/*.json (default: leaderboard/results of this checkout)", **_FOLDER
 )
+_DEMO = _option("--demo", "address of a page of `python -m export.demo`, which rows link to", metavar="URL")
 _BOARD = [
     _RESULTS,
     _option("--out", "where the rendered files go (default: leaderboard/ of this checkout)", default=_HERE, **_FOLDER),
@@ -212,9 +213,9 @@ _OPTIONS = {
     ],
     _check: _BOARD,
     _render: _BOARD,
-    _site: [_RESULTS, _option("--out", "the page is DIR/index.html (default: site, in the working directory)",
+    _site: [_RESULTS, _DEMO, _option("--out", "the page is DIR/index.html (default: site, in the working directory)",
                               default=Path("site"), **_FOLDER)],
-    _serve: [_RESULTS, _option("--port", "from 0, which takes a free one, to 65535 (8000)", type=int, default=8000)],
+    _serve: [_RESULTS, _DEMO, _option("--port", "0 takes a free one (8000)", type=int, default=8000)],
 }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from zoo.names import pretrained_names
+
 from .charts import COSTS, latency_picture, picture
 from .comparison import comparisons
 from .row import Row
@@ -37,14 +39,18 @@ for (const head of document.querySelectorAll("th")) head.onclick = () => {
 """
 
 
-def page(rows: Sequence[Row]) -> str:
-    """Returns the HTML text, in which what comes from a file is escaped; rows that are published only come last."""
+def page(rows: Sequence[Row], demo: str | None = None) -> str:
+    """Returns the HTML text, in which what comes from a file is escaped; rows that are published only come last. The
+    zoo's own checkpoints link to `demo`, the address of a page of `export.demo`, if there is one."""
     ours = [row for row in rows if row.tier != "published"]
     datasets = list(dict.fromkeys(row.dataset for row in ours))
     published = [row for row in rows if row.tier == "published" and row.dataset in datasets]
     parts = [_HEAD, "" if ours else f"<p>{EMPTY}</p>\n"]
     for dataset in datasets:
-        parts += [f"<h2>{escape(dataset)}</h2>\n", _table(COLUMNS[1:], [row for row in ours if row.dataset == dataset])]
+        parts += [
+            f"<h2>{escape(dataset)}</h2>\n",
+            _table(COLUMNS[1:], [row for row in ours if row.dataset == dataset], demo),
+        ]
     if ours:
         drawn = filter(None, (picture(ours, cost) for cost in COSTS))
         parts += ["<h2>What accuracy costs</h2>\n", *(f"<div>{svg}</div>\n" for svg in drawn)]
@@ -58,7 +64,7 @@ def page(rows: Sequence[Row]) -> str:
     return "".join([*parts, _SORT])
 
 
-def _table(columns: Iterable[Column], rows: Sequence[Row]) -> str:
+def _table(columns: Iterable[Column], rows: Sequence[Row], demo: str | None = None) -> str:
     filled = [column for column in columns if any(column.order(row) for row in rows)]
     kinds = [' class="number"' if column.form else "" for column in filled]
     heads = "".join(
@@ -66,10 +72,16 @@ def _table(columns: Iterable[Column], rows: Sequence[Row]) -> str:
     )
     lines = [
         "".join(
-            f'<td{kind} data-order="{escape(c.order(row))}">{escape(c.show(row))}</td>'
+            f'<td{kind} data-order="{escape(c.order(row))}">{_cell(c, row, demo)}</td>'
             for c, kind in zip(filled, kinds, strict=True)
         )
         for row in rows
     ]
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     return f"<div><table><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+
+
+def _cell(column: Column, row: Row, demo: str | None) -> str:
+    text = escape(column.show(row))
+    linked = demo and column.field == "name" and row.name in pretrained_names()
+    return f'<a href="{escape(demo)}#{text}">{text}</a>' if linked else text

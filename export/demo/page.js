@@ -412,7 +412,8 @@ async function start() {
   readColours();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColours);
   page.networks = await (await fetch("networks.json")).json();
-  page.about = page.networks[0];
+  const named = decodeURIComponent(location.hash.slice(1));  // as the leaderboard links to it
+  page.about = page.networks.find(about => about.name === named) ?? page.networks[0];
   setUpNetworks();
   setUpBoard();
   for (const button of document.querySelectorAll("[data-source]")) button.onclick = () => {

@@ -405,7 +405,9 @@ def test_maps_move_and_stop(desktop: Visit) -> None:
 
 @pytest.mark.slow
 def test_fits_a_phone_in_the_dark(browser: Any, url: str) -> None:
-    visit = Visit(browser, url, PHONE, "dark")
+    visit = Visit(browser, f"{url}#{NETWORKS[1]}", PHONE, "dark")
+    assert visit.result()["name"] == NETWORKS[1]  # as the board links to it
+    visit.url = url
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert visit.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(11, 13, 18)"
     visit.kept_to_itself()

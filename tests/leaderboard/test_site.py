@@ -77,6 +77,12 @@ def test_serve_shows_the_page_to_this_machine(
     assert re.search(r"http://localhost:\d+/ \(Ctrl-C", capsys.readouterr().out)
 
 
+def test_checkpoints_of_the_zoo_link_to_the_page_that_shows_them_spike(board: list[Row]) -> None:
+    text = page(board, "demo/?a=1&b=2")
+    links = re.findall(r'<a href="demo/\?a=1&amp;b=2#([^"]+)">', text)
+    assert set(links) == {row.name for row in board if row.model != EVIL and row.dataset != "digits"}
+
+
 def test_page_of_an_empty_board() -> None:
     assert "No results yet." in page([])
 
