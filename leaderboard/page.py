@@ -47,10 +47,8 @@ def page(rows: Sequence[Row], demo: str | None = None) -> str:
     published = [row for row in rows if row.tier == "published" and row.dataset in datasets]
     parts = [_HEAD, "" if ours else f"<p>{EMPTY}</p>\n"]
     for dataset in datasets:
-        parts += [
-            f"<h2>{escape(dataset)}</h2>\n",
-            _table(COLUMNS[1:], [row for row in ours if row.dataset == dataset], demo),
-        ]
+        own = [row for row in ours if row.dataset == dataset]
+        parts += [f"<h2>{escape(dataset)}</h2>\n", _table(COLUMNS[1:], own, demo)]
     if ours:
         drawn = filter(None, (picture(ours, cost) for cost in COSTS))
         parts += ["<h2>What accuracy costs</h2>\n", *(f"<div>{svg}</div>\n" for svg in drawn)]
@@ -83,5 +81,6 @@ def _table(columns: Iterable[Column], rows: Sequence[Row], demo: str | None = No
 
 def _cell(column: Column, row: Row, demo: str | None) -> str:
     text = escape(column.show(row))
-    linked = demo and column.field == "name" and row.name in pretrained_names()
-    return f'<a href="{escape(demo)}#{text}">{text}</a>' if linked else text
+    if demo and column.field == "name" and row.name in pretrained_names():
+        return f'<a href="{escape(demo)}#{text}">{text}</a>'
+    return text
