@@ -58,7 +58,8 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classi
     """Makes timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
-    and of these the one that was trained longest; none whose spikes were penalised, if there is another.
+    and of these the one that was trained longest; none whose spikes were penalised, if there is another, and none that
+    takes event frames.
     """
     common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
@@ -70,7 +71,9 @@ def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classi
         for name, where in published().items():
             if name.startswith(f"{architecture}."):
                 found.setdefault(name, common | {"hf_hub_id": where.hub_id})
-        cfgs |= found or {architecture: dict(common)}
+        # timm's star: of images, when all that is trained takes event frames.
+        images = any(cfg.get("input_size", _DEFAULT["input_size"])[0] == 3 for cfg in found.values())
+        cfgs |= found if images else found | {f"{architecture}.*": dict(common)}
     return generate_default_cfgs(cfgs)
 
 

@@ -15,7 +15,7 @@ from leaderboard.rows import rows
 from leaderboard.store import load_results
 from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
 from zoo.errors import ZooError
-from zoo.names import pretrained_names
+from zoo.names import dataset_name, pretrained_names
 
 COUNTS = {
     "Effective_ACs": 1e6,
@@ -165,7 +165,7 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
     for run in known_runs().values():
         if run.name not in pretrained_names():
             continue  # a stage on the way to one
-        row = board[f"{run.config['recipe']['dataset']}/{run.name}"]
+        row = board[f"{dataset_name(run.config['recipe']['dataset'])}/{run.name}"]
         assert row.recipe_sha256 == recipe_sha256_of(run.config)
         assert row.tier == "measured"
     second = board["cifar10/sresnet19_w32_gs.t4_cifar10"]
