@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import glob
 import inspect
 import sys
 import tempfile
@@ -14,11 +15,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from export.commands import PRECISIONS, settings
 from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.files import atomic_write, check_writable, locked, user_path, write_json
 from zoo.names import BUILTIN, BUNDLED, FORMS, MEASURED, check_dataset, check_source
-from zoo.plugins import add_plugin_option
+from zoo.plugins import add_plugin_option, plugin_files
 
 if TYPE_CHECKING:
     from .board import Board
@@ -47,18 +50,26 @@ def _measure(options: argparse.Namespace) -> None:
 
     Each gives one record, DIR/<dataset>/<name>_<weights>_<forms>.json, for `add`; a later one of the same forms takes
     its place. Data set and images are those of its training by default. Latency is of batch 1 on one thread: measure on
-    a machine that does nothing else.
+    a machine that does nothing else. With --ray each checkpoint is measured alone on a node, of those with most cores;
+    its output is in DIR/<checkpoint>.log.
     """
-    from .measure import measure, measured_before, record_name, table
+    from .measure import measure, record_name, record_pattern, table
     from .store import form_of, name_of
 
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
     check_writable(options.out / "dataset" / "record.json")
+    networks = [source for source in sources if not source.endswith(".onnx")]
+    records = {source: record_pattern(source, options.out.absolute(), options.precision) for source in networks}
+    for source in networks if options.resume else []:
+        if before := glob.glob(records[source]):
+            print(f"measured before: {before[0]}", file=sys.stderr, flush=True)
+            sources.remove(source)
+    if options.ray:
+        options.out = options.out.absolute()  # the nodes' own working directory is another
+        _measure_on_nodes(options, records, sources)
+        return
     for place, source in enumerate(sources, 1):
         print(f"[{place}/{len(sources)}] {source}", file=sys.stderr, flush=True)
-        if options.resume and (before := measured_before(source, options.out, options.precision)):
-            print(f"measured before: {before}", file=sys.stderr, flush=True)
-            continue
         result = measure(
             source, options.dataset, options.data_dir, precisions=options.precision, limit=options.limit,
             runs=options.runs, batch_size=options.batch_size, device=options.device,
@@ -66,6 +77,27 @@ def _measure(options: argparse.Namespace) -> None:
         name = record_name(name_of(result), result["weights_sha256"], list(map(form_of, result["parts"])))
         file = write_json(options.out / result["dataset"] / name, result)
         print(f"{table(result)}\n-> {file}", flush=True)
+
+
+def _measure_on_nodes(options: argparse.Namespace, records: dict[str, str], sources: list[str]) -> None:
+    from recipes.on_ray import cluster
+
+    start = cluster(options.ray, whole_nodes=True)
+    keys = ("dataset", "data_dir", "limit", "runs", "batch_size", "device", "out")
+    given = {key: str(value) for key in keys if (value := vars(options)[key])}
+    same = [word for key, value in given.items() for word in ("--" + key.replace("_", "-"), value)]
+    same += [word for file in plugin_files() for word in ("--plugin", file)] + ["--precision", *options.precision]
+    measure = [sys.executable, "-m", "leaderboard", "measure"]
+    logs = {source: options.out / f"{Path(source).name}.log" for source in sources}
+    tasks = {source: start([*measure, source, *same], {}, logs[source], [records[source]]) for source in sources}
+    failed = []
+    for source, task in tqdm(tasks.items(), unit="network"):
+        task.wait()
+        if task.returncode:
+            failed.append(source)
+            tqdm.write(f"{source} failed, see {logs[source]}")
+    if failed:
+        raise ZooError(f"{len(failed)} of {len(sources)} measurements failed: {', '.join(failed)}")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -201,6 +233,8 @@ _OPTIONS = {
         _option("--limit", "only the first N test images (all): to try it, as the board takes no part of a test set",
                 type=int, default=0, metavar="N"),
         _option("--out", "where records go (measured)", default=Path("measured"), **_FOLDER),
+        _option("--ray", "on the nodes of a Ray cluster, 'auto' for the one that this machine is in (extra: ray)",
+                metavar="ADDRESS"),
     ],
     _add: [_option("files", "result files", metavar="FILE", nargs="+", type=Path), *_BOARD],
     _verify: [
@@ -254,6 +288,8 @@ def _check_words(options: argparse.Namespace) -> None:
             raise ZooError(f"a record has one graph of each precision, not of {' '.join(options.precision)}")
         if not options.sources and not options.all:
             raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
+        if options.ray and any(source.endswith(".onnx") for source in options.sources):
+            raise ZooError("--ray measures checkpoints, and no .onnx files: leave it out for these")
         if options.limit < 0:
             raise ZooError(f"--limit must be 0 or more, not {options.limit}")
     if "runs" in given:

@@ -114,13 +114,12 @@ def record_name(name: str, weights_sha256: str, forms: Sequence[str]) -> str:
     return "_".join([name, weights_sha256[:8], *words]) + ".json"
 
 
-def measured_before(source: str, out: Path, precisions: Sequence[str]) -> Path | None:
-    """Returns the record of a checkpoint in these forms below `out`, None where there is none, or for an .onnx file."""
-    if Path(source).suffix == ".onnx":
-        return None
+def record_pattern(source: str, out: Path, precisions: Sequence[str]) -> str:
+    """Returns the pattern of the record of a checkpoint in these forms below `out`: its data set is left open."""
     run = Run(find_checkpoint(source).config)
     forms = ["PyTorch", *(f"{precision} flat" for precision in precisions)]
-    return next(out.glob(f"*/{glob.escape(record_name(run.name, run.config['weights_sha256'], forms))}"), None)
+    name = record_name(run.name, run.config["weights_sha256"], forms)
+    return f"{glob.escape(str(out))}/*/{glob.escape(name)}"
 
 
 def table(result: Result) -> str:

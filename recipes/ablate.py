@@ -9,6 +9,7 @@ Several commands, on several machines with a common folder, share a plan: each t
 
 import argparse
 import csv
+import glob
 import os
 import re
 import signal
@@ -34,7 +35,7 @@ from .on_ray import cluster
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
-from .run import BUSY, RESULT, STATE
+from .run import BUSY, LOG, RESULT, STATE
 
 _STARTED = "== started "
 
@@ -127,13 +128,13 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
 
 
 def _start(run: Run, work: Path, environment: dict[str, str], start: Callable[..., Any] | None) -> Any:
-    folder, text = work / run.name, dump_yaml(run.recipe.to_dict())
+    folder, text, log_file = work / run.name, dump_yaml(run.recipe.to_dict()), work / f"{run.name}.log"
     recipe = atomic_write(work / f"{run.name}.yaml", text)
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
     if start is not None:
-        return start(arguments, text, folder)
-    with open(work / f"{run.name}.log", "ab") as log:
+        return start(arguments, {recipe: text}, log_file, [glob.escape(str(folder / name)) for name in (RESULT, LOG)])
+    with open(log_file, "ab") as log:
         log.write(f"{_STARTED}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         log.flush()
         # A group of its own: Ctrl-C would meet it at once and, with the signal from here, twice, which ends it unsaved.

@@ -1,9 +1,11 @@
-"""Runs of a plan as tasks of a Ray cluster (`pip install 'snn-zoo[ray]'`), each on a node with free cores or a GPU.
+"""Trainings and measurements as tasks of a Ray cluster (`pip install 'snn-zoo[ray]'`).
 
-A task whose node dies is started again on another one. Where all nodes see the work directory at the same path, it goes
-on from its last state; elsewhere from its beginning, and what it leaves comes back to the command's machine.
+A task whose node dies is started again on another one. Where all nodes see the work directory at the same path, a
+training goes on from its last state; elsewhere from its beginning, and what it leaves comes back to the command's
+machine.
 """
 
+import glob
 import os
 import signal
 import socket
@@ -17,20 +19,19 @@ import torch
 from zoo.errors import ZooError, one_line
 
 from .processes import end_with_parent, same_modules
-from .run import LOG, RESULT
 
 _TRIES = 20
 """How often a node may die under one run."""
 
 
-def train_on_node(
-    arguments: list[str], recipe: str, folder: Path, environment: dict[str, str], here: str
+def run_on_node(
+    arguments: list[str], given: dict[Path, str], log: Path, kept: list[str], environment: dict[str, str], here: str
 ) -> dict[str, Any]:
-    """Trains in a process of its own, in the working directory of the command if the node has it, and returns its exit
-    status, with the contents of the files to be kept."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.with_name(f"{folder.name}.yaml").write_text(recipe)
-    log = folder.with_name(f"{folder.name}.log")
+    """Runs a command in a process of its own, in the working directory of the one that asks if the node has it, and
+    returns its exit status, with the contents of its log and of the files that fit the patterns `kept`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for path, text in given.items():
+        path.write_text(text)
     with open(log, "ab") as file:
         process = subprocess.Popen(
             arguments, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment, preexec_fn=end_with_parent,
@@ -39,14 +40,14 @@ def train_on_node(
     try:
         code = process.wait()
     finally:
-        process.send_signal(signal.SIGTERM)  # where the task is cancelled: it saves its state
+        process.send_signal(signal.SIGTERM)  # where the task is cancelled: a training saves its state
         process.wait()
-    kept = [file for file in (log, folder / RESULT, folder / LOG) if file.is_file()]
-    return {"code": code, "files": {str(file): file.read_bytes() for file in kept}}
+    files = [str(log), *(file for pattern in kept for file in glob.glob(pattern))]
+    return {"code": code, "files": {file: Path(file).read_bytes() for file in files}}
 
 
 class Task:
-    """A training on some node, asked as `subprocess.Popen` is."""
+    """A command on some node, asked as `subprocess.Popen` is."""
 
     def __init__(self, ray: Any, reference: Any) -> None:
         self._ray, self._reference = ray, reference
@@ -67,7 +68,7 @@ class Task:
             self.returncode = 1
             return
         for file, content in done["files"].items():
-            if not Path(file).exists():
+            if not Path(file).exists() or Path(file).read_bytes() != content:
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
                 Path(file).write_bytes(content)
         self.returncode = done["code"]
@@ -77,10 +78,14 @@ class Task:
         self._ray.cancel(self._reference)
 
 
-def cluster(address: str) -> Callable[..., Task]:
-    """Joins a Ray cluster and returns what starts `train_on_node` there.
+def cluster(address: str, whole_nodes: bool = False) -> Callable[..., Task]:
+    """Joins a Ray cluster and returns what starts `run_on_node` there.
 
-    A run has a GPU where the cluster has any, else as many cores as OMP_NUM_THREADS says, one by default.
+    Args:
+        address: of the cluster, "auto" for the one that this machine is in.
+        whole_nodes: a task is alone on its node, as one that times something has to be: of nodes of several sizes on
+            those with most cores. Else it has a GPU where the cluster has any, or as many cores as OMP_NUM_THREADS
+            says, one by default.
 
     Raises:
         ZooError: Ray is not installed, or there is no cluster at the address.
@@ -98,10 +103,15 @@ def cluster(address: str) -> Callable[..., Task]:
         raise ZooError(f"cannot join a Ray cluster at {address}: {one_line(error)}") from error
     cores = int(os.environ.get("OMP_NUM_THREADS", "1"))
     needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": cores}
-    task = ray.remote(train_on_node).options(max_retries=_TRIES, **needs)
-    threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(cores)}
+    if whole_nodes:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        largest = max(nodes, key=lambda resources: resources.get("CPU", 0))
+        needs = {"num_cpus": largest.get("CPU", 0), "num_gpus": largest.get("GPU", 0)}
+        cores = int(needs["num_cpus"])
+    task = ray.remote(run_on_node).options(max_retries=_TRIES, **needs)
+    environment = same_modules() | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(cores)})
 
-    def start(arguments: list[str], recipe: str, folder: Path) -> Task:
-        return Task(ray, task.remote(arguments, recipe, folder, threads | same_modules(), os.getcwd()))
+    def start(arguments: list[str], given: dict[Path, str], log: Path, kept: list[str]) -> Task:
+        return Task(ray, task.remote(arguments, given, log, kept, environment, os.getcwd()))
 
     return start
