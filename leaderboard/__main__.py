@@ -58,14 +58,15 @@ def _measure(options: argparse.Namespace) -> None:
 
     sources = options.sources + (sorted(folder.name for folder in BUNDLED.glob("*.*/")) if options.all else [])
     check_writable(options.out / "dataset" / "record.json")
+    if options.ray:
+        options.out = options.out.absolute()  # the nodes' own working directory is another
     networks = [source for source in sources if not source.endswith(".onnx")]
-    records = {source: record_pattern(source, options.out.absolute(), options.precision) for source in networks}
+    records = {source: record_pattern(source, options.out, options.precision) for source in networks}
     for source in networks if options.resume else []:
         if before := glob.glob(records[source]):
             print(f"measured before: {before[0]}", file=sys.stderr, flush=True)
             sources.remove(source)
     if options.ray:
-        options.out = options.out.absolute()  # the nodes' own working directory is another
         _measure_on_nodes(options, records, sources)
         return
     for place, source in enumerate(sources, 1):
