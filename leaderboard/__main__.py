@@ -10,7 +10,6 @@ import glob
 import inspect
 import sys
 import tempfile
-from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,10 +120,7 @@ def _verify(options: argparse.Namespace) -> None:
     """
     from .verify import table, verify
 
-    lines, others = verify(
-        _board(options).load(), options.row, options.checkpoint, options.dataset, options.data_dir,
-        json=options.json, runs=options.runs, batch_size=options.batch_size, device=options.device,
-    )  # fmt: skip
+    lines, others = verify(_board(options).load(), options)
     print("\n".join([table(lines), *others]))
     if missed := [line.number for line in lines if line.verdict == "MISS"]:
         print(f"not as on the board: {', '.join(missed)}", file=sys.stderr)
@@ -164,9 +160,13 @@ def _site(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     """Build the page of the board, and show it to this machine until Ctrl-C."""
-    with _serving(_page(options), options.port) as server, contextlib.suppress(KeyboardInterrupt):
-        print(f"http://localhost:{server.server_port}/ (Ctrl-C ends it)", flush=True)
-        server.serve_forever()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "index.html").write_text(_page(options), encoding="utf-8")
+        handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+        with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:
+            print(f"http://localhost:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
 
 
 def _page(options: argparse.Namespace) -> str:
@@ -179,15 +179,6 @@ def _page(options: argparse.Namespace) -> str:
     except ModuleNotFoundError as error:
         raise ZooError(f"the page needs {error.name}: pip install -e '.[site]' in the checkout") from error
     return page(table, options.demo)
-
-
-@contextlib.contextmanager
-def _serving(text: str, port: int) -> Iterator[ThreadingHTTPServer]:
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "index.html").write_text(text, encoding="utf-8")
-        handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
-        with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-            yield server
 
 
 def _board(options: argparse.Namespace) -> Board:

@@ -1,7 +1,7 @@
 """A row of the board, measured again: what it says beside what came out now."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import argparse
+from typing import NamedTuple
 
 from recipes.lineage import Run
 from zoo.data import list_datasets
@@ -11,7 +11,7 @@ from zoo.load import find_checkpoint
 
 from .row import Row
 from .rows import rows
-from .store import Results, name_of, parts
+from .store import Results, parts
 
 POINTS = {"fp32": 0.1, "fp16": 0.1, "int8": 0.5, "int16": 0.15}
 """Points of top-1 that may lie between them, by precision. On other processors a few images of 10,000 fall to the other
@@ -42,28 +42,11 @@ class Line(NamedTuple):
         return "ok" if abs(self.now - self.before) <= self.allowed + _ROUNDING else "MISS"
 
 
-def verify(
-    results: Results,
-    name: str,
-    checkpoint: str | None = None,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    *,
-    json: Path | None = None,
-    runs: int = 50,
-    **how: Any,
-) -> tuple[list[Line], list[str]]:
-    """Measures a row again, from its weights, and compares.
+def verify(results: Results, a: argparse.Namespace) -> tuple[list[Line], list[str]]:
+    """Measures a row of a store again, from its weights, as a command line says, and compares.
 
     Returns:
         The lines of `compare`, and what `other_files` says.
-
-    Args:
-        results: the store.
-        name: of the row, `<dataset>/<model>.<tag>` or `<model>.<tag>`.
-        checkpoint: where its weights are; by default the pretrained model of its name.
-        json: where to write the new measurement.
-        how: see `measure`, as for the other arguments.
 
     Raises:
         ZooError: no such row, or this is another checkpoint, data set or number of images than the row's.
@@ -71,24 +54,24 @@ def verify(
     from .measure import measure  # PyTorch's exporter and ONNX Runtime take seconds
 
     board = {row.path: row for row in rows(results)}
-    found = [row for path, row in board.items() if name in (path, row.name)]
+    found = [row for path, row in board.items() if a.row in (path, row.name)]
     if len(found) > 1:
-        raise ZooError(f"{name} is a row of several data sets: give {' or '.join(row.path for row in found)}")
+        raise ZooError(f"{a.row} is a row of several data sets: give {' or '.join(row.path for row in found)}")
     if not found:
-        raise one_of("row", name, sorted(board))
+        raise one_of("row", a.row, sorted(board))
     (row,) = found
     precisions = sorted({graph.precision for graph in row.graphs})
-    if json:
-        check_writable(json)
-    run = Run(find_checkpoint(checkpoint or row.name).config)
-    if weights := run.config.get("weights_sha256"):
-        _of_checkpoint(results, row, run.name, weights)  # before long work, too
+    if a.json:
+        check_writable(a.json)
+    source = a.checkpoint or row.name
+    run = Run(find_checkpoint(source).config)
+    before = _of_checkpoint(results, row, run.name, run.config["weights_sha256"])  # before the long work
     # A folder's name does not tell where it is; its network does.
-    known = row.dataset if row.dataset in list_datasets() else None
-    result = measure(checkpoint or row.name, dataset or known, data_dir, precisions=precisions, runs=runs, **how)
-    if json:
-        write_json(json, result)
-    before = _of_checkpoint(results, row, name_of(result), result["weights_sha256"])
+    dataset = a.dataset or (row.dataset if row.dataset in list_datasets() else None)
+    how = {"runs": a.runs, "batch_size": a.batch_size, "device": a.device}
+    result = measure(source, dataset, a.data_dir, precisions=precisions, **how)
+    if a.json:
+        write_json(a.json, result)
     if result["dataset"] != row.dataset:
         raise ZooError(f"{row.path} is of {row.dataset}, and this of {result['dataset']}: --dataset names the row's")
     if before.images != result["images"]:

@@ -31,7 +31,6 @@ from zoo.neurons.base import input_current
 from zoo.provenance import provenance
 from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 from zoo.scaling.spec import resolve_scaling
-from zoo.specs import Spec
 
 from .commands import parse_bench
 from .processes import amp_dtype, amp_name, computes_in_bf16, keep_memory, pick_device
@@ -64,29 +63,11 @@ def without_neurons(model: nn.Module) -> nn.Module:
     return model
 
 
-def bench(
-    mode: str, model: str, *, batch: int = 32, timesteps: int = 4, amp: str = "off", against: list[str] | None = None,
-    device: str = "auto", surrogate: str = "triangle", kernel: str = "auto", layout: str = "channels_last",
-    compile: bool = False, grad_checkpointing: bool = False, img_size: int | None = None, stem_stride: int = 1,
-    runs: int = 20, warmup: int = 3, forms: Mapping[str, Spec] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Times a step of a network, and of what it is compared with, in turn.
+def bench(a: argparse.Namespace) -> dict[str, Any]:
+    """Times a step of a network, and of what it is compared with, in turn: what a command line says, see `parse_bench`.
 
-    Args:
-        mode: "step" (training) or "inference" (evaluation mode, forward only).
-        model: an architecture of the zoo.
-        batch: images per step.
-        amp: "off", "bf16" or "fp16".
-        against: any of "identity" (the floor, in every layout), "reference" (the same network on the plain kernel),
-            "plain" (without gradient scaling) and "spikingjelly" (as its users get it, in float32 and in `amp`).
-        device, surrogate, kernel, layout: of the network.
-        compile: run it through torch.compile.
-        grad_checkpointing: trade time for memory, stage by stage.
-        img_size, stem_stride: pixels a side of the images, those of the network by default, and stride of its stem.
-        runs, warmup: timed runs and runs before them.
-        forms: rules of gradient scaling, by any names, that the network is timed with, too. With a rule that keeps its
-            factor for n steps, a run is n steps of everything (of several such rules, their least common multiple), and
-            times are those of one.
+    With a rule of `forms` that keeps its factor for n steps, a run is n steps of everything (of several such rules,
+    their least common multiple), and times are those of one.
 
     Returns:
         A measurement, JSON values: median_ms, p10_ms, p90_ms of a step, kernel_build_ms (of the neurons' kernel, or
@@ -96,67 +77,67 @@ def bench(
     Raises:
         ZooError: an unknown model, value or device, or a peer that does not compute the same.
     """
-    here = pick_device(device)
+    here = pick_device(a.device)
     origin = provenance(gpu=here.type == "cuda")
-    dtype = amp_dtype(amp, here)
+    dtype = amp_dtype(a.amp, here)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # as training has it
     torch.manual_seed(0)
-    build = partial(zoo.create_model, model, timesteps=timesteps, surrogate=surrogate, stem_stride=stem_stride)
-    network = build(kernel=kernel).to(here)
+    build = partial(
+        zoo.create_model, a.model, timesteps=a.timesteps, surrogate=a.surrogate, stem_stride=a.stem_stride,
+        kernel=a.kernel,
+    )  # fmt: skip
+    network = build().to(here)
     size = network.pretrained_cfg["input_size"]
-    size = (size[0], img_size, img_size) if img_size else size
-    images = torch.randn(batch, *size, device=here)
-    labels = torch.randint(0, network.num_classes, (batch,), device=here)
-    make = partial(_arm, mode, images=images, labels=labels)
+    size = (size[0], a.img_size, a.img_size) if a.img_size else size
+    images = torch.randn(a.batch, *size, device=here)
+    labels = torch.randint(0, network.num_classes, (a.batch,), device=here)
+    make = partial(_arm, a.mode, images=images, labels=labels)
     begun = time.perf_counter()
     kernel_name = network.kernel_for(here.type, dtype or torch.float32)  # builds it, the first time on a machine
     build_ms = 1e3 * (time.perf_counter() - begun)
 
-    arms = {"model": make(network, dtype, layout, compile=compile, checkpointing=grad_checkpointing)}
-    difference, length = None, 1
-    for name, form in (forms or {}).items():
-        if (rule := resolve_scaling(form)) is not None:
-            length = math.lcm(length, rule.every)
-        other = build(kernel=kernel, scaling=form)
+    def own(**changes: Any) -> _Arm:
+        other = build(**changes)
         other.load_state_dict(network.state_dict())
-        arms[name] = make(other.to(here), dtype, layout, compile=compile, checkpointing=grad_checkpointing)
-    for name in against or []:
+        return make(other.to(here), dtype, a.layout, compile=a.compile, checkpointing=a.grad_checkpointing)
+
+    arms, difference = {"model": own()}, None
+    arms |= {name: own(scaling=form) for name, form in a.forms.items()}
+    for name in a.against:
         if name == "identity":
-            for place in LAYOUTS:
-                arms[f"identity {place}"] = make(without_neurons(network), dtype, place)
-        elif name in ("reference", "plain"):
-            other = build(kernel="reference") if name == "reference" else build(kernel=kernel, scaling="none")
-            other.load_state_dict(network.state_dict())
-            arms[name] = make(other.to(here), dtype, layout, compile=compile, checkpointing=grad_checkpointing)
-        else:
+            arms |= {f"identity {place}": make(without_neurons(network), dtype, place) for place in LAYOUTS}
+        elif name == "spikingjelly":
             if not isinstance(network, SResNet):
-                raise ZooError(f"{model} has no counterpart in SpikingJelly here: only the sresnet family has")
+                raise ZooError(f"{a.model} has no counterpart in SpikingJelly here: only the sresnet family has")
             from .peers import SpikingJellyResNet, check_equal
 
             difference = check_equal(network, SpikingJellyResNet(network), size)
             for precision in dict.fromkeys((None, dtype)):
                 peer = SpikingJellyResNet(network).to(here)
                 arms[f"spikingjelly {amp_name(precision)}"] = make(peer, precision, "contiguous")
+        else:
+            arms[name] = own(**{"kernel": "reference"} if name == "reference" else {"scaling": "none"})
+    length = math.lcm(*(rule.every for rule in map(resolve_scaling, a.forms.values()) if rule))
     with contextlib.ExitStack() as inside:
-        if mode == "inference":
+        if a.mode == "inference":
             for arm in arms.values():
                 inside.enter_context(zoo.event_driven(arm.network))
-        timed = alternate({name: arm.step for name, arm in arms.items()}, runs, warmup, here, length)
+        timed = alternate({name: arm.step for name, arm in arms.items()}, a.runs, a.warmup, here, length)
         peaks = {name: peak_bytes(arm.step, here) for name, arm in arms.items()}
     for name, arm in arms.items():
-        timed[name]["images_per_second"] = batch / timed[name]["median_ms"] * 1e3
+        timed[name]["images_per_second"] = a.batch / timed[name]["median_ms"] * 1e3
         timed[name]["peak_bytes"] = peaks[name]
-        if mode == "step":
-            timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / batch
+        if a.mode == "step":
+            timed[name]["saved_bytes_per_image"] = saved_bytes(arm.forward, list(arm.network.parameters())) / a.batch
+    asked = {key: getattr(a, key) for key in ("mode", "model", "batch", "timesteps", "surrogate", "layout", "compile")}
+    asked |= {key: getattr(a, key) for key in ("grad_checkpointing", "runs", "stem_stride")}
     result: dict[str, Any] = {
-        "schema": 1, "kind": "speed", "mode": mode, "model": model, "batch": batch, "timesteps": timesteps,
-        "scaling": network.model_args["scaling"], "amp": amp_name(dtype), "native_bf16": computes_in_bf16(here),
-        "surrogate": surrogate, "layout": layout, "kernel": kernel_name, "kernel_build_ms": build_ms,
-        "compile": compile, "grad_checkpointing": grad_checkpointing, "runs": runs, "input_size": list(size),
-        "stem_stride": stem_stride, **timed.pop("model"),
+        "schema": 1, "kind": "speed", **asked, "input_size": list(size), "scaling": network.model_args["scaling"],
+        "amp": amp_name(dtype), "native_bf16": computes_in_bf16(here), "kernel": kernel_name,
+        "kernel_build_ms": build_ms, **timed.pop("model"),
     }  # fmt: skip
-    if forms:
-        result["scaling_forms"] = {name: timed.pop(name) for name in forms}
+    if a.forms:
+        result["scaling_forms"] = {name: timed.pop(name) for name in a.forms}
     floors = {name: arm for name, arm in timed.items() if name.startswith("identity ")}
     if floors:
         best = min(floors, key=lambda name: floors[name]["median_ms"])
@@ -298,14 +279,11 @@ def peak_bytes(step: Step, device: torch.device) -> int:
 
 def run(a: argparse.Namespace) -> None:
     """Times what a command line says."""
-    options = vars(a)
-    file = options.pop("json")
-    options.pop("plugin", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Profiler")
-        result = bench(options.pop("mode"), options.pop("model"), **options)
-    if file:
-        write_json(file, result)
+        result = bench(a)
+    if a.json:
+        write_json(a.json, result)
     print(_summary(result))
     if not result["native_bf16"] and result["amp"] == "bf16":
         print("note: this processor does not compute in bfloat16, so its convolutions are emulated")

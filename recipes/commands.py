@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, parse_yaml, user_path
 from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, keywords
-from zoo.plugins import add_plugin_option
+from zoo.plugins import add_plugin_option, load_plugin
 
 from .estimate import tell_least
 from .recipe import Recipe, add_keys, check_unused, parse_command_line, said_keys
@@ -19,8 +19,10 @@ from .recipe import Recipe, add_keys, check_unused, parse_command_line, said_key
 def parse_train(argv: list[str] | None) -> Recipe:
     """Reads the command line of recipes.train."""
     recipe = parse_command_line(argv)
-    if not recipe.plugins:  # which may register all three
-        check_name(recipe.model)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
+    check_name(recipe.model)
+    if not recipe.plugins:  # which may register both
         check_dataset(recipe.dataset, recipe.data_dir, download=recipe.download)
         if recipe.init:
             check_source(recipe.init)
@@ -67,6 +69,8 @@ def parse_finetune(argv: list[str] | None) -> Finetuning:
     dataset = f"{PREFIX}{data}" if is_place else data
     # Its values are checked; what the checkpoint decides is completed when that is read.
     recipe = Recipe(**{"dataset": dataset, "init": source, "out": "unknown"} | said)
+    for plugin in recipe.plugins:
+        load_plugin(plugin)
     if not recipe.plugins:
         check_source(source)
         check_dataset(dataset, recipe.data_dir, download=recipe.download)

@@ -1,4 +1,4 @@
-"""How long a run will take, told at its start and after its first steps, and what else there is if that is hours."""
+"""How long a run will take at least, told at its start, and what else there is if that is hours."""
 
 import os
 import sys
@@ -25,52 +25,21 @@ _FASTEST = 1e11
 _IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1437}
 
 
-def steps_left(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Returns the steps from `step` (counted from 0) on, in units of that one, if a step costs pixels times time steps
-    (in truth less: some of it costs the same in every phase)."""
-    now, left = step // steps_per_epoch, recipe.epochs * steps_per_epoch - step
-    cost = [phase.size**2 * phase.timesteps for phase in map(recipe.phase, range(now, recipe.epochs))]
-    rest = sum(cost[1:]) * steps_per_epoch
-    return (cost[0] * (left - (len(cost) - 1) * steps_per_epoch) + rest) / cost[0]
-
-
-def least_hours(recipe: Recipe) -> float:
-    """Returns the hours that this machine's CPU needs at least, by the network's operations and the recipe's images,
-    epochs and phases; 0 where a table does not know them."""
+def tell_least(recipe: Recipe) -> None:
+    """Prints, before PyTorch is loaded, that a run will take long, where there seems to be no GPU: by the network's
+    operations and the recipe's images, epochs and phases, if a table knows them."""
+    if recipe.device != "cpu" and os.path.exists("/dev/nvidiactl"):
+        return
     known = sizes().get(recipe.model.removesuffix("_gs"), {})
     images = recipe.train_images or _IMAGES.get(recipe.dataset, 0)
-    phases = [recipe.phase(epoch) for epoch in range(recipe.epochs)]
+    phases = map(recipe.phase, range(recipe.epochs))
     pixels = sum(phase.size**2 * phase.timesteps for phase in phases) / 32**2
     operations = 3 * known.get("dense_operations", 0) * images * pixels  # forward, and twice as many backward
-    return operations / (_FASTEST * (os.cpu_count() or 1)) / 3600
-
-
-def tell_least(recipe: Recipe) -> None:
-    """Prints, before PyTorch is loaded, that a run will take long, where there seems to be no GPU."""
-    has_gpu = recipe.device != "cpu" and os.path.exists("/dev/nvidiactl")
-    if not has_gpu and (hours := least_hours(recipe)) > _LONG_HOURS:
-        text = f"This will take at least {_length(hours)} on this CPU, by its operations"
+    hours = operations / (_FASTEST * (os.cpu_count() or 1)) / 3600
+    if hours > _LONG_HOURS:
+        length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
+        text = f"This will take at least {length} on this CPU, by its operations"
         print(f"{text}.{_alternatives(recipe)}", file=sys.stderr, flush=True)
-
-
-def tell_length(recipe: Recipe, device: str, seconds: float) -> None:
-    """Prints how long a run will take, if it is more than a minute, and what else there is if it is hours on a CPU."""
-    from tqdm import tqdm
-
-    from .run import StandardError  # which takes PyTorch
-
-    if seconds < 60:
-        return
-    text = f"This will take about {_length(seconds / 3600)}"
-    if device == "cpu" and seconds / 3600 > _LONG_HOURS and (other := _alternatives(recipe)):
-        text += f" on this CPU.{other}"
-    tqdm.write(f"{text.removesuffix('.')} (estimated from its first steps).", file=StandardError())
-
-
-def _length(hours: float) -> str:
-    return (
-        f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
-    )
 
 
 def _alternatives(recipe: Recipe) -> str:

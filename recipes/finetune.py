@@ -9,7 +9,6 @@ from zoo.data.images import square_side
 from zoo.errors import ZooError, run_command
 from zoo.load import find_checkpoint
 from zoo.names import PREFIX
-from zoo.plugins import load_plugin
 
 from .commands import Finetuning, parse_finetune
 from .recipe import Recipe, check_unused
@@ -39,8 +38,6 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     Raises:
         ZooError: there is no such checkpoint or data, or too few images.
     """
-    for plugin in [said["plugin"]] if isinstance(said.get("plugin"), str) else said.get("plugin") or []:
-        load_plugin(plugin)
     config = find_checkpoint(source).config
     keys: dict[str, Any] = _RECIPE | {"model": config["architecture"], "init": source, "dataset": dataset}
     keys["timesteps"] = config["model_args"]["timesteps"]

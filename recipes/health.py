@@ -38,19 +38,11 @@ HELD_OUT = 400
 _SHOWN = 100  # images that rates are taken from
 
 
-def examine(
-    model: str, data: DataSet, *, steps: int, batch: int, timesteps: int, lr: float, dataset: str | None = None,
-    data_dir: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Trains a network of the zoo for a few hundred steps and looks at its layers.
+def examine(model: str, data: DataSet, a: argparse.Namespace) -> dict[str, Any]:
+    """Trains an architecture for a few hundred steps, as a command line says, and looks at its layers.
 
     Args:
-        model: an architecture.
         data: what to train on; the held-out images are training images, too, unless it has validation images.
-        steps: training steps, a multiple of 4.
-        batch: images per step.
-        lr: peak learning rate.
-        dataset, data_dir: what and where the data was loaded from; by default under its name.
 
     Returns:
         A measurement, JSON values: the training loss of each quarter, top-1 of held-out images, and the firing rate of
@@ -64,9 +56,9 @@ def examine(
         held_out, images = HELD_OUT, data.train_images[split(data, 0, HELD_OUT)[1]]
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe(
-            model=model, dataset=dataset or data.name, data_dir=data_dir, timesteps=timesteps, epochs=HEALTH_EPOCHS,
-            batch_size=batch, train_images=steps // HEALTH_EPOCHS * batch, val_images=held_out, test=False,
-            optimizer="adamw", lr=lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
+            model=model, dataset=a.dataset, data_dir=a.data_dir, timesteps=a.timesteps, epochs=HEALTH_EPOCHS,
+            batch_size=a.batch, train_images=a.steps // HEALTH_EPOCHS * a.batch, val_images=held_out, test=False,
+            optimizer="adamw", lr=a.lr, weight_decay=0.05, warmup_epochs=0.4, out=out,
         )  # fmt: skip
         seed(recipe.seed)
         fresh = create(recipe, data, {})  # the network that is trained below
@@ -77,8 +69,8 @@ def examine(
         with open(Path(out) / "summary.csv", newline="") as log:
             loss = [float(row["train_loss"]) for row in csv.DictReader(log)]
     return {
-        "schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": timesteps, "lr": lr,
-        "steps": steps, "batch": batch, "train_loss": loss, "top1": result["top1"], "images": result["images"],
+        "schema": 1, "kind": "health", "model": model, "dataset": data.name, "timesteps": a.timesteps, "lr": a.lr,
+        "steps": a.steps, "batch": a.batch, "train_loss": loss, "top1": result["top1"], "images": result["images"],
         "rates_start": start, "rates_end": end, "data_sha256": data.sha256,
     }  # fmt: skip
 
@@ -117,11 +109,10 @@ def small_forms() -> list[str]:
 def run(a: argparse.Namespace) -> None:
     """Examines what a command line says."""
     models = a.models or small_forms()
-    numbers = {key: getattr(a, key) for key in ("steps", "batch", "timesteps", "lr", "dataset", "data_dir")}
     data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(gpu=pick_device("auto").type == "cuda"), []
     for model in tqdm(models, desc="networks", unit="network"):
         try:
-            result = examine(model, data, **numbers) | origin
+            result = examine(model, data, a) | origin
         except ZooError as error:  # of this network: the others are examined all the same
             tqdm.write(f"{model}: {error}")
             ill.append(model)

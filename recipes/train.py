@@ -33,10 +33,8 @@ from zoo.data.images import folder_cfg
 from zoo.errors import ZooError, one_line, out_of_memory, run_command
 from zoo.files import atomic_write, read_json, write_json
 from zoo.metrics import evaluate
-from zoo.names import check_name
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
-from zoo.plugins import load_plugin
 from zoo.provenance import provenance
 from zoo.result import accuracy_result
 from zoo.scaling import mean_over_processes
@@ -45,16 +43,8 @@ from . import augment
 from .augment import augmented
 from .commands import parse_train
 from .compare import said
-from .estimate import steps_left, tell_length
 from .lineage import InitialWeights, create, freeze, recipe_sha256_of
-from .processes import (
-    amp_dtype,
-    amp_name,
-    keep_memory,
-    resolve_amp,
-    start_processes,
-    stop_processes,
-)
+from .processes import amp_dtype, amp_name, keep_memory, resolve_amp, start_processes, stop_processes
 from .recipe import Phase, Recipe
 from .run import (
     LOG,
@@ -81,7 +71,7 @@ _LOOK_EVERY = 10
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
-    """Runs a recipe to its end and returns its result (what result.json holds).
+    """Runs a recipe, whose plugins are loaded, to its end, and returns its result (what result.json holds).
 
     Raises:
         ZooError: bad recipe or data, a run directory that holds another run, or numbers that are not finite.
@@ -111,9 +101,6 @@ class Trainer:
     """A training run in one of its processes: what it trains, on what, and how far it is."""
 
     def __init__(self, recipe: Recipe, rank: int, world: int, device: torch.device) -> None:
-        for plugin in recipe.plugins:
-            load_plugin(plugin)
-        check_name(recipe.model)
         self.recipe, self.rank, self.world, self.device = recipe, rank, world, device
         self.out, self.batch_size = Path(recipe.out or ""), recipe.batch_size
         unit = 2 * world if recipe.mixup or recipe.cutmix else world
@@ -234,7 +221,6 @@ class Trainer:
         about = {"recipe": self.recipe.to_dict(), "origin": self.origin, "world": self.world}
         about |= {"data_sha256": self.data.sha256, "beginning": self.initial.to_dict(), "amp": self.precision}
         self.state = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=self.device))
-        self.looks: list[tuple[int, float]] = []
         self.is_complete = False
         if not saved:
             return
@@ -290,7 +276,6 @@ class Trainer:
                     bar.update()
                     if self._looks():
                         interrupt.hear(means[3])
-                        self._tell_length()
                     due = rank == 0 and time.perf_counter() - run.saved_at > 60 * recipe.checkpoint_minutes
                     if interrupt.stops or (due and run.step % self.steps_per_epoch):
                         if rank == 0:
@@ -344,14 +329,6 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model, step=run.step)
         return loss.detach(), (logits.detach().mean(0).argmax(1) == y).double().mean()
-
-    def _tell_length(self) -> None:
-        """Tells how long the run will take, at the third look: before the first one, kernels are built."""
-        self.looks = [*self.looks, (self.state.step, time.perf_counter())][:4]
-        if self.rank == 0 and len(self.looks) == 3:
-            (_, _), (begin, begun), (step, now) = self.looks
-            left = steps_left(self.recipe, step - 1, self.steps_per_epoch) - 1  # in units of the one just taken
-            tell_length(self.recipe, self.device.type, (now - begun) / (step - begin) * left)
 
     def _looks(self) -> bool:
         """Returns whether to look at what this step computed, which waits for a GPU."""

@@ -57,6 +57,19 @@ def fill(plan, top1, spikes):
         (plan.folder / f"{run.name}.json").write_text(json.dumps(result))
 
 
+def filled(folder, seeds, **changes):
+    """A plan whose arms have results of these seeds, all alike."""
+    plan = load_plan(write(folder, **changes))
+    fill(plan, *2 * [{arm: dict.fromkeys(seeds, 50.0) for arm in PLAN["arms"]}])
+    return plan
+
+
+def page_of(plan):
+    """The page, rendered anew."""
+    render(plan)
+    return (plan.folder / "README.md").read_text()
+
+
 def change(plan, name, **changes):
     """Gives a result file other values."""
     file = plan.folder / f"{name}.json"
@@ -87,28 +100,17 @@ def test_the_page_says_every_setting_of_its_arms():
     ("changes", "words"),
     [
         ({"seeds": []}, "seeds"),
-        ({"seeds": [1, 1]}, "different"),
-        ({"seeds": [True]}, r"seeds\.0.*not True"),
         ({"further_seeds": [5]}, r"must be different, not \[3, 4, 5, 5\]"),
-        ({"further_seeds": []}, "further_seeds"),
         ({"arms": {"a": {"scalin": "none"}}}, "scalin"),
         ({"arms": {"a": {"scaling": "windo"}}}, "window"),
         ({"arms": {"a": {"model": "sresnet91"}}}, "sresnet91"),
         ({"arms": {"a": {"seed": 1}}}, "seeds"),
         ({"arms": {"a/b": {}}}, "a/b"),
-        ({"arms": {"a": 3}}, "3"),
-        ({"recipe": {"epochs": 0}}, "epochs"),
         ({"contrasts": [["window", "plan"]]}, "plan"),
-        ({"contrasts": ["window - plain"]}, r"contrasts\.0.* list, not 'window - plain'"),
         ({"contrasts": [["window", "window"]]}, "two arms"),
-        ({"contrasts": [["window", "plain"], ["window", "plain"]]}, "stands twice"),
         ({"arms": {0.5: {}}}, r"arms\.0\.5.* string, not 0\.5"),
-        ({"arms": {True: {}}}, "string, not True"),
         ({"recipe": {"test": False}}, "measure nothing"),
-        ({"arms": {"a": {}, "b": {"test": False, "val_images": 9}}}, "same images: set test"),
         ({"arms": {"a": {}, "b": {"val_images": 9}}}, "same images: set val_images"),
-        ({"arms": {"a": {}, "b": {"dataset": "cifar10"}}}, "same images: set dataset"),
-        ({"arms": {"a": {}, "b": {"img_size": 64}}}, "same images: set img_size"),
         ({"contrast": [1]}, "contrast"),
     ],
 )
@@ -136,14 +138,12 @@ def test_seeds_that_are_added_after_a_look_are_reported_by_themselves_too(tmp_pa
     top1 = {"plain": dict.fromkeys((3, 4, 5, 6), 50.0), "window": {3: 51.0, 4: 52.0, 5: 50.5, 6: 49.5}}
     spikes = dict.fromkeys(top1, dict.fromkeys((3, 4, 5, 6), 100.0))
     fill(plan, top1, spikes)
-    render(plan)
-    before, _, after = (plan.folder / "README.md").read_text().partition("The 3 seeds from 5 on were added")
+    before, _, after = page_of(plan).partition("The 3 seeds from 5 on were added")
     assert "| window | plain | 4 | +0.75 ±" in before
     assert "| window | plain | 2 | +0.00 ±" in after
     for name in ("plain.seed5", "window.seed6"):  # no pair of the added ones
         (plan.folder / f"{name}.json").unlink()
-    render(plan)
-    assert "were added" not in (plan.folder / "README.md").read_text()
+    assert "were added" not in page_of(plan)
 
 
 def test_paired_differences(tmp_path):
@@ -160,9 +160,7 @@ def test_paired_differences(tmp_path):
     assert accuracy.half == pytest.approx(stats.t.ppf(0.975, 2) * 0.5 / math.sqrt(3))
     assert difference.verdict == "inconclusive"
     assert ratio.mean == pytest.approx(-5.0)
-    render(plan)
-    page = (plan.folder / "README.md").read_text()
-    assert "| window | plain | 3 | +1.00 ± 1.24 | inconclusive | 0.074 | -5.00 ± 12.42 | 0.225 |" in page
+    assert "| window | plain | 3 | +1.00 ± 1.24 | inconclusive | 0.074 | -5.00 ± 12.42 | 0.225 |" in page_of(plan)
     assert (plan.folder / "plot.svg").read_text().lstrip().startswith("<?xml")
     render(plan, check=True)
     picture = (plan.folder / "plot.svg").read_text()
@@ -197,16 +195,14 @@ def test_verdicts(values, contrasts, verdict):
 
 
 def test_seeds_are_of_the_same_images_and_plugins(tmp_path, monkeypatch):
-    numbers = {arm: {3: 50.0, 4: 50.0} for arm in ("plain", "window")}
-    plan = load_plan(write(tmp_path))
-    fill(plan, numbers, numbers)
+    plan = filled(tmp_path, (3, 4))
     monkeypatch.setattr(plugins, "_LOADED", {tmp_path / "a.py": {"file": "a.py", "sha256": "a" * 64}})
-    for arm in numbers:  # alike within the pair
+    for arm in PLAN["arms"]:  # alike within the pair
         change(plan, f"{arm}.seed4", data_sha256="f" * 64)
     with pytest.raises(ZooError, match=r"plain.seed3.json and plain.seed4.json were measured on other images"):
         render(plan)
     for sha256, refused in (("a" * 64, False), ("b" * 64, True)):
-        fill(plan, numbers, numbers)
+        filled(tmp_path, (3, 4))
         change(plan, "window.seed4", plugins=[{"file": "a.py", "sha256": sha256}])
         with pytest.raises(ZooError, match=r"made with a.py of sha256 bbb.*, now aaa") if refused else nullcontext():
             render(plan)
@@ -223,58 +219,42 @@ def test_seeds_are_of_the_same_images_and_plugins(tmp_path, monkeypatch):
 )
 def test_pairs_are_of_the_same_arithmetic(window, plain, pairs, tmp_path):
     """Of old results, which do not say, on the same processor."""
-    numbers = {arm: {3: 50.0} for arm in ("plain", "window")}
-    plan = load_plan(write(tmp_path))
-    fill(plan, numbers, numbers)
+    plan = filled(tmp_path, [3])
     for arm, changes in (("window", window), ("plain", plain)):
         change(plan, f"{arm}.seed3", **changes)
     if pairs:
         assert len(differences(plan)) == 1
-        render(plan)
-        assert (" and another." in (plan.folder / "README.md").read_text()) == ("machine" in window)
+        assert (" and another." in page_of(plan)) == ("machine" in window)
     else:
         with pytest.raises(ZooError, match=r"window.seed3.json and plain.seed3.json were trained in other arithmetic"):
             differences(plan)
 
 
 def test_pairs_of_two_processors_are_counted_and_left_out_once(tmp_path):
-    top1 = {"plain": dict.fromkeys((3, 4, 5), 50.0), "window": {3: 51.0, 4: 53.0, 5: 59.0}}
-    plan = load_plan(write(tmp_path))
-    fill(plan, top1, {arm: dict.fromkeys((3, 4, 5), 100.0) for arm in top1})
-    render(plan)
-    assert "two processors" not in (plan.folder / "README.md").read_text()
-    change(plan, "window.seed5", machine=ANOTHER, train_precision="fp32")
-    change(plan, "plain.seed5", train_precision="fp32")
-    render(plan)
-    before, words, after = (
-        (plan.folder / "README.md").read_text().partition("of two processors: 1 of window and plain.")
-    )
+    plan = filled(tmp_path, (3, 4, 5))
+    for seed, top1 in ((3, 51.0), (4, 53.0), (5, 59.0)):
+        change(plan, f"window.seed{seed}", top1=top1, train_precision="fp32")
+        change(plan, f"plain.seed{seed}", train_precision="fp32")
+    assert "two processors" not in page_of(plan)
+    change(plan, "window.seed5", machine=ANOTHER)
+    before, words, after = page_of(plan).partition("of two processors: 1 of window and plain.")
     assert words
     assert "| window | plain | 3 | +4.33 ±" in before
     assert "| window | plain | 2 | +2.00 ±" in after
     resumed = [{"commit": "1" * 40, "versions": {}, "machine": ANOTHER}]
-    change(plan, "plain.seed5", resumed_with=resumed)  # began elsewhere
-    render(plan)
-    assert "of two processors: 1 of window and plain." in (plan.folder / "README.md").read_text()
-    change(plan, "plain.seed4", train_precision="fp32", resumed_with=resumed)
-    change(plan, "window.seed4", train_precision="fp32")
-    render(plan)
-    assert "of two processors: 2 of window and plain." in (plan.folder / "README.md").read_text()
+    for seed, count in ((5, 1), (4, 2)):  # began elsewhere
+        change(plan, f"plain.seed{seed}", resumed_with=resumed)
+        assert f"of two processors: {count} of window and plain." in page_of(plan)
 
 
 def test_runs_of_a_plan_start_from_the_same_weights(tmp_path):
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"recipe": PLAN["recipe"] | {"init": "runs/base"}}))
-    plan = load_plan(str(tmp_path / "plan.yaml"))
-    numbers = {arm: {3: 50.0} for arm in ("plain", "window")}
-    fill(plan, numbers, numbers)
+    plan = filled(tmp_path, [3], recipe=PLAN["recipe"] | {"init": "runs/base"})
     before = {"name": "base", "epochs": 1, "train_seconds": 1.0, "recipe_sha256": None}
-    for sha256, arm in (("a" * 64, "plain"), ("a" * 64, "window"), ("b" * 64, "window")):
+    for sha256, arm in (("a" * 64, "plain"), ("a" * 64, "window")):
         change(plan, f"{arm}.seed3", started_from=[before | {"weights_sha256": sha256}])
-        if sha256[0] == "a":
-            differences(plan)
-    with pytest.raises(
-        ZooError, match=r"plain.seed3.json and window.seed3.json started from other weights of runs/base"
-    ):
+    differences(plan)
+    change(plan, "window.seed3", started_from=[before | {"weights_sha256": "b" * 64}])
+    with pytest.raises(ZooError, match=r"plain.seed3.json and window.seed3.json started from other weights"):
         differences(plan)
 
 
@@ -295,7 +275,6 @@ def test_p_values_are_corrected_for_their_number():
         (lambda r: accuracy(seed=3), "plan is missing"),
         (lambda r: r | {"arm": "window"}, "arm 'window'"),
         (lambda r: r | {"seed": 4}, "seed 4"),
-        (lambda r: r | {"top1": None}, "top1"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, spoil, words):
@@ -338,9 +317,7 @@ def test_runs_are_chosen_by_arm_seed_and_shard(tmp_path, capsys):
     for arms, seeds, shard, words in [
         (["windo"], None, None, "arm of plan 'windo'; did you mean window"),
         (None, [6], None, "seed of plan.* 6 .*3, 4, 5"),
-        (None, None, "0/4", "--shard takes I/N.*'0/4'"),
-        (None, None, "5/4", "--shard takes"),
-        (None, None, "half", "--shard takes"),
+        *((None, None, wrong, f"--shard takes I/N.*'{wrong}'") for wrong in ("0/4", "5/4", "half")),
     ]:
         with pytest.raises(ZooError, match=words):
             chosen(plan, arms, seeds, shard)

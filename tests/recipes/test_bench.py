@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from types import SimpleNamespace
@@ -12,34 +13,35 @@ from conftest import run_module, tiny
 from torch import nn
 
 from recipes.bench import IdentityNeuron, alternate, bench, main, peak_bytes, saved_bytes, without_neurons
+from recipes.commands import parse_bench
 from zoo.errors import ZooError
 from zoo.neurons.lif import LIF
 
-SMALL = {"batch": 2, "timesteps": 2, "runs": 3, "warmup": 1}
+SMALL = ["--batch", "2", "--timesteps", "2", "--warmup", "1", "--device", "cpu", "--runs"]
 
 
 def test_forms_of_gradient_scaling_are_timed_beside_the_network(capsys):
-    words = ["step", "--model", "sresnet19_w16", "--batch", "2", "--timesteps", "2", "--runs", "1", "--warmup", "1"]
-    main([*words, "--device", "cpu", "--scaling", "{name: channel, rank: 1, every: 3}", "causal_trace"])
+    words = ["step", "--model", "sresnet19_w16", *SMALL, "1", "--scaling"]
+    main([*words, "{name: channel, rank: 1, every: 3}", "causal_trace"])
     out = capsys.readouterr().out
     assert "{name: channel, rank: 1, every: 3} " in out
     assert "causal_trace " in out
     with pytest.raises(ZooError, match="unknown scaling 'nosuch'"):
-        main([*words, "--scaling", "nosuch"])
+        main([*words, "nosuch"])
 
 
-def test_a_run_of_several_steps_is_timed_as_one_step(monkeypatch):
-    done = []
+def test_runs_take_turns_and_one_of_several_steps_is_timed_as_one_step(monkeypatch):
+    order = []
     monkeypatch.setattr("recipes.bench._time", lambda step, _: step() or 6.0)
-    found = alternate({"a": lambda: done.append(1)}, 2, 1, torch.device("cpu"), 3)
-    assert (found["a"]["ms"], len(done)) == ([2.0, 2.0], 9)
+    steps = {name: functools.partial(order.append, name) for name in "ab"}
+    found = alternate(steps, runs=2, warmup=1, device=torch.device("cpu"), length=3)
+    assert (found["a"]["ms"], order) == ([2.0, 2.0], list(3 * "aaabbb"))
 
 
 def test_command_writes_a_measurement(tmp_path):
     file = tmp_path / "speed.json"
-    shape = ["--batch", "2", "--timesteps", "2", "--runs", "3", "--warmup", "1", "--device", "cpu"]
     arms = ["--against", "identity", "reference", "plain", "--json", str(file)]
-    done = run_module("recipes.bench", "step", "--model", "sresnet19_w16_gs", *shape, *arms)
+    done = run_module("recipes.bench", "step", "--model", "sresnet19_w16_gs", *SMALL, "3", *arms)
     assert done.returncode == 0, done.stderr
     assert "identity floor" in done.stdout
     result = json.loads(file.read_text())
@@ -47,8 +49,7 @@ def test_command_writes_a_measurement(tmp_path):
     assert result["kernel"] in ("cpp", "reference")
     assert result["command"].startswith("python -m recipes.bench step --model sresnet19_w16_gs")
     assert result["machine"]["cpu"]
-    arms = [result, result["reference"], result["plain"], *result["identity"]["all"].values()]
-    for arm in arms:
+    for arm in [result, result["reference"], result["plain"], *result["identity"]["all"].values()]:
         assert 0 < arm["p10_ms"] <= arm["median_ms"] <= arm["p90_ms"]
         assert arm["median_ms"] == pytest.approx(sorted(arm["ms"])[1], abs=1e-3)
         assert arm["images_per_second"] == pytest.approx(2e3 / arm["median_ms"])
@@ -61,14 +62,13 @@ def test_command_writes_a_measurement(tmp_path):
 
 
 def test_inference_and_checkpointing():
-    result = bench("inference", "sresnet19_w16", **SMALL)
-    assert "saved_bytes_per_image" not in result
-    every, few = (
-        bench("step", "sresnet19_w16_gs", grad_checkpointing=on, against=["plain"], **SMALL) for on in (False, True)
-    )
-    assert few["saved_bytes_per_image"] < 0.5 * every["saved_bytes_per_image"]
-    plain = [result["plain"]["saved_bytes_per_image"] for result in (every, few)]
-    assert plain[1] < 0.5 * plain[0]
+    def timed(mode, model, *words):
+        return bench(parse_bench([mode, "--model", model, *SMALL, "1", *words]))
+
+    assert "saved_bytes_per_image" not in timed("inference", "sresnet19_w16")
+    every, few = (timed("step", "sresnet19_w16_gs", *on, "--against", "plain") for on in ([], ["--grad-checkpointing"]))
+    for all_kept, some in ((every, few), (every["plain"], few["plain"])):
+        assert some["saved_bytes_per_image"] < 0.5 * all_kept["saved_bytes_per_image"]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,6 @@ def test_the_floor_has_no_neurons_and_no_rule():
     assert sum(isinstance(m, IdentityNeuron) for m in floor.modules()) == 8
     assert {n: p.shape for n, p in floor.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     floor(torch.randn(2, 3, 16, 16)).sum().backward()  # without a rule nobody asks for post-synaptic spikes
-
-
-def test_alternating_runs_take_turns():
-    order = []
-    steps = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    result = alternate(steps, runs=3, warmup=1, device=torch.device("cpu"))
-    assert order == list("abababab")
-    assert len(result["a"]["ms"]) == 3
 
 
 def test_quantiles_are_of_the_runs_after_the_warm_up(monkeypatch):

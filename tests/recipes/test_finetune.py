@@ -3,6 +3,7 @@ by the command line, up to a Hub and back."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -11,18 +12,21 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import assert_one_error, run_module
+from conftest import ROOT, assert_one_error, run_module
 from hub_client import TRY, loopback, outcomes
 from minihub import TOKEN
 from pictures import CLASSES, make_pictures, make_shapes
 from timm.optim import create_optimizer_v2
 
 import zoo
+from recipes.commands import parse_train
 from recipes.finetune import recipe_for
 from recipes.lineage import freeze
 from recipes.recipe import load_recipe
 from recipes.train import train
+from recipes.validate import validate
 from zoo.errors import ZooError
+from zoo.files import read_json
 
 INIT = "sresnet19_w16_gs.t2_cifar10"
 SHORT = {"epochs": 1, "batch_size": 16, "lr": 0.01}
@@ -35,6 +39,12 @@ def finetune(folder: Path, out: Path, **more) -> dict:
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("own") / "flowers", ("train", "val", "test"))
+
+
+def assert_validates(run: Path, data: str) -> None:
+    """`validate` measures what the run did."""
+    again, result = validate(str(run), data, device="cpu"), read_json(run / "result.json")
+    assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
 
 
 def said(done) -> str:
@@ -78,16 +88,13 @@ def test_a_folder_of_pictures_from_training_to_a_hub_and_back(tmp_path):
     text = said(run_module("recipes.train", INIT, *words, "--out", out))
     assert "a new head for 3 classes, in place of 10" in text
     assert f"{INIT.split('.')[0]}.t2_my_flowers on 24 images of my_flowers" in text
-    result = json.loads((out / "result.json").read_text())
+    result = read_json(out / "result.json")
     assert (result["dataset"], result["split"], result["images"]) == ("my_flowers", "test", 12)
     assert result["top1"] > 80
     for file in ("config.json", "result.json"):
         assert "somewhere" not in (out / file).read_text()
 
-    said(run_module("recipes.validate", out, "--dataset", data, "--device", "cpu", "--json", tmp_path / "v.json"))
-    again = json.loads((tmp_path / "v.json").read_text())
-    assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
-
+    assert_validates(out, data)
     pictures = sorted((root / "val").glob("*/0[01].*"))
     text = said(run_module("recipes.predict", out, *pictures, "--top", 1))
     assert set(re.findall(r"%  (\w+)", text)) <= set(CLASSES)
@@ -96,7 +103,7 @@ def test_a_folder_of_pictures_from_training_to_a_hub_and_back(tmp_path):
     onnx = tmp_path / "model.onnx"
     assert "(12 images, given images)" in said(run_module("export", out, "-o", onnx, "--data", data))
     said(run_module("export.bench_ort", onnx, "--data", data, "--runs", 2, "--json", tmp_path / "onnx.json"))
-    measured = json.loads((tmp_path / "onnx.json").read_text())
+    measured = read_json(tmp_path / "onnx.json")
     assert (measured["dataset"], measured["top1"]) == ("my_flowers", pytest.approx(result["top1"], abs=9))
 
     _, client = loopback()
@@ -170,22 +177,13 @@ def test_a_network_for_larger_images(flowers, tmp_path):
     finetune(flowers, tmp_path / "x", **more)
     model = zoo.load(tmp_path / "x")
     assert (tuple(model.pretrained_cfg["input_size"]), model.stem_stride) == ((3, 64, 64), 2)
-    data = f"folder:{flowers}"
-    said(
-        run_module(
-            "recipes.validate", tmp_path / "x", "--dataset", data, "--device", "cpu", "--json", tmp_path / "v.json"
-        )
-    )
-    result, again = (json.loads(file.read_text()) for file in (tmp_path / "x" / "result.json", tmp_path / "v.json"))
-    assert {key: again[key] for key in ("top1", "data_sha256")} == {key: result[key] for key in ("top1", "data_sha256")}
+    assert_validates(tmp_path / "x", f"folder:{flowers}")
 
 
 def test_own_validation_images_are_what_an_epoch_is_validated_on(flowers, tmp_path):
     result = finetune(flowers, tmp_path / "x", test=False)
     assert (result["split"], result["images"], result["train_images"]) == ("validation", 24, 48)
-    row = dict(
-        zip(*(line.split(",") for line in (tmp_path / "x" / "summary.csv").read_text().splitlines()), strict=True)
-    )
+    (row,) = csv.DictReader((tmp_path / "x" / "summary.csv").read_text().splitlines())
     assert float(row["val_spikes_per_image"]) > 0
 
 
@@ -217,42 +215,25 @@ def test_mistakes_are_one_error(flowers, tmp_path):
         with pytest.raises(ZooError, match=words):
             finetune(flowers, tmp_path / "x", **more)
         assert not (tmp_path / "x").exists(), more
-    run = finetune(flowers, tmp_path / "x", train_images=16)
-    assert run["train_images"] == 16
+    assert finetune(flowers, tmp_path / "x", train_images=16)["train_images"] == 16
     other = make_pictures(tmp_path / "other", count=2)
     for part in ("train", "val"):
         (other / part / "rose").rename(other / part / "poppy")
-    done = run_module("recipes.validate", tmp_path / "x", "--dataset", f"folder:{other}")
-    assert_one_error(done, "'rose'", "'poppy'")
-    done = run_module("recipes.train", INIT, "--dataset", "folder:", cwd=tmp_path)
-    assert_one_error(done, "no such folder: ''")
-
-
-PLUGIN = """
-import torch
-import zoo
-
-def load(root):
-    images = torch.arange(60).to(torch.uint8).mul(4)[:, None, None, None].repeat(1, 3, 40, 40)
-    labels = torch.arange(60) // 30
-    half = torch.arange(60) % 2 == 0
-    return {
-        "classes": ["dark", "bright"], "train_images": images[half], "train_labels": labels[half],
-        "test_images": images[~half], "test_labels": labels[~half],
-    }
-
-zoo.register_dataset("shades", load)
-"""
+    with pytest.raises(ZooError, match=r"'rose'.*'poppy'"):
+        validate(str(tmp_path / "x"), f"folder:{other}")
+    with pytest.raises(ZooError, match="no such folder: ''"):
+        parse_train([INIT, "--dataset", "folder:"])
 
 
 def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):
-    (tmp_path / "shades.py").write_text(PLUGIN)
-    words = ["--plugin", tmp_path / "shades.py", "--dataset", "shades", "--batch-size", 10, "--epochs", 2]
+    text = (ROOT / "recipes" / "examples" / "dataset.py").read_text().replace("32, 32", "40, 40")
+    (tmp_path / "shades.py").write_text(text)
+    words = ["--plugin", tmp_path / "shades.py", "--dataset", "shades", "--batch-size", 40, "--epochs", 2]
     said(run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "x"))
-    result = json.loads((tmp_path / "x" / "result.json").read_text())
-    assert (result["dataset"], result["tag"], result["images"]) == ("shades", "t2_shades", 30)
-    cfg = json.loads((tmp_path / "x" / "config.json").read_text())["pretrained_cfg"]
+    result = read_json(tmp_path / "x" / "result.json")
+    assert (result["dataset"], result["tag"], result["images"]) == ("shades", "t2_shades", 80)
+    cfg = read_json(tmp_path / "x" / "config.json")["pretrained_cfg"]
     assert (cfg["input_size"], cfg["label_names"]) == ([3, 40, 40], ["dark", "bright"])
-    (tmp_path / "shades.py").write_text(PLUGIN.replace("// 30", "// 20"))
+    (tmp_path / "shades.py").write_text(text.replace("% 2", "% 3"))
     done = run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "y")
     assert_one_error(done, "shades", "labels must lie in 0..1")

@@ -178,23 +178,12 @@ def test_values_from_yaml_and_command_line(tmp_path):
     [
         ("epochz: 3", "epochz.*epochs"),
         ("epochs: many", "epochs.*'many'"),
-        ("epochs: 0", "epochs.* equal to 1, not 0"),
-        ("timesteps: 0", "timesteps.* equal to 1, not 0"),
-        ("lr: -1", "lr.* equal to 0, not -1"),
-        ("lr: .inf", "lr"),
         ("{lr: 0.001, min_lr: 0.01}", "min_lr must not be above lr, 0.001, but is 0.01"),
         ("tag: .v2", "tag .*'.v2'"),
         (f"tag: {101 * 'a'}", "tag .*at most 100"),
-        ("seed: 2000000000000000000", "seed"),
-        ("randaugment_magnitude: 40", "40"),
-        ("lr: .nan", "lr"),
-        ("optimizer: lamb", "lamb"),
-        ("amp: fp8", "fp8"),
-        ("label_smoothing: 2", "label_smoothing"),
         ("hflip: 1", "hflip"),
         ("- a\n- b", "key: value"),
         ("a: [", "YAML"),
-        ("tag: a/b", "tag"),
     ],
 )
 def test_bad_recipes_are_named(text, words, tmp_path):

@@ -24,6 +24,22 @@ SHORT = {
 }  # fmt: skip
 
 
+def trained(out, **changes):
+    return train(Recipe(**SHORT | {"out": str(out)} | changes))
+
+
+def stopped(out, **changes):
+    """Trains to the last step, and is interrupted then."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.train.Trainer.finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(out, **changes)
+
+
 # -- numbers that are not finite
 
 
@@ -46,7 +62,7 @@ def test_a_number_that_is_not_finite_is_named_and_the_run_keeps_its_directory(sp
 
     monkeypatch.setattr(Trainer, "_step", spoiled)
     with pytest.raises(ZooError, match=rf"step 3: {words} is not finite.* lr \(it is 0\.1\).*clip_grad"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x")}))
+        trained(tmp_path / "x")
     assert {file.name for file in (tmp_path / "x").iterdir()} == {"recipe.yaml", "summary.csv", STATE}
 
 
@@ -63,7 +79,7 @@ def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch
 
     monkeypatch.setattr(torch.optim.SGD, "step", spoil)
     with pytest.raises(ZooError, match=r"step 3: the weight .* is not finite"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "checkpoint_minutes": 0.0}))
+        trained(tmp_path / "x", checkpoint_minutes=0.0)
     assert len(calls) == 3
     state = load_state(tmp_path / "x" / STATE)
     assert state["step"] < 3
@@ -72,9 +88,8 @@ def test_training_stops_at_once_and_leaves_no_broken_state(tmp_path, monkeypatch
 
 def test_float16_gradients_that_no_scale_makes_finite_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("recipes.train.loss_of", lambda logits, *_: (logits / 0.0).sum().nan_to_num())
-    settings = SHORT | {"amp": "fp16", "train_images": 64, "batch_size": 2, "timesteps": 1, "model": "max_resnet18_w16"}
     with pytest.raises(ZooError, match=r"step 31: the gradient of .* is not finite.*clip_grad \(it is 0\)"):
-        train(Recipe(**settings | {"out": str(tmp_path / "x"), "img_size": 16}))
+        trained(tmp_path / "x", amp="fp16", batch_size=2, model="max_resnet18_w16", img_size=16)
 
 
 # -- time and memory
@@ -88,7 +103,7 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_pa
     monkeypatch.setattr(Trainer, "_step", step)
     less = r"2\.00 GiB.*: lower batch_size \(it is 32\)"
     with pytest.raises(ZooError, match=less if checkpointing else "set grad_checkpointing, or lower batch_size"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "grad_checkpointing": checkpointing}))
+        trained(tmp_path / "x", grad_checkpointing=checkpointing)
 
 
 # -- starts that fail
@@ -99,6 +114,7 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_pa
     [
         ({"init": "sresnet19_w32_gs.t2_cifar10"}, "another network"),
         ({"init": "nothing/here"}, "nothing/here"),
+        ({"init": "sresnet19"}, "no published weights"),
         ({"scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]}, "alpha"),
         ({"batch_size": 65}, "65"),
         ({"model_args": {"in_chans": 4}}, "images"),
@@ -115,18 +131,18 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_pa
 )
 def test_a_start_that_fails_leaves_no_folder(wrong, words, tmp_path):
     with pytest.raises(ZooError, match=words):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "runs" / "x")} | wrong))
+        trained(tmp_path / "runs" / "x", **wrong)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_without_its_state_is_not_overwritten(tmp_path):
     out = tmp_path / "x"
-    train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
+    trained(out, epochs=1)
     (out / STATE).unlink()
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     for resume in (False, True):
         with pytest.raises(ZooError, match=r"holds a model\.safetensors and no training state"):
-            train(Recipe(**SHORT | {"out": str(out), "epochs": 1, "resume": resume, "lr": 0.5}))
+            trained(out, epochs=1, resume=resume, lr=0.5)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
@@ -135,9 +151,9 @@ def test_two_trainings_do_not_share_a_directory(tmp_path):
     with run_directory(out):
         (out / "recipe.yaml").write_text("that of the first")
         with pytest.raises(ZooError, match=r"another process trains in .*--out"):
-            train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
+            trained(out, epochs=1)
         assert [file.read_text() for file in out.iterdir()] == ["that of the first"]
-    train(Recipe(**SHORT | {"out": str(out), "epochs": 1}))
+    trained(out, epochs=1)
 
 
 # -- damaged states
@@ -146,43 +162,19 @@ def test_two_trainings_do_not_share_a_directory(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with its last state."""
-    out = tmp_path_factory.mktemp("states") / "x"
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recipes.train.Trainer.finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(Recipe(**SHORT | {"out": str(out), "checkpoint_minutes": 0.0}))
+    stopped(out := tmp_path_factory.mktemp("states") / "x")
     assert load_state(out / STATE)["step"] == 4
     return out
 
 
-def flip(position):
-    def change(data):
-        place = position(data)
-        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-
-    return change
-
-
-def again(**changes):
-    """The state with other content, None for none."""
-
-    def change(data, folder):
-        (folder / "old").write_bytes(data)
-        state = load_state(folder / "old") | changes
-        save_state(folder / "old", {key: value for key, value in state.items() if value is not None})
-        return (folder / "old").read_bytes()
-
-    return change
+def flip(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 DAMAGE = {
-    "data": flip(lambda data: len(data) - 5),
-    "header": flip(lambda data: data.index(b"sha256") + 12),
-    "tree": flip(lambda data: data.index(b"digits")),
+    "data": lambda data: flip(data, len(data) - 5),
+    "header": lambda data: flip(data, data.index(b"sha256") + 12),
+    "tree": lambda data: flip(data, data.index(b"digits")),
     "empty": lambda data: b"",
     "cut short": lambda data: data[:-100],
     "deep": lambda data: safetensors.torch.save({}, {"state": "[" * 50_000}),
@@ -200,15 +192,12 @@ def test_a_damaged_state_is_refused(damage, run, tmp_path):
         load_state(path)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}, {"rows": None}]
-)
+@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}])
 def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
     shutil.copytree(run, tmp_path / "x")
-    path = tmp_path / "x" / STATE
-    path.write_bytes(again(**changes)(path.read_bytes(), tmp_path))
+    save_state(tmp_path / "x" / STATE, load_state(run / STATE) | changes)
     with pytest.raises(ZooError, match=r"does not fit|of another run"):
-        train(Recipe(**SHORT | {"out": str(tmp_path / "x"), "resume": True, "checkpoint_minutes": 0.0}))
+        trained(tmp_path / "x", resume=True)
 
 
 def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
@@ -230,22 +219,12 @@ def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
         assert after.stride() == q.stride()
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_a_run_goes_on_in_the_precision_that_it_was_started_in(native, tmp_path, monkeypatch, capsys):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    recipe = Recipe(**SHORT | {"out": str(tmp_path / "x"), "amp": "auto", "test": True, "resume": True})
-    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: native)
-    with monkeypatch.context() as patch:
-        patch.setattr("recipes.train.Trainer.finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe)
-    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: not native)
-    capsys.readouterr()
-    then, now = ("bf16", "off") if native else ("off", "bf16")
-    assert train(recipe)["train_precision"] == {"off": "fp32", "bf16": "bf16"}[then]
-    assert f"goes on with amp {then}, as it was started: here, auto is {now}" in capsys.readouterr().err
+def test_a_run_goes_on_in_the_precision_that_it_was_started_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: False)
+    stopped(tmp_path / "x", amp="auto", test=True)
+    monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: True)
+    assert trained(tmp_path / "x", amp="auto", test=True, resume=True)["train_precision"] == "fp32"
+    assert "goes on with amp off, as it was started: here, auto is bf16" in capsys.readouterr().err
 
 
 @pytest.mark.slow
