@@ -92,10 +92,9 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
         raise one_of("precision", args.precision, PRECISIONS)
     if args.timesteps is not None:
         check_timesteps(args.timesteps)
-    if "plugin" not in args:
-        check_source(args.source, trained=False)
-        for data in read:
-            _check_data(data, args.data_dir)
+    check_source(args.source, trained=False)
+    for data in read:
+        _check_data(data, args.data_dir)
     return args
 
 
@@ -226,11 +225,10 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     for file in args.models:
         if not user_path(file).is_file():
             raise ZooError(f"no such file: {file}")
-    if "plugin" not in args:
-        if args.network:
-            check_source(args.network, trained=False)
-        if args.data:
-            _check_data(args.data, args.data_dir)
+    if args.network:
+        check_source(args.network, trained=False)
+    if args.data:
+        _check_data(args.data, args.data_dir)
     return args
 
 

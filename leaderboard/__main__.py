@@ -300,8 +300,6 @@ def _check_words(options: argparse.Namespace) -> None:
     for file in [*given.get("files", []), *graphs]:
         if not user_path(file).is_file():
             raise ZooError(f"no such file: {file}")
-    if "plugin" in given:  # which may register all of the following
-        return
     for source in sources:
         if source not in graphs:
             check_source(source)

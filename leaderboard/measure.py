@@ -48,16 +48,10 @@ def measure(
     Args:
         source: see `zoo.load`; or an .onnx file of `python -m export`, which is measured by itself.
         dataset: see `zoo.data.load_dataset`; that of the training by default.
-        precisions: of the graphs; none for PyTorch alone.
         limit: only the first so many test images, 0 for all; the record says so, and the board takes no part of a set.
-        runs: timed runs of a graph.
-        device: of PyTorch.
 
     Returns:
         A record of kind "measurement", see `zoo.result.Measurement`.
-
-    Raises:
-        ZooError: no such checkpoint or data set, they do not fit, or a graph cannot be exported in that precision.
     """
     graph = read_file(source).ours() if Path(source).suffix == ".onnx" else None
     origin = provenance(gpu=graph is None and pick_device(device).type == "cuda")

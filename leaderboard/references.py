@@ -8,34 +8,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
 from zoo.files import read_json
 from zoo.names import all_references
 
 from .row import Reproduction, Row
 
 REPRODUCTIONS = Path(__file__).with_name("reproductions.json")
+"""A list of model and method of a claim, cifar10, cifar100 (top-1, %) and citation."""
 _DATASETS = ("cifar10", "cifar100")
 
 
-def published(reproductions: Path = REPRODUCTIONS) -> list[Row]:
+def published() -> list[Row]:
     """Returns a row of the tier "published" for every claim, by data set, then the highest first.
 
     Its name is the zoo's for that network, the method, its time steps, and `_aug` where it is known to use AutoAugment,
     Cutout, CutMix or Mixup.
-
-    Args:
-        reproductions: a list of model and method of a claim, cifar10, cifar100 (top-1, %) and citation.
-
-    Raises:
-        ZooError: a reproduction is of no claim.
     """
-    claims, again = all_references(), read_json(reproductions)
-    known = {(claim["model"], claim["method"]) for claim in claims}
-    for item in again:
-        if (item["model"], item["method"]) not in known:
-            raise ZooError(f"{reproductions}: {item['method']} of {item['model']} is nobody's claim")
-    table = [_row(claim, dataset, again) for claim in claims for dataset in _DATASETS if claim[dataset] is not None]
+    again = read_json(REPRODUCTIONS)
+    table = [_row(claim, name, again) for claim in all_references() for name in _DATASETS if claim[name] is not None]
     return sorted(table, key=lambda row: (row.dataset, -row.top1, row.name))
 
 

@@ -7,13 +7,7 @@ from collections.abc import Iterable
 from statistics import fmean, median, stdev
 from typing import Any
 
-from recipes.lineage import (
-    ancestors_of,
-    is_of_this_project,
-    known_runs,
-    recipe_sha256_of,
-    recorded_recipe,
-)
+from recipes.lineage import ancestors_of, is_of_this_project, known_runs, recipe_sha256_of, recorded_recipe
 from zoo.errors import ZooError, shown
 from zoo.result import Costs, when
 

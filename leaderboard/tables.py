@@ -58,6 +58,7 @@ def _flat(precision: str, field: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row.graph(precision), field, None)
 
 
+_TIMED, _SKIPS = "Batch 1, one CPU thread", "flat layout, by the kernel that skips zeros"
 COLUMNS = [
     Column("Dataset", "dataset", brief=True),
     Column("Model and tag", "name", brief=True),
@@ -70,17 +71,9 @@ COLUMNS = [
     Column("Parameters (M)", "params", ".2f", 1e6, brief=True),
     Column("Seeds", "runs", ".0f", brief=True),
     Column("Epochs", "epochs", ".0f", brief=True, about="With those of the checkpoints that it was started from"),
-    Column(
-        "ONNX p50 (ms)", _flat("fp32", "p50_ms"), ",.2f", brief=True, about="Batch 1, one CPU thread; fp32, flat layout"
-    ),
-    Column("int8 p50 (ms)", _flat("int8", "p50_ms"), ",.2f", about="Batch 1, one CPU thread; flat layout"),
-    Column(
-        "Event p50 (ms)",
-        _flat("int16", "p50_ms"),
-        ",.2f",
-        brief=True,
-        about="Batch 1, one CPU thread; int16, flat layout, by the kernel that skips zeros",
-    ),
+    Column("ONNX p50 (ms)", _flat("fp32", "p50_ms"), ",.2f", brief=True, about=f"{_TIMED}; fp32, flat layout"),
+    Column("int8 p50 (ms)", _flat("int8", "p50_ms"), ",.2f", about=f"{_TIMED}; flat layout"),
+    Column("Event p50 (ms)", _flat("int16", "p50_ms"), ",.2f", brief=True, about=f"{_TIMED}; int16, {_SKIPS}"),
     Column("int8 top-1 (%)", _flat("int8", "top1"), ".2f"),
     Column("Event top-1 (%)", _flat("int16", "top1"), ".2f"),
     Column("Processor", "processor", brief=True, about="Of the latencies: those of two processors do not compare"),

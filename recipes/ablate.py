@@ -128,7 +128,7 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
 
 
 def _start(run: Run, work: Path, environment: dict[str, str], start: Callable[..., Any] | None) -> Any:
-    folder, text, log_file = work / run.name, dump_yaml(run.recipe.to_dict()), work / f"{run.name}.log"
+    folder, text, log_file = work / run.name, dump_yaml(run.recipe.model_dump()), work / f"{run.name}.log"
     recipe = atomic_write(work / f"{run.name}.yaml", text)
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
@@ -162,15 +162,7 @@ def _why(code: int, log: Path) -> str:
 
 
 def chosen(plan: Plan, arms: list[str] | None, seeds: list[int] | None, shard: str | None) -> list[Run]:
-    """Returns the runs of a plan that a command asks for.
-
-    Args:
-        arms, seeds: of these; all by default.
-        shard: "i/n": of those every n-th, from the i-th on, counted from 1.
-
-    Raises:
-        ZooError: the plan has no such arm or seed, or there is no such shard.
-    """
+    """Returns the runs of these arms and seeds, all by default; of shard "i/n" every n-th, from the i-th on."""
     for what, given, known in (("arm", arms, plan.arms), ("seed", seeds, plan.seeds)):
         if unknown := [value for value in given or [] if value not in known]:
             raise one_of(f"{what} of {plan.name}", unknown[0], [str(value) for value in known])

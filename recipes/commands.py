@@ -22,10 +22,9 @@ def parse_train(argv: list[str] | None) -> Recipe:
     for plugin in recipe.plugins:
         load_plugin(plugin)
     check_name(recipe.model)
-    if not recipe.plugins:  # which may register both
-        check_dataset(recipe.dataset, recipe.data_dir, download=recipe.download)
-        if recipe.init:
-            check_source(recipe.init)
+    check_dataset(recipe.dataset, recipe.data_dir, download=recipe.download)
+    if recipe.init:
+        check_source(recipe.init)
     check_unused(recipe)
     tell_least(recipe)
     return recipe
@@ -71,9 +70,8 @@ def parse_finetune(argv: list[str] | None) -> Finetuning:
     recipe = Recipe(**{"dataset": dataset, "init": source, "out": "unknown"} | said)
     for plugin in recipe.plugins:
         load_plugin(plugin)
-    if not recipe.plugins:
-        check_source(source)
-        check_dataset(dataset, recipe.data_dir, download=recipe.download)
+    check_source(source)
+    check_dataset(dataset, recipe.data_dir, download=recipe.download)
     if "out" in said:
         check_unused(recipe)
     return Finetuning(source, dataset, said)
@@ -101,8 +99,7 @@ def parse_validate(argv: list[str] | None) -> argparse.Namespace:
     if a.json:
         check_writable(a.json)
     check_source(a.model)
-    if "plugin" not in a:
-        check_dataset(a.dataset, a.data_dir)
+    check_dataset(a.dataset, a.data_dir)
     return a
 
 
@@ -225,8 +222,7 @@ def parse_health(argv: list[str] | None) -> argparse.Namespace:
         raise ZooError(f"--steps must be a multiple of {HEALTH_EPOCHS}, not {a.steps}: the loss is read in quarters")
     for model in a.models:
         check_name(model)
-    if "plugin" not in a:
-        check_dataset(a.dataset, a.data_dir)
+    check_dataset(a.dataset, a.data_dir)
     return a
 
 

@@ -80,11 +80,7 @@ def interval(values: list[float]) -> Interval:
 
 
 def differences(plan: Plan, seeds: Collection[int] | None = None, one_processor: bool = False) -> list[Difference]:
-    """Returns the differences of a plan's contrasts that have a pair of runs.
-
-    Args:
-        seeds: to take these alone.
-        one_processor: to leave out pairs whose runs are of two processors.
+    """Returns the differences of a plan's contrasts that have a pair of runs: of these seeds, of one processor.
 
     Raises:
         ZooError: results are not of the same images, initial weights or arithmetic.
@@ -161,12 +157,8 @@ def _same_arithmetic(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def holm(values: list[float | None], tests: int) -> list[float | None]:
-    """Corrects p-values for a number of tests by Holm's method (Scandinavian Journal of Statistics 6, 1979).
-
-    Args:
-        values: those of the tests that were made so far, the others' may be larger; None stays.
-        tests: how many there are in all.
-    """
+    """Corrects p-values for a number of tests by Holm's method (Scandinavian Journal of Statistics 6, 1979); those of
+    tests that were not made yet may be larger, and None stays."""
     order = sorted((p, i) for i, p in enumerate(values) if p is not None)
     corrected, largest = list(values), 0.0
     for rank, (p, i) in enumerate(order):

@@ -76,9 +76,8 @@ def _recipe_files() -> set[str | None]:
         parent = runs.get(Path(recipe.init or "").name)
         if recipe.init and not parent:
             continue
-        said = {key: value for key in _SPECS if (value := getattr(recipe, key)) != "model"}
         with WithoutMemory():
-            network = zoo.create_model(recipe.model, **said)
+            network = zoo.create_model(recipe.model, **_said(recipe))
         config: dict[str, Any] = {"recipe": recipe.settings, "model_args": network.model_args}
         if parent:
             config["started_from"] = [ancestor.model_dump() for ancestor in line_of(parent)]
@@ -116,11 +115,7 @@ def ancestors_of(config: Mapping[str, Any]) -> tuple[Ancestor, ...]:
 
 
 def find_run(source: str) -> Run:
-    """Returns the run behind what `zoo.load` takes; of one from a Hub, its config.json alone.
-
-    Raises:
-        ZooError: see `zoo.load`.
-    """
+    """Returns the run behind what `zoo.load` takes; of one from a Hub, its config.json alone."""
     config, folder = find_checkpoint(source).config, user_path(source.removeprefix("local-dir:"))
     folder = folder.parent if folder.is_file() else folder
     if (folder / CONFIG).is_file():
@@ -139,12 +134,8 @@ def line_of(run: Run) -> tuple[Ancestor, ...]:
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the recipe of a checkpoint as it is recorded, None where it does not say: what its network was to decide
-    (`model`) is written out, as names may mean something else one day, and plugins have their sha256.
-
-    Args:
-        config: the content of its config.json.
-    """
+    """Returns the recipe of a checkpoint as its config.json records it, None where it does not say: what its network
+    was to decide (`model`) is written out, as names may mean something else one day, and plugins have their sha256."""
     recipe, plugins = config.get("recipe"), config.get("plugins")
     if not recipe:
         return None
@@ -158,12 +149,7 @@ def recipe_sha256_of(config: Mapping[str, Any]) -> str | None:
 
 
 def recipe_sha256(recipe: Mapping[str, Any] | None, before: tuple[Ancestor, ...] = ()) -> str | None:
-    """Returns the hash by which a recipe is known, None for no recipe.
-
-    Args:
-        recipe: its keys, see `recorded_recipe`.
-        before: what it starts from, see `ancestors_of`.
-    """
+    """Returns the hash by which a recipe (`recorded_recipe`) is known, with what it starts from (`ancestors_of`)."""
     if not recipe:
         return None
     said = {key: value for key, value in recipe.items() if key not in _NOT_COMPUTED and value != DEFAULTS.get(key)}
@@ -192,11 +178,7 @@ class InitialWeights:
 
     @classmethod
     def load(cls, recipe: Recipe) -> Self:
-        """Loads those of a new run.
-
-        Raises:
-            ZooError: see `zoo.load`.
-        """
+        """Loads those of a new run, see `zoo.load`."""
         if not recipe.init:
             return cls()
         source = zoo.load(recipe.init)
@@ -247,15 +229,8 @@ class InitialWeights:
 
 
 def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
-    """Builds the network of a recipe; one that is built for a size of images gets that of the data by default, and one
-    for event frames their channels.
-
-    Args:
-        taken: see `InitialWeights`.
-
-    Raises:
-        ZooError: the network does not take what the recipe says of it.
-    """
+    """Builds the network of a recipe, with what `InitialWeights` takes over; one that is built for a size of images
+    gets that of the data by default, and one for event frames their channels."""
     own = taken | _said(recipe)
     with WithoutMemory():
         has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
@@ -283,22 +258,15 @@ def _taken_over(recipe: Recipe, source: SpikingNetwork) -> dict[str, Any]:
 
 def _said(recipe: Recipe) -> dict[str, Any]:
     """Returns what a recipe itself says of the network."""
-    specs = {key: getattr(recipe, key) for key in ("neuron", "surrogate", "scaling")}
-    return {key: value for key, value in specs.items() if value != "model"} | (recipe.model_args or {})
+    return {key: value for key in _SPECS if (value := getattr(recipe, key)) != "model"} | (recipe.model_args or {})
 
 
 def freeze(model: SpikingNetwork, stages: int) -> list[nn.Module]:
-    """Takes the stem and the first stages out of training.
-
-    Args:
-        stages: how many, up to all of them: then the head alone learns. 0 freezes nothing, the stem neither.
+    """Takes the stem and so many stages out of training, up to all: then the head alone learns. 0 freezes nothing.
 
     Returns:
         The frozen modules: to be kept in evaluation mode while the others train, so that the running statistics of
         their batch normalisation stay as well.
-
-    Raises:
-        ZooError: the network has fewer stages.
     """
     if not stages:
         return []

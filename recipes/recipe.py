@@ -12,14 +12,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
-from zoo.names import (
-    FOLDERS,
-    SIZE,
-    TAG,
-    Slices,
-    check_size,
-    dataset_name,
-)
+from zoo.names import FOLDERS, SIZE, TAG, Slices, check_size, dataset_name
 from zoo.schema import Model, sentence
 from zoo.specs import MOST_TIMESTEPS
 
@@ -260,10 +253,6 @@ class Recipe(Model):
 
             check_keywords(self.model_args, "recipe key model_args")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the recipe as JSON values, keys in the order of this file."""
-        return self.model_dump()
-
     @property
     def plugins(self) -> list[str]:
         """The files that `plugin` names."""
@@ -283,7 +272,7 @@ class Recipe(Model):
         """The part of it that says what a run computes, not where and how it happens."""
         from zoo.provenance import without_folders  # which takes PyTorch
 
-        values = {key: value for key, value in self.to_dict().items() if key not in PLACE}
+        values = {key: value for key, value in self.model_dump().items() if key not in PLACE}
         if self.init:
             values["init"] = without_folders(self.init)
         kind, colon, folder = self.dataset.partition(":")
@@ -304,22 +293,20 @@ def list_recipes() -> list[str]:
     return sorted(file.stem for file in _HERE.glob("*.yaml"))
 
 
-def load_recipe(path: str | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(path: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Reads a recipe file, or one of the package by its name without `.yaml`, and overrides some of its keys.
 
     Raises:
         ZooError: no such recipe, not a flat mapping, an unknown key, or a value of the wrong type or range.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        file = next((f for f in (user_path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
-        if file is None:
-            raise one_of("recipe", path, list_recipes())
-        values = read_yaml(file) or {}
-        if not isinstance(values, dict):
-            raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
-        if file.name == RECIPE and any(file.parent.glob("state*.safetensors")):
-            values["out"] = str(file.parent)  # of a run, which may have moved
+    file = next((f for f in (user_path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
+    if file is None:
+        raise one_of("recipe", path, list_recipes())
+    values = read_yaml(file) or {}
+    if not isinstance(values, dict):
+        raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
+    if file.name == RECIPE and (file.parent / STATE).exists():
+        values["out"] = str(file.parent)  # of a run, which may have moved
     return Recipe(**values | dict(overrides or {}))
 
 

@@ -184,7 +184,7 @@ def state_to_resume(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | No
             print(f"nothing to resume in {out}: starting from the beginning", flush=True)
         return None
     saved = load_state(out / STATE)
-    for key, value in recipe.to_dict().items():
+    for key, value in recipe.model_dump().items():
         before = saved["recipe"].get(key, DEFAULTS[key])
         if key == "dataset" and dataset_name(before) == dataset_name(value):  # a folder may move
             continue
@@ -193,23 +193,17 @@ def state_to_resume(out: Path, recipe: Recipe, rank: int) -> dict[str, Any] | No
     return saved
 
 
-def check_fits(saved: dict[str, Any], out: Path, about: dict[str, Any], total: int) -> None:
-    """Raises ZooError unless a state is of this number of processes, of these images and at most at the last step."""
+def check_fits(saved: dict[str, Any], out: Path, about: dict[str, Any]) -> None:
+    """Raises ZooError unless a state is of this number of processes and of these images."""
     if saved["world"] != about["world"]:
         raise ZooError(f"{out} was started with {saved['world']} process(es), not {about['world']}: cannot resume")
-    if saved["step"] > total:
-        raise ZooError(f"{out} is at step {saved['step']} of {total}: its training state is of another run")
     if saved["data_sha256"] != about["data_sha256"]:
         data = dataset_name(about["recipe"]["dataset"])
         raise ZooError(f"{out} was started on other images of {data} than there are now: cannot resume")
 
 
 def result_of_complete_run(out: Path, recipe: Recipe) -> dict[str, Any]:
-    """Returns the result of a run that has ended.
-
-    Raises:
-        ZooError: its weights are stored in another type than the recipe says.
-    """
+    """Returns the result of a run that has ended; ZooError where its weights are of another type than is asked for."""
     stored = read_json(out / CONFIG)["recipe"]["weights"]
     if stored != recipe.weights:
         end = f"{out} is complete, with weights = {stored!r}, not {recipe.weights!r}, and its test set is read"
@@ -219,13 +213,7 @@ def result_of_complete_run(out: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def note_changes(before: dict[str, Any], now: dict[str, Any], out: Path, *, say: bool) -> None:
-    """Adds to the origin of a run what is another since it last went on: plugins, code, versions, machine.
-
-    Args:
-        before: its origin, as the state has it; changed in place.
-        now: see `zoo.provenance.provenance`.
-        say: tell the user, too.
-    """
+    """Adds to the origin of a run, as its state has it, what is another now: plugins, code, versions, machine."""
     known = before.get("plugins") or []
     warn_of_changes(known, str(out))
     later = [plugin for plugin in loaded_plugins() or [] if plugin not in known]
@@ -247,7 +235,7 @@ def write_recipe(out: Path, recipe: Recipe, saved: dict[str, Any] | None) -> Non
     for key, value in changed.items():
         print(f"{out} was started with {key} = {value!r}: from now on {getattr(recipe, key)!r}", file=sys.stderr)
     if changed or not saved:
-        atomic_write(out / RECIPE, dump_yaml(recipe.to_dict()))
+        atomic_write(out / RECIPE, dump_yaml(recipe.model_dump()))
 
 
 # -- stopping

@@ -218,13 +218,13 @@ class Trainer:
         parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
         if self.ema:
             parts["ema"] = self.ema.module
-        about = {"recipe": self.recipe.to_dict(), "origin": self.origin, "world": self.world}
+        about = {"recipe": self.recipe.model_dump(), "origin": self.origin, "world": self.world}
         about |= {"data_sha256": self.data.sha256, "beginning": self.initial.to_dict(), "amp": self.precision}
         self.state = RunState(about, parts, running=torch.zeros(3, dtype=torch.float64, device=self.device))
         self.is_complete = False
         if not saved:
             return
-        check_fits(saved, self.out, about, self.total)
+        check_fits(saved, self.out, about)
         self.is_complete = saved["step"] == self.total and (self.out / RESULT).exists()
         if not self.is_complete:
             note_changes(saved["origin"], self.origin, self.out, say=self.rank == 0)
@@ -468,11 +468,7 @@ def one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
 
 
 def forward(network: nn.Module, x: Tensor, amp: torch.dtype | None) -> Tensor:
-    """Returns logits of every time step, [T, B, classes], of a network or one that is wrapped for several processes.
-
-    Args:
-        amp: the precision of autocast; None for float32.
-    """
+    """Returns logits of every time step, [T, B, classes], of a network or one that is wrapped for several processes."""
     with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
         logits: Tensor = network(x, per_step=True)
         return logits
@@ -493,9 +489,6 @@ def firing_rates(model: nn.Module | None) -> Iterator[list[Tensor]]:
 
     In a residual network every stage has as many dense operations as the one before, so that the mean of these rates
     is close to the share of synaptic operations that spikes cause.
-
-    Args:
-        model: whose layers; None for none.
     """
     rates: list[Tensor] = []
     neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)] if model else []

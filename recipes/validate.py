@@ -26,10 +26,6 @@ def validate(
     Args:
         name: see `zoo.load`.
         limit: only the first so many test images, 0 for all.
-
-    Raises:
-        ZooError: see `zoo.load` and `load_dataset`; or the classes of network and data set differ in number or
-            names.
     """
     model = zoo.load(name).to(pick_device(device))
     cfg: dict[str, Any] = model.pretrained_cfg

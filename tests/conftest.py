@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -24,7 +25,6 @@ from hypothesis import settings
 from quick import read_operators_once
 from torch import nn
 
-import zoo
 from zoo.models.sresnet import SResNet
 from zoo.names import plain_name
 
@@ -80,14 +80,9 @@ def awake(model):
 @functools.cache
 def small_families() -> list[str]:
     """The smallest network of every family of the zoo."""
-    smallest: dict[str, tuple[int, str]] = {}
-    for name in zoo.list_models():
-        if plain_name(name) == name:
-            with torch.device("meta"):
-                model = zoo.create_model(name)
-            size, family = sum(p.numel() for p in model.parameters()), type(model).__name__
-            smallest[family] = min((size, name), smallest.get(family, (size, name)))
-    return sorted(name for _, name in smallest.values())
+    from recipes.health import small_forms
+
+    return sorted(map(plain_name, small_forms()))
 
 
 def run_module(name: str, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -118,62 +113,51 @@ def assert_one_error(done: subprocess.CompletedProcess[str], *words: str) -> Non
 
 
 _COMMON = {
-    "schema": 1,
-    "model": "sresnet19",
-    "tag": "t2_cifar10",
-    "dataset": "cifar10",
-    "images": 10000,
-    "top1": 90.0,
-    "spikes_per_image": 1000.0,
-    "spikes_per_layer": {"stem.lif": 400.0, "head.lif": 600.0},
-    "spikes_per_step": [450.0, 550.0],
-    "timesteps": 2,
-    "weights_sha256": "a" * 64,
-    "command": "python -m recipes.train sresnet19.t2_cifar10",
-    "commit": "0" * 40,
-    "date": "2026-01-31T12:00:00Z",
+    "schema": 1, "model": "sresnet19", "tag": "t2_cifar10", "dataset": "cifar10", "split": "test", "images": 10_000,
+    "top1": 90.0, "spikes_per_image": 1000.0, "spikes_per_layer": {"stem.lif": 400.0, "head.lif": 600.0},
+    "spikes_per_step": [450.0, 550.0], "timesteps": 2, "epochs": 100, "seed": 0, "weights_sha256": "a" * 64,
+    "command": "python -m recipes.train sresnet19.t2_cifar10", "commit": "0" * 40, "date": "2026-01-31T12:00:00Z",
     "versions": {"torch": "2.11"},
     "machine": {"system": "Linux", "cpu": "a cpu", "cores": 8, "threads": 4, "gpu": None},
-}
+}  # fmt: skip
 
 
 def accuracy(**changes: Any) -> dict[str, Any]:
     """A result as recipes.train writes it."""
     own = {
-        "kind": "accuracy",
-        "split": "test",
-        "top5": None,
-        "params": 12_600_000,
-        "train_images": 50_000,
-        "epochs": 100,
-        "seed": 0,
-        "scaling": None,
-        "precision": "bf16",
-        "train_seconds": 600.0,
-        "comparison": "plain_vs_gs",
-        "test_reads": 6,
+        "kind": "accuracy", "top5": None, "params": 12_600_000, "train_images": 50_000, "scaling": None,
+        "precision": "bf16", "train_seconds": 600.0, "comparison": "plain_vs_gs", "test_reads": 6,
         "data_sha256": "d" * 64,
-    }
+    }  # fmt: skip
     return _COMMON | own | changes
 
 
 def onnx(**changes: Any) -> dict[str, Any]:
     """A result as export.bench_ort writes it."""
     own = {
-        "kind": "onnx",
-        "split": "test",
-        "epochs": 100,
-        "seed": 0,
-        "test_reads": 1,
-        "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
-        "provider": "CPUExecutionProvider",
-        "optimization": "all",
-        "onnx_sha256": "e" * 64,
-        "onnx_bytes": 50_000_000,
-        "precision": "fp32",
-        "layout": "flat",
-    }
-    return _COMMON | own | {"top1": 89.75, "command": "python -m export.bench_ort"} | changes
+        "kind": "onnx", "top1": 89.75, "test_reads": 1, "command": "python -m export.bench_ort", "precision": "fp32",
+        "layout": "flat", "provider": "CPUExecutionProvider", "optimization": "all", "onnx_sha256": "e" * 64,
+        "onnx_bytes": 50_000_000, "latency": [latency(4, 1, 30.0), latency(1, 1, 12.5), latency(1, 4, 5.0)],
+    }  # fmt: skip
+    return _COMMON | own | changes
+
+
+def ancestor(**changes: Any) -> dict[str, Any]:
+    """What a result says of a checkpoint that its training started from."""
+    own = {"name": "x", "weights_sha256": "f" * 64, "epochs": 1, "train_seconds": 1.0, "recipe_sha256": None}
+    return own | changes
+
+
+def put(path: Path, content: Any) -> Path:
+    """Writes a JSON file, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    """The files of a folder, and what they hold."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def latency(batch: int, threads: int, p50: float) -> dict[str, Any]:

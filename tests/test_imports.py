@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 # A package, and the others that it may look at. Export takes of recipes how peers are built and processes start.
@@ -84,23 +83,3 @@ def test_arrows_point_one_way():
 def test_the_root_of_the_zoo_is_small():
     files = [path.name for path in (ROOT / "zoo").iterdir() if path.is_file()]
     assert len(files) <= 18, sorted(files)
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "found"),
-    [
-        ("zoo/b.py", "from .a import x", [["zoo.a", "zoo.b", "zoo.a"]]),
-        ("zoo/b.py", "def f():\n    from . import a", [["zoo.a", "zoo.b", "zoo.a"]]),
-        ("zoo/b.py", "import zoo.a", [["zoo.a", "zoo.b", "zoo.a"]]),
-        ("zoo/b.py", "from .room import x", [["zoo.a", "zoo.b", "zoo.room", "zoo.room.c", "zoo.a"]]),
-        ("zoo/b.py", "from . import b", [["zoo.b", "zoo.b"]]),
-        ("zoo/b.py", "from .room.d import x", []),
-    ],
-)
-def test_a_circle_would_be_found(file, text, found, tmp_path):
-    texts = {"zoo/a.py": "from .b import x", "zoo/room/__init__.py": "from .c import x", file: text}
-    texts |= {"zoo/room/c.py": "from ..a import x", "zoo/room/d.py": "x = 1"}
-    for name, content in texts.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert circles(imports(tmp_path)) == found

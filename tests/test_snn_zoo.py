@@ -97,6 +97,7 @@ WRONG = {
     "compare nosuch.json": "no such file: nosuch.json",
     "ablate nosuch": "unknown plan 'nosuch'",
     "health nosuch": "unknown model 'nosuch'",
+    "health --steps 6": "--steps must be a multiple of 4, not 6",
     "bench step --model sresnet19 --batch 0": "--batch must be 1 or more, not 0",
     "bench-ort nosuch.onnx": "no such file: nosuch.onnx",
     "bench-ort pyproject.toml --runs 0": "timing runs",

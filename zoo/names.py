@@ -31,6 +31,8 @@ SIZE = 32
 """Pixels a side of CIFAR's and of digits' images, and by default of those of a folder."""
 BUILTIN = ["cifar10", "cifar100", "digits"]
 """Data sets that every user has."""
+OWN_DATASETS: set[str] = set()
+"""Those of plugins; see `zoo.register_dataset`."""
 PREFIX, I2E = "folder:", "i2e"
 RECORDINGS = ("cifar10dvs", "dvsgesture", "nmnist", "events")
 """Kinds of folders of recordings of event cameras, see zoo/data/event_sets.py."""
@@ -177,11 +179,13 @@ def check_dataset(dataset: str, root: str | None = None, *, download: bool = Fal
     """Raises ZooError for a data set that cannot be loaded, as far as names and places tell.
 
     Args:
-        dataset: see `zoo.load_dataset`; one that a plugin registers passes once zoo.data is loaded.
+        dataset: see `zoo.load_dataset`.
         root: the folder of CIFAR's files; SNNZOO_DATA when None.
         download: missing files may be fetched.
     """
     kind, colon, path = dataset.partition(":")
+    if dataset in OWN_DATASETS:
+        return
     if kind == I2E and colon:
         check_dataset(path, root, download=download)
     elif f"{kind}{colon}" in FOLDERS:

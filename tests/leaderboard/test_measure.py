@@ -110,40 +110,32 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
     assert file.name.endswith("_fp32.json")  # beside the record of its run, not in its place
 
 
-@pytest.mark.parametrize(("limit", "partial"), [(0, False), (359, True), (360, False), (10_000, False)])
-def test_a_limit_that_leaves_no_image_out_is_no_part(
-    limit: int, partial: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_that_leaves_no_image_out_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaderboard.measure.validate", lambda *_, **__: accuracy(dataset="digits"))
-    record = measure("sresnet19_w16.t2_cifar10", "digits", precisions=(), limit=limit)
-    assert record["partial"] is partial
+    for limit, partial in ((0, False), (359, True), (360, False), (10_000, False)):
+        record = measure("sresnet19_w16.t2_cifar10", "digits", precisions=(), limit=limit)
+        assert record["partial"] is partial
 
 
-def test_what_cannot_be_measured_is_said(walked: Path) -> None:
-    with pytest.raises(ZooError, match="nothing to measure"):
-        main(["measure"])
-    with pytest.raises(ZooError, match="unknown precision 'run'"):
-        main(["measure", "--precision", "fp32", "run"])
-    with pytest.raises(ZooError, match="--limit must be 0 or more"):
-        main(["measure", "run", "--limit", "-1"])
-    for words, said in (  # before the test set is gone through
-        (["--precision", "bogus"], r"unknown precision 'bogus' \(known: fp32, fp16, int8"),
-        (["--precision", "fp32", "fp32"], "a record has one graph of each precision, not of fp32 fp32"),
-        (["--runs", "0"], "timing runs: .* not 0"),
-        (["--out", "run/result.json"], "cannot write"),
-    ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("leaderboard.measure.measure", None)
-            with pytest.raises(ZooError, match=said):
-                main(["measure", "run", *words])
-    with pytest.raises(ZooError, match=r"unknown row 'svgg9'.*known: digits/svgg9_w16\.mine"):
-        main(["verify", "svgg9", "--results", "results"])
-    with pytest.raises(ZooError, match=r"from its weights, and x\.onnx is a graph"):
-        main(["verify", NAME, "--results", "results", "--checkpoint", "x.onnx"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("leaderboard.measure.measure", None)
-        with pytest.raises(ZooError, match=r"this is sresnet19_w16\.t2_cifar10 .* not in digits/svgg9_w16\.mine"):
-            main(["verify", NAME, "--results", "results", "--checkpoint", "sresnet19_w16.t2_cifar10"])
+def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(
+    walked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.measure.measure", None)
+    verify = f"verify {NAME} --results results --checkpoint"
+    for words, said in {
+        "measure": "nothing to measure",
+        "measure --precision fp32 run": "unknown precision 'run'",
+        "measure run --limit -1": "--limit must be 0 or more",
+        "measure run --precision bogus": r"unknown precision 'bogus' \(known: fp32, fp16, int8",
+        "measure run --precision fp32 fp32": "a record has one graph of each precision, not of fp32 fp32",
+        "measure run --runs 0": "timing runs: .* not 0",
+        "measure run --out run/result.json": "cannot write",
+        "verify svgg9 --results results": r"unknown row 'svgg9'.*known: digits/svgg9_w16\.mine",
+        f"{verify} x.onnx": r"from its weights, and x\.onnx is a graph",
+        f"{verify} sresnet19_w16.t2_cifar10": r"this is sresnet19_w16\.t2_cifar10 .* not in digits/svgg9_w16\.mine",
+    }.items():
+        with pytest.raises(ZooError, match=said):
+            main(words.split())
 
 
 def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
@@ -200,22 +192,13 @@ def graph_of(precision: str) -> Graph:
     return Graph(precision, "flat", 90.0, 1e5, 10**6, None, None, "a" * 64)
 
 
-@pytest.mark.parametrize(
-    ("precision", "points", "verdict"),
-    [
-        ("fp32", 0.09, "ok"),
-        ("fp32", 0.12, "MISS"),
-        ("int16", 0.14, "ok"),
-        ("int16", 0.16, "MISS"),
-        ("int8", 0.16, "ok"),
-        ("int8", 0.51, "MISS"),
-    ],
-)
-def test_each_precision_has_a_tolerance_of_its_own(precision: str, points: float, verdict: str) -> None:
-    row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of(precision),))
-    now = replace(row, graphs=(replace(row.graphs[0], top1=90.0 + points),))
-    verdicts = {line.number: line.verdict for line in compare(row, now)}
-    assert verdicts[f"{precision} flat top1"] == verdict
+def test_each_precision_has_a_tolerance_of_its_own() -> None:
+    for precision, points in {"fp32": 0.1, "int16": 0.15, "int8": 0.5}.items():
+        row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of(precision),))
+        for off, verdict in ((0.01, "MISS"), (-0.01, "ok")):
+            now = replace(row, graphs=(replace(row.graphs[0], top1=90.0 + points + off),))
+            verdicts = {line.number: line.verdict for line in compare(row, now)}
+            assert verdicts[f"{precision} flat top1"] == verdict
 
 
 def test_another_file_than_the_rows_is_named() -> None:

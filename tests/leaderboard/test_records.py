@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, accuracy, latency, onnx
+from conftest import ROOT, accuracy, ancestor, latency, onnx, put, snapshot
 
 from leaderboard.__main__ import main
 from leaderboard.rows import rows
@@ -18,19 +18,10 @@ from zoo.errors import ZooError
 from zoo.names import dataset_name, pretrained_names
 
 COUNTS = {
-    "Effective_ACs": 1e6,
-    "Effective_MACs": 2e6,
-    "Dense": 9e6,
+    "Effective_ACs": 1e6, "Effective_MACs": 2e6, "Dense": 9e6, "energy_uj": 0.9 * 1 + 4.6 * 2,
     "products": {"Effective_ACs": 0.0, "Effective_MACs": 0.0, "Dense": 0.0},
-    "energy_uj": 0.9 * 1 + 4.6 * 2,
-}
+}  # fmt: skip
 ONE_MORE = {"seed": 1, "weights_sha256": "b" * 64}
-
-
-def put(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    return path
 
 
 def whole(*, inside: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -60,10 +51,6 @@ def options(folder: Path) -> list[str]:
     return ["--results", f"{folder}/results", "--out", f"{folder}/site", "--readme", "none"]
 
 
-def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # --- add
 
 
@@ -87,7 +74,6 @@ def without(result: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 OTHER = {"model": "other", "weights_sha256": "c" * 64}
-BUNDLED_NAME = {"model": "sresnet19_w16", "tag": "t2_cifar10"}
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +92,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (accuracy(**OTHER, data_sha256=None), "without evidence: data_sha256 is None"),
         (accuracy(partial=True), "10000 images are a part of the test set"),
         (whole(partial=True), "10000 images are a part of the test set"),
-        (accuracy(spikes_per_image=-1.0), "spikes_per_image: .* not -1.0"),
         (accuracy(machine=accuracy()["machine"] | {"cpu": 5}), r"machine.cpu: .* not 5"),
-        (without(whole(), "started_from"), "started_from is missing"),
         (whole(parts=[accuracy(**COUNTS), without(onnx(), "precision")]), r"parts.1.onnx.precision is missing"),
         (whole(parts=[accuracy(), accuracy()]), "two parts are of the same form: PyTorch, PyTorch"),
         (whole(inside={"timesteps": 1, "spikes_per_step": None}), "timesteps of part 2 is 2, not that of part 1"),
@@ -130,14 +114,6 @@ def test_add_refuses_with_the_reason(board: Path, tmp_path: Path, result: dict[s
     assert snapshot(board) == before
 
 
-def test_add_refuses_what_is_no_number(tmp_path: Path) -> None:
-    file = put(tmp_path / "bad.json", accuracy())
-    for value in ("NaN", "Infinity", "1e400"):
-        file.write_text(json.dumps(accuracy()).replace('"top1": 90.0', f'"top1": {value}'))
-        with pytest.raises(ZooError, match="no number that is finite"):
-            main(["add", str(file), *options(tmp_path)])
-
-
 def test_results_on_held_out_images_stand_beside_those_on_the_test_set(add: Any) -> None:
     held_out = [accuracy(split="validation", images=images) for images in (5000, 1000)]
     assert len(rows(add(held_out[0]))) == 0
@@ -149,12 +125,6 @@ def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
     later = {"commit": "1" * 40 + "-dirty", "versions": {}, "machine": accuracy()["machine"]}
     (row,) = rows(add(accuracy(resumed_with=[later])))
     assert (row.commits, row.dirty) == (("0" * 40, later["commit"]), True)
-
-
-# --- two writers
-
-
-# --- the log
 
 
 # --- identity
@@ -234,19 +204,12 @@ def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
 def test_costs_of_a_row_are_means_over_its_seeds() -> None:
     results = {}
     for seed, epochs in enumerate((5, 7)):
-        ancestor = {"name": "x", "weights_sha256": f"{seed + 8:064x}", "epochs": epochs, "train_seconds": 50.0}
+        before = ancestor(epochs=epochs, train_seconds=50.0)
         results[f"{seed}.json"] = accuracy(
-            seed=seed,
-            weights_sha256=f"{seed:064x}",
-            recipe_sha256="c" * 64,
-            started_from=[ancestor | {"recipe_sha256": "d" * 64}],
-            activation_sparsity=0.5 + seed / 4,
-            membrane_updates=1000.0 + 100 * seed,
-            Effective_ACs=1e6 * (1 + seed),
-            Effective_MACs=2e6 * (1 + seed),
-            Dense=9e6 * (1 + seed),
-            energy_uj=10.0 + seed,
-        )
+            seed=seed, weights_sha256=f"{seed:064x}", recipe_sha256="c" * 64, started_from=[before],
+            activation_sparsity=0.5 + seed / 4, membrane_updates=1000.0 + 100 * seed, energy_uj=10.0 + seed,
+            Effective_ACs=1e6 * (1 + seed), Effective_MACs=2e6 * (1 + seed), Dense=9e6 * (1 + seed),
+        )  # fmt: skip
     (row,) = rows(results)
     assert (row.runs, row.epochs) == (2, 107)  # the longest chain
     assert (row.activation_sparsity, row.membrane_updates, row.energy_uj) == (0.625, 1050.0, 10.5)

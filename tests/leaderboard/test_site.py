@@ -131,8 +131,9 @@ def test_the_picture_names_every_network_and_no_name_covers_another(board: list[
         assert len(re.findall(r'd="M[\d.,]+L[\d.,]+"[^>]* stroke-dasharray', part)) == (count == 5)  # twins are joined
 
 
-@pytest.mark.parametrize("spikes", [[1e-3, 1e9], [1.0, 1.0]])
-@pytest.mark.parametrize("top1", [[0.0, 0.0], [10.0, 99.0], [93.01, 93.02]])
+@pytest.mark.parametrize(
+    ("spikes", "top1"), [([1e-3, 1e9], [10.0, 99.0]), ([1.0, 1.0], [0.0, 0.0]), ([1.0, 1.0], [93.01, 93.02])]
+)
 def test_marks_lie_inside_the_axes(board: list[Row], spikes: list[float], top1: list[float]) -> None:
     table = [replace(board[-1], spikes_per_image=s, top1=t) for s, t in zip(spikes, top1, strict=True)]
     chart = panel(SPIKES, table, "x")

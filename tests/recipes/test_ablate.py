@@ -273,8 +273,7 @@ def test_p_values_are_corrected_for_their_number():
     [
         (lambda r: [], "no result of an ablation: move it away"),
         (lambda r: accuracy(seed=3), "plan is missing"),
-        (lambda r: r | {"arm": "window"}, "arm 'window'"),
-        (lambda r: r | {"seed": 4}, "seed 4"),
+        (lambda r: r | {"recipe": r["recipe"] | {"lr": 7.0}}, "made with lr = 7.0, the plan says 0.1"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, spoil, words):

@@ -74,9 +74,6 @@ def test_inference_and_checkpointing():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("step --model resnet19", "resnet19"),
-        ("step --model sresnet19_w16 --batch 0", "--batch .*0"),
-        ("walk --model sresnet19_w16", "walk"),
         ("step --model sresnet19_w16 --kernel fused --timesteps 40", "40"),
         ("step --model sresnet19_w16 --device cuda", "GPU"),
         ("step --model sresnet19_w16 --json .", r"cannot write \..*directory"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny
 from pictures import CLASSES, make_pictures
 
 import zoo
@@ -18,17 +17,6 @@ def examined(data, steps, batch, timesteps, *words):
     numbers = {"--steps": steps, "--batch": batch, "--timesteps": timesteps, "--dataset": data}
     words = [str(word) for pair in numbers.items() for word in pair] + list(words)
     return health.examine("svgg11_w8_gs", load_dataset(data), parse_health(words))
-
-
-def test_firing_rates_are_spikes_per_neuron_and_step():
-    model = tiny(timesteps=3).train()
-    seen = {}
-    for name, layer in zoo.SpikeCounter(model).layers.items():
-        layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.mean().item()}))
-    rates = health.firing_rates(model, torch.randn(4, 3, 8, 8))
-    assert rates == pytest.approx(seen)
-    assert len(rates) == len(seen) == 8
-    assert all(0 < rate < 1 for rate in rates.values())
 
 
 @pytest.mark.parametrize(
@@ -81,17 +69,6 @@ def test_validation_images_of_a_folder_are_the_held_out_ones(tmp_path):
     folder = f"folder:{make_pictures(tmp_path / 'flowers', ('train', 'val', 'test'), count=4)}"
     result = examined(folder, 8, 8, 2)
     assert (result["dataset"], result["images"], len(result["train_loss"])) == ("flowers", 4 * len(CLASSES), 4)
-
-
-def test_bad_requests_end_in_one_error(monkeypatch):
-    monkeypatch.setattr(health, "examine", lambda *_, **__: pytest.fail("trained"))
-    for bad, words in (
-        (["sresnet19_w16", "sresnet91"], "sresnet91"),
-        (["--steps", "6"], "multiple of 4, not 6"),
-        (["--data-dir", "/nowhere"], "/nowhere"),
-    ):
-        with pytest.raises(ZooError, match=words):
-            health.main(bad)
 
 
 def test_sick_networks_do_not_stop_the_others(monkeypatch, capsys):

@@ -192,11 +192,11 @@ def test_a_damaged_state_is_refused(damage, run, tmp_path):
         load_state(path)
 
 
-@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"step": 10**6}, {"running": torch.zeros(2)}])
+@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"running": torch.zeros(2)}])
 def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
     shutil.copytree(run, tmp_path / "x")
     save_state(tmp_path / "x" / STATE, load_state(run / STATE) | changes)
-    with pytest.raises(ZooError, match=r"does not fit|of another run"):
+    with pytest.raises(ZooError, match="does not fit"):
         trained(tmp_path / "x", resume=True)
 
 

@@ -17,7 +17,7 @@ from torchvision import datasets
 
 from ..errors import ZooError, one_line, one_of
 from ..files import locked, user_path
-from ..names import BUILTIN, FORMS, I2E, PREFIX, SIZE, Slices, check_size, dataset_name
+from ..names import BUILTIN, FORMS, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_size, dataset_name
 from ..schema import Model, parse
 from .dataset import DataSet, check_memory, make_dataset
 from .event_sets import KINDS, load_events, load_i2e
@@ -73,6 +73,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     if name in BUILTIN:
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     _REGISTERED[name] = load
+    OWN_DATASETS.add(name)
 
 
 def list_datasets() -> list[str]:
