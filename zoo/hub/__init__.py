@@ -4,6 +4,6 @@ A release is a run directory whose files all speak of the same weights, with a c
 comes from a Hub is checked file by file before it is used; a failure is one sentence that says what to do (client.py).
 """
 
-from .client import ORGANISATION, Pulled, Pushed, pull, push
+from .client import ORGANISATION, Plan, Pulled, Pushed, plan, pull, push
 
-__all__ = ["ORGANISATION", "Pulled", "Pushed", "pull", "push"]
+__all__ = ["ORGANISATION", "Plan", "Pulled", "Pushed", "plan", "pull", "push"]

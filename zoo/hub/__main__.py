@@ -1,11 +1,4 @@
-"""Publish a trained network on a Hugging Face Hub, and get it back.
-
-    python -m zoo.hub push RUN_DIR --repo ORG/NAME [--private] [--license ID] [--onnx FILE ...] [--result FILE ...]
-                           [--dry-run]
-    python -m zoo.hub pull ORG/NAME[@REVISION] [-o DIR]
-
-Which Hub and which token are huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
-"""
+"""`python -m zoo.hub push RUN_DIR` and `pull ORG/NAME`: a trained network to a Hugging Face Hub, and back."""
 
 import argparse
 import json
@@ -16,17 +9,16 @@ from .client import plan, pull, push
 
 
 def run(a: argparse.Namespace) -> None:
-    """Does what a command line says."""
     if a.command == "push":
+        planned = plan(a.run, a.repo, license=a.license, onnx=a.onnx, results=a.result)
         if a.dry_run:
-            planned = plan(a.run, a.repo, license=a.license, onnx=a.onnx, results=a.result)
             print(planned.files["README.md"].decode())
             for name, data in sorted(planned.files.items()):
                 print(f"{len(data):>12,}  {name}")
             where = f"{planned.repo}, {'private' if a.private else 'public, unless it is there and private'}"
             print(f"would go to {where}; license: {planned.license or 'none stated (--license ID states one)'}")
             return
-        done = push(a.run, a.repo, private=a.private, license=a.license, onnx=a.onnx, results=a.result)
+        done = push(planned, private=a.private)
         what = "commit" if done.changed else "nothing to do, all of it is there as commit"
         print(f"{done.repo}: {what} {done.commit}")
         print(f"for zoo/weights/published.json: {json.dumps(done.published)}")
@@ -38,7 +30,6 @@ def run(a: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
     run(parse_hub(argv))
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
@@ -25,7 +25,7 @@ from ..commands import ORGANISATION
 from ..errors import ZooError, one_line
 from ..files import read_json, user_path
 from ..names import PUBLISHED
-from .release import RESULT, RESULTS, Release, card, collect
+from .release import RESULT, RESULTS, card, collect
 
 # One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
 _PART = re.compile(r"[\w.+@=,()-][\w .+@=,()-]*", re.ASCII)
@@ -54,12 +54,14 @@ class Pushed(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What `push` publishes: the repository, its files with the card, the license that the card says, the release."""
+    """What `push` publishes: the repository, its files with the card, the license that the card says; the name of the
+    release, architecture.tag, and the sha256 of its weights."""
 
     repo: str
     files: dict[str, bytes]
     license: str | None
-    release: Release
+    name: str
+    weights_sha256: str
 
 
 class Pulled(NamedTuple):
@@ -76,32 +78,20 @@ def published() -> dict[str, Published]:
     return {name: Published(**entry) for name, entry in read_json(PUBLISHED).items()}
 
 
-def push(
-    run: str | os.PathLike[str],
-    repo: str | None = None,
-    *,
-    private: bool = False,
-    onnx: Sequence[str | os.PathLike[str]] = (),
-    results: Sequence[str | os.PathLike[str]] = (),
-    license: str | None = None,
-) -> Pushed:
+def push(planned: Plan, *, private: bool = False) -> Pushed:
     """Publishes a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
 
     The commit is made of all files or of none, on top of the commit that was looked at; what has not changed is not
     sent again, and if nothing has, there is no commit. ONNX and result files of earlier, other weights leave with it.
 
     Args:
-        run: see `zoo.hub.release.collect`.
-        repo: ORG/NAME; ORGANISATION/architecture.tag by default. Made if it is not there.
+        planned: see `plan`. The repository is made if it is not there.
         private: make it private; an existing public one is refused.
-        onnx, results: further files, see `zoo.hub.release.collect`.
-        license: what the card says, an identifier of the Hub's; by default what config.json does, or else nothing.
 
     Raises:
-        ZooError: a file is missing, broken or of other weights; a bad name; no access, no connection, no answer.
+        ZooError: no access, no connection, no answer.
     """
-    repo, files, _, release = plan(run, repo, onnx=onnx, results=results, license=license)
-    sha256 = release.config["weights_sha256"]
+    repo, files, _, name, sha256 = planned
     api = HfApi(library_name="snn-zoo")
     with _in_one_sentence(repo):
         if not api.repo_exists(repo):
@@ -109,11 +99,11 @@ def push(
         before = api.model_info(repo, files_metadata=True)
         if private and not before.private:
             raise ZooError(f"{repo} exists and is public: make it private in its settings, or push without --private")
-        operations: list[Any] = [CommitOperationAdd(name, data) for name, data in sorted(files.items())]
-        operations += [CommitOperationDelete(name) for name in _outdated(before, files, sha256)]
-        done = api.create_commit(repo, operations, commit_message=release.name, parent_commit=before.sha)
+        operations: list[Any] = [CommitOperationAdd(file, data) for file, data in sorted(files.items())]
+        operations += [CommitOperationDelete(file) for file in _outdated(before, files, sha256)]
+        done = api.create_commit(repo, operations, commit_message=name, parent_commit=before.sha)
     entry = {"repo": repo, "revision": str(done.oid), "sha256": sha256}
-    return Pushed(repo, str(done.oid), done.oid != before.sha, {release.name: entry})
+    return Pushed(repo, str(done.oid), done.oid != before.sha, {name: entry})
 
 
 def plan(
@@ -124,7 +114,16 @@ def plan(
     results: Sequence[str | os.PathLike[str]] = (),
     license: str | None = None,
 ) -> Plan:
-    """Returns what `push` would publish, with its arguments and errors; nothing is asked or sent."""
+    """Reads and checks what `push` publishes; nothing is asked or sent.
+
+    Args:
+        run, onnx, results: see `zoo.hub.release.collect`.
+        repo: ORG/NAME; ORGANISATION/architecture.tag by default.
+        license: what the card says, an identifier of the Hub's; by default what config.json does, or else nothing.
+
+    Raises:
+        ZooError: a file is missing, broken or of other weights; a bad name or license.
+    """
     release = collect(user_path(run), [user_path(path) for path in onnx], [user_path(path) for path in results])
     stated = release.config["pretrained_cfg"].get("license")
     license = license or stated
@@ -134,7 +133,7 @@ def plan(
         raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
     repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
     files = release.files | {"README.md": card(release, repo, license).encode()}
-    return Plan(repo, files, license, release)
+    return Plan(repo, files, license, release.name, release.config["weights_sha256"])
 
 
 def _outdated(info: ModelInfo, files: dict[str, bytes], weights_sha256: str) -> list[str]:
@@ -238,31 +237,18 @@ def _in_one_sentence(repo: str, revision: str | None = None, cache_dir: str | Pa
         while cause.__cause__ is not None and not isinstance(cause, hub_errors.HTTPError):
             cause = cause.__cause__  # what stopped the client, behind its own wrapping
         cache = str(cache_dir or constants.HF_HUB_CACHE)
-        raise ZooError(_sentence(cause, repo, f"{repo}@{revision}" if revision else repo, cache)) from error
+        raise ZooError(_sentence(cause, f"{repo}@{revision}" if revision else repo, cache)) from error
 
 
-def _sentence(error: BaseException, repo: str, at: str, cache: str) -> str:
-    hub, missing = constants.ENDPOINT, f"{repo} is not on {constants.ENDPOINT}, or"
+def _sentence(error: BaseException, at: str, cache: str) -> str:
     if isinstance(error, hub_errors.OfflineModeIsEnabled):
         return f"offline (HF_HUB_OFFLINE is set), and this takes the Hub: {at} is not in the cache {cache}; unset it"
-    if isinstance(error, hub_errors.RevisionNotFoundError):
-        return f"{repo} has no revision {at.removeprefix(repo).removeprefix('@') or 'main'!r} on {hub}"
-    status = error.response.status_code if isinstance(error, hub_errors.HfHubHTTPError) else None
-    if status == 401 and get_token() and not isinstance(error, hub_errors.RepositoryNotFoundError):
-        return f"{hub} does not accept the token in use: renew it (HF_TOKEN, or `hf auth login`)"
-    if status == 401 or isinstance(error, hub_errors.RepositoryNotFoundError):
-        # A Hub does not tell strangers whether a private repository exists.
-        if get_token():
-            return f"{missing} the owner of the token in use may not see it"
-        return f"{missing} it takes a token: set HF_TOKEN, or run `hf auth login`"
-    if isinstance(error, hub_errors.EntryNotFoundError):
-        return f"{at} lacks a file, and {hub} or the cache {cache} does not have it: {one_line(error)}"
-    if status == 403:
-        return f"{hub} forbids this with {repo}: the token in use lacks the right to it"
-    if status in (409, 412):
-        return f"{repo} has changed meanwhile: start again"
-    if status is not None:
-        return f"{hub} answers {status} for {repo}, try later: {one_line(error)}"
+    if isinstance(error, hub_errors.HfHubHTTPError):
+        status, said = error.response.status_code, one_line(error)
+        if status in (409, 412):
+            return f"{at} has changed meanwhile: start again"
+        token = "; HF_TOKEN, or `hf auth login`, gives the token" if status in (401, 403, 404) else ""
+        return f"{constants.ENDPOINT} answers {status} for {at}: {said}{token}"
     if isinstance(error, hub_errors.HTTPError):
-        return f"cannot reach {hub} for {at}: {one_line(error) or type(error).__name__}"
+        return f"cannot reach {constants.ENDPOINT} for {at}: {one_line(error) or type(error).__name__}"
     return f"{at}: {one_line(error)}"

@@ -92,8 +92,6 @@ def collect(run: Path, onnx: Sequence[Path] = (), results: Sequence[Path] = ()) 
     Raises:
         ZooError: a file is missing, broken, of other weights, or cannot be published under its name.
     """
-    if not run.is_dir():
-        raise ZooError(f"no run directory {run}: `python -m recipes.train` makes one")
     if missing := [name for name in (WEIGHTS, CONFIG, LOG) if not (run / name).is_file()]:
         raise ZooError(f"{run} is no finished run: it lacks {', '.join(missing)}")
     config = read_checkpoint(run).config

@@ -1201,7 +1201,6 @@ void event_neurons(const EventShape* shape, const float* currents, int repeat, c
   });
 }
 
-int64_t event_shape_size() { return sizeof(EventShape); }
 int event_best_set() { return best_set(); }
 
 }  // extern "C"

@@ -11,7 +11,6 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +117,7 @@ def _threads() -> ctypes.CDLL:
 
 
 class EventConv:
-    """A convolution over spikes with LIF neurons behind it, as event.cpp computes it, or without.
+    """A convolution over spikes, as event.cpp computes it.
 
     Args:
         weight: [C', C, kh, kw] over `scale`, whole numbers from -32767 to 32767, or float32. Sums of float32 are in
@@ -127,10 +126,7 @@ class EventConv:
         stride, padding: of rows and columns; padding above and left, below and right is equal.
         timesteps: T.
         most: largest count of spikes that the input holds, 1 to 15.
-        neurons: decay, gain, threshold and soft_reset of LIF neurons; None for currents.
-        count: `shortcut` counts are added to the spikes instead of the currents.
-        instruction_set, group, block: to force one of `INSTRUCTION_SETS`, the planes of a group (1, 2, 4; 8: the
-            table), the channels of a block (32, 64, 128); by default the kernel chooses.
+        others: of event.cpp's `EventShape`: the numbers of neurons behind it, and what forces a form.
 
     Raises:
         ZooError: the library cannot be built, or the kernel does not take such a layer.
@@ -144,32 +140,19 @@ class EventConv:
         *,
         stride: Sequence[int] = (1, 1),
         padding: Sequence[int] = (0, 0),
-        timesteps: int = 4,
+        timesteps: int,
         most: int = 1,
-        neurons: dict[str, Any] | None = None,
-        count: bool = False,
-        instruction_set: str | None = None,
-        group: int = 0,
-        block: int = 0,
+        **others: float,
     ) -> None:
         out_channels, channels, *kernel = weight.shape
-        isa = 0 if instruction_set is None else 1 + INSTRUCTION_SETS.index(instruction_set)
-        given = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "soft_reset": False} | (neurons or {})
-        self._shape = _Shape(channels, out_channels, *kernel, *stride, *padding, *padding)
-        self._shape.timesteps, self._shape.bits, self._shape.count = timesteps, most.bit_length(), count
-        self._neurons = neurons is not None
-        self._shape.isa, self._shape.group, self._shape.block = isa, group, block
-        for name, value in given.items():
-            setattr(self._shape, name, value)
+        sides = (*kernel, *stride, *padding, *padding)
+        self._shape = _Shape(channels, out_channels, *sides, timesteps, most.bit_length(), **others)
         floats = weight.is_floating_point()
         weight = weight.to(torch.float32 if floats else torch.int16).contiguous()
         scale, bias = (x.float().contiguous() for x in (scale, bias))
         self._library = _library()
-        self._layer = self._library.event_layer(
-            ctypes.byref(self._shape),
-            *map(_address, (weight, weight), (not floats, floats)),
-            *map(_address, (scale, bias)),
-        )
+        weights = (None, weight.data_ptr()) if floats else (weight.data_ptr(), None)
+        self._layer = self._library.event_layer(ctypes.byref(self._shape), *weights, scale.data_ptr(), bias.data_ptr())
         if not self._layer:
             raise ZooError(f"the event-driven kernel takes no convolution {list(weight.shape)} like this")
 
@@ -177,63 +160,27 @@ class EventConv:
         if getattr(self, "_layer", None):
             self._library.event_delete(self._layer)
 
-    def __call__(
-        self,
-        spikes: Tensor,
-        shortcut: Tensor | None = None,
-        state: Tensor | None = None,
-        *,
-        currents: bool = False,
-        tasks: int = 1,
-        threads: int = 0,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Spikes, currents and last membrane potentials, each None where there is none.
+    def __call__(self, spikes: Tensor, *, tasks: int = 1, threads: int = 1, **others: Tensor | None) -> Tensor:
+        """Returns the currents, float32 [T*B, H', W', C'].
 
         Args:
             spikes: uint8 [T*B, H, W, C], time-major, channels last.
-            shortcut: what is added, [T*B, H', W', C'], currents in float32 or counts in uint8.
-            state: membrane potentials before the first step, float32 [B, H', W', C']; zeros by default. The last ones
-                are returned only if it is given.
-            currents: whether currents are returned where there are neurons; without neurons they always are.
             tasks: into how many tasks the work is cut at most.
-            threads: how many run these; by default they run one after the other.
+            threads: how many run these.
+            others: of event.cpp's `EventCall`: further tensors that the kernel reads or writes, contiguous in memory.
 
         Raises:
-            ZooError: maps smaller than the kernel.
+            ZooError: maps smaller than the kernel, or too large.
         """
-        s = self._shape
-        rows, height, width, _ = spikes.shape
-        batch = rows // s.timesteps
-        out = [(height + 2 * s.pad_top - s.kernel_h) // s.stride_h + 1]
-        out += [(width + 2 * s.pad_left - s.kernel_w) // s.stride_w + 1, s.out_channels]
-        if min(out) < 1:
-            raise ZooError(f"maps of {[height, width]} are smaller than the kernel")
-        spikes = spikes.contiguous()
-        shortcut, state = (None if x is None else x.contiguous() for x in (shortcut, state))
-        fired = torch.empty(rows, *out, dtype=torch.uint8) if self._neurons else None
-        current = torch.empty(rows, *out) if currents or not self._neurons else None
-        last = torch.empty(batch, *out) if state is not None else None
-        call = _Call(batch, height, width, _address(spikes), tasks=tasks)
-        counts = shortcut is not None and shortcut.dtype is torch.uint8
-        call.shortcut, call.shortcut_counts = _address(shortcut, not counts), _address(shortcut, counts)
-        call.state, call.out_state = _address(state), _address(last)
-        call.out_spikes, call.out_currents = _address(fired), _address(current)
+        s, (rows, height, width, _) = self._shape, spikes.shape
+        high, wide = height + 2 * s.pad_top - s.kernel_h, width + 2 * s.pad_left - s.kernel_w
+        sides = (max(0, high // s.stride_h + 1), max(0, wide // s.stride_w + 1))
+        currents = torch.empty(rows, *sides, s.out_channels)
+        tensors = {"spikes": spikes.contiguous(), "out_currents": currents} | others
+        addresses = {name: x.data_ptr() for name, x in tensors.items() if x is not None}
+        call = _Call(rows // s.timesteps, height, width, tasks=tasks, pool=threads, **addresses)
         if tasks > 1:
-            call.parallel_for = ctypes.cast(_threads().event_threads if threads else _in_turn, _Pointer)
-            call.pool = threads
+            call.parallel_for = ctypes.cast(_threads().event_threads, _Pointer)
         if self._library.event_run(self._layer, ctypes.byref(call)):
             raise ZooError(f"the event-driven kernel takes no maps {list(spikes.shape)}")
-        return fired, current, last
-
-
-def _address(x: Tensor | None, given: bool = True) -> int | None:
-    return None if x is None or not given else x.data_ptr()
-
-
-_Task = ctypes.CFUNCTYPE(None, _Pointer, ctypes.c_size_t)
-
-
-@ctypes.CFUNCTYPE(None, _Pointer, _Task, _Pointer, ctypes.c_size_t)
-def _in_turn(_pool: Any, task: Any, data: Any, count: int) -> None:
-    for i in reversed(range(count)):
-        task(data, i)
+        return currents

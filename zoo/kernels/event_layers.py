@@ -95,8 +95,7 @@ class _EventLayer:
         if self.event is None or most > self.most:
             self.event, self.most = self._pack(weight, most), max(most, 1)
         threads = torch.get_num_threads()
-        _, currents, _ = self.event(spikes, tasks=_TASKS * threads if threads > 1 else 1, threads=threads)
-        assert currents is not None
+        currents = self.event(spikes, tasks=_TASKS * threads if threads > 1 else 1, threads=threads)
         return currents.permute(0, 3, 1, 2) if axes == 4 else currents[:, 0, 0]
 
     def _pack(self, weight: Tensor, most: int) -> EventConv:

@@ -4,10 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 extern "C" {
 // Numbers in bytes, if they are whole and from 0 to `most`: returns the largest, or -1; `set` is how many are not 0.
 int event_bytes(const float* x, int64_t size, int most, uint8_t* bytes, int64_t* set, int threads) {

@@ -17,9 +17,7 @@
 #include <cstring>
 #include <vector>
 
-#if defined(_OPENMP)
 #include <omp.h>
-#endif
 
 namespace {
 
@@ -118,17 +116,12 @@ struct Cut {
 
 template <class F>
 void parallel(const Args& a, int64_t count, F body) {  // body(thread, first, last)
-#if defined(_OPENMP)
-  if (a.threads > 1) {
+  if (a.threads <= 1) return body(0, 0, count);
 #pragma omp parallel num_threads(a.threads)
-    {
-      int64_t n = omp_get_num_threads(), i = omp_get_thread_num();
-      body(int(i), count * i / n, count * (i + 1) / n);
-    }
-    return;
+  {
+    int64_t n = omp_get_num_threads(), i = omp_get_thread_num();
+    body(int(i), count * i / n, count * (i + 1) / n);
   }
-#endif
-  body(0, 0, count);
 }
 
 // Values per channel (or none), laid out so that element l of a segment finds its own at position l.
@@ -527,7 +520,6 @@ void lif_forward(const Args* a) {
 void lif_backward(const Args* a) {
   dispatch(*a, [&](auto form) { backward<decltype(form)>(*a); });
 }
-int64_t lif_args_size() { return sizeof(Args); }
 // sum_t weight[t] x[t] over spikes [T, size] in one pass: what gradient scaling takes of them. They are SCALAR, or
 // int8_t where `bytes` is set; from one step to the next it is `stride` elements.
 void weighted_steps(const void* x, int32_t bytes, int64_t stride, const double* weight, void* out, int64_t size,
