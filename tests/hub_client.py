@@ -52,6 +52,13 @@ class Client(Forks):
         """`python -m zoo.hub ARGUMENTS`."""
         return self.run(as_module("zoo.hub", *arguments), **options)
 
+    def do(self, *arguments: object, **options: Any) -> str:
+        """Returns what `python -m zoo.hub ARGUMENTS` prints, which must succeed."""
+        done = self.hub(*arguments, **options)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        return done.stdout
+
     def run(
         self,
         code: str,

@@ -59,7 +59,6 @@ nothing sparse; kernel says which code runs the neurons on this machine.
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Reads the command line, see `python -m zoo --help`."""
     parser = CommandParser(prog="python -m zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     raw = argparse.RawDescriptionHelpFormatter
@@ -101,7 +100,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the command line."""
     run(parse(argv))
 
 

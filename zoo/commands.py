@@ -11,7 +11,6 @@ ORGANISATION = "snn-zoo"
 
 
 def parse_hub(argv: list[str] | None) -> argparse.Namespace:
-    """Reads the command line of zoo.hub."""
     parser = CommandParser(
         prog="python -m zoo.hub",
         description="Publish trained networks on a Hugging Face Hub, and get them back.",

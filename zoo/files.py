@@ -216,9 +216,9 @@ def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
         raise ZooError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
 
 
-def read_json(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads the value of a JSON file; see `read_text` and `parse_json` for errors."""
-    return parse_json(read_text(path, limit), str(path))
+    return parse_json(read_text(path), str(path))
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:

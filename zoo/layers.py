@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import ZooError
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm, first_weight
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
@@ -24,7 +23,6 @@ class UntiedConv2d(nn.Conv2d):
         super().__init__(in_channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, post: PostSpikes | None = None, saved: Tensor | None = None) -> Tensor:
-        """Takes [T*B, C, H, W] to [T*B, C', H', W']; nothing is done with the other arguments."""
         return super().forward(x)
 
 
@@ -39,19 +37,12 @@ class LayerFactory:
 
     def neuron(self, **changes: Any) -> SpikingNeuron:
         """Makes a layer of neurons, some of its numbers changed."""
-        spec: Any = {"name": self._neuron} if isinstance(self._neuron, str) else self._neuron
+        spec: Any = self._neuron
         if changes:
-            spec = dict(spec) | changes
-        try:
-            return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
-        except ZooError as error:
-            if not changes:
-                raise
-            what = ", ".join(f"{key} {value:g}" for key, value in changes.items())
-            raise ZooError(f"this network has layers whose neurons take {what}: {error}") from error
+            spec = ({"name": spec} if isinstance(spec, str) else dict(spec)) | changes
+        return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
 
     def norm(self, channels: int) -> nn.Module:
-        """Makes a normalisation of currents [T*B, C, H, W]."""
         return create_norm(self._norm, channels, self.timesteps, self.threshold)
 
     @property
@@ -78,12 +69,9 @@ class LayerFactory:
         settings = {"timesteps": self.timesteps, "by_default": by_default} | others
         return SpikingConv2d(in_channels, out_channels, kernel_size, stride, padding, **settings)
 
-    def linear(
-        self, in_features: int, out_features: int, *, bias: bool = True, by_default: bool = False
-    ) -> SpikingLinear:
-        """Makes a linear layer over spikes [T*B, C]."""
+    def linear(self, in_features: int, out_features: int) -> SpikingLinear:
         check_weights(out_features, in_features)
-        return SpikingLinear(in_features, out_features, bias=bias, timesteps=self.timesteps, by_default=by_default)
+        return SpikingLinear(in_features, out_features, timesteps=self.timesteps)
 
 
 def fire(
@@ -105,7 +93,6 @@ class MatMul(nn.Module):
     """Matrix product of two activations: a module, so that `zoo.metrics` can count it."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Takes [..., I, J] and [..., J, K] to [..., I, K]."""
         return a @ b
 
 
@@ -113,7 +100,6 @@ class Hadamard(nn.Module):
     """Elementwise product of two activations, such as a mask: a module, so that `zoo.metrics` can count it."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Takes two tensors that broadcast to their product."""
         return a * b
 
 

@@ -69,7 +69,6 @@ def measured() -> dict[str, dict[str, Any]]:
 
 @cache
 def all_references() -> Any:
-    """Returns the published results of every network; see `references`."""
     return read_json(_HERE / "models" / "references.json")["rows"]
 
 
@@ -194,12 +193,12 @@ def check_dataset(dataset: str, root: str | None = None, *, download: bool = Fal
             raise ZooError(f"no such folder: {path!r}" + (f"; {forms}" if kind == "folder" else ""))
     elif dataset not in BUILTIN:
         raise one_of("data set", dataset, [*BUILTIN, *FORMS])
-    elif dataset != "digits" and not download:
+    elif dataset != "digits":
         root = root or os.environ.get("SNNZOO_DATA")
         if not root:
             raise ZooError(f"{dataset} needs a data root: pass --data-dir DIR or set SNNZOO_DATA")
         inside = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[dataset]
-        if not (user_path(root) / inside).is_dir():
+        if not download and not (user_path(root) / inside).is_dir():
             wanted = f"the folder {inside} with torchvision's files (their md5 sums are checked)"
             raise ZooError(f"no intact {dataset} below {root!r}: expected {wanted}; --download true fetches them")
 

@@ -263,7 +263,6 @@ class SpikingNetwork(nn.Module):
         return [index % count for index in given]
 
     def get_classifier(self) -> nn.Module:
-        """Returns the last linear layer."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -301,12 +300,8 @@ class SpikingNetwork(nn.Module):
 
     @property
     def timesteps(self) -> int:
-        """T; to set it is `set_timesteps`."""
+        """T; see `set_timesteps`."""
         return self._timesteps
-
-    @timesteps.setter
-    def timesteps(self, timesteps: int) -> None:
-        self.set_timesteps(timesteps)
 
     def set_timesteps(self, timesteps: int) -> None:
         """Runs with another number of time steps from now on, with the same parameters.

@@ -51,29 +51,30 @@ _DEFAULT = {
     "std": (0.2470, 0.2435, 0.2616),
     "crop_pct": 1.0,
     "interpolation": "bilinear",
+    "first_conv": "conv1",
+    "classifier": "fc",
 }
 
 
-def make_cfgs(architectures: Iterable[str], *, first_conv: str = "conv1", classifier: str = "fc") -> Mapping[str, Any]:
+def make_cfgs(architectures: Iterable[str]) -> Mapping[str, Any]:
     """Makes timm's `default_cfgs`: one entry per bundled or published checkpoint, or one without weights.
 
     The first one is what the architecture's name alone stands for: of the first data set, that of most time steps,
     and of these the one that was trained longest; none whose spikes were penalised, if there is another, and none that
     takes event frames.
     """
-    common = _DEFAULT | {"first_conv": first_conv, "classifier": classifier}
     cfgs: dict[str, Any] = {}
     for architecture in architectures:
         found: dict[str, Any] = {}
         configs = {folder: read_json(folder / CONFIG) for folder in sorted(BUNDLED.glob(f"{architecture}.*"))}
         for folder, config in sorted(configs.items(), key=_place):
-            found[folder.name] = common | config["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
+            found[folder.name] = _DEFAULT | config["pretrained_cfg"] | {"file": str(folder / WEIGHTS)}
         for name, where in published().items():
             if name.startswith(f"{architecture}."):
-                found.setdefault(name, common | {"hf_hub_id": where.hub_id})
+                found.setdefault(name, _DEFAULT | {"hf_hub_id": where.hub_id})
         # timm's star: of images, when all that is trained takes event frames.
         images = any(cfg.get("input_size", _DEFAULT["input_size"])[0] == 3 for cfg in found.values())
-        cfgs |= found if images else found | {f"{architecture}.*": dict(common)}
+        cfgs |= found if images else found | {f"{architecture}.*": dict(_DEFAULT)}
     return generate_default_cfgs(cfgs)
 
 
@@ -98,9 +99,7 @@ class Variant:
     """Keywords that a checkpoint, and then the user, may change."""
 
 
-def register_family(
-    network: type[SpikingNetwork], variants: Iterable[Variant], *, first_conv: str = "conv1", classifier: str = "fc"
-) -> None:
+def register_family(network: type[SpikingNetwork], variants: Iterable[Variant]) -> None:
     """Registers the variants of a network with timm and with the zoo, each with its twin that gradient scaling trains.
 
     A file of your own, that `zoo.load_plugin` or a command's `--plugin FILE` runs, may hold:
@@ -122,7 +121,6 @@ def register_family(
     Args:
         network: the class; it is called with a variant's keywords and the user's.
         variants: the table.
-        first_conv, classifier: names of the layers that timm adapts to other channels and classes.
 
     Raises:
         ZooError: a name is already one of timm's or the zoo's.
@@ -133,7 +131,7 @@ def register_family(
         text = f"`{variant.name}` trained with gradient scaling."
         scaled = Variant(f"{variant.name}_gs", text, variant.shape, {**variant.defaults, "scaling": GS})
         twins += [variant, scaled]
-    cfgs = make_cfgs([twin.name for twin in twins], first_conv=first_conv, classifier=classifier)
+    cfgs = make_cfgs([twin.name for twin in twins])
     module.default_cfgs = {**getattr(module, "default_cfgs", {}), **cfgs}  # type: ignore[attr-defined] # timm looks there
     for twin in twins:
         setattr(module, twin.name, register_model(_entrypoint(network, twin, module.__name__)))

@@ -40,19 +40,12 @@ Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 Tag = Annotated[str, Field(pattern="^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})?$")]
 """What follows the name of an architecture and a dot: the name of a training, "" for none."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-"""A hash in lower-case hexadecimal digits."""
 Number = Annotated[float, Field(ge=0, le=LARGEST)]
-"""A finite number of at least 0."""
 Percent = Annotated[float, Field(ge=0, le=100)]
-"""A share of 100."""
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A share of 1."""
 Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-"""A whole number."""
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
-"""A whole number of at least 0."""
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
-"""A whole number of at least 1."""
 Object = Annotated[dict[str, Any], AfterValidator(_plain)]
 """A JSON object of any keys, whose texts are printable and whose numbers are finite, however deep they lie."""
 
@@ -87,14 +80,15 @@ def parse(kind: type[AnyModel], value: Any, what: str) -> AnyModel:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Returns what checks values of a type as strictly as the fields of a `Model`."""
     return TypeAdapter(kind, config=None if isinstance(kind, type) and issubclass(kind, BaseModel) else _STRICT)
 
 
 def fits(kind: Any, value: Any) -> bool:
     """Returns whether a value is of a type of this file, of a model, or of a list or a choice of them."""
     try:
-        _adapter(kind).validate_python(value)
+        adapter(kind).validate_python(value)
     except ValidationError:
         return False
     return True

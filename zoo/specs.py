@@ -43,7 +43,6 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Returns `value`, if it is true or false."""
     if not isinstance(value, bool):
         raise ZooError(f"{name} must be true or false, not {quoted(value)}")
     return value
@@ -61,7 +60,6 @@ def check_integer(name: str, value: Any, low: int, high: int = MOST) -> int:
 
 
 def check_timesteps(value: Any) -> int:
-    """Returns `value`, if it can be a number of time steps."""
     return check_integer("timesteps", value, 1, MOST_TIMESTEPS)
 
 

@@ -1,7 +1,5 @@
 """What reaches a terminal: one line, escaped, short; and what a command makes of errors that are not ours."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

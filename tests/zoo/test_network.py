@@ -4,8 +4,6 @@ Small networks are run through everything. The full-size ones, which have the sa
 mode, each with some number of images and of time steps; what they do in training is slow.
 """
 
-from __future__ import annotations
-
 import copy
 import doctest
 import functools
@@ -48,12 +46,6 @@ BIG = [name for name in PLAIN if name not in SMALL]
 FAMILIES = {type(zoo.create_model(name)).__name__: name for name in SMALL}
 IMAGES_AND_STEPS = [(1, 2), (2, 1)]
 EVERY_LAYER = {"name": "causal_trace", "layers": "all"}
-LISTED = [
-    *(f"sresnet{depth}" for depth in (18, 19, 20, 32, 34)),
-    *(f"{kind}_resnet{depth}" for kind in ("sew", "ms") for depth in (18, 19, 34)),
-    *("max_resnet18", "max_resnet18_2222", *(f"svgg{depth}" for depth in (5, 9, 11, 13, 16)), "plif_net"),
-    *("spikformer_4_384", "sdt_2_512", "qkformer_4_384", "maxformer"),
-]
 POOLED = ["conv1", "fc"]  # the image, and means over positions
 REAL_INPUTS = {  # by family, wildcards over the layers that receive more than zeros and ones
     "SResNet": POOLED,
@@ -85,15 +77,13 @@ def loss(model, x):
 
 
 def test_the_whole_list_is_there():
-    assert set(LISTED) <= set(PLAIN)
     for name in PLAIN:
         assert f"{name}_gs" in zoo.list_models()
         assert timm.is_model(name)
     assert zoo.is_model("sresnet19_gs.some_tag")
     assert not zoo.is_model("resnet18")
-    assert len(FAMILIES) == len({type(zoo.create_model(name)).__name__ for name in ("sresnet19_w16", *SMALL)})
     with torch.device("meta"):
-        assert {type(zoo.create_model(name)).__name__ for name in LISTED} == set(FAMILIES)
+        assert {type(zoo.create_model(name)).__name__ for name in PLAIN} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -104,7 +94,7 @@ def test_another_number_of_time_steps(name, monkeypatch):
     other.load_state_dict(model.state_dict())
     x = images()
     before = model(x)
-    model.timesteps = 2  # as set_timesteps(2)
+    model.set_timesteps(2)
     assert model.timesteps == 2
     assert all(vars(module).get("timesteps", 2) == 2 for module in model.modules())
     assert torch.equal(model(x), other(x))
@@ -121,8 +111,6 @@ def test_a_learnt_number_of_time_steps_is_fixed(learnt):
     model.set_timesteps(2)
     with pytest.raises(ZooError, match="each of 2 time steps: cannot run 3"):
         model.set_timesteps(3)
-    with pytest.raises(ZooError, match="each of 2 time steps: cannot run 3"):
-        model.timesteps = 3
 
 
 def test_the_other_published_form_of_sresnet19():
@@ -404,20 +392,6 @@ def test_compiled_and_checkpointed_it_is_the_same(scaling):
         assert torch.equal(p, q)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", FAMILIES.values())
-def test_inductor(name):
-    torch._dynamo.reset()
-    model = zoo.create_model(f"{name}_gs", timesteps=2).train()
-    x = images()
-    reference = copy.deepcopy(model)
-    loss(torch.compile(model), x).backward()
-    loss(reference, x).backward()
-    for (key, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
-        assert (p.grad - q.grad).norm() <= 1e-3 * q.grad.norm() + 1e-6, key
-
-
 OTHERS = [*({"neuron": name} for name in ("if", "plif", "clif", "glif", "psn")), {"norm": "tdbn"}, {"norm": "tebn"}]
 
 
@@ -471,7 +445,7 @@ import zoo
 from zoo.registry import build, make_cfgs
 from zoo.models.sresnet import SResNet
 
-default_cfgs = make_cfgs(["my_snn"], first_conv="conv1", classifier="fc")
+default_cfgs = make_cfgs(["my_snn"])
 
 @zoo.register_model
 def my_snn(pretrained=False, **kwargs):

@@ -1,13 +1,15 @@
-"""What a result may hold: each kind, and one line for what it may not."""
+"""What a result may hold, and one line for what it may not; where a number comes from, without where files are kept."""
 
-from __future__ import annotations
-
+import subprocess
 from typing import Any
 
 import pytest
+import torch
 from conftest import accuracy, latency, onnx
 
+from zoo import provenance
 from zoo.errors import ZooError
+from zoo.provenance import without_folders
 from zoo.result import Accuracy, Arm, Onnx, Training, check
 from zoo.schema import Model
 
@@ -42,52 +44,37 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("make", "key", "value"),
     [
-        ("schema", True),
-        ("kind", "acuracy"),
-        ("model", "../../etc"),
-        ("tag", "a/b"),
-        ("dataset", None),
-        ("images", 10000.0),
-        ("top1", 100.1),
-        ("top1", True),
-        ("top1", NAN),
-        ("spikes_per_image", 10**400),
-        ("spikes_per_layer", {"lif": None}),
-        ("spikes_per_step", [1.0]),
-        ("timesteps", 0),
-        ("scaling", {"power": 0.5}),
-        ("comparison", " "),
-        ("weights_sha256", "a" * 64 + "\n"),
-        ("date", "yesterday"),
-        ("versions", {"torch": {"deep": NAN}}),
-        ("machine", {"system": "Linux"}),
-        ("note", "\x1b[31m"),
-        ("commit", "<script>"),
-        ("reference", {"top1": 940, "spikes_per_image": None, "citation": "x"}),
+        (accuracy, "schema", True),
+        (accuracy, "kind", "acuracy"),
+        (accuracy, "model", "../../etc"),
+        (accuracy, "tag", "a/b"),
+        (accuracy, "images", 10000.0),
+        (accuracy, "top1", 100.1),
+        (accuracy, "top1", NAN),
+        (accuracy, "spikes_per_image", 10**400),
+        (accuracy, "spikes_per_layer", {"lif": None}),
+        (accuracy, "spikes_per_step", [1.0]),
+        (accuracy, "firing_rates", {"lif": 2.0}),
+        (accuracy, "scaling", {"power": 0.5}),
+        (accuracy, "comparison", " "),
+        (accuracy, "weights_sha256", "a" * 64 + "\n"),
+        (accuracy, "date", "yesterday"),
+        (accuracy, "versions", {"torch": {"deep": NAN}}),
+        (accuracy, "machine", {"system": "Linux"}),
+        (accuracy, "note", "\x1b[31m"),
+        (accuracy, "commit", "<script>"),
+        (onnx, "latency", [latency(1, 1, 5.0) | {"p42_ms": 5.0}]),
+        (onnx, "precision", "fp8"),
+        (onnx, "profile", [{"operator": "Conv", "nodes": 0, "ms": 0.5, "share": 1.0}]),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name(key: str, value: Any) -> None:
+def test_a_bad_value_is_refused_by_its_name(make: Any, key: str, value: Any) -> None:
     with pytest.raises(ZooError, match=r"\br\.json\b") as refused:
-        check(accuracy(**{key: value}), "r.json")
+        check(make(**{key: value}), "r.json")
     assert key in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("latency", [latency(0, 1, 5.0)]),
-        ("latency", [latency(1, 1, 5.0) | {"p42_ms": 5.0}]),
-        ("precision", "fp8"),
-        ("profile", [{"operator": "Conv", "nodes": 0, "ms": 0.5, "share": 1.0}]),
-        ("onnx_sha256", "e"),
-    ],
-)
-def test_a_bad_value_of_a_graph_is_refused_by_its_name(key: str, value: Any) -> None:
-    with pytest.raises(ZooError, match=rf"^r\.json:? {key}"):
-        check(onnx(**{key: value}), "r.json")
 
 
 def test_a_typo_is_found_and_keys_of_the_other_kind_are_refused() -> None:
@@ -112,3 +99,48 @@ def test_results_of_trainings_and_of_arms() -> None:
     assert check(arm, "r.json", {"accuracy": Arm}) is arm
     with pytest.raises(ZooError, match=r"unknown r\.json key 'plan'"):
         check(arm, "r.json")
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("--data-dir=/home/alice/data", "--data-dir=data"),
+        ("~/runs/x", "x"),
+        ("../alice/x", "x"),
+        ("runs/x", "runs/x"),
+        ("folder:/home/alice/flowers", "folder:flowers"),
+        ("--dataset=folder:~/flowers/", "--dataset=folder:flowers"),
+        ("folder:data/flowers", "folder:data/flowers"),
+        ("--init=local-dir:~/run", "--init=local-dir:run"),
+        ("--lr=0.1", "--lr=0.1"),
+        ("{name: channel}", "{name: channel}"),
+    ],
+)
+def test_where_somebody_keeps_files_is_no_part_of_a_result(word, kept):
+    assert without_folders(word) == kept
+
+
+def test_a_page_that_an_ablation_renders_does_not_make_a_commit_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+
+    def git(*words):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    page, code = (tmp_path / name for name in ("recipes/studies/ablation/plans/a/README.md", "zoo/a.py"))
+    git("init")
+    for file in (page, code):
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    git("add", ".")
+    git("commit", "-m", "all")
+    page.write_text("after")
+    assert not provenance.commit().endswith("-dirty")
+    code.write_text("after")
+    assert provenance.commit().endswith("-dirty")
+
+
+def test_a_gpu_is_named_where_it_was_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert [provenance.machine(used)["gpu"] for used in (False, True)] == [None, "a GPU"]

@@ -24,7 +24,7 @@ from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
 from .config import WEIGHT_SOURCES, check_config, read_config
-from .weights import HALVES, WithoutMemory, check_start, check_tensors, misfit
+from .weights import WithoutMemory, check_start, check_tensors, misfit
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -140,7 +140,6 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS}{timms} and {CONFIG}")
     config = read_config(weights.parent / CONFIG)
     check_start(weights)
-    vouched = "weights_sha256" in config
     digest = sha256_of(weights)
     if digest != config.setdefault("weights_sha256", digest):  # timm writes none
         hashes = f"(sha256 {digest[:12]}..., expected {config['weights_sha256'][:12]}...)"
@@ -150,10 +149,6 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         tensors = safetensors.torch.load_file(weights)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that PyTorch has not
         raise ZooError(f"{weights} is not a valid safetensors file: {error}") from error
-    if not vouched and (half := next((value.dtype for value in tensors.values() if value.dtype in HALVES), None)):
-        # A header that says BF16 of what was written as F16 gives other numbers, and nothing else would tell.
-        how = "save it again with zoo.save_checkpoint, or in float32"
-        raise ZooError(f"{weights} holds {half}, and {CONFIG} has no weights_sha256 that vouches for it: {how}")
     check_tensors(str(weights), tensors)
     return Checkpoint(config, tensors, weights.parent)
 

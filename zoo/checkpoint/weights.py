@@ -18,11 +18,9 @@ from ..files import open_regular
 from ..neurons import SpikingNeuron
 from ..specs import MOST
 
-HALVES = {torch.float16, torch.bfloat16}
-"""Types of the same size: nothing but a checksum tells one from the other."""
 # Others (float8 ...) could not be checked for NaN.
 _TYPES = {
-    *(*HALVES, torch.float64, torch.float32),
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
 _HEADER_LIMIT = 4 * 2**20
@@ -132,7 +130,6 @@ class WithinMemory(WithoutMemory):
         self.left = self.allowed = _MEMORY + 4 * (4 + steps) * sum(tensor.numel() for tensor in weights.values())
 
     def made(self, made: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor:
-        """Returns the tensor itself, if it may still be had."""
         self.left -= made.nbytes
         if self.left < 0:
             raise ZooError(f"it asks for a network that takes more than {self.allowed:,} bytes")

@@ -39,6 +39,7 @@ _DIRECTIONS = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1,
 """Of the eight steps of I2E: rows and columns from a pixel to the neighbour that it is compared with."""
 I2E_STEPS = len(_DIRECTIONS)
 _THRESHOLD = 0.12
+"""Share of the range of an image's brightness."""
 _CHUNK = 1000
 
 
@@ -52,8 +53,6 @@ class _Sample(NamedTuple):
 
 
 class _Folder(NamedTuple):
-    """What a folder of recordings holds."""
-
     sensor: tuple[int, int]
     classes: list[str]
     train: list[_Sample]
@@ -77,11 +76,9 @@ def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: i
         size: rows and columns of the frames; those of the sensor by default.
 
     Raises:
-        ZooError: no such folder, not laid out as `kind` is, or a recording that cannot be read.
+        ZooError: a folder that is not laid out as `kind` is, or a recording that cannot be read.
     """
     root = user_path(path)
-    if not root.is_dir():
-        raise ZooError(f"no such folder: {path!r}; {kind}:DIR is one with recordings (see zoo/data/event_sets.py)")
     folder = KINDS[kind](root)
     form = (size, size) if size else folder.sensor
     samples = folder.train + folder.test
@@ -131,14 +128,12 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
 
 
 def image_events(
-    images: Tensor, threshold: float = _THRESHOLD, *,
-    noise: float = 0.0, jitter: int = 0, generator: torch.Generator | None = None,
-) -> Tensor:  # fmt: skip
+    images: Tensor, *, noise: float = 0.0, jitter: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
     """Returns the events of images; see `load_i2e`.
 
     Args:
         images: uint8 [N, 3, H, W].
-        threshold: share of the range of an image's brightness.
         noise: standard deviation of the threshold, as a share of it, drawn anew for each pixel, step and polarity (the
             mismatch of a sensor's pixels, as v2e models it, arXiv 2006.07722).
         jitter: an event comes up to so many steps early or late, each as likely; none leaves the eight.
@@ -154,7 +149,7 @@ def image_events(
     brightness = images.float().amax(1)  # the V of HSV, 0 to 255
     padded = pad(brightness[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     height, width = brightness.shape[1:]
-    least = threshold * (brightness.amax((1, 2)) - brightness.amin((1, 2))).clamp(min=1)[:, None, None]
+    least = _THRESHOLD * (brightness.amax((1, 2)) - brightness.amin((1, 2))).clamp(min=1)[:, None, None]
     steps = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] - brightness for y, x in _DIRECTIONS]
     change = torch.stack([torch.stack((-step, step), dim=1) for step in steps], dim=1)
     least = least[:, None, None]

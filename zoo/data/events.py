@@ -22,8 +22,6 @@ from ..errors import ZooError, one_line, one_of
 from ..files import user_path
 from ..names import Slices
 
-_CHUNK = 2**17
-"""Events that are decoded at a time, so that a reader needs little more memory than what it returns."""
 _LARGEST_PACKET = 2**26
 _END_OF_HEADER = b"#!END-HEADER\r\n"
 _AEDAT4 = b"#!AER-DAT4.0\r\n"
@@ -44,8 +42,10 @@ class Events(NamedTuple):
     """Polarity, True where the pixel became brighter, [N]."""
 
     def taken(self, index: slice | NDArray[np.intp]) -> "Events":
-        """Returns some of them, by a slice or their numbers."""
         return Events(self.t[index], self.x[index], self.y[index], self.p[index])
+
+
+_NONE = Events(np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int16), np.empty(0, np.bool_))
 
 
 def read_events(path: str | os.PathLike[str], sensor: tuple[int, int]) -> Events:
@@ -148,7 +148,7 @@ def frames_as_they_come(
     """
     if (every is None) == (microseconds is None) or (every or microseconds or 0) < 1:
         raise ZooError(f"a frame needs events or microseconds, 1 or more: every={every}, microseconds={microseconds}")
-    count, waiting, end = _counter(sensor, size or sensor), _empty(0), 0
+    count, waiting, end = _counter(sensor, size or sensor), _NONE, 0
     for part in parts:
         if microseconds and not len(waiting.t) and not end and len(part.t):
             end = int(part.t[0]) + microseconds
@@ -177,15 +177,14 @@ def _counter(sensor: tuple[int, int], size: tuple[int, int]) -> Callable[[Events
 
 def _read_bin(path: Path) -> Events:
     """Columns in the first byte, rows in the second; polarity in the top bit of the other three, then microseconds."""
-
-    def decode(raw: NDArray[Any]) -> Events:
-        t = (raw[:, 2] & 127).astype(np.int64) << 16 | raw[:, 3].astype(np.int64) << 8 | raw[:, 4]
-        return Events(t, raw[:, 0].astype(np.int16), raw[:, 1].astype(np.int16), raw[:, 2] > 127)
-
-    return _decoded(path, 0, np.dtype((np.uint8, 5)), decode)
+    raw = _records(path, 0, 5)
+    t = (raw[:, 2] & 127).astype(np.int64) << 16 | raw[:, 3].astype(np.int64) << 8 | raw[:, 4]
+    return Events(t, raw[:, 0].astype(np.int16), raw[:, 1].astype(np.int16), raw[:, 2] > 127)
 
 
 def _read_aedat(path: Path) -> Events:
+    """Of version 2: an address, whose bits are polarity (0 for brighter), column and row of a DVS128 that lies on its
+    side, and microseconds; CIFAR10-DVS is seen upright as SpikingJelly and tonic turn it."""
     with path.open("rb") as file:
         start = file.readline(32)
         if start.startswith(b"#!AER-DAT3"):
@@ -197,39 +196,21 @@ def _read_aedat(path: Path) -> Events:
         begin = len(start)
         while (line := file.readline(2**16)).startswith(b"#"):
             begin += len(line)
-    return _decoded(path, begin, np.dtype((">u4", 2)), _decode_dvs128)
-
-
-def _decode_dvs128(raw: NDArray[Any]) -> Events:
-    """An address, whose bits are polarity (0 for brighter), column and row of a camera that lies on its side, and
-    microseconds; CIFAR10-DVS is seen upright as SpikingJelly and tonic turn it."""
-    address = raw[:, 0]
+    address, t = _records(path, begin, 8).view(">u4").T
     x, y = ((address >> shift & 127).astype(np.int16) for shift in (1, 8))
-    return Events(raw[:, 1].astype(np.int64), 127 - y, 127 - x, address & 1 == 0)
+    return Events(t.astype(np.int64), 127 - y, 127 - x, address & 1 == 0)
 
 
-def _decoded(path: Path, begin: int, kind: np.dtype[Any], decode: Callable[[NDArray[Any]], Events]) -> Events:
-    """Reads a file of equal records behind a header of `begin` bytes."""
-    count, rest = divmod(path.stat().st_size - begin, kind.itemsize)
-    if rest:
-        raise ZooError(f"{path} is cut short: its last event has {rest} of {kind.itemsize} bytes")
-    events = _empty(count)
-    with path.open("rb") as file:
-        file.seek(begin)
-        for first in range(0, count, _CHUNK):
-            part = decode(np.fromfile(file, dtype=kind, count=min(_CHUNK, count - first)))
-            place = slice(first, first + len(part.t))
-            events.t[place], events.x[place], events.y[place], events.p[place] = part
-    return events
-
-
-def _empty(count: int) -> Events:
-    places = np.empty((2, count), dtype=np.int16)
-    return Events(np.empty(count, dtype=np.int64), places[0], places[1], np.empty(count, dtype=np.bool_))
+def _records(path: Path, begin: int, size: int) -> NDArray[np.uint8]:
+    """Returns a file of equal records behind a header of `begin` bytes, [N, size]."""
+    raw = np.fromfile(path, np.uint8, offset=begin)
+    if rest := len(raw) % size:
+        raise ZooError(f"{path} is cut short: its last event has {rest} of {size} bytes")
+    return raw.reshape(-1, size)
 
 
 def _joined(parts: list[Events]) -> Events:
-    return Events(*(np.concatenate(values) for values in zip(*parts, strict=True))) if parts else _empty(0)
+    return Events(*(np.concatenate(values) for values in zip(*parts, strict=True))) if parts else _NONE
 
 
 def _read_aedat3(path: Path) -> Events:

@@ -60,7 +60,6 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
     parts = {part: _in_order(of_class) for part, of_class in files.items()}
     total, side = sum(map(len, parts.values())), square_side(cfg)
     if total * 3 * side**2 < _MAPPED:
-        check_memory(path, total, side)
         images, hashes = torch.empty(total, 3, side, side, dtype=torch.uint8), []
         for place, (pixels, digest) in zip(images, _decoded(parts, cfg), strict=True):
             place.copy_(pixels)
@@ -165,7 +164,6 @@ def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def _files(part: Path) -> dict[str, list[Path]]:
-    """Returns the files of each class, all sorted."""
     found, left_out, loose = {}, 0, 0
     real: dict[str, str] = {}  # from each folder without links to what it was read as
     for folder in sorted(part.iterdir()):

@@ -17,7 +17,7 @@ from torchvision import datasets
 
 from ..errors import ZooError, one_line, one_of
 from ..files import locked, user_path
-from ..names import BUILTIN, FORMS, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_size, dataset_name
+from ..names import BUILTIN, FORMS, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_dataset, check_size, dataset_name
 from ..schema import Model, parse
 from .dataset import DataSet, check_memory, make_dataset
 from .event_sets import KINDS, load_events, load_i2e
@@ -125,6 +125,7 @@ def load_dataset(
         return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size, prepare)
     kind, _, rest = name.partition(":")
     if kind in KINDS:
+        check_dataset(name)
         return load_events(kind, rest, dataset_name(name), timesteps, slices, img_size)
     if kind == I2E:
         images = load_dataset(rest, root, download, img_size=img_size)
@@ -148,17 +149,15 @@ def load_dataset(
 
 
 def _load_cifar(name: str, root: str | None, download: bool) -> DataSet:
-    if not root:
-        raise ZooError(f"{name} needs a data root: pass --data-dir DIR or set SNNZOO_DATA")
-    kind = _CIFAR[name]
+    check_dataset(name, root, download=download)
+    kind, root = _CIFAR[name], str(root)
     try:
         # Of several processes that would download, one does, and the others find what it left.
         with locked(user_path(root)) if download else contextlib.nullcontext():
             train, test = (kind(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
-        wanted = f"the folder {kind.base_folder} with torchvision's files (their md5 sums are checked)"
-        lost = f"no intact {name} below {root!r}: expected {wanted}; --download true fetches them"
-        raise ZooError(lost) from error
+        lost = f"{name}, {kind.base_folder} below {root!r}, is not what torchvision knows by its md5 sums"
+        raise ZooError(f"{lost}; --download true fetches it") from error
     except URLError as error:
         lost = f"cannot download {name} from {kind.url} ({one_line(error)})"
         raise ZooError(f"{lost}: try again, or put {kind.base_folder} of another machine below {root!r}") from error

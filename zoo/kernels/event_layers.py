@@ -76,7 +76,6 @@ class _EventLayer:
         """Largest count that `event` takes."""
 
     def __call__(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
-        """Currents of `x`; further arguments are for training."""
         currents = None
         if not (torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")):
             currents = self._currents(x)

@@ -7,13 +7,11 @@
 //                 bias      float32 [Co]               a constant
 //                 shortcut  float32 [T*B, Ho, Wo, Co]  optional: currents to add
 //                 counts    uint8   [T*B, Ho, Wo, Co]  optional: counts to add, to the currents or to the spikes
-//                 state     float32 [B, Ho, Wo, Co]    optional: membrane potentials before the first step; zeros
-//                 without
+//                 state     float32 [B, Ho, Wo, Co]    optional: membrane potentials before the first step, or zeros
 //     outputs     spikes    uint8   [T*B, Ho, Wo, Co]  each of the three is optional, an empty name leaves it out
 //                 currents  float32 [T*B, Ho, Wo, Co]
 //                 state     float32 [B, Ho, Wo, Co]    membrane potentials after the last step
-//     attributes  timesteps   int       T, 1 by default. A stream has 1 and hands the state on; a flat graph has all
-//     and no state.
+//     attributes  timesteps   int       T, 1 by default: a stream hands the state on, a flat graph has none
 //                 strides     2 ints    [1, 1] by default
 //                 pads        4 ints    top, left, bottom, right, zeros by default
 //                 most        int       largest count in `spikes`, 1 to 15, 1 by default
@@ -23,10 +21,10 @@
 //
 // For each time step, in float32, every operation rounded by itself (no fused multiply-add):
 //
-//     currents = float(sums) * scale + bias, and then + shortcut, + counts     sums: the convolution in whole numbers,
-//     exact u        = v * decay + currents * gain                                   v = state, or zeros spikes   = u
-//     >= threshold, and then + counts with add_counts v        = u where there is no spike; where there is one, 0 or u
-//     - threshold
+//     currents = float(sums) * scale + bias, and then + shortcut, + counts     sums: the convolution, exact
+//     u        = v * decay + currents * gain                                   v = state, or zeros
+//     spikes   = u >= threshold, and then + counts with add_counts
+//     v        = u where there is no spike; where there is one, 0 or u - threshold
 //
 // A float32 convolution of the same whole numbers is exact, too, while sums of |weight| * count stay below 2^24; so a
 // function of standard operators with the name EventConv and these operations gives the same bits. Beware of optimizers

@@ -72,7 +72,6 @@ class Branch(NamedTuple):
 
 
 def plain_lif(steps: int) -> Dynamics:
-    """Returns the dynamics of LIF neurons as they come by default."""
     return Dynamics(steps, False, 0.5, 1.0, 1.0, False, True, SURROGATES[0], 1.0)
 
 

@@ -64,7 +64,6 @@ class OperationCounter(Counter):
         return _sum((key[0], self._of(*key)) for key in self._inputs)
 
     def products(self) -> dict[str, Operations]:
-        """Returns the operations of every product of activations that ran, over all images."""
         return {name: Operations(n, dense, a or b) for name, (n, dense, a, b) in self._pairs.items()}
 
     def summary(self) -> dict[str, Any]:

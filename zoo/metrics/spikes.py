@@ -74,7 +74,6 @@ class SpikeCounter(Counter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.layers = self.neurons
         self._counts: dict[str, Tensor] = {}
         self._places: dict[str, int] = {}  # where a spike could have been
 

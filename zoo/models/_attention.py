@@ -75,7 +75,6 @@ class SpikingSelfAttention(nn.Module):
         self.proj = ConvNeuron(channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes counts [T*B, C, H, W] to spikes of the same shape."""
         return self.proj(self.qkv(x))
 
 
@@ -92,7 +91,6 @@ class CountBlock(nn.Module):
         self.fc2 = ConvNeuron(MLP_RATIO * channels, channels, make, by_default=True, binary=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes counts [T*B, C, H, W] to counts of the same shape."""
         x = x + self.attn(x)
         return x + self.fc2(self.fc1(x))
 
@@ -117,7 +115,6 @@ class MembraneBlock(nn.Module):
         self.bn2 = make.norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes currents [T*B, C, H, W] to currents of the same shape."""
         post = PostSpikes()
         if self.mixer is not None:
             x = x + self.mixer(x, post)
@@ -157,7 +154,6 @@ class MembraneTransformer(SpikingTransformer):
     """One whose stream holds membrane currents: neurons read them once more between the pooling and the classifier."""
 
     def finish(self, features: int | None = None) -> None:
-        """As in `SpikingNetwork`, behind those neurons."""
         self.final_lif = self.make.neuron()
         super().finish(features)
 

@@ -20,7 +20,6 @@ class StepDropout(nn.Dropout):
         self.timesteps = timesteps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes [T*B, ...], time-major, to the same shape."""
         if not self.training or self.p == 0:
             return x
         return x * repeat_steps(super().forward(torch.ones_like(x[: x.shape[0] // self.timesteps])), self.timesteps)
@@ -41,7 +40,6 @@ class DenseLayer(nn.Module):
         self.lif = make.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes spikes [T*B, C] to spikes [T*B, C']."""
         x = self.dropout(x)
         if self.bn is None:
             return fire(x, self.linear, None, self.lif)

@@ -67,7 +67,6 @@ class Embedding(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), make.norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes [T*B, C, H, W] to [T*B, C', H/2, W/2]."""
         x = self.lif1(x)
         y = self.lif2(self.pool(self.bn1(self.conv1(x))))
         return self.bn2(self.conv2(y)) + self.pool(self.shortcut(x))

@@ -83,7 +83,6 @@ class FinalNeurons(nn.Module):
         self.lif = make.neuron()
 
     def forward(self, x: Tensor, before: PostSpikes) -> tuple[Tensor, PostSpikes]:
-        """Currents [T*B, C, H, W] to spikes of the same shape; arguments and results as in `PreactBlock.forward`."""
         return tie_compact(before, self.lif(x))[0], PostSpikes()
 
 

@@ -92,7 +92,6 @@ class PLIFNet(SpikingNetwork):
         return _spread(nn.Linear(features, _VOTES * self.num_classes)) if self.num_classes else nn.Identity()
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Takes spikes [T*B, C, H, W] to the spikes that the classifier sees, [T*B, C']."""
         return self.dropout(self.fc_hidden(x))
 
     def forward_classifier(self, x: Tensor) -> Tensor:

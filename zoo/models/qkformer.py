@@ -51,7 +51,6 @@ class Embedding(nn.Module):
         self.shortcut = ConvNeuron(in_channels, channels, make, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes [T*B, C, H, W] to [T*B, C', H/2, W/2]."""
         return self.lif(self.pool(self.bn(self.conv(self.conv_neuron(x))))) + self.shortcut(x)
 
 

@@ -42,7 +42,6 @@ class SEWBlock(nn.Module):
             self.product = Hadamard()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes [T*B, C, H, W] to [T*B, C', H', W']."""
         post = PostSpikes()
         y, saved = tie_compact(post, self.lif1(self.conv1(x, post=post), norm=self.bn1))
         y = fire(y, self.conv2, self.bn2, self.lif2, saved)

@@ -37,7 +37,6 @@ class BasicBlock(nn.Module):
         self.lif2 = make.neuron()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes spikes [T*B, C, H, W] to spikes [T*B, C', H', W']."""
         post1, post2, post3 = PostSpikes(), PostSpikes(), PostSpikes()
         y, saved = tie_compact(post1, self.lif1(self.conv1(x, post=post1), norm=self.bn1))
         y = self.conv2(y, post=post2, saved=saved)
@@ -88,7 +87,6 @@ class SResNet(ResNet):
             nn.init.constant_(self.fc_hidden.bias, 0.5 * self.make.threshold)
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Takes spikes [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
         x = super().forward_pre_logits(x)
         return x if self.lif_hidden is None else self.lif_hidden(self.fc_hidden(x))  # type: ignore[misc]
 

@@ -52,7 +52,6 @@ class PooledConvNeuron(ConvNeuron):
     """3 x 3 convolution - 2 x 2 average pool - norm - LIF: spikes in, spikes out."""
 
     def forward(self, x: Tensor, saved: Tensor | None = None) -> Tensor:
-        """Takes spikes [T*B, C, H, W] to spikes [T*B, C', H/2, W/2]; `saved` as in `ConvNeuron`."""
         post = PostSpikes()
         y = self.conv(x, post=post, saved=self.kept(x, saved))
         return tie_pooled(post, pool_and_fire(y, self.bn, self.lif), y.shape)
@@ -139,13 +138,11 @@ class SVGG(SpikingNetwork):
         self.finish(hidden[-1] if hidden else None)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
-        """Takes encoded input to spikes [T*B, C, H, W]."""
         if self.stem_pool:
             return pool_and_fire(self.conv1(x), self.bn1, self.lif1, repeat)
         return super().forward_stem(x, repeat)
 
     def forward_pre_logits(self, x: Tensor) -> Tensor:
-        """Takes spikes [T*B, C, H, W] to what the classifier sees, [T*B, C']."""
         return super().forward_pre_logits(x) if self.fc_hidden is None else self.dropout(self.fc_hidden(x))
 
 

@@ -36,7 +36,7 @@ def create_neuron(
     return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
 
 
-def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callable[[Neuron], Neuron]:
+def register_neuron(name: str) -> Callable[[Neuron], Neuron]:
     """Decorator: makes a subclass of `zoo.SpikingNeuron` a kind of neuron under a name, to be used like ours.
 
     >>> @zoo.register_neuron("my_lif")
@@ -54,12 +54,8 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
     and a new state: a tensor, a tuple of tensors, or None. All that a neuron remembers belongs in there. No fused
     kernel runs it; in training, export and streaming its `step` is all there is.
 
-    Args:
-        name: letters, digits and _.
-        cls: the class, where it is no decorator: `zoo.register_neuron("my_lif", MyLIF)`.
-
     Raises:
-        ZooError: a name that is taken, or a class that is no neuron or has no `step`.
+        ZooError: a name that is taken, or of more than letters, digits and _; a class that is no neuron with a `step`.
     """
 
     def register(cls: Neuron) -> Neuron:
@@ -70,6 +66,4 @@ def register_neuron(name: str, cls: type[SpikingNeuron] | None = None) -> Callab
         _NEURONS[name] = cls
         return cls
 
-    if cls is not None:
-        register(cls)
     return register

@@ -61,7 +61,6 @@ class CLIF(SpikingNeuron):
         check_gain(self.gain)
 
     def step(self, x_t: Tensor, state: CLIFState | None = None) -> tuple[Tensor, CLIFState]:
-        """One time step: currents [B, ...] and the last state to spikes [B, ...] and the new state; None is zero."""
         x = x_t.to(wide(x_t.dtype))
         if self.decay_input:
             x = x * self.gain

@@ -65,7 +65,6 @@ class LIF(SpikingNeuron):
 
     @property
     def gain(self) -> float | Tensor:  # type: ignore[override]
-        """Factor of the input current."""
         return 1 - self.decay if self.decay_input else 1.0
 
     @property

@@ -73,12 +73,10 @@ class TEBN(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight of the batch normalisation [C]."""
         return self.bn.weight
 
     @property
     def bias(self) -> Tensor:
-        """The bias of the batch normalisation [C]."""
         return self.bn.bias
 
     def forward(self, x: Tensor) -> Tensor:

@@ -53,7 +53,6 @@ class PSN(SpikingNeuron):
         return {"bias"}
 
     def step(self, x_t: Tensor, state: Tensor | None = None) -> NoReturn:
-        """Raises ZooError: not possible."""
         raise ZooError("psn neurons take no single steps, as spikes depend on later inputs: stream with another neuron")
 
 

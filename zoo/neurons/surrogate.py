@@ -71,7 +71,6 @@ class SeenBy(Surrogate):
     seen: list[Tensor]
 
     def spike(self, x: Tensor) -> Tensor:
-        """As `Surrogate.spike`."""
         self.seen.append(x.detach())
         return super().spike(x)
 
@@ -81,9 +80,7 @@ def list_surrogates() -> list[str]:
     return list(_SURROGATES)
 
 
-def register_surrogate(
-    name: str, derivative: Derivative | None = None, *, width: float = 1.0
-) -> Callable[[Derivative], Derivative]:
+def register_surrogate(name: str, *, width: float = 1.0) -> Callable[[Derivative], Derivative]:
     """Decorator: makes `derivative(x, width)` a surrogate derivative under a name, to be used like ours.
 
     >>> @zoo.register_surrogate("gaussian", width=0.5)
@@ -95,7 +92,6 @@ def register_surrogate(
 
     Args:
         name: letters, digits and _.
-        derivative: the function, where it is no decorator: `zoo.register_surrogate("gaussian", gaussian, width=0.5)`.
         width: what it is called with where a network does not say another, in units of membrane potential.
 
     Raises:
@@ -110,8 +106,6 @@ def register_surrogate(
         _SURROGATES[name] = derivative, float(width)
         return derivative
 
-    if derivative is not None:
-        register(derivative)
     return register
 
 

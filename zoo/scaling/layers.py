@@ -1,10 +1,8 @@
 """Layers whose weight gradient is scaled in training, and how they learn of the spikes of the neurons behind them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +24,7 @@ class Geometry(NamedTuple):
     groups: int
 
     @classmethod
-    def of(cls, conv: nn.Conv2d) -> Geometry:
-        """Returns the geometry of a layer."""
+    def of(cls, conv: nn.Conv2d) -> Self:
         return cls(list(conv.stride), [int(side) for side in conv.padding], list(conv.dilation), conv.groups)
 
 
@@ -76,7 +73,6 @@ class KeptFactor(nn.Module):
         the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        """Returns the factor for spikes [T, B, ...]; see `Scaling.factor`."""
         if getattr(self, "_is_replica", False):  # copies of a network, which forget what they keep
             raise ZooError("scaling that keeps factors (every) does not run in DataParallel: use torchrun")
         if self.notes is not None and self in self.notes:

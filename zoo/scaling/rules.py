@@ -232,7 +232,9 @@ def _mean_scale(rule: Rule, s: Spikes, alpha: float) -> Tensor:
 def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     """Returns the same factors, each given to another synapse of the layer at random."""
     factor = rule.factor(s, alpha)
-    order = _same_on_all_ranks(torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor]))
+    order = torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor])
+    if _distributed():
+        torch.distributed.broadcast(order, 0)
     return factor.flatten(1).gather(1, order).view(factor.shape)
 
 
@@ -279,12 +281,6 @@ def sum_over_processes(x: Tensor) -> Tensor:
 def mean_over_processes(x: Tensor) -> Tensor:
     """Returns the mean of a tensor over all processes, as `sum_over_processes`."""
     return sum_over_processes(x) / torch.distributed.get_world_size() if _distributed() else x
-
-
-def _same_on_all_ranks(x: Tensor) -> Tensor:
-    if _distributed():
-        torch.distributed.broadcast(x, 0)
-    return x
 
 
 _CODE = "the public code of the first author of arXiv 2308.00558"

@@ -5,11 +5,11 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from ..errors import ZooError, one_of
-from ..schema import Model, sentence
+from ..schema import Model, Share, adapter, sentence
 from ..specs import MOST, Spec, split_spec
 from . import rules
 from .rules import CONTROLS, NORM_SCALE, PRESETS, TRACE_DECAY, Rule, Spikes, WeightGradient, widened
@@ -19,17 +19,16 @@ NONE = "none"
 DEFAULT_LAYERS = "default"
 ALL_LAYERS = "all"
 
-_Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+_Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class Scaling(NamedTuple):
     """One rule with its numbers, and how it is made cheaper than exact."""
 
     name: str
-    alpha: _Share = 0.5
+    alpha: Share = 0.5
     """Strength, 0 to 1."""
-    k: _Share = TRACE_DECAY
+    k: Share = TRACE_DECAY
     """Decay of a trace from one step to the next."""
     of: str | None = None
     """For a control: the preset that it is the control of."""
@@ -111,9 +110,6 @@ class Scaling(NamedTuple):
         return widened(rules.folded(operator, pre, scaled)), scaled if self.preset.locality == "error_down" else None
 
 
-_CHECKED = TypeAdapter(Scaling)
-
-
 def list_scalings() -> list[str]:
     """Returns the names that the `scaling` keyword takes: presets, then controls, which also need `of`."""
     return [*PRESETS, *CONTROLS]
@@ -148,7 +144,7 @@ def resolve_scaling(spec: Spec | Scaling | None) -> Scaling | None:
     if of is not None and of not in list(PRESETS):
         raise one_of(f"'of' of scaling {name}", of, list(PRESETS))
     try:
-        scaling = _CHECKED.validate_python({"name": name} | given | {"of": of})
+        scaling = adapter(Scaling).validate_python({"name": name} | given | {"of": of})
     except ValidationError as error:
         raise sentence(error, Model, "scaling") from None
     by_error = scaling.preset.locality != "weight"

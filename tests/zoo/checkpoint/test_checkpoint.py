@@ -1,7 +1,5 @@
 """Checkpoints: what is written is what is read; what is broken is refused, and nothing is half-written."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -3,18 +3,15 @@
 Every command runs in a process of its own, see hub_client; no test reaches a network.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
 
 import onnx
 import pytest
-import timm
 import torch
 import yaml
-from conftest import ROOT, accuracy, assert_one_error, awake, latency
+from conftest import ROOT, accuracy, assert_one_error, latency
 from conftest import onnx as onnx_result
 from hub_client import NAME, TRY, loopback, outcomes
 from huggingface_hub import ModelCard
@@ -24,7 +21,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.files import read_json, sha256_of
 from zoo.hub.__main__ import main
-from zoo.hub.client import PUBLISHED, plan, published, split_revision
+from zoo.hub.client import plan, split_revision
 from zoo.hub.release import card, collect
 from zoo.names import BUNDLED
 
@@ -115,9 +112,7 @@ def pulled(folder):
 def test_push_then_pull(server, client, repo, run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
     arguments = ["push", run, "--repo", repo, "--onnx", graph, "--result", speed]
-    done = client.hub(*arguments, token=TOKEN)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+    client.do(*arguments, token=TOKEN)
     files, head = server.files(repo), server.repos[repo].refs["main"]
     for name in ("model.safetensors", "config.json", "summary.csv", "result.json"):
         assert files[name] == (run / name).read_bytes()
@@ -130,13 +125,10 @@ def test_push_then_pull(server, client, repo, run, tmp_path):
     }
     assert len(server.repos[repo].commits) == 2  # the empty one that every repository starts with, and ours
 
-    again = client.hub(*arguments, token=TOKEN)
-    assert again.returncode == 0, again.stderr
-    assert "nothing to do" in again.stdout
+    assert "nothing to do" in client.do(*arguments, token=TOKEN)
     assert (len(server.repos[repo].commits), server.repos[repo].refs["main"]) == (2, head)
 
-    done = client.hub("pull", repo, "-o", tmp_path / "got")
-    assert done.returncode == 0, done.stderr
+    client.do("pull", repo, "-o", tmp_path / "got")
     assert pulled(tmp_path / "got") == files
     assert not list(tmp_path.glob(".*"))
     snippet = re.search("```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
@@ -146,8 +138,7 @@ def test_push_then_pull(server, client, repo, run, tmp_path):
 
 def test_new_weights_take_the_old_ones_results_with_them(server, client, repo, run, tmp_path):
     other = push(server, repo, run, **{"old.onnx": b"x", "results/old.json": b"{}", "notes.txt": b"kept"})
-    done = client.hub("push", make_run(tmp_path / "new", seed=1), "--repo", repo, token=TOKEN)
-    assert done.returncode == 0, done.stderr
+    client.do("push", make_run(tmp_path / "new", seed=1), "--repo", repo, token=TOKEN)
     assert {"old.onnx", "results/old.json"} & set(server.files(repo)) == set()
     assert server.files(repo)["notes.txt"] == b"kept"
     assert "old.onnx" in server.files(repo, other)
@@ -230,23 +221,12 @@ def test_nothing_in_the_card_is_html(run):
     assert "<" not in text
 
 
-def test_a_card_without_results_says_so(run):
-    (run / "result.json").unlink()
-    release = collect(run)
-    assert "No accuracy was published" in card(release, "org/net")
-    assert "model-index" not in card(release, "org/net")
-
-
 def test_a_later_result_on_fewer_images_is_not_the_result(run, tmp_path):
     later = measured(run, images=500, top1=99.0, date="2026-02-01T12:00:00Z")
     (tmp_path / "later.json").write_text(json.dumps(later))
     release = collect(run, results=[tmp_path / "later.json"])
     assert len(release.results) == 2
     assert release.accuracies == release.results[:1]
-
-
-def drop_recipe(file):
-    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "recipe"}))
 
 
 @pytest.mark.parametrize(
@@ -256,22 +236,8 @@ def drop_recipe(file):
         (lambda run: (run / "summary.csv").unlink(), r"no finished run: it lacks summary\.csv"),
         (lambda run: (run / "model.safetensors").unlink(), r"lacks model\.safetensors"),
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "not a valid safetensors file"),
-        (lambda run: drop_recipe(run / "config.json"), "holds no recipe"),
-        (lambda run: (run / "result.json").write_text("[]"), "expected one JSON object"),
+        (lambda run: (run / "result.json").write_text(json.dumps(measured(run, top1=None))), "top1"),
         (lambda run: (run / "result.json").write_text(json.dumps(accuracy(weights_sha256="0" * 64))), "other weights"),
-        *(
-            (lambda run, bad=bad: (run / "result.json").write_text(json.dumps(measured(run, **bad))), words)
-            for words, bad in (
-                ("top1", {"top1": None}),
-                ("top1", {"top1": True}),
-                ("top5", {"top5": "x"}),
-                ("spikes_per_image", {"spikes_per_image": "many"}),
-                ("energy_nj", {"energy_nj": 1.0}),
-                ("does not fit 64 bits", {"top1": 10**400}),
-                ("no number that is finite", {"top1": float("nan")}),
-                ("holds what is no character", {"command": "\ud800"}),
-            )
-        ),
     ],
 )
 def test_runs_that_cannot_be_published(run, damage, words):
@@ -367,7 +333,7 @@ def test_revisions(server, client, repo, run, tmp_path):
     assert lines[:3] == [f"ok {new}", f"ok {old}", f"ok {old}"]
     for line, revision in zip(lines[3:], ("v2", "0" * 40), strict=True):
         assert f"answers 404 for {repo}@{revision}: " in line
-    assert client.hub("pull", f"{repo}@v1", "-o", tmp_path / "v1").returncode == 0
+    client.do("pull", f"{repo}@v1", "-o", tmp_path / "v1")
     assert sha256_of(tmp_path / "v1" / "model.safetensors") == old
     assert_one_error(client.hub("pull", repo, "--revision", "v2", "-o", tmp_path / "v2"), f"{repo}@v2", "404")
     assert not (tmp_path / "v2").exists()
@@ -375,8 +341,7 @@ def test_revisions(server, client, repo, run, tmp_path):
 
 
 def test_private_repositories(server, client, repo, run, tmp_path):
-    done = client.hub("push", run, "--repo", repo, "--private", token=TOKEN)
-    assert done.returncode == 0, done.stderr
+    client.do("push", run, "--repo", repo, "--private", token=TOKEN)
     assert server.repos[repo].private
     code = f"""
 for token in (None, "hf_wrong", {TOKEN!r}):
@@ -438,21 +403,6 @@ attempt(lambda: zoo.create_model("{architecture}", pretrained=True))
     assert outcomes(client.run(TRY + code, offline=True, **here))[:2] == lines[:2]
 
 
-def test_the_list_of_published_checkpoints():
-    assert json.loads(PUBLISHED.read_text()).keys() == published().keys()
-
-
-def test_checkpoints_that_timm_wrote(tmp_path):
-    """timm's config.json leaves out defaults and the checksum."""
-    model = awake(zoo.create_model("sresnet19_w16", timesteps=2, num_classes=5))
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    x = torch.randn(1, 3, 32, 32)
-    for again in (zoo.load_checkpoint(tmp_path), timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()):
-        assert torch.equal(again(x), model(x))
-        assert again.timesteps == 2
-        assert again.weights_sha256 == sha256_of(tmp_path / "model.safetensors")
-
-
 # -- what goes wrong on the way
 
 
@@ -473,8 +423,7 @@ def test_somebody_else_commits_meanwhile(server, client, repo, run):
     server.fault(r"POST .*/commit/", lambda: server.add(repo, files | {"theirs.txt": b"theirs"}), times=1)
     words = ["push", run, "--repo", repo]
     assert_one_error(client.hub(*words, token=TOKEN), repo, "has changed meanwhile: start again")
-    done = client.hub(*words, token=TOKEN)
-    assert done.returncode == 0, done.stderr
+    client.do(*words, token=TOKEN)
     assert {"theirs.txt", "README.md"} <= set(server.files(repo))
 
 
@@ -497,7 +446,10 @@ def test_downloads_that_fail_are_one_sentence(server, client, repo, run, tmp_pat
     assert_one_error(client.hub("pull", repo, "-o", tmp_path / "got"), "503")
     assert not list(tmp_path.glob("*got*"))
     server.faults.clear()
-    assert outcomes(client.run(TRY + load, cache="cache-503")) == [f"ok {sha256_of(run / 'model.safetensors')}"]
+    expected = [f"ok {sha256_of(run / 'model.safetensors')}"]
+    assert outcomes(client.run(TRY + load, cache="cache-503")) == expected
+    server.fault("/", 500)  # what is in the cache needs no Hub
+    assert outcomes(client.run(TRY + load, cache="cache-503")) == expected
 
 
 def test_offline(server, client, repo, run, tmp_path):
@@ -544,7 +496,7 @@ def test_pull_looks_before_it_fetches_the_rest(server, client, repo, run, tmp_pa
         assert not any("model.h5" in str(request) for request in server.log)
     (run / "config.json").write_text(json.dumps(config))
     server.add(repo, {path.name: path.read_bytes() for path in run.iterdir()})
-    assert client.hub("pull", repo, "-o", tmp_path / "got").returncode == 0
+    client.do("pull", repo, "-o", tmp_path / "got")
     assert any("model.h5" in str(request) for request in server.log)
 
 
@@ -558,8 +510,7 @@ def test_where_pull_writes(server, client, repo, run, tmp_path):
     for target in (".", here):
         assert_one_error(client.hub("pull", repo, "-o", target, cwd=here), "is the working directory")
     for target in ("got", "link", "new/folder"):
-        done = client.hub("pull", repo, "-o", target, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        client.do("pull", repo, "-o", target, cwd=tmp_path)
         assert (tmp_path / target / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in tmp_path.glob(".*")} == {".got.tmp"}
@@ -571,7 +522,7 @@ INFO = {"id": "org/net", "sha": "0" * 40, "siblings": []}
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, [], None, INFO | {"siblings": [{}]}, INFO | {"siblings": [{"rfilename": 5}]}],
+    [{}, None, INFO | {"siblings": [{}]}, INFO | {"siblings": [{"rfilename": 5}]}],
 )
 def test_an_answer_that_no_hub_gives(server, client, repo, run, tmp_path, monkeypatch, answer):
     push(server, repo, run)
@@ -583,17 +534,3 @@ def test_an_answer_that_no_hub_gives(server, client, repo, run, tmp_path, monkey
     done = client.hub("pull", repo, "-o", tmp_path / "got")
     assert_one_error(done, "does not answer as a Hub does")
     assert not (tmp_path / "got").exists()
-
-
-def test_a_hub_that_is_down(server, client, repo, run):
-    """Without the cache an error, with it the network."""
-    push(server, repo, run)
-    code = f"attempt(lambda: zoo.create_model('hf-hub:{repo}'))"
-    assert outcomes(client.run(TRY + code))[0].startswith("ok ")
-    for way in (500, "drop"):
-        server.faults.clear()
-        server.fault("/", way)
-        if way == 500:
-            assert outcomes(client.run(TRY + code))[0].startswith("ok ")
-        (line,) = outcomes(client.run(TRY + code, cache="other"))
-        assert "answers 500" in line or "cannot reach http" in line

@@ -1,7 +1,5 @@
 """The CUDA kernel: in Triton's interpreter and compiler on a CPU, and on a CUDA device where there is one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ The interpreter (triton_parity.py) accepts Python that Triton's compiler does no
 whether multiply and add stay apart. Exits with 1 and prints what is wrong.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 

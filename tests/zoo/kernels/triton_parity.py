@@ -3,8 +3,6 @@
 Exits with 1 and prints what differs. test_triton.py starts it, and takes its functions to a CUDA device.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import sys

@@ -1,7 +1,5 @@
 """What is counted, by hand and by brute force; one pass in bounded memory; what cannot be counted."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -304,20 +302,6 @@ def test_frames_are_taken_as_they_are_in_any_type(timesteps):
     )
 
 
-class Shared(nn.Module):
-    """Two layers with one module of neurons, or one each; a first one may never run."""
-
-    def __init__(self, *, shared: bool) -> None:
-        super().__init__()
-        self.idle = create_neuron(NEURON, 2)
-        self.first = create_neuron(NEURON, 2)
-        self.second = self.first if shared else create_neuron(NEURON, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        currents = images.flatten(1).repeat(2, 1)
-        return self.second(2 * self.first(currents)).view(2, len(images), -1).mean(0)
-
-
 @pytest.mark.parametrize("name", small_families())
 def test_every_layer_is_called_as_a_module_with_its_input_alone(name):
     """Or hooks, ours and NeuroBench's, would not see it, or would see more than they know."""
@@ -347,29 +331,9 @@ def test_what_no_counter_sees_is_null_and_said():
     check(accuracy(**{key: counts[key] for key in Costs.model_fields if key in counts}), "x.json")
 
 
-class TestRecord:
-    def test_it_holds_what_evaluate_counts(self):
-        model, data = zoo.create_model("sresnet19_w16"), zoo.load_dataset("digits")
-        scores = evaluate(model, data.test_images[:4], data.test_labels[:4], data.mean, data.std)
-        unknown = dict.fromkeys(("comparison", "epochs", "seed", "test_reads"))
-        record = accuracy_result(model, scores, data, tag="x", split="test", weights_sha256="0" * 64, **unknown)
-        assert check(record, "x.json").keys() >= Costs.model_fields.keys()
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            ("Effective_ACs", -1.0),
-            ("Dense", "many"),
-            ("activation_sparsity", 1.5),
-            ("connection_sparsity", float("nan")),
-            ("firing_rates", {"lif": 2.0}),
-            ("products", {"Effective_ACs": 1.0}),
-            ("stem", {"Effective_ACs": 1.0, "Effective_MACs": None, "Dense": 2.0}),
-            ("footprint_bytes", 0.5),
-            ("energy_uj", float("inf")),
-        ],
-    )
-    def test_a_bad_value_is_refused(self, key, value):
-        check(accuracy(**dict.fromkeys(Costs.model_fields)), "x.json")
-        with pytest.raises(ZooError, match=f"x.json:? {key}"):
-            check(accuracy(**{key: value}), "x.json")
+def test_a_record_holds_what_evaluate_counts():
+    model, data = zoo.create_model("sresnet19_w16"), zoo.load_dataset("digits")
+    scores = evaluate(model, data.test_images[:4], data.test_labels[:4], data.mean, data.std)
+    unknown = dict.fromkeys(("comparison", "epochs", "seed", "test_reads"))
+    record = accuracy_result(model, scores, data, tag="x", split="test", weights_sha256="0" * 64, **unknown)
+    assert check(record, "x.json").keys() >= Costs.model_fields.keys()

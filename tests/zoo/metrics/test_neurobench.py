@@ -1,9 +1,8 @@
 """The same numbers as NeuroBench on the same network and images, and where the two differ, why."""
 
-from __future__ import annotations
-
 import pytest
 import torch
+from conftest import small_families
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -14,20 +13,6 @@ from zoo.neurons import SpikingNeuron, create_neuron
 pytest.importorskip("neurobench", reason="needs NeuroBench, of the extra 'peers'")
 
 KEYS = ("Effective_ACs", "Effective_MACs", "Dense")
-NETWORKS = {
-    "sresnet19_w16": {},
-    "sew_resnet18_w16": {},
-    "sew_resnet18_w16-AND": {"connect": "AND"},
-    "ms_resnet18_w16": {},
-    "max_resnet18_w16": {},
-    "svgg11_w8": {},
-    "plif_net_w16": {},
-    "spikformer_2_64": {},
-    "sdt_2_64": {},
-    "qkformer_3_64": {},
-    "maxformer_3_64": {},
-}
-"""One of each family, and where convolutions receive products of spikes."""
 
 
 def neurobench(model, images, batch_size):
@@ -69,9 +54,12 @@ def network(name, **kwargs):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_family_has_neurobenchs_numbers(name):
-    model, images = network(name.split("-")[0], **NETWORKS[name]), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("name", "connect"),  # of AND, convolutions receive products of spikes
+    [*((name, {}) for name in small_families()), ("sew_resnet18_w16", {"connect": "AND"})],
+)
+def test_every_family_has_neurobenchs_numbers(name, connect):
+    model, images = network(name, **connect), torch.randn(4, 3, 32, 32, dtype=torch.float64)
     expected, counts = neurobench(model, images, 4), ours(model, images, 4)
     for key in KEYS:
         assert counts[key] == expected[key] > 0, key
@@ -81,7 +69,7 @@ def test_every_family_has_neurobenchs_numbers(name):
     assert sum(p.numel() for p in model.parameters()) == expected["ParameterCount"]
     # It sees no product of activations, ours are beside its numbers.
     transformer = not any(word in name for word in ("resnet", "vgg", "plif"))
-    assert (counts["products"]["Dense"] > 0) == (transformer or "AND" in name)
+    assert (counts["products"]["Dense"] > 0) == (transformer or bool(connect))
     if transformer:
         assert counts["products"]["Effective_ACs"] > 0
 

@@ -1,7 +1,5 @@
 """The PLIF network for CIFAR-10."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

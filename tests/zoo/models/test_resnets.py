@@ -1,7 +1,5 @@
 """The residual families: published sizes, equality with SpikingJelly's networks, which layers are scaled and tied."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
@@ -12,8 +10,6 @@ from zoo.layers import LayerFactory
 from zoo.models.ms_resnet import MaxResNet, MSResNet
 from zoo.models.sew_resnet import CONNECTS, SEWBlock, SEWResNet
 from zoo.models.sresnet import SResNet
-from zoo.neurons.lif import LIF
-from zoo.scaling.layers import SpikingConv2d
 
 FAMILIES = {"sresnet": SResNet, "sew": SEWResNet, "ms": MSResNet, "max": MaxResNet}
 VARIANTS = [("sresnet", {}), *(("sew", {"connect": c}) for c in CONNECTS), ("ms", {}), ("max", {})]
@@ -124,26 +120,6 @@ def test_scaled_layers_of_pre_activation(family, layers):
     assert scaled == (equal | entries if layers == "all" else equal)
 
 
-@pytest.mark.parametrize("connect", ["AND", "IAND"])  # ADD: test_network.py
-@pytest.mark.parametrize("layers", ["default", "all"])
-def test_scaling_changes_just_those_gradients(connect, layers):
-    """So every layer that it reaches knows its neurons: backward refuses one that does not."""
-    found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    for alpha in (None, 0.0, 0.7):
-        torch.manual_seed(0)
-        rule = None if alpha is None else {"name": "causal_trace", "alpha": alpha, "layers": layers}
-        model = small("sew", scaling=rule, connect=connect).double().train()
-        found.append(gradients(model, x))
-    plain, zero, scaled = found
-    for key, grad in plain.items():
-        torch.testing.assert_close(zero[key], grad, rtol=1e-9, atol=1e-12)
-    changed = {key for key in plain if not torch.allclose(plain[key], scaled[key], rtol=1e-6, atol=1e-12)}
-    reached = {f"{key}.weight" for key, m in model.named_modules() if getattr(m, "scaling", None)}
-    assert changed == reached
-    if layers == "all":
-        assert reached == {f"{key}.weight" for key, m in model.named_modules() if isinstance(m, SpikingConv2d)}
-
-
 def test_a_membrane_convolution_is_scaled_by_the_next_neurons_on_the_stream():
     """The factor by hand, of the convolution that ends a block and of the one that ends the network."""
     torch.manual_seed(0)
@@ -191,35 +167,6 @@ def test_connect(connect, table):
     assert block(shortcut).flatten().tolist() == table
 
 
-@pytest.mark.parametrize("connect", ["AND", "IAND"])
-def test_other_connects_are_alive_after_initialisation(connect):
-    model, rates = zoo.create_model("sew_resnet34_w16", timesteps=2, connect=connect).train(), {}
-    for key, module in model.named_modules():
-        if isinstance(module, LIF | SEWBlock):
-            module.register_forward_hook(lambda m, i, o, key=key: rates.update({key: o.mean().item()}))
-    model(torch.randn(4, 3, 32, 32))
-    assert all(0.005 < rate < 0.9 for rate in rates.values()), rates
-
-
-@pytest.mark.parametrize("family", ["ms", "max"])
-def test_checkpointed_stages_of_currents(family):
-    """With neurons that are tied across blocks, also where a layer keeps its factor between steps."""
-    found, x = [], torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    for enable in (False, True):
-        torch.manual_seed(0)
-        rule = {"name": "causal_trace", "every": 2, "layers": "all"}
-        model = small(family, scaling=rule).double().train()
-        model.set_grad_checkpointing(enable)
-        for _ in range(3):
-            model.zero_grad()
-            grads = gradients(model, x)
-        found.append((grads, model.scaling_state(), dict(model.named_buffers())))
-    for plain, checkpointed in zip(*found, strict=True):
-        assert plain.keys() == checkpointed.keys()
-        for key, value in plain.items():
-            torch.testing.assert_close(checkpointed[key], value, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("norm", ["bn", "tebn"])
 def test_a_stem_without_neurons_repeats_its_current(norm):
     """Images are the same as frames that are all that image, also where the norm treats the steps differently."""
@@ -231,14 +178,3 @@ def test_a_stem_without_neurons_repeats_its_current(norm):
     frames.load_state_dict(model.state_dict())
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(model(x), frames(x.unsqueeze(1).expand(2, 2, 3, 8, 8)), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("family", "neurons"), [("sew", 9), ("ms", 7), ("max", 7)])
-def test_stages_and_features(family, neurons):
-    model = small(family)
-    assert [info["num_chs"] for info in model.feature_info] == [8, 16]
-    x, (first, last) = model.forward_intermediates(torch.randn(2, 3, 8, 8))
-    assert x.shape == (4, 16, 4, 4)
-    assert (first.shape, last.shape) == ((2, 8, 8, 8), (2, 16, 4, 4))
-    assert len([m for m in model.modules() if isinstance(m, LIF)]) == neurons
-    assert (x == x.round()).all()  # spikes, or their sums, reach the head

@@ -1,7 +1,5 @@
 """Spiking transformers: published sizes, equality with SpikingJelly, what gradient scaling reaches."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 import pytest
@@ -272,11 +270,3 @@ def test_attention_by_loops():
             expected = (q @ k.T) @ v / 8
             assert expected.max() > 0
             assert torch.equal(seen["current"][image, rows].flatten(1).T, expected)
-
-
-ATTENTION = {
-    "spikformer": ["stages.?.0.attn.qkv.lif"],
-    "sdt": ["stages.?.0.mixer.lif2"],
-    "qkformer": ["stages.[01].?.attn.lif", "stages.2.?.attn.qkv.lif"],
-    "maxformer": ["stages.2.?.mixer.qkv.lif"],
-}

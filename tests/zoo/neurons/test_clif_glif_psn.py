@@ -1,16 +1,10 @@
-"""CLIF, GLIF and PSN against their equations, written again here: plain floats, and an autograd formulation apart."""
-
-from __future__ import annotations
+"""CLIF, GLIF and PSN against their equations, written again here in another form, and against SpikingJelly."""
 
 import copy
-import json
-import math
 
 import pytest
 import torch
-from conftest import tiny
 from torch import nn
-from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.neurons import create_neuron
@@ -20,44 +14,6 @@ from zoo.neurons.psn import PSN
 
 NAMES = ["clif", "glif", "psn"]
 STEPS = [1, 2, 4]
-
-
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x))
-
-
-def clif_by_hand(x, decay, threshold, gain):
-    """One neuron over a list of currents, in Python floats (float64)."""
-    v = m = 0.0
-    spikes = []
-    for current in x:
-        u = decay * v + gain * current
-        s = 1.0 if u - threshold >= 0 else 0.0
-        m = m * sigmoid((1 - decay) * u) + s
-        v = u - s * (threshold + sigmoid(m))
-        spikes.append(s)
-    return spikes
-
-
-def glif_by_hand(x, c):
-    u = s = 0.0
-    spikes = []
-    for t, current in enumerate(x):
-        exponential, linear = c["decay"] * u, u - c["leak"]
-        leaked = c["alpha"] * exponential + (1 - c["alpha"]) * linear  # the paper's way to say it
-        u_kept = (1 - c["alpha"] * (1 - c["decay"])) * u
-        assert leaked == pytest.approx(u_kept - (1 - c["alpha"]) * c["leak"])
-        cut = c["gamma"] * s * u_kept + (1 - c["gamma"]) * s * c["reset"]
-        weighed = c["beta"] * c["conductance"][t] * current + (1 - c["beta"]) * current
-        u = leaked - cut + weighed
-        s = 1.0 if u >= c["threshold"] else 0.0
-        spikes.append(s)
-    return spikes
-
-
-def psn_by_hand(x, weight, threshold):
-    rows = range(len(x))
-    return [1.0 if sum(weight[t][k] * x[k] for k in rows) - threshold[t] >= 0 else 0.0 for t in rows]
 
 
 def draw(neuron):
@@ -72,14 +28,6 @@ def make(name, timesteps, **spec):
     return draw(create_neuron({"name": name} | spec, timesteps).double())
 
 
-def by_hand(neuron, x):
-    if isinstance(neuron, CLIF):
-        return clif_by_hand(x, neuron.decay, neuron.threshold, 1 - neuron.decay if neuron.decay_input else 1.0)
-    if isinstance(neuron, GLIF):
-        return glif_by_hand(x, {key: value.tolist() for key, value in neuron.constants().items()})
-    return psn_by_hand(x, neuron.weight.tolist(), (-neuron.bias[:, 0]).tolist())
-
-
 SPECS = {
     "clif": [{}, {"decay": 0.9, "threshold": 0.6}, {"tau": 4, "decay_input": True}],
     "glif": [{}, {"decay": 0.8, "threshold": 0.3}],
@@ -88,18 +36,8 @@ SPECS = {
 CASES = [(name, spec) for name, specs in SPECS.items() for spec in specs]
 
 
-@pytest.mark.parametrize(("name", "spec"), CASES)
-@pytest.mark.parametrize("timesteps", STEPS)
-def test_forward_follows_the_equations(name, spec, timesteps):
-    neuron = make(name, timesteps, **spec)
-    x = 2 * torch.randn(timesteps, 200, dtype=torch.float64)
-    out = neuron(x)
-    assert out.T.tolist() == [by_hand(neuron, x[:, i].tolist()) for i in range(200)]
-    assert 0 < out.mean() < 1
-
-
 class Apart:
-    """The same dynamics with autograd throughout: a spike is a constant plus phi (u - u), phi the triangle."""
+    """The equations with autograd throughout: a spike is a constant plus phi (u - u), phi the triangle."""
 
     def __init__(self, neuron):
         self.neuron = neuron
@@ -141,14 +79,15 @@ class Apart:
 
 @pytest.mark.parametrize(("name", "spec"), [*CASES, ("clif", {"detach_reset": True}), ("glif", {"detach_reset": True})])
 @pytest.mark.parametrize("timesteps", STEPS)
-def test_gradients_are_those_of_a_formulation_apart(name, spec, timesteps):
+def test_spikes_and_gradients_are_those_of_a_formulation_apart(name, spec, timesteps):
     neuron = make(name, timesteps, **spec)
-    x = torch.randn(timesteps, 100, dtype=torch.float64, requires_grad=True)
+    x = (2 * torch.randn(timesteps, 100, dtype=torch.float64)).requires_grad_()
     weight = torch.randn(timesteps, 100, dtype=torch.float64)
     inputs = [x, *neuron.parameters()]
     out = neuron(x)
     expected_out = getattr(Apart(neuron), name)(x)
     assert torch.equal(out, expected_out.round())
+    assert 0 < out.mean() < 1
     # At T = 1 nothing was reset before, and nothing leaks but the linear leak: those parameters get no gradient.
     grads, expected = (
         torch.autograd.grad((y * weight).sum(), inputs, allow_unused=True, materialize_grads=True)
@@ -158,20 +97,6 @@ def test_gradients_are_those_of_a_formulation_apart(name, spec, timesteps):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     if timesteps > 1:
         assert all(grad.any() for grad in grads)
-
-
-@pytest.mark.parametrize("name", ["clif", "glif"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_step_equals_forward_bit_for_bit(name, dtype):
-    neuron = draw(create_neuron(name, 4))
-    x = torch.randn(4 * 3, 4, 7).to(dtype)
-    state, spikes = None, []
-    for x_t in x.unflatten(0, (4, 3)):
-        s, state = neuron.step(x_t, state)
-        assert s.dtype == dtype
-        assert state[0].dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
-        spikes.append(s)
-    assert torch.equal(neuron(x), torch.cat(spikes))
 
 
 def test_no_step_where_there_is_none():
@@ -226,26 +151,6 @@ def test_compiles_without_a_break(name):
     assert torch.equal(torch.compile(neuron, fullgraph=True, backend="eager")(x, repeat=True), neuron(x, repeat=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_in_a_network(name):
-    """JSON arguments, one training step over every parameter, the same one with checkpointing, a copy by state_dict."""
-    spec = {"name": name, "threshold": 0.4}
-    model = tiny(neuron=spec, scaling="causal_trace").double().train()
-    twin = copy.deepcopy(model)
-    twin.set_grad_checkpointing()
-    x = torch.randn(8, 3, 8, 8, dtype=torch.float64)
-    for network in (model, twin):
-        F.cross_entropy(network(x), torch.arange(8) % 4).backward()
-    for (key, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
-        assert a.grad is not None, key
-        assert torch.isfinite(a.grad).all(), key
-        assert torch.equal(a.grad, b.grad), key
-    assert json.loads(json.dumps(model.model_args)) == model.model_args
-    again = tiny(**model.model_args).double()
-    again.load_state_dict(model.state_dict())
-    assert torch.equal(again.eval()(x), model.eval()(x))
-
-
 def test_defaults_are_those_of_the_papers():
     glif = GLIF(6)
     values = {key: value.tolist() for key, value in glif.constants().items()}
@@ -260,32 +165,6 @@ def test_defaults_are_those_of_the_papers():
     assert "threshold=1" in repr(psn)
     assert CLIF(4).detach_reset is GLIF(4).detach_reset is False
     assert CLIF(4).decay == 0.5
-
-
-@pytest.mark.parametrize(
-    ("spec", "word"),
-    [
-        ({"name": "clif", "reset": "hard"}, "key of neuron clif 'reset'"),
-        ({"name": "clif", "decay": 1.5}, "1.5"),
-        ({"name": "clif", "decay": 0.5, "tau": 2}, "not both"),
-        ({"name": "clif", "decay": 1, "decay_input": True}, "take their currents times 0"),
-        ({"name": "clif", "detach_reset": 1}, "detach_reset"),
-        ({"name": "glif", "reset": "soft"}, "key of neuron glif 'reset'"),
-        ({"name": "glif", "decay_input": True}, "key of neuron glif 'decay_input'"),
-        ({"name": "glif", "threshold": 1.0}, "threshold of glif must start between 0 and 1, not at 1"),
-        ({"name": "glif", "threshold": 1.5}, "threshold of glif"),
-        ({"name": "glif", "threshold": 0}, "threshold"),
-        ({"name": "glif", "decay": 0.0}, "decay of glif must start between 0 and 1, not at 0"),
-        ({"name": "glif", "tau": 1}, "decay of glif"),
-        ({"name": "psn", "decay": 0.5}, "key of neuron psn 'decay'.*threshold"),
-        ({"name": "psn", "threshold": -1}, "threshold"),
-        ({"name": "clif", "dcay": 0.5}, "decay"),
-        ("clyf", "clif"),
-    ],
-)
-def test_bad_neurons_are_named(spec, word):
-    with pytest.raises(ZooError, match=word):
-        create_neuron(spec, 4)
 
 
 @pytest.fixture(scope="module")

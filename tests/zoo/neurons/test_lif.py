@@ -1,6 +1,4 @@
-"""Neurons and surrogates against their equations, written again here as plain loops."""
-
-from __future__ import annotations
+"""Neurons and surrogates against their equations, written again as plain loops, and LIF against other libraries'."""
 
 import math
 
@@ -39,29 +37,6 @@ def test_forward_follows_the_equations(currents, decay, threshold, reset, decay_
     lif = LIF(len(x), decay=decay, threshold=threshold, reset=reset, decay_input=decay_input, kernel="reference")
     expected = [by_hand(x[:, i].tolist(), decay, threshold, reset, decay_input) for i in range(3)]
     assert lif(x).T.tolist() == expected
-
-
-@pytest.mark.parametrize("name", ["lif", "if", "plif"])
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_step_equals_forward_bit_for_bit(name, reset, dtype):
-    neuron = create_neuron({"name": name, "reset": reset}, timesteps=4, kernel="reference")  # fused: test_kernels.py
-    x = torch.randn(4 * 3, 4, 7).to(dtype)
-    state, spikes = None, []
-    for x_t in x.unflatten(0, (4, 3)):
-        s, state = neuron.step(x_t, state)
-        assert state.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
-        spikes.append(s)
-    out = neuron(x)
-    assert out.dtype == dtype
-    assert 0 < out.float().mean() < 1
-    assert torch.equal(out, torch.cat(spikes))
-
-
-def test_forward_keeps_no_state():
-    neuron, x = LIF(4), torch.randn(8, 5)
-    assert torch.equal(neuron(x), neuron(x))
-    assert not neuron.state_dict()
 
 
 def test_a_tie_at_the_threshold_spikes():
@@ -131,26 +106,49 @@ def test_plif_starts_at_its_decay_and_learns():
     assert plif.w.grad != 0
 
 
+@pytest.mark.parametrize("name", ["lif", "if", "plif", "clif", "glif"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_step_equals_forward_bit_for_bit(name, dtype):
+    neuron = create_neuron(name, 4, kernel="reference")  # fused: test_kernels.py
+    for parameter in neuron.parameters():
+        parameter.data += torch.randn_like(parameter)
+    x = torch.randn(4 * 3, 4, 7).to(dtype)
+    state, spikes = None, []
+    for x_t in x.unflatten(0, (4, 3)):
+        s, state = neuron.step(x_t, state)
+        first = state if isinstance(state, torch.Tensor) else state[0]
+        assert first.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
+        spikes.append(s)
+    out = neuron(x)
+    assert out.dtype == dtype
+    assert 0 < out.float().mean() < 1
+    assert torch.equal(out, torch.cat(spikes))
+
+
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
         ("lyf", "lif"),
+        ({"name": ["lif"]}, "unknown neuron"),
+        (["lif"], "neuron takes"),
         ({"name": "lif", "dcay": 0.5}, "decay"),
         ({"name": "lif", "decay": 1.5}, "1.5"),
         ({"name": "lif", "decay": float("nan")}, "nan"),
+        ({"name": "lif", "decay": 10**400}, "decay"),
         ({"name": "lif", "decay": 0.5, "tau": 2}, "not both"),
         ({"name": "lif", "tau": 0.5}, "tau.*0.5"),
-        ({"name": "lif", "threshold": 0}, "threshold"),
         ({"name": "lif", "threshold": 1e300}, "threshold must be a number in"),
         ({"name": "lif", "reset": "none"}, "hard"),
+        ({"name": "lif", "detach_reset": 1}, "detach_reset"),
+        ({"name": "lif", "decay": 1.0, "decay_input": True}, "give a decay below 1"),
         ({"name": "if", "decay": 0.5}, "unknown key of neuron if 'decay'"),
         ({"name": "plif", "decay": 1.0}, "between 0 and 1"),
-        ({"name": "lif", "decay": 1.0, "decay_input": True}, "give a decay below 1"),
-        ({"name": "lif", "decay": 10**400}, "decay"),
-        ({"name": "lif", "detach_reset": 1}, "detach_reset"),
-        ({"name": ["lif"]}, "unknown neuron"),
-        (5, "neuron takes"),
-        (["lif"], "neuron takes"),
+        ({"name": "clif", "reset": "hard"}, "key of neuron clif 'reset'"),
+        ({"name": "clif", "decay": 1, "decay_input": True}, "take their currents times 0"),
+        ({"name": "glif", "threshold": 1.0}, "threshold of glif must start between 0 and 1, not at 1"),
+        ({"name": "glif", "threshold": 1.5}, "threshold of glif"),
+        ({"name": "glif", "decay": 0.0}, "decay of glif must start between 0 and 1, not at 0"),
+        ({"name": "psn", "decay": 0.5}, "key of neuron psn 'decay'.*threshold"),
     ],
 )
 def test_bad_neurons_are_named(spec, word):
@@ -158,21 +156,64 @@ def test_bad_neurons_are_named(spec, word):
         create_neuron(spec, 4)
 
 
-@pytest.mark.parametrize("timesteps", [0, -1, 2.0, True, None])
-def test_bad_timesteps_are_named(timesteps):
-    with pytest.raises(ZooError, match="timesteps"):
-        LIF(timesteps)
-
-
-def test_a_batch_that_is_no_multiple_of_the_steps_is_refused():
+def test_other_bad_values_are_named():
+    for timesteps in (0, 2.0, True, None):
+        with pytest.raises(ZooError, match="timesteps"):
+            LIF(timesteps)
     with pytest.raises(ZooError, match="7 is not a multiple of 4"):
         LIF(4)(torch.zeros(7, 3))
+    for spec, word in (("triangel", "triangle"), ({"name": "arctan", "width": 0}, "width")):
+        with pytest.raises(ZooError, match=word):
+            resolve_surrogate(spec)
 
 
-@pytest.mark.parametrize(
-    ("spec", "word"),
-    [("triangel", "triangle"), ({"name": "arctan", "width": 0}, "width"), ({"name": "arctan", "alpha": 2}, "alpha")],
-)
-def test_bad_surrogates_are_named(spec, word):
-    with pytest.raises(ZooError, match=word):
-        resolve_surrogate(spec)
+T = 6
+
+
+@pytest.fixture
+def currents():
+    return torch.randn(T, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+
+
+def ours(currents, spec, surrogate):
+    x = currents.clone().requires_grad_()
+    spikes = create_neuron(spec, T, surrogate, "auto")(x)
+    (spikes * weights(currents)).sum().backward()
+    return spikes.detach(), x.grad
+
+
+def weights(currents):
+    return torch.linspace(-1, 2, currents.numel(), dtype=currents.dtype).view_as(currents)
+
+
+@pytest.mark.parametrize(("reset", "v_reset"), [("hard", 0.0), ("soft", None)])
+@pytest.mark.parametrize("decay_input", [True, False])
+@pytest.mark.parametrize(("surrogate", "name"), [("triangle", "PiecewiseQuadratic"), ("arctan", "ATan")])
+def test_spikingjellys_lif(reset, v_reset, decay_input, surrogate, name, currents):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    functions = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    width, alpha = (1.0, 1.0) if surrogate == "triangle" else (0.5, 4.0)  # ATan's alpha is 2 / width
+    lif = neuron.LIFNode(
+        tau=2.0, decay_input=decay_input, v_reset=v_reset, detach_reset=True, step_mode="m",
+        surrogate_function=getattr(functions, name)(alpha=alpha),
+    )  # fmt: skip
+    x = currents.clone().requires_grad_()
+    spikes = lif(x)
+    (spikes * weights(currents)).sum().backward()
+    spec = {"name": "lif", "tau": 2.0, "decay_input": decay_input, "reset": reset}
+    own, grad = ours(currents, spec, {"name": surrogate, "width": width})
+    assert 0.05 < own.mean() < 0.95
+    assert torch.equal(own, spikes.detach())
+    torch.testing.assert_close(grad, x.grad)
+
+
+def test_snntorchs_leaky(currents):
+    snntorch = pytest.importorskip("snntorch")
+    leaky, spikes = snntorch.Leaky(beta=0.7, reset_mechanism="zero"), []
+    state = leaky.init_leaky()
+    for current in currents:
+        spike, state = leaky(current, state)
+        spikes.append(spike)
+    own, _ = ours(currents, {"name": "lif", "decay": 0.7}, "triangle")
+    assert 0.05 < own.mean() < 0.95
+    assert torch.equal(own, torch.stack(spikes))

@@ -1,7 +1,5 @@
 """Neurons and surrogates of a user's own: they run like ours, and no kernel computes another in their place."""
 
-from __future__ import annotations
-
 import warnings
 
 import pytest
@@ -55,7 +53,7 @@ def gradients(model, x):
 
 def test_a_neuron_of_ones_own_equals_lif_in_training():
     """With gradient scaling, learning and streaming: the same dynamics give the same network."""
-    assert zoo.register_neuron("leaky", Leaky) is not None
+    assert zoo.register_neuron("leaky")(Leaky) is not None
     assert "leaky" in zoo.list_neurons()
     x, scaling = torch.randn(3, 3, 16, 16), {"name": "causal_trace", "alpha": 0.5}
     found = []
@@ -134,7 +132,7 @@ class Learnt(Leaky):
 
 def test_a_neuron_learns_its_channels_when_its_network_is_built(tmp_path):
     """Behind maps and vectors, whatever encodes the images, in a checkpoint, and apart from weight decay."""
-    zoo.register_neuron("learnt", Learnt)
+    zoo.register_neuron("learnt")(Learnt)
     model = zoo.create_model("sdt_2_64", neuron="learnt", encoding="frames", timesteps=2)
     assert model.lif1.threshold.shape == (8, 1, 1)
     assert model.final_lif.threshold.shape == (64,)
@@ -149,7 +147,7 @@ def test_a_neuron_learns_its_channels_when_its_network_is_built(tmp_path):
 
 @pytest.mark.parametrize("neuron", ["lif", "clif", "glif", "psn", "leaky"])
 def test_spikes_show_the_membrane_potential_that_the_surrogate_gets(neuron):
-    zoo.register_neuron("leaky", Leaky)
+    zoo.register_neuron("leaky")(Leaky)
     layer = zoo.create_neuron(neuron, 4)
     x = torch.randn(8, 5, 6, 6).to(memory_format=torch.channels_last)
     plain = layer(x)
@@ -169,24 +167,24 @@ def test_the_decorator_and_registering_again():
         """It is given back."""
 
     assert isinstance(Decorated, type)
-    zoo.register_neuron("twice", Leaky)
-    zoo.register_neuron("twice", Leaky)  # as a file does that is imported, and a plugin, too
+    zoo.register_neuron("twice")(Leaky)
+    zoo.register_neuron("twice")(Leaky)  # as a file does that is imported, and a plugin, too
 
     class Other(Leaky):
         def step(self, x_t, state=None):
             return super().step(x_t, state)
 
-    zoo.register_neuron("twice", Other)
+    zoo.register_neuron("twice")(Other)
     assert isinstance(zoo.create_neuron("twice", 2), Other)
     for name in ("lif", "model", "none", "a b", "", 3, None, ["x"]):
         with pytest.raises(ZooError, match=r"already registered|is no name"):
-            zoo.register_neuron(name, Leaky)
+            zoo.register_neuron(name)(Leaky)
 
 
 @pytest.mark.parametrize("cls", [nn.Identity, Leaky(), 3, type("Mine", (zoo.SpikingNeuron,), {})])
 def test_what_is_no_neuron_is_one_error(cls):
     with pytest.raises(ZooError, match=r"^neuron 'mine' must be a subclass of zoo\.SpikingNeuron with a step") as error:
-        zoo.register_neuron("mine", cls)
+        zoo.register_neuron("mine")(cls)
     assert "\n" not in str(error.value)
     assert "mine" not in zoo.list_neurons()
 
@@ -198,7 +196,7 @@ def steep(x, width):
 @pytest.mark.parametrize("scaling", [None, {"name": "causal_trace", "alpha": 0.5}])
 def test_the_gradient_is_that_of_ones_own_surrogate(scaling):
     """On the kernel "auto", which would be fused for ours, and with gradient scaling on."""
-    zoo.register_surrogate("same", lambda x, width: triangle(x, width), width=2.0)
+    zoo.register_surrogate("same", width=2.0)(lambda x, width: triangle(x, width))
     zoo.register_surrogate("steep", width=2.0)(steep)
     x, found = torch.randn(3, 3, 16, 16), {}
     for name, kernel in (("triangle", "reference"), ("same", "auto"), ("steep", "auto"), ("steep", "reference")):
@@ -214,7 +212,7 @@ def test_the_gradient_is_that_of_ones_own_surrogate(scaling):
 
 
 def test_compiled_neurons_keep_ones_own_surrogate():
-    zoo.register_surrogate("steep", steep)
+    zoo.register_surrogate("steep")(steep)
     neuron, current = LIF(4, surrogate="steep"), torch.randn(8, 6)
     found = []
     for run in (neuron, torch.compile(neuron, backend="aot_eager")):
@@ -226,7 +224,7 @@ def test_compiled_neurons_keep_ones_own_surrogate():
 
 
 def test_kernels_step_aside_with_one_message():
-    zoo.register_surrogate("steep", steep)
+    zoo.register_surrogate("steep")(steep)
     _announce.cache_clear()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -242,11 +240,11 @@ def test_kernels_step_aside_with_one_message():
 def test_names_and_widths_of_surrogates():
     for name in ("triangle", "model", "a-b", 1):
         with pytest.raises(ZooError, match=r"already registered|is no name"):
-            zoo.register_surrogate(name, steep)
+            zoo.register_surrogate(name)(steep)
     with pytest.raises(ZooError, match="takes a function"):
-        zoo.register_surrogate("mine", 3)
+        zoo.register_surrogate("mine")(3)
     for width in (0, -1, float("nan"), "1", True):
         with pytest.raises(ZooError, match="width of surrogate 'mine'"):
-            zoo.register_surrogate("mine", steep, width=width)
-    zoo.register_surrogate("mine", steep, width=0.25)
+            zoo.register_surrogate("mine", width=width)(steep)
+    zoo.register_surrogate("mine", width=0.25)(steep)
     assert LIF(4, surrogate="mine").surrogate.width == 0.25

@@ -1,7 +1,5 @@
 """The scaled gradients of every preset by loops over synapses and time steps, in float64."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Every preset and control on every kind of convolution, against loops over synapses and time steps in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from brute_force import KINDS, PRESETS, K, by_hand, example, fitting, synapse_sums
@@ -68,15 +66,6 @@ def test_depression_alone_is_evidence():
     scaled, plain = (run(rule, kind, pre, post, error)[0].weight.grad for rule in (Scaling("ltp_ltd", 0.7), None))
     torch.testing.assert_close(scaled, expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(scaled, plain)
-
-
-@pytest.mark.parametrize("name", [n for n in PRESETS if not n.startswith("local") and n != "pre_pre"])
-def test_no_evidence_is_plain(name):
-    kind = KINDS["3x3"]
-    pre, post, error = example(kind, 2, 2, (0.5, 0))
-    plain, _ = run(Scaling(name, 0.0), kind, pre, post, error)
-    scaled, _ = run(Scaling(name, 1.0), kind, pre, post, error)
-    torch.testing.assert_close(scaled.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("of", PRESETS)
@@ -232,28 +221,19 @@ def test_a_rule_reads_the_membrane_potentials_behind_its_layer(name, monkeypatch
         register_scaling("other", "error", potential=True)
 
 
-def test_sums_over_processes_are_the_tensor_itself_in_one():
-    x = torch.rand(3)
-    assert zoo.sum_over_processes(x) is x
-
-
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
         ({"name": "window", "of": "channel"}, "of"),
         ({"name": "permuted", "of": "permuted"}, "permuted"),
         ({"name": "window", "k": 2}, "2"),
-        ({"name": "windw"}, "window"),
         ({"name": "causal_trace", "rank": 1}, "rank"),
         ({"name": "window", "rank": 0}, "rank"),
-        ({"name": "final_trace", "rank": 1}, "rank"),
         ({"name": "norm_scale", "of": "local"}, "local"),
         ({"name": "none", "alpha": 0.5}, "alpha"),
-        ({"name": "window", "every": 0}, "every"),
         ({"name": "window", "every": 2.0}, "scaling every: input should be a valid integer, not 2.0"),
         ({"name": "window", "layers": 3}, "layers"),
         ("causal", "causal_trace"),
-        ({"name": "causal_trace", "alpha": 1.5}, "1.5"),
         ({"name": "causal_trace", "alpha": True}, "alpha"),
         ({"name": "causal_trace", "a": 0.1}, "alpha"),
         ({"name": "local", "every": 2}, "local scales each error by itself: it takes no every"),
@@ -282,11 +262,6 @@ def test_pre_pre_needs_one_shape():
     assert not {"stages.1.0.conv1", "stages.1.0.shortcut.0"} & scaled
     with pytest.raises(ZooError, match="one shape, not SpikingConv2d"):
         zoo.create_model("sresnet19_w16", scaling={"name": "pre_pre", "layers": "stages.1.0.conv1"})
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_says_what_it_is(name):
-    assert "G =" in RULES[name].text or "alpha y" in RULES[name].text or "As " in RULES[name].text
 
 
 def test_what_ranks_exchange_is_contiguous(monkeypatch):

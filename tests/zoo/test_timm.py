@@ -1,13 +1,14 @@
-"""What timm's own train.py and validate.py do with a network, on one network of each family."""
-
-from __future__ import annotations
+"""What timm's own train.py, validate.py, `save_for_hf` and `push_to_hf_hub` do with a network of each family."""
 
 import functools
+import inspect
 
 import pytest
 import timm
 import torch
 from conftest import assert_one_error, awake, run_module, small_families
+from hub_client import TRY, loopback, outcomes
+from minihub import TOKEN
 from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.models import load_checkpoint
 from timm.models import resume_checkpoint as resume
@@ -99,12 +100,9 @@ def test_timms_names_of_keywords():
     ("name", "kwargs", "words"),
     [
         ("sresnet19_w16", {"timestep": 2}, "did you mean timesteps.*hidden, .*stem"),
-        ("sresnet19_w16", {"pretrained": True, "timestep": 2}, "did you mean timesteps"),
         (f"local-dir:{BUNDLED}/sresnet19_w16.t2_cifar10", {"hiden": 2}, "did you mean hidden"),
-        ("svgg9_w16", {"imgsize": 2}, "did you mean img_size"),
         ("svgg9_w16", {"hiden": 2}, r"unknown keyword of svgg9_w16 'hiden' \(known"),  # hidden is what makes svgg9
         ("svgg9_w16", {"hidden": 2}, "hidden is what makes svgg9_w16 that network"),
-        ("sew_resnet18_w16", {"conect": "AND"}, "did you mean connect"),
         ("sresnet19_w16", {"drop_path_rate": 0.1}, "unknown keyword of sresnet19_w16 'drop_path_rate'"),
     ],
 )
@@ -125,3 +123,69 @@ def test_a_script_of_others_knows_the_names_of_the_zoo(tmp_path):
     script.write_text("raise OSError('its own')")
     assert "Traceback" in run_module("zoo.script", script).stderr
     assert_one_error(run_module("zoo.script"), "script")
+
+
+MAKE = f"from torch import nn\n{inspect.getsource(awake)}"  # for the processes behind the Hub
+
+
+def doors(where):
+    return timm.create_model(where, pretrained=True).eval(), zoo.create_model(where), zoo.load(where)
+
+
+@pytest.mark.parametrize("name", small_families())
+def test_what_timm_saves_of_a_family_loads_again(name, tmp_path):
+    neuron = {"name": "lif", "decay": 0.25}
+    model = awake(zoo.create_model(f"{name}_gs", timesteps=1, num_classes=5, neuron=neuron, norm="tdbn"))
+    model.set_timesteps(2)
+    model.reset_classifier(3)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization="both")
+    x = torch.randn(2, 3, 32, 32)
+    for again in doors(f"local-dir:{tmp_path}"):
+        assert torch.equal(again(x), model(x))
+        assert again.model_args == model.model_args
+        assert again.weights_sha256  # which timm's config.json lacks
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if i < 2 else pytest.mark.slow) for i, name in enumerate(small_families())],
+)
+def test_what_timm_pushes_of_a_family_loads_again(name):
+    server, client = loopback()
+    server.faults.clear()
+    repo = f"org/timms-{name}"
+    code = f"""
+model = awake(zoo.create_model({name!r}, timesteps=2, num_classes=5))
+timm.models.push_to_hf_hub(model, {repo!r})
+for create in (zoo.create_model, zoo.load, lambda where: timm.create_model(where, pretrained=True)):
+    again = create("hf-hub:{repo}")
+    print(torch.equal(logits(again), logits(model)), again.timesteps, again.num_classes)
+"""
+    assert outcomes(client.run(TRY + MAKE + code, token=TOKEN))[-3:] == ["True 2 5"] * 3
+    assert {"config.json", "model.safetensors", "README.md"} <= server.files(repo).keys()
+
+
+def test_what_timm_saves_of_a_checkpoint_has_the_arguments_of_the_checkpoint(tmp_path):
+    model = timm.create_model("sresnet19_w16_gs.t2_cifar100", pretrained=True, drop_rate=0.1).eval()
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    x = torch.randn(2, 3, 32, 32)
+    for again in doors(f"local-dir:{tmp_path}"):
+        assert torch.equal(again(x), model(x))
+        assert (again.timesteps, again.num_classes) == (2, 100)
+        assert again.pretrained_cfg["label_names"] == model.pretrained_cfg["label_names"]
+        assert again.pretrained_cfg["mean"] == model.pretrained_cfg["mean"]
+
+
+def test_images_of_another_size_are_saved_with_a_network_that_needs_them(tmp_path):
+    model = timm.create_model("plif_net_w16", img_size=48, timesteps=1).eval()
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    x = torch.randn(1, 3, 48, 48)
+    for again in doors(f"local-dir:{tmp_path}"):
+        assert torch.equal(again(x), model(x))
+        assert again.pretrained_cfg["input_size"] == (3, 48, 48)
+
+
+def test_a_pickle_alone_is_refused_with_the_way_out(tmp_path):
+    timm.models.save_for_hf(zoo.create_model("sresnet19_w16", timesteps=1), tmp_path)  # timm's default
+    with pytest.raises(ZooError, match="safe_serialization=True"):
+        zoo.create_model(f"local-dir:{tmp_path}")
