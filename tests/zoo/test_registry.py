@@ -125,9 +125,3 @@ def test_a_new_classifier_has_no_labels_and_no_origin():
     model.reset_classifier(5)
     assert (model.pretrained_cfg["num_classes"], model.pretrained_cfg.get("label_names")) == (5, None)
     assert model.weights_sha256 is model.training_args is None
-
-
-def test_names_that_networks_cannot_have():
-    for name, words in (("my.net", "no name for a network"), ("resnet18", "a timm model"), ("svgg5", "of the zoo")):
-        with pytest.raises(ZooError, match=f"'{name}' .*{words}"):
-            zoo.register_family(zoo.SpikingNetwork, [zoo.Variant(name, "", {})])
