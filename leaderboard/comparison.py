@@ -2,8 +2,9 @@
 
 import json
 import textwrap
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import mode
 from typing import Any, NamedTuple
 
 from recipes.recipe import DEFAULTS, PLACE
@@ -56,7 +57,9 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
 
 def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
     recipes = [{key: (row.recipe or {}).get(key, DEFAULTS[key]) for key in DEFAULTS.keys() - _OWN} for row in rows]
-    usual = {key: _most([recipe[key] for recipe in recipes]) for key in DEFAULTS if key in recipes[0]}
+    usual = {
+        key: json.loads(mode(json.dumps(recipe[key]) for recipe in recipes)) for key in DEFAULTS if key in recipes[0]
+    }
     others: dict[tuple[str, str], list[str]] = defaultdict(list)  # the networks that have a key's other value
     for row, recipe in zip(rows, recipes, strict=True):
         for key, value in usual.items():
@@ -68,11 +71,6 @@ def _comparison(name: str, dataset: str, rows: list[Row]) -> Comparison:
     ]
     shared = {key: value for key, value in usual.items() if key == "timesteps" or value != DEFAULTS[key]}
     return Comparison(name, dataset, rows, shared, exceptions)
-
-
-def _most(values: list[Any]) -> Any:
-    ((text, _),) = Counter(map(repr, values)).most_common(1)
-    return next(value for value in values if repr(value) == text)
 
 
 def comparisons_page(rows: Sequence[Row]) -> str:

@@ -132,7 +132,7 @@ def _row(group: dict[str, Result], all_graphs: Results, reads: Reads) -> Row:
         started_from=first["started_from"],
         epochs=max((total for total in epochs if total is not None), default=None),
         train_seconds=median(known) if (known := [total for total in seconds if total is not None]) else None,
-        least_firing_rate=min((_mean_by_key(runs, "firing_rates") or {}).values(), default=None),
+        least_firing_rate=_reduce(_least, runs, "firing_rates"),
         **{field: _reduce(fmean, runs, key) for field, key in _MEANS.items()},
         graphs=_best_graphs(graphs, runs),
         commits=tuple(sorted({commit for result in files.values() for commit in _commits(result)})),
@@ -253,11 +253,9 @@ def _total(chain: Iterable[Result], key: str) -> Any:
     return None if None in values else sum(values)
 
 
-def _mean_by_key(runs: Results, key: str) -> dict[str, float] | None:
-    def mean(values: list[dict[str, float]]) -> dict[str, float]:
-        return {name: fmean(value[name] for value in values if name in value) for name in values[0]}
-
-    return _reduce(mean, runs, key)
+def _least(rates: list[dict[str, float]]) -> float | None:
+    """Returns the mean firing rate, over runs, of the layer that fires least."""
+    return min((fmean(run[layer] for run in rates if layer in run) for layer in rates[0]), default=None)
 
 
 def _warn(message: str) -> None:
