@@ -30,7 +30,7 @@ import recipes.train
 import zoo
 from recipes import start, validate
 from recipes.augment import augmented
-from recipes.estimate import FLAGSHIP_STAGES, tell_least
+from recipes.commands import FLAGSHIP_STAGES, tell_least
 from recipes.predict import predict
 from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
