@@ -5,6 +5,7 @@ Nothing here imports PyTorch, so that a command line with a wrong name is answer
 
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +32,8 @@ SIZE = 32
 """Pixels a side of CIFAR's and of digits' images, and by default of those of a folder."""
 BUILTIN = ["cifar10", "cifar100", "digits"]
 """Data sets that every user has."""
-OWN_DATASETS: set[str] = set()
-"""Those of plugins; see `zoo.register_dataset`."""
+OWN_DATASETS: dict[str, Callable[[str | None], Any]] = {}
+"""Those of plugins, and what loads them; see `zoo.register_dataset`."""
 PREFIX, I2E = "folder:", "i2e"
 RECORDINGS = ("cifar10dvs", "dvsgesture", "nmnist", "events")
 """Kinds of folders of recordings of event cameras, see zoo/data/event_sets.py."""
@@ -192,7 +193,7 @@ def check_dataset(dataset: str, root: str | None = None, *, download: bool = Fal
             forms = f"{PREFIX}DIR is one with DIR/CLASS/*, or with DIR/train/CLASS/* and val/ or test/CLASS/*"
             raise ZooError(f"no such folder: {path!r}" + (f"; {forms}" if kind == "folder" else ""))
     elif dataset not in BUILTIN:
-        raise one_of("data set", dataset, [*BUILTIN, *FORMS])
+        raise one_of("data set", dataset, [*BUILTIN, *sorted(OWN_DATASETS), *FORMS])
     elif dataset != "digits":
         root = root or os.environ.get("SNNZOO_DATA")
         if not root:

@@ -17,25 +17,19 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import (
-    PretrainedCfg,
-    build_model_with_cfg,
-    generate_default_cfgs,
-    get_arch_pretrained_cfgs,
-    split_model_name_tag,
-)
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs
 from timm.models import register_model as _timm_register_model
 from timm.models._features import FeatureGetterNet  # timm exports no other way to feature_cls
 from torch import Tensor
 
-from .checkpoint import CONFIG, WEIGHTS, Checkpoint, refusing
+from .checkpoint import WEIGHTS, Checkpoint, refusing
 from .checkpoint.config import PLACEMENT, WEIGHT_SOURCES, read_config
 from .checkpoint.weights import WithinMemory, misfit, network_digest
 from .errors import ZooError, one_line, one_of
 from .files import read_json
 from .hub.client import published
 from .load import find_checkpoint, load
-from .names import ARCHITECTURES, BUNDLED, check_name, pretrained_names
+from .names import ARCHITECTURES, BUNDLED, CONFIG, check_name, pretrained_names, split_name
 from .network import SpikingNetwork, check_global_pool
 from .scaling import NONE
 
@@ -336,7 +330,7 @@ def _describe(model: SpikingNetwork) -> None:
 
 def is_model(name: str) -> bool:
     """Returns whether `name`, with or without `.tag`, is an architecture of the zoo."""
-    return split_model_name_tag(name)[0] in ARCHITECTURES
+    return split_name(name)[0] in ARCHITECTURES
 
 
 def list_models(
@@ -393,10 +387,9 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
 
 def bundled_args(name: str) -> dict[str, Any]:
     """Returns the keywords that a bundled checkpoint, `architecture.tag`, was built with; none for another name."""
-    cfg = get_arch_pretrained_cfgs(split_model_name_tag(name)[0]).get(name)
-    if cfg is None or not cfg.file:
+    if not (BUNDLED / name / CONFIG).is_file():
         return {}
-    config = read_config(Path(cfg.file).parent / CONFIG)
+    config = read_config(BUNDLED / name / CONFIG)
     return config["model_args"] | {"num_classes": config["num_classes"]}
 
 
@@ -409,7 +402,7 @@ def model_info(name: str, **kwargs: Any) -> dict[str, Any]:
         kwargs: as for `create_model`.
     """
     model = create_model(name, **bundled_args(name) | kwargs)
-    architecture = split_model_name_tag(name)[0]
+    architecture = split_name(name)[0]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
         "model": architecture,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import ZooError, one_line
 from ..files import atomic_write, sha256_of, user_path, write_json
+from ..names import CONFIG as CONFIG
 from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
 from ..plugins import loaded_plugins
@@ -27,7 +28,6 @@ from .config import WEIGHT_SOURCES, check_config, read_config
 from .weights import WithoutMemory, check_start, check_tensors, misfit
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt", ".tar"}
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import datasets
 
-from ..errors import ZooError, one_line, one_of
+from ..errors import ZooError, one_line
 from ..files import locked, user_path
-from ..names import BUILTIN, FORMS, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_dataset, check_size, dataset_name
+from ..names import BUILTIN, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_dataset, check_size, dataset_name
 from ..schema import Model, parse
 from .dataset import DataSet, check_memory, make_dataset
 from .event_sets import KINDS, load_events, load_i2e
@@ -25,7 +25,6 @@ from .folder import load_folder
 from .images import square_side
 
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
-_REGISTERED: dict[str, Callable[[str | None], Any]] = {}
 _CHUNK = 1024
 
 
@@ -72,18 +71,12 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
     if name in BUILTIN:
         raise ZooError(f"data set {name!r} is already registered: choose another name")
-    _REGISTERED[name] = load
-    OWN_DATASETS.add(name)
+    OWN_DATASETS[name] = load
 
 
 def list_datasets() -> list[str]:
-    """Returns the names that `load_dataset` takes, besides those with a folder behind a colon (`forms`)."""
-    return [*BUILTIN, *_REGISTERED]
-
-
-def forms() -> str:
-    """Says what `load_dataset` takes, for a help text."""
-    return ", ".join([*BUILTIN, *_REGISTERED, *FORMS])
+    """Returns the names that `load_dataset` takes, besides those with a folder behind a colon."""
+    return [*BUILTIN, *OWN_DATASETS]
 
 
 def load_dataset(
@@ -120,27 +113,22 @@ def load_dataset(
         img_size = square_side(prepare)
     if img_size is not None:
         check_size(img_size)
-    name = os.fspath(name)
-    if name.startswith(PREFIX):
-        return load_folder(name.removeprefix(PREFIX), dataset_name(name), img_size, prepare)
-    kind, _, rest = name.partition(":")
+    name, root = os.fspath(name), root or os.environ.get("SNNZOO_DATA")
+    check_dataset(name, root, download=download)
+    kind, colon, rest = name.partition(":")
+    if kind + colon == PREFIX:
+        return load_folder(rest, dataset_name(name), img_size, prepare)
     if kind in KINDS:
-        check_dataset(name)
         return load_events(kind, rest, dataset_name(name), timesteps, slices, img_size)
     if kind == I2E:
         images = load_dataset(rest, root, download, img_size=img_size)
         if images.timesteps is not None:
             raise ZooError(f"{name}: {rest} has frames already")
         return load_i2e(images)
-    root = root or os.environ.get("SNNZOO_DATA")
     if name == "digits":
         data = _load_digits()
-    elif name in _CIFAR:
-        data = _load_cifar(name, root, download)
-    elif name in _REGISTERED:
-        data = _load_registered(name, root)
     else:
-        raise one_of("data set", name, forms().split(", "))
+        data = _load_cifar(name, str(root), download) if name in _CIFAR else _load_registered(name, root)
     if data.timesteps is not None and img_size not in (None, *data.input_size[1:]):
         raise ZooError(
             f"{name} has frames of {list(data.input_size)}: their size cannot be changed, leave img_size out"
@@ -148,9 +136,8 @@ def load_dataset(
     return data if img_size in (None, data.size) else _resized(data, img_size)
 
 
-def _load_cifar(name: str, root: str | None, download: bool) -> DataSet:
-    check_dataset(name, root, download=download)
-    kind, root = _CIFAR[name], str(root)
+def _load_cifar(name: str, root: str, download: bool) -> DataSet:
+    kind = _CIFAR[name]
     try:
         # Of several processes that would download, one does, and the others find what it left.
         with locked(user_path(root)) if download else contextlib.nullcontext():
@@ -182,7 +169,7 @@ def _load_digits() -> DataSet:
 
 def _load_registered(name: str, root: str | None) -> DataSet:
     try:
-        found = _REGISTERED[name](root)
+        found = OWN_DATASETS[name](root)
     except ZooError:
         raise
     except Exception as error:

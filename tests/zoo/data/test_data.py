@@ -9,6 +9,7 @@ import zoo
 from zoo.data import load_dataset, normalise, registry, split
 from zoo.data.dataset import make_dataset
 from zoo.errors import ZooError
+from zoo.names import OWN_DATASETS
 
 
 def test_digits_need_no_files():
@@ -83,9 +84,9 @@ def _parts(size: int = 16) -> dict:
 
 
 @pytest.fixture
-def register(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {})
-    return zoo.register_dataset
+def register():
+    yield zoo.register_dataset
+    OWN_DATASETS.clear()
 
 
 def test_a_data_set_of_ones_own_is_one_of_ours(register, monkeypatch):
