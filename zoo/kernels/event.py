@@ -174,7 +174,9 @@ class EventConv:
         """
         s, (rows, height, width, _) = self._shape, spikes.shape
         high, wide = height + 2 * s.pad_top - s.kernel_h, width + 2 * s.pad_left - s.kernel_w
-        sides = (max(0, high // s.stride_h + 1), max(0, wide // s.stride_w + 1))
+        sides = (high // s.stride_h + 1, wide // s.stride_w + 1)
+        if min(sides) < 1:
+            raise ZooError(f"maps of {[height, width]} are smaller than the kernel")
         currents = torch.empty(rows, *sides, s.out_channels)
         tensors = {"spikes": spikes.contiguous(), "out_currents": currents} | others
         addresses = {name: x.data_ptr() for name, x in tensors.items() if x is not None}

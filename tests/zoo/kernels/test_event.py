@@ -128,6 +128,13 @@ def all_forms() -> list[tuple[int, ...]]:
     return [(isa, *form) for isa in range(1, 1 + len(list_instruction_sets())) for form in groups]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maps_smaller_than_the_kernel_are_refused(stride):
+    layer = EventConv(torch.ones(4, 4, 3, 3), torch.ones(4), torch.ones(4), stride=(stride, stride), timesteps=1)
+    with pytest.raises(ZooError, match="smaller than the kernel"):
+        layer(torch.ones(1, 2, 2, 4, dtype=torch.uint8))
+
+
 def test_random_layers_equal_the_reference():
     forms = all_forms()
     for seed in range(40):
