@@ -10,9 +10,7 @@ from zoo.files import write_json
 from zoo.provenance import provenance
 
 from .commands import parse_export
-from .images import check_source, form_of, load_images, network_inputs
-from .int8 import training_images
-from .network import time_steps
+from .images import check_source, form_of, load_images, network_inputs, training_images
 from .nir import to_nir
 from .source import load
 from .to_onnx import to_onnx
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         calibration = training_images(model, args.calibration, args.data_dir, count)
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "step_logits")}
     asked["verify"] = "quick" if args.verify == "quick" else True
-    if (steps := time_steps(model)) > _MANY_STEPS and args.layout in ("flat", "function"):
+    if (steps := model.timesteps) > _MANY_STEPS and args.layout in ("flat", "function"):
         text = f"{steps} time steps: to write and verify each takes minutes; --layout loop holds one, for any number"
         print(text, file=sys.stderr, flush=True)
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)

@@ -22,13 +22,12 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError, one_of
 from zoo.models.sresnet import SResNet
+from zoo.neurons import SpikingNeuron
 from zoo.neurons.surrogate import resolve_surrogate
 
 from .commands import BASELINES
-from .layouts import finished, unrolled
-from .network import neuron_layers, take_apart
-from .neurons import Dynamics
-from .pieces import Piece
+from .graph import Dynamics, Piece, finished, unrolled
+from .network import take_apart
 from .run import device_of
 from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
@@ -41,9 +40,6 @@ def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> S
         name: which.
         model: the network, in evaluation mode; it stays as it is, but for PyTorch's may be moved to another device.
         provider, optimization: of ONNX Runtime.
-
-    Raises:
-        ZooError: there is none of that name, or not of this network; PyTorch has not the provider's device.
     """
     graphs = {"floor": _floor, "relu": _relu, "relu-int8": _relu_int8, "spikingjelly": _spikingjelly}
     if name not in BASELINES:
@@ -136,20 +132,16 @@ class _FromRest(nn.Module):
 
 
 def _spikingjelly(model: nn.Module, **how: Any) -> TimedGraph:
-    """Rebuilds the network of SpikingJelly's layers with the same weights, its logits and gradients checked in float64.
-
-    Raises:
-        ZooError: SpikingJelly is not installed, the network is no sresnet with direct encoding or has neurons that
-            SpikingJelly lacks, or the two do not compute the same.
-    """
+    """Rebuilds the network of SpikingJelly's layers with its weights, and checks logits and gradients in float64."""
     from recipes.peers import SpikingJellyResNet, check_equal
 
     if not isinstance(model, SResNet) or model.encoding != "direct":
         raise ZooError("no spikingjelly baseline of this network: only of the sresnet family, with direct encoding")
     size: Any = model.pretrained_cfg["input_size"]
     ours = copy.deepcopy(model)
-    for layer in neuron_layers(ours).values():
-        layer.surrogate = resolve_surrogate("triangle")  # which an inference does not see, and SpikingJelly has
+    for layer in ours.modules():
+        if isinstance(layer, SpikingNeuron):  # an inference does not see it, and SpikingJelly has this one
+            layer.surrogate = resolve_surrogate("triangle")
     peer = SpikingJellyResNet(ours).eval()
     check_equal(ours, peer, size)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}

@@ -21,9 +21,17 @@ from zoo.result import onnx_result
 
 from .baselines import baseline
 from .commands import Settings, settings
-from .file import About, is_ours, read_about, weights_sha256
+from .file import (
+    PREFIX,
+    About,
+    add_spike_counts,
+    add_spike_outputs,
+    is_ours,
+    misfit,
+    read_about,
+    weights_sha256,
+)
 from .images import Loaded, as_array, check_images, check_labels, normalise
-from .instruments import PREFIX, add_spike_counts, add_spike_outputs, check_spikes
 from .run import CPU, LARGEST_VALUE, check_session, create_session, device_of, read_model, run_session
 from .source import network_of
 from .timing import Input, Subject, TimedGraph, operators, peak_bytes, time_all
@@ -101,26 +109,33 @@ class File(NamedTuple):
     about: About | None
 
     def ours(self) -> About:
-        """Returns the metadata of a file of ours.
-
-        Raises:
-            ZooError: it is not.
-        """
+        """Returns the metadata of a file of ours."""
         return self.about or read_about(self.proto, self.path)  # which says what it lacks
 
 
 def read_file(path: str | os.PathLike[str]) -> File:
-    """Reads any ONNX file.
-
-    Raises:
-        ZooError: see `export.run.read_model`; or it is one of ours whose metadata do not fit.
-    """
+    """Reads any ONNX file."""
     data, proto = read_model(path)
     if not is_ours(proto):
         return File(Path(path), data, proto, None)
     about = read_about(proto, Path(path))
-    check_spikes(proto, about, Path(path))
+    _check_spikes(proto, about, Path(path))
     return File(Path(path), data, proto, about)
+
+
+def _check_spikes(proto: onnx.ModelProto, about: About, path: Path) -> None:
+    """Raises ZooError unless a graph, run on one image, has the spikes of zeros and ones that its metadata tell of."""
+    exposed = add_spike_outputs(proto)
+    values = {output for node in exposed.graph.node for output in node.output}
+    if lost := [value for value in about.spike_values.values() if value not in values]:
+        raise misfit(f"{path}:", "spike_values", lost[0], "a value in the graph")
+    session = create_session(exposed.SerializeToString(), threads=1)
+    image = np.zeros((1, *about.input_shape), np.float32)
+    for array in run_session(session, list(about.spike_values.values()), image):  # [T*B, ...] at B = 1
+        if array.shape[:1] != (about.timesteps,):
+            raise misfit(f"{path}:", "timesteps", about.timesteps, f"{array.shape[:1]} as in the graph")
+        if not np.isin(array, (0, 1)).all():
+            raise ZooError(f"{path}: what it calls spikes are not zeros and ones; export it again")
 
 
 def measure(
@@ -150,9 +165,6 @@ def measure(
         ("side_by_side"), subjects [{name, file, sha256, bytes, precision, layout, weights_sha256, images, top1,
         spikes_per_image, latency, profile}], dataset, provider, optimization, rounds, provenance. What is not known is
         None.
-
-    Raises:
-        ZooError: a file or a baseline that cannot be measured.
     """
     how = {"provider": provider, "optimization": optimization}
     first, dataset = files[0], images and images.dataset
@@ -262,9 +274,6 @@ def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None 
         file: the graph.
         batches: sizes that it will be run with.
         shape: of one entry of the batch of the image.
-
-    Raises:
-        ZooError: no input of floats, one whose type or shape cannot be fed, a batch that the graph does not take.
     """
     stored = {tensor.name for tensor in file.proto.graph.initializer}
     found = [(value, _dtype(value, file.path)) for value in file.proto.graph.input if value.name not in stored]
@@ -304,11 +313,7 @@ def _dtype(value: onnx.ValueInfoProto, path: Path) -> str:
 
 
 def score(file: File, images: Loaded | None, **how: Any) -> dict[str, Any]:
-    """Measures accuracy and mean spikes of a file of ours over all images; None without any.
-
-    Raises:
-        ZooError: it gives what no network of spikes can give, whatever it calls it.
-    """
+    """Measures accuracy and mean spikes of a file of ours over all images; None without any."""
     about = file.ours()
     if images is None:
         return dict.fromkeys(("images", "top1", "spikes_per_image", "spikes_per_layer", "spikes_per_step"))

@@ -15,7 +15,7 @@ from zoo.schema import Model, parse
 from zoo.specs import check_timesteps
 
 LAYOUTS = ["flat", "function", "step", "loop"]
-"""What `layout` takes; see `export.layouts`."""
+"""What `layout` takes; see `export.graph`."""
 PRECISIONS = ["fp32", "fp16", "int8", "int16"]
 """What `precision` takes."""
 LEVELS = ["disable", "basic", "extended", "layout", "all"]
@@ -88,7 +88,7 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     _check_options(args)
     if args.layout not in LAYOUTS:
         raise one_of("layout", args.layout, LAYOUTS)
-    if args.precision not in PRECISIONS and args.precision != "bf16":  # which export has a word on
+    if args.precision not in PRECISIONS:
         raise one_of("precision", args.precision, PRECISIONS)
     if args.timesteps is not None:
         check_timesteps(args.timesteps)
@@ -146,11 +146,7 @@ class Settings(Model):
 
 
 def settings(**values: Any) -> Settings:
-    """Builds `Settings`.
-
-    Raises:
-        ZooError: what cannot be timed.
-    """
+    """Builds `Settings`."""
     return parse(Settings, values, "timing")
 
 

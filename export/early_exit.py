@@ -16,8 +16,8 @@ from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
 
 from .bench import File, check_fit, read_file
+from .file import STEP_LOGITS, add_step_logits
 from .images import Loaded, load_images, normalise
-from .instruments import STEP_LOGITS, add_step_logits
 from .run import Runner
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -52,9 +52,6 @@ def early_exit(file: File, data: Loaded, thresholds: Any = THRESHOLDS) -> dict[s
         file: a graph from `to_onnx` that runs all steps.
         data: images with labels.
         thresholds: probabilities in 0 .. 1.
-
-    Raises:
-        ZooError: a file, images, labels or a threshold that do not fit.
     """
     if bad := [p for p in thresholds if not 0 <= p <= 1]:
         raise ZooError(f"a threshold of confidence lies in 0..1, not {bad[0]:g}")

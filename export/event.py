@@ -10,7 +10,6 @@ convolution over spikes stays in standard operators: the stem, attention, pools,
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +19,24 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from zoo.errors import ZooError
-from zoo.neurons import LIF, SpikingNeuron
+from zoo.neurons import LIF
 
-from .layouts import StateOf, finished, over_time, states_of
-from .network import DOMAIN, SPIKES, Network, layer_of, repeats, spike_convolutions, whole
-from .pieces import Builder, renamed
-from .trace import OPSET
+from .graph import (
+    DOMAIN,
+    OPSET,
+    SPIKES,
+    Builder,
+    Network,
+    StateOf,
+    finished,
+    layer_of,
+    over_time,
+    renamed,
+    repeats,
+    spike_convolutions,
+    states_of,
+    whole_numbers,
+)
 
 OPERATOR, NEURONS_OPERATOR = "EventConv", "EventNeurons"
 BYTES = "/bytes"
@@ -77,9 +88,6 @@ def whole_weights(
         weight: in float32.
         most: largest count of spikes; sums over any such counts stay below 2^24.
         run: sums of so many neighbours in a column of the window stay in int16; None for twelve bits.
-
-    Raises:
-        ZooError: a channel has more weights than sums may have.
     """
     flat = weight.reshape(*weight.shape[:2], -1).astype(np.float64)
     top = np.abs(flat).max((1, 2))
@@ -108,19 +116,16 @@ def whole_weights(
     return numbers.reshape(weight.shape).astype(np.int16), scale
 
 
-def event_graph(network: Network, layers: Mapping[str, SpikingNeuron], one_step: bool = False) -> onnx.ModelProto:
+def event_graph(network: Network, *, one_step: bool = False) -> onnx.ModelProto:
     """Returns the event-driven graph of a network, from "input" to "logits".
 
     Args:
         network: of all steps or of one, normalisations not folded.
-        layers: its layers of neurons.
         one_step: the graph is of one step, with states as inputs and outputs; those of event-driven neurons have their
             channels last.
-
-    Raises:
-        ZooError: it has no convolution of maps over spikes, or no step of its own.
     """
-    rewrite = _Rewrite(network, layers, states_of(network) if one_step else None)
+    held = states_of(network) if one_step else None
+    rewrite = _Rewrite(network, held)
     if not rewrite.planned:
         raise ZooError("no int16: this network has no convolution over spikes with weights of its own")
     g = rewrite.run()
@@ -129,20 +134,16 @@ def event_graph(network: Network, layers: Mapping[str, SpikingNeuron], one_step:
 
 
 class _Rewrite:
-    def __init__(
-        self, network: Network, layers: Mapping[str, SpikingNeuron], held: list[StateOf] | None = None
-    ) -> None:
-        self.network, self.layers, self.held, self.g = network, layers, held, Builder()
+    def __init__(self, network: Network, held: list[StateOf] | None = None) -> None:
+        self.network, self.held, self.g = network, held, Builder()
         self.steps = network.timesteps if held is None else 1
         self.functions: dict[str, FunctionProto] = {}
         self.arrays = {name: numpy_helper.to_array(value) for name, value in network.piece.constants.items()}
         self.readers: dict[str, list[NodeProto]] = {}
-        self.counts: dict[str, int] = {}
+        self.counts = whole_numbers(network)
         for node in network.piece.nodes:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
-            if (limit := whole(node, self.counts)) is not None:
-                self.counts[node.output[0]] = limit
         # The forms in which a value exists: float32 as PyTorch has it, channels last, bytes with channels last.
         self.plain, self.last, self.bytes = {"input": "input"}, dict[str, str](), dict[str, str]()
         self.planned: dict[str, _Layer] = {}
@@ -200,7 +201,7 @@ class _Rewrite:
 
     def _numbers(self, node: NodeProto) -> dict[str, Any] | None:
         """Returns decay, gain, threshold and reset of LIF neurons; None for others."""
-        layer = self.layers[layer_of(node)]
+        layer = self.network.layers[layer_of(node)]
         if not isinstance(layer, LIF) or not layer.of_numbers:
             return None
         numbers = {name: torch.as_tensor(getattr(layer, name)).item() for name in ("decay", "gain", "threshold")}
@@ -303,8 +304,8 @@ class _Rewrite:
             f"{layer.value}/scale": layer.scale,
             f"{layer.value}/bias": layer.bias,
         }
-        given = [self.g.constant(key, value, shared=False) for key, value in constants.items()]
-        inputs = [self._bytes(convolution.input[0]), *given]
+        inputs = [self._bytes(convolution.input[0])]
+        inputs += [self.g.constant(key, value, shared=False) for key, value in constants.items()]
         added = ""
         if layer.shortcut in self.bytes:
             added, inputs = "counts", [*inputs, "", self.bytes[layer.shortcut]]

@@ -78,9 +78,6 @@ def follow(stream: Stream, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Answ
     Args:
         stream: of a network for event frames.
         frames: [2, H, W] each, see `zoo.data.events.frames_as_they_come`.
-
-    Raises:
-        ZooError: a network that takes no event frames, or others.
     """
     if stream.encoding != "frames":
         raise ZooError(f"the network takes images (encoding {stream.encoding}), not the frames of an event camera")

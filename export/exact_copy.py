@@ -9,12 +9,12 @@ copy takes smaller images; and its average pools take windows of the next power 
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -22,9 +22,13 @@ from torch.overrides import TorchFunctionMode
 from zoo.errors import ZooError
 from zoo.neurons import IF, LIF, PLIF, PSN, SpikingNeuron
 
-from .int8 import Rounded, convolutions, doubling, nearest
-from .network import Network, inference_copy, input_size, network_input, neuron_layers
+from .file import SPIKES, add_description
+from .graph import finished, folded
+from .int8 import doubling, exact_in_bytes, int8_graph
+from .network import build_graph, inference_copy, take_apart
+from .run import Runner
 
+BATCHES = (1, 3)
 GRID = 64
 """Inputs, biases and means are multiples of 1 / GRID."""
 
@@ -32,25 +36,82 @@ _SMALLEST = 8
 """Pixels a side that networks take, but for their strides."""
 _NOTHING = torch.finfo(torch.float32).tiny
 """What rounding takes away again from every variance it is added to: PyTorch 2.11 refuses an eps of 0."""
-_KEPT = 24
-"""Weights of an output channel that a copy for eight bits keeps."""
-_PARTS = 4
-"""What a byte counts there: parts of the current that takes a neuron at rest to its threshold."""
-_ZEROS = (128, 120)
-"""Zero points of its currents, in turn, so that currents in the place of another convolution's show."""
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_STRENGTHS = (1, 2, 4, 8)
+"""Factors of the exact currents of eight bits, tried in turn until every layer spikes."""
+Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
+"""Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
 
 
-def exact_images(model: nn.Module, count: int, seed: int = 0) -> Tensor:
-    """Returns random images [count, C, H, W] or frames, multiples of 1/64 in [-2, 2), in [0, 1] for latency."""
-    generator = torch.Generator().manual_seed(seed)
-    low, high = (0, GRID + 1) if getattr(model, "encoding", "direct") == "latency" else (-2 * GRID, 2 * GRID)
-    return torch.randint(low, high, (count, *network_input(model)), generator=generator) / GRID
+class Twin(NamedTuple):
+    """The graph of an exact copy, and what it must give."""
+
+    graph: onnx.ModelProto
+    runs: list[Run]
+    """One for each of `BATCHES`."""
+    other: str
+    """What gave it, for errors."""
+
+
+def exact_twin(model: nn.Module, layout: str, precision: str) -> Twin:
+    """Returns the exact copy of a network in this form, and what PyTorch gives; of eight bits, what float32 gives."""
+    exact = exact_copy(model)
+    images = [exact_images(exact, count, seed=count) for count in BATCHES]
+    if precision == "int8":
+        other, (graph, runs) = "float32's", _in_bytes(exact, [x.numpy() for x in images])
+    else:
+        other, graph, runs = "PyTorch's", build_graph(exact, layout, precision), []
+        for x in images:
+            logits, spikes = run_in_pytorch(exact, x)
+            known = {f"{name}/{SPIKES}": array.numpy() for name, array in spikes.items()}
+            runs.append((x.numpy(), known | {"logits": logits.numpy()}))
+    return Twin(add_description(graph, exact), runs, other)
+
+
+def _in_bytes(exact: nn.Module, images: list[NDArray[np.float32]]) -> tuple[onnx.ModelProto, list[Run]]:
+    """Returns the graph in eight bits, and what the one in float32 gives, as it is written."""
+    unit, network = current_unit(exact), take_apart(exact, all_steps=True)
+    for strength in _STRENGTHS:
+        parts, rounded = exact_in_bytes(network, strength * unit)
+        graph = finished(parts, folded(parts))
+        run = Runner(graph, 1, optimization="disable", spikes=True)
+        names = [*run.values.values(), "logits"]
+        runs = [(x, dict(zip(names, run(x, names), strict=True))) for x in images]
+        if all(any(given[name].any() for _, given in runs) for name in names):
+            break
+    return int8_graph(parts, rounded), runs
 
 
 @torch.no_grad()
-def exact_copy(model: nn.Module) -> nn.Module:
+def run_in_pytorch(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns logits [B, classes] and the spikes [T*B, ...] of each neuron layer."""
+    spikes: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda layer, inputs, output: spikes.__setitem__(name, output.to(torch.int8))
+
+    handles = [
+        layer.register_forward_hook(keep(name))
+        for name, layer in network.named_modules()
+        if isinstance(layer, SpikingNeuron)
+    ]
+    try:
+        return network(images), spikes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def exact_images(network: Any, count: int, seed: int = 0) -> Tensor:
+    """Returns random images [count, C, H, W] or frames, multiples of 1/64 in [-2, 2), in [0, 1] for latency."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = (0, GRID + 1) if network.encoding == "latency" else (-2 * GRID, 2 * GRID)
+    return torch.randint(low, high, (count, *network.input_shape), generator=generator) / GRID
+
+
+@torch.no_grad()
+def exact_copy(model: nn.Module) -> Any:
     """Returns the exact copy, in evaluation mode, with currents scaled so that every neuron layer spikes.
 
     The size of its images is in its pretrained_cfg, and the network's own if that pools over powers of two.
@@ -58,8 +119,9 @@ def exact_copy(model: nn.Module) -> nn.Module:
     exact = inference_copy(model)
     _make_windows_exact(exact)
     _make_pools_exact(exact)
-    for layer in neuron_layers(exact).values():
-        _round_neuron(layer)
+    for layer in exact.modules():
+        if isinstance(layer, SpikingNeuron):
+            _round_neuron(layer)
     unit = current_unit(exact)
     handles = []
     for module in exact.modules():
@@ -79,7 +141,7 @@ def exact_copy(model: nn.Module) -> nn.Module:
     return exact
 
 
-def _make_windows_exact(exact: nn.Module) -> None:
+def _make_windows_exact(exact: Any) -> None:
     """Makes each forward of a network, in PyTorch and when it is traced, run under `_WiderWindows`."""
     kind = type(exact)
 
@@ -113,10 +175,10 @@ def _pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *ot
     return F.avg_pool2d(F.pad(x, (begin[1], end[1], begin[0], end[0])), wider, step)
 
 
-def _make_pools_exact(exact: nn.Module) -> None:
+def _make_pools_exact(exact: Any) -> None:
     """Brings the images to a power of two pixels a side, if a pool over whole maps has another number of positions; or
     if none is seen, as a mean is none, and the network takes such images."""
-    channels, *sides = input_size(exact)
+    channels, *sides = exact.pretrained_cfg["input_size"]
     positions = _pooled(exact)
     if all(map(_is_power, positions or sides)):
         return
@@ -136,14 +198,14 @@ def _make_pools_exact(exact: nn.Module) -> None:
             return
 
 
-def _pooled(network: nn.Module) -> list[int]:
+def _pooled(network: Any) -> list[int]:
     """Returns the number of positions that each pool over whole maps sees."""
     positions: list[int] = []
     found = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     pools = [pool for pool in found if pool.output_size in (1, (1, 1), [1, 1])]
     handles = [pool.register_forward_pre_hook(lambda _, x: positions.append(x[0][0, 0].numel())) for pool in pools]
     try:
-        network(torch.zeros(1, *network_input(network)))
+        network(torch.zeros(1, *network.input_shape))
     finally:
         for handle in handles:
             handle.remove()
@@ -193,7 +255,8 @@ def _w_of(decay: float) -> Tensor:
 def current_unit(model: nn.Module) -> float:
     """Returns the power of two near the current that takes a neuron at rest to its threshold in one step."""
     least = lambda number: float(torch.as_tensor(number).min())  # noqa: E731 # of channels, where it is theirs
-    needed = max(least(layer.threshold) / least(layer.gain) for layer in neuron_layers(model).values())
+    layers = (layer for layer in model.modules() if isinstance(layer, SpikingNeuron))
+    needed = max(least(layer.threshold) / least(layer.gain) for layer in layers)
     return 2.0 ** round(math.log2(needed))
 
 
@@ -234,42 +297,3 @@ def _on_grid(x: Tensor) -> Tensor:
 
 def _nearest_exponent(x: Tensor) -> Tensor:
     return x.clamp_min(2.0**-8).log2().round_()
-
-
-def exact_in_bytes(network: Network, unit: float) -> tuple[Network, dict[str, Rounded]]:
-    """Returns the parts of an exact copy that eight bits represent exactly, and its convolutions in eight bits.
-
-    Each convolution over spikes keeps its largest weights, as plus or minus one value: the same for all weights of an
-    output channel, another for the next channel. Then weights are 127 and -127 times a scale, sums are whole numbers of
-    the currents' scale, and rounding does nothing: spikes and logits must equal those of the float32 graph bit for bit.
-
-    Args:
-        network: the parts of the exact copy, of all steps.
-        unit: a power of two, near the current that takes a neuron at rest to its threshold.
-    """
-    step = unit / _PARTS
-    constants = dict(network.piece.constants)
-    rounded = {}
-    for place, (name, node) in enumerate(convolutions(network).items()):
-        weight = _two_values(_array(network, name), step)
-        constants[name] = numpy_helper.from_array(weight, name)
-        rounded[name] = Rounded(step, _ZEROS[place % 2], nearest(weight))
-        if len(node.input) > 2:
-            bias = np.rint(np.clip(_array(network, node.input[2]), -unit / 2, unit / 2) / step) * step
-            constants[node.input[2]] = numpy_helper.from_array(bias.astype(np.float32), node.input[2])
-    piece = network.piece._replace(constants=constants)
-    return network._replace(piece=piece), rounded
-
-
-def _two_values(weight: NDArray[Any], step: float) -> NDArray[Any]:
-    rows = weight.reshape(len(weight), -1)
-    largest = np.argsort(-np.abs(rows), 1, kind="stable")[:, :_KEPT]  # of equal ones the first: never more
-    signs = np.where(np.take_along_axis(rows, largest, 1) < 0, -1, 1)
-    size = step * (1 + np.arange(len(rows)) % 2)[:, None]
-    kept = np.zeros_like(rows, np.float32)
-    np.put_along_axis(kept, largest, (signs * size).astype(np.float32), 1)
-    return kept.reshape(weight.shape)
-
-
-def _array(network: Network, name: str) -> NDArray[Any]:
-    return numpy_helper.to_array(network.piece.constants[name])

@@ -1,5 +1,8 @@
-"""What a file says about its network: one typed model of its metadata, written and read here alone."""
+"""What a file says: of its network, one typed model of its metadata, written and read here alone; and instruments, what
+it tells beside its logits: spikes as they are, for a comparison, and counts of them."""
 
+import copy
+import itertools
 import json
 import math
 import reprlib
@@ -9,23 +12,23 @@ from typing import Annotated, Any, Literal
 import onnx
 import safetensors.torch
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from pydantic import ConfigDict, Field, ValidationError
-from torch import nn
 
 from zoo.checkpoint.weights import network_digest
 from zoo.data import normalisation
 from zoo.data.images import preparation
-from zoo.errors import ZooError, one_of, quoted
+from zoo.errors import ZooError, quoted
 from zoo.files import parse_json, sha256_of
 from zoo.names import Slices
 from zoo.neurons import LIF, SpikingNeuron
 from zoo.schema import Count, Integer, Model, Name, Positive, Sha256, Tag, fits
 
-from .commands import LAYOUTS, PRECISIONS
-from .network import input_size, neuron_layers
-
 PRODUCER = "snn-zoo"
+SPIKES = "spikes"
+"""A layer's are LAYER/spikes in a graph, their count spikes/LAYER: spikes/stages.0.0.lif1."""
+PREFIX = f"{SPIKES}/"
+STEP_LOGITS = "step_logits"
 _TRAINING = ("epochs", "seed", "test_reads")
 _TEXTS = {"architecture", "tag", "weights_sha256", "pixels", "license", "layout", "precision"}
 """Entries that are no JSON."""
@@ -138,15 +141,9 @@ def texts(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def metadata(proto: onnx.ModelProto, key: str) -> Any:
-    """Returns an entry of a graph's metadata, of the type of that field of `About`.
-
-    Raises:
-        ZooError: there is none, or it is malformed.
-    """
+    """Returns an entry of a graph's metadata, of the type of that field of `About`."""
     if (text := texts(proto).get(key)) is None:
         raise ZooError(f"the graph's metadata say no {key}: it is no file from `python -m export`, or was changed")
-    if (known := {"layout": LAYOUTS, "precision": PRECISIONS}.get(key)) and text not in known:
-        raise one_of(f"{key} in the file's metadata", text, known)
     return _value(key, text, "the graph's")
 
 
@@ -216,7 +213,7 @@ def _shape(infos: Any, name: str) -> list[int]:
     return next(([d.dim_value for d in info.type.tensor_type.shape.dim] for info in infos if info.name == name), [])
 
 
-def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = None, **others: str) -> onnx.ModelProto:
+def add_description(proto: onnx.ModelProto, model: Any, tag: str | None = None, **others: str) -> onnx.ModelProto:
     """Returns the graph itself, with metadata and a doc_string about its network; `others` are further entries."""
     layout = metadata(proto, "layout")
     entries = describe(model, tag, by_step=layout == "step") | texts(proto) | others
@@ -232,7 +229,7 @@ def add_description(proto: onnx.ModelProto, model: nn.Module, tag: str | None = 
     return proto
 
 
-def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False) -> dict[str, str]:
+def describe(model: Any, tag: str | None = None, *, by_step: bool = False) -> dict[str, str]:
     """Returns what a file says about its network, whatever its graph, as metadata_props.
 
     Args:
@@ -240,34 +237,32 @@ def describe(model: nn.Module, tag: str | None = None, *, by_step: bool = False)
         tag: names the training; the checkpoint's own by default.
         by_step: the file takes what the network sees in one time step.
     """
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    sha256 = weights_sha256(model)
-    changed = getattr(model, "loaded_digest", None) is not None and sha256 != getattr(model, "weights_sha256", None)
-    layers = neuron_layers(model)
+    cfg, sha256 = model.pretrained_cfg, weights_sha256(model)
+    changed = model.loaded_digest is not None and sha256 != model.weights_sha256
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SpikingNeuron)}
     neurons = {name: describe_neuron(layer) for name, layer in layers.items()}
     first, *others = neurons.values()
     mean, std = normalisation(model)
     # Facts of the training, as far as the checkpoint tells them, for the measurements of this file.
-    trained: dict[str, Any] = (not changed and getattr(model, "training_args", None)) or {}
-    encoding = getattr(model, "encoding", "direct")
-    pixels = _PIXELS["latency, one step" if by_step and encoding == "latency" else encoding]
+    trained: dict[str, Any] = (not changed and model.training_args) or {}
+    pixels = _PIXELS["latency, one step" if by_step and model.encoding == "latency" else model.encoding]
     labels = list(cfg.get("label_names") or ())
     values = {
         "architecture": cfg.get("architecture") or type(model).__name__,
         "tag": _tag(tag, "" if changed else cfg.get("tag")),
-        "timesteps": next(iter(layers.values())).timesteps,
+        "timesteps": model.timesteps,
         "num_classes": model.num_classes,
         "neuron": neurons if any(other != first for other in others) else first,
         "mean": list(mean),
         "std": list(std),
-        "input_size": input_size(model),
+        "input_size": list(cfg["input_size"]),
         "prepare": {key: value for key, value in preparation(cfg).items() if key != "input_size"},
         "weights_sha256": sha256,
         **{key: trained[key] for key in _TRAINING if isinstance(trained.get(key), int)},
-        "encoding": encoding,
+        "encoding": model.encoding,
         "pixels": pixels if cfg["input_size"][0] == _RGB else pixels.replace("RGB ", ""),
         "license": (not changed and cfg.get("license")) or "not stated",
-        **({"slices": trained.get("slices", "number")} if encoding == "frames" else {}),
+        **({"slices": trained.get("slices", "number")} if model.encoding == "frames" else {}),
         **({"labels": labels} if len(labels) == model.num_classes else {}),
     }
     return {key: value if key in _TEXTS else _json(value) for key, value in values.items()}
@@ -297,13 +292,135 @@ def _tag(asked: str | None, own: str | None) -> str:
     return tag
 
 
-def weights_sha256(model: nn.Module) -> str:
+def weights_sha256(model: Any) -> str:
     """Returns the sha256 of the checkpoint that the weights came from; if there is none, or they were changed since, as
     by fine-tuning, that of the file that they would be saved to."""
-    known = getattr(model, "weights_sha256", None) or model.pretrained_cfg.get("weights_sha256")  # type: ignore[operator, union-attr]
-    loaded = getattr(model, "loaded_digest", None)
-    if known and (loaded is None or network_digest(model) == loaded):
+    known = model.weights_sha256 or model.pretrained_cfg.get("weights_sha256")
+    if known and (model.loaded_digest is None or network_digest(model) == model.loaded_digest):
         return str(known)
     # Copies, as safetensors refuses tensors that share memory, such as a weight under two names.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     return sha256_of(safetensors.torch.save(tensors, {"format": "pt"}))
+
+
+def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
+
+    An entry is the number of spikes of that layer, for one image in one time step; a step graph has one step.
+
+    Args:
+        proto: a graph of `build_graph`, new or loaded from a file; returned as it is if it has these outputs already.
+    """
+    layers = metadata(proto, "spike_values")
+    if PREFIX + next(iter(layers)) in (output.name for output in proto.graph.output):
+        return proto
+    graph = (counted := _with_spikes(proto)).graph
+    graph.initializer.append(helper.make_tensor("spikes_axis", TensorProto.INT64, [1], [1]))
+    steps, shape = _steps(counted), "spikes_shape"
+    for layer, value in layers.items():
+        out = PREFIX + layer
+        for kind, inputs, output, attributes in (
+            ("Flatten", [value], f"{layer}/flat", {"axis": 1}),
+            ("ReduceSum", [f"{layer}/flat", "spikes_axis"], f"{layer}/sum", {"keepdims": 0}),
+            ("Reshape", [f"{layer}/sum", shape], f"{layer}/steps", {}),
+            ("Transpose", [f"{layer}/steps"], out, {"perm": [1, 0]}),
+        ):
+            graph.node.append(helper.make_node(kind, inputs, [output], f"{out}/{kind}", **attributes))
+        graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, ["batch", steps]))
+    return counted
+
+
+def add_step_logits(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a graph with the output "step_logits", those of every time step, float32 [batch, timesteps, classes].
+
+    Raises:
+        ZooError: a step graph, whose logits are those of one step already, or a network whose last operation is not the
+            mean over time.
+    """
+    told = copy.deepcopy(proto)
+    graph = told.graph
+    found = {name for node in graph.node for name in node.output}
+    steps = list(itertools.takewhile(found.__contains__, (f"{t}/logits" for t in itertools.count())))
+    loop = next((node for node in graph.node if node.op_type == "Loop"), None)
+    last = next((node for node in graph.node if "logits" in node.output), None)
+    if metadata(proto, "layout") == "step":
+        raise ZooError("the logits of a step graph are those of one time step already: no step_logits")
+    if steps:
+        graph.initializer.append(helper.make_tensor("step_axis", TensorProto.INT64, [1], [1]))
+        for name in steps:
+            graph.node.append(helper.make_node("Unsqueeze", [name, "step_axis"], [f"{name}/step"]))
+        graph.node.append(helper.make_node("Concat", [f"{name}/step" for name in steps], [STEP_LOGITS], axis=1))
+    else:
+        by_step = None
+        if loop is not None:
+            by_step = _scanned(loop, "t/logits", "logits/steps")
+        elif last is not None and last.op_type == "ReduceMean":
+            by_step = last.input[0]
+        if by_step is None:
+            raise ZooError("no step_logits: the last operation of this network is not the mean over time")
+        graph.node.append(helper.make_node("Transpose", [by_step], [STEP_LOGITS], perm=[1, 0, 2]))
+    classes = next(o for o in graph.output if o.name == "logits").type.tensor_type.shape.dim[1].dim_value
+    count: Any = len(steps) or "time"
+    graph.output.append(helper.make_tensor_value_info(STEP_LOGITS, TensorProto.FLOAT, ["batch", count, classes]))
+    return told
+
+
+def add_spike_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a graph whose further outputs are the spikes [T*B, ...] of every layer, named as in `spike_values`."""
+    exposed = _with_spikes(proto)
+    for value in metadata(proto, "spike_values").values():
+        exposed.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+    return exposed
+
+
+def _steps(proto: onnx.ModelProto) -> int | str:
+    """Returns how many time steps a graph has, and gives it the value "spikes_shape" for Reshape: [steps, -1]."""
+    layout, graph = metadata(proto, "layout"), proto.graph
+    if layout == "loop":
+        for name, value in (("one", 1), ("rest", -1)):
+            graph.initializer.append(helper.make_tensor(f"spikes_shape/{name}", TensorProto.INT64, [1], [value]))
+        graph.node.append(helper.make_node("Reshape", ["timesteps", "spikes_shape/one"], ["spikes_shape/steps"]))
+        shape = ["spikes_shape/steps", "spikes_shape/rest"]
+        graph.node.append(helper.make_node("Concat", shape, ["spikes_shape"], axis=0))
+        return "time"
+    steps = 1 if layout == "step" else int(metadata(proto, "timesteps"))
+    graph.initializer.append(helper.make_tensor("spikes_shape", TensorProto.INT64, [2], [steps, -1]))
+    return steps
+
+
+def _with_spikes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy in which the spikes of each layer are one value, [T*B, ...]."""
+    copied = copy.deepcopy(proto)
+    graph = copied.graph
+    found = {name for node in graph.node for name in node.output}
+    loop = next((node for node in graph.node if node.op_type == "Loop"), None)
+    for value in metadata(proto, "spike_values").values():
+        if value in found:
+            continue
+        steps = list(itertools.takewhile(found.__contains__, (f"{value}/{t}" for t in itertools.count())))
+        if f"{value}/byte" in found:
+            graph.node.append(helper.make_node("Cast", [f"{value}/byte"], [value], value, to=TensorProto.FLOAT))
+        elif f"{value}/bytes" in found:  # channels last
+            graph.node.append(helper.make_node("Cast", [f"{value}/bytes"], [f"{value}/last"], to=TensorProto.FLOAT))
+            graph.node.append(helper.make_node("Transpose", [f"{value}/last"], [value], value, perm=[0, 3, 1, 2]))
+        elif steps:
+            graph.node.append(helper.make_node("Concat", steps, [value], value, axis=0))
+        elif f"{value}/t" in found:
+            graph.node.append(helper.make_node("Identity", [f"{value}/t"], [value], value))
+        elif loop is not None:
+            stacked = _scanned(loop, f"{value}/t", f"{value}/stacked")
+            if not any(tensor.name == "folded" for tensor in graph.initializer):
+                graph.initializer.append(helper.make_tensor("folded", TensorProto.INT64, [1], [-1]))
+            graph.node.append(helper.make_node("Shape", [stacked], [f"{value}/map"], start=2))
+            graph.node.append(helper.make_node("Concat", ["folded", f"{value}/map"], [f"{value}/shape"], axis=0))
+            graph.node.append(helper.make_node("Reshape", [stacked, f"{value}/shape"], [value], value))
+    return copied
+
+
+def _scanned(loop: onnx.NodeProto, inner: str, name: str) -> str:
+    """Gives a loop one more output, `name` [T, ...]: its value `inner` of every step."""
+    body: onnx.GraphProto = next(a.g for a in loop.attribute if a.name == "body")
+    body.node.append(helper.make_node("Identity", [inner], [f"{inner}/out"]))
+    body.output.append(helper.make_tensor_value_info(f"{inner}/out", TensorProto.FLOAT, None))
+    loop.output.append(name)
+    return name

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from zoo.data import SIZE, dataset_name, load_dataset, normalisation
 from zoo.data import normalise as normalise_tensor
-from zoo.data.folder import load_test_part
+from zoo.data.folder import check_folder, load_test_part
 from zoo.data.images import data_form, folder_cfg
 from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
 from zoo.names import PREFIX
-
-from .network import input_size, network_input
 
 _LARGEST = 2**31
 """Bytes of images in memory."""
@@ -123,11 +121,7 @@ def _read_array(file: Any, path: Path, name: str, limit: int | None) -> NDArray[
 
 
 def as_array(values: NDArray[Any] | Tensor) -> NDArray[Any]:
-    """Returns images or labels as an array: from a tensor of any device, or whatever NumPy takes.
-
-    Raises:
-        ZooError: neither.
-    """
+    """Returns images or labels as an array: from a tensor of any device, or whatever NumPy takes."""
     if isinstance(values, Tensor):
         if values.dtype == torch.bfloat16:
             raise ZooError("NumPy has no bfloat16: give uint8 images, or normalised float32 ones")
@@ -172,12 +166,21 @@ def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float])
     return normalise_tensor(torch.from_numpy(own), mean, std).numpy()
 
 
+def graph_input(model: Any) -> tuple[int, ...]:
+    """Returns the shape of what the graph of a network takes, without the batch.
+
+    Rate encoding draws random numbers, which a graph does not: it takes the spikes that the encoder made, as frames.
+    """
+    frames = [model.timesteps] if model.encoding == "rate" else []
+    return (*frames, *model.input_shape)
+
+
 def check_source(model: nn.Module, data: str) -> None:
     """Raises ZooError unless a network takes what `data` holds: rate encoding takes no data set of images."""
-    shape, encoding = network_input(model), getattr(model, "encoding", "direct")
-    if encoding == "rate" and not is_file(data):
+    if model.encoding == "rate" and not is_file(data):
         raise ZooError(
-            f"this network takes frames {['N', *shape]}, and {data} has images: give an .npz or .npy of frames"
+            f"this network takes frames {['N', *graph_input(model)]}, and {data} has images: give an .npz or .npy of "
+            "frames"
         )
 
 
@@ -190,15 +193,39 @@ def form_of(model: Any) -> dict[str, Any]:
 def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[np.float32]:
     """Returns images as a network takes them: uint8 pixels [N, C, H, W] normalised; float32 ones, which are so already,
     and frames [N, T, C, H, W] as they are.
-
-    Raises:
-        ZooError: images that do not fit the network, or are not finite.
     """
-    images, shape = as_array(images), network_input(model)
+    images, shape = as_array(images), graph_input(model)
     if len(shape) == 3:
-        check_images(images, input_size(model))
+        check_images(images, shape)
         return normalise(images, *normalisation(model))
     if images.shape[1:] != shape or not len(images):
         raise ZooError(f"expected finite frames {['N', *shape]}, got {list(images.shape)}")
     _check_values(images)
     return images.astype(np.float32)
+
+
+def training_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
+    """Returns normalised images for `calibrate`.
+
+    Args:
+        model: a network of the zoo.
+        data: a data set, whose first training images are taken, or a file; by default what the network was trained on.
+        root: where data sets are.
+        count: how many images, at most.
+
+    Raises:
+        ZooError: no such data, images that do not fit, or a count below 1.
+    """
+    if count < 1:
+        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
+    if data is None:
+        data = (getattr(model, "training_args", None) or {}).get("dataset")
+        if data is None:
+            raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
+        check_folder(data, "--calibration")
+    check_source(model, data)
+    if is_file(data):
+        images = read_images(data, count)[0]
+    else:
+        images = load_dataset(data, root, prepare=form_of(model)).train_images[:count].numpy()
+    return network_inputs(model, images)

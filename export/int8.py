@@ -18,6 +18,7 @@ convolution's inputs say.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,30 +27,30 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import zoo
-from zoo.data.folder import check_folder
 from zoo.errors import ZooError
 from zoo.files import sha256_of
 from zoo.neurons import LIF, SpikingNeuron
 
-from .images import check_source, form_of, is_file, network_inputs, read_images
-from .layouts import finished, folded, over_time
-from .network import (
+from .graph import (
     DOMAIN,
+    NEURONS,
     SPIKES,
+    Builder,
     Network,
-    currents_of,
+    finished,
+    folded,
+    is_placeholder,
     layer_of,
+    over_time,
+    renamed,
     repeats,
     spike_convolutions,
-    take_apart,
-    whole,
+    whole_numbers,
 )
-from .pieces import Builder, renamed
 from .run import create_session, run_session
 
 FARTHEST = 8
@@ -69,6 +70,12 @@ _SAMPLES = 50_000
 _ROWS = 1000
 """Positions of a chunk that second moments are from."""
 _DEFAULTS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1]}
+_KEPT = 24
+"""Weights of an output channel that a copy for eight bits keeps."""
+_PARTS = 4
+"""What a byte counts there: parts of the current that takes a neuron at rest to its threshold."""
+_ZEROS = (128, 120)
+"""Zero points of its currents, in turn, so that currents in the place of another convolution's show."""
 _FAR = 2.0**60
 _OF_MAPS = 4  # axes of its weight
 
@@ -82,33 +89,22 @@ class Rounded(NamedTuple):
     """In units of the scale of their output channel, see `scales`."""
 
 
-def int8_graph(
-    network: Network, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]
-) -> onnx.ModelProto:
+def int8_graph(network: Network, rounded: Mapping[str, Rounded]) -> onnx.ModelProto:
     """Returns the graph of a network in eight bits, all steps from "input" to "logits".
 
     Args:
         network: of all steps.
-        layers: its layers of neurons.
         rounded: each convolution over whole numbers, by the name of its weight.
-
-    Raises:
-        ZooError: it has no such convolution, or `rounded` are others.
     """
-    if not rounded:
-        raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
     if wrong := rounded.keys() ^ convolutions(network).keys():
         raise ZooError(f"the convolutions of int8 must be the network's convolutions over spikes: {sorted(wrong)[0]}")
     told = {name: [r.scale, r.zero, sha256_of(r.weight.tobytes())[:16]] for name, r in rounded.items()}
-    return finished(network, _Quantiser(network, layers, rounded).run(), precision="int8", currents=told)
+    g = _Quantiser(network, rounded).run()
+    return finished(network, g, precision="int8", currents=told)
 
 
 def convolutions(network: Network) -> dict[str, NodeProto]:
-    """Returns the convolutions of maps over whole numbers, by the names of their weights.
-
-    Raises:
-        ZooError: one is used twice.
-    """
+    """Returns the convolutions of maps over whole numbers, by the names of their weights."""
     found = dict[str, NodeProto]()
     for node in spike_convolutions(network):
         name = node.input[1]
@@ -116,19 +112,22 @@ def convolutions(network: Network) -> dict[str, NodeProto]:
             raise ZooError(f"no int8: {name} is used twice in one forward, and its currents have one scale")
         if len(network.piece.constants[name].dims) == _OF_MAPS:
             found[name] = node
+    if not found:
+        raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
     return found
 
 
 class _Quantiser:
-    def __init__(self, network: Network, layers: Mapping[str, SpikingNeuron], rounded: Mapping[str, Rounded]) -> None:
-        self.network, self.layers, self.rounded = network, layers, rounded
+    def __init__(self, network: Network, rounded: Mapping[str, Rounded]) -> None:
+        self.network, self.rounded = network, rounded
         self.g = Builder()
         piece = network.piece
         self.arrays = {name: numpy_helper.to_array(value) for name, value in piece.constants.items()}
         self.made_by = {name: node for node in piece.nodes for name in node.output}
-        self.growth = {name: doubling(layer, network.timesteps) for name, layer in layers.items()}
-        found = currents_of(network).items()
-        self.summands = {name: [c.value for c in currents] for name, currents in found if self.growth[name]}
+        self.growth = {name: doubling(layer, network.timesteps) for name, layer in network.layers.items()}
+        self.read = Counter([*(name for node in piece.nodes for name in node.input), *piece.outputs])
+        found = {layer_of(node): node.input[0] for node in piece.nodes if is_placeholder(node, NEURONS)}
+        self.summands = {name: self._summands(value) for name, value in found.items() if self.growth[name]}
         # Sums that are not computed, as the neurons that read them take their summands.
         ends = {value for values in self.summands.values() for value in values}
         self.split_up = set[str]()
@@ -139,18 +138,22 @@ class _Quantiser:
         self.reals = {"input": "input"}
         self.bytes: dict[str, str] = {}
         self.stored: dict[str, tuple[str, float, int]] = {}
-        self.limits: dict[str, int] = {}
+
+    def _summands(self, value: str) -> list[str]:
+        """Returns what currents are the sum of, convolutions and shortcuts, as far as nothing else reads the sums."""
+        node = self.made_by.get(value)
+        if node is None or node.op_type != "Add" or self.read[value] > 1 or self.arrays.keys() & set(node.input):
+            return [value]
+        return [summand for name in node.input for summand in self._summands(name)]
 
     def run(self) -> Builder:
+        limits = whole_numbers(self.network)
         for node in self.network.piece.nodes:
-            limit = whole(node, self.limits)
-            if limit is not None:
-                self.limits[node.output[0]] = limit
             if node.domain == DOMAIN:
                 self._neurons(node)
             elif node.op_type == "Conv" and node.input[1] in self.rounded:
                 self._convolution(node)
-            elif node.op_type == "MaxPool" and limit is not None:
+            elif node.op_type == "MaxPool" and node.output[0] in limits:
                 self._pool(node)
             elif node.output[0] not in self.split_up:
                 names = {name: self.real(name) for name in node.input if name}
@@ -236,7 +239,7 @@ class _Quantiser:
         The membrane potential of step t is kept times -growth^t, growth being 1 / decay, a power of two: then decay
         costs nothing, as it is in the scale that turns bytes into currents, and ThresholdedRelu is the reset.
         """
-        g, neurons, steps = self.g, self.layers[layer], self.network.timesteps
+        g, neurons, steps = self.g, self.network.layers[layer], self.network.timesteps
         summands = [self._by_step(name) for name in self.summands[layer]]
         state, spikes = None, []
         for t in range(steps):
@@ -312,47 +315,14 @@ def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:
     return 1 / decay
 
 
-def training_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
-    """Returns normalised images for `calibrate`.
-
-    Args:
-        model: a network of the zoo.
-        data: a data set, whose first training images are taken, or a file; by default what the network was trained on.
-        root: where data sets are.
-        count: how many images, at most.
-
-    Raises:
-        ZooError: no such data, images that do not fit, or a count below 1.
-    """
-    if count < 1:
-        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
-    if data is None:
-        data = (getattr(model, "training_args", None) or {}).get("dataset")
-        if data is None:
-            raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
-        check_folder(data, "--calibration")
-    check_source(model, data)
-    if is_file(data):
-        images = read_images(data, count)[0]
-    else:
-        images = zoo.load_dataset(data, root, prepare=form_of(model)).train_images[:count].numpy()
-    return network_inputs(model, images)
-
-
-def calibrate(model: nn.Module, images: NDArray[np.float32]) -> dict[str, Rounded]:
+def calibrate(network: Network, images: NDArray[np.float32]) -> dict[str, Rounded]:
     """Returns each convolution over spikes in eight bits, by the name of its weight.
 
     Args:
-        model: a network of the zoo.
+        network: of all steps.
         images: normalised training images [N, C, H, W]: what is measured later must not have part in it.
-
-    Raises:
-        ZooError: a network that cannot be exported, or without such a convolution.
     """
-    network = take_apart(model, all_steps=True)
     names = list(convolutions(network))
-    if not names:
-        raise ZooError("no int8: this network has no convolution over spikes with weights of its own")
     proto = finished(network, folded(network))
     by_weight = {node.input[1]: node for node in proto.graph.node if node.op_type == "Conv"}
     nodes = [by_weight[name] for name in names]
@@ -481,3 +451,42 @@ def least_change(weight: NDArray[np.float32], moment: Tensor) -> NDArray[np.int8
     result = torch.empty_like(rounded)
     result[:, :, order] = rounded
     return result.reshape(weight.shape).numpy().astype(np.int8)
+
+
+def exact_in_bytes(network: Network, unit: float) -> tuple[Network, dict[str, Rounded]]:
+    """Returns the parts of an exact copy that eight bits represent exactly, and its convolutions in eight bits.
+
+    Each convolution over spikes keeps its largest weights, as plus or minus one value: the same for all weights of an
+    output channel, another for the next channel. Then weights are 127 and -127 times a scale, sums are whole numbers of
+    the currents' scale, and rounding does nothing: spikes and logits must equal those of the float32 graph bit for bit.
+
+    Args:
+        network: the parts of the exact copy, of all steps.
+        unit: a power of two, near the current that takes a neuron at rest to its threshold.
+    """
+    step = unit / _PARTS
+    constants = dict(network.piece.constants)
+    rounded = {}
+    for place, (name, node) in enumerate(convolutions(network).items()):
+        weight = _two_values(_array(network, name), step)
+        constants[name] = numpy_helper.from_array(weight, name)
+        rounded[name] = Rounded(step, _ZEROS[place % 2], nearest(weight))
+        if len(node.input) > 2:
+            bias = np.rint(np.clip(_array(network, node.input[2]), -unit / 2, unit / 2) / step) * step
+            constants[node.input[2]] = numpy_helper.from_array(bias.astype(np.float32), node.input[2])
+    piece = network.piece._replace(constants=constants)
+    return network._replace(piece=piece), rounded
+
+
+def _two_values(weight: NDArray[Any], step: float) -> NDArray[Any]:
+    rows = weight.reshape(len(weight), -1)
+    largest = np.argsort(-np.abs(rows), 1, kind="stable")[:, :_KEPT]  # of equal ones the first: never more
+    signs = np.where(np.take_along_axis(rows, largest, 1) < 0, -1, 1)
+    size = step * (1 + np.arange(len(rows)) % 2)[:, None]
+    kept = np.zeros_like(rows, np.float32)
+    np.put_along_axis(kept, largest, (signs * size).astype(np.float32), 1)
+    return kept.reshape(weight.shape)
+
+
+def _array(network: Network, name: str) -> NDArray[Any]:
+    return numpy_helper.to_array(network.piece.constants[name])

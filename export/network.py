@@ -1,157 +1,146 @@
-"""A network taken apart for export: its operations, with a placeholder for each layer of neurons, and the neurons.
-
-Every graph is made of these parts. Of one time step, the operations are copied once a step for a flat graph, kept as
-they are for a step or a loop; of all steps, folded into the batch, they are the graph of layout `function`, with a call
-where each placeholder is, and what int8 rewrites.
-"""
+"""From a network of the zoo to its parts, traced by PyTorch's exporter, and to its ONNX graph."""
 
 import copy
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
-from zoo.network import SpikingNetwork, check_registered
+from zoo.errors import ZooError, one_of
+from zoo.network import SpikingNetwork, check_registered, unwrapped
 from zoo.neurons import PSN, SpikingNeuron
 from zoo.neurons.base import input_current, repeat_steps
 from zoo.neurons.norm import TEBN, is_per_step
 
-from .neurons import Dynamics, trace_neurons
-from .pieces import Builder, Piece, cut, needed, renamed
+from .commands import LAYOUTS
+from .event import event_graph
+from .graph import (
+    DOMAIN,
+    FACTOR,
+    LAYER,
+    NEURONS,
+    SPIKES,
+    Builder,
+    Network,
+    Piece,
+    cut,
+    is_placeholder,
+    lay_out,
+    layer_of,
+    renamed,
+    spike_convolutions,
+)
+from .neurons import trace_neurons, with_steep_spikes
 from .trace import trace
 
-DOMAIN = "snnzoo"
-NEURONS, FACTOR, NORM = "Neurons", "Factor", "Norm"
-"""Placeholders: a layer of neurons; a factor that each time step has its own of (TEBN); a batch normalisation, which
-`_standard` resolves."""
-SPIKES = "spikes"
-"""A layer's are LAYER/spikes in a graph, their count spikes/LAYER."""
-MOST = 128
-"""Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
-without instructions of their own for it have."""
-_LAYER = "layer"
+_NORM = "Norm"
+"""A placeholder of a batch normalisation, which `_standard` resolves."""
 # Attributes and number of constants of the Gemm of a linear layer.
 _LINEAR = ({"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, 2)
 
 
-class Network(NamedTuple):
-    """The parts of a network."""
+def build_graph(model: nn.Module, layout: str = "flat", precision: str = "fp32") -> onnx.ModelProto:
+    """Returns the graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
-    piece: Piece
-    """From "input" to "logits"; a placeholder's first output is named as its layer."""
-    shapes: dict[str, tuple[int, ...]]
-    """The shapes of the currents of each layer of neurons, without the batch; in the order in which they run."""
-    neurons: dict[str, Dynamics]
-    factors: dict[str, NDArray[Any]]
-    """[T] of each normalisation that has a factor for every step."""
-    timesteps: int
-    encoding: str
-    size: tuple[int, ...]
-    """Channels, height, width of one step's input."""
-    classes: int
+    Batch normalisation is a convolution behind the one that it normalises (see `_add_norm`). The metadata map neuron
+    layers to their spikes.
 
-    def with_steep_spikes(self) -> "Network":
-        """Returns the same with the spikes' fast form; see `export.neurons`."""
-        return self._replace(neurons={name: n.steep(self.shapes[name]) for name, n in self.neurons.items()})
-
-
-class Current(NamedTuple):
-    """A summand of the currents of a layer of neurons: what kernels over spikes compute together with the neurons."""
-
-    value: str
-    convolution: onnx.NodeProto | None
-    """The convolution over whole numbers, with weights of its own, that it is of."""
-    norm: onnx.NodeProto | None
-    """The normalisation behind it, where that is not folded into the weights; see `_add_norm`."""
+    Args:
+        model: a network of the zoo.
+        layout: "flat", "function", "step" or "loop"; see `export.graph`.
+        precision: "fp32"; "fp16", see `store_in_half`; "int16", see `export.event`. For "int8" see `export.int8`.
+    """
+    check_layout(layout, precision)
+    steps = layout in ("step", "loop")
+    all_steps = any(isinstance(layer, PSN) for layer in model.modules())
+    if all_steps and steps:
+        raise ZooError(f"no layout {layout!r} for psn neurons, which take all steps at once: flat or function")
+    all_steps = all_steps or layout == "function" or (precision == "int16" and not steps)
+    network = take_apart(model, all_steps=all_steps, fold_norms=False)
+    if precision == "int16":
+        return event_graph(network, one_step=steps)
+    if layout != "function":  # which is to be read, and has spikes as they are
+        network = with_steep_spikes(network)
+    proto = lay_out(network, layout, precision)
+    if precision == "fp16":
+        weights = dict.fromkeys(node.input[1] for node in spike_convolutions(network))
+        store_in_half(proto, weights)
+    return proto
 
 
-def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
-    """Returns the neuron layers of a network by name, in the order of `named_modules`.
+def check_layout(layout: str, precision: str) -> None:
+    """Raises ZooError unless there is such a layout, in this precision."""
+    if layout not in LAYOUTS:
+        raise one_of("layout", layout, LAYOUTS)
+    known = {"int8": ["flat"], "int16": ["flat", "step"]}.get(precision, LAYOUTS)
+    if layout not in known:
+        raise ZooError(f"{precision} has the layout {' or '.join(known)} alone, not {layout!r}")
+
+
+def store_in_half(proto: onnx.ModelProto, weights: Iterable[str]) -> None:
+    """Makes a graph one of fp16: stores these weights in half precision, and casts them to float32, to compute in.
+
+    So a file has half the size, unless most of its weights are those of fully connected layers. A checkpoint of
+    `weights: fp16` loses nothing: batch normalisation is not folded into them. Membrane potentials, thresholds and
+    currents stay in float32, where a rounding would flip the decision to spike; so do the stem, whose rounding meets
+    every image in full, and the classifier. ONNX Runtime casts the weights once, when it loads the file. To compute in
+    half precision would be no gain on a CPU, whose provider casts all that a convolution reads and writes to float32
+    and back; and for bfloat16 it has none.
+    """
+    known = {tensor.name: tensor for tensor in proto.graph.initializer}
+    casts = []
+    if not (weights := list(weights)):
+        raise ZooError("no fp16: this network has no convolution over spikes with weights of its own")
+    for name in weights:
+        array = numpy_helper.to_array(known[name])
+        if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+            raise ZooError(f"no fp16: the weight {name} has numbers beyond half precision; take fp32")
+        proto.graph.initializer.remove(known[name])
+        proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float16), f"{name}/half"))
+        casts.append(helper.make_node("Cast", [f"{name}/half"], [name], name, to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def exportable(model: nn.Module) -> SpikingNetwork:
+    """Returns the network itself, out of what torch.compile, DataParallel ... put it into.
 
     Raises:
         ZooError: not a network of the zoo with a classifier and neurons.
     """
-    check_registered(model)
+    check_registered(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
     layers = {name: module for name, module in modules if isinstance(module, SpikingNeuron)}
-    if not layers or not isinstance(getattr(model, "pretrained_cfg", None), dict):
+    if not isinstance(model, SpikingNetwork) or not layers:
         raise ZooError(
-            f"cannot export {type(model).__name__}: it is not a spiking network of the zoo, with neuron layers and a "
-            "pretrained_cfg; build one with zoo.create_model or zoo.load_checkpoint"
+            f"cannot export {type(model).__name__}: it is not a spiking network of the zoo, with neuron layers; build "
+            "one with zoo.create_model or zoo.load_checkpoint"
         )
-    if not getattr(model, "num_classes", 0):
+    if not model.num_classes:
         raise ZooError("cannot export a network without a classifier (num_classes 0): reset_classifier adds one")
-    if isinstance(model, SpikingNetwork):
-        _check_classifier(model)
     if SPIKES in layers:
         raise ZooError(f"cannot export a network with a neuron layer called {SPIKES!r}, as graphs call what it sends")
-    if unprintable := [name for name in layers if not name.isprintable()]:
-        raise ZooError(f"cannot export a network with a neuron layer called {unprintable[0]!r:.100}: no printable name")
     if len({id(layer) for layer in layers.values()}) < len(layers):
         raise ZooError("cannot export a network that uses one neuron layer under two names: give each its own")
-    return layers
-
-
-def _check_classifier(model: SpikingNetwork) -> None:
-    with torch.device("meta"):
-        own = getattr(model.make_classifier(model.head_hidden_size), "out_features", None)
-    if (outputs := getattr(model.fc, "out_features", own)) != own:
-        found = f"its classifier has {outputs} outputs, one of {model.num_classes} classes has {own}"
-        raise ZooError(f"cannot export this network: {found}: reset_classifier(N) puts in one for N classes")
-
-
-def time_steps(model: nn.Module) -> int:
-    """Returns how many time steps the layers of neurons of a network take."""
-    return next(iter(neuron_layers(model).values())).timesteps
-
-
-def input_size(model: nn.Module) -> tuple[int, int, int]:
-    """Returns channels, height and width of a network's images."""
-    size = tuple(model.pretrained_cfg.get("input_size") or ())  # type: ignore[operator, union-attr]
-    if len(size) != 3:
-        raise ZooError(f"pretrained_cfg['input_size'] must be (channels, height, width), not {size}")
-    return size
-
-
-def network_input(model: nn.Module) -> tuple[int, ...]:
-    """Returns the shape of what the network takes in all steps, without the batch."""
-    shape = input_shape(getattr(model, "encoding", "direct"), input_size(model), time_steps(model))
-    return tuple(map(int, shape))
-
-
-def input_shape(encoding: str, size: tuple[int, ...], timesteps: int | str) -> tuple[int | str, ...]:
-    """Returns the shape of the input of all steps, without the batch: frames where the encoding needs them.
-
-    Rate encoding draws random numbers, which a graph does not: it takes the spikes that the encoder made, as frames.
-    """
-    return (timesteps, *size) if encoding in ("frames", "rate") else size
-
-
-def needs_all_steps(model: nn.Module) -> bool:
-    """Returns whether a layer of neurons takes no single steps."""
-    return any(isinstance(layer, PSN) for layer in neuron_layers(model).values())
+    return model
 
 
 def inference_copy(model: nn.Module) -> nn.Module:
     """Returns a deep copy on the CPU, in float32 and evaluation mode; the network itself stays as it is.
 
     Where encoding draws random numbers, the copy takes the encoder's spikes, event frames [B, T, C, H, W].
-
-    Raises:
-        ZooError: a batch normalisation of it has no statistics of its own.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
             raise ZooError(f"cannot export {name}: without running statistics, it depends on the rest of the batch")
     network: Any = copy.deepcopy(model).cpu().float().eval()
-    if getattr(network, "encoding", "direct") == "rate":
+    if network.encoding == "rate":
         network.encoding = "frames"
     return network
 
@@ -164,21 +153,18 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
         all_steps: the operations are those of all steps, folded into the batch; otherwise those of one step, which
             takes what the first convolution sees in it.
         fold_norms: fold batch normalisation into the convolutions; otherwise it is a convolution, see `_add_norm`.
-
-    Raises:
-        ZooError: a network that cannot be exported.
     """
-    layers, size, steps = neuron_layers(model), input_size(model), time_steps(model)
-    encoding = getattr(model, "encoding", "direct")
-    network: Any = inference_copy(model)
-    neurons: dict[str, Any] = {name: network.get_submodule(name) for name in layers}
+    network: Any = inference_copy(exportable(model))
+    steps, encoding, size = network.timesteps, network.encoding, tuple(network.pretrained_cfg["input_size"])
+    example = torch.zeros(2, *(network.input_shape if all_steps else size))
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, SpikingNeuron)}
     per_step = {name: norm for name, norm in network.named_modules() if isinstance(norm, TEBN)}
     norms: dict[str, nn.Module] = {}
     if not fold_norms:
-        norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+        norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     shapes: dict[str, tuple[int, ...]] = {}
     for name in norms:
-        network.set_submodule(name, _Placeholder(NORM, name))
+        network.set_submodule(name, _Placeholder(_NORM, name))
     for name in layers:
         network.set_submodule(name, _Neurons(name, steps if all_steps else 1, shapes))
     if not all_steps:
@@ -187,21 +173,24 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
         for module in network.modules():
             for key in {"timesteps", "_timesteps"} & vars(module).keys():
                 vars(module)[key] = 1
-        if hasattr(network, "encoding"):
-            network.encoding = "direct"  # one step of any encoding is an image
-    example = (torch.zeros(2, *(network_input(model) if all_steps else size)),)
+        network.encoding = "direct"  # one step of any encoding is an image
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
-    graph = trace(network, example, ({0: "batch"},), what=type(network).__name__, **names).graph
-    piece = _standard(cut(graph, ["input"], ["logits"]), _ranks(graph), norms)
+    graph = trace(network, (example,), ({0: "batch"},), what=type(network).__name__, **names).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in [*graph.input, *graph.value_info]}
+    piece = _standard(cut(["input"], ["logits"], graph.node, constants), ranks, norms)
     ran = [layer_of(node) for node in piece.nodes if is_placeholder(node, NEURONS)]
     if twice := [name for name in ran if ran.count(name) > 1]:
         raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
     if missing := [name for name in layers if name not in ran]:
         raise ZooError(f"cannot export a network whose forward leaves out neuron layers {', '.join(missing)}")
+    if (classes := graph.output[0].type.tensor_type.shape.dim[1].dim_value) != network.num_classes:
+        found = f"it has {network.num_classes} classes, and its classifier gives {classes} numbers"
+        raise ZooError(f"cannot export this network: {found}: reset_classifier(N) puts in one for N classes")
     shapes = {name: shapes[name] for name in ran}
     factors = {name: norm.p.detach().numpy() for name, norm in per_step.items()}
-    classes: Any = model.num_classes
-    return Network(piece, shapes, trace_neurons(neurons, shapes), factors, steps, encoding, size, classes)
+    dynamics = trace_neurons(layers, shapes)
+    return Network(piece, shapes, dynamics, layers, factors, steps, encoding, size, classes)
 
 
 class _Placeholder(nn.Module):
@@ -214,7 +203,7 @@ class _Placeholder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns a symbolic node in the shape of its input."""
         x = x if self.before is None else self.before(x)
-        about: dict[str, Any] = {_LAYER: self.name}
+        about: dict[str, Any] = {LAYER: self.name}
         return torch.onnx.ops.symbolic(f"{DOMAIN}::{self.kind}", (x,), about, dtype=x.dtype, shape=x.shape, version=1)
 
 
@@ -232,21 +221,6 @@ class _Neurons(_Placeholder):
         return super().forward(x)
 
 
-def is_placeholder(node: onnx.NodeProto, kind: str) -> bool:
-    """Returns whether a node is a placeholder of this kind."""
-    return node.domain == DOMAIN and node.op_type == kind
-
-
-def layer_of(node: onnx.NodeProto) -> str:
-    """Returns the layer that a placeholder stands for."""
-    return next(a.s.decode() for a in node.attribute if a.name == _LAYER)
-
-
-def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
-    """Returns the number of axes of each value whose shape the exporter noted."""
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in [*graph.input, *graph.value_info]}
-
-
 def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) -> Piece:
     """Returns the same with a convolution for each placeholder of one of `norms`; an affine map for each batch
     normalisation that no convolution in front could take in; and with MatMul and Add for Gemm, which ONNX Runtime's
@@ -261,7 +235,7 @@ def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) 
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         out = names.setdefault(node.output[0], node.output[0])
         x = names.get(node.input[0], "") if node.input else ""
-        if is_placeholder(node, NORM):
+        if is_placeholder(node, _NORM):
             _add_norm(g, layer_of(node), norms[layer_of(node)], x, out)
         elif node.op_type == "BatchNormalization" and known:
             shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
@@ -274,9 +248,7 @@ def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) 
             g.op("Add", [g.op("MatMul", [x, turned], f"{out}/product"), names[node.input[2]]], out)
         else:
             g.nodes.append(renamed(node, names, ""))
-    nodes = needed(g.nodes, piece.outputs)
-    read = {name for node in nodes for name in node.input} | set(piece.outputs)
-    return Piece(piece.inputs, piece.outputs, nodes, {n: t for n, t in g.constants.items() if n in read})
+    return cut(piece.inputs, piece.outputs, g.nodes, g.constants)
 
 
 def factor_and_shift(constants: Sequence[NDArray[Any]], eps: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -309,53 +281,3 @@ def _add_norm(g: Builder, name: str, norm: Any, x: str, out: str) -> None:
     by = (("factor", factor.reshape(-1, 1, 1, 1)), ("shift", shift))
     constants = [g.constant(f"{name}/{what}", value, shared=False) for what, value in by]
     g.op("Conv", [x, *constants], out, kernel_shape=[1, 1], group=channels)
-
-
-def currents_of(network: Network) -> dict[str, list[Current]]:
-    """Returns the summands of the currents of each layer of neurons: convolutions, their normalisations, shortcuts, as
-    far as nothing else reads the sums between them."""
-    nodes, constants = network.piece.nodes, network.piece.constants
-    made_by = {name: node for node in nodes for name in node.output}
-    convolutions = {node.output[0]: node for node in spike_convolutions(network)}
-    read = Counter([*(name for node in nodes for name in node.input), *network.piece.outputs])
-
-    def summands(value: str) -> list[Current]:
-        node = made_by.get(value)
-        if node is not None and node.op_type == "Add" and read[value] == 1 and not constants.keys() & set(node.input):
-            return [summand for name in node.input for summand in summands(name)]
-        if node is not None and node.op_type == "Conv" and node.input[1].endswith("/factor"):
-            return [Current(value, convolutions.get(node.input[0]), node)]
-        return [Current(value, convolutions.get(value), None)]
-
-    return {layer_of(node): summands(node.input[0]) for node in nodes if is_placeholder(node, NEURONS)}
-
-
-def spike_convolutions(network: Network) -> list[onnx.NodeProto]:
-    """Returns the convolutions over whole numbers with weights of their own, of sequences, too."""
-    found, limits = [], dict[str, int]()
-    for node in network.piece.nodes:
-        limit = whole(node, limits)
-        if limit is not None:
-            limits[node.output[0]] = limit
-        if node.op_type == "Conv" and node.input[0] in limits and node.input[1] in network.piece.constants:
-            found.append(node)
-    return found
-
-
-def whole(node: onnx.NodeProto, limits: Mapping[str, int]) -> int | None:
-    """Returns the largest number that a node gives, if it gives whole numbers from 0 on, and few enough: spikes, their
-    sums and their maxima. `limits` has those of its inputs."""
-    if node.domain == DOMAIN:
-        return 1 if node.op_type == NEURONS else None
-    known = [limits.get(name) for name in node.input if name]
-    if not known or None in known[: 2 if node.op_type == "Add" else 1]:
-        return None
-    if node.op_type == "Add" and sum(known) <= MOST:  # type: ignore[arg-type]
-        return sum(known)  # type: ignore[arg-type]
-    return known[0] if node.op_type in ("MaxPool", "Identity") else None
-
-
-def repeats(node: onnx.NodeProto, steps: int) -> bool:
-    """Returns whether a node gives the currents of one image to every time step."""
-    axis = next((a.i for a in node.attribute if a.name == "axis"), None)
-    return node.op_type == "Concat" and axis == 0 and list(node.input) == [node.input[0]] * steps

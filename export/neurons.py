@@ -27,56 +27,13 @@ from torch.utils import _pytree as pytree
 from zoo.errors import ZooError, one_line
 from zoo.neurons import PSN, SpikingNeuron
 
-from .pieces import Piece, cut, needed, renamed
+from .graph import Dynamics, Network, Piece, State, cut, renamed
 from .trace import trace
 
 _MANTISSA = 24
 """Bits of a float32 number's."""
 _BATCH = 3
 _ROW = {0: "batch"}
-
-
-class State(NamedTuple):
-    """A state tensor: its shape, without the batch axis if it has one, and its type in ONNX."""
-
-    shape: tuple[int, ...]
-    batched: bool
-    dtype: int
-
-
-class Dynamics(NamedTuple):
-    """A layer of neurons in ONNX."""
-
-    first: Piece | None
-    """From currents to spikes and states; None where steps do not exist."""
-    later: list[Piece]
-    """Steps 2, 3 ...: from currents and states to spikes and states; a single one if all are alike."""
-    whole: Piece | None
-    """From currents [T*B, ...], given as [T, B, ...], to spikes, where steps do not exist."""
-    any_step: Piece | None
-    """Any step, where states start at zero and all steps are alike."""
-    states: list[State]
-    kind: str
-    """The class of the layer."""
-
-    @property
-    def elementwise(self) -> bool:
-        """Returns whether each neuron is computed by itself, from scalars: then shapes play no part."""
-        pieces = [piece for piece in (self.first, *self.later) if piece is not None]
-        nodes = all(node.op_type in _ELEMENTWISE for piece in pieces for node in piece.nodes)
-        return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
-
-    def step(self, t: int) -> Piece:
-        """Returns the form of the step that follows `t` others."""
-        assert self.first is not None
-        return self.first if t == 0 else self.later[min(t, len(self.later)) - 1]
-
-    def steep(self, shape: tuple[int, ...]) -> "Dynamics":
-        """Returns the same with the spikes' fast form; `shape` is that of the currents, without the batch."""
-        # A factor with an entry for each channel would give a smaller state, one of the whole layer, another shape.
-        factors = shape if all(state.batched and state.shape == shape for state in self.states) else ()
-        first, any_step = (piece and steep_spikes(piece, factors) for piece in (self.first, self.any_step))
-        return self._replace(first=first, later=[steep_spikes(p, factors) for p in self.later], any_step=any_step)
 
 
 class _Form(NamedTuple):
@@ -104,15 +61,14 @@ class _Forms(nn.Module):
         outputs = []
         for form, x, tensors in zip(self.forms, currents, states, strict=True):
             layer: Any = self.layers[form.layer]
-            outputs.append([layer(x.flatten(0, 1))] if isinstance(layer, PSN) else _step(layer, x, tensors, form))
+            if isinstance(layer, PSN):
+                outputs.append([layer(x.flatten(0, 1))])
+                continue
+            given = iter(tensors)
+            leaves = form.state and [next(given) if isinstance(leaf, Tensor) else leaf for leaf in form.state]
+            spikes, new = layer.step(x, None if leaves is None else pytree.tree_unflatten(leaves, form.spec))
+            outputs.append([spikes, *_tensors(pytree.tree_leaves(new))])
         return outputs
-
-
-def _step(layer: SpikingNeuron, x: Tensor, tensors: Sequence[Tensor], form: _Form) -> list[Tensor]:
-    given = iter(tensors)
-    leaves = form.state and [next(given) if isinstance(leaf, Tensor) else leaf for leaf in form.state]
-    spikes, new = layer.step(x, None if leaves is None else pytree.tree_unflatten(leaves, form.spec))
-    return [spikes, *_tensors(pytree.tree_leaves(new))]
 
 
 @torch.no_grad()
@@ -129,8 +85,6 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
     for layer in layers.values():
         layer.kernel = "reference"
     kinds = {name: _kind(layer) for name, layer in layers.items()}
-    if len(_KNOWN) > _REMEMBERED:
-        _KNOWN.clear()
     while True:
         new: dict[Any, str] = {}  # of what differs in shape alone, the second waits: perhaps the first one's is its own
         for name, kind in kinds.items():
@@ -146,16 +100,22 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
 _KNOWN: dict[Any, list[tuple[tuple[int, ...], Dynamics]]] = {}
 """Traces of each kind of layer, for currents of several shapes: the layers of a network are much alike, and so are
 networks."""
-_REMEMBERED = 256
 
 
 def _known(kind: Any, shape: tuple[int, ...]) -> Dynamics | None:
     """Returns the trace of a kind of layer, if there is one of this shape, or one for which shapes play no part."""
     for other, dynamics in _KNOWN.get(kind, ()):
-        if other == shape or dynamics.elementwise:
+        if other == shape or _elementwise(dynamics):
             states = [state._replace(shape=shape) if state.shape == other else state for state in dynamics.states]
             return dynamics._replace(states=states)
     return None
+
+
+def _elementwise(neurons: Dynamics) -> bool:
+    """Returns whether each neuron is computed by itself, from scalars: then shapes play no part."""
+    pieces = [piece for piece in (neurons.first, *neurons.later) if piece is not None]
+    nodes = all(node.op_type in _ELEMENTWISE for piece in pieces for node in piece.nodes)
+    return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
 
 
 def _kind(layer: SpikingNeuron) -> Any:
@@ -261,10 +221,12 @@ def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
     currents = iter([value.name for value in graph.input][: len(forms)])
     given = iter([value.name for value in graph.input][len(forms) :])
     results = iter([value.name for value in graph.output])
-    return [
-        _relabelled(cut(graph, [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results]))
-        for form, state in zip(forms, states, strict=True)
-    ]
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    pieces = []
+    for form, state in zip(forms, states, strict=True):
+        inputs, outputs = [next(currents), *(next(given) for _ in state)], [next(results) for _ in form.results]
+        pieces.append(_relabelled(cut(inputs, outputs, graph.node, constants)))
+    return pieces
 
 
 def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynamics:
@@ -304,6 +266,19 @@ def _relabelled(piece: Piece) -> Piece:
         nodes.append(renamed(node, names, ""))
     inputs, outputs = ([names[name] for name in values] for values in (piece.inputs, piece.outputs))
     return Piece(inputs, outputs, nodes, {names[name]: piece.constants[name] for name in constants})
+
+
+def with_steep_spikes(network: Network) -> Network:
+    """Returns the same network with the spikes' fast form."""
+    neurons = {}
+    for name, layer in network.neurons.items():
+        shape = network.shapes[name]
+        # A factor with an entry for each channel would give a smaller state, one of the whole layer, another shape.
+        factors = shape if all(state.batched and state.shape == shape for state in layer.states) else ()
+        first, any_step = (piece and steep_spikes(piece, factors) for piece in (layer.first, layer.any_step))
+        later = [steep_spikes(piece, factors) for piece in layer.later]
+        neurons[name] = layer._replace(first=first, later=later, any_step=any_step)
+    return network._replace(neurons=neurons)
 
 
 def steep(threshold: float) -> tuple[float, float] | None:
@@ -357,9 +332,7 @@ def steep_spikes(piece: Piece, shape: tuple[int, ...]) -> Piece:
             times(*product, out)
             continue
         nodes.append(node)
-    kept = needed(nodes, piece.outputs)
-    read = {name for node in kept for name in node.input} | set(piece.outputs)
-    return Piece(piece.inputs, piece.outputs, kept, {name: t for name, t in constants.items() if name in read})
+    return cut(piece.inputs, piece.outputs, nodes, constants)
 
 
 def _comparison(node: NodeProto, made: dict[str, NodeProto], scalars: dict[str, float]) -> tuple[str, float] | None:

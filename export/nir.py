@@ -20,11 +20,11 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.files import atomic_write, check_writable
-from zoo.network import unwrapped
 from zoo.neurons import LIF
 
 from .file import describe
-from .network import DOMAIN, NEURONS, Network, input_size, layer_of, neuron_layers, take_apart
+from .graph import DOMAIN, NEURONS, Network, layer_of
+from .network import exportable, take_apart
 
 _BATCH = -1
 
@@ -53,7 +53,7 @@ def to_nir(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str
     Raises:
         ZooError: NIR has no such operation, `nir` is not installed, or the path cannot be written.
     """
-    model, path = unwrapped(model), Path(path)
+    model, path = exportable(model), Path(path)
     check_writable(path)
     nir, graph = _nir(), nir_graph(model, metadata)
     with tempfile.TemporaryDirectory() as folder:  # it writes to a name alone
@@ -65,11 +65,8 @@ def to_nir(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str
 
 def nir_graph(model: nn.Module, metadata: Mapping[str, str] | None = None) -> Any:
     """Returns the `nir.NIRGraph` of a network; errors as for `to_nir`."""
-    layers = neuron_layers(model)
     network = take_apart(model, all_steps=False)
-    return _Builder(_nir(), layers, network, input_size(model)).graph(
-        describe(model, by_step=True) | dict(metadata or {})
-    )
+    return _Builder(_nir(), network).graph(describe(model, by_step=True) | dict(metadata or {}))
 
 
 def _nir() -> Any:
@@ -81,9 +78,9 @@ def _nir() -> Any:
 
 
 class _Builder:
-    def __init__(self, nir: Any, layers: dict[str, Any], network: Network, size: tuple[int, ...]) -> None:
-        self.nir, self.layers, self.size = nir, layers, size
-        self.piece = network.piece
+    def __init__(self, nir: Any, network: Network) -> None:
+        self.nir, self.piece, self.size = nir, network.piece, (size := network.size)
+        self.layers: dict[str, Any] = network.layers
         self.constants = {name: numpy_helper.to_array(value) for name, value in network.piece.constants.items()}
         self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(size)})}
         self.edges: list[tuple[str, str]] = []

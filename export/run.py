@@ -23,9 +23,9 @@ from zoo.specs import check_timesteps
 
 from .commands import LEVELS
 from .event import OPERATOR
-from .file import metadata, texts
+from .file import add_spike_outputs, metadata, texts
+from .graph import TIMESTEPS
 from .images import as_array
-from .layouts import TIMESTEPS
 
 CPU = "CPUExecutionProvider"
 LARGEST_VALUE = 2**28
@@ -218,9 +218,6 @@ def bind(
 
     Returns:
         A function that runs the session and returns the outputs.
-
-    Raises:
-        ZooError: the first run fails.
     """
     device = device_of(session.get_providers()[0])
     binding = session.io_binding()
@@ -322,11 +319,7 @@ class Stream:
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """Mean logits of the steps since the last reset, [B, classes].
-
-        Raises:
-            ZooError: there were none.
-        """
+        """Mean logits of the steps since the last reset, [B, classes]."""
         if not self.steps:
             raise ZooError("no time step yet: call step(frame) first")
         return self._sum / np.float32(self.steps)
@@ -366,6 +359,7 @@ class Runner:
     Args:
         proto: the graph.
         timesteps: how many steps a step or loop graph takes, those of the network by default.
+        spikes: give the spikes of every layer, too, by the names in `values`.
         optimization, threads, functions: as for `export.run.create_session`.
     """
 
@@ -374,12 +368,13 @@ class Runner:
         proto: onnx.ModelProto,
         timesteps: int | None = None,
         *,
+        spikes: bool = False,
         optimization: str = "all",
         threads: int = 0,
         functions: bool = False,
     ) -> None:
-        data = proto.SerializeToString()
-        self.layout = metadata(proto, "layout")
+        data = (add_spike_outputs(proto) if spikes else proto).SerializeToString()
+        self.layout, self.values = metadata(proto, "layout"), metadata(proto, "spike_values")
         self.timesteps = metadata(proto, "timesteps") if timesteps is None else timesteps
         how: dict[str, Any] = {"optimization": optimization, "threads": threads, "functions": functions}
         self._stream = Stream(data, **how) if self.layout == "step" else None

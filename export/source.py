@@ -20,7 +20,7 @@ _SAME = ("timesteps", "num_classes", "input_size", "encoding", "neuron")
 """Entries of a file's metadata that say what its network computes, whatever the weights."""
 
 
-def load(source: str, **kwargs: Any) -> tuple[nn.Module, dict[str, str]]:
+def load(source: str, **kwargs: Any) -> tuple[zoo.SpikingNetwork, dict[str, str]]:
     """Returns the network that a command line names, and what its file must say about weights that nobody trained."""
     if is_path(source) or source.startswith(("hf-hub:", "local-dir:")):
         return zoo.load(source, **kwargs), {}
@@ -40,9 +40,6 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
         proto: its graph.
         about: its metadata.
         source: a checkpoint or model to take instead of the one that the metadata name.
-
-    Raises:
-        ZooError: there is no such network here, or it is not that of the file.
     """
     name = ".".join(filter(None, (about.architecture, about.tag)))
     if source is not None:
@@ -65,7 +62,6 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
     return model.eval()
 
 
-def _untrained(architecture: str, **kwargs: Any) -> nn.Module:
+def _untrained(architecture: str, **kwargs: Any) -> zoo.SpikingNetwork:
     torch.manual_seed(0)
-    model: nn.Module = zoo.create_model(architecture, **kwargs)
-    return model
+    return zoo.create_model(architecture, **kwargs)

@@ -16,9 +16,8 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -57,23 +56,11 @@ class Input(NamedTuple):
         return [size or batch for size in self.shape]
 
 
-class Subject(Protocol):
-    """What is timed."""
-
-    @property
-    def name(self) -> str:
-        """Its name in a table."""
-
-    @property
-    def device(self) -> str:
-        """Where it runs, "cpu" or "cuda"."""
-
-    def ready(self, batch: int, threads: int) -> AbstractContextManager[Callable[[], Any]]:
-        """Loads it and runs it once: each call is a run on `batch` images. What it holds is gone at the end."""
-
-
 class TimedGraph(NamedTuple):
-    """A graph in ONNX Runtime, inputs and outputs on the provider's device (I/O binding)."""
+    """A graph in ONNX Runtime, inputs and outputs on the provider's device (I/O binding).
+
+    What is timed has a `name` for a table, a `device`, "cpu" or "cuda", and `ready`.
+    """
 
     name: str
     data: bytes
@@ -87,12 +74,12 @@ class TimedGraph(NamedTuple):
 
     @property
     def device(self) -> str:
-        """See `Subject`."""
+        """Where it runs."""
         return device_of(self.provider)
 
     @contextlib.contextmanager
     def ready(self, batch: int, threads: int) -> Iterator[Callable[[], Any]]:
-        """See `Subject`."""
+        """Loads it and runs it once: each call is a run on `batch` images. What it holds is gone at the end."""
         session = create_session(self.data, provider=self.provider, optimization=self.optimization, threads=threads)
         run: Any = bind(session, self.outputs, self.feeds(batch))
         try:
@@ -133,7 +120,7 @@ class TimedNetwork(NamedTuple):
 
     @contextlib.contextmanager
     def ready(self, batch: int, threads: int) -> Iterator[Callable[[], Any]]:
-        """See `Subject`."""
+        """See `TimedGraph`."""
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -167,14 +154,14 @@ class TimedNetwork(NamedTuple):
         return once
 
 
+Subject = TimedGraph | TimedNetwork
+
+
 def time_all(subjects: Sequence[Subject], asked: Settings) -> list[list[dict[str, Any]]]:
     """Measures the latency of each subject in every setting, all with the same warm-up.
 
     Returns:
         Rows as in `zoo.result.Latency`, a list for each subject, in the order of `Settings.pairs`.
-
-    Raises:
-        ZooError: a subject does not run.
     """
     times: list[list[list[float]]] = [[[] for _ in asked.pairs] for _ in subjects]
     rounds = min(asked.rounds, asked.runs)

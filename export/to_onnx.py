@@ -15,15 +15,12 @@ from tqdm import tqdm
 import zoo
 from zoo.errors import ZooError, one_of
 from zoo.files import atomic_write, check_writable, sha256_of
-from zoo.network import unwrapped
 
 from .commands import PRECISIONS
-from .file import PRODUCER, add_description
-from .graph import build_graph, check_layout
+from .file import PRODUCER, add_description, add_spike_counts, add_step_logits
 from .images import network_inputs
-from .instruments import add_spike_counts, add_step_logits
-from .int8 import Rounded, calibrate
-from .layouts import check_graph
+from .int8 import calibrate, int8_graph
+from .network import build_graph, check_layout, exportable, inference_copy, take_apart
 from .verify import run_gate
 
 
@@ -48,8 +45,8 @@ def to_onnx(
     Args:
         model: a network of the zoo, also inside torch.compile's, DataParallel's ... module.
         path: the .onnx file.
-        layout: "flat", "function", "step" or "loop"; see `export.layouts`.
-        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.graph`;
+        layout: "flat", "function", "step" or "loop"; see `export.graph`.
+        precision: "fp32"; "fp16": weights of convolutions over spikes in half precision, see `export.network`;
             "int8": these over bytes, see `export.int8`; or "int16": these skip zeros, see `export.event`.
         calibration: training images that int8 takes its scales from, as `images`.
         spike_counts: one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps].
@@ -68,27 +65,37 @@ def to_onnx(
     Raises:
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
     """
-    model, path = unwrapped(model), Path(path)
+    path = Path(path)
     check_writable(path)
-    images = None if images is None else network_inputs(model, images)
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
+    if (precision == "int8") != (calibration is not None):
+        raise ZooError("int8 takes its scales from training images: give calibration images with it, and only with it")
     check_layout(layout, precision)
+    model = exportable(model)
+    images = None if images is None else network_inputs(model, images)
+    training = None if calibration is None else network_inputs(model, calibration)
+    network, others = inference_copy(model), dict(metadata or {})
     begin = time.perf_counter()
     with tqdm(total=1, desc="tracing", leave=False, disable=None) as bar:
-        rounded = _rounded(model, precision, calibration)
-        proto = build_graph(model, layout, rounded, half=precision == "fp16", events=precision == "int16")
+        if training is None:
+            proto = build_graph(network, layout, precision)
+        else:
+            parts = take_apart(network, all_steps=True)
+            rounded = calibrate(parts, training)
+            proto = int8_graph(parts, rounded)
+            others = {"calibration_images": json.dumps(len(training))} | others
         bar.update()
-    calibrated = {} if calibration is None else {"calibration_images": json.dumps(len(calibration))}
     proto.producer_name, proto.producer_version = PRODUCER, zoo.__version__
-    proto = add_description(proto, model, tag, **calibrated | dict(metadata or {}))
+    proto = add_description(proto, model, tag, **others)
     if spike_counts:
         proto = add_spike_counts(proto)
     if step_logits:
         proto = add_step_logits(proto)
-    check_graph(proto)
     data = proto.SerializeToString(deterministic=True)
     seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    verification = run_gate(model, proto, images, quick=verify == "quick") if verify else None
+    verification = run_gate(network, proto, images, quick=verify == "quick") if verify else None
     verify_seconds = round(time.perf_counter() - begin, 2)
     atomic_write(path, data)
     return {
@@ -96,20 +103,6 @@ def to_onnx(
         "seconds": round(seconds, 2), "verify_seconds": verify_seconds, "peak_mb": peak_mb(), "layout": layout,
         "metadata": {p.key: p.value for p in proto.metadata_props}, "verification": verification,
     }  # fmt: skip
-
-
-def _rounded(model: nn.Module, precision: str, calibration: NDArray[Any] | Tensor | None) -> dict[str, Rounded] | None:
-    if precision == "bf16":
-        raise ZooError(
-            "no bf16: ONNX Runtime's CPU provider has no bfloat16 convolution; fp16 has weights of the same size"
-        )
-    if precision not in PRECISIONS:
-        raise one_of("precision", precision, PRECISIONS)
-    if (precision == "int8") != (calibration is not None):
-        raise ZooError("int8 takes its scales from training images: give calibration images with it, and only with it")
-    if calibration is None:
-        return None
-    return calibrate(model, network_inputs(model, calibration))
 
 
 def peak_mb() -> int:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 
-OPSET = 20
+from .graph import OPSET
+
 # Functions of a number, in ONNX and in PyTorch, whose last bit is not the same in every library.
 _ROUNDED: dict[str, Callable[[Tensor], Tensor]] = {
     "Exp": torch.exp,
@@ -48,9 +49,6 @@ def trace(
         rewrite: with the exporter's rules, which merge nodes but also drop a factor within 1e-5 of 1, as a neuron may
             learn; without them, constants alone are folded.
         names: input_names, output_names.
-
-    Raises:
-        ZooError: PyTorch's exporter fails.
     """
     try:
         with _quiet():

@@ -9,6 +9,7 @@ rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes
 elsewhere must also have the operations, constants and metadata of the graph that its network exports to.
 """
 
+import copy
 import json
 import os
 import re
@@ -25,26 +26,23 @@ from tqdm import tqdm
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
-from zoo.network import unwrapped
 
-from .exact_copy import current_unit, exact_copy, exact_images, exact_in_bytes
-from .file import add_description, metadata, texts
-from .graph import build_graph, is_half
-from .images import network_inputs, normalise
-from .instruments import (
+from .exact_copy import Run, exact_twin, run_in_pytorch
+from .file import (
     PREFIX,
     STEP_LOGITS,
+    add_description,
     add_spike_counts,
-    add_spike_outputs,
     add_step_logits,
-    spike_values,
+    metadata,
+    texts,
 )
+from .graph import DOMAIN
+from .images import network_inputs, normalise
 from .int8 import Rounded, int8_graph
-from .layouts import finished, folded
-from .network import DOMAIN, inference_copy, input_size, network_input, neuron_layers, take_apart, time_steps
+from .network import build_graph, exportable, inference_copy, take_apart
 from .run import OPTIMIZATIONS, Runner, has_event_library, read_model
 
-BATCHES = (1, 3)
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
 ROUNDING = 3
@@ -60,8 +58,6 @@ COUNTED = 1000
 """Spikes of a layer from which on that is asked."""
 LOGIT_ROUNDING = 1e-4
 """Allowed difference of logits where all spikes agree, in units of the largest logit or 1."""
-_STRENGTHS = (1, 2, 4, 8)
-"""Factors of the exact currents of eight bits, tried in turn until every layer spikes."""
 _CLOSE = 1e-5
 """Allowed difference of a constant, in units of the tensor's largest: another version of PyTorch folds normalisations
 with other roundings."""
@@ -69,8 +65,6 @@ _FREE = {"tag", "epochs", "seed", "test_reads", "license"}
 """Entries of the metadata that a file may have differently: they say how it came to be."""
 _OF_WEIGHTS = {"weights_sha256", "neuron"}
 """Those that are others where the weights are: what these do says more."""
-Run = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
-"""Images, and what the graph must give for them: "logits", and the spikes [T*B, ...] under their names in the graph."""
 QUICK = ("disable", "all")
 """The levels of optimisation at which a quick gate runs a graph: as it is written, and as it is run by default."""
 _CHUNK = 32
@@ -98,30 +92,37 @@ def verify(
         ZooError: a spike or logit differs on the exact copy, a bound is missed on the real weights, an operation, a
             constant or an entry of the metadata is not the network's, or the images do not fit.
     """
-    model = unwrapped(model)
+    model = exportable(model)
     _, proto = read_model(graph)
     images = None if images is None else network_inputs(model, images)
     layout, precision = metadata(proto, "layout"), metadata(proto, "precision")
-    rounded = _rounded_in(proto) if precision == "int8" else None
-    built = build_graph(model, layout, rounded, half=precision == "fp16", events=precision == "int16")
+    network = inference_copy(model)
+    if precision == "int8":
+        built = int8_graph(take_apart(network, all_steps=True), _rounded_in(proto))
+    else:
+        built = build_graph(network, layout, precision)
     known = _instrumented_like(add_description(built, model), proto)
     _compare_operations(known, proto)
     _compare_metadata(known, proto, but=_OF_WEIGHTS)
-    report = run_gate(model, proto, images)
+    report = run_gate(network, proto, images)
     _compare_constants(known, proto)
     _compare_metadata(known, proto)
     return report
 
 
 def run_gate(
-    model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None, *, quick: bool = False
+    network: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None, *, quick: bool = False
 ) -> dict[str, Any]:
-    """Runs the graph, for one that was made of this network just now; see `verify`. A quick gate runs it at `QUICK` of
-    the optimisation levels, and on 32 of the images."""
+    """Runs the graph, for one that was made of this network just now, an `inference_copy`; see `verify`. A quick gate
+    runs it at `QUICK` of the optimisation levels, and on 32 of the images."""
     levels, images = (QUICK, None if images is None else images[:_CHUNK]) if quick else (tuple(OPTIMIZATIONS), images)
-    report = {"dyadic": _verify_exact(model, proto, levels), "real": _verify_real(model, proto, images)}
-    if metadata(proto, "precision") == "int16":
-        report["kernel"] = _verify_kernel(proto, random_images(model) if images is None else images, levels)
+    precision, layout = metadata(proto, "precision"), metadata(proto, "layout")
+    twin = exact_twin(network, layout, precision)
+    check_same_operations(twin.graph, proto)
+    report = {"dyadic": compare_exactly(*twin, levels), "real": _verify_real(network, proto, images)}
+    if precision == "int16":
+        images = random_images(network) if images is None else images
+        report["kernel"] = _verify_kernel(proto, images, levels)
     return report
 
 
@@ -131,10 +132,10 @@ def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32], levels: 
     Returns:
         JSON values: levels, images, identical; null where there is no kernel.
     """
-    names = [*spike_values(proto).values(), "logits"]
-    exposed, images = add_spike_outputs(proto), images[:_CHUNK]
+    images = images[:_CHUNK]
     for level in tqdm(levels, desc="kernel", leave=False, disable=None):
-        runners = [Runner(exposed, optimization=level, functions=functions) for functions in (False, True)]
+        runners = [Runner(proto, optimization=level, functions=functions, spikes=True) for functions in (False, True)]
+        names = [*runners[0].values.values(), "logits"]
         for name, kernel, function in zip(names, *(run(images, names) for run in runners), strict=True):
             if not np.array_equal(kernel, function):
                 raise ZooError(
@@ -142,38 +143,6 @@ def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32], levels: 
                     f"({_difference(function, kernel)}; optimization {level})"
                 )
     return {"levels": list(levels), "images": len(images), "identical": has_event_library() or None}
-
-
-def _verify_exact(model: nn.Module, proto: onnx.ModelProto, levels: Sequence[str]) -> dict[str, Any]:
-    """Compares the graph of the exact copy, which must have the operations of the given one, with what it must give."""
-    exact, precision = exact_copy(model), metadata(proto, "precision")
-    images = [exact_images(exact, count, seed=count).numpy() for count in BATCHES]
-    runs: list[Run] = []
-    if precision == "int8":
-        network = take_apart(exact, all_steps=True)
-        for strength in _STRENGTHS:
-            parts, rounded = exact_in_bytes(network, strength * current_unit(exact))
-            runs = _runs_in_float32(finished(parts, folded(parts)), images)
-            if all(spike_rate(runs, value) for value in runs[0][1] if value != "logits"):
-                break
-        built, other = int8_graph(parts, neuron_layers(exact), rounded), "float32's"
-    else:
-        built = build_graph(exact, metadata(proto, "layout"), half=precision == "fp16", events=precision == "int16")
-        other = "PyTorch's"
-        for x in images:
-            logits, spikes = _run(exact, torch.from_numpy(x))
-            known = {value: spikes[name].numpy() for name, value in spike_values(built).items()}
-            runs.append((x, known | {"logits": logits.numpy()}))
-    twin = add_description(built, exact)
-    check_same_operations(twin, proto)
-    return compare_exactly(twin, runs, other, levels) | {"input_size": list(input_size(exact))}
-
-
-def _runs_in_float32(graph: onnx.ModelProto, images: list[NDArray[np.float32]]) -> list[Run]:
-    """Returns what a float32 graph gives, as it is written."""
-    names = ["logits", *spike_values(graph).values()]
-    run = Runner(add_spike_outputs(graph), 1, optimization="disable")
-    return [(x, dict(zip(names, run(x, names), strict=True))) for x in images]
 
 
 def check_same_operations(twin: onnx.ModelProto, proto: onnx.ModelProto) -> None:
@@ -192,30 +161,20 @@ def _operations(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
         yield re.sub(r"(_\d+)+$", "", node.op_type) if node.domain == DOMAIN else node.op_type
 
 
-def compare_exactly(
-    proto: onnx.ModelProto, runs: Sequence[Run], other: str, levels: Sequence[str] = tuple(OPTIMIZATIONS)
-) -> dict[str, Any]:
-    """Compares a graph with what is known of it.
-
-    Args:
-        proto: the graph of a network whose arithmetic is exact.
-        runs: one for each batch.
-        other: what gave the expected values, for the error.
-        levels: of optimisation.
+def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str, levels: Sequence[str]) -> dict[str, Any]:
+    """Compares a graph of exact arithmetic with what it must give, at these levels of optimisation; see `exact_twin`.
 
     Returns:
-        JSON values: levels, batches, layers, spike_rates, identical.
-
-    Raises:
-        ZooError: a spike or logit differs, or a layer never spikes.
+        JSON values: levels, batches, layers, spike_rates, identical, input_size.
     """
-    values = spike_values(proto)
-    rates = {name: spike_rate(runs, value) for name, value in values.items()}
+    values = metadata(proto, "spike_values")
+    rates = {name: _spike_rate(runs, value) for name, value in values.items()}
     if silent := [name for name, rate in rates.items() if rate == 0]:
         raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the exact copy")
     for level in tqdm(levels, desc="exactness", leave=False, disable=None):
-        for graph, names in ((proto, ["logits"]), (add_spike_outputs(proto), [*values.values(), "logits"])):
-            run = Runner(graph, optimization=level)
+        for spikes in (False, True):
+            run = Runner(proto, optimization=level, spikes=spikes)
+            names = [*(values.values() if spikes else ()), "logits"]
             for images, expected in runs:
                 for name, got in zip(names, run(images, names), strict=True):
                     if not np.array_equal(expected[name], got):
@@ -225,10 +184,10 @@ def compare_exactly(
                         )
     batches = [len(images) for images, _ in runs]
     about = {"levels": list(levels), "batches": batches, "layers": len(values)}
-    return about | {"spike_rates": rates, "identical": True}
+    return about | {"spike_rates": rates, "identical": True, "input_size": list(metadata(proto, "input_size"))}
 
 
-def spike_rate(runs: Sequence[Run], value: str) -> float:
+def _spike_rate(runs: Sequence[Run], value: str) -> float:
     """Returns the spikes per neuron and time step of a layer, over all runs."""
     return float(np.concatenate([expected[value] for _, expected in runs]).mean())
 
@@ -239,22 +198,22 @@ def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
     return f"{int((expected != got).sum())} of {expected.size} values"
 
 
-def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
-    network, precise = inference_copy(model), inference_copy(model).double()
+def _verify_real(network: Any, proto: onnx.ModelProto, images: NDArray[np.float32] | None) -> dict[str, Any]:
     inputs = "random inputs" if images is None else "given images"
     if images is None:
-        images = random_images(model)
-    values = spike_values(proto)
-    run = Runner(add_spike_outputs(proto))
+        images = random_images(network)
+    precise, precision = copy.deepcopy(network).double(), metadata(proto, "precision")
+    run = Runner(proto, spikes=True)
+    values = run.values
     flips, active, counted, total = (dict.fromkeys(values, 0) for _ in range(4))
     expected, got, rounded, rounding, alike = [], [], 0, 0, []
-    steps = time_steps(model)
-    size = max(1, _CHUNK * 32**2 // (steps * images.shape[-2] * images.shape[-1]))  # many steps, large images: fewer
+    pixels = network.timesteps * images.shape[-2] * images.shape[-1]
+    size = max(1, _CHUNK * 32**2 // pixels)  # of many steps or large images fewer
     for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
-        logits, spikes = _run(network, chunk)
+        logits, spikes = run_in_pytorch(network, chunk)
         outputs = run(chunk.numpy(), ["logits", *values.values()])
         same = np.ones(len(chunk), bool)
-        precise_logits, precise_spikes = _run(precise, chunk.double())
+        precise_logits, precise_spikes = run_in_pytorch(precise, chunk.double())
         rounding += sum(int((spikes[name] != precise_spikes[name]).sum()) for name in values)
         rounded += int((logits.argmax(1) != precise_logits.argmax(1)).sum())
         expected.append(logits.numpy())
@@ -271,8 +230,7 @@ def _verify_real(model: nn.Module, proto: onnx.ModelProto, images: NDArray[np.fl
     real = compare_logits(np.concatenate(expected), np.concatenate(got))
     flip_rate, rounding_flip_rate = (n / sum(total.values()) for n in (sum(flips.values()), rounding))
     failed = len(real["disagreements"])
-    precision = metadata(proto, "precision")
-    if precision == "fp16" and is_half(network):
+    if precision == "fp16" and _is_half(network):
         precision = "fp32"
     max_rate, min_agreement = BOUNDS[precision]
     allowed = max(int((1 - min_agreement) * len(images)), 1, ROUNDING * rounded)
@@ -324,17 +282,16 @@ def compare_where_alike(expected: NDArray[np.float32], got: NDArray[np.float32],
         )
 
 
-def random_images(model: nn.Module) -> NDArray[np.float32]:
+def random_images(network: Any) -> NDArray[np.float32]:
     """Returns 8 to 32 images of uniform noise, fewer of many time steps, normalised as the network wants them; in
     [0, 1] where it reads them as brightness; frames of spikes where it takes frames."""
     draw = np.random.default_rng(0)
-    steps = time_steps(model)
-    shape, encoding = (min(max(128 // steps, 8), 32), *network_input(model)), getattr(model, "encoding", "direct")
-    if encoding == "latency":
+    shape = min(max(128 // network.timesteps, 8), 32), *network.input_shape
+    if network.encoding == "latency":
         return draw.random(shape, np.float32)
-    if encoding != "direct":
+    if network.encoding != "direct":
         return (draw.random(shape, np.float32) < 0.5).astype(np.float32)
-    return normalise(draw.integers(0, 256, shape, dtype=np.uint8), *normalisation(model))
+    return normalise(draw.integers(0, 256, shape, dtype=np.uint8), *normalisation(network))
 
 
 def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, Any]:
@@ -352,28 +309,15 @@ def compare_logits(expected: NDArray[np.float32], got: NDArray[np.float32]) -> d
     }
 
 
-@torch.no_grad()
-def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns logits [B, classes] and the spikes [T*B, ...] of each neuron layer."""
-    spikes: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda layer, inputs, output: spikes.__setitem__(name, output.to(torch.int8))
-
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in neuron_layers(network).items()]
-    try:
-        return network(images), spikes
-    finally:
-        for handle in handles:
-            handle.remove()
+def _is_half(network: nn.Module) -> bool:
+    """Returns whether half precision holds the weights of a network's convolutions as they are: `weights: fp16` of a
+    recipe."""
+    weights = [module.weight.detach() for module in network.modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
+    return all(bool((weight.half() == weight).all()) for weight in weights)
 
 
 def _rounded_in(proto: onnx.ModelProto) -> dict[str, Rounded]:
-    """Returns the convolutions in eight bits of a file.
-
-    Raises:
-        ZooError: it does not hold those that it tells of.
-    """
+    """Returns the convolutions in eight bits of a file."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     rounded = {}
     for name, (scale, zero, _) in metadata(proto, "currents").items():

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 import zoo
 from export.bench import benchmark, read_file
-from export.images import load_images, normalise
-from export.int8 import training_images
+from export.images import load_images, normalise, training_images
 from export.to_onnx import to_onnx
 from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe
 from recipes.processes import pick_device

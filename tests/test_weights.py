@@ -13,8 +13,7 @@ from hub_client import loopback
 
 import export
 import zoo
-from export.images import form_of, load_images
-from export.network import network_input
+from export.images import form_of, graph_input, load_images
 from leaderboard.store import parts
 from recipes.health import SILENT
 from recipes.processes import keep_memory
@@ -104,7 +103,7 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
 
     trained = zoo.create_model(name, pretrained=True)
     zoo.create_model(name).load_state_dict(trained.state_dict())
-    want = trained.eval()(x := torch.randn(2, *network_input(trained)))
+    want = trained.eval()(x := torch.randn(2, *graph_input(trained)))
     assert not torch.equal(*want)
     plain, form = plain_name(architecture), {key: args[key] for key in ("timesteps", "in_chans", "encoding")}
     for twin in (plain, f"{plain}_gs"):
@@ -124,7 +123,7 @@ def test_golden_logits(name):
     """In float64, in which no membrane is so near its threshold that another processor would decide otherwise: change
     zoo/golden/logits.json only on purpose, as for new weights."""
     model = zoo.load(name, kernel="reference").double()
-    shape = network_input(model)
+    shape = graph_input(model)
     maps = math.prod(shape[:-2])
     channel, row, column = torch.meshgrid(*map(torch.arange, (maps, *shape[-2:])), indexing="ij")
     image = 2 * torch.sin(row.double() / 3 + channel) * torch.cos(column.double() / 4 - channel)
@@ -178,7 +177,7 @@ print(json.dumps(validate("hf-hub:{repo}", {dataset!r}, {data_root!r}, limit={li
 @pytest.mark.parametrize("name", NAMES)
 def test_other_classes_channels_and_time_steps(name):
     model = zoo.create_model(name, pretrained=True, num_classes=3, in_chans=1, timesteps=2).eval()
-    assert model(torch.randn(5, *network_input(model)), per_step=True).shape == (2, 5, 3)
+    assert model(torch.randn(5, *graph_input(model)), per_step=True).shape == (2, 5, 3)
     trained = zoo.create_model(name, pretrained=True)
     kept = trained.state_dict()
     new = {key for key, value in model.state_dict().items() if key not in kept or not torch.equal(value, kept[key])}

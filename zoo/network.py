@@ -299,6 +299,12 @@ class SpikingNetwork(nn.Module):
         return own | {name for name, _ in self.named_parameters() if name.endswith(".bias")}
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of what it takes, without the batch: an image, or event frames, one for each time step."""
+        frames = [self.timesteps] if self.encoding == "frames" else []
+        return (*frames, *self.pretrained_cfg["input_size"])
+
+    @property
     def timesteps(self) -> int:
         """T; see `set_timesteps`."""
         return self._timesteps

@@ -62,11 +62,7 @@ def build(out: str | os.PathLike[str], networks: Iterable[str] = tuple(NETWORKS)
 
 
 def add_runtime(out: Path) -> None:
-    """Gets ONNX Runtime from npm, or its cache, and puts what the page needs of it into `out`.
-
-    Raises:
-        ZooError: npm is missing or fails, or its package is not the pinned one.
-    """
+    """Gets ONNX Runtime from npm, or its cache, and puts what the page needs of it into `out`."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", RUNTIME, "--prefer-offline", "--silent", "--pack-destination", folder]
         try:
@@ -85,11 +81,7 @@ def add_runtime(out: Path) -> None:
 
 
 def shown(source: str) -> zoo.SpikingNetwork:
-    """The trained network of a name or a run directory.
-
-    Raises:
-        ZooError: no such network, or one of other images than the page prepares.
-    """
+    """The trained network of a name or a run directory."""
     model = zoo.load(source)
     cfg = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     channels, height, width = cfg["input_size"]

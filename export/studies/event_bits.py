@@ -26,9 +26,8 @@ from zoo.provenance import provenance
 
 from ..commands import settings
 from ..file import add_description
-from ..graph import build_graph
 from ..images import network_inputs
-from ..instruments import add_spike_outputs, spike_values
+from ..network import build_graph
 from ..run import Runner
 from ..timing import Input, TimedGraph, time_all
 
@@ -67,17 +66,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _graph(model: Any) -> onnx.ModelProto:
-    return add_description(build_graph(model, events=True), model)
+    return add_description(build_graph(model, precision="int16"), model)
 
 
 def _compare(model: Any, images: Any) -> dict[str, Any]:
-    proto = add_spike_outputs(_graph(model))
-    names, inputs = [*spike_values(proto).values(), "logits"], network_inputs(model, images)
-    kernels = {}
+    proto, inputs, kernels = _graph(model), network_inputs(model, images), {}
     for instructions in list_instruction_sets():
         os.environ["SNNZOO_INSTRUCTIONS"] = instructions
-        kernels[instructions] = Runner(proto, threads=1)
-    functions, values, ones = Runner(proto, threads=1, functions=True), 0, 0
+        kernels[instructions] = Runner(proto, threads=1, spikes=True)
+    functions, values, ones = Runner(proto, threads=1, functions=True, spikes=True), 0, 0
+    names = [*functions.values.values(), "logits"]
     differing = dict.fromkeys(kernels, 0)
     for start in range(0, len(inputs), _CHUNK):
         chunk = inputs[start : start + _CHUNK]

@@ -105,7 +105,7 @@ def draw_spikes(shape: tuple[int, ...], rate: float, correlation: float, draw: n
 
 
 class TimedKernel(NamedTuple):
-    """The kernel on given spikes; see `export.timing.Subject`."""
+    """The kernel on given spikes; see `export.timing.TimedGraph`."""
 
     name: str
     weight: Tensor
@@ -114,7 +114,7 @@ class TimedKernel(NamedTuple):
 
     @contextlib.contextmanager
     def ready(self, batch: int, threads: int) -> Iterator[Callable[[], Any]]:
-        """See `Subject`."""
+        """See `TimedGraph`."""
         ones, zeros = torch.ones(len(self.weight)), torch.zeros(len(self.weight))
         layer = EventConv(self.weight, ones, zeros, padding=(1, 1), timesteps=len(self.spikes))
         yield lambda: layer(self.spikes)
@@ -150,11 +150,7 @@ def _graph(node: Any, constants: dict[str, Any], kind: int, sizes: tuple[int | N
 
 
 def picture(result: dict[str, Any]) -> str:
-    """Draws the kernel's time over that of each opponent against the firing rate, as SVG.
-
-    Raises:
-        ZooError: its libraries are not installed.
-    """
+    """Draws the kernel's time over that of each opponent against the firing rate, as SVG."""
     try:
         import altair as alt
         import vl_convert

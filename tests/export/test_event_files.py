@@ -12,12 +12,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
+from test_export import optimised
 
 import export
 import zoo
 from export import run
 from export.event import OPERATOR, whole_weights
-from export.instruments import add_spike_outputs, spike_values
+from export.file import metadata
 from export.run import OPTIMIZATIONS, Runner, read_model
 from zoo.errors import ZooError
 from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
@@ -60,10 +61,10 @@ def test_kernel_and_functions_give_the_same_bits(name, tmp_path):
     export.to_onnx(network(name), path, precision="int16", verify=False)
     _, proto = read_model(path)
     assert sum(node.op_type == OPERATOR for node in proto.graph.node) >= 5
-    values = [*spike_values(proto).values(), "logits"]
+    values = [*metadata(proto, "spike_values").values(), "logits"]
     images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
     for level in ("disable", "all"):
-        runners = [Runner(add_spike_outputs(proto), optimization=level, functions=f) for f in (False, True)]
+        runners = [Runner(proto, optimization=level, functions=f, spikes=True) for f in (False, True)]
         kernel, functions = (runner(images, values) for runner in runners)
         assert all(np.array_equal(a, b) for a, b in zip(kernel, functions, strict=True))
     assert np.mean([spikes.mean() for spikes in kernel[:-1]]) > 0.02
@@ -73,13 +74,9 @@ def test_onnxruntime_multiplies_no_gain_into_the_convolution_before_it(tmp_path)
     """It would round otherwise than the kernel: of 493 million spikes of a bundled network, 1,192 differed."""
     path = tmp_path / "net.onnx"
     export.to_onnx(network("plif_net"), path, precision="int16", verify=False)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(options.optimized_model_filepath)
-    assert sum(node.op_type == "Mul" for node in optimised.graph.node)
-    assert not [value.name for value in optimised.graph.initializer if "ConvMul" in value.name]
+    graph = optimised(path, tmp_path, "BASIC").graph
+    assert sum(node.op_type == "Mul" for node in graph.node)
+    assert not [value.name for value in graph.initializer if "ConvMul" in value.name]
 
 
 def test_the_gate_proves_a_file_and_verify_reads_it_back(file):
@@ -103,9 +100,9 @@ def test_a_stream_of_steps_equals_the_graph_of_all_steps(name, tmp_path):
     stream = export.Stream(files["step"])
     assert np.allclose(stream.run(images), Runner(read_model(files["flat"])[1])(images, ["logits"])[0], atol=1e-6)
     _, proto = read_model(files["step"])
-    layers = spike_values(proto)
+    layers = metadata(proto, "spike_values")
     flat, step, body = (
-        Runner(add_spike_outputs(read_model(files[layout])[1]), functions=functions)(images, list(layers.values()))
+        Runner(read_model(files[layout])[1], functions=functions, spikes=True)(images, list(layers.values()))
         for layout, functions in (("flat", False), ("step", False), ("step", True))
     )
     assert all(np.array_equal(a, b) and np.array_equal(b, c) for a, b, c in zip(flat, step, body, strict=True))

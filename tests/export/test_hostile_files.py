@@ -19,9 +19,9 @@ from onnx import helper, numpy_helper
 
 import export
 from export.file import add_description
-from export.graph import build_graph
 from export.images import load_images, read_images
-from export.int8 import calibrate
+from export.int8 import calibrate, int8_graph
+from export.network import build_graph, take_apart
 from zoo import ZooError
 
 # -- arrays
@@ -309,12 +309,17 @@ def known():
 def traced_once(known, monkeypatch):
     """`verify` builds the graph that it compares with once for each kind."""
 
-    def build(model, layout, rounded, **how):
-        if (kind := (id(model), layout, rounded is None, *how.values())) not in known:
-            known[kind] = build_graph(model, layout, rounded, **how)
-        return copy.deepcopy(known[kind])
+    verify = sys.modules["export.verify"]  # the function has its name
 
-    monkeypatch.setattr(sys.modules["export.verify"], "build_graph", build)
+    def once(name, build):
+        def built(*given, **how):
+            known[name] = known.get(name) or build(*given, **how)
+            return copy.deepcopy(known[name])
+
+        monkeypatch.setattr(verify, name, built)
+
+    for name in ("build_graph", "take_apart", "int8_graph"):
+        once(name, getattr(verify, name))
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +327,8 @@ def steps():
     net = tiny()
     net.pretrained_cfg = {"architecture": "tiny", "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.2,) * 3}
     images = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
-    graphs = build_graph(net, "step"), build_graph(net, rounded=calibrate(net, images))
+    parts = take_apart(net, all_steps=True)
+    graphs = build_graph(net, "step"), int8_graph(parts, calibrate(parts, images))
     return [(net, add_description(graph, net).SerializeToString()) for graph in graphs]
 
 

@@ -8,30 +8,30 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from test_export import network
+from test_export import network, optimised
 from torch import nn
 
 import export
 import export.__main__ as command
 import zoo
-from export.exact_copy import exact_copy, exact_in_bytes
+from export.exact_copy import exact_copy
 from export.file import add_description, metadata
-from export.graph import build_graph
+from export.images import training_images
 from export.int8 import (
     calibrate,
     convolutions,
     doubling,
+    exact_in_bytes,
     in_units,
+    int8_graph,
     least_change,
     moments,
     nearest,
     scales,
     stored,
-    training_images,
 )
 from export.network import take_apart
 from export.run import create_session
@@ -46,26 +46,32 @@ def noise(model, count=8):
     return np.random.default_rng(0).standard_normal((count, *model.pretrained_cfg["input_size"])).astype(np.float32)
 
 
+def rounding(net):
+    return calibrate(take_apart(net, all_steps=True), noise(net))
+
+
+def in_bytes(net, rounded=None):
+    """The graph of a network in eight bits."""
+    parts = take_apart(net, all_steps=True)
+    return add_description(int8_graph(parts, rounded or calibrate(parts, noise(net))), net)
+
+
 @pytest.fixture(scope="module")
 def right():
     torch.manual_seed(0)
     net = network(timesteps=2)
-    return net, add_description(build_graph(net, rounded=calibrate(net, noise(net))), net)
+    return net, in_bytes(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keywords",
     [
-        pytest.param(
-            {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn", "timesteps": 2},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"neuron": {"name": "lif", "reset": "soft"}}, marks=pytest.mark.slow),
-        pytest.param({"neuron": "plif", "encoding": "latency"}, marks=pytest.mark.slow),
-        pytest.param({"neuron": "psn"}, marks=pytest.mark.slow),
-        pytest.param(  # no fast form
-            {"neuron": {"name": "plif", "tau": 3.0}, "surrogate": "arctan", "timesteps": 2}, marks=pytest.mark.slow
-        ),
+        {"neuron": {"name": "lif", "decay": 0.25, "decay_input": True}, "norm": "tdbn", "timesteps": 2},
+        {"neuron": {"name": "lif", "reset": "soft"}},
+        {"neuron": "plif", "encoding": "latency"},
+        {"neuron": "psn"},
+        {"neuron": {"name": "plif", "tau": 3.0}, "surrogate": "arctan", "timesteps": 2},  # no fast form
     ],
     ids=str,
 )
@@ -90,11 +96,7 @@ def over_bytes(proto):
 
 def test_onnx_runtime_computes_the_convolutions_over_bytes(right, tmp_path):
     _, proto = right
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # such a file is for this machine alone, which it warns of
-    onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    kinds = [node.op_type for node in optimised(proto.SerializeToString(), tmp_path).graph.node]
     assert kinds.count("QLinearConv") == over_bytes(proto) > 2
 
 
@@ -105,11 +107,7 @@ def test_spikes_of_a_stem_are_turned_once(tmp_path):
     net = zoo.create_model("sresnet19_w16", timesteps=2).eval()
     report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
     assert report["verification"]["dyadic"]["identical"]
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # such a file is for this machine alone, which it warns of
-    onnxruntime.InferenceSession(tmp_path / "x.onnx", options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    kinds = [node.op_type for node in optimised(tmp_path / "x.onnx", tmp_path).graph.node]
     assert kinds.count("Transpose") <= 4  # 12 when each of the three first blocks turned its currents
 
 
@@ -218,8 +216,8 @@ def test_scales_of_other_images_are_refused(factor):
     """With them no neuron, or nearly every one, spikes behind the stem."""
     torch.manual_seed(0)
     net = network(timesteps=2)
-    rounded = {name: r._replace(scale=factor * r.scale) for name, r in calibrate(net, noise(net)).items()}
-    proto = add_description(build_graph(net, rounded=rounded), net)
+    rounded = {name: r._replace(scale=factor * r.scale) for name, r in rounding(net).items()}
+    proto = in_bytes(net, rounded)
     with pytest.raises(ZooError, match="verification failed on the real weights"):
         run_gate(net, proto, noise(net, 32))
 
@@ -273,7 +271,7 @@ def test_the_proof_tells_currents_of_convolutions_apart():
 @pytest.mark.slow
 def test_a_proof_of_other_operations_is_none():
     fast, slow = network("plif", timesteps=2), network({"name": "plif", "tau": 3.0}, timesteps=2)
-    proto = build_graph(fast, rounded=calibrate(fast, noise(fast)))
+    proto = in_bytes(fast)
     with pytest.raises(ZooError, match="operations are not those"):
         run_gate(slow, proto, None)
 
@@ -304,7 +302,7 @@ def test_a_weight_has_one_scale():
     net = network(timesteps=2)
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
     with pytest.raises(ZooError, match=r"no int8: stages.0.1.conv2.weight is used twice"):
-        calibrate(net, noise(net))
+        rounding(net)
 
 
 class OfSequences(nn.Module):
@@ -325,7 +323,7 @@ def test_a_convolution_of_sequences_stays_in_float32(tmp_path):
     report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
     assert report["verification"]["dyadic"]["identical"]
     assert over_bytes(onnx.load(tmp_path / "x.onnx")) == len(convolutions(take_apart(net, all_steps=True))) > 2
-    assert "stages.0.1.conv.weight" not in calibrate(net, noise(net))
+    assert "stages.0.1.conv.weight" not in rounding(net)
 
 
 def test_bad_input(tmp_path, monkeypatch):

@@ -15,9 +15,8 @@ from test_export import network
 
 import export
 from export.commands import LAYOUTS
-from export.file import add_description
-from export.graph import build_graph
-from export.instruments import add_step_logits
+from export.file import add_description, add_step_logits
+from export.network import build_graph
 from export.verify import BOUNDS, _verify_real, compare_where_alike
 from zoo import ZooError
 
@@ -31,7 +30,7 @@ def right(one_thread):
     net = network(timesteps=2)
     net.lif1.decay, net.lif1.threshold = 0.7, 0.9  # numbers that no other layer has
     graphs = {layout: add_description(build_graph(net, layout), net) for layout in LAYOUTS}
-    return net, graphs | {"fp16": add_description(build_graph(net, half=True), net)}
+    return net, graphs | {"fp16": add_description(build_graph(net, precision="fp16"), net)}
 
 
 def constant(proto, wanted, change):

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import zoo
 from export.exact_copy import exact_copy, exact_images
+from export.graph import Piece
 from export.nir import _Builder, nir_graph, to_nir
-from export.pieces import Piece
 from zoo import ZooError
 
 nir = pytest.importorskip("nir")
