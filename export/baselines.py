@@ -34,13 +34,8 @@ from .trace import trace
 
 
 def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> Subject:
-    """Makes one of `BASELINES`.
-
-    Args:
-        name: which.
-        model: the network, in evaluation mode; it stays as it is, but for PyTorch's may be moved to another device.
-        provider, optimization: of ONNX Runtime.
-    """
+    """Makes one of `BASELINES` from a network in evaluation mode, which stays as it is, but for PyTorch's may be moved
+    to another device."""
     graphs = {"floor": _floor, "relu": _relu, "relu-int8": _relu_int8, "spikingjelly": _spikingjelly}
     if name not in BASELINES:
         raise one_of("baseline", name, BASELINES)

@@ -268,12 +268,8 @@ def check_fit(file: File, images: Loaded) -> None:
 def find_inputs(file: File, batches: Sequence[int], shape: Sequence[int] | None = None) -> list[Input]:
     """Finds the inputs of anybody's graph, those of floats in front, of which the first is the image.
 
-    A dynamic axis is the batch if it is the first, and 1 if it is another.
-
-    Args:
-        file: the graph.
-        batches: sizes that it will be run with.
-        shape: of one entry of the batch of the image.
+    A dynamic axis is the batch if it is the first, and 1 if it is another. `batches` are the sizes that it will be run
+    with, `shape` that of one image.
     """
     stored = {tensor.name for tensor in file.proto.graph.initializer}
     found = [(value, _dtype(value, file.path)) for value in file.proto.graph.input if value.name not in stored]

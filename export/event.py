@@ -121,8 +121,7 @@ def event_graph(network: Network, *, one_step: bool = False) -> onnx.ModelProto:
 
     Args:
         network: of all steps or of one, normalisations not folded.
-        one_step: the graph is of one step, with states as inputs and outputs; those of event-driven neurons have their
-            channels last.
+        one_step: states are inputs and outputs; those of event-driven neurons have their channels last.
     """
     held = states_of(network) if one_step else None
     rewrite = _Rewrite(network, held)
@@ -175,13 +174,8 @@ class _Rewrite:
             self.planned[layer.value] = layer
 
     def _scaled(self, node: NodeProto, place: int, early: bool) -> _Layer:
-        """Returns a convolution with the normalisation behind it, as whole weights, scale and bias.
-
-        Args:
-            node: the convolution.
-            place: how many are before it.
-            early: whether spikes that its rounding changes matter much.
-        """
+        """Returns a convolution with the normalisation behind it, as whole weights, scale and bias; `place` is how many
+        are before it, `early` whether spikes that its rounding changes matter much."""
         weight, out = self.arrays[node.input[1]], node.output[0]
         run = _RUNS[min(place, len(_RUNS) - 1)]
         table = early and weight.size <= _TABLE and weight.shape[1] * weight.shape[2] % run == 0
@@ -340,7 +334,6 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool, held:
     """Returns what an event-driven node does, in standard operators, each of one rounding, in the kernel's order.
 
     Args:
-        steps: time steps.
         added: what a shortcut adds: "currents", "counts" or nothing, "".
         fires: whether neurons follow, otherwise the currents are the output.
         soft: reset by subtraction.
@@ -366,17 +359,8 @@ def _function(steps: int, added: str, fires: bool, soft: bool, kept: bool, held:
         _fire(g, x, steps, soft, held=held)
     else:
         g.op("Cast", [x], "fired", to=TensorProto.UINT8)  # of no use, but a function has all its outputs
-    inputs = [
-        "spikes",
-        "weight",
-        "scale",
-        "bias",
-        *(
-            ["shortcut", "counts", "state"]
-            if held
-            else {"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"])
-        ),
-    ]
+    extra = {"": [], "currents": ["shortcut"]}.get(added, ["shortcut", "counts"])
+    inputs = ["spikes", "weight", "scale", "bias", *(["shortcut", "counts", "state"] if held else extra)]
     names = ["strides", "pads", "timesteps", "most", *(_NUMBERS if fires else [])]
     form = ("soft" if soft else "hard") if fires else "currents"
     words = [form, steps, added, "kept" if fires and kept else "", "held" if held else ""]

@@ -126,14 +126,14 @@ def exact_copy(model: nn.Module) -> Any:
     handles = []
     for module in exact.modules():
         if isinstance(module, _NORMS):
-            handles.append(module.register_forward_pre_hook(_calibrate_norm(unit)))
+            handles.append(module.register_forward_pre_hook(functools.partial(_calibrate_norm, unit)))
         elif isinstance(module, _LINEAR):
             module.weight.copy_(_small_integers(module.weight))
             if module.bias is not None:
                 bias = _on_grid(module.bias).clamp_(-0.5, 0.5)
                 # The exporter leaves out a bias of zeros, and the copy would be another graph.
                 module.bias.copy_(bias if bias.any() else module.bias.sign() / GRID)
-            handles.append(module.register_forward_pre_hook(_calibrate_weights(unit)))
+            handles.append(module.register_forward_pre_hook(functools.partial(_calibrate_weights, unit)))
     # One forward calibrates layer after layer, each on what the calibrated ones before it send.
     exact(exact_images(exact, 4))
     for handle in handles:
@@ -260,29 +260,23 @@ def current_unit(model: nn.Module) -> float:
     return 2.0 ** round(math.log2(needed))
 
 
-def _calibrate_norm(unit: float) -> Any:
-    def hook(norm: Any, inputs: tuple[Tensor, ...]) -> None:
-        channels = inputs[0].transpose(0, 1).flatten(1)
-        exponent = _nearest_exponent(channels.std(1, correction=0))
-        norm.eps = _NOTHING
-        norm.running_mean.copy_(_on_grid(channels.mean(1)))
-        norm.running_var.copy_(torch.ldexp(torch.ones_like(norm.running_var), 2 * exponent))
-        if norm.affine:
-            norm.weight.fill_(unit)
-            norm.bias.copy_(_on_grid(norm.bias).clamp_(-0.5, 0.5))
-
-    return hook
+def _calibrate_norm(unit: float, norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    channels = inputs[0].transpose(0, 1).flatten(1)
+    exponent = _nearest_exponent(channels.std(1, correction=0))
+    norm.eps = _NOTHING
+    norm.running_mean.copy_(_on_grid(channels.mean(1)))
+    norm.running_var.copy_(torch.ldexp(torch.ones_like(norm.running_var), 2 * exponent))
+    if norm.affine:
+        norm.weight.fill_(unit)
+        norm.bias.copy_(_on_grid(norm.bias).clamp_(-0.5, 0.5))
 
 
-def _calibrate_weights(unit: float) -> Any:
-    def hook(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        # Without the bias, which stays on the grid: the root mean square of the output becomes about one unit.
-        x, weight = inputs[0], layer.weight
-        y = nn.functional.linear(x, weight) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, None)
-        exponent = _nearest_exponent(y.square().mean().sqrt())
-        weight.copy_(torch.ldexp(weight * unit, -exponent))
-
-    return hook
+def _calibrate_weights(unit: float, layer: Any, inputs: tuple[Tensor, ...]) -> None:
+    # Without the bias, which stays on the grid: the root mean square of the output becomes about one unit.
+    x, weight = inputs[0], layer.weight
+    y = nn.functional.linear(x, weight) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, None)
+    exponent = _nearest_exponent(y.square().mean().sqrt())
+    weight.copy_(torch.ldexp(weight * unit, -exponent))
 
 
 def _small_integers(weight: Tensor) -> Tensor:

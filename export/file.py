@@ -230,13 +230,8 @@ def add_description(proto: onnx.ModelProto, model: Any, tag: str | None = None, 
 
 
 def describe(model: Any, tag: str | None = None, *, by_step: bool = False) -> dict[str, str]:
-    """Returns what a file says about its network, whatever its graph, as metadata_props.
-
-    Args:
-        model: the network.
-        tag: names the training; the checkpoint's own by default.
-        by_step: the file takes what the network sees in one time step.
-    """
+    """Returns what a file says about its network, whatever its graph, as metadata_props; `tag` names the training, the
+    checkpoint's own by default; `by_step`: the file takes what the network sees in one time step."""
     cfg, sha256 = model.pretrained_cfg, weights_sha256(model)
     changed = model.loaded_digest is not None and sha256 != model.weights_sha256
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SpikingNeuron)}
@@ -304,13 +299,8 @@ def weights_sha256(model: Any) -> str:
 
 
 def add_spike_counts(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a graph with one more output per neuron layer: "spikes/<layer>", float32 [batch, timesteps].
-
-    An entry is the number of spikes of that layer, for one image in one time step; a step graph has one step.
-
-    Args:
-        proto: a graph of `build_graph`, new or loaded from a file; returned as it is if it has these outputs already.
-    """
+    """Returns a graph with one more output per neuron layer, "spikes/<layer>", float32 [batch, timesteps]: the number
+    of its spikes, for one image in one time step; a step graph has one. A graph that has them stays as it is."""
     layers = metadata(proto, "spike_values")
     if PREFIX + next(iter(layers)) in (output.name for output in proto.graph.output):
         return proto

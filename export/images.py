@@ -205,17 +205,8 @@ def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[n
 
 
 def training_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
-    """Returns normalised images for `calibrate`.
-
-    Args:
-        model: a network of the zoo.
-        data: a data set, whose first training images are taken, or a file; by default what the network was trained on.
-        root: where data sets are.
-        count: how many images, at most.
-
-    Raises:
-        ZooError: no such data, images that do not fit, or a count below 1.
-    """
+    """Returns normalised images for `export.int8`: at most `count`, of a file or the first training images of a data
+    set, by default of the one that the network was trained on."""
     if count < 1:
         raise ZooError(f"--calibration-images must be 1 or more, not {count}")
     if data is None:

@@ -90,12 +90,8 @@ class Rounded(NamedTuple):
 
 
 def int8_graph(network: Network, rounded: Mapping[str, Rounded]) -> onnx.ModelProto:
-    """Returns the graph of a network in eight bits, all steps from "input" to "logits".
-
-    Args:
-        network: of all steps.
-        rounded: each convolution over whole numbers, by the name of its weight.
-    """
+    """Returns the graph of a network of all steps in eight bits, from "input" to "logits"; `rounded` are its
+    convolutions over whole numbers, by the names of their weights."""
     if wrong := rounded.keys() ^ convolutions(network).keys():
         raise ZooError(f"the convolutions of int8 must be the network's convolutions over spikes: {sorted(wrong)[0]}")
     told = {name: [r.scale, r.zero, sha256_of(r.weight.tobytes())[:16]] for name, r in rounded.items()}
@@ -316,12 +312,8 @@ def doubling(layer: SpikingNeuron, timesteps: int) -> float | None:
 
 
 def calibrate(network: Network, images: NDArray[np.float32]) -> dict[str, Rounded]:
-    """Returns each convolution over spikes in eight bits, by the name of its weight.
-
-    Args:
-        network: of all steps.
-        images: normalised training images [N, C, H, W]: what is measured later must not have part in it.
-    """
+    """Returns each convolution over spikes of a network of all steps in eight bits, by the name of its weight; `images`
+    are normalised training images [N, C, H, W]: what is measured later must not have part in it."""
     names = list(convolutions(network))
     proto = finished(network, folded(network))
     by_weight = {node.input[1]: node for node in proto.graph.node if node.op_type == "Conv"}
@@ -399,15 +391,13 @@ def moments(
     groups: int,
     rows: int,
 ) -> Tensor:
-    """Returns sums of the products of any two inputs that a convolution multiplies with weights of one channel.
+    """Returns sums of the products of any two inputs that a convolution multiplies with weights of one channel,
+    [groups, n, n], n = C / groups * K * K.
 
     Args:
         x: inputs [N, C, H, W].
         pads: left of each axis, then right of each, as in ONNX.
         rows: how many positions are taken, from all over the maps.
-
-    Returns:
-        [groups, C / groups * K * K, C / groups * K * K].
     """
     top, left, bottom, right = pads
     columns = F.unfold(
@@ -424,11 +414,8 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def least_change(weight: NDArray[np.float32], moment: Tensor) -> NDArray[np.int8]:
-    """Rounds each weight [C_out, C_in / groups, K, K] to one of the values near it, for the least change of the output.
-
-    Args:
-        moment: of the convolution's inputs, from `moments`.
-    """
+    """Rounds each weight [C_out, C_in / groups, K, K] to one of the values near it, for the least change of the output;
+    `moment` is that of the convolution's inputs."""
     groups, size = moment.shape[:2]
     left = torch.from_numpy(in_units(weight)).double().reshape(groups, -1, size)
     moment = moment.to(torch.float64, copy=True)

@@ -48,12 +48,8 @@ def build_graph(model: nn.Module, layout: str = "flat", precision: str = "fp32")
     """Returns the graph of a network, batch dynamic: "input" [batch, C, H, W] to "logits" [batch, classes].
 
     Batch normalisation is a convolution behind the one that it normalises (see `_add_norm`). The metadata map neuron
-    layers to their spikes.
-
-    Args:
-        model: a network of the zoo.
-        layout: "flat", "function", "step" or "loop"; see `export.graph`.
-        precision: "fp32"; "fp16", see `store_in_half`; "int16", see `export.event`. For "int8" see `export.int8`.
+    layers to their spikes. Layouts: see `export.graph`; "fp16": `store_in_half`; "int16": `export.event`; the graph in
+    eight bits is made by `export.int8`.
     """
     check_layout(layout, precision)
     steps = layout in ("step", "loop")
@@ -149,7 +145,6 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
     """Returns the parts of a network, which stays as it is.
 
     Args:
-        model: a network of the zoo.
         all_steps: the operations are those of all steps, folded into the batch; otherwise those of one step, which
             takes what the first convolution sees in it.
         fold_norms: fold batch normalisation into the convolutions; otherwise it is a convolution, see `_add_norm`.
@@ -252,12 +247,8 @@ def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) 
 
 
 def factor_and_shift(constants: Sequence[NDArray[Any]], eps: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns batch normalisation in evaluation mode as x * factor + shift, with PyTorch's rounding of both.
-
-    Args:
-        constants: weight, bias, running mean, running variance, [C] each.
-        eps: is added to the variance.
-    """
+    """Returns batch normalisation in evaluation mode as x * factor + shift, with PyTorch's rounding of both;
+    `constants` are weight, bias, running mean and running variance, [C] each."""
     weight, bias, mean, var = (np.asarray(value, np.float32) for value in constants)
     factor = weight * (np.float32(1) / np.sqrt(var + np.float32(eps)))
     shift = bias.astype(np.float64) - mean.astype(np.float64) * factor.astype(np.float64)

@@ -293,13 +293,8 @@ def steep(threshold: float) -> tuple[float, float] | None:
 
 
 def steep_spikes(piece: Piece, shape: tuple[int, ...]) -> Piece:
-    """Returns a step of neurons with spikes in their fast form.
-
-    Args:
-        piece: the step, as it was traced.
-        shape: of its currents and states without the batch; maps [C, H, W] have factors with an entry per channel. ()
-            where not all have one shape.
-    """
+    """Returns a step of neurons with spikes in their fast form; `shape` is that of its currents and states without the
+    batch, () where not all have one: maps [C, H, W] have factors with an entry per channel."""
     made = {name: node for node in piece.nodes for name in node.output}
     constants = dict(piece.constants)
     floats = {name: t for name, t in constants.items() if t.data_type == TensorProto.FLOAT and math.prod(t.dims) == 1}

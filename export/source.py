@@ -33,14 +33,8 @@ def load(source: str, **kwargs: Any) -> tuple[zoo.SpikingNetwork, dict[str, str]
 
 def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | None = None) -> nn.Module:
     """Returns the network that a file is of, in evaluation mode: its architecture, neurons, steps, and its weights if
-    they are published or `source` has them. Others are those of seed 0, with which dense operations take as long.
-
-    Args:
-        path: the file, for errors.
-        proto: its graph.
-        about: its metadata.
-        source: a checkpoint or model to take instead of the one that the metadata name.
-    """
+    they are published or the checkpoint `source` has them. Others are those of seed 0, with which dense operations take
+    as long."""
     name = ".".join(filter(None, (about.architecture, about.tag)))
     if source is not None:
         model, _ = load(source, timesteps=about.timesteps)

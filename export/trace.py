@@ -42,13 +42,10 @@ def trace(
     """Returns the graph of a module in evaluation mode, constants as initializers, without notes on nodes' origins.
 
     Args:
-        module: what to trace.
-        example: its inputs.
-        dynamic_shapes: of these, as `torch.onnx.export` takes them.
+        module, example, dynamic_shapes, names: as `torch.onnx.export` takes them.
         what: is traced, for the error.
         rewrite: with the exporter's rules, which merge nodes but also drop a factor within 1e-5 of 1, as a neuron may
             learn; without them, constants alone are folded.
-        names: input_names, output_names.
     """
     try:
         with _quiet():
