@@ -67,12 +67,7 @@ def benchmark(
         dataset: the name of the data set whose test images these are.
         classes: what that data set calls its classes; the network must have as many and, if the file says what it
             calls them, call them so.
-        batch_sizes, threads: latency is measured for every pair; threads are those within an operator. At most 4096,
-            and four threads a processor.
-        runs: timed runs per pair.
-        rounds: sessions that they are dealt out to, each with runs before that are not timed.
-        memory: measure the peak memory of every pair, too.
-        profile: measure the time of each kind of operator, for the first pair.
+        batch_sizes, threads, runs, rounds, memory, profile: see `export.commands.Settings`.
         provider: CPUExecutionProvider by default; it runs there or not at all.
         optimization: ONNX Runtime's graph optimisation: disable, basic, extended, layout or all.
 

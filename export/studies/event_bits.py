@@ -3,9 +3,8 @@ export.studies.event_bits`.
 
 Of each bundled network of a data set, exported in int16, the spikes of every layer and the logits of test images are
 compared: the functions of the file, and the kernel with each instruction set that this processor has, in ONNX Runtime
-with all optimisations. `--top1` compares what the kernel and PyTorch say, instead; `--time`, how long float32 and int16
-files take for the first image, in turns on one thread of a quiet machine. Writes a JSON file, network after
-network; those that it has already are not run again.
+with all optimisations. `--time` measures how long float32 and int16 files take for the first image, instead, in turns
+on one thread of a quiet machine. Writes a JSON file, network after network; those that it has are not run again.
 """
 
 import json
@@ -21,7 +20,7 @@ import torch
 import zoo
 from zoo.errors import CommandParser, run_command
 from zoo.files import write_json
-from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
+from zoo.kernels.event import list_instruction_sets
 from zoo.provenance import provenance
 
 from ..commands import settings
@@ -41,9 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="cifar10", help="a data set (cifar10)")
     parser.add_argument("--data-dir", metavar="DIR", help="where it lies")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="test images (1000)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--top1", action="store_true", help="compare top-1 of the kernel with PyTorch's")
-    how.add_argument("--time", action="store_true", help="compare the time of float32 and int16 files")
+    parser.add_argument("--time", action="store_true", help="compare the time of float32 and int16 files")
     parser.add_argument("--json", required=True, metavar="FILE", help="the result")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -52,14 +49,14 @@ def main(argv: list[str] | None = None) -> None:
         done = json.loads(path.read_text())["networks"]
     names = args.names or [name for name in zoo.list_pretrained() if name.split(".")[1].split("_")[1] == args.data]
     data = zoo.load_dataset(args.data, args.data_dir)
-    images, labels = np.asarray(data.test_images[: args.limit]), np.asarray(data.test_labels[: args.limit])
+    images = np.asarray(data.test_images[: args.limit])
     for name in names:
         if name not in done:
             model, begin = zoo.load(name).eval(), time.perf_counter()
             if args.time:
                 done[name] = _time(model, images[:1])
             else:
-                done[name] = _top1(model, images, labels) if args.top1 else _compare(model, images)
+                done[name] = _compare(model, images)
                 done[name]["seconds"] = round(time.perf_counter() - begin, 1)
             print(name, done[name], flush=True)
             write_json(path, {"images": len(images), "networks": done, **provenance()})
@@ -86,25 +83,6 @@ def _compare(model: Any, images: Any) -> dict[str, Any]:
             got = runner(chunk, names)
             differing[instructions] += sum(int((a != b).sum()) for a, b in zip(expected, got, strict=True))
     return {"values": values, "spikes": ones, "differing": differing}
-
-
-def _top1(model: Any, images: Any, labels: Any) -> dict[str, Any]:
-    runner, inputs = Runner(_graph(model), threads=1), network_inputs(model, images)
-    right: dict[str, int] = {}
-    agree = 0
-    for start in range(0, len(inputs), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        with torch.no_grad():
-            said = {"pytorch": model(torch.from_numpy(inputs[chunk])).argmax(1).numpy()}
-        said["int16"] = runner(inputs[chunk], ["logits"])[0].argmax(1)
-        agree += int((said["pytorch"] == said["int16"]).sum())
-        for what, classes in said.items():
-            right[what] = right.get(what, 0) + int((classes == labels[chunk]).sum())
-    percent = {f"top1_{what}": round(100 * count / len(inputs), 2) for what, count in right.items()}
-    return percent | {
-        "agreement": round(100 * agree / len(inputs), 2),
-        "kernel": INSTRUCTION_SETS[len(list_instruction_sets()) - 1],
-    }
 
 
 def _time(model: Any, image: Any) -> dict[str, Any]:

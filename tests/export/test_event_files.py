@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
@@ -109,18 +108,6 @@ def test_a_stream_of_steps_equals_the_graph_of_all_steps(name, tmp_path):
     stream.reset()
     stream.step(images)
     assert max(np.abs(value).max() for value in stream._values.values()) > 0.1
-
-
-def test_plain_onnxruntime_runs_the_file_with_and_without_the_library(file):
-    path, _ = file
-    images = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
-    with_library = ort.SessionOptions()
-    with_library.register_custom_ops_library(export.event_library())
-    got = [
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(["logits"], {"input": images})[0]
-        for options in (ort.SessionOptions(), with_library)
-    ]
-    assert np.array_equal(*got)
 
 
 @pytest.mark.parametrize("what", ["of something else", "not built"])

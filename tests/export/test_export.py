@@ -29,14 +29,6 @@ from zoo import SpikeCounter, ZooError
 from zoo.neurons import GLIF, PLIF, SpikingNeuron
 from zoo.result import check
 
-NEURONS = {
-    "hard": "lif",
-    "soft": {"name": "lif", "reset": "soft", "decay": 0.7, "threshold": 0.8},
-    "decay_input": {"name": "lif", "tau": 1.6, "decay_input": True},
-    "if": {"name": "if", "reset": "soft"},
-    "plif": {"name": "plif", "tau": 3.0},
-}
-
 
 def network(neuron="lif", timesteps=3, **kwargs):
     """A tiny network on 16 x 16 images with active neurons."""
@@ -125,15 +117,6 @@ def test_graph_is_flat_and_portable(sresnet):
     onnx.checker.check_model(proto, full_check=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
-def test_gate_passes(neuron, tmp_path):
-    report = export.to_onnx(network(neuron), tmp_path / "x.onnx")["verification"]
-    assert report["dyadic"]["identical"]
-    assert report["real"]["top1_agreement"] == 100
-    assert report["real"]["spike_rates"]["stages.1.0.lif2"] > 1e-3
-
-
 def test_neurons_that_differ_in_numbers_alone_have_the_same_nodes():
     """A PLIF may learn a factor close to 1, which the exporter's rules take for 1. Names are those of a layer that is
     traced alone: the exact copy, whose layers may be known already, is compared with the network by them."""
@@ -165,12 +148,6 @@ def test_learned_numbers_are_pytorchs_own():
             assert {layers[name].gain.item(), layers[name].decay.item()} <= constants
         else:
             assert layers[name].constants()["threshold"].item() in constants
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("neuron", ["lif", "psn"])
-def test_gate_passes_with_one_time_step(neuron, tmp_path):
-    export.to_onnx(network(neuron, timesteps=1), tmp_path / "x.onnx")
 
 
 def test_gate_catches_other_weights(exact):

@@ -36,10 +36,12 @@ CASES = {
     "psn": ({"neuron": "psn"}, ["flat", "function"]),
     "plif, rate": ({"neuron": "plif", "encoding": "rate"}, ["flat", "step"]),
     "soft, frames": (
-        {"neuron": {"name": "lif", "reset": "soft"}, "encoding": "frames"},
+        {"neuron": {"name": "lif", "reset": "soft", "decay": 0.7, "threshold": 0.8}, "encoding": "frames"},
         ["flat", "loop"],
     ),
-    "if, tdbn": ({"neuron": "if", "norm": "tdbn"}, ["function", "step"]),
+    "if, tdbn": ({"neuron": {"name": "if", "reset": "soft"}, "norm": "tdbn"}, ["function", "step"]),
+    "decay_input": ({"neuron": {"name": "lif", "tau": 1.6, "decay_input": True}}, ["flat"]),
+    "one step": ({"timesteps": 1}, ["flat"]),
 }
 
 

@@ -138,10 +138,8 @@ def seen(right, request, monkeypatch):
     """A network and its right graph, which is compared and not run: running it may find a change too, but here the
     rest has to; and tracing 50 times is slow."""
     net, graphs = right
-    monkeypatch.setattr(sys.modules["export.verify"], "run_gate", lambda *args: {})
-    monkeypatch.setattr(
-        sys.modules["export.verify"], "build_graph", lambda *_, **__: copy.deepcopy(graphs[request.param])
-    )
+    monkeypatch.setattr(verify, "run_gate", lambda *args: {})
+    monkeypatch.setattr(verify, "build_graph", lambda *_, **__: copy.deepcopy(graphs[request.param]))
     return net, graphs[request.param]
 
 
@@ -183,13 +181,13 @@ def test_flips_are_told_as_fractions_of_their_layer(right, monkeypatch):
 
 def test_what_only_the_networks_rounding_allows_is_not_within_the_fixed_bounds(right, monkeypatch):
     net, graphs = right
-    run = verify._run
+    run = verify.run_in_pytorch
 
     def far_off_in_float64(network, images):
         logits, spikes = run(network, images)
         return logits, {name: 1 - s if images.dtype == torch.float64 else s for name, s in spikes.items()}
 
-    monkeypatch.setattr(verify, "_run", far_off_in_float64)
+    monkeypatch.setattr(verify, "run_in_pytorch", far_off_in_float64)
     monkeypatch.setattr(verify, "MAX_SPIKES", float("inf"))
     monkeypatch.setitem(BOUNDS, "fp32", (1e-3, 0.0))
     real = _verify_real(net, changed(graphs["flat"], silent), None)

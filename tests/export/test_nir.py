@@ -171,7 +171,7 @@ def test_a_mean_that_drops_its_axes_is_followed_by_vectors(side):
     values = {"axes": axes, "fc.weight/transposed": weight, "bias": bias}
     constants = {name: onnx.numpy_helper.from_array(value, name) for name, value in values.items()}
     piece = Piece(["input"], ["logits"], [x, product, total], constants)
-    builder = _Builder(nir, {}, SimpleNamespace(piece=piece), (3, side, side))
+    builder = _Builder(nir, SimpleNamespace(piece=piece, layers={}, size=(3, side, side)))
     graph = builder.graph({})
     got, _ = interpret(graph, torch.full((2, 3, side, side), 2.0), 1)
     assert torch.equal(got, torch.full((1, 2, 5), 6.0))
