@@ -232,15 +232,11 @@ def test_a_profile_adds_up(graph):
 
 def test_a_profile_is_of_the_mean_run_after_the_warm_up(tmp_path, monkeypatch):
     runs = {0: 90, 10: 90, 20: 90, 30: 2, 40: 4}  # milliseconds of the convolution in each run, by its start
-    (tmp_path / "profile").write_text(
-        json.dumps(
-            [{"name": "model_run", "ts": start} for start in runs]
-            + [
-                {"cat": "Node", "name": "c_kernel_time", "ts": at + 1, "dur": 1000 * ms, "args": {"op_name": "Conv"}}
-                for at, ms in runs.items()
-            ]
-        )
-    )
+    events = [{"name": "model_run", "ts": start} for start in runs]
+    for at, ms in runs.items():
+        node = {"cat": "Node", "name": "c_kernel_time", "args": {"op_name": "Conv"}}
+        events.append(node | {"ts": at + 1, "dur": 1000 * ms})
+    (tmp_path / "profile").write_text(json.dumps(events))
     session = SimpleNamespace(end_profiling=lambda: tmp_path / "profile")
     monkeypatch.setattr("export.timing.create_session", lambda *_, **__: session)
     monkeypatch.setattr("export.timing.bind", lambda *_: lambda: None)

@@ -483,17 +483,12 @@ def test_benchmark_refuses_what_it_cannot_measure(exact, tmp_path):
             export.benchmark(path, images, labels)
     with pytest.raises(ZooError, match="model has 10 classes, digits has 100"):
         export.benchmark(path, images, dataset="digits", classes=[str(i) for i in range(100)])
-    for wrong in (
-        {"batch_sizes": (10**9,)},
-        {"threads": (100_000,)},
-        {"runs": 0},
-        {"threads": ()},
-        {"batch_sizes": (0,)},
-        {"provider": "X"},
-        {"optimization": "some"},
-    ):
+    for key, wrong in (
+        ("batch_sizes", (10**9,)), ("batch_sizes", (0,)), ("threads", (100_000,)), ("threads", ()), ("runs", 0),
+        ("provider", "X"), ("optimization", "some"),
+    ):  # fmt: skip
         with pytest.raises(ZooError):
-            export.benchmark(path, **wrong)
+            export.benchmark(path, **{key: wrong})
 
 
 def test_training_facts_travel_with_the_file(tmp_path):

@@ -343,17 +343,9 @@ def test_early_exit_brings_a_data_set_to_the_network_and_knows_another_ones(tmp_
     ],
 )
 def test_the_command_refuses(options, words, tmp_path):
+    out = str(tmp_path / "x.onnx")
     with pytest.raises(ZooError, match=words):
-        command.main(
-            [
-                "svgg11_w8",
-                "--timesteps",
-                "1",
-                "-o",
-                out := str(tmp_path / "x.onnx"),
-                *[o.format(out=out) for o in options],
-            ]
-        )
+        command.main(["svgg11_w8", "--timesteps", "1", "-o", out, *[o.format(out=out) for o in options]])
     assert list(tmp_path.iterdir()) == []
 
 
