@@ -180,11 +180,7 @@ class SpikingNetwork(nn.Module):
             raise ZooError(f"{near}; or 'default', 'all', or a wildcard, 'stages.2.*'")
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
-        """Takes images [B, C, H, W] to logits [B, classes], or those of every time step [T, B, classes] if `per_step`.
-
-        Raises:
-            ZooError: the input is not in the shape that the encoding takes.
-        """
+        """Takes images [B, C, H, W] to logits [B, classes], or [T, B, classes], those of each step, if `per_step`."""
         return self.forward_head(self.forward_features(x), per_step=per_step)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:

@@ -140,9 +140,6 @@ def image_events(
 
     Returns:
         uint8 [N, 8, 2, H, W]; at the border a pixel is compared with itself.
-
-    Raises:
-        ZooError: noise or jitter below 0.
     """
     if noise < 0 or jitter < 0:
         raise ZooError(f"noise and jitter are 0 or more, not {noise:g} and {jitter}")

@@ -113,9 +113,6 @@ def to_frames(
 
     Returns:
         [T, 2, H, W]; darker first.
-
-    Raises:
-        ZooError: no such way to cut.
     """
     if by not in get_args(Slices):
         raise one_of("way to cut a recording", by, list(get_args(Slices)))

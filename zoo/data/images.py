@@ -27,9 +27,6 @@ class Preparation:
 
     Args:
         cfg: a checkpoint's pretrained_cfg: input_size; crop_pct, crop_mode and interpolation, timm's where it has none.
-
-    Raises:
-        ZooError: images of other than three channels.
     """
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
@@ -42,11 +39,7 @@ class Preparation:
         self._transform = create_transform(**config, is_training=False, use_prefetcher=True)
 
     def __call__(self, path: str | os.PathLike[str]) -> Tensor:
-        """Reads the first image in a file, as uint8 pixels [3, H, W].
-
-        Raises:
-            ZooError: see `read_image`; or an image that is too long and thin to be scaled.
-        """
+        """Reads the first image in a file, as uint8 pixels [3, H, W]."""
         image = read_image(path)
         width, height = image.size
         # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
@@ -69,11 +62,7 @@ def folder_cfg(size: int) -> dict[str, Any]:
 
 
 def files_at(path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[str]:
-    """Returns a file by itself, and of a folder those in it and below whose names end so, sorted by name.
-
-    Raises:
-        ZooError: a folder without any.
-    """
+    """Returns a file by itself, and of a folder those in it and below whose names end so, sorted by name."""
     if not (root := user_path(path)).is_dir():
         return [os.fspath(path)]
     found = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]

@@ -87,9 +87,6 @@ def push(planned: Plan, *, private: bool = False) -> Pushed:
     Args:
         planned: see `plan`. The repository is made if it is not there.
         private: make it private; an existing public one is refused.
-
-    Raises:
-        ZooError: no access, no connection, no answer.
     """
     repo, files, _, name, sha256 = planned
     api = HfApi(library_name="snn-zoo")

@@ -112,9 +112,6 @@ def pick_convolution(kernel: str, device: str, dtype: torch.dtype) -> str:
     Args:
         kernel: as in `list_kernels`; "fused" asks for fused neurons, and is "auto" here.
         device, dtype: of the spikes. There is a kernel for float32 on a CPU.
-
-    Raises:
-        ZooError: an unknown value.
     """
     if asked_kernel(kernel) == REFERENCE or device != "cpu" or dtype != torch.float32:
         return REFERENCE

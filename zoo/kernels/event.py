@@ -53,11 +53,7 @@ class _Call(ctypes.Structure):
 
 
 def build_event_library() -> Path:
-    """Builds the library, unless the cache holds it, and returns where it is.
-
-    Raises:
-        ZooError: it cannot be built; the message says why.
-    """
+    """Builds the library, unless the cache holds it, and returns where it is; ZooError says why it cannot."""
     return build_library(_SOURCE, *_flags())
 
 
@@ -68,11 +64,7 @@ def prepare() -> None:
 
 
 def list_instruction_sets() -> list[str]:
-    """Those of `INSTRUCTION_SETS` that this processor has.
-
-    Raises:
-        ZooError: the library cannot be built or loaded.
-    """
+    """Returns those of `INSTRUCTION_SETS` that this processor has."""
     return INSTRUCTION_SETS[: _library().event_best_set()]
 
 
@@ -83,9 +75,6 @@ def whole_bytes(x: Tensor, most: int) -> tuple[Tensor, int, float] | None:
     Args:
         x: float32 on the CPU, contiguous in memory in the order of its axes.
         most: at most 255.
-
-    Raises:
-        ZooError: the library cannot be built or loaded.
     """
     bytes, found = torch.empty(x.shape, dtype=torch.uint8), ctypes.c_int64()
     threads = torch.get_num_threads() if x.numel() >= _PARALLEL else 1
@@ -127,9 +116,6 @@ class EventConv:
         timesteps: T.
         most: largest count of spikes that the input holds, 1 to 15.
         others: of event.cpp's `EventShape`: the numbers of neurons behind it, and what forces a form.
-
-    Raises:
-        ZooError: the library cannot be built, or the kernel does not take such a layer.
     """
 
     def __init__(
@@ -168,9 +154,6 @@ class EventConv:
             tasks: into how many tasks the work is cut at most.
             threads: how many run these.
             others: of event.cpp's `EventCall`: further tensors that the kernel reads or writes, contiguous in memory.
-
-        Raises:
-            ZooError: maps smaller than the kernel, or too large.
         """
         s, (rows, height, width, _) = self._shape, spikes.shape
         high, wide = height + 2 * s.pad_top - s.kernel_h, width + 2 * s.pad_left - s.kernel_w

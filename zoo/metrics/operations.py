@@ -46,7 +46,7 @@ class OperationCounter(Counter):
     >>> counter.summary()["Effective_ACs"]
 
     Memory is that of one map for each layer, for any number of images. Weights must stay as they are until the counts
-    are read. Arguments and errors are those of `Counter`.
+    are read. Arguments are those of `Counter`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -75,9 +75,6 @@ class OperationCounter(Counter):
             products: the same three of products of activations (`MatMul`, `Hadamard`), which are no part of the above.
             stem: the same three of layers that run once for all time steps (direct encoding), which are a part of the
                 above; a network that runs them at each of T steps has T - 1 times these more.
-
-        Raises:
-            ZooError: no image went through the network.
         """
         if not self.images:
             raise ZooError("no operations were counted: call the network, with images, inside the `with` block first")

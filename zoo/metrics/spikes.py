@@ -21,9 +21,6 @@ class Counter:
     Args:
         model: a network with layers of neurons. It is called with images: of a part of a network, whose first axis is
             time and batch, each counts T times.
-
-    Raises:
-        ZooError: it has none.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -102,9 +99,6 @@ class SpikeCounter(Counter):
             activation_sparsity: NeuroBench's, the share of all neurons and time steps that did not spike, 0 to 1.
             membrane_updates: mean number per image; every neuron updates its membrane in every time step. (NeuroBench
                 knows those of snnTorch's neurons only, and there counts the updates that spiking changed.)
-
-        Raises:
-            ZooError: none of them ran, or a part of the network was called, not the network.
         """
         if not self._counts or not self.images:
             raise ZooError("no spikes were counted: call the network, with images, inside the `with` block first")

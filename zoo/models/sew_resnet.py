@@ -62,9 +62,6 @@ class SEWResNet(ResNet):
     Args:
         depths, widths, stem, kwargs: as for `ResNet`.
         connect: how a block joins its branches, "ADD", "AND" or "IAND".
-
-    Raises:
-        ZooError: another `connect`.
     """
 
     def __init__(
