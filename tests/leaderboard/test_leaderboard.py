@@ -9,8 +9,6 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import accuracy, ancestor, latency, onnx, put, run_module, snapshot
@@ -26,12 +24,12 @@ from zoo.errors import ZooError
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
 
 
-def seeds(*top1: float) -> dict[str, dict[str, Any]]:
+def seeds(*top1):
     return {f"{s}.json": accuracy(seed=s, top1=value, weights_sha256=f"{s:064x}") for s, value in enumerate(top1)}
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Path:
+def board(tmp_path):
     """A folder with one result of each kind below results/, as `add` names them, and a README."""
     for result in (accuracy(), onnx()):
         name = file_name(result, json.dumps(result).encode())
@@ -40,14 +38,14 @@ def board(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def options(board: Path) -> list[str]:
+def options(board):
     return ["--results", f"{board}/results", "--out", f"{board}/site", "--readme", f"{board}/README.md"]
 
 
 # --- files to rows
 
 
-def test_load_results_reads_what_lies_where_it_belongs(board: Path) -> None:
+def test_load_results_reads_what_lies_where_it_belongs(board):
     put(board / "results/none/sresnet19/o.json", onnx(dataset=None, tag=""))
     assert [re.sub("_.{8}.json", "", path) for path in load_results(board / "results")] == [
         "cifar10/sresnet19.t2_cifar10/accuracy_seed0_aaaaaaaa",
@@ -56,13 +54,13 @@ def test_load_results_reads_what_lies_where_it_belongs(board: Path) -> None:
     ]
 
 
-def test_load_results_refuses_a_file_in_the_wrong_folder(tmp_path: Path) -> None:
+def test_load_results_refuses_a_file_in_the_wrong_folder(tmp_path):
     put(tmp_path / "cifar100/sresnet19.t2_cifar10/a.json", accuracy())
     with pytest.raises(ZooError, match=r"its content says 'cifar10/sresnet19\.t2_cifar10'"):
         load_results(tmp_path)
 
 
-def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
+def test_row_is_mean_and_sample_deviation_over_seeds():
     results = seeds(90.0, 91.0, 92.5)
     for result, spikes, seconds in zip(results.values(), (1000.0, 1100.0, 1500.0), (60.0, 600.0, 90.0), strict=True):
         result |= {"spikes_per_image": spikes, "train_seconds": seconds}
@@ -76,7 +74,7 @@ def test_row_is_mean_and_sample_deviation_over_seeds() -> None:
     assert "| 91.17 ± 1.26 | 1,200 |" in summary([row])
 
 
-def test_rows_are_sorted_and_validation_splits_are_not_ranked() -> None:
+def test_rows_are_sorted_and_validation_splits_are_not_ranked():
     said = [
         ("a", 80.0, {}),
         ("b", 95.0, {}),
@@ -87,7 +85,7 @@ def test_rows_are_sorted_and_validation_splits_are_not_ranked() -> None:
     assert [row.model for row in table] == ["b", "a", "c"]
 
 
-def test_a_later_validation_is_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_later_validation_is_the_same_run(capsys):
     trained = accuracy(scaling={"name": "count"})
     later = accuracy(top1=90.3, date="2026-02-01", train_images=None, epochs=None, seed=None, train_seconds=None)
     later["test_reads"] = None
@@ -102,7 +100,7 @@ def test_a_later_validation_is_the_same_run(capsys: pytest.CaptureFixture[str]) 
     assert re.search("warning: t.json and v.json .*90.0 and 90.6", capsys.readouterr().err)
 
 
-def test_test_reads_are_at_least_the_runs_that_are_here() -> None:
+def test_test_reads_are_at_least_the_runs_that_are_here():
     results = seeds(90.0, 91.0, 92.0)
     for result in results.values():
         result["test_reads"] = 1
@@ -114,7 +112,7 @@ def test_test_reads_are_at_least_the_runs_that_are_here() -> None:
     assert reads == {"sresnet19": 4, "sresnet19_gs": 4, "svgg9": 1}
 
 
-def test_test_reads_are_those_of_what_a_run_started_from_too() -> None:
+def test_test_reads_are_those_of_what_a_run_started_from_too():
     """The parent is one of six networks that were compared, and chosen among them; its own parent is of other data."""
     before = [ancestor(weights_sha256=letter * 64) for letter in "abf"]
     results = {
@@ -128,7 +126,7 @@ def test_test_reads_are_those_of_what_a_run_started_from_too() -> None:
     assert reads == {"sresnet19.t2_cifar10": 6, "sresnet19.t2_more": 7, "svgg9.t2_cifar10": 6}
 
 
-def test_the_layer_that_fires_least() -> None:
+def test_the_layer_that_fires_least():
     results = seeds(90.0, 91.0)
     assert rows(results)[0].least_firing_rate is None  # as results from before the key
     results["0.json"]["firing_rates"] = {"a": 0.5, "b": 0.001}
@@ -136,7 +134,7 @@ def test_the_layer_that_fires_least() -> None:
     assert rows(results)[0].least_firing_rate == 0.002
 
 
-def test_training_images_must_agree_also_with_a_later_validation() -> None:
+def test_training_images_must_agree_also_with_a_later_validation():
     results = seeds(90.0, 91.0)
     results["0.json"]["train_images"] = 45_000
     results["9.json"] = results["0.json"] | {"train_images": None, "date": "2026-02-01"}
@@ -144,7 +142,7 @@ def test_training_images_must_agree_also_with_a_later_validation() -> None:
         rows(results)
 
 
-def test_a_seed_trained_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_trained_twice_counts_once(capsys):
     again = accuracy(weights_sha256="b" * 64, top1=92.0, date="2026-02-01")
     (row,) = rows({"new.json": again, "old.json": accuracy()})
     assert (row.runs, row.top1) == (1, 92.0)
@@ -154,7 +152,7 @@ def test_a_seed_trained_twice_counts_once(capsys: pytest.CaptureFixture[str]) ->
     assert (row.runs, row.top1) == (1, 92.0)
 
 
-def test_runs_that_differ_cannot_share_a_row() -> None:
+def test_runs_that_differ_cannot_share_a_row():
     changes = {"timesteps": 1, "params": 1, "train_images": 1, "epochs": 99, "images": 9, "scaling": {"name": "x"}}
     for key, value in changes.items():
         results = seeds(90.0, 91.0)
@@ -164,7 +162,7 @@ def test_runs_that_differ_cannot_share_a_row() -> None:
             rows(results)
 
 
-def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_joins_by_weights(capsys):
     results = {
         "a.json": accuracy(),
         "old.json": onnx(date="2026-01-01", latency=[latency(1, 1, 99.0)]),
@@ -183,7 +181,7 @@ def test_latency_joins_by_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_the_processor_of_latencies_is_named() -> None:
+def test_the_processor_of_latencies_is_named():
     machine = onnx()["machine"]
     results = {
         "a.json": accuracy(machine=machine | {"cpu": "of the training"}),
@@ -202,7 +200,7 @@ def test_the_processor_of_latencies_is_named() -> None:
     assert row.processor is None
 
 
-def test_a_published_number_stays_in_its_own_columns() -> None:
+def test_a_published_number_stays_in_its_own_columns():
     reference = {"top1": 94.44, "spikes_per_image": None, "citation": "Deng et al. 2022"}
     (row,) = rows({"a.json": accuracy(reference=reference), "b.json": accuracy(seed=1, weights_sha256="b" * 64)})
     assert (row.top1, row.published_top1, row.published_spikes_per_image) == (90.0, 94.44, None)
@@ -213,7 +211,7 @@ def test_a_published_number_stays_in_its_own_columns() -> None:
 # --- rendering
 
 
-def test_the_readme_has_the_best_of_each_size_and_data_set() -> None:
+def test_the_readme_has_the_best_of_each_size_and_data_set():
     results = {
         f"{data}{size}{top1}.json": accuracy(
             model=f"net{size}_{top1}", dataset=data, params=size, top1=float(top1), weights_sha256="b" * 64
@@ -233,7 +231,7 @@ def test_the_readme_has_the_best_of_each_size_and_data_set() -> None:
     assert csv_text(table).count("\n") == 34
 
 
-def test_insert_table_replaces_what_is_between_the_markers() -> None:
+def test_insert_table_replaces_what_is_between_the_markers():
     once = insert_table(README, "| new |\n")
     assert once.startswith("# Zoo\n\n<!-- leaderboard:start -->\n\n| new |\n")
     assert once.endswith("<!-- leaderboard:end -->\n\nThe end.\n")
@@ -241,7 +239,7 @@ def test_insert_table_replaces_what_is_between_the_markers() -> None:
     assert insert_table(once, "| new |\n") == once
 
 
-def test_insert_table_wants_both_markers_once_in_order() -> None:
+def test_insert_table_wants_both_markers_once_in_order():
     for text in ("", README.replace("start", "begin"), README * 2, "\n".join(README.split("\n")[::-1])):
         with pytest.raises(ZooError, match="leaderboard:start"):
             insert_table(text, "")
@@ -250,8 +248,8 @@ def test_insert_table_wants_both_markers_once_in_order() -> None:
 # --- command line
 
 
-def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def stale() -> str:
+def test_render_then_check(board, capsys):
+    def stale():
         with pytest.raises(SystemExit) as stop:
             main(["check", *options(board)])
         assert stop.value.code == 1
@@ -269,16 +267,14 @@ def test_render_then_check(board: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert re.search("stale: [^,]*leaderboard.csv;", stale())
 
 
-def test_without_its_libraries_the_picture_stays_as_it_is(
-    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_its_libraries_the_picture_stays_as_it_is(board, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "leaderboard.charts", None)
     main(["render", *options(board)])
     assert "warning: accuracy_spikes.svg is not drawn" in capsys.readouterr().err
     assert [path.name for path in (board / "site").iterdir() if path.suffix == ".svg"] == []
 
 
-def test_bad_input_changes_nothing(board: Path) -> None:
+def test_bad_input_changes_nothing(board):
     put(board / "other.json", {})
     before = snapshot(board)
     for option, name, problem in (
@@ -291,7 +287,7 @@ def test_bad_input_changes_nothing(board: Path) -> None:
     assert snapshot(board) == before
 
 
-def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
+def test_command_ends_in_one_line_on_malformed_json(board):
     (board / "results/cifar10/sresnet19.t2_cifar10/b.json").write_text('{"kind": ')
     before = snapshot(board)
     done = run_module("leaderboard", "render", *options(board))
@@ -301,12 +297,12 @@ def test_command_ends_in_one_line_on_malformed_json(board: Path) -> None:
     assert snapshot(board) == before
 
 
-def test_the_committed_leaderboard_is_current() -> None:
+def test_the_committed_leaderboard_is_current():
     done = run_module("leaderboard", "check")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_networks_of_one_comparison_stand_side_by_side() -> None:
+def test_networks_of_one_comparison_stand_side_by_side():
     """Of one data set, with what their recipes share and where one differs; a network alone is no comparison."""
     recipe = {"epochs": 12, "lr": 0.02, "dataset": "cifar10"}
     results = {
@@ -341,11 +337,11 @@ def test_networks_of_one_comparison_stand_side_by_side() -> None:
     assert "\n# x" not in comparisons_page(evil)
 
 
-def test_texts_of_files_are_texts_in_markdown() -> None:
+def test_texts_of_files_are_texts_in_markdown():
     """No link, picture, emphasis, code or cell of a table comes of what a result says."""
     evil = "![x](https://evil.example/p.png) [y](javascript:z) `c` **b** | <i> sresnet19_w16 https://evil.example"
     evil += " a._b_ _c_ ~~d~~ www.evil.example e@evil.example"
     assert "sresnet19_w16" in markdown_text(evil)
     assert not re.search(r"www\.|@|://", markdown_text(evil))  # which GitHub makes links of
     shown = MarkdownIt().enable(["table", "strikethrough"]).render(f"| a |\n| --- |\n| {markdown_text(evil)} |\n")
-    assert html.unescape(re.search("<td>(.*)</td>", shown)[1]) == evil  # type: ignore[index]
+    assert html.unescape(re.search("<td>(.*)</td>", shown)[1]) == evil

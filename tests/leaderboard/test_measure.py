@@ -9,7 +9,6 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT, accuracy
@@ -28,7 +27,7 @@ NAME = "svgg9_w16.mine"
 BOARD = ["--results", "results", "--out", "board", "--readme", "none"]
 
 
-def typed(line: str) -> None:
+def typed(line):
     """Run a command line as a shell would, in this process."""
     words = shlex.split(line)
     assert words[:2] == ["python", "-m"]
@@ -42,7 +41,7 @@ def typed(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def walked(tmp_path_factory):
     """The folder in which the README's commands ran."""
     text = (ROOT / "leaderboard" / "README.md").read_text()
     (block,) = re.findall(r"<!-- walk:start -->\n```bash\n(.*?)```\n<!-- walk:end -->", text, flags=re.DOTALL)
@@ -54,7 +53,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield Path.cwd()
 
 
-def test_a_training_becomes_a_row(walked: Path) -> None:
+def test_a_training_becomes_a_row(walked):
     (row,) = rows(load_results(walked / "results"))
     trained = json.loads((walked / "run" / "result.json").read_text())
     assert (row.path, row.tier, row.runs, row.epochs) == (f"digits/{NAME}", "checkpoint", 1, 1)
@@ -71,7 +70,7 @@ def test_a_training_becomes_a_row(walked: Path) -> None:
     assert graph.spikes_per_image == pytest.approx(row.spikes_per_image, rel=1e-3)
 
 
-def test_verify_finds_a_number_that_nobody_measured(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_a_number_that_nobody_measured(walked, capsys):
     """An edited record passes `add`: only measuring again shows it."""
     (file,) = walked.glob("measured/digits/*.json")
     record = read(file)
@@ -88,7 +87,7 @@ def test_verify_finds_a_number_that_nobody_measured(walked: Path, capsys: pytest
     assert "effective_acs" in captured.out
 
 
-def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_test_set_and_a_graph_alone(walked, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["measure"])
     main(["measure", "run", "--precision", "--limit", "20", "--out", "part"])
     (file,) = walked.glob("part/digits/*.json")
@@ -110,16 +109,14 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked: Path, monkeypatch: pytes
     assert file.name.endswith("_fp32.json")  # beside the record of its run, not in its place
 
 
-def test_a_limit_that_leaves_no_image_out_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_leaves_no_image_out_is_no_part(monkeypatch):
     monkeypatch.setattr("leaderboard.measure.validate", lambda *_, **__: accuracy(dataset="digits"))
     for limit, partial in ((0, False), (359, True), (360, False), (10_000, False)):
         record = measure("sresnet19_w16.t2_cifar10", "digits", precisions=(), limit=limit)
         assert record["partial"] is partial
 
 
-def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(
-    walked: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(walked, monkeypatch):
     monkeypatch.setattr("leaderboard.measure.measure", None)
     verify = f"verify {NAME} --results results --checkpoint"
     for words, said in {
@@ -138,9 +135,7 @@ def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(
             main(words.split())
 
 
-def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(tmp_path, monkeypatch):
     model = zoo.create_model("svgg11_w8", timesteps=1, encoding="rate")
     zoo.save_checkpoint(
         tmp_path / "run", model, tag="x", data_cfg={"num_classes": 10, "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -171,12 +166,12 @@ def test_what_has_no_graph_is_said_before_the_test_set_is_gone_through(
         (Line("p50_ms", 3.0, None, None), "not compared"),
     ],
 )
-def test_verdicts(line: Line, verdict: str) -> None:
+def test_verdicts(line, verdict):
     assert line.verdict == verdict
 
 
 @pytest.mark.parametrize(("times", "verdict"), [(1.011, "MISS"), (0.989, "MISS"), (1.0005, "ok")])
-def test_every_number_is_compared_with_its_own_size(times: float, verdict: str) -> None:
+def test_every_number_is_compared_with_its_own_size(times, verdict):
     shares = {"spikes_per_image": 1e5, "effective_acs": 2e7, "effective_macs": 2e6, "dense": 3e8, "energy_uj": 0.02}
     shares |= {"membrane_updates": 4e5, "footprint_bytes": 5e6}
     row = Row("cifar10", "mine", "", "measured", top1=90.0, **shares)
@@ -188,11 +183,11 @@ def test_every_number_is_compared_with_its_own_size(times: float, verdict: str) 
     assert verdicts == dict.fromkeys(["top1", *shares, "int8 flat top1", "int8 flat spikes_per_image"], verdict)
 
 
-def graph_of(precision: str) -> Graph:
+def graph_of(precision):
     return Graph(precision, "flat", 90.0, 1e5, 10**6, None, None, "a" * 64)
 
 
-def test_each_precision_has_a_tolerance_of_its_own() -> None:
+def test_each_precision_has_a_tolerance_of_its_own():
     for precision, points in {"fp32": 0.1, "int16": 0.15, "int8": 0.5}.items():
         row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of(precision),))
         for off, verdict in ((0.01, "MISS"), (-0.01, "ok")):
@@ -201,7 +196,7 @@ def test_each_precision_has_a_tolerance_of_its_own() -> None:
             assert verdicts[f"{precision} flat top1"] == verdict
 
 
-def test_another_file_than_the_rows_is_named() -> None:
+def test_another_file_than_the_rows_is_named():
     row = Row("cifar10", "mine", "", "measured", top1=90.0, graphs=(graph_of("fp32"), graph_of("int8")))
     assert other_files(row, row) == []
     now = replace(row, graphs=(row.graphs[0], replace(row.graphs[1], sha256="b" * 64, bytes=5)))
@@ -212,7 +207,7 @@ def test_another_file_than_the_rows_is_named() -> None:
     assert other_files(row, replace(row, graphs=())) == []
 
 
-def test_what_was_measured_before_is_left_out(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_measured_before_is_left_out(walked, capsys):
     how = ["measure", "run", "--precision", "fp32", "--resume", "--runs", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("leaderboard.measure.measure", None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT, accuracy, ancestor, latency, onnx, put, snapshot
@@ -24,7 +21,7 @@ COUNTS = {
 ONE_MORE = {"seed": 1, "weights_sha256": "b" * 64}
 
 
-def whole(*, inside: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+def whole(*, inside=None, **changes):
     """A measurement as `measure` writes it, with changes to it and to its first part."""
     parts = [accuracy(**COUNTS) | (inside or {}), onnx(precision="fp32", layout="flat")]
     common = {key: parts[0][key] for key in ("schema", "model", "tag", "dataset", "weights_sha256", "images")}
@@ -35,10 +32,10 @@ def whole(*, inside: dict[str, Any] | None = None, **changes: Any) -> dict[str, 
 
 
 @pytest.fixture
-def add(tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
+def add(tmp_path):
     """Adds results to a board in a folder of its own, and gives all that it then holds."""
 
-    def run(*results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    def run(*results):
         files = [str(put(tmp_path / f"{place}.json", result)) for place, result in enumerate(results)]
         main(["add", *files, *options(tmp_path)])
         main(["check", *options(tmp_path)])
@@ -47,14 +44,14 @@ def add(tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     return run
 
 
-def options(folder: Path) -> list[str]:
+def options(folder):
     return ["--results", f"{folder}/results", "--out", f"{folder}/site", "--readme", "none"]
 
 
 # --- add
 
 
-def test_add_puts_a_file_where_it_belongs_once(add: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_add_puts_a_file_where_it_belongs_once(add, tmp_path, capsys):
     add(accuracy())
     found = add(accuracy(**ONE_MORE, top1=92.0), accuracy())
     assert sorted(path.rpartition("_")[0] for path in found) == [
@@ -69,7 +66,7 @@ def test_add_puts_a_file_where_it_belongs_once(add: Any, tmp_path: Path, capsys:
     assert "added" not in capsys.readouterr().out
 
 
-def without(result: dict[str, Any], key: str) -> dict[str, Any]:
+def without(result, key):
     return {name: value for name, value in result.items() if name != key}
 
 
@@ -77,7 +74,7 @@ OTHER = {"model": "other", "weights_sha256": "c" * 64}
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def board(tmp_path_factory):
     """A store with one result, and what is rendered from it: not to be changed."""
     folder = tmp_path_factory.mktemp("board")
     main(["add", str(put(folder / "one.json", accuracy())), *options(folder)])
@@ -103,7 +100,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (accuracy(**ONE_MORE, recipe_sha256="c" * 64), "must agree in recipe_sha256"),
     ],
 )
-def test_add_refuses_with_the_reason(board: Path, tmp_path: Path, result: dict[str, Any], reason: str) -> None:
+def test_add_refuses_with_the_reason(board, tmp_path, result, reason):
     """And a good file before the bad one is not added either."""
     good = put(tmp_path / "good.json", accuracy(model="good", weights_sha256="d" * 64))
     bad = put(tmp_path / "bad.json", result)
@@ -114,14 +111,14 @@ def test_add_refuses_with_the_reason(board: Path, tmp_path: Path, result: dict[s
     assert snapshot(board) == before
 
 
-def test_results_on_held_out_images_stand_beside_those_on_the_test_set(add: Any) -> None:
+def test_results_on_held_out_images_stand_beside_those_on_the_test_set(add):
     held_out = [accuracy(split="validation", images=images) for images in (5000, 1000)]
     assert len(rows(add(held_out[0]))) == 0
     (row,) = rows(add(held_out[1], accuracy()))
     assert row.images == 10_000
 
 
-def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
+def test_a_row_says_what_a_training_went_on_with(add):
     later = {"commit": "1" * 40 + "-dirty", "versions": {}, "machine": accuracy()["machine"]}
     (row,) = rows(add(accuracy(resumed_with=[later])))
     assert (row.commits, row.dirty) == (("0" * 40, later["commit"]), True)
@@ -130,7 +127,7 @@ def test_a_row_says_what_a_training_went_on_with(add: Any) -> None:
 # --- identity
 
 
-def test_bundled_rows_count_all_that_they_started_from() -> None:
+def test_bundled_rows_count_all_that_they_started_from():
     board = {row.path: row for row in rows(load_results(ROOT / "leaderboard" / "results"))}
     for run in known_runs().values():
         if run.name not in pretrained_names():
@@ -153,7 +150,7 @@ def test_bundled_rows_count_all_that_they_started_from() -> None:
     assert not board["cifar10/sresnet19_w32_gs.t2_cifar10"].dirty
 
 
-def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: Path) -> None:
+def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path):
     flagship = next(run for run in known_runs().values() if run.name == "sresnet19_gs.t4_cifar10_cycle1")
     assert [ancestor.train_seconds for ancestor in ancestors_of(flagship.config)] == [4437.4, 9576.1]
 
@@ -168,11 +165,11 @@ def test_a_stage_that_left_the_test_set_alone_took_what_its_log_says(tmp_path: P
     assert read_run(tmp_path).train_seconds is None
 
 
-def test_a_recipe_is_what_it_computes() -> None:
+def test_a_recipe_is_what_it_computes():
     run = next(run for run in known_runs().values() if run.name == "sresnet19_w32_gs.t4_cifar10")
     config, first = run.config, recipe_sha256_of(run.config)
 
-    def changed(**keys: Any) -> str | None:
+    def changed(**keys):
         return recipe_sha256_of(config | {"recipe": config["recipe"] | keys})
 
     assert changed(seed=7, out="elsewhere", device="cuda", tag="mine", comparison="x", test_reads=9) == first
@@ -190,7 +187,7 @@ def test_a_recipe_is_what_it_computes() -> None:
     assert len({first, *plugged}) == 3
 
 
-def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
+def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds():
     before = line_of(next(iter(known_runs().values())))
     scratch, tuned = recipe_sha256({"epochs": 9}), recipe_sha256({"epochs": 9}, before)
     results = {"a": accuracy(recipe_sha256=scratch), "b": accuracy(**ONE_MORE, recipe_sha256=tuned)}
@@ -201,7 +198,7 @@ def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds() -> None:
         rows(results)
 
 
-def test_costs_of_a_row_are_means_over_its_seeds() -> None:
+def test_costs_of_a_row_are_means_over_its_seeds():
     results = {}
     for seed, epochs in enumerate((5, 7)):
         before = ancestor(epochs=epochs, train_seconds=50.0)
@@ -219,12 +216,12 @@ def test_costs_of_a_row_are_means_over_its_seeds() -> None:
 # --- graphs
 
 
-def test_accuracy_on_images_of_no_name_is_not_that_of_a_row() -> None:
+def test_accuracy_on_images_of_no_name_is_not_that_of_a_row():
     (row,) = rows({"a": accuracy(), "o": onnx(dataset=None, split=None, top1=12.34)})
     assert [(graph.top1, graph.p50_ms) for graph in row.graphs] == [(None, 12.5)]
 
 
-def test_a_part_of_a_test_set_is_never_beside_a_whole() -> None:
+def test_a_part_of_a_test_set_is_never_beside_a_whole():
     results = {
         "a": accuracy(),
         "old": onnx(),

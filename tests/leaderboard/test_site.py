@@ -10,7 +10,6 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -19,7 +18,6 @@ from leaderboard.__main__ import main
 from leaderboard.charts import COSTS, SPIKES, latency_panel, latency_picture, panel, picture
 from leaderboard.page import page
 from leaderboard.references import published
-from leaderboard.row import Row
 from leaderboard.rows import rows
 from leaderboard.store import load_results
 from zoo.errors import ZooError
@@ -29,7 +27,7 @@ EVIL = """=cmd("x")</script><img src=x onerror=hacked=1><script>hacked=1</script
 
 
 @pytest.fixture(scope="module")
-def board() -> list[Row]:
+def board():
     """The rows of the board, and one whose texts attack the page."""
     table = rows(load_results(ROOT / "leaderboard/results"))
     hostile = replace(
@@ -43,7 +41,7 @@ def board() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def site(board: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(board, tmp_path_factory):
     """The built page."""
     claim = replace(published()[0], model=EVIL, published_citation=EVIL)
     file = tmp_path_factory.mktemp("site") / "index.html"
@@ -51,7 +49,7 @@ def site(board: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_page_holds_every_row_and_points_nowhere(site: Path, board: list[Row]) -> None:
+def test_the_page_holds_every_row_and_points_nowhere(site, board):
     text = site.read_text(encoding="utf-8")
     assert all(f">{row.name}<" in text for row in board if row.model != EVIL)
     assert EVIL not in text
@@ -63,10 +61,8 @@ def test_the_page_holds_every_row_and_points_nowhere(site: Path, board: list[Row
     assert "Published by others" in text
 
 
-def test_serve_shows_the_page_to_this_machine(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def asked(server: ThreadingHTTPServer) -> None:
+def test_serve_shows_the_page_to_this_machine(monkeypatch, capsys):
+    def asked(server):
         assert server.server_address[0] == "127.0.0.1"
         threading.Thread(target=server.handle_request, daemon=True).start()
         with urllib.request.urlopen(f"http://localhost:{server.server_port}/", timeout=30) as answer:
@@ -77,24 +73,24 @@ def test_serve_shows_the_page_to_this_machine(
     assert re.search(r"http://localhost:\d+/ \(Ctrl-C", capsys.readouterr().out)
 
 
-def test_checkpoints_of_the_zoo_link_to_the_page_that_shows_them_spike(board: list[Row]) -> None:
+def test_checkpoints_of_the_zoo_link_to_the_page_that_shows_them_spike(board):
     text = page(board, "demo/?a=1&b=2")
     links = re.findall(r'<a href="demo/\?a=1&amp;b=2#([^"]+)">', text)
     assert set(links) == {row.name for row in board if row.model != EVIL and row.dataset != "digits"}
 
 
-def test_page_of_an_empty_board() -> None:
+def test_page_of_an_empty_board():
     assert "No results yet." in page([])
 
 
-def test_a_browser_sorts_the_page_and_runs_nothing_else(site: Path) -> None:
+def test_a_browser_sorts_the_page_and_runs_nothing_else(site):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
     if not CHROMIUM:
         pytest.skip("needs Chromium: apt-get install chromium")
     column = """() => [...document.querySelector("table").tBodies[0].rows].map(row => row.cells[2].innerText)"""
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        requests: list[str] = []
+        requests = []
         tab = browser.new_page()
         tab.on("request", lambda request: requests.append(request.url))
         tab.goto(site.as_uri())
@@ -107,7 +103,7 @@ def test_a_browser_sorts_the_page_and_runs_nothing_else(site: Path) -> None:
         browser.close()
 
 
-def test_the_picture_names_every_network_and_no_name_covers_another(board: list[Row]) -> None:
+def test_the_picture_names_every_network_and_no_name_covers_another(board):
     values = [(405e3, 91.02), (206e3, 89.74), (95.5e3, 75.81), (96.8e3, 75.78), (0.0, 50.0)]
     table = [
         replace(board[-1], dataset=data, model=f"svgg{i}", tag=f"t2_{data}", spikes_per_image=x, top1=y, scaling=None)
@@ -134,7 +130,7 @@ def test_the_picture_names_every_network_and_no_name_covers_another(board: list[
 @pytest.mark.parametrize(
     ("spikes", "top1"), [([1e-3, 1e9], [10.0, 99.0]), ([1.0, 1.0], [0.0, 0.0]), ([1.0, 1.0], [93.01, 93.02])]
 )
-def test_marks_lie_inside_the_axes(board: list[Row], spikes: list[float], top1: list[float]) -> None:
+def test_marks_lie_inside_the_axes(board, spikes, top1):
     table = [replace(board[-1], spikes_per_image=s, top1=t) for s, t in zip(spikes, top1, strict=True)]
     chart = panel(SPIKES, table, "x")
     assert chart
@@ -143,7 +139,7 @@ def test_marks_lie_inside_the_axes(board: list[Row], spikes: list[float], top1: 
     assert y[0] < min(top1) <= max(top1) < y[1]
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "leaderboard.page", None)
     with pytest.raises(ZooError, match=r"pip install -e '\.\[site\]'"):
         main(["site", "--out", str(tmp_path)])
@@ -152,13 +148,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         main(["site", "--results", str(tmp_path / "none")])
 
 
-def test_a_row_without_a_cost_has_no_point(board: list[Row]) -> None:
+def test_a_row_without_a_cost_has_no_point(board):
     rows = [replace(board[1], graphs=(), energy_uj=None, spikes_per_image=0.0)]
     shown = [cost.title for cost in COSTS if panel(cost, rows, "x")]
     assert shown == ["Effective ACs per image", "Parameters"]
 
 
-def test_latencies_are_drawn_where_event_driven_files_were_timed(board: list[Row]) -> None:
+def test_latencies_are_drawn_where_event_driven_files_were_timed(board):
     timed = board[2]
     board = [row for row in board if row is timed or not row.graph("int16")]
     specification = latency_panel(SPIKES, board)
@@ -172,5 +168,5 @@ def test_latencies_are_drawn_where_event_driven_files_were_timed(board: list[Row
     ElementTree.fromstring(latency_picture(board))
     # Files that were timed on another processor do not compare.
     other = replace(timed, graphs=(replace(timed.graphs[0], cpu="another"), timed.graphs[1]))
-    assert len(latency_panel(SPIKES, [other])["data"]["values"]) == 1  # type: ignore[index]
+    assert len(latency_panel(SPIKES, [other])["data"]["values"]) == 1
     assert latency_picture([row for row in board if row is not timed]) == ""
