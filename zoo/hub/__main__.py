@@ -10,15 +10,16 @@ from .client import plan, pull, push
 
 def run(a: argparse.Namespace) -> None:
     if a.command == "push":
-        planned = plan(a.run, a.repo, license=a.license, onnx=a.onnx, results=a.result)
+        given = {"license": a.license, "onnx": a.onnx, "results": a.result}
         if a.dry_run:
+            planned = plan(a.run, a.repo, **given)
             print(planned.files["README.md"].decode())
             for name, data in sorted(planned.files.items()):
                 print(f"{len(data):>12,}  {name}")
             where = f"{planned.repo}, {'private' if a.private else 'public, unless it is there and private'}"
             print(f"would go to {where}; license: {planned.license or 'none stated (--license ID states one)'}")
             return
-        done = push(planned, private=a.private)
+        done = push(a.run, a.repo, private=a.private, **given)
         what = "commit" if done.changed else "nothing to do, all of it is there as commit"
         print(f"{done.repo}: {what} {done.commit}")
         print(f"for zoo/weights/published.json: {json.dumps(done.published)}")

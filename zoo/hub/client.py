@@ -78,17 +78,28 @@ def published() -> dict[str, Published]:
     return {name: Published(**entry) for name, entry in read_json(PUBLISHED).items()}
 
 
-def push(planned: Plan, *, private: bool = False) -> Pushed:
+def push(
+    run: str | os.PathLike[str],
+    repo: str | None = None,
+    *,
+    private: bool = False,
+    onnx: Sequence[str | os.PathLike[str]] = (),
+    results: Sequence[str | os.PathLike[str]] = (),
+    license: str | None = None,
+) -> Pushed:
     """Publishes a run as one commit: weights, config, recipe, log, results, ONNX files and a model card.
 
     The commit is made of all files or of none, on top of the commit that was looked at; what has not changed is not
     sent again, and if nothing has, there is no commit. ONNX and result files of earlier, other weights leave with it.
 
     Args:
-        planned: see `plan`. The repository is made if it is not there.
+        run, repo, onnx, results, license: see `plan`. The repository is made if it is not there.
         private: make it private; an existing public one is refused.
+
+    Raises:
+        ZooError: as `plan`; no access, no connection, no answer.
     """
-    repo, files, _, name, sha256 = planned
+    repo, files, _, name, sha256 = plan(run, repo, onnx=onnx, results=results, license=license)
     api = HfApi(library_name="snn-zoo")
     with _in_one_sentence(repo):
         if not api.repo_exists(repo):

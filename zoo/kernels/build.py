@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -58,9 +59,22 @@ def build_library(source: Path, *flags: str) -> Path:
     processor = cpu_line("flags", "Features")  # which -march=native depends on: a cache may be shared by machines
     key = hashlib.sha256("\n".join([source.read_text(), *command, processor]).encode()).hexdigest()
     library = cache_folder("kernels") / f"{source.stem}-{key[:16]}.so"
-    if not library.is_file():
+    if not _is_whole(library):
         _compile([*command, str(source)], library)
     return library
+
+
+def _is_whole(library: Path) -> bool:
+    """Returns whether a file is there and was not cut short, which the loader would crash on."""
+    if not library.is_file():
+        return False
+    with library.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\2":
+        return False
+    (sections,) = struct.unpack_from("Q", header, 40)  # a table of them ends the file
+    size, count = struct.unpack_from("HH", header, 58)
+    return library.stat().st_size >= sections + size * count
 
 
 def _compile(command: list[str], library: Path) -> None:

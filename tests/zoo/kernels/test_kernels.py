@@ -5,6 +5,7 @@ happens where a compiler does not do what it should.
 import atexit
 import copy
 import math
+import os
 import shutil
 
 import pytest
@@ -490,3 +491,17 @@ def test_a_cache_that_is_a_file_leaves_nothing(tmp_path, monkeypatch):
     assert removed == [(shutil.rmtree, folder)]
     shutil.rmtree(folder)
     assert (tmp_path / "cache").read_text() == "mine"
+
+
+def test_a_library_that_was_cut_short_is_built_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
+    build.cache_folder.cache_clear()
+    try:
+        library = build.build_library(tmp_path / "one.cpp")
+        size = library.stat().st_size
+        for left in (0, 40, size // 2, size - 1):
+            os.truncate(library, left)
+            assert build.build_library(tmp_path / "one.cpp").stat().st_size == size
+    finally:
+        build.cache_folder.cache_clear()
