@@ -65,7 +65,7 @@ def test_it_is_small_and_has_its_evidence(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_layer_is_silent(name):
-    checksum, layers = config(name)["weights_sha256"], SpikeCounter(zoo.create_model(name)).layers
+    checksum, layers = config(name)["weights_sha256"], SpikeCounter(zoo.create_model(name)).neurons
     found = [r for r in evidence(name) if r["weights_sha256"] == checksum and r.get("firing_rates")]
     assert found
     for result in found:
