@@ -62,13 +62,13 @@ def test_a_cluster_that_loses_a_node_gives_the_results_of_the_plain_command(tmp_
         assert running.wait() == 0, running.communicate()[1]
         trained = [str(file.parent) for file in sorted(runs.glob("*/result.json"))]
         measure = [sys.executable, "-m", "leaderboard", "measure", *trained, "--runs", "3", "--precision", "fp32"]
-        for more in (["--ray", cluster.address, "--out", "by-ray"], ["--out", "plain"]):
+        for more in (["--ray", cluster.address, "--out", "by-ray"], ["--out", "alone"]):
             subprocess.run([*measure, *more], cwd=tmp_path, env=environment | {"PYTHONSAFEPATH": "1"}, check=True)
     finally:
         cluster.shutdown()
     assert results(tmp_path / "ray") == results(tmp_path / "plain")
     assert max(log.read_text().count(" process(es), ") for log in runs.glob("*.log")) == 2  # the one that died
-    files = [tmp_path.glob(f"{name}/*/*.json") for name in ("by-ray", "plain")]
+    files = [tmp_path.glob(f"{name}/*/*.json") for name in ("by-ray", "alone")]
     records = [{file.name: measured(file) for file in found} for found in files]
     assert records[0] == records[1]
     assert len(records[0]) == len(trained)
