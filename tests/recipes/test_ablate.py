@@ -378,7 +378,8 @@ def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path):
 
 @pytest.mark.parametrize("file", sorted(PLANS.glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_plans_of_the_project(file, monkeypatch):
-    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))  # small_recipe's plugin registers two more
+    monkeypatch.setattr(plugins, "_LOADED", {})  # small_recipe has a plugin, which registers two neurons
+    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
     plan = load_plan(str(file))
     dirty = {(arm, seed) for arm in plan.arms for seed, r in plan.results(arm).items() if "-dirty" in r["commit"]}
     # These were marked for the page of the plan alone, which had been rendered beside them: no change since then.
