@@ -25,8 +25,10 @@ from hypothesis import settings
 from quick import read_operators_once
 from torch import nn
 
+from zoo import neurons, plugins
 from zoo.models.sresnet import SResNet
 from zoo.names import plain_name
+from zoo.neurons import surrogate
 
 # The same cases on every run, so that nobody's change fails by a case of chance; with
 # `--hypothesis-profile=explore` many new ones.
@@ -39,6 +41,14 @@ read_operators_once()
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def registered_here_only(monkeypatch):
+    """What a test registers, itself or by a plugin, is gone after it."""
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
+    monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
 
 
 @pytest.fixture(scope="module")

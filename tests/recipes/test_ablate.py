@@ -23,7 +23,7 @@ from recipes.commands import PLANS
 from recipes.differences import Difference, differences, holm, interval
 from recipes.page import render, setting
 from recipes.plan import load_plan
-from zoo import neurons, plugins
+from zoo import plugins
 from zoo.errors import ZooError
 from zoo.files import locked
 
@@ -377,9 +377,8 @@ def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted(PLANS.glob("*.yaml")), ids=lambda f: f.stem)
-def test_the_plans_of_the_project(file, monkeypatch):
-    monkeypatch.setattr(plugins, "_LOADED", {})  # small_recipe has a plugin, which registers two neurons
-    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
+@pytest.mark.usefixtures("registered_here_only")
+def test_the_plans_of_the_project(file):
     plan = load_plan(str(file))
     dirty = {(arm, seed) for arm in plan.arms for seed, r in plan.results(arm).items() if "-dirty" in r["commit"]}
     # These were marked for the page of the plan alone, which had been rendered beside them: no change since then.

@@ -13,6 +13,7 @@ from recipes.studies import __main__ as studies
 from zoo.errors import ZooError
 
 
+@pytest.mark.usefixtures("registered_here_only")
 def test_all_pages_of_all_studies_are_current():
     studies.main(["--check"])
 

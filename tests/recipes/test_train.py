@@ -36,7 +36,6 @@ from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
 from recipes.start import pick
 from recipes.train import Trainer, firing_rates, forward, train
-from zoo import neurons
 from zoo.data import load_dataset, normalisation, normalise, split
 from zoo.data.images import Preparation
 from zoo.errors import ZooError
@@ -826,9 +825,8 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_network_that_could_not_be_saved_and_loaded_is_refused_before_the_first_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
-
+@pytest.mark.usefixtures("registered_here_only")
+def test_a_network_that_could_not_be_saved_and_loaded_is_refused_before_the_first_step(tmp_path):
     @zoo.register_neuron("late")
     class Late(zoo.SpikingNeuron):
         def step(self, x_t, state=None):

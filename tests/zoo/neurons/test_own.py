@@ -9,17 +9,12 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 import zoo
-from zoo import neurons
 from zoo.errors import ZooError
 from zoo.kernels import _announce
-from zoo.neurons import LIF, PLIF, surrogate
+from zoo.neurons import LIF, PLIF
 from zoo.neurons.surrogate import triangle
 
-
-@pytest.fixture(autouse=True)
-def _registered_here_only(monkeypatch):
-    monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
-    monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
+pytestmark = pytest.mark.usefixtures("registered_here_only")
 
 
 class Leaky(zoo.SpikingNeuron):
