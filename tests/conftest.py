@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("SNNZOO_CACHE", str(ROOT / ".cache"))  # kernels built once for all processes of the tests
 
 import pytest
+import timm
 import torch
 from forks import Forks, as_module
 from hypothesis import settings
@@ -27,7 +28,7 @@ from torch import nn
 
 from zoo import neurons, plugins
 from zoo.models.sresnet import SResNet
-from zoo.names import plain_name
+from zoo.names import ARCHITECTURES, plain_name
 from zoo.neurons import surrogate
 
 # The same cases on every run, so that nobody's change fails by a case of chance; with
@@ -49,6 +50,11 @@ def registered_here_only(monkeypatch):
     monkeypatch.setattr(plugins, "_LOADED", {})
     monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
     monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
+    before = set(ARCHITECTURES)
+    yield
+    for name in ARCHITECTURES - before:
+        ARCHITECTURES.remove(name)
+        del timm.models._registry._model_entrypoints[name]
 
 
 @pytest.fixture(scope="module")

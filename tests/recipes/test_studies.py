@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
+import zoo
 from recipes.studies import __main__ as studies
 from zoo.errors import ZooError
 
@@ -16,6 +22,32 @@ from zoo.errors import ZooError
 @pytest.mark.usefixtures("registered_here_only")
 def test_all_pages_of_all_studies_are_current():
     studies.main(["--check"])
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.usefixtures("registered_here_only")
+def test_backpropagation_by_rates(steps):
+    """At one step it is the full one; at several the same forward, and of mean logits the same gradient up to the head,
+    which has no neurons behind it."""
+    zoo.load_plugin(Path(studies.HERE, "ablation", "rate_based.py"))
+    by_rate = zoo.create_model("rate_max_resnet18_w16", timesteps=steps, surrogate={"name": "triangle", "width": 2.0})
+    plugin: Any = sys.modules[type(by_rate).__module__]
+    full = copy.deepcopy(by_rate).double().train()
+    by_rate = copy.deepcopy(full)
+    images, labels = torch.randn(8, 3, 32, 32, dtype=torch.float64), torch.arange(8)
+    logits = {}
+    for network, run in ((full, super(type(full), full).forward), (by_rate, super(type(full), by_rate).forward)):
+        steps_of = run(images, per_step=True) if network is full else plugin.rate_logits(run, network, images)
+        F.cross_entropy(steps_of.mean(0), labels).backward()
+        logits[network] = steps_of.detach()
+    torch.testing.assert_close(logits[by_rate], logits[full], rtol=0, atol=0)
+    torch.testing.assert_close(by_rate.state_dict(), full.state_dict(), rtol=1e-12, atol=1e-12)
+    assert by_rate.timesteps == steps
+    for (name, weight), other in zip(full.named_parameters(), by_rate.parameters(), strict=True):
+        if steps == 1 or name.startswith("fc."):
+            torch.testing.assert_close(other.grad, weight.grad, rtol=1e-9, atol=1e-12)
+        else:
+            assert F.cosine_similarity(other.grad.flatten(), weight.grad.flatten(), 0) > 0
 
 
 @pytest.mark.parametrize("name", ["health", "speed"])
