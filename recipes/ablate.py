@@ -59,8 +59,8 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | Non
     for run in todo:  # before the work, which may be hours
         check_writable(plan.folder / f"{run.name}.json")
         check_writable(work / run.name / RESULT)
-    for dataset, data_dir in {(run.recipe.dataset, run.recipe.data_dir) for run in todo}:
-        load_dataset(dataset, data_dir)
+    for data in {tuple(run.recipe.data.items()) for run in todo}:
+        load_dataset(**dict(data))
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     start = cluster(ray) if ray else None

@@ -12,7 +12,7 @@ from zoo.files import check_writable, parse_yaml, user_path
 from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, keywords, sizes
 from zoo.plugins import add_plugin_option, load_plugin
 
-from .recipe import Recipe, add_keys, check_unused, list_recipes, parse_command_line, said_keys
+from .recipe import STATE, Recipe, add_keys, check_unused, list_recipes, parse_command_line, said_keys
 
 
 def parse_train(argv: list[str] | None) -> Recipe:
@@ -22,7 +22,7 @@ def parse_train(argv: list[str] | None) -> Recipe:
         load_plugin(plugin)
     check_name(recipe.model)
     check_dataset(recipe.dataset, recipe.data_dir, download=recipe.download)
-    if recipe.init:
+    if recipe.init and not (recipe.resume and (Path(recipe.out or "") / STATE).exists()):  # whose state has them
         check_source(recipe.init)
     check_unused(recipe)
     tell_least(recipe)

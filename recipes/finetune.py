@@ -5,10 +5,10 @@ from typing import Any
 
 from zoo.data import dataset_name, load_dataset
 from zoo.data.folder import TRAIN, files_by_part
-from zoo.data.images import square_side
+from zoo.data.images import data_form, square_side
 from zoo.errors import ZooError, run_command
 from zoo.load import find_checkpoint
-from zoo.names import PREFIX
+from zoo.names import FOLDERS, I2E, PREFIX
 
 from .commands import Finetuning, parse_finetune
 from .recipe import Recipe, check_unused
@@ -26,9 +26,9 @@ _RECIPE = {
 
 
 def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
-    """Returns the recipe that fine-tunes a checkpoint: time steps and size of images are the checkpoint's; a batch has
-    16 to 128 images, and there are about 200 steps, and one more for each 50 images; a tenth of the training images
-    is held out where the data have none for validation.
+    """Returns the recipe that fine-tunes a checkpoint: time steps, size of images and how recordings are cut are the
+    checkpoint's; a batch has 16 to 128 images, and there are about 200 steps, and one more for each 50 images; a tenth
+    of the training images is held out where the data have none for validation.
 
     Args:
         source: the checkpoint, see `zoo.load`.
@@ -41,12 +41,16 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     config = find_checkpoint(source).config
     keys: dict[str, Any] = _RECIPE | {"model": config["architecture"], "init": source, "dataset": dataset}
     keys["timesteps"] = config["model_args"]["timesteps"]
+    form = data_form(config["pretrained_cfg"], config["model_args"], config.get("recipe"))
+    if "slices" in form and dataset.startswith((*FOLDERS, f"{I2E}:")):
+        _, height, width = form["input_size"]
+        keys |= {"slices": form["slices"], "img_size": height if height == width else None}
     if dataset.startswith(PREFIX):
-        keys["img_size"] = square_side(config["pretrained_cfg"])
+        keys["img_size"] = square_side(form)
         parts = files_by_part(dataset.removeprefix(PREFIX))
         images, validates = sum(map(len, parts[TRAIN].values())), len(parts) == 3
     else:
-        data = load_dataset(dataset, said.get("data_dir"), bool(said.get("download")))
+        data = load_dataset(**Recipe(**keys | said).data)
         images, validates = len(data.train_images), data.val_images is not None
     if not validates and not said.get("train_images"):
         keys["val_images"] = max(1, images // 10)
@@ -54,9 +58,8 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     if images < 2:
         raise ZooError(f"{dataset} leaves {images} image(s) to train on: at least two are needed")
     batch = said.get("batch_size") or min(images, next(size for below, size in _BATCHES if images < below))
-    steps = 200 + images // 50
-    keys |= {"batch_size": batch, "epochs": math.ceil(steps / (images // batch)), "lr": _LR * math.sqrt(batch / 128)}
-    return Recipe(**keys | said)
+    epochs = math.ceil((200 + images // 50) / max(1, images // batch))
+    return Recipe(**keys | {"batch_size": batch, "epochs": epochs, "lr": _LR * math.sqrt(batch / 128)} | said)
 
 
 def run(asked: Finetuning) -> None:

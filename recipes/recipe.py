@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
-from zoo.names import FOLDERS, SIZE, TAG, Slices, check_size, dataset_name
+from zoo.names import SIZE, TAG, Slices, check_size, dataset_name, split_folder
 from zoo.schema import Model, sentence
 from zoo.specs import MOST_TIMESTEPS
 
@@ -258,6 +258,12 @@ class Recipe(Model):
         """The files that `plugin` names."""
         return [self.plugin] if isinstance(self.plugin, str) else self.plugin or []
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keywords of `zoo.load_dataset` for what it trains on."""
+        data = {"name": self.dataset, "root": self.data_dir, "download": self.download, "img_size": self.img_size}
+        return data | {"timesteps": self.timesteps, "slices": self.slices}
+
     def phase(self, epoch: int) -> Phase:
         """Returns the setting of an epoch (counted from 0); see `phases`."""
         size = self.img_size or SIZE
@@ -275,9 +281,9 @@ class Recipe(Model):
         values = {key: value for key, value in self.model_dump().items() if key not in PLACE}
         if self.init:
             values["init"] = without_folders(self.init)
-        kind, colon, folder = self.dataset.partition(":")
-        if f"{kind}{colon}" in FOLDERS:  # by the name of the folder, wherever it lies
-            values["dataset"] = f"{kind}:{Path(os.path.abspath(folder)).name}"
+        kind, folder = split_folder(self.dataset)
+        if kind:  # by the name of the folder, wherever it lies
+            values["dataset"] = f"{kind}{Path(os.path.abspath(folder)).name}"
         if self.plugin:  # it may move, but without its file nobody could repeat the run
             files = [without_folders(file) for file in self.plugins]
             values["plugin"] = files[0] if isinstance(self.plugin, str) else files

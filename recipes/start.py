@@ -16,8 +16,9 @@ from .recipe import list_recipes, load_recipe
 def pick(model: str, dataset: str) -> list[str]:
     """Returns the recipes for a model or its twin (with gradient scaling where the model has none), the best first.
 
-    A training from the beginning is better than one that goes on from other weights, many time steps are better than
-    few, and the model's own recipe is better than its twin's. A recipe that is not named after its model is for many.
+    A whole training is better than one that goes on from other weights, or a stage, which reads no test set; many time
+    steps are better than few, and the model's own recipe is better than its twin's. One that is not named after its
+    model is for many.
 
     Raises:
         ZooError: there is none.
@@ -28,23 +29,24 @@ def pick(model: str, dataset: str) -> list[str]:
         raise one_of("data set with recipes", dataset, sorted({recipe.dataset for recipe in recipes.values()}))
     own = {name: recipe for name, recipe in there.items() if name.startswith(f"{recipe.model}.")}
     fitting = [name for name, recipe in own.items() if plain_name(recipe.model) == plain_name(model)]
-    fresh = {name: recipe for name, recipe in own.items() if not recipe.init}
-    if not fresh.keys() & fitting:
+    whole = {name: recipe for name, recipe in own.items() if not recipe.init and recipe.test}
+    if not whole.keys() & fitting:
         for_many = sorted(there.keys() - own.keys())
-        near = get_close_matches(model, [recipe.model for recipe in fresh.values()], n=1, cutoff=0)
+        near = get_close_matches(model, [recipe.model for recipe in whole.values()], n=1, cutoff=0)
         name = for_many[0] if for_many else pick(near[0], dataset)[0]
         recipe = there[name]
         of_its_own = f"--model {model}" + (" --model-args null" if recipe.model_args else "")
+        of_its_own += " --scaling model" if recipe.scaling != "model" else ""
         what = "is for many" if for_many else "is the nearest"
         facts = f"{recipe.epochs} epochs, T = {recipe.timesteps}, {recipe.optimizer}, lr {recipe.lr:g}"
         none = f"no recipe trains {model} on {dataset} from the beginning"
         if fitting:
-            none += f" ({', '.join(sorted(fitting))}: from other weights)"
+            none += f" ({', '.join(sorted(fitting))}: from other weights, or a stage alone)"
         raise ZooError(
             f"{none}. {name} {what} ({facts}): python -m recipes.train {name} "
             f"{of_its_own} takes it as it is; --epochs, --timesteps, --optimizer and --lr change it"
         )
-    return sorted(fitting, key=lambda n: (bool(there[n].init), -there[n].timesteps, there[n].model != model))
+    return sorted(fitting, key=lambda n: (n not in whole, -there[n].timesteps, there[n].model != model))
 
 
 def main(argv: list[str] | None = None) -> None:

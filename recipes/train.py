@@ -125,8 +125,7 @@ class Trainer:
     def _load_data(self) -> None:
         """Puts the whole set on the device; each process takes its slice of every batch."""
         recipe = self.recipe
-        data = load_dataset(recipe.dataset, recipe.data_dir, recipe.download, img_size=recipe.img_size,
-                            timesteps=recipe.timesteps, slices=recipe.slices)  # fmt: skip
+        data = load_dataset(**recipe.data)
         check_frames(data, recipe)
         if data.timesteps is None and data.size != (recipe.img_size or SIZE):  # somebody's own, in a size of its own
             self.recipe = recipe = recipe.model_copy(update={"img_size": data.size})

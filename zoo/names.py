@@ -156,6 +156,14 @@ def no_weights(architecture: str) -> str:
     )
 
 
+def split_folder(source: str) -> tuple[str, str]:
+    """Splits what names a folder of data or a checkpoint into what stands in front of the folder, as "folder:" or
+    "i2e:folder:", and the folder; the first is empty where nothing does."""
+    kinds = ("local-dir:", *FOLDERS, *(f"{I2E}:{kind}" for kind in FOLDERS))
+    kind = next((kind for kind in kinds if source.startswith(kind)), "")
+    return kind, source.removeprefix(kind)
+
+
 def folder_name(path: str) -> str:
     """Returns what a data set in a folder is called: the folder's own name, of letters, digits, _ and -."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.path.abspath(user_path(path))).name)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from .errors import shown
+from .names import split_folder
 from .plugins import loaded_plugins
 
 _LONGEST = 8000
 _ROOT = Path(__file__).resolve().parent.parent
-_FOLDERS = ("folder:", "local-dir:")  # in front of the folder of a data set, of a checkpoint
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "snn-zoo")
 
 
@@ -52,13 +52,12 @@ def command() -> str:
 
 
 def without_folders(word: str) -> str:
-    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH, local-dir:PATH, to its last part:
+    """Cuts a path out of the working directory, also in --option=PATH, folder:PATH and the like, to its last part:
     where somebody keeps files is no part of a result."""
     option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    kind = next((kind for kind in _FOLDERS if value.startswith(kind)), "")
-    value = value.removeprefix(kind)
-    outside = os.path.isabs(value) or value.startswith(("~", ".."))
-    return f"{option}{sign}{kind}{Path(value).name}" if outside else word
+    kind, path = split_folder(value)
+    outside = os.path.isabs(path) or path.startswith(("~", ".."))
+    return f"{option}{sign}{kind}{Path(path).name}" if outside else word
 
 
 _PAGES = [f":(exclude,glob)recipes/studies/ablation/plans/*/{name}" for name in ("README.md", "plot.svg")]

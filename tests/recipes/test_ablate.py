@@ -308,6 +308,20 @@ def test_an_ablation_runs_and_finds_nothing_left_to_do(tmp_path):
     assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").rglob("*.safetensors"))]
 
 
+def test_an_ablation_looks_first_for_the_data_that_its_runs_take(tmp_path, monkeypatch):
+    recipe = PLAN["recipe"] | {"dataset": "cifar10", "download": True, "slices": "time", "img_size": 16}
+    plan, asked = load_plan(write(tmp_path, recipe=recipe)), []
+
+    def load(**how):
+        asked.append(how)
+        raise ZooError("no network")
+
+    monkeypatch.setattr("recipes.ablate.load_dataset", load)
+    with pytest.raises(ZooError, match="no network"):
+        ablate(plan, plan.runs, 1, tmp_path / "runs")
+    assert asked == [plan.runs[0].recipe.data]
+
+
 def test_runs_are_chosen_by_arm_seed_and_shard(tmp_path, capsys):
     plan = load_plan(write(tmp_path))
     shards = [chosen(plan, None, None, f"{i}/4") for i in (1, 2, 3, 4)]

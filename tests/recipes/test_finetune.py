@@ -64,6 +64,8 @@ def test_the_recipe_follows_from_the_images(tmp_path):
     recipe = recipe_for(INIT, "digits", said)
     assert {key: getattr(recipe, key) for key in said} == said
     assert recipe.val_images == 0
+    with pytest.raises(ZooError, match="batch_size 200 is more than the 144 training images"):
+        train(recipe_for(INIT, f"folder:{whole}", {"batch_size": 200, "out": str(tmp_path / "run")}))
 
 
 @pytest.mark.slow

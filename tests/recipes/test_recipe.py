@@ -134,7 +134,8 @@ def test_losses_are_those_of_the_papers():
 def test_a_data_set_of_a_folder_goes_by_its_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for path in ("flowers", "./flowers", "some/where/flowers", "/some/where/flowers", "../flowers/"):
-        assert Recipe(dataset=f"folder:{path}").settings["dataset"] == "folder:flowers"
+        for kind in ("folder", "events", "i2e:folder"):
+            assert Recipe(dataset=f"{kind}:{path}").settings["dataset"] == f"{kind}:flowers"
 
 
 def test_settings_name_no_folder():

@@ -30,7 +30,7 @@ import recipes.train
 import zoo
 from recipes import start, validate
 from recipes.augment import augmented
-from recipes.commands import FLAGSHIP_STAGES, tell_least
+from recipes.commands import FLAGSHIP_STAGES, parse_train, tell_least
 from recipes.predict import predict
 from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
@@ -437,6 +437,7 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
     _stop_after(1, tmp_path / "x", **settings)
     shutil.rmtree(tmp_path / "source")
     monkeypatch.setattr("recipes.train.provenance", lambda **_: provenance() | {"commit": "0" * 40})
+    assert parse_train(["--resume", str(tmp_path / "x")]).init == settings["init"]
     result = trained(tmp_path / "x", **settings, resume=True, weights="fp16", test_reads=9)
     config = read_json(tmp_path / "x" / "config.json")
     assert (config["init_sha256"], config["started_from"][0]["weights_sha256"]) == (first, first)
@@ -669,7 +670,9 @@ def started(monkeypatch) -> list[list[str]]:
     [
         ("cifar10 --model svgg11_w16_gs", "is for many .*families.t4_cifar10 --model svgg11_w16_gs takes"),
         ("cifar10 --model sresnet19_w16.t2_cifar10", "takes an architecture, sresnet19_w16, not its checkpoint"),
+        ("cifar10 --model max_resnet18_w32_gs", "or a stage alone.*families.t4_cifar10 --model max_resnet18_w32_gs"),
         ("cifar100 --model svgg9_w16_gs", "is the nearest .*--model svgg9_w16_gs --model-args null"),
+        ("cifar100 --model sdt_2_64", "--model sdt_2_64 --model-args null --scaling model takes"),
         ("cifar10 --model=sresnet91", "unknown model 'sresnet91'"),
         ("cifar10 --model mine --plugin mine.py", "no recipe trains mine on cifar10"),
         ("cifar11", "cifar11.*did you mean cifar10"),

@@ -113,18 +113,20 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
         Frames [N, 8, 2, S, S], darker first: of 0 and 1, or with jitter up to 8.
     """
     generator = torch.Generator().manual_seed(0)
-    parts = [data.train_images, data.test_images]
+    parts = [(data.train_images, data.train_labels), (data.test_images, data.test_labels)]
+    if data.val_images is not None and data.val_labels is not None:
+        parts.append((data.val_images, data.val_labels))
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        chunks = [chunk for part in parts for chunk in part.split(_CHUNK)]
+        chunks = [chunk for part, _ in parts for chunk in part.split(_CHUNK)]
         for chunk in tqdm(chunks, desc=f"events of {data.name}", disable=None, leave=False):
             yield from image_events(chunk, noise=noise, jitter=jitter, generator=generator).numpy()
 
-    count, (total, size) = len(parts[0]), (sum(map(len, parts)), data.size)
+    counts, size = [len(labels) for _, labels in parts], data.size
     key = [I2E, _THRESHOLD, data.sha256, *([noise, jitter] if noise or jitter else [])]
-    images = _kept(key, (total, I2E_STEPS, 2, size, size), frames)
-    name = f"{I2E}_{data.name}"
-    return make_dataset(name, data.classes, (images[:count], data.train_labels), (images[count:], data.test_labels))
+    images = _kept(key, (sum(counts), I2E_STEPS, 2, size, size), frames)
+    turned = zip(images.split(counts), (labels for _, labels in parts), strict=True)
+    return make_dataset(f"{I2E}_{data.name}", data.classes, *turned)
 
 
 def image_events(

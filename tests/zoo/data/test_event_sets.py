@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import make_pictures
 from test_events import aedat2_bytes, aedat3_bytes, bin_bytes, recording
 
 import zoo
@@ -16,6 +17,7 @@ from export.event_stream import follow
 from export.event_stream import main as event_stream
 from export.images import load_images
 from export.run import Runner, Stream, read_model
+from recipes.finetune import recipe_for
 from recipes.predict import predict
 from recipes.recipe import Recipe
 from recipes.train import train
@@ -147,6 +149,11 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
     assert (data.name, data.timesteps, data.input_size) == ("i2e_digits", 8, (2, 32, 32))
     with pytest.raises(ZooError, match="frames already"):
         zoo.load_dataset("i2e:i2e:digits")
+    pictures = f"folder:{make_pictures(tmp_path / 'x', ('train', 'val', 'test'), 2)}"
+    images, frames = zoo.load_dataset(pictures), zoo.load_dataset(f"i2e:{pictures}")
+    for part in ("train", "val", "test"):
+        assert torch.equal(getattr(frames, f"{part}_images"), image_events(getattr(images, f"{part}_images")))
+        assert torch.equal(getattr(frames, f"{part}_labels"), getattr(images, f"{part}_labels"))
 
 
 def test_events_of_images_err_as_asked():
@@ -178,6 +185,8 @@ def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
         key: result[key] for key in ("top1", "spikes_per_image")
     }
     model = zoo.load(str(tmp_path / "run"))
+    again = recipe_for(str(tmp_path / "run"), f"nmnist:{root}", {})
+    assert (again.timesteps, again.slices, again.img_size) == (3, "time", 34)
     files = [str(root / "Test" / label / "00001.bin") for label in "01"]
     assert [entry["top"][0]["label"] for entry in predict(model, files)] == ["0", "1"]
     assert len(predict(model, root / "Test")) == 8
