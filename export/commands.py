@@ -236,6 +236,7 @@ def parse_demo(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare graphs with PyTorch")
     parser.add_argument("--serve", action="store_true", help="serve it to this machine until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, help="for --serve (default: 8000; 0: any that is free)")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
     if not 0 <= args.port < 2**16:
         raise ZooError(f"--port must be from 0 to 65535, not {args.port}")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from zoo.errors import ZooError
+from zoo.kernels.event import takes_weights
 from zoo.neurons import LIF
 
 from .graph import (
@@ -155,8 +156,9 @@ class _Rewrite:
         convolutions = spike_convolutions(self.network)
         for i, node in enumerate(convolutions):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            shape = self.arrays[node.input[1]].shape
             plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
-            if plain and self.arrays[node.input[1]].ndim == _MAPS and self.counts[node.input[0]] <= MOST:
+            if plain and len(shape) == _MAPS and takes_weights(shape) and self.counts[node.input[0]] <= MOST:
                 found.append(self._scaled(node, i, 3 * i < len(convolutions)))
         # Of two branches that are added, the later one takes the sum: then the other is there.
         for layer in reversed(found):

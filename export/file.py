@@ -52,8 +52,7 @@ class State(Model):
 
     input: str
     output: str
-    layer: str | None
-    """Null for the counter of steps."""
+    layer: str
     shape: list[Positive | None]
     """Null for the batch."""
     start: Literal[0]

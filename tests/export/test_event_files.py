@@ -21,6 +21,7 @@ from export.file import metadata
 from export.run import OPTIMIZATIONS, Runner, read_model
 from zoo.errors import ZooError
 from zoo.kernels.event import INSTRUCTION_SETS, list_instruction_sets
+from zoo.scaling.layers import SpikingConv2d
 
 NETWORKS = {
     "sresnet": ("sresnet19_w16", {"timesteps": 2}),
@@ -234,6 +235,15 @@ def test_whole_weights_are_near_and_their_sums_exact():
     assert np.array_equal(numbers * scale[:, None, None, None], exact)
     with pytest.raises(ZooError, match="does not hold exactly"):
         whole_weights(np.ones((1, 20_000, 1, 1), np.float32), 1)
+
+
+def test_a_window_too_large_for_the_kernel_stays_a_plain_convolution(tmp_path):
+    model, path = network("sresnet"), tmp_path / "net.onnx"
+    model.stages[0][0].conv2 = SpikingConv2d(16, 16, 9, padding=4, timesteps=2)
+    export.to_onnx(model.eval(), path, precision="int16")
+    _, proto = read_model(path)
+    windows = {tuple(value.dims[2:]) for value in proto.graph.initializer if len(value.dims) == 4}
+    assert (9, 9) in windows
 
 
 def test_what_is_not_event_driven_is_said(tmp_path):

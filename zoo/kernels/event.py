@@ -68,6 +68,13 @@ def list_instruction_sets() -> list[str]:
     return INSTRUCTION_SETS[: _library().event_best_set()]
 
 
+def takes_weights(shape: Sequence[int]) -> bool:
+    """Returns whether `EventConv` takes weights [C', C, kh, kw]: it has limits, see `sensible` in event.cpp."""
+    out_channels, channels, rows, columns = shape
+    inputs = channels * rows * columns
+    return rows <= 8 and inputs < 2**16 and inputs * out_channels < 2**31
+
+
 def whole_bytes(x: Tensor, most: int) -> tuple[Tensor, int, float] | None:
     """Whole numbers as uint8, the largest, and the share of them that is not 0; None unless all are whole numbers from
     0 to `most`.

@@ -21,11 +21,10 @@ from ..network import unwrapped
 from ..neurons import SpikingNeuron
 from ..scaling.layers import SpikingConv2d, SpikingLinear
 from . import REFERENCE, pick_convolution
-from .event import EventConv, whole_bytes
+from .event import EventConv, takes_weights, whole_bytes
 
 _FORWARDS = {kind.forward for kind in (nn.Conv2d, nn.Linear, SpikingConv2d, SpikingLinear, UntiedConv2d)}
 _MOST_COUNT = 15  # that the kernel takes
-_MOST_ROWS = 8  # of a window
 # Where it pays, see export/studies/event_sweep.py: lists of spikes long enough, blocks of output channels full enough.
 _CHANNELS, _INPUTS, _RATE = 32, 128, 0.5
 _TASKS = 2  # of a thread
@@ -60,8 +59,8 @@ def _has_form(layer: Any) -> bool:
         padded = type(layer.padding) is tuple and layer.padding_mode == "zeros"
         if not padded or layer.groups > 1 or {*layer.dilation} != {1}:
             return False
-    out, channels, rows, columns = (*weight.shape, 1, 1)[:4]
-    fits = weight.dtype is torch.float32 and weight.device.type == "cpu" and rows <= _MOST_ROWS
+    out, channels, rows, columns = shape = (*weight.shape, 1, 1)[:4]
+    fits = weight.dtype is torch.float32 and weight.device.type == "cpu" and takes_weights(shape)
     pays = min(out, channels) >= _CHANNELS and channels * rows * columns >= _INPUTS
     return fits and pays and "forward" not in vars(layer)
 

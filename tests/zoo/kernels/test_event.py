@@ -325,6 +325,8 @@ def test_bytes_are_those_of_whole_numbers_alone():
         (nn.Conv2d(40, 50, 3, padding=1, padding_mode="reflect"), spikes_of(STEPS, 40, 5, 5)),
         (nn.Conv2d(40, 50, 3, padding="same"), spikes_of(STEPS, 40, 5, 5)),
         (nn.Conv2d(40, 50, 3, dilation=2), spikes_of(STEPS, 40, 5, 5)),
+        (nn.Conv2d(40, 50, 9), spikes_of(STEPS, 40, 9, 9)),
+        (nn.Linear(2**16, 32), spikes_of(STEPS, 2**16)),
     ],
 )
 def test_what_does_not_fit_stays_as_it_is(layer, x, runs):
