@@ -121,7 +121,7 @@ def _beside(charts: Sequence[dict[str, Any] | None]) -> str:
 
 def panel(cost: Cost, rows: Sequence[Row], title: str) -> dict[str, Any] | None:
     """Returns the specification of one data set's panel, None if nothing of it was measured; a dashed line joins a
-    network to its twin with gradient scaling, and one that costs nothing has no place on a log axis."""
+    network to its twin with gradient scaling, trained as long; what costs nothing has no place on a log axis."""
     points = [
         {
             "network": row.name,
@@ -131,7 +131,7 @@ def panel(cost: Cost, rows: Sequence[Row], title: str) -> dict[str, Any] | None:
             "low": row.top1 - (row.top1_std or 0),
             "high": row.top1 + (row.top1_std or 0),
             "training": _TRAININGS[row.scaling is not None],
-            "twins": f"{plain_name(row.model)}.{row.tag}",
+            "twins": f"{plain_name(row.model)} {row.timesteps} {row.epochs}",
             "tier": row.tier,
             "timesteps": row.timesteps,
         }

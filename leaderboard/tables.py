@@ -62,7 +62,7 @@ _TIMED, _SKIPS = "Batch 1, one CPU thread", "flat layout, by the kernel that ski
 COLUMNS = [
     Column("Dataset", "dataset", brief=True),
     Column("Model and tag", "name", brief=True),
-    Column("Top-1 (%)", "top1", ".2f", brief=True, about="Percent of the whole test set, read once, at the last epoch"),
+    Column("Top-1 (%)", "top1", ".2f", brief=True, about="Percent of the whole test set, at the last epoch"),
     Column("Spikes per image", "spikes_per_image", ",.0f", brief=True, about="Of all layers and time steps"),
     Column("ACs (M)", "effective_acs", ",.2f", 1e6, about="Effective accumulations per image, as NeuroBench counts"),
     Column("MACs (M)", "effective_macs", ",.2f", 1e6, about="Effective multiply-accumulations per image"),

@@ -70,6 +70,7 @@ class PLIFNet(SpikingNetwork):
         self.fc = self.make_classifier(hidden)
         self.fc_lif = make.neuron()
         self.init_weights()
+        self.build_neurons()
         self.assign_scaling()
 
     def init_weights(self) -> None:

@@ -4,9 +4,10 @@
 the 3-3-2 basic blocks of 128-256-512 of tdBN (Zheng et al. 2021, arXiv 2011.05280) behind a stem of 128 channels, then
 global average pooling and one FC; 12,569,226 parameters for 10 classes. `stem=64, hidden=256` is the form of tdBN and
 TET (Deng et al. 2022, arXiv 2202.11946): stem of 64 channels, FC 256 - LIF - FC, 12,630,858 parameters. `sresnet18`
-(2-2-2-2 blocks of 64-128-256-512) is the ResNet-18 of SLTT (Meng et al. 2023, arXiv 2302.14311) and CLIF (Huang et al.
-2024, arXiv 2402.04663), `sresnet34` the same with 3-4-6-3 blocks; `sresnet20` and `sresnet32` have 3-3-3 and 5-5-5
-blocks of 64-128-256, as in Park et al. 2023 (arXiv 2308.00558).
+(2-2-2-2 blocks of 64-128-256-512) is the ResNet-18 of LM-HT (Hao et al. 2024); that of SLTT (Meng et al. 2023, arXiv
+2302.14311) and CLIF (Huang et al. 2024, arXiv 2402.04663) is pre-activation. `sresnet34` is `sresnet18` with 3-4-6-3
+blocks; `sresnet20` and `sresnet32` have 3-3-3 and 5-5-5 blocks of 64-128-256, as the public code of the first author of
+Park et al. 2023 (arXiv 2308.00558) has.
 `_wN` names the channels N of the first stage, all else in proportion; `_gs` switches gradient scaling on in training.
 """
 

@@ -13,7 +13,8 @@ There is batch normalisation here and none there, a difference of less than 0.1 
 convolutions of VGG A, B and D (Simonyan & Zisserman 2015, arXiv 1409.1556), with GAP and one layer in place of the last
 pool and the fully connected layers, the usual form at 32 pixels: 9.2, 9.4 and 14.7 M parameters as everywhere (others
 add a bias to each convolution, 0.03 %). `svgg11` has the eight convolutions of TET's VGGSNN (Deng et al. 2022, arXiv
-2202.11946), pooled once more; `svgg16` is the average-pooled VGG16 of Park et al. 2023 (arXiv 2308.00558).
+2202.11946), pooled once more; `svgg16` is the average-pooled VGG16 in the public code
+of the first author of Park et al. 2023 (arXiv 2308.00558).
 
 Published networks pool spikes, so that the next convolution's input is a multiple of 1/4. Here the current is pooled,
 conv - pool - norm - LIF: every convolution receives spikes, and there are a quarter of the neurons to compute.
