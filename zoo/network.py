@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
 from .specs import MOST_CLASSES, Spec, check_integer, check_number, check_timesteps
 
+_HEAD = "fc|final|lif_hidden"
+"""With what the names of layers behind the last stage begin."""
 _WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 
 
@@ -258,6 +261,17 @@ class SpikingNetwork(nn.Module):
             raise ZooError(f"a network of {count} stages has no {indices!r}: {known}")
         return [index % count for index in given]
 
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes what `forward_intermediates` does not need for these stages, in timm's words, and returns them."""
+        take = self.stage_indices(indices)
+        del self.stages[max(take) + 1 :]
+        for name, _ in list(self.named_children()):
+            if prune_head and re.match(_HEAD, name):
+                setattr(self, name, nn.Identity())
+        return take
+
     def get_classifier(self) -> nn.Module:
         return self.fc
 
@@ -285,7 +299,7 @@ class SpikingNetwork(nn.Module):
         head, what is called fc*, final* or lif_hidden*, comes last. A subclass with other names overrides this."""
         stage = (r"^stages\.(\d+)", None)  # of one that is no row of blocks, too
         blocks = [stage] if coarse else [(r"^stages\.(\d+)\.(\d+)", None), stage]
-        return {"stem": r"^(?!stages|fc|final|lif_hidden)", "blocks": blocks}
+        return {"stem": rf"^(?!stages|{_HEAD})", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
         """Returns the biases, also those learned for each time step, and the parameters of neurons that their class

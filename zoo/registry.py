@@ -326,6 +326,8 @@ def _describe(model: SpikingNetwork) -> None:
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
     if model.img_size:
         cfg["input_size"] = (model.in_chans, model.img_size, model.img_size)
+    if model.encoding != "direct":  # it reads brightness; timm's transforms normalise as this says
+        cfg["mean"], cfg["std"] = (0.0,) * model.in_chans, (1.0,) * model.in_chans
 
 
 def is_model(name: str) -> bool:

@@ -20,6 +20,7 @@ import pytest
 import timm
 import torch
 from conftest import awake, run_code, tiny
+from timm.data import resolve_data_config
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn import functional as F
@@ -311,6 +312,11 @@ def test_timms_contract(name):
     only.model.load_state_dict(model.state_dict(), strict=False)
     for a, b in zip(only(x), maps, strict=True):
         assert torch.equal(a, b)
+    first = timm.create_model(name, features_only=True, timesteps=2, out_indices=(0,))
+    assert len(first.model.stages) == 1
+    for network in (only.train(), first):  # which DistributedDataParallel demands
+        sum(rates.sum() for rates in network(x)).backward()
+        assert not [k for k, p in network.named_parameters() if p.grad is None]
     assert only.feature_info.channels() == [info["num_chs"] for info in model.feature_info]
     with pytest.raises(ZooError, match="output_fmt"):
         model.forward_intermediates(x, output_fmt="NLC")
@@ -430,6 +436,7 @@ def test_other_encodings(name, encoding):
     model = zoo.create_model(name, timesteps=4, encoding=encoding).eval()
     shape = (2, 4, 3, 32, 32) if encoding == "frames" else (2, 3, 32, 32)
     assert model(torch.rand(shape)).shape == (2, 10)
+    assert resolve_data_config(model=model)["std"] == (1, 1, 1)  # no transform of timm's may normalise
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())

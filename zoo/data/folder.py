@@ -141,6 +141,9 @@ def files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
         return _split(root)
     if TRAIN not in parts:
         raise ZooError(f"{root} has no folder train/ with a folder of images for each class")
+    folders = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name[0] != "."]
+    for name in [name for name in folders if name not in parts]:
+        print(f"{root}: left out {name}/, which is none of train/, val/ and test/", file=sys.stderr)
     if len(parts) == 1:
         raise ZooError(f"{root} has neither val/ nor test/ with a folder of images for each class")
     files = {part: _files(root / part) for part in parts}

@@ -69,7 +69,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
-    if name in BUILTIN:
+    if name in (*BUILTIN, *KINDS, I2E):
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     OWN_DATASETS[name] = load
 

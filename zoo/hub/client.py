@@ -139,7 +139,9 @@ def plan(
         raise ZooError(f"no license of the Hub's is called {license!r}: give apache-2.0, mit, cc-by-4.0, other ...")
     if stated not in (None, license):
         raise ZooError(f"{run}'s config.json says license {stated!r}: the card cannot say {license!r}")
-    repo, _ = split_revision(repo or f"{ORGANISATION}/{release.name}")
+    repo, revision = split_revision(repo or f"{ORGANISATION}/{release.name}")
+    if revision:
+        raise ZooError(f"push goes to the default branch of {repo}: leave @{revision} out")
     files = release.files | {"README.md": card(release, repo, license).encode()}
     return Plan(repo, files, license, release.name, release.config["weights_sha256"])
 

@@ -186,8 +186,10 @@ def test_files_that_are_no_images_are_left_out_aloud(tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(tmp_path / "elsewhere" / "linked.png")
     (root / "train" / "rose" / "link").symlink_to(tmp_path / "elsewhere")
     Image.new("RGB", (9, 9)).save(root / "train" / "loose.png")
+    (root / "valid").mkdir()
     assert len(load_dataset(f"folder:{root}").train_images) == 14
     told = capsys.readouterr().err
+    assert "left out valid/, which is none of train/, val/ and test/" in told
     assert "left out 1 file" in told
     assert "left out 1 image(s) that are in no class's folder" in told
 

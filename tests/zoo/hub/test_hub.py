@@ -267,6 +267,8 @@ def test_files_that_cannot_be_published(run, tmp_path):
         plan(run, license="My own")
     with pytest.raises(ZooError, match=r"config\.json says license 'apache-2\.0': the card cannot say 'mit'"):
         plan(run, license="mit")
+    with pytest.raises(ZooError, match="default branch of me/x: leave @v1 out"):
+        plan(run, "me/x@v1")
     graph.rename(unlike := graph.with_name("größe.onnx"))  # which pull would refuse
     with pytest.raises(ZooError, match=r"cannot publish .*größe\.onnx under its name"):
         plan(run, onnx=[unlike])
