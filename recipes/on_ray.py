@@ -1,4 +1,4 @@
-"""Trainings and measurements as tasks of a Ray cluster (`pip install 'snn-zoo[ray]'`).
+"""Trainings and measurements as tasks of a Ray cluster (`pip install -e '.[ray]'`).
 
 A task whose node dies is started again on another one. Where all nodes see the work directory at the same path, a
 training goes on from its last state; elsewhere from its beginning, and what it leaves comes back to the command's
@@ -93,7 +93,7 @@ def cluster(address: str, whole_nodes: bool = False) -> Callable[..., Task]:
     try:
         import ray
     except ImportError:
-        raise ZooError("--ray needs Ray: pip install 'snn-zoo[ray]'") from None
+        raise ZooError("--ray needs Ray: pip install -e '.[ray]'") from None
     host, _, port = address.rpartition(":")
     try:
         if host and port.isdigit():  # Ray would try for minutes

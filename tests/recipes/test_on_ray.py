@@ -80,7 +80,7 @@ def test_without_ray_or_a_cluster_there_is_one_error(tmp_path):
     try:
         import ray  # noqa: F401
     except ImportError:
-        assert_one_error(run_module("recipes.ablate", plan, "--ray", "auto"), "pip install 'snn-zoo[ray]'")
+        assert_one_error(run_module("recipes.ablate", plan, "--ray", "auto"), "pip install -e '.[ray]'")
     else:
         done = run_module("recipes.ablate", plan, "--ray", "127.0.0.1:1", "--work-dir", tmp_path)
         assert_one_error(done, "cannot join a Ray cluster at 127.0.0.1:1")
