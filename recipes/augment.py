@@ -1,6 +1,7 @@
 """Augmentation of whole batches on the device: each image draws its own parameters.
 
-Copies to a GPU do not wait for it (`non_blocking`): what is copied is a few numbers an image.
+Our copies to a GPU do not wait for it (`non_blocking`): what is copied is a few numbers an image. Torchvision's do, of
+what it rotates and shears by.
 
 Randomness comes from torch's (and, for timm's erasing, Python's) global generators, which the trainer seeds at every
 step: a resumed run sees the same images.

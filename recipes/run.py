@@ -105,7 +105,7 @@ class RunState:
                 part.load_state_dict(saved[name])
             for parameter, kept in self.parts["optimizer"].state.items():
                 for key, value in kept.items():  # in the parameter's layout, channels_last say, which a state has lost
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    if isinstance(value, Tensor) and value.dim() > 1 and value.shape == parameter.shape:
                         kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             self.running.copy_(saved["running"])
             self.step, self.rows, self.earlier = saved["step"], saved["rows"], saved["seconds"]

@@ -204,7 +204,7 @@ class Trainer:
         if self.world > 1:
             # Some may be unused, as GLIF's at one time step. And without it the first step would sum gradients in other
             # buckets than the others, so in another order: a run that goes on would end a bit otherwise.
-            whole = _WithUnused(model).to(self.device)
+            whole = model if self.device.type == "cuda" else _WithUnused(model)
             self.network = DistributedDataParallel(whole, find_unused_parameters=True)
         self.mix = None
         if recipe.mixup or recipe.cutmix:
@@ -323,7 +323,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
         scaler.step(self.optimizer)
         scaler.update()
-        if scaler.is_enabled() and scaler.get_scale() < _SMALLEST_SCALE:  # halved at each of those
+        if scaler.is_enabled() and self._looks() and scaler.get_scale() < _SMALLEST_SCALE:  # halved at each of those
             self._check_finite(gradients=True)
         if self.ema:
             self.ema.update(self.model, step=run.step)
@@ -420,7 +420,8 @@ class Trainer:
 
 
 class _WithUnused(nn.Module):
-    """A network beside a parameter that nothing uses: without one, PyTorch warns in each process that all are used."""
+    """A network beside a parameter that nothing uses: without one, PyTorch warns in each process that all are used;
+    with one, it waits for a GPU at every step."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

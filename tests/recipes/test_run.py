@@ -20,7 +20,7 @@ from zoo.errors import ZooError
 
 SHORT = {
     "model": "sresnet19_w16_gs", "dataset": "digits", "timesteps": 1, "train_images": 64, "batch_size": 32, "epochs": 2,
-    "test": False, "amp": "off",
+    "test": False, "amp": "off", "device": "cpu",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from zoo.checkpoint import WEIGHTS
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 5, 10  # in an epoch
 SHORT = "--model sresnet19_w16_gs --dataset digits --timesteps 1 --train-images 160 --batch-size 16 --val-images 16 "
-SHORT += f"--epochs {EPOCHS} --test false --checkpoint-minutes 0 --amp off --seed 1"
+SHORT += f"--epochs {EPOCHS} --test false --checkpoint-minutes 0 --amp off --device cpu --seed 1"
 LIMIT = 1500.0
 """Seconds for a run."""
 
