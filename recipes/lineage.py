@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import zoo
 from zoo.checkpoint import CONFIG
@@ -25,6 +26,7 @@ from zoo.data import DataSet
 from zoo.errors import ZooError, quoted
 from zoo.files import read_json, read_text, sha256_of, user_path
 from zoo.load import find_checkpoint
+from zoo.models._resnet import ResNet
 from zoo.names import BUNDLED, plain_name
 from zoo.network import SpikingNetwork
 from zoo.plugins import Plugins
@@ -194,7 +196,7 @@ class InitialWeights:
         return {"sha256": self.sha256, "chain": [a.model_dump() for a in self.chain], "taken": self.taken}
 
     def load_into(self, model: SpikingNetwork, recipe: Recipe, *, say: bool) -> None:
-        """Takes over the weights; a classifier of another number of classes starts anew.
+        """Takes over the weights; a classifier of another number of classes starts anew, a narrower ResNet is widened.
 
         Args:
             say: print what was taken over.
@@ -211,6 +213,8 @@ class InitialWeights:
         if anew:
             state = {key: value for key, value in state.items() if not key.startswith(classifier)}
         shapes = model.state_dict()
+        if widths := _widths(source, model):
+            state = widened(state, model, torch.Generator().manual_seed(recipe.seed))
         wrong = [key for key in shapes if key not in state and not key.startswith(classifier)]
         wrong += [key for key, value in state.items() if key not in shapes or shapes[key].shape != value.shape]
         if wrong and plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
@@ -225,7 +229,40 @@ class InitialWeights:
             new = f"a new head for {model.num_classes} classes, in place of {source.num_classes}"
             values = ", ".join(f"{key} {value}" for key, value in taken.items())
             form = f"; taken over, as the recipe is silent: {values}" if taken else ""
+            form += f"; widened from {widths[0]} channels to {widths[1]}" if widths else ""
             print(f"started from {init}, with {new if anew else 'its head'}{form}", flush=True)
+
+
+def _widths(source: SpikingNetwork, model: SpikingNetwork) -> tuple[int, int] | None:
+    """Returns the channels of both first stages, where the one network is the other times a whole number wide."""
+    if type(source) is not type(model) or not isinstance(model, ResNet):
+        return None
+    narrow, wide = (network.feature_info[0]["num_chs"] for network in (source, model))
+    return (narrow, wide) if wide > narrow and wide % narrow == 0 else None
+
+
+def widened(state: Mapping[str, Tensor], model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+    """Returns the weights of a narrower network for a wider one that computes the same (Net2WiderNet, Chen et al.,
+    ICLR 2016, arXiv 1511.05641): every channel several times, and each weight that reads it shared out among the copies
+    in random parts, so that training tells them apart.
+
+    Args:
+        state: of the narrower one, where its convolutions and linear layers have [O, I, ...] of [k*O, k*I, ...].
+        model: the wider one; tensors whose sizes are no multiples are left as they are.
+    """
+    reading = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    result, shapes = dict(state), {key: value.shape for key, value in model.state_dict().items() if key in state}
+    for key, shape in shapes.items():
+        value = state[key]
+        if len(shape) != value.dim() or any(new % old for new, old in zip(shape, value.shape, strict=True)):
+            continue
+        times = [new // old for new, old in zip(shape, value.shape, strict=True)]
+        result[key] = value.repeat(times)
+        if key in reading:
+            parts = torch.empty(shape[0], times[1], value.shape[1]).exponential_(generator=generator)
+            parts = (parts / parts.sum(1, keepdim=True)).flatten(1)
+            result[key] *= parts.reshape(*parts.shape, *(1 for _ in shape[2:]))
+    return result
 
 
 def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwork:
