@@ -114,7 +114,8 @@ class Recipe(Model):
     """Python file to run first: it registers networks, neurons, rules ... of yours (repeatable)"""
     init: Text | None = None
     """start from these weights: a pretrained model's name, a checkpoint directory or hf-hub:ORG/NAME; where the recipe
-    is silent (model_args, neuron, surrogate), the network is built as that one was"""
+    is silent (model_args, neuron, surrogate), the network is built as that one was; a ResNet may start from
+    a narrower one"""
     freeze: int = Field(0, ge=0, le=100)
     """keep the stem and this many stages as `init` has them, their normalisation's statistics too; 0 for none"""
     dropout: float = Field(0.0, ge=0, le=0.99)

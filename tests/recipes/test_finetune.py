@@ -21,7 +21,7 @@ from timm.optim import create_optimizer_v2
 import zoo
 from recipes.commands import parse_train
 from recipes.finetune import recipe_for
-from recipes.lineage import freeze
+from recipes.lineage import freeze, widened
 from recipes.recipe import load_recipe
 from recipes.train import train
 from recipes.validate import validate
@@ -171,6 +171,31 @@ def test_layer_decay_reaches_the_run(flowers, tmp_path):
     same = {key: torch.equal(before[key], after[key]) for key in before if not re.search("running|num_b|fc", key)}
     assert all(same.values())
     assert (tmp_path / "x" / "summary.csv").read_text().splitlines()[1].split(",")[1] != "0"
+
+
+@pytest.mark.parametrize("name", ["sresnet19", "sew_resnet19", "ms_resnet19", "max_resnet18"])
+def test_a_narrower_network_widened_computes_the_same(name):
+    narrow, wide = (zoo.create_model(f"{name}_w{width}", neuron="plif", num_classes=5) for width in (16, 32))
+    assert {len(network(torch.rand(2, 3, 32, 32))[0]) for network in (narrow, wide)} == {5}  # statistics of their own
+    narrow, wide = (network.double().eval() for network in (narrow, wide))
+    state = widened(narrow.state_dict(), wide, torch.Generator().manual_seed(0))
+    wide.load_state_dict(state)
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = narrow(x), wide(x)
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected)
+    head = wide.get_classifier().weight  # which reads every copy with a weight of its own
+    assert head.unique().numel() == head.numel()
+
+
+def test_a_run_starts_from_a_narrower_network(flowers, tmp_path, capfd):
+    finetune(flowers, tmp_path / "x", model="sresnet19_w32_gs", model_args={"stem": 32, "hidden": 0})
+    assert "a new head for 3 classes, in place of 10; widened from 16 channels to 32" in capfd.readouterr().out
+    assert read_json(tmp_path / "x" / "config.json")["init_sha256"] == zoo.load(INIT).weights_sha256
+    assert zoo.load(tmp_path / "x").feature_info[0]["num_chs"] == 32
+    with pytest.raises(ZooError, match=f"{re.escape(INIT)} is another network, with other layers"):
+        finetune(flowers, tmp_path / "y", model="ms_resnet19_w32", model_args=None)
 
 
 def test_a_network_for_larger_images(flowers, tmp_path):
