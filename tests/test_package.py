@@ -10,6 +10,8 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+from zoo.names import NOT_IN_WHEEL
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
@@ -27,11 +29,12 @@ def test_wheel_carries_recipes_and_weights(installed):
     names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert {"recipes/cifar10.sh", "recipes/sresnet19_gs.t4_cifar10.yaml"} <= names
     assert {"zoo/kernels/lif.cpp", "snn_zoo.py"} <= names
-    bundled = [path.name for path in (ROOT / "zoo" / "weights").iterdir() if path.is_dir()]
-    assert bundled
-    for name in bundled:
+    bundled = {path.name for path in (ROOT / "zoo" / "weights").iterdir() if path.is_dir()}
+    assert bundled > set(NOT_IN_WHEEL)
+    for name in bundled.difference(NOT_IN_WHEEL):
         assert {f"zoo/weights/{name}/model.safetensors", f"zoo/weights/{name}/config.json"} <= names
     assert {"recipes/ablate.py", "recipes/bench.py", "recipes/sresnet19_gs.t4_cifar10.yaml"} <= names
+    assert not [name for name in names if name.startswith(tuple(f"zoo/weights/{name}/" for name in NOT_IN_WHEEL))]
     assert not [name for name in names if "/studies/" in name]
     assert not [name for name in names if name.startswith(("tests/", "leaderboard/results/", "export/reports"))]
     assert not [name for name in names if name.startswith("recipes/") and name.endswith((".json", ".svg"))]
@@ -43,6 +46,8 @@ def test_wheel_works_without_the_repository(installed, tmp_path):
         "assert '{site}' in zoo.__file__\n"
         "for name in ('sresnet19_w16_gs.t2_cifar10', 'svgg11_w16.t4_cifar10'):\n"
         "    print(name, zoo.create_model(name, pretrained=True).eval()(torch.zeros(1, 3, 32, 32)).shape)\n"
+        "try: zoo.load('sresnet19_gs.t4_cifar100')\n"
+        "except zoo.ZooError as error: print(error)\n"
         "print(recipes.load_recipe('sresnet19_gs.t4_cifar10').model)\n"
     ).replace("{site}", str(installed))
     environment = os.environ | {"PYTHONPATH": str(installed)}
@@ -52,6 +57,7 @@ def test_wheel_works_without_the_repository(installed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "sresnet19_w16_gs.t2_cifar10" in done.stdout
     assert "sresnet19_gs\n" in done.stdout
+    assert "sresnet19_gs.t4_cifar100 is too large for the wheel; a checkout has it" in done.stdout
 
 
 def test_public_names_exist():

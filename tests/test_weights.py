@@ -36,8 +36,8 @@ def config(name):
     return read_json(BUNDLED / name / "config.json")
 
 
-def is_flagship(name):
-    return plain_name(config(name)["architecture"]) == "sresnet19"
+def is_full_size(name):
+    return plain_name(config(name)["architecture"]) in ("sresnet19", "max_resnet18")
 
 
 def evidence(name):
@@ -51,7 +51,7 @@ def evidence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_and_has_its_evidence(name):
     file = BUNDLED / name / "model.safetensors"
-    assert file.stat().st_size < (30_000_000 if is_flagship(name) else 2_000_000)
+    assert file.stat().st_size < (30_000_000 if is_full_size(name) else 2_000_000)
     checksum = sha256_of(file)
     assert config(name)["weights_sha256"] == checksum
     assert config(name)["pretrained_cfg"]["license"] == "apache-2.0"
@@ -118,7 +118,7 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
     assert trained.weights_sha256 == again.weights_sha256 == config(name)["weights_sha256"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if is_flagship(n) else []) for n in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if is_full_size(n) else []) for n in NAMES])
 def test_golden_logits(name):
     """In float64, in which no membrane is so near its threshold that another processor would decide otherwise: change
     zoo/golden/logits.json only on purpose, as for new weights."""
@@ -139,9 +139,9 @@ def test_golden_logits(name):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
-    """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set; of the flagship on a part."""
+    """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set; of a full-size network on a part."""
     keep_memory()
-    limit = 500 if is_flagship(name) else 10_000
+    limit = 500 if is_full_size(name) else 10_000
     checksum = config(name)["weights_sha256"]
     mine = [r for r in evidence(name) if r["kind"] == "accuracy" and r["weights_sha256"] == checksum]
     stated = mine[0]["top1"]
