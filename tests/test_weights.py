@@ -139,7 +139,7 @@ def test_golden_logits(name):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
-    """By name, through timm, through a Hub, and as an ONNX graph, on the whole test set; of a full-size network on a part."""
+    """By name, timm, a Hub, and as an ONNX graph, on the whole test set; of a full-size network on a part."""
     keep_memory()
     limit = 500 if is_full_size(name) else 10_000
     checksum = config(name)["weights_sha256"]
