@@ -85,7 +85,7 @@ def _run(command: Command, words: list[str]) -> None:
             _initialise()
         module, _, function = command.parse.partition(":")
         parsed = getattr(importlib.import_module(module), function)(argv)
-        if command.parse != _ZOO:  # which loads PyTorch itself, where it needs it
+        if command.words != ("list",):  # which reads files alone, and what it imports where these do not tell
             _initialise()
         importlib.import_module(command.module).run(parsed)
 

@@ -60,7 +60,7 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     source = "a checkpoint directory, a model of the zoo, or hf-hub:ORG/NAME"
     parser.add_argument("source", metavar="CHECKPOINT|MODEL", help=source)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx or .nir file to write")
-    parser.add_argument("--to", default="onnx", choices=["onnx", "nir"], help="what to write (onnx)")
+    parser.add_argument("--to", choices=["onnx", "nir"], help="what to write (as FILE ends; onnx)")
     parser.add_argument("--layout", default="flat", metavar="LAYOUT", help=f"{', '.join(LAYOUTS)} (flat)")
     text = f"{', '.join(PRECISIONS)} (fp32); fp16: weights alone; int8: scales from training images; int16: skips zeros"
     parser.add_argument("--precision", default="fp32", metavar="PRECISION", help=text)
@@ -81,11 +81,15 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
     add_plugin_option(parser)
     args = parser.parse_args(argv)
+    ending = Path(args.output).suffix[1:]
+    args.to = args.to or ("nir" if ending == "nir" else "onnx")
     read = list(filter(None, [args.data, args.calibration]))
     check_writable(args.output, *read)
     if args.json:
         check_writable(args.json, args.output, *read)
     _check_options(args)
+    if ending in ("onnx", "nir") and ending != args.to:
+        raise ZooError(f"--to {args.to} writes no .{ending} file: give {args.output} another ending, or leave --to out")
     if args.layout not in LAYOUTS:
         raise one_of("layout", args.layout, LAYOUTS)
     if args.precision not in PRECISIONS:

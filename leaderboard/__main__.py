@@ -223,7 +223,7 @@ _OPTIONS = {
                 default=["fp32", "int8", "int16"], metavar="P"),
         _option("--resume", "leave out checkpoints of which DIR has a record in these forms", action="store_true"),
         _option("--limit", "only the first N test images (all): to try it, as the board takes no part of a test set",
-                type=int, default=0, metavar="N"),
+                type=int, metavar="N"),
         _option("--out", "where records go (measured)", default=Path("measured"), **_FOLDER),
         _option("--ray", "on the nodes of a Ray cluster, 'auto' for the one that this machine is in (extra: ray)",
                 metavar="ADDRESS"),
@@ -282,8 +282,8 @@ def _check_words(options: argparse.Namespace) -> None:
             raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
         if options.ray and any(source.endswith(".onnx") for source in options.sources):
             raise ZooError("--ray measures checkpoints, and no .onnx files: leave it out for these")
-        if options.limit < 0:
-            raise ZooError(f"--limit must be 0 or more, not {options.limit}")
+        if options.limit is not None and options.limit < 1:
+            raise ZooError(f"--limit must be 1 or more, not {options.limit}")
     if "runs" in given:
         settings(runs=options.runs)
         if options.batch_size < 1:

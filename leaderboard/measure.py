@@ -34,7 +34,7 @@ def measure(
     data_dir: str | None = None,
     *,
     precisions: Sequence[str] = ("fp32", "int8", "int16"),
-    limit: int = 0,
+    limit: int | None = None,
     runs: int = 50,
     batch_size: int = 256,
     device: str = "auto",
@@ -47,7 +47,7 @@ def measure(
     Args:
         source: see `zoo.load`; or an .onnx file of `python -m export`, which is measured by itself.
         dataset: see `zoo.data.load_dataset`; that of the training by default.
-        limit: only the first so many test images, 0 for all; the record says so, and the board takes no part of a set.
+        limit: the first so many test images, None for all; the record says so, and the board takes no part of a set.
 
     Returns:
         A record of kind "measurement", see `zoo.result.Measurement`.
@@ -65,7 +65,7 @@ def measure(
     whole = load_images(dataset, data_dir, None, graph.cfg if graph else data_form(*told))
     if whole.dataset is None or whole.labels is None:
         raise ZooError(f"{dataset} is no data set with a name, which a record is of: see --help")
-    some = whole._replace(images=whole.images[: limit or None], labels=whole.labels[: limit or None])
+    some = whole._replace(images=whole.images[:limit], labels=whole.labels[:limit])
     if graph:
         found = [benchmark(source, **some._asdict(), runs=runs)]
     else:

@@ -137,14 +137,15 @@ def parse_validate(argv: list[str] | None) -> argparse.Namespace:
     known = ", ".join([*BUILTIN, *FORMS])
     parser.add_argument("--dataset", required=True, help=f"{known}, or one that a plugin registers")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first N test images (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images (default: all)")
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
     add_plugin_option(parser)
     a = parser.parse_args(argv)
-    if a.limit < 0 or a.batch_size < 1:
-        raise ZooError(f"--limit must be 0 or more and --batch-size 1 or more, not {a.limit} and {a.batch_size}")
+    for option in ("limit", "batch_size"):
+        if (value := getattr(a, option)) is not None and value < 1:
+            raise ZooError(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
     if a.json:
         check_writable(a.json)
     check_source(a.model)

@@ -312,8 +312,6 @@ def load_recipe(path: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
-    if file.name == RECIPE and (file.parent / STATE).exists():
-        values["out"] = str(file.parent)  # of a run, which may have moved
     return Recipe(**values | dict(overrides or {}))
 
 
@@ -343,7 +341,8 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         if path is not None or not (user_path(run) / RECIPE).is_file():
             wrong = f"{run!r} is none" if path is None else f"there is a recipe, {path}, too"
             raise ZooError(f"--resume RUN_DIR goes on with a run directory, by itself, and {wrong}")
-        path, given["resume"] = os.path.join(run, RECIPE), "true"
+        path = os.path.join(run, RECIPE)
+        given |= {"resume": "true", "out": str(user_path(run))}  # which may have moved
     elif path is None:
         raise ZooError(f"name a recipe, such as {list_recipes()[-1]}, or --resume RUN_DIR (see {parser.prog} --help)")
     return load_recipe(path, said_keys(given))

@@ -19,13 +19,19 @@ from .processes import keep_memory, pick_device
 
 
 def validate(
-    name: str, dataset: str, data_dir: str | None = None, *, limit: int = 0, batch_size: int = 256, device: str = "auto"
+    name: str,
+    dataset: str,
+    data_dir: str | None = None,
+    *,
+    limit: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Measures top-1, top-5 and spikes of a checkpoint on a test set, in float32, as a result for the leaderboard.
 
     Args:
         name: see `zoo.load`.
-        limit: only the first so many test images, 0 for all.
+        limit: only the first so many test images; None for all.
     """
     model = zoo.load(name).to(pick_device(device))
     cfg: dict[str, Any] = model.pretrained_cfg
@@ -33,7 +39,7 @@ def validate(
     if model.num_classes != len(data.classes):
         raise ZooError(f"{name} has {model.num_classes} classes, {dataset} has {len(data.classes)}")
     check_class_names(name, cfg.get("label_names") or data.classes, dataset, data.classes)
-    images, labels = (part[: limit or None] for part in (data.test_images, data.test_labels))
+    images, labels = (part[:limit] for part in (data.test_images, data.test_labels))
     scores = evaluate(model, images, labels, *normalisation(model), batch_size=batch_size)
     trained: dict[str, Any] = model.training_args or {}
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}

@@ -15,6 +15,7 @@ from conftest import ROOT, assert_one_error
 from recipes.processes import same_modules
 from snn_zoo import COMMANDS, main, short_forms
 from zoo import provenance
+from zoo.__main__ import describe
 
 # What an installed script holds, and what it says about PyTorch at its end.
 SCRIPT = """
@@ -79,6 +80,7 @@ WRONG = {
     "finetune sresnet19_w16.t2_cifar10 nodata": "unknown data set 'nodata'",
     "export sresnet19_w16.t2_cifar10 -o x.onnx --layout flt": "did you mean flat",
     "export sresnet19_w16.t2_cifar10 -o x.onnx --timesteps 1000": "from 1 to 128, not 1000",
+    "export sresnet19_w16.t2_cifar10 -o x.nir --to onnx": "--to onnx writes no .nir file",
     "demo out --port 99999": "--port must be from 0 to 65535, not 99999",
     "list sreznet19": "did you mean sresnet19",
     "info nosuch": "unknown model or rule 'nosuch'",
@@ -86,6 +88,7 @@ WRONG = {
     "train nosuch": "unknown recipe 'nosuch'",
     "train sresnet19_w16.t2_cifar10 --timesteps 1000": "less than or equal to 128, not 1000",
     "validate sresnet19_w16.t2_cifar10 --dataset cifar11": "did you mean cifar10",
+    "validate sresnet19_w16.t2_cifar10 --dataset digits --limit 0": "--limit must be 1 or more, not 0",
     "compare nosuch.json": "no such file: nosuch.json",
     "ablate nosuch": "unknown plan 'nosuch'",
     "health nosuch": "unknown model 'nosuch'",
@@ -143,6 +146,11 @@ def test_errors_name_the_short_forms(capsys):
     assert "(see snn-zoo validate --help)" in capsys.readouterr().err
     said = short_forms("`python -m export` and python -m export.bench_ort, python -m zoo.hub push; python -m zoo")
     assert said == "`snn-zoo export` and snn-zoo bench-ort, snn-zoo push; python -m zoo"
+
+
+def test_info_knows_what_python_m_zoo_knows(elsewhere):
+    done = script(elsewhere, "info", "sresnet19_w16.t2_cifar10", "--json")
+    assert json.loads(done.stdout) == json.loads(json.dumps(describe("sresnet19_w16.t2_cifar10")))
 
 
 def test_a_command_runs_from_a_folder_with_modules_of_the_users(elsewhere):

@@ -213,7 +213,8 @@ def check_dataset(dataset: str, root: str | None = None, *, download: bool = Fal
         inside = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[dataset]
         if not download and not (user_path(root) / inside).is_dir():
             wanted = f"the folder {inside} with torchvision's files (their md5 sums are checked)"
-            raise ZooError(f"no intact {dataset} below {root!r}: expected {wanted}; --download true fetches them")
+            fetch = "training with --download true fetches them"
+            raise ZooError(f"no intact {dataset} below {root!r}: expected {wanted}; {fetch}")
 
 
 def check_size(img_size: Any) -> int:

@@ -378,7 +378,9 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> SpikingN
         model: SpikingNetwork = timm.create_model(name, pretrained=pretrained, **kwargs)
     except TypeError as error:
         raise ZooError(f"{name}: {error}") from error
-    except (RuntimeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise ZooError(f"{weights or name} is not a valid safetensors file: {one_line(error)}") from error
+    except RuntimeError as error:
         if not pretrained and not weights:
             raise
         raise ZooError(f"the weights of {weights or name} do not fit {name}, {kwargs}: {one_line(error)}") from error

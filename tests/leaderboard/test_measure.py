@@ -111,7 +111,7 @@ def test_a_part_of_a_test_set_and_a_graph_alone(walked, monkeypatch):
 
 def test_a_limit_that_leaves_no_image_out_is_no_part(monkeypatch):
     monkeypatch.setattr("leaderboard.measure.validate", lambda *_, **__: accuracy(dataset="digits"))
-    for limit, partial in ((0, False), (359, True), (360, False), (10_000, False)):
+    for limit, partial in ((None, False), (359, True), (360, False), (10_000, False)):
         record = measure("sresnet19_w16.t2_cifar10", "digits", precisions=(), limit=limit)
         assert record["partial"] is partial
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(wal
     for words, said in {
         "measure": "nothing to measure",
         "measure --precision fp32 run": "unknown precision 'run'",
-        "measure run --limit -1": "--limit must be 0 or more",
+        "measure run --limit 0": "--limit must be 1 or more",
         "measure run --precision bogus": r"unknown precision 'bogus' \(known: fp32, fp16, int8",
         "measure run --precision fp32 fp32": "a record has one graph of each precision, not of fp32 fp32",
         "measure run --runs 0": "timing runs: .* not 0",

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from conftest import ROOT, tiny
 
+from recipes.commands import parse_train
 from recipes.recipe import Recipe
 from recipes.run import STATE, RunState, load_state, run_directory, save_state
 from recipes.train import Trainer, train
@@ -143,6 +144,9 @@ def test_a_run_without_its_state_is_not_overwritten(tmp_path):
     for resume in (False, True):
         with pytest.raises(ZooError, match=r"holds a model\.safetensors and no training state"):
             trained(out, epochs=1, resume=resume, lr=0.5)
+    moved = out.rename(tmp_path / "y")
+    assert parse_train(["--resume", str(moved)]).out == str(moved)
+    moved.rename(out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 

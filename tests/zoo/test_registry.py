@@ -80,6 +80,9 @@ def test_weights_from_elsewhere_are_named_as_nobodys(tmp_path):
     model = zoo.create_model(name, pretrained=True, checkpoint_path=str(file))
     assert torch.equal(model.fc.weight, other.fc.weight)
     assert model.weights_sha256 is None
+    (tmp_path / "short.safetensors").write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ZooError, match=r"short\.safetensors is not a valid safetensors file"):
+        zoo.create_model("sresnet19_w16", checkpoint_path=str(tmp_path / "short.safetensors"))
     with pytest.raises(ZooError, match="checkpoint_path takes a "):
         zoo.create_model("sresnet19_w16", checkpoint_path="x")
     for others in ({"checkpoint_path": str(file)}, {"pretrained_cfg_overlay": {"file": str(file)}}):

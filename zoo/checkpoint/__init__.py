@@ -135,7 +135,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     weights = path / WEIGHTS if path.is_dir() else path
     if is_pickle(weights.name):
         raise ZooError(f"{weights} looks like a pickle, which can run code when loaded: only .safetensors is read")
-    if not weights.is_file():
+    if not weights.is_file() or weights.suffix != Path(WEIGHTS).suffix:
         timms = " (timm's save_for_hf writes one with safe_serialization=True)" if (path / CONFIG).is_file() else ""
         raise ZooError(f"no checkpoint at {path}: expected a directory with {WEIGHTS}{timms} and {CONFIG}")
     config = read_config(weights.parent / CONFIG)

@@ -144,7 +144,7 @@ def _load_cifar(name: str, root: str, download: bool) -> DataSet:
             train, test = (kind(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
         lost = f"{name}, {kind.base_folder} below {root!r}, is not what torchvision knows by its md5 sums"
-        raise ZooError(f"{lost}; --download true fetches it") from error
+        raise ZooError(f"{lost}; training with --download true fetches it") from error
     except URLError as error:
         lost = f"cannot download {name} from {kind.url} ({one_line(error)})"
         raise ZooError(f"{lost}: try again, or put {kind.base_folder} of another machine below {root!r}") from error

@@ -105,6 +105,12 @@ def test_pickles_in_place_of_weights_and_beside_them(folder, mark, name):
         zoo.load_checkpoint(folder / name)
 
 
+def test_a_file_of_another_kind_is_no_checkpoint(folder):
+    (folder / "x.onnx").write_bytes(b"")
+    with pytest.raises(ZooError, match=r"no checkpoint at .*x\.onnx: expected a directory"):
+        zoo.load_checkpoint(folder / "x.onnx")
+
+
 @pytest.mark.parametrize("remainder", [0x80, 0x50])
 def test_a_good_file_that_starts_like_a_pickle(folder, remainder):
     """The first byte is that of the header's length: 0x80 or "P" by chance."""
