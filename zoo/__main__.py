@@ -42,7 +42,8 @@ columns:
   published          lowest to highest top-1 in % that others report for the network, CIFAR-10 and CIFAR-100; with
                      --published, each with its citation. Methods and recipes differ, and none was measured here
   checkpoints        tags that create_model("NAME.TAG", pretrained=True) loads; below, what each was measured to do on
-                     its whole test set, and the median time of one image in its float32 ONNX file, batch 1, one thread
+                     its whole test set, and the median time of one image in its float32 ONNX file, batch 1, one thread;
+                     machines whose processors share a name may differ twofold
 
 A name that ends in _gs is the same network, trained with gradient scaling; _wN has N channels in its first stage.
 """
