@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError, one_of
 from zoo.models.sresnet import SResNet
+from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.neurons.surrogate import resolve_surrogate
 
@@ -33,21 +34,22 @@ from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
 
 
-def baseline(name: str, model: nn.Module, provider: str, optimization: str) -> Subject:
+def baseline(name: str, model: SpikingNetwork, provider: str, optimization: str) -> Subject:
     """Makes one of `BASELINES` from a network in evaluation mode, which stays as it is, but for PyTorch's may be moved
     to another device."""
     graphs = {"floor": _floor, "relu": _relu, "relu-int8": _relu_int8, "spikingjelly": _spikingjelly}
     if name not in BASELINES:
         raise one_of("baseline", name, BASELINES)
+    if name.startswith("relu") and model.encoding == "frames":
+        raise ZooError(f"no {name} baseline of a network for event frames: at one time step it would see one of them")
     if name in graphs:
         return graphs[name](model, provider=provider, optimization=optimization)
-    size: Any = model.pretrained_cfg["input_size"]  # type: ignore[index]
     device = device_of(provider)
     if device == "cuda" and not torch.cuda.is_available():
         raise ZooError(
             f"{name} would run where {provider} does, and PyTorch sees no GPU here: leave it out of --against"
         )
-    return TimedNetwork(name, model, size, device, compiled=name == "compiled", events=name == "event")
+    return TimedNetwork(name, model, model.input_shape, device, compiled=name == "compiled", events=name == "event")
 
 
 def _floor(model: nn.Module, **how: Any) -> TimedGraph:

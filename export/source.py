@@ -7,7 +7,6 @@ from typing import Any
 import onnx
 import torch
 from timm.models import split_model_name_tag
-from torch import nn
 
 import zoo
 from zoo.errors import ZooError
@@ -31,7 +30,7 @@ def load(source: str, **kwargs: Any) -> tuple[zoo.SpikingNetwork, dict[str, str]
     return _untrained(source, **kwargs), {"initialisation": "seed 0"}
 
 
-def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | None = None) -> nn.Module:
+def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | None = None) -> zoo.SpikingNetwork:
     """Returns the network that a file is of, in evaluation mode: its architecture, neurons, steps, and its weights if
     they are published or the checkpoint `source` has them. Others are those of seed 0, with which dense operations take
     as long."""

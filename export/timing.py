@@ -138,7 +138,8 @@ class TimedNetwork(NamedTuple):
         else:
             fed = np.resize(self.images, (batch, *self.size))
         x = torch.from_numpy(fed).to(self.device)
-        x = x.contiguous(memory_format=torch.channels_last)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
 
         def once() -> None:
             run(x)

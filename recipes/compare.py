@@ -29,6 +29,8 @@ def table(results: list[dict[str, Any]]) -> str:
             if first["spikes_per_image"]:  # of nothing there is no percentage
                 spikes += f" ({100 * (result['spikes_per_image'] / first['spikes_per_image'] - 1):+.1f} %)"
         name = f"{result['model']}.{result['tag']}"
+        if "arm" in result:
+            name += f" {result['arm']}"
         rows.append([name, result["seed"], top1, spikes, f"{result['train_seconds']:.0f}"])
     return text_table(["model", "seed", "top-1 %", "spikes/image", "train s"], rows, range(1, 5))
 

@@ -1,6 +1,7 @@
 """Fine-tune a trained network to images of your own: `python -m recipes.finetune CHECKPOINT DATA [--key value ...]`."""
 
 import math
+from shlex import quote
 from typing import Any
 
 from zoo.data import dataset_name, load_dataset
@@ -67,8 +68,8 @@ def run(asked: Finetuning) -> None:
     recipe = recipe_for(*asked)
     check_unused(recipe)
     train(recipe)
-    export = f"snn-zoo export {recipe.out} -o {dataset_name(recipe.dataset)}.onnx --data {recipe.dataset}"
-    print(f"next: snn-zoo predict {recipe.out} IMAGE ...\n      {export}")
+    out, name, data = map(quote, (str(recipe.out), f"{dataset_name(recipe.dataset)}.onnx", recipe.dataset))
+    print(f"next: snn-zoo predict {out} FILE ...\n      snn-zoo export {out} -o {name} --data {data}")
 
 
 def main(argv: list[str] | None = None) -> None:

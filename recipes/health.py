@@ -110,6 +110,10 @@ def run(a: argparse.Namespace) -> None:
     """Examines what a command line says."""
     models = a.models or small_forms()
     data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(gpu=pick_device("auto").type == "cuda"), []
+    wanted = a.steps // HEALTH_EPOCHS * a.batch + (HELD_OUT if data.val_images is None else 0)
+    if wanted > len(data.train_images):
+        few = f"{data.name} has {len(data.train_images)} training images, {a.steps} steps of {a.batch} take {wanted}"
+        raise ZooError(f"{few}: lower --steps or --batch")
     for model in tqdm(models, desc="networks", unit="network"):
         try:
             result = examine(model, data, a) | origin

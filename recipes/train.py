@@ -45,7 +45,7 @@ from .commands import parse_train
 from .compare import said
 from .lineage import InitialWeights, create, freeze, recipe_sha256_of
 from .processes import amp_dtype, amp_name, keep_memory, resolve_amp, start_processes, stop_processes
-from .recipe import Phase, Recipe
+from .recipe import DEFAULTS, Phase, Recipe
 from .run import (
     LOG,
     RESULT,
@@ -451,6 +451,8 @@ def check_frames(data: DataSet, recipe: Recipe) -> None:
     if data.timesteps is None:
         if recipe.auto_augment == "nda":
             raise ZooError("recipe key auto_augment: nda is for event frames, and this data set has images")
+        if recipe.slices != DEFAULTS["slices"]:
+            raise ZooError(f"recipe key slices: {recipe.slices} is for event recordings, and this data set has images")
         return
     if recipe.timesteps != data.timesteps:
         raise ZooError(f"{data.name} has {data.timesteps} frames of each recording: set timesteps to that")

@@ -185,14 +185,14 @@ def with_weights(size):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 @pytest.mark.slow
-def test_peak_memory_is_that_of_the_subject(net, capsys):
+def test_peak_memory_is_that_of_the_subject(capsys):
     """And of no library: the pages of ONNX Runtime's and PyTorch's code that a run touches are tens of MB."""
     small, large = (
         TimedGraph(str(n), with_weights(n).SerializeToString(), [Input("x", "float32", (0, n))], ["y"])
         for n in (8, 3000)
     )
     broken = small._replace(data=b"none")
-    found = peak_bytes([small, large, TimedNetwork("eager", net, (3, 16, 16)), broken], [(1, 1)])
+    found = peak_bytes([small, large, TimedNetwork("eager", network(), (3, 16, 16)), broken], [(1, 1)])
     (few,), (many,), (eager,), (none,) = found
     assert 36e6 <= many <= 200e6
     assert 0 < few < 10e6
@@ -269,6 +269,15 @@ def twin(net, functions):
 
 def logits_of(graph, x):
     return create_session(graph.data).run(["logits"], {"input": x})[0]
+
+
+def test_baselines_of_a_network_for_event_frames_take_its_frames():
+    net = network(encoding="frames", timesteps=2).eval()
+    for name in ("eager", "event", "floor"):
+        with baseline(name, net, CPU, "all").ready(2, 1) as run:
+            run()
+    with pytest.raises(ZooError, match="no relu-int8 baseline of a network for event frames"):
+        baseline("relu-int8", net, CPU, "all")
 
 
 def test_the_relu_baseline_is_the_network_with_relu(net):

@@ -18,5 +18,8 @@ def test_results_are_subtracted_if_they_are_of_the_same_images(tmp_path, capsys)
         (tmp_path / file).write_text(json.dumps(result))
     compare.main(files[:2])
     assert "61.50 (+1.50)" in capsys.readouterr().out
+    (tmp_path / "arm.json").write_text(json.dumps(accuracy(plan="p", arm="scaled", train_loss=1.0, recipe={})))
+    compare.main([files[0], str(tmp_path / "arm.json")])
+    assert " scaled " in capsys.readouterr().out
     with pytest.raises(ZooError, match=r"results of data_sha256 .* have no difference"):
         compare.main(files)

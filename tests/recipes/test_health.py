@@ -82,7 +82,9 @@ def test_sick_networks_do_not_stop_the_others(monkeypatch, capsys):
 
     monkeypatch.setattr(health, "examine", examine)
     with pytest.raises(ZooError, match=r"not healthy: sresnet34, sresnet18$"):
-        health.main(["sresnet19", "sresnet34", "sresnet18", "sresnet20", "--dataset", "digits"])
+        health.main(["sresnet19", "sresnet34", "sresnet18", "sresnet20", "--dataset", "digits", "--steps", "100"])
     lines = capsys.readouterr().out
     assert "sresnet34: the loss is nan" in lines
     assert "sresnet20: loss 2.000 to 1.000; every layer spikes" in lines
+    with pytest.raises(ZooError, match="digits has 1437 training images, 400 steps of 32 take 3600: lower --steps"):
+        health.main(["sresnet19", "--dataset", "digits"])

@@ -72,7 +72,8 @@ def read_events(path: str | os.PathLike[str], sensor: tuple[int, int]) -> Events
     for name, values, most in (("x", events.x, sensor[1]), ("y", events.y, sensor[0])):
         if len(values) and not 0 <= values.min() <= values.max() < most:
             found = f"{values.min()}..{values.max()}"
-            raise ZooError(f"{path} has events at {name} = {found}, outside the sensor's 0..{most - 1}")
+            outside = f"{path} has events at {name} = {found}, outside the sensor's 0..{most - 1}"
+            raise ZooError(f"{outside}: say the camera's rows and columns (--sensor, or sensor.json of a folder)")
     if len(events.t) and (events.t[1:] < events.t[:-1]).any():
         return events.taken(events.t.argsort(kind="stable"))
     return events

@@ -197,6 +197,7 @@ def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
         ({"auto_augment": "randaugment"}, "randaugment is for images in colour"),
         ({"phases": [{"epochs": 1, "timesteps": 1}]}, "no phase changes size or timesteps"),
         ({"dataset": "digits"}, "nda is for event frames"),
+        ({"dataset": "digits", "auto_augment": "none", "slices": "time"}, "slices: time is for event recordings"),
     ]:
         with pytest.raises(ZooError, match=words):
             train(Recipe(**recipe | {"out": str(tmp_path / "wrong")} | wrong))
