@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from zoo.data import load_dataset
 from zoo.errors import ZooError, one_of, quoted, run_command, shown
-from zoo.files import atomic_write, check_writable, dump_yaml, is_locked, read_json, user_path, write_json
+from zoo.files import atomic_write, check_writable, dump_yaml, is_locked, locked, read_json, user_path, write_json
 from zoo.plugins import plugin_files
 from zoo.provenance import command
 
@@ -129,7 +129,8 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
 
 def _start(run: Run, work: Path, environment: dict[str, str], start: Callable[..., Any] | None) -> Any:
     folder, text, log_file = work / run.name, dump_yaml(run.recipe.model_dump()), work / f"{run.name}.log"
-    recipe = atomic_write(work / f"{run.name}.yaml", text)
+    with locked(work):  # several commands may want this run at once
+        recipe = atomic_write(work / f"{run.name}.yaml", text)
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
     arguments += [word for file in plugin_files() for word in ("--plugin", file)]
     if start is not None:
@@ -147,7 +148,8 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
         *_, last = csv.DictReader(log)
     result = {"plan": plan.name, "arm": run.arm} | read_json(folder / RESULT)
     result |= {"command": command(), "train_loss": float(last["train_loss"]), "recipe": run.recipe.settings}
-    write_json(plan.folder / f"{run.name}.json", result)
+    with locked(plan.folder):  # another command may take it, too
+        write_json(plan.folder / f"{run.name}.json", result)
     return result
 
 

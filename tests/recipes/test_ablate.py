@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
@@ -18,7 +19,7 @@ import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
 
-from recipes.ablate import _why, ablate, chosen, state_of
+from recipes.ablate import _keep, _start, _why, ablate, chosen, state_of
 from recipes.commands import PLANS
 from recipes.differences import Difference, differences, holm, interval
 from recipes.page import render, setting
@@ -357,6 +358,22 @@ def test_why_a_run_failed_is_its_error_or_its_signal_and_last_lines(tmp_path):
     assert _why(1, log).startswith("exit status 1")
     log.write_text("== started x\nerror: batch_size\n")
     assert _why(1, log) == "error: batch_size"
+
+
+def test_commands_that_start_and_keep_one_run_at_once_do_not_meet_in_its_files(tmp_path):
+    plan, work = load_plan(write(tmp_path)), tmp_path / "runs"
+    run = plan.runs[0]
+    (work / run.name).mkdir(parents=True)
+    (work / run.name / "summary.csv").write_text("train_loss\n1.0\n")
+    (work / run.name / "result.json").write_text(json.dumps(accuracy(seed=run.seed)))
+
+    def command(_):
+        _start(run, work, {}, lambda *_: None)
+        _keep(plan, run, work)
+
+    with ThreadPoolExecutor(4) as commands:
+        list(commands.map(command, range(40)))  # which raises what they raised
+    assert plan.result_of(run)
 
 
 @pytest.mark.slow
