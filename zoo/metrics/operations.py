@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..layers import Hadamard, MatMul
-from .spikes import Counter, once
+from .spikes import Counter, is_spikes, once
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """The layers with synapses."""
@@ -136,7 +136,7 @@ class _Inputs:
 
     def add(self, x: Tensor) -> None:
         self.rows += len(x)
-        if not _is_spikes(x):
+        if not is_spikes(x):
             self.binary = self.binary and _is_binary(x)
             x = (x != 0).to(torch.float32)
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -158,11 +158,6 @@ def _fan_out(layer: Any, shape: torch.Size, weight: Tensor) -> Tensor:
         x = torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)
         y: Tensor = layer._conv_forward(x, weight, None)
         return torch.autograd.grad(y.sum(), x)[0][0]
-
-
-def _is_spikes(x: Tensor) -> bool:
-    """Returns whether all are 0 or 1, by x - x^2: on a CPU, arithmetic is vectorised where comparisons are not."""
-    return not torch.addcmul(x, x, x, value=-1).abs_().sum()
 
 
 def _is_binary(x: Tensor) -> bool:

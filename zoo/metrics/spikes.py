@@ -59,6 +59,11 @@ def once(hook: Callable[..., None]) -> Callable[..., None]:
     return seen
 
 
+def is_spikes(x: Tensor) -> bool:
+    """Returns whether all are 0 or 1, by x - x^2: on a CPU, arithmetic is vectorised where comparisons are not."""
+    return not torch.addcmul(x, x, x, value=-1).abs_().sum()
+
+
 class SpikeCounter(Counter):
     """Counts the spikes of every neuron layer of `model` in the forwards run inside a `with` block.
 
@@ -66,7 +71,8 @@ class SpikeCounter(Counter):
     ...     model(images)
     >>> counter.summary()["spikes_per_image"]
 
-    A forward may hold any number of images; padding or repeated images count like others.
+    A forward may hold any number of images; padding or repeated images count like others. A forward raises ZooError
+    where a layer gives other values than 0 and 1, looked for the first time that it runs.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,6 +85,9 @@ class SpikeCounter(Counter):
             yield layer.register_forward_hook(once(partial(self._count, name)))
 
     def _count(self, name: str, layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
+        if name not in self._counts and not is_spikes(spikes):
+            whose = f"{type(layer).__name__} (layer {name!r})"
+            raise ZooError(f"{whose} gives other values than 0 and 1: what is counted here are binary spikes")
         # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold
         # 257), and float64 any number of images.
         rows = spikes.detach().sum(tuple(range(1, spikes.dim())), dtype=torch.float32)

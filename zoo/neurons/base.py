@@ -135,7 +135,7 @@ class SpikingNeuron(nn.Module):
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streaming: currents [B, ...] and the last state to spikes [B, ...] and the new state.
 
-        None stands for the state before the first step. The spikes equal those of `forward` bit for bit.
+        None stands for the state before the first step. Spikes are 0 or 1, and equal those of `forward` bit for bit.
         """
         raise NotImplementedError
 

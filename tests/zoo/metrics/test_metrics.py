@@ -249,6 +249,21 @@ def test_what_cannot_be_measured_ends_in_one_error():
         spikes.summary()
 
 
+def test_a_neuron_whose_spikes_are_not_binary_is_not_counted():
+    """Sums would be wrong: -1 and 1 cancel, and 3 is one event."""
+
+    class Ternary(zoo.SpikingNeuron):
+        def step(self, x_t, state=None):
+            return x_t.sign(), state
+
+    layer = nn.Sequential(Ternary(2))
+    with SpikeCounter(layer) as spikes:
+        layer(torch.tensor([[0.0], [1.0]]))
+        assert spikes.summary()["spikes_per_image"] == 0.5
+    with SpikeCounter(layer), pytest.raises(ZooError, match="gives other values than 0 and 1"):
+        layer(torch.tensor([[-1.0], [1.0]]))
+
+
 def test_images_are_pixels_or_normalised_in_any_precision():
     """Tensors or arrays; mean and deviation are the network's own where nobody says others."""
     model = awake(zoo.create_model("sresnet19_w16", timesteps=1)).double()
