@@ -109,7 +109,8 @@ def small_forms() -> list[str]:
 def run(a: argparse.Namespace) -> None:
     """Examines what a command line says."""
     models = a.models or small_forms()
-    data, origin, ill = load_dataset(a.dataset, a.data_dir), provenance(gpu=pick_device("auto").type == "cuda"), []
+    data = load_dataset(a.dataset, a.data_dir, timesteps=a.timesteps)
+    origin, ill = provenance(gpu=pick_device("auto").type == "cuda"), []
     wanted = a.steps // HEALTH_EPOCHS * a.batch + (HELD_OUT if data.val_images is None else 0)
     if wanted > len(data.train_images):
         few = f"{data.name} has {len(data.train_images)} training images, {a.steps} steps of {a.batch} take {wanted}"

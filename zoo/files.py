@@ -86,6 +86,12 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
     return given
 
 
+def stamp(file: Path) -> tuple[int, int]:
+    """Returns the size of a file and when it was changed, in nanoseconds."""
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns
+
+
 @contextlib.contextmanager
 def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
     """Makes a folder, and lets one process at a time inside the block, of all machines that share it.

@@ -1,13 +1,18 @@
 """What a data set is, how one is made of images and labels, and what of it a network sees."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
+from ..files import cache_folder, locked, read_json, sha256_of, write_json
 
 _CHUNK = 4096
 # Decoded images are not all that a command keeps in memory.
@@ -28,7 +33,8 @@ class DataSet(NamedTuple):
     """Channel means of the training images, in units of 255; 0 of frames, whose counts are taken as they are."""
     std: tuple[float, ...]
     sha256: str
-    """Over the bytes of all images and labels, of a folder over its files: the same at every `img_size`."""
+    """Over the bytes of all images and labels, of a folder over its files: the same at every `img_size`, and of
+    recordings at all `timesteps` and `slices`."""
     val_images: Tensor | None = None
     """Held out for validation by the data set itself; None where it leaves that to `split`."""
     val_labels: Tensor | None = None
@@ -53,6 +59,7 @@ class DataSet(NamedTuple):
         return channels, height, width
 
 
+Sample = TypeVar("Sample")
 Part = tuple[Tensor, Tensor]
 """Images and labels."""
 
@@ -93,6 +100,42 @@ def make_dataset(
         told["mean"], told["std"] = mean_and_std(train[0]) if train[0].dim() == 4 else frames
     mean, std = tuple(told["mean"]), tuple(told["std"])
     return DataSet(name, list(classes), *train, *test, mean, std, told["sha256"], *(val or ()))
+
+
+def fixed_order(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns what lies class after class in one random order, always the same, so that the first few are of all."""
+    return [samples[i] for i in torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()]
+
+
+def cached(
+    kind: str, key: Sequence[object], shape: tuple[int, ...], write: Callable[[Any], dict[str, Any]]
+) -> tuple[Tensor, dict[str, Any]]:
+    """Returns uint8 values out of the file of the cache that holds them, and what was noted of them. The first process
+    that asks for them makes both, others wait for it; all map the file, and share its pages.
+
+    Args:
+        kind: what they are, a folder of the cache.
+        key: what they are made of, JSON values.
+        shape: theirs.
+        write: fills an array with them, and returns what is to be noted, JSON values.
+
+    Raises:
+        ZooError: there is too little space, or an error of `write`'s.
+    """
+    folder, digest = cache_folder(kind), sha256_of(json.dumps([*key, shape]).encode())
+    file, note = (folder / f"{digest[:16]}.{suffix}" for suffix in ("npy", "json"))
+    with locked(folder):
+        if not note.is_file():
+            if (free := shutil.disk_usage(folder).free) < np.prod(shape) * 1.05:
+                needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}, and {free / 1e9:.1f} GB are free"
+                raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
+            print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
+            whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+            about = write(whole)
+            whole.flush()
+            write_json(note, about)
+    # What were written there would stay in this process.
+    return torch.from_numpy(np.load(file, mmap_mode="c")), read_json(note)
 
 
 def check_memory(name: str, images: int, size: int) -> None:

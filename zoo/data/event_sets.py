@@ -9,13 +9,10 @@
 Frames are made once, with progress, and kept in one file, which is mapped into memory.
 """
 
-import hashlib
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +22,10 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from ..errors import ZooError
-from ..files import cache_folder, read_json, user_path
+from ..files import read_json, sha256_of, stamp, user_path
 from ..names import I2E, Slices
 from ..schema import Model, parse
-from .dataset import DataSet, make_dataset
+from .dataset import DataSet, cached, fixed_order, make_dataset
 from .events import SUFFIXES, Events, read_events, to_frames
 
 _GESTURES = [
@@ -92,10 +89,17 @@ def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: i
             part = slice(*np.searchsorted(events.t, (sample.begin, sample.end)))
             yield to_frames(events.taken(part), folder.sensor, steps, by, form)
 
-    stamps = [(str(s.file.relative_to(root)), *_stamp(s.file), *s[1:]) for s in samples]
-    images = _kept([kind, steps, by, form, folder.sensor, stamps], (len(samples), steps, 2, *form), frames)
+    def note() -> dict[str, Any]:
+        hashes = {file: sha256_of(file) for file in {sample.file for sample in samples}}
+        lines = [folder.sensor, count, *((hashes[sample.file], *sample[1:]) for sample in samples)]
+        return {"sha256": sha256_of("\n".join(map(str, lines)).encode())}
+
     labels, count = torch.tensor([sample.label for sample in samples]), len(folder.train)
-    return make_dataset(name, folder.classes, (images[:count], labels[:count]), (images[count:], labels[count:]))
+    stamps = [(str(s.file.relative_to(root)), *stamp(s.file), *s[1:]) for s in samples]
+    key = [kind, steps, by, form, folder.sensor, stamps]
+    images, told = _kept(key, (len(samples), steps, 2, *form), frames(), note)
+    train, test = (images[:count], labels[:count]), (images[count:], labels[count:])
+    return make_dataset(name, folder.classes, train, test, told=told)
 
 
 def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
@@ -124,7 +128,7 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
 
     counts, size = [len(labels) for _, labels in parts], data.size
     key = [I2E, _THRESHOLD, data.sha256, *([noise, jitter] if noise or jitter else [])]
-    images = _kept(key, (sum(counts), I2E_STEPS, 2, size, size), frames)
+    images, _ = _kept(key, (sum(counts), I2E_STEPS, 2, size, size), frames(), dict)
     turned = zip(images.split(counts), (labels for _, labels in parts), strict=True)
     return make_dataset(f"{I2E}_{data.name}", data.classes, *turned)
 
@@ -163,31 +167,21 @@ def image_events(
     return events
 
 
-def _kept(key: Sequence[object], shape: tuple[int, ...], frames: Callable[[], Iterator[NDArray[np.uint8]]]) -> Tensor:
-    """Returns frames out of the file that holds them, which is written first where there is none."""
-    digest = hashlib.sha256(json.dumps([*key, shape]).encode()).hexdigest()
-    file = cache_folder("frames") / f"{digest[:16]}.npy"
-    if not file.exists():
-        building = file.with_suffix(f".{os.getpid()}")
-        try:
-            whole = np.lib.format.open_memmap(building, mode="w+", dtype=np.uint8, shape=shape)
-            hit = 0
-            for place, frame in zip(whole, frames(), strict=True):
-                place[:] = frame
-                hit += int(np.count_nonzero(frame))
-            whole.flush()
-            os.replace(building, file)
-            tqdm.write(f"{100 * hit / whole.size:.1f} % of pixels, polarities and steps have events", file=sys.stderr)
-        except OSError as error:
-            raise ZooError(f"{file} cannot be written: {error.strerror}; SNNZOO_CACHE names another folder") from error
-        finally:
-            building.unlink(missing_ok=True)
-    return torch.from_numpy(np.load(file, mmap_mode="c"))  # what is written there stays in this process
+def _kept(
+    key: Sequence[object],
+    shape: tuple[int, ...],
+    frames: Iterator[NDArray[np.uint8]],
+    note: Callable[[], dict[str, Any]],
+) -> tuple[Tensor, dict[str, Any]]:
+    def write(whole: Any) -> dict[str, Any]:
+        hit = 0
+        for place, frame in zip(whole, frames, strict=True):
+            place[:] = frame
+            hit += int(np.count_nonzero(frame))
+        tqdm.write(f"{100 * hit / whole.size:.1f} % of pixels, polarities and steps have events", file=sys.stderr)
+        return note()
 
-
-def _stamp(file: Path) -> tuple[int, int]:
-    about = file.stat()
-    return about.st_size, about.st_mtime_ns
+    return cached("frames", key, shape, write)
 
 
 # -- the layouts
@@ -199,7 +193,7 @@ def _cifar10dvs(root: Path) -> _Folder:
     found = _by_class(root)
     cut = {label: -(-9 * len(files) // 10) for label, files in found.items()}
     parts = ([f[: cut[c]] for c, f in found.items()], [f[cut[c] :] for c, f in found.items()])
-    train, test = ([_Sample(file, label) for label, files in enumerate(part) for file in files] for part in parts)
+    train, test = map(_samples, parts)
     return _Folder((128, 128), list(found), train, test)
 
 
@@ -248,8 +242,12 @@ def _split_in_folders(root: Path, train: str, test: str, sensor: tuple[int, int]
     if list(found[0]) != list(found[1]):
         differing = sorted(set(found[0]) ^ set(found[1]))[0]
         raise ZooError(f"{root}: only one of {train}/ and {test}/ has the class {differing!r}")
-    parts = ([_Sample(f, label) for label, files in enumerate(part.values()) for f in files] for part in found)
-    return _Folder(sensor, list(found[0]), *parts)
+    return _Folder(sensor, list(found[0]), *(_samples(part.values()) for part in found))
+
+
+def _samples(files: Iterable[Sequence[Path]]) -> list[_Sample]:
+    """Returns the recordings of each class as samples, in the fixed random order."""
+    return fixed_order([_Sample(file, label) for label, of_class in enumerate(files) for file in of_class])
 
 
 def _by_class(root: Path) -> dict[str, list[Path]]:

@@ -8,26 +8,22 @@ Many images are decoded once, into a file of the cache that all processes map: t
 may drop and read again.
 """
 
-import hashlib
-import json
 import os
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ZooError
-from ..files import cache_folder, locked, read_json, sha256_of, user_path, write_json
+from ..files import sha256_of, stamp, user_path
 from ..names import PREFIX, SIZE, check_dataset
-from .dataset import DataSet, Part, check_memory, make_dataset, mean_and_std
+from .dataset import DataSet, Part, cached, check_memory, fixed_order, make_dataset, mean_and_std
 from .images import SUFFIXES, Preparation, folder_cfg, preparation, square_side
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -66,42 +62,23 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
             hashes.append(digest)
         told: dict[str, Any] = {"sha256": _sha256(parts, hashes)}
     else:
-        images, told = _mapped(parts, cfg, (total, 3, side, side))
+        stamps = [[part, str(p), label, *stamp(p)] for part in parts for p, label in parts[part]]
+
+        def write(whole: Any) -> dict[str, Any]:
+            hashes = []
+            for place, (pixels, digest) in zip(whole, _decoded(parts, cfg), strict=True):
+                place[:] = pixels.numpy()
+                hashes.append(digest)
+            mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
+            return {"sha256": _sha256(parts, hashes), "mean": mean, "std": std}
+
+        images, told = cached("images", [preparation(cfg), stamps], (total, 3, side, side), write)
     labelled = {}
     for part, found in parts.items():
         labelled[part] = images[: len(found)], torch.tensor([label for _, label in found])
         images = images[len(found) :]
     val = labelled[VAL] if len(parts) == 3 else None
     return make_dataset(name, classes, labelled[TRAIN], labelled[TEST if TEST in parts else VAL], val, told=told)
-
-
-def _mapped(
-    parts: dict[str, _Labelled], cfg: Mapping[str, Any], shape: tuple[int, ...]
-) -> tuple[Tensor, dict[str, Any]]:
-    """Returns images out of the file that holds them, and what was noted of them. The first process that asks for them
-    makes both, others wait for it."""
-    stamps = [
-        [part, str(p), label, (s := p.stat()).st_size, s.st_mtime_ns] for part in parts for p, label in parts[part]
-    ]
-    key = hashlib.sha256(json.dumps([preparation(cfg), shape, stamps]).encode()).hexdigest()[:16]
-    folder = cache_folder("images")
-    file, note = folder / f"{key}.npy", folder / f"{key}.json"
-    with locked(folder):
-        if not note.is_file():
-            if (free := shutil.disk_usage(folder).free) < np.prod(shape) * 1.05:
-                needed = f"{np.prod(shape) / 1e9:.1f} GB of decoded images, and {free / 1e9:.1f} GB are free"
-                raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
-            print(f"decoded images are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
-            whole: Any = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-            hashes = []
-            for place, (pixels, digest) in zip(whole, _decoded(parts, cfg), strict=True):
-                place[:] = pixels.numpy()
-                hashes.append(digest)
-            whole.flush()
-            mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
-            write_json(note, {"sha256": _sha256(parts, hashes), "mean": mean, "std": std})
-    # What were written there would stay in this process.
-    return torch.from_numpy(np.load(file, mmap_mode="c")), read_json(note)
 
 
 def _sha256(parts: dict[str, _Labelled], hashes: list[str]) -> str:
@@ -212,8 +189,7 @@ def _check_same(root: Path, part: str, classes: list[str], others: list[str]) ->
 
 def _in_order(files: dict[str, list[Path]]) -> _Labelled:
     """Returns the files of one part and the numbers of their classes, in the fixed random order."""
-    labelled = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
-    return [labelled[i] for i in torch.randperm(len(labelled), generator=torch.Generator().manual_seed(0)).tolist()]
+    return fixed_order([(path, label) for label, paths in enumerate(files.values()) for path in paths])
 
 
 def _decoded(parts: dict[str, _Labelled], cfg: Mapping[str, Any]) -> Iterator[tuple[Tensor, str]]:

@@ -79,14 +79,22 @@ def test_nmnist_is_read_from_its_folders(tmp_path):
     data = zoo.load_dataset(f"nmnist:{root}", timesteps=3)
     assert (data.name, data.classes, data.timesteps, data.input_size) == ("nmnist", ["0", "1"], 3, (2, 34, 34))
     assert data.train_images.shape == (24, 3, 2, 34, 34)
-    assert data.test_labels.tolist() == [0] * 4 + [1] * 4
-    first = read_events(root / "Train" / "0" / "00000.bin", (34, 34))
-    assert np.array_equal(data.train_images[0], to_frames(first, (34, 34), 3))
+    files = [root / part / str(label) / f"{i:05}.bin" for part, count in (("Train", 12), ("Test", 4))
+             for label in (0, 1) for i in range(count)]  # fmt: skip
+    order = [torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist() for count in (24, 8)]
+    assert data.test_labels.tolist() == [i // 4 for i in order[1]]
+    assert data.test_labels[:4].unique().tolist() == data.train_labels[:8].unique().tolist() == [0, 1]
+    for place in (0, 5):
+        recorded = read_events(files[order[0][place]], (34, 34))
+        assert np.array_equal(data.train_images[place], to_frames(recorded, (34, 34), 3))
     again = zoo.load_dataset(f"nmnist:{root}", timesteps=3)
     assert again.sha256 == data.sha256
     smaller = zoo.load_dataset(f"nmnist:{root}", timesteps=3, slices="time", img_size=17)
     assert smaller.input_size == (2, 17, 17)
+    assert smaller.sha256 == data.sha256  # the same recordings, however they are cut
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+    (root / "Train" / "0" / "00000.bin").write_bytes(bin_bytes(moving(0, 99, (34, 34))))
+    assert zoo.load_dataset(f"nmnist:{root}", timesteps=3).sha256 != data.sha256
 
 
 def test_gestures_are_cut_out_of_their_recordings(tmp_path):
@@ -108,7 +116,8 @@ def test_the_split_of_cifar10dvs_is_the_first_nine_tenths_by_name(tmp_path):
     data = zoo.load_dataset(f"cifar10dvs:{tmp_path}", timesteps=2, img_size=48)
     assert data.train_images.shape == (20, 2, 2, 48, 48)
     last = read_events(tmp_path / "bird" / "cifar10_bird_9.aedat", (128, 128))  # 0, 1, 10, 2, ..., 9
-    assert np.array_equal(data.test_images[1], to_frames(last, (128, 128), 2, size=(48, 48)))
+    place = data.test_labels.tolist().index(1)
+    assert np.array_equal(data.test_images[place], to_frames(last, (128, 128), 2, size=(48, 48)))
 
 
 def test_recordings_of_your_own(tmp_path):

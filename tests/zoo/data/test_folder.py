@@ -209,7 +209,7 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
 
 
 def test_many_images_are_decoded_once_into_a_file_that_processes_map(flowers, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "cache_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(dataset_module, "cache_folder", lambda kind: tmp_path / kind)
     in_memory = load_dataset(f"folder:{flowers}")
     monkeypatch.setattr(folder, "_MAPPED", 0)
     first = load_dataset(f"folder:{flowers}")
@@ -223,7 +223,7 @@ def test_many_images_are_decoded_once_into_a_file_that_processes_map(flowers, tm
     again.train_images.zero_()  # of one process alone
     assert torch.equal(load_dataset(f"folder:{flowers}").train_images, first.train_images)
     monkeypatch.undo()
-    monkeypatch.setattr(folder, "cache_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(dataset_module, "cache_folder", lambda kind: tmp_path / kind)
     monkeypatch.setattr(folder, "_MAPPED", 0)
     os.utime(next((flowers / "val" / "rose").iterdir()), (1, 1))
     assert load_dataset(f"folder:{flowers}").sha256 == first.sha256
