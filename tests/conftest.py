@@ -28,8 +28,9 @@ from torch import nn
 
 from zoo import neurons, plugins
 from zoo.models.sresnet import SResNet
-from zoo.names import ARCHITECTURES, plain_name
+from zoo.names import ARCHITECTURES, OWN_DATASETS, plain_name
 from zoo.neurons import surrogate
+from zoo.scaling.rules import PRESETS
 
 # The same cases on every run, so that nobody's change fails by a case of chance; with
 # `--hypothesis-profile=explore` many new ones.
@@ -50,8 +51,11 @@ def registered_here_only(monkeypatch):
     monkeypatch.setattr(plugins, "_LOADED", {})
     monkeypatch.setattr(neurons, "_NEURONS", dict(neurons._NEURONS))
     monkeypatch.setattr(surrogate, "_SURROGATES", dict(surrogate._SURROGATES))
-    before = set(ARCHITECTURES)
+    before, kept = set(ARCHITECTURES), [(known, dict(known)) for known in (PRESETS, OWN_DATASETS)]
     yield
+    for known, entries in kept:
+        known.clear()
+        known.update(entries)
     for name in ARCHITECTURES - before:
         ARCHITECTURES.remove(name)
         del timm.models._registry._model_entrypoints[name]

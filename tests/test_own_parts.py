@@ -6,13 +6,18 @@ import json
 import shlex
 
 import pytest
+import torch
 from conftest import ROOT, accuracy, assert_one_error, run_code
 from hub_client import loopback
 from minihub import TOKEN
 from PIL import Image
+from torch import nn
 
+import zoo
 from zoo.errors import ZooError
 from zoo.files import read_json
+from zoo.layers import ConvNeuron
+from zoo.neurons import create_neuron
 from zoo.result import check
 
 EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
@@ -206,7 +211,7 @@ PLUGIN = "import zoo\nfrom zoo.models.sresnet import SResNet\nshape = {'depths':
     [
         ("zoo.register_family(SResNet, [zoo.Variant('sresnet19', 'x', shape)])", "'sresnet19' already names a model"),
         ("zoo.register_family(SResNet, [zoo.Variant('resnet18', 'x', shape)])", "'resnet18' already names a timm"),
-        ("zoo.register_scaling('final_trace')", "scaling 'final_trace' is already registered"),
+        ("zoo.register_scaling('final_trace')(print)", "scaling 'final_trace' is already registered"),
         ("def helper():\n    raise SystemExit('x')\nhelper()", "fails in line 5: SystemExit"),
         ("def", "fails in line 4: SyntaxError"),
         ("zoo.register_family(SResNet, [zoo.Variant('größe', 'x', shape)])", "'größe' is no name for a network"),
@@ -236,6 +241,59 @@ assert zoo.create_model("net_a").pretrained_cfg["architecture"] == "net_a" and z
     done = run_code(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+PARTS = """
+import zoo
+@zoo.register_neuron("twin")
+class Twin(zoo.SpikingNeuron):
+    def step(self, x_t, state=None):
+        return self.surrogate.spike(x_t - LEVEL), None
+zoo.register_surrogate("twin")(lambda x, width: x.abs() < width)
+zoo.register_scaling("twin")(lambda spikes, alpha: spikes.pre)
+zoo.register_dataset("twin", lambda root: None)
+"""
+
+
+def test_a_plugin_that_has_changed_is_run_again_and_no_other_takes_its_names(tmp_path, registered_here_only):
+    mine = tmp_path / "mine.py"
+    for level, spikes in ((1, 1), (2, 0)):
+        mine.write_text(PARTS.replace("LEVEL", str(level)))
+        zoo.load_plugin(mine)
+        assert create_neuron("twin", 1)(torch.tensor([1.5])).item() == spikes
+    for kind, part in {
+        "neuron": "('twin')(type('Twin', (zoo.SpikingNeuron,), {'step': print, '__module__': __name__}))",
+        "surrogate": "('twin')(lambda x, width: x)",
+        "scaling": "('twin')(lambda spikes, alpha: 1)",
+        "dataset": "('twin', lambda root: 1)",
+    }.items():
+        (tmp_path / "other.py").write_text(f"import zoo\nzoo.register_{kind}{part}")
+        with pytest.raises(ZooError, match="'twin' is already registered"):
+            zoo.load_plugin(tmp_path / "other.py")
+
+
+class Wide(zoo.SpikingNetwork):
+    def __init__(self, width, *, twice=False, **kwargs):
+        super().__init__(**kwargs)
+        self.make_stem(width)
+        self.twice = twice
+        self.add_stage(nn.Sequential(ConvNeuron(width, width, self.make, 3)), width, 1)
+        self.finish()
+
+    def forward_pre_logits(self, x):
+        return super().forward_pre_logits(x) * (2 if self.twice else 1)
+
+
+def test_a_networks_own_keywords_come_back_with_its_checkpoint(tmp_path, registered_here_only):
+    zoo.register_family(Wide, [zoo.Variant("own_wide", "One of one's own.", {"width": 8})])
+    model = zoo.create_model("own_wide", twice=True).eval()
+    assert model.model_args["twice"] is True
+    assert "width" not in model.model_args  # nobody may change it
+    zoo.save_checkpoint(tmp_path / "x", model, tag="t4_test", data_cfg={})
+    x, again = torch.rand(2, 3, 32, 32), zoo.load(tmp_path / "x")
+    assert torch.equal(again(x), model(x))
+    assert again.weights_sha256
+    assert zoo.load(tmp_path / "x", twice=False).weights_sha256 is None
 
 
 def test_what_a_record_says_of_plugins_is_checked():

@@ -35,7 +35,8 @@ class SpikingNetwork(nn.Module):
     `self.make`. Where they differ, it defines `forward_stem`, `forward_pre_logits`, `init_weights`.
 
     Args:
-        own_args: the keywords of the subclass that are part of what the network is, JSON values.
+        own_args: keywords of the subclass that are part of what the network is, JSON values, where what they come to is
+            not what was said.
         num_classes: 0 for none: the network ends in its features.
         in_chans: channels of the images.
         timesteps: T.

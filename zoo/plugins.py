@@ -38,18 +38,19 @@ Plugins = Annotated[list[Plugin], Field(min_length=1, max_length=100)] | None
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Runs a Python file that registers networks, neurons, surrogates, rules or data sets of its own; once a process.
+    """Runs a Python file that registers networks, neurons, surrogates, rules or data sets of its own; again only
+    where it has changed since.
 
     Raises:
         ZooError: no such file, or it fails; the message holds its error.
     """
     file = user_path(path).resolve()
-    if file in _LOADED:
-        return
     if not file.is_file():
         what = "a Python file that registers networks, neurons, rules ... of yours"
         raise ZooError(f"no such plugin: {path} ({what}); --plugin FILE says where it is")
     source = read_bytes(file, TEXT_LIMIT)
+    if _LOADED.get(file, {}).get("sha256") == sha256_of(source):
+        return
     # Named after its place, too: two plugins may share a file name.
     name = f"zoo_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{sha256_of(str(file).encode())[:8]}"
     module = sys.modules[name] = ModuleType(name)
@@ -120,11 +121,17 @@ def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str,
     return [(p["file"], f"{p['sha256'][:12]}...", f"{now[p['file']][:12]}...") for p in changed]
 
 
-def check_new(kind: str, name: Any, before: Any = None) -> None:
-    """Raises ZooError unless a user's part may be registered under `name`, which stands for `before` so far: what is
-    theirs is replaced, as when a notebook's cell runs twice, and what is the zoo's stays."""
+def check_new(kind: str, name: Any, new: Any, before: Any = None) -> None:
+    """Raises ZooError unless `new`, a user's, may be registered under `name`, which stands for `before` so far."""
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"
         raise ZooError(f"{name!r} is no name for a {kind}: {form}")
-    if before is not None and before.__module__.startswith("zoo."):
+    if before is not None and not same_file(before, new):
         raise ZooError(f"{kind} {name!r} is already registered: choose another name")
+
+
+def same_file(before: Any, new: Any) -> bool:
+    """Returns whether two functions or classes come from one module or file, so that the second may take the place of
+    the first: a notebook's cell runs twice, a user's file is imported, and run as a plugin, too."""
+    modules = {getattr(part, "__module__", None) for part in (before, new)}
+    return len(modules) == 1 or len({getattr(sys.modules.get(str(name)), "__file__", name) for name in modules}) == 1

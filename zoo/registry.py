@@ -31,6 +31,7 @@ from .hub.client import published
 from .load import find_checkpoint, load
 from .names import ARCHITECTURES, BUNDLED, CONFIG, check_name, pretrained_names, split_name
 from .network import SpikingNetwork, check_global_pool
+from .plugins import same_file
 from .scaling import NONE
 
 GS = {"name": "final_trace", "alpha": 0.5}
@@ -135,7 +136,7 @@ def _entrypoint(network: type[SpikingNetwork], variant: Variant, module: str) ->
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> SpikingNetwork:
         for key in variant.shape.keys() & kwargs.keys():
             raise ZooError(f"{key} is what makes {variant.name} that network, and cannot be changed")
-        return build(network, variant.name, pretrained, variant.defaults, **variant.shape, **kwargs)
+        return build(network, variant.name, pretrained, variant.defaults, variant.shape, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name
     entrypoint.__module__, entrypoint.__doc__ = module, variant.text
@@ -156,16 +157,10 @@ def register_model(entrypoint: Callable[..., SpikingNetwork]) -> Callable[..., S
         raise ZooError(f"{name!r} is no name for a network: take letters of a to z, digits and _, up to 100")
     if timm.is_model(name) and name not in ARCHITECTURES:
         raise ZooError(f"{name!r} already names a timm model: choose another name")
-    if name in ARCHITECTURES and not _same_file(timm.models.model_entrypoint(name), entrypoint):
+    if name in ARCHITECTURES and not same_file(timm.models.model_entrypoint(name), entrypoint):
         raise ZooError(f"{name!r} already names a model of the zoo: choose another name")
     ARCHITECTURES.add(name)
     return _timm_register_model(entrypoint)
-
-
-def _same_file(*entrypoints: Callable[..., Any]) -> bool:
-    """Returns whether both come from one module or file: a user's file may be imported, and run as a plugin, too."""
-    modules = {function.__module__ for function in entrypoints}
-    return len(modules) == 1 or len({getattr(sys.modules.get(name), "__file__", name) for name in modules}) == 1
 
 
 def build(
@@ -173,6 +168,7 @@ def build(
     architecture: str,
     pretrained: bool,
     defaults: Mapping[str, Any] | None = None,
+    shape: Mapping[str, Any] | None = None,
     /,  # no keyword of a checkpoint can pass for one of these
     **kwargs: Any,
 ) -> SpikingNetwork:
@@ -180,7 +176,9 @@ def build(
 
     Args:
         defaults: keywords of the architecture that a checkpoint, and then the user, may change.
-        kwargs: those of the user, and those of the architecture that nobody may change.
+        shape: keywords of the architecture that nobody may change; of all others, the network's `model_args` have what
+            was said.
+        kwargs: those of the user.
 
     Raises:
         ZooError: a keyword that the network does not have; `pretrained`, and no weights are published under the name
@@ -208,7 +206,7 @@ def build(
             raise ZooError(f"{checkpoint.origin} holds a checkpoint of {held!r}, not of {architecture!r}")
         kwargs = checkpoint.config["model_args"] | {k: v for k, v in kwargs.items() if k in given}
         cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
-    kwargs = dict(defaults or {}) | kwargs
+    kwargs = dict(defaults or {}) | kwargs | dict(shape or {})
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
     fitting = functools.partial(_fitting, features=bool(kwargs.get("features_only")))
@@ -234,6 +232,9 @@ def build(
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
     if isinstance(model, SpikingNetwork):
         _describe(model)
+        if shape is not None:  # or nobody knows which keywords are the user's
+            not_own = {"kernel", "num_classes", *shape, *model.model_args}
+            model.model_args |= {key: kwargs[key] for key in usual if key in kwargs and key not in not_own}
         if checkpoint is not None:
             _record_origin(model, checkpoint, given, usual)
         else:

@@ -16,7 +16,7 @@ class OwnNet(zoo.SpikingNetwork):
     """A stem and two stages."""
 
     def __init__(self, width, **kwargs):
-        super().__init__({}, **kwargs)
+        super().__init__(**kwargs)
         self.make_stem(width)
         self.add_stage(nn.Sequential(ConvNeuron(width, 2 * width, self.make, 3), nn.MaxPool2d(4)), 2 * width, 4)
         self.add_stage(nn.Sequential(ConvNeuron(2 * width, 2 * width, self.make, 3), nn.MaxPool2d(2)), 2 * width, 8)

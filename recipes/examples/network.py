@@ -15,7 +15,7 @@ class MyNet(zoo.SpikingNetwork):
     """A stem, then stages of one convolution and a pooling each."""
 
     def __init__(self, widths, **kwargs):
-        super().__init__({}, **kwargs)
+        super().__init__(**kwargs)
         self.make_stem(widths[0])
         for i, (before, width) in enumerate(pairwise(widths)):
             block = ConvNeuron(before, width, self.make, 3, by_default=True)  # gradient scaling reaches it

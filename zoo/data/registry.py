@@ -18,6 +18,7 @@ from torchvision import datasets
 from ..errors import ZooError, one_line
 from ..files import locked, user_path
 from ..names import BUILTIN, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_dataset, check_size, dataset_name
+from ..plugins import same_file
 from ..schema import Model, parse
 from .dataset import DataSet, check_memory, make_dataset
 from .event_sets import KINDS, load_events, load_i2e
@@ -69,7 +70,7 @@ def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] |
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ZooError(f"register_dataset takes a name of letters, digits, _ and - first, not {name!r:.200}")
-    if name in (*BUILTIN, *KINDS, I2E):
+    if name in (*BUILTIN, *KINDS, I2E) or not same_file(OWN_DATASETS.get(name, load), load):
         raise ZooError(f"data set {name!r} is already registered: choose another name")
     OWN_DATASETS[name] = load
 

@@ -59,7 +59,7 @@ def register_neuron(name: str) -> Callable[[Neuron], Neuron]:
     """
 
     def register(cls: Neuron) -> Neuron:
-        check_new("neuron", name, _NEURONS[name] if name in list_neurons() else None)
+        check_new("neuron", name, cls, _NEURONS[name] if name in list_neurons() else None)
         if not isinstance(cls, type) or not issubclass(cls, SpikingNeuron) or cls.step is SpikingNeuron.step:
             what = "a subclass of zoo.SpikingNeuron with a step(x_t, state)"
             raise ZooError(f"neuron {name!r} must be {what}, not {cls}")

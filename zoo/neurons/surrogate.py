@@ -100,7 +100,7 @@ def register_surrogate(name: str, *, width: float = 1.0) -> Callable[[Derivative
     check_positive(f"the width of surrogate {name!r}", width)
 
     def register(derivative: Derivative) -> Derivative:
-        check_new("surrogate", name, _SURROGATES[name][0] if name in list_surrogates() else None)
+        check_new("surrogate", name, derivative, _SURROGATES[name][0] if name in list_surrogates() else None)
         if not callable(derivative):
             raise ZooError(f"surrogate {name!r} takes a function (x, width) -> derivative, not {derivative!r}")
         _SURROGATES[name] = derivative, float(width)

@@ -351,13 +351,14 @@ def register_scaling(
     Raises:
         ZooError: no name, one that is taken, an unknown locality, one of errors with `potential`, or no function.
     """
-    check_new("scaling", name, PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(str(name)))
     if locality not in LOCALITIES:
         raise one_of("locality", locality, LOCALITIES)
     if potential and locality != "weight":
         raise ZooError(f"scaling {name!r}: membrane potentials are for rules of locality 'weight', not {locality!r}")
 
     def register(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        before = PRESETS[name].factor if name in list(PRESETS) else CONTROLS.get(str(name))
+        check_new("scaling", name, factor, before)
         if not callable(factor):
             raise ZooError(f"scaling {name!r} is a function of (spikes, alpha), not {factor!r:.200}")
         PRESETS[name] = Rule(factor, locality, window, rank=window, potential=potential)
