@@ -60,14 +60,15 @@ class LayerFactory:
         by_default: bool | None = None,
         **others: Any,
     ) -> SpikingConv2d:
-        """Makes a convolution over spikes that keeps the resolution but for its stride; its gradient is scaled
-        `by_default`, where nobody says which layers, if it is 3 x 3 with equal channels and stride 1."""
+        """Makes a convolution over spikes that keeps the resolution but for its stride, where `others` has no padding;
+        its gradient is scaled `by_default`, where nobody says which layers, if it is 3 x 3 with equal channels and
+        stride 1."""
         if by_default is None:
             by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels
         check_weights(out_channels, in_channels * kernel_size**2 // others.get("groups", 1))
-        padding = others.get("dilation", 1) * (kernel_size // 2)
-        settings = {"timesteps": self.timesteps, "by_default": by_default} | others
-        return SpikingConv2d(in_channels, out_channels, kernel_size, stride, padding, **settings)
+        padding = others.get("dilation", 1) * (kernel_size - 1) // 2
+        settings = {"padding": padding, "timesteps": self.timesteps, "by_default": by_default} | others
+        return SpikingConv2d(in_channels, out_channels, kernel_size, stride, **settings)
 
     def linear(self, in_features: int, out_features: int) -> SpikingLinear:
         check_weights(out_features, in_features)

@@ -154,6 +154,8 @@ def check_source(source: str, *, trained: bool = True) -> None:
 
 def no_weights(architecture: str) -> str:
     """Says what to tell somebody who asks for weights that nobody has published, and what there is instead."""
+    if tagged := [name for name in pretrained_names() if name.startswith(f"{architecture}.")]:
+        return f"{architecture} has no weights without a tag: take {' or '.join(tagged)}"
     return (
         f"{architecture} has no published weights: `python -m recipes.train families.t4_cifar10 --model "
         f"{architecture}` trains some. Pretrained models: {', '.join(pretrained_names()) or 'none yet'}"

@@ -48,6 +48,7 @@ def test_timm_makes_the_same_network():
         ("sresnet19", {"dropout": 1.0}, "dropout"),
         ("sresnet19", {"in_chans": 2.5}, "in_chans"),
         ("sresnet19", {"pretrained": True}, "no published weights"),
+        ("max_resnet18_w16", {"pretrained": True}, "without a tag: take max_resnet18_w16.t8_i2e_cifar10$"),
         (
             "sresnet20_gs.t4_cifar10",
             {"pretrained": True},

@@ -251,7 +251,9 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
     def __init__(
         self, *shape: Any, timesteps: int, scaling: Scaling | None = None, by_default: bool = False, **others: Any
     ) -> None:
-        super().__init__(*shape, **others | {"bias": False})
+        super().__init__(*shape, **{"bias": False} | others)
+        if self.bias is not None or self.padding_mode != "zeros":
+            raise ZooError(f"a convolution over spikes has no bias and is padded with zeros, not {others}")
         stride, padding, dilation, _ = Geometry.of(self)
         same_side = [2 * p for p in padding] == [d * (k - 1) for d, k in zip(dilation, self.kernel_size, strict=True)]
         self.one_shape = same_side and stride == [1, 1] and self.in_channels == self.out_channels

@@ -149,6 +149,16 @@ def reached(layers):
     return {n for n, m in model.named_modules() if isinstance(m, SpikingConv2d) and m.scaling}
 
 
+def test_a_convolution_takes_the_padding_that_is_given_and_refuses_what_it_cannot_do():
+    make, x = LayerFactory(2, "lif", "triangle", "bn", "reference"), torch.rand(2, 3, 32, 32).round()
+    sides = [make.conv(3, 4, *form)(x).shape[-1] for form in ((3, 1), (5, 2), (2, 2), (4, 4))]
+    assert sides == [32, 16, 16, 8]
+    assert make.conv(3, 4, 3, padding=0)(x).shape[-1] == 30
+    for wrong in ({"padding_mode": "circular"}, {"bias": True}):
+        with pytest.raises(ZooError, match="has no bias and is padded with zeros"):
+            make.conv(3, 4, **wrong)
+
+
 def test_a_keyword_widens_and_narrows_what_is_scaled():
     inner = {"stages.0.0.conv2", "stages.0.1.conv1", "stages.0.1.conv2", "stages.1.0.conv2"}
     entries = {"stages.0.0.conv1", "stages.1.0.conv1", "stages.0.0.shortcut.0", "stages.1.0.shortcut.0"}
