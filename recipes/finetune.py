@@ -43,11 +43,12 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     keys: dict[str, Any] = _RECIPE | {"model": config["architecture"], "init": source, "dataset": dataset}
     keys["timesteps"] = config["model_args"]["timesteps"]
     form = data_form(config["pretrained_cfg"], config["model_args"], config.get("recipe"))
-    if "slices" in form and dataset.startswith((*FOLDERS, f"{I2E}:")):
+    if dataset.startswith(PREFIX) or not dataset.startswith((*FOLDERS, f"{I2E}:")):
+        keys["img_size"] = square_side(form)
+    elif "slices" in form:
         _, height, width = form["input_size"]
         keys |= {"slices": form["slices"], "img_size": height if height == width else None}
     if dataset.startswith(PREFIX):
-        keys["img_size"] = square_side(form)
         parts = files_by_part(dataset.removeprefix(PREFIX))
         images, validates = sum(map(len, parts[TRAIN].values())), len(parts) == 3
     else:

@@ -285,10 +285,10 @@ def _taken_over(recipe: Recipe, source: SpikingNetwork) -> dict[str, Any]:
 
     Not those that a recipe always says (time steps, dropout) or its data set does, nor the scaling: names decide that.
     """
-    if plain_name(source.pretrained_cfg["architecture"]) != plain_name(recipe.model):
-        return {}
     with WithoutMemory():
-        by_name = zoo.create_model(recipe.model).model_args
+        if type(zoo.create_model(recipe.model)) is not type(source):
+            return {}
+        by_name = zoo.create_model(source.pretrained_cfg["architecture"]).model_args
     decided = {"timesteps", "dropout", "in_chans", "img_size", "scaling", *_said(recipe)}
     return {key: value for key, value in source.model_args.items() if key not in decided and value != by_name.get(key)}
 

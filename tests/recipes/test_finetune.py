@@ -21,10 +21,11 @@ from timm.optim import create_optimizer_v2
 import zoo
 from recipes.commands import parse_train
 from recipes.finetune import recipe_for
-from recipes.lineage import freeze, widened
-from recipes.recipe import load_recipe
+from recipes.lineage import InitialWeights, create, freeze, widened
+from recipes.recipe import Recipe, load_recipe
 from recipes.train import train
 from recipes.validate import validate
+from zoo.data import load_dataset
 from zoo.errors import ZooError
 from zoo.files import read_json
 
@@ -58,7 +59,7 @@ def test_the_recipe_follows_from_the_images(tmp_path):
     assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (16, 23, 0, 32)  # 207 steps
     assert (recipe.model, recipe.init, recipe.timesteps) == ("sresnet19_w16_gs", INIT, 2)
     recipe = recipe_for(INIT, "digits", {})
-    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (32, 6, 143, None)
+    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (32, 6, 143, 32)
     assert recipe.lr == pytest.approx(0.01)
     said = {"batch_size": 100, "lr": 0.5, "epochs": 2, "train_images": 300}
     recipe = recipe_for(INIT, "digits", said)
@@ -196,6 +197,20 @@ def test_a_run_starts_from_a_narrower_network(flowers, tmp_path, capfd):
     assert zoo.load(tmp_path / "x").feature_info[0]["num_chs"] == 32
     with pytest.raises(ZooError, match=f"{re.escape(INIT)} is another network, with other layers"):
         finetune(flowers, tmp_path / "y", model="ms_resnet19_w32", model_args=None)
+
+
+def test_a_wider_network_takes_over_the_form_of_the_narrower(tmp_path):
+    form = {"neuron": {"name": "lif", "decay": 0.9, "threshold": 0.5}, "surrogate": "sigmoid", "hidden": 20}
+    narrow = zoo.create_model("sresnet19_w16", timesteps=2, **form).eval()
+    zoo.save_checkpoint(tmp_path / "a", narrow, tag="t2_test", data_cfg={})
+    recipe = Recipe(model="sresnet19_w32", init=str(tmp_path / "a"), dataset="digits", timesteps=2)
+    initial = InitialWeights.load(recipe)
+    assert initial.taken == form
+    wide = create(recipe, load_dataset("digits"), initial.taken).eval()
+    initial.load_into(wide, recipe, say=False)
+    x = torch.rand(4, 3, 32, 32)
+    assert narrow(x).std() > 0
+    torch.testing.assert_close(wide(x), narrow(x))
 
 
 def test_a_network_for_larger_images(flowers, tmp_path):
