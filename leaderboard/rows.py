@@ -207,7 +207,7 @@ def _commits(result: Result) -> list[str]:
 
 
 def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
-    """Chooses a measurement for each precision and layout: one of as many images as the runs' before one of fewer, one
+    """Chooses a measurement for each precision and layout: one of as many images as the run's before one of fewer, one
     with a latency at batch 1 on one CPU thread before one without, a newer before an older."""
     by_weights = {run["weights_sha256"]: run for run in runs.values()}
     best: dict[tuple[str, str], tuple[Any, Graph]] = {}
@@ -215,7 +215,8 @@ def _best_graphs(graphs: Results, runs: Results) -> tuple[Graph, ...]:
         on_cpu = graph["provider"] == "CPUExecutionProvider" and graph["optimization"] == "all"  # as users run them
         times = [entry["p50_ms"] for entry in graph["latency"] if on_cpu and entry["batch"] == entry["threads"] == 1]
         run = by_weights[graph["weights_sha256"]]
-        whole = graph["dataset"] == run["dataset"] and graph["images"] == run["images"]
+        # Of several seeds a graph is of one: its accuracy would stand beside their mean.
+        whole = len(runs) == 1 and graph["dataset"] == run["dataset"] and graph["images"] == run["images"]
         seen: dict[str, Any] = {key: graph[key] if whole else None for key in ("top1", "spikes_per_image")}
         precision, layout = graph["precision"], graph["layout"]
         rank = whole, bool(times), when(graph), origin

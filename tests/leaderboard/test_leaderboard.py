@@ -181,6 +181,14 @@ def test_latency_joins_by_weights(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_graph_of_one_seed_has_no_accuracy_beside_the_mean_of_several():
+    results = seeds(90.0, 91.0)
+    graph = onnx(weights_sha256=results["1.json"]["weights_sha256"])
+    (row,) = rows(results | {"graph.json": graph})
+    assert row.graph().p50_ms == 12.5
+    assert row.graph().top1 is row.graph().spikes_per_image is None
+
+
 def test_the_processor_of_latencies_is_named():
     machine = onnx()["machine"]
     results = {
