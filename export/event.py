@@ -294,6 +294,8 @@ class _Rewrite:
 
     def _event(self, layer: _Layer) -> None:
         convolution, name = layer.convolution, layer.convolution.input[1].removesuffix(".weight")
+        if any(node.name == name for node in self.g.nodes):
+            name = layer.value  # of weights that two layers share, each with a scale of its own
         attributes = {a.name: helper.get_attribute_value(a) for a in convolution.attribute}
         constants = {
             f"{name}/weight": layer.weight,

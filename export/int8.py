@@ -51,7 +51,7 @@ from .graph import (
     spike_convolutions,
     whole_numbers,
 )
-from .run import create_session, run_session
+from .run import at_once, create_session, run_session
 
 FARTHEST = 8
 """How far a rounded weight may be from the exact one, in units of its scale: what others' errors put on it."""
@@ -319,7 +319,9 @@ def calibrate(network: Network, images: NDArray[np.float32]) -> dict[str, Rounde
     by_weight = {node.input[1]: node for node in proto.graph.node if node.op_type == "Conv"}
     nodes = [by_weight[name] for name in names]
     weights = [numpy_helper.to_array(network.piece.constants[name]) for name in names]
-    ranges, sums = _look(proto, nodes, weights, images)
+    size = min(_CHUNK, at_once(_CHUNK * 2**13, network.timesteps, images))
+    chunks = [images[start : start + size] for start in range(0, len(images), size)]
+    ranges, sums = _look(proto, nodes, weights, chunks)
     rounded = {}
     for name, weight, (low, high) in tqdm(
         list(zip(names, weights, ranges, strict=True)), desc="rounding", leave=False, disable=None
@@ -329,7 +331,10 @@ def calibrate(network: Network, images: NDArray[np.float32]) -> dict[str, Rounde
 
 
 def _look(
-    proto: onnx.ModelProto, nodes: Sequence[NodeProto], weights: Sequence[NDArray[Any]], images: NDArray[np.float32]
+    proto: onnx.ModelProto,
+    nodes: Sequence[NodeProto],
+    weights: Sequence[NDArray[Any]],
+    chunks: Sequence[NDArray[np.float32]],
 ) -> tuple[NDArray[np.float64], list[Tensor]]:
     """Returns the ends of the range of each convolution's currents, and second moments of its inputs."""
     values = list(dict.fromkeys(name for node in nodes for name in (node.input[0], node.output[0])))
@@ -338,8 +343,8 @@ def _look(
     session = create_session(proto.SerializeToString())
     ends: list[NDArray[np.float64]] = []
     sums: list[Any] = [0] * len(nodes)
-    for start in tqdm(range(0, len(images), _CHUNK), desc="calibration", leave=False, disable=None):
-        got = dict(zip(values, run_session(session, values, images[start : start + _CHUNK]), strict=True))
+    for chunk in tqdm(chunks, desc="calibration", leave=False, disable=None):
+        got = dict(zip(values, run_session(session, values, chunk), strict=True))
         samples = [got[node.output[0]].ravel() for node in nodes]
         samples = [value[_spread(value.size, _SAMPLES)] for value in samples]
         ends.append(np.array([np.quantile(sample, [_OUTSIDE, 1 - _OUTSIDE]) for sample in samples]))

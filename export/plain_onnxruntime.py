@@ -13,6 +13,9 @@ size, prepare, labels = (json.loads(about[key]) for key in ("input_size", "prepa
 mean, std = (np.array(json.loads(about[key]), np.float32)[:, None, None] for key in ("mean", "std"))
 side, scaled = size[1], int(size[1] / prepare["crop_pct"])
 
+if about["layout"] == "step" and json.loads(about["encoding"]) != "direct":
+    sys.exit(f"each step takes {about['pixels']}: export --layout flat")
+
 
 def classify(x: np.ndarray) -> np.ndarray:
     """Returns the logits of one image [1, C, H, W]."""

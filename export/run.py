@@ -241,6 +241,12 @@ def bind(
     return run
 
 
+def at_once(pixels: int, steps: int, images: NDArray[np.float32]) -> int:
+    """Returns how many images [N, ..., H, W] have so many pixels in all time steps: how many to run together, where
+    all that is inside a network is kept."""
+    return max(1, pixels // (steps * images.shape[-2] * images.shape[-1]))
+
+
 class Stream:
     """A step graph from `to_onnx(layout="step")` in ONNX Runtime, which takes frame after frame.
 

@@ -41,7 +41,7 @@ from .graph import DOMAIN
 from .images import network_inputs, normalise
 from .int8 import Rounded, int8_graph
 from .network import build_graph, exportable, inference_copy, take_apart
-from .run import OPTIMIZATIONS, Runner, has_event_library, read_model
+from .run import OPTIMIZATIONS, Runner, at_once, has_event_library, read_model
 
 MAX_FLIP_RATE = 1e-3
 MIN_AGREEMENT = 0.995
@@ -132,7 +132,7 @@ def _verify_kernel(proto: onnx.ModelProto, images: NDArray[np.float32], levels: 
     Returns:
         JSON values: levels, images, identical; null where there is no kernel.
     """
-    images = images[:_CHUNK]
+    images = images[: min(_CHUNK, at_once(_CHUNK * 2**13, metadata(proto, "timesteps"), images))]
     for level in tqdm(levels, desc="kernel", leave=False, disable=None):
         runners = [Runner(proto, optimization=level, functions=functions, spikes=True) for functions in (False, True)]
         names = [*runners[0].values.values(), "logits"]
@@ -207,8 +207,7 @@ def _verify_real(network: Any, proto: onnx.ModelProto, images: NDArray[np.float3
     values = run.values
     flips, active, counted, total = (dict.fromkeys(values, 0) for _ in range(4))
     expected, got, rounded, rounding, alike = [], [], 0, 0, []
-    pixels = network.timesteps * images.shape[-2] * images.shape[-1]
-    size = max(1, _CHUNK * 32**2 // pixels)  # of many steps or large images fewer
+    size = at_once(_CHUNK * 2**10, network.timesteps, images)
     for chunk in tqdm(torch.from_numpy(images).split(size), desc="real weights", leave=False, disable=None):
         logits, spikes = run_in_pytorch(network, chunk)
         outputs = run(chunk.numpy(), ["logits", *values.values()])

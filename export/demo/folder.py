@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def build(out: str | os.PathLike[str], networks: Iterable[str] = tuple(NETWORKS)
         ZooError: a network that the page cannot show; npm is missing, or gave another package.
     """
     models = [shown(source) for source in networks]
+    if twice := [name for name, count in Counter(map(_name, models)).items() if count > 1]:
+        raise ZooError(f"two networks are called {twice[0]}, and their files as well: show one of them")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     add_runtime(out)
@@ -100,7 +103,7 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
     `to_onnx`; "LAYER/map", the spikes themselves, uint8 [T, C, H, W]; "operations". NAME.relu.onnx is its ReLU twin.
     """
     cfg = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
-    name = ".".join(filter(None, (model.pretrained_cfg["architecture"], model.pretrained_cfg.get("tag"))))
+    name = _name(model)
     file = out / f"{name}.onnx"
     to_onnx(model, file, precision="fp16", spike_counts=True, step_logits=True, verify=verify)
     plain, look = split(onnx.load(file))
@@ -115,6 +118,7 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
     (out / f"{name}.look.gz").write_bytes(gzip.compress(look.SerializeToString(deterministic=True), mtime=0))
     (out / f"{name}.relu.onnx").write_bytes(twin.data)
     measured = Path(zoo.__file__).with_name("weights") / name / "result.json"
+    result = json.loads(measured.read_text()) if measured.is_file() else {}
     return {
         "name": name, "title": NETWORKS.get(name), "timesteps": steps,
         "mean": json.loads(told["mean"]), "std": json.loads(told["std"]),
@@ -123,8 +127,12 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
         "layers": [{"name": layer, "shape": shape} for layer, shape in json.loads(told["spike_shapes"]).items()],
         "parameters": sum(p.numel() for p in model.parameters()), "operations": operations, "relu_macs": relu_macs,
         "picojoules": [_picojoules(1, 0), _picojoules(0, 1)],
-        "top1": json.loads(measured.read_text())["top1"] if measured.is_file() else None,
+        "top1": result["top1"] if result.get("weights_sha256") == told["weights_sha256"] else None,
     }  # fmt: skip
+
+
+def _name(model: zoo.SpikingNetwork) -> str:
+    return ".".join(filter(None, (model.pretrained_cfg["architecture"], model.pretrained_cfg.get("tag"))))
 
 
 def split(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:

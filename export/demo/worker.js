@@ -30,7 +30,7 @@ async function load(about) {
 
 const network = about => {
   if (!loaded.has(about.name)) loaded.set(about.name, load(about));
-  return loaded.get(about.name);
+  return loaded.get(about.name).catch(error => { loaded.delete(about.name); throw error; });  // to be tried again
 };
 
 /** RGB bytes to what the network takes, in float32 like Python's. */

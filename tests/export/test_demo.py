@@ -33,6 +33,7 @@ from zoo.data import load_dataset, normalise
 from zoo.data.images import Preparation
 from zoo.errors import ZooError
 from zoo.metrics import OperationCounter, energy
+from zoo.names import split_name
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NETWORKS = ["max_resnet18_w32_gs.t4_cifar10", "svgg11_w16.t4_cifar10"]
@@ -129,6 +130,18 @@ def test_networks_that_the_page_cannot_show_are_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(demo.zoo, "load", lambda _: zoo.create_model("sresnet19_w16", encoding="latency"))
     with pytest.raises(ZooError, match="direct encoding"):
         demo.build(tmp_path / "out", ["latent"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_two_networks_with_one_name_none_is_shown_as_the_other(tmp_path: Path) -> None:
+    name = NETWORKS[-1]
+    mine = zoo.load(name)
+    assert demo.add_network(tmp_path, mine, verify=False)["top1"] is not None
+    mine.fc.weight.data.mul_(2)
+    assert demo.add_network(tmp_path, mine, verify=False)["top1"] is None  # that is the bundled one's
+    zoo.save_checkpoint(tmp_path / "run", mine, tag=split_name(name)[1], data_cfg={})
+    with pytest.raises(ZooError, match=f"two networks are called {name}"):
+        demo.build(tmp_path / "out", [name, str(tmp_path / "run")])
     assert not (tmp_path / "out").exists()
 
 

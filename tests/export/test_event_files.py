@@ -246,6 +246,23 @@ def test_a_window_too_large_for_the_kernel_stays_a_plain_convolution(tmp_path):
     assert (9, 9) in windows
 
 
+def test_weights_that_two_layers_share_and_a_norm_of_ones_own(tmp_path):
+    """Currents of the two layers differ, and so do the whole numbers that stand for the weights."""
+
+    class Half(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) * 0.5
+
+    model, path = network("sresnet"), tmp_path / "net.onnx"
+    block = model.stages[0][1]
+    block.conv2.weight = block.conv1.weight
+    block.bn2 = Half(16).eval()
+    block.bn2.bias.data.uniform_(0, 2)
+    export.to_onnx(model.eval(), path, precision="int16")  # whose gate compares it with PyTorch
+    names = [node.name for node in read_model(path)[1].graph.node if node.name]
+    assert len(names) == len(set(names))
+
+
 def test_what_is_not_event_driven_is_said(tmp_path):
     with pytest.raises(ZooError, match="int16 has the layout flat or step alone, not 'loop'"):
         export.to_onnx(network("sresnet"), tmp_path / "x.onnx", precision="int16", layout="loop")

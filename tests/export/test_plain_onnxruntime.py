@@ -47,6 +47,16 @@ def test_the_lines_for_onnxruntime_alone_say_what_predict_says(
     assert done.stdout.splitlines() == [f"{file} {label}" for file, label in pictures.items()]
 
 
+def test_a_step_of_images_that_become_spikes_is_refused(pictures: dict[Path, str], tmp_path: Path) -> None:
+    model = zoo.create_model("svgg11_w8", encoding="latency")
+    model.pretrained_cfg["label_names"] = [str(i) for i in range(10)]
+    export.to_onnx(model, tmp_path / "model.onnx", layout="step", verify=False)
+    words = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", *pictures]
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "export --layout flat" in done.stderr
+
+
 def test_validate_says_what_predict_says(pictures: dict[Path, str], tmp_path: Path) -> None:
     """Each picture lies where predict puts it; a picture for each class that no other is of lies in the wrong one."""
     first, *_ = pictures
