@@ -121,8 +121,8 @@ def changes_since(recorded: list[dict[str, str]] | None) -> list[tuple[str, str,
     return [(p["file"], f"{p['sha256'][:12]}...", f"{now[p['file']][:12]}...") for p in changed]
 
 
-def check_new(kind: str, name: Any, new: Any, before: Any = None) -> None:
-    """Raises ZooError unless `new`, a user's, may be registered under `name`, which stands for `before` so far."""
+def check_new(kind: str, name: Any, new: Any = None, before: Any = None) -> None:
+    """Raises ZooError unless `name` can be one, and `new`, a user's, may take the place of `before` under it."""
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         form = f"take letters, digits and _, but not {' or '.join(_RESERVED)}"
         raise ZooError(f"{name!r} is no name for a {kind}: {form}")

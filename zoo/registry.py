@@ -228,7 +228,7 @@ def build(
             unknown = re.search("unexpected keyword argument '(.+?)'", str(error))
             if unknown is None or unknown[1] not in kwargs:
                 raise
-            known = [key for key in [*usual, "drop_rate"] if key not in given]
+            known = [key for key in [*usual, "drop_rate"] if key not in {*given, *(shape or {})}]
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
     if isinstance(model, SpikingNetwork):
         _describe(model)

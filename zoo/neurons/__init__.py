@@ -58,6 +58,8 @@ def register_neuron(name: str) -> Callable[[Neuron], Neuron]:
         ZooError: a name that is taken, or of more than letters, digits and _; a class that is no neuron with a `step`.
     """
 
+    check_new("neuron", name)  # of a decorator without its name the class would be lost
+
     def register(cls: Neuron) -> Neuron:
         check_new("neuron", name, cls, _NEURONS[name] if name in list_neurons() else None)
         if not isinstance(cls, type) or not issubclass(cls, SpikingNeuron) or cls.step is SpikingNeuron.step:

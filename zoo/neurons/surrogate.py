@@ -97,6 +97,7 @@ def register_surrogate(name: str, *, width: float = 1.0) -> Callable[[Derivative
     Raises:
         ZooError: a name that is taken, a width that is not above 0, or no function.
     """
+    check_new("surrogate", name)
     check_positive(f"the width of surrogate {name!r}", width)
 
     def register(derivative: Derivative) -> Derivative:

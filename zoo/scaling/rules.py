@@ -351,6 +351,7 @@ def register_scaling(
     Raises:
         ZooError: no name, one that is taken, an unknown locality, one of errors with `potential`, or no function.
     """
+    check_new("scaling", name)
     if locality not in LOCALITIES:
         raise one_of("locality", locality, LOCALITIES)
     if potential and locality != "weight":

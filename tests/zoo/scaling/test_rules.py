@@ -185,7 +185,7 @@ def test_a_rule_of_ones_own():
         torch.testing.assert_close(scaled.weight.grad, plain.weight.grad / 2, rtol=1e-12, atol=1e-12)
         assert resolve_scaling({"name": "permuted", "of": "half"}).of == "half"
         with pytest.raises(ZooError, match="permuted"):
-            register_scaling("permuted")
+            register_scaling("permuted")(lambda spikes, alpha: spikes.pre)
         with pytest.raises(ZooError, match="everywhere"):
             register_scaling("other", "everywhere")
         with pytest.raises(ZooError, match="is no name for a scaling"):
