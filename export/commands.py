@@ -9,7 +9,7 @@ from pydantic import Field
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, user_path
-from zoo.names import FOLDERS, check_dataset, check_source
+from zoo.names import BUILTIN, FOLDERS, FORMS, check_dataset, check_source
 from zoo.plugins import add_plugin_option
 from zoo.schema import Model, parse
 from zoo.specs import check_timesteps
@@ -23,11 +23,12 @@ LEVELS = ["disable", "basic", "extended", "layout", "all"]
 BASELINES = ["eager", "event", "compiled", "floor", "relu", "relu-int8", "spikingjelly"]
 """What files are timed against; see `export.baselines`."""
 NETWORKS = {
-    "max_resnet18_w32_gs.t4_cifar10": "Most accurate",
+    "max_resnet18_w32_gs.t4_cifar10": "Most accurate under a million parameters",
     "sresnet19_w32.t2_cifar10": "Two steps",
     "svgg11_w16.t4_cifar10": "Fewest spikes",
 }
 """The networks of a page unless others are asked for, and what they are there for."""
+_KNOWN = ", ".join([*BUILTIN, *FORMS])
 _EXAMPLE = """
 examples:
   python -m export runs/sresnet19_w32.t4_cifar10-seed0 -o m.onnx   a checkpoint of your own
@@ -71,9 +72,7 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
-    parser.add_argument(
-        "--data", help="verify on cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz (default: noise)"
-    )
+    parser.add_argument("--data", help=f"verify on the test set of {_KNOWN}, or on FILE.npz (default: noise)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (1000)")
     text = "full (by default), or quick: two of five optimisation levels, 32 images at most"
@@ -187,9 +186,7 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     )
     text = "an .onnx file from `python -m export`; from elsewhere: without accuracy and spikes"
     parser.add_argument("models", metavar="FILE", nargs="+", help=text)
-    parser.add_argument(
-        "--data", help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz; without: latency only"
-    )
+    parser.add_argument("--data", help=f"the test set of {_KNOWN}, or FILE.npz; without: latency only")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     text = f"also time {', '.join(BASELINES)}"
@@ -236,7 +233,8 @@ def parse_demo(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line of export.demo."""
     parser = CommandParser(prog="python -m export.demo", description="Make a page on which people see networks spike.")
     parser.add_argument("out", metavar="OUT", help="the folder, which any file server can serve")
-    parser.add_argument("networks", metavar="NETWORK", nargs="*", default=list(NETWORKS), help="names, run directories")
+    text = f"names and run directories; by default {', '.join(NETWORKS)}"
+    parser.add_argument("networks", metavar="NETWORK", nargs="*", default=list(NETWORKS), help=text)
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare graphs with PyTorch")
     parser.add_argument("--serve", action="store_true", help="serve it to this machine until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, help="for --serve (default: 8000; 0: any that is free)")

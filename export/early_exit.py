@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = CommandParser(prog="python -m export.early_exit", description="Accuracy and time steps of stopping early.")
     parser.add_argument("model", metavar="FILE", help="a flat or function graph from `python -m export`")
-    parser.add_argument("--data", required=True, help="cifar10, cifar100, digits, folder:DIR (test sets) or FILE.npz")
+    parser.add_argument("--data", required=True, help="as for python -m export")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="P", help="confidences")

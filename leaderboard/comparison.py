@@ -81,8 +81,8 @@ def comparisons_page(rows: Sequence[Row]) -> str:
         "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
         "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
-        "([which](../recipes/README.md#checkpoints)). One seed each unless a deviation is given: a difference of a "
-        "point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Energy is of "
+        "([which](../recipes/stages/README.md#checkpoints)). One seed each unless a deviation is given: a difference "
+        "of a point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Energy is of "
         "products of activations (attention), too, which ACs and MACs leave out. Rendered by "
         "`python -m leaderboard render` from [results](results).\n"
     )

@@ -35,7 +35,8 @@ from .on_ray import cluster
 from .page import render
 from .plan import Plan, Run, load_plan
 from .processes import same_modules
-from .run import BUSY, LOG, RESULT, STATE
+from .recipe import RESULT, STATE
+from .run import BUSY, LOG
 
 _STARTED = "== started "
 

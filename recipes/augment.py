@@ -7,7 +7,7 @@ Randomness comes from torch's (and, for timm's erasing, Python's) global generat
 step: a resumed run sees the same images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.data.random_erasing import RandomErasing
@@ -31,7 +31,7 @@ def augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
     if recipe.crop:
         images = random_crop(images, recipe.crop)
     if recipe.hflip:
-        images = random_flip(images)
+        images = random_flip(images, data.mirrored)
     if recipe.auto_augment == "nda":
         images = nda(images)
     else:
@@ -50,10 +50,14 @@ def random_crop(images: Tensor, padding: int) -> Tensor:
     return windows[torch.arange(batch, device=images.device), :, y, x]
 
 
-def random_flip(images: Tensor) -> Tensor:
-    """Mirrors each image left to right with probability one half."""
+def random_flip(images: Tensor, steps: Sequence[int] | None = None) -> Tensor:
+    """Mirrors each image left to right with probability one half; of counts [B, T*C, H, W], `steps` are the time steps
+    in the order of a mirrored sample (see `zoo.DataSet`), by default as they are."""
     chosen = torch.rand(len(images)).to(images.device, non_blocking=True) < 0.5
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+    mirrored = images.flip(3)
+    if steps:
+        mirrored = mirrored.unflatten(1, (len(steps), -1))[:, steps].flatten(1, 2)
+    return torch.where(chosen[:, None, None, None], mirrored, images)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

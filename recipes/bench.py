@@ -105,7 +105,11 @@ def bench(a: argparse.Namespace) -> dict[str, Any]:
     arms |= {name: own(scaling=form) for name, form in a.forms.items()}
     for name in a.against:
         if name == "identity":
-            arms |= {f"identity {place}": make(without_neurons(network), dtype, place) for place in LAYOUTS}
+            floor = without_neurons(network)
+            arms |= {
+                f"identity {place}": make(floor, dtype, place, compile=a.compile, checkpointing=a.grad_checkpointing)
+                for place in LAYOUTS
+            }
         elif name == "spikingjelly":
             if not isinstance(network, SResNet):
                 raise ZooError(f"{a.model} has no counterpart in SpikingJelly here: only the sresnet family has")

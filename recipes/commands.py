@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any, NamedTuple
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, parse_yaml, user_path
-from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, keywords, sizes
+from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, is_path, keywords, sizes
 from zoo.plugins import add_plugin_option, load_plugin
 
-from .recipe import STATE, Recipe, add_keys, check_unused, list_recipes, parse_command_line, said_keys
+from .recipe import RESULT, STATE, Recipe, add_keys, check_unused, list_recipes, parse_command_line, said_keys
 
 
 def parse_train(argv: list[str] | None) -> Recipe:
@@ -23,10 +24,18 @@ def parse_train(argv: list[str] | None) -> Recipe:
     check_name(recipe.model)
     check_dataset(recipe.dataset, recipe.data_dir, download=recipe.download)
     if recipe.init and not (recipe.resume and (Path(recipe.out or "") / STATE).exists()):  # whose state has them
-        check_source(recipe.init)
+        _check_init(recipe.init)
     check_unused(recipe)
     tell_least(recipe)
     return recipe
+
+
+def _check_init(init: str) -> None:
+    stage = re.sub(r"-seed\d+$", "", Path(init).name)
+    if is_path(init) and not user_path(init).exists() and stage in list_recipes():
+        where = "`init` of a recipe is looked for from the root of a checkout"
+        raise ZooError(f"no checkpoint at {init}: `snn-zoo train {stage}` trains it; {where}")
+    check_source(init)
 
 
 FLAGSHIP = "sresnet19_gs"
@@ -87,6 +96,12 @@ class Finetuning(NamedTuple):
     said: dict[str, Any]
 
 
+FINETUNING = {
+    "optimizer": "muon", "momentum": 0.95, "weight_decay": 0.05, "warmup_epochs": 0.5, "schedule": "linear",
+    "loss": "tet", "tet_lambda": 0.0, "label_smoothing": 0.1,
+}  # fmt: skip
+"""Keys of fine-tuning, as the small checkpoints were trained."""
+_CHECKPOINT = "a run directory, the name of a pretrained model, or hf-hub:ORG/NAME"
 _FINETUNE = """\
 examples:
   snn-zoo finetune max_resnet18_w32_gs.t4_cifar10 flowers    pictures of any size as flowers/CLASS/*
@@ -108,9 +123,11 @@ def parse_finetune(argv: list[str] | None) -> Finetuning:
         epilog=_FINETUNE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="CHECKPOINT", help="a run directory, or the name of a pretrained model")
+    parser.add_argument("source", metavar="CHECKPOINT", help=_CHECKPOINT)
     parser.add_argument("data", metavar="DATA", help=f"a folder of images, or one of {', '.join(BUILTIN)}")
-    add_keys(parser, without=("dataset", "init"))
+    computed = dict.fromkeys(("epochs", "batch_size", "lr", "val_images"), "from the number of images")
+    kept = dict.fromkeys(("model", "timesteps", "img_size", "slices"), "the checkpoint's")
+    add_keys(parser, without=("dataset", "init"), usual=FINETUNING | computed | kept)
     given = vars(parser.parse_args(argv))
     source, data, said = given.pop("source"), given.pop("data"), said_keys(given)
     is_place = user_path(data).is_dir() or (os.path.sep in data and ":" not in data)
@@ -133,7 +150,7 @@ def parse_validate(argv: list[str] | None) -> argparse.Namespace:
         description="Accuracy and spikes of a trained network on a whole test set.",
         epilog="example: python -m recipes.validate sresnet19_w16_gs.t2_cifar10 --dataset cifar10 --data-dir DATA_ROOT",
     )
-    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
+    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help=_CHECKPOINT)
     known = ", ".join([*BUILTIN, *FORMS])
     parser.add_argument("--dataset", required=True, help=f"{known}, or one that a plugin registers")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
@@ -160,7 +177,7 @@ def parse_predict(argv: list[str] | None) -> argparse.Namespace:
         description="Labels and probabilities for image files of any size, prepared as the checkpoint says.",
         epilog="example: python -m recipes.predict runs/sresnet19_w16_gs.t2_cifar10-seed0 cat.png pictures/",
     )
-    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run directory, or the name of a pretrained model")
+    parser.add_argument("model", metavar="CHECKPOINT|MODEL", help=_CHECKPOINT)
     text = "image files, and folders of them; recordings, if the network takes event frames"
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=text)
     text = "rows and columns of the camera of recordings (the network's)"
@@ -184,8 +201,9 @@ def parse_compare(argv: list[str] | None) -> argparse.Namespace:
         description="Accuracy and spikes of several training runs, with differences to the first.",
         epilog="One run a side shows a direction at best: a claim needs several seeds (see leaderboard/README.md).",
     )
-    parser.add_argument("results", metavar="RESULT.json", nargs="+", help="result.json of a run directory")
+    parser.add_argument("results", metavar="RUN", nargs="+", help="run directories, or their result.json")
     a = parser.parse_args(argv)
+    a.results = [os.path.join(path, RESULT) if user_path(path).is_dir() else path for path in a.results]
     _check_files(a.results)
     return a
 

@@ -1,4 +1,4 @@
-"""Results side by side: `python -m recipes.compare RESULT.json ...`."""
+"""Results side by side: `python -m recipes.compare RUN ...`."""
 
 import argparse
 from typing import Any

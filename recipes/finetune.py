@@ -9,9 +9,9 @@ from zoo.data.folder import TRAIN, files_by_part
 from zoo.data.images import data_form, square_side
 from zoo.errors import ZooError, run_command
 from zoo.load import find_checkpoint
-from zoo.names import FOLDERS, I2E, PREFIX
+from zoo.names import PREFIX
 
-from .commands import Finetuning, parse_finetune
+from .commands import FINETUNING, Finetuning, parse_finetune
 from .recipe import Recipe, check_unused
 from .train import train
 
@@ -19,11 +19,6 @@ _BATCHES = ((500, 16), (5000, 32), (20_000, 64), (math.inf, 128))
 """Training images below which a batch has so many of them."""
 _LR = 0.02
 """Of batches of 128; it grows with the root of their size."""
-# As the small checkpoints were trained.
-_RECIPE = {
-    "optimizer": "muon", "momentum": 0.95, "weight_decay": 0.05, "warmup_epochs": 0.5, "schedule": "linear",
-    "loss": "tet", "tet_lambda": 0.0, "label_smoothing": 0.1,
-}  # fmt: skip
 
 
 def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
@@ -40,14 +35,17 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
         ZooError: there is no such checkpoint or data, or too few images.
     """
     config = find_checkpoint(source).config
-    keys: dict[str, Any] = _RECIPE | {"model": config["architecture"], "init": source, "dataset": dataset}
+    if said.get("optimizer", "muon") != "muon" and not said.keys() >= {"lr", "weight_decay"}:
+        needs = f"--optimizer {said['optimizer']} needs --lr and --weight-decay"
+        raise ZooError(f"{needs}: those of fine-tuning are Muon's")
+    keys: dict[str, Any] = FINETUNING | {"model": config["architecture"], "init": source, "dataset": dataset}
     keys["timesteps"] = config["model_args"]["timesteps"]
     form = data_form(config["pretrained_cfg"], config["model_args"], config.get("recipe"))
-    if dataset.startswith(PREFIX) or not dataset.startswith((*FOLDERS, f"{I2E}:")):
-        keys["img_size"] = square_side(form)
-    elif "slices" in form:
+    if "slices" in form:
         _, height, width = form["input_size"]
         keys |= {"slices": form["slices"], "img_size": height if height == width else None}
+    else:
+        keys["img_size"] = square_side(form)
     if dataset.startswith(PREFIX):
         parts = files_by_part(dataset.removeprefix(PREFIX))
         images, validates = sum(map(len, parts[TRAIN].values())), len(parts) == 3

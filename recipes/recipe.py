@@ -18,6 +18,7 @@ from zoo.specs import MOST_TIMESTEPS
 
 RECIPE = "recipe.yaml"
 """The file of a run directory that says what was asked for."""
+RESULT = "result.json"
 STATE = "state.safetensors"
 """The last state of a run directory."""
 PLACE = {"data_dir", "download", "plugin", "out", "resume", "checkpoint_minutes", "tensorboard"}
@@ -79,12 +80,13 @@ class Recipe(Model):
     model_config = ConfigDict(protected_namespaces=())
 
     model: Text = "sresnet19_gs"
-    """architecture; python -c 'import zoo; print(zoo.list_models())' lists them"""
+    """architecture; snn-zoo list has them"""
     tag: Text | None = None
     """name of this training; t<timesteps>_<dataset> by default"""
     dataset: Text = "cifar10"
-    """cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/train/CLASS/* and val/ or test/, one
-    that a plugin registers; of event cameras cifar10dvs:DIR, dvsgesture:DIR, nmnist:DIR, events:DIR, i2e:DATASET"""
+    """cifar10, cifar100, digits (embedded, needs no files), folder:DIR with DIR/CLASS/*, or DIR/train/CLASS/* and
+    val/ or test/, one that a plugin registers; of event cameras cifar10dvs:DIR, dvsgesture:DIR, nmnist:DIR, events:DIR,
+    i2e:DATASET"""
     img_size: int | None = None
     """pixels a side that images are brought to; by default those of the data set, 32 of a folder"""
     slices: Slices = "number"
@@ -307,6 +309,8 @@ def load_recipe(path: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         ZooError: no such recipe, not a flat mapping, an unknown key, or a value of the wrong type or range.
     """
     file = next((f for f in (user_path(path), _HERE / path, _HERE / f"{path}.yaml") if f.is_file()), None)
+    if (user_path(path) / RECIPE).is_file():
+        raise ZooError(f"{path} is a run directory: --resume {path} goes on with it")
     if file is None:
         raise one_of("recipe", path, list_recipes())
     values = read_yaml(file) or {}
@@ -348,12 +352,13 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
     return load_recipe(path, said_keys(given))
 
 
-def add_keys(parser: CommandParser, without: Collection[str] = ()) -> None:
-    """Gives a command an option for each key of a recipe, but for some."""
+def add_keys(parser: CommandParser, without: Collection[str] = (), usual: Mapping[str, Any] = {}) -> None:
+    """Gives a command an option for each key of a recipe, but for some; `usual` are defaults of its own."""
     for name, field in Recipe.model_fields.items():
         if name in without:
             continue
-        text = (field.description or "") + ("" if field.default is None else f" (default: {field.default})")
+        default = usual.get(name, field.default)
+        text = (field.description or "") + ("" if default is None else f" (default: {default})")
         low = [limit.ge for limit in field.metadata if isinstance(limit, Ge)]
         high = [limit.le for limit in field.metadata if isinstance(limit, Le)]
         text += f" [{low[0]} to {high[0]:g}]" if low and high else ""

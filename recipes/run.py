@@ -22,6 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from zoo.checkpoint import CONFIG, WEIGHTS
 from zoo.checkpoint.weights import digest
@@ -31,9 +32,9 @@ from zoo.names import dataset_name
 from zoo.plugins import loaded_plugins, warn_of_changes
 
 from .processes import wait_for_all
-from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, STATE, Recipe, check_unused
+from .recipe import CHANGEABLE, DEFAULTS, PLACE, RECIPE, RESULT, STATE, Recipe, check_unused
 
-RESULT, LOG = "result.json", "summary.csv"
+LOG = "summary.csv"
 BUSY = 75
 """Exit status where another process trains in the run directory."""
 _TENSOR = "__tensor__"
@@ -290,7 +291,7 @@ class Interrupt:
             installed = getattr(sys.modules.get("__main__"), "__spec__", None) is None
             command = "snn-zoo train" if installed else "python -m recipes.train"
             go_on = shlex.join([*command.split(), "--resume", str(self._out)])
-            print(f"stopped after step {step}; --resume goes on from there: {go_on}", file=StandardError())
+            tqdm.write(f"stopped after step {step}; --resume goes on from there: {go_on}", file=STANDARD_ERROR)
         raise SystemExit(128 + (self.noted or signal.SIGTERM))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -325,3 +326,7 @@ class StandardError:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
+
+
+STANDARD_ERROR = StandardError()
+"""The one of a process: tqdm moves its bar out of the way of what is written to the same file."""

@@ -45,13 +45,12 @@ from .commands import parse_train
 from .compare import said
 from .lineage import InitialWeights, create, freeze, recipe_sha256_of
 from .processes import amp_dtype, amp_name, keep_memory, resolve_amp, start_processes, stop_processes
-from .recipe import DEFAULTS, Phase, Recipe
+from .recipe import DEFAULTS, RESULT, Phase, Recipe
 from .run import (
     LOG,
-    RESULT,
+    STANDARD_ERROR,
     Interrupt,
     RunState,
-    StandardError,
     check_fits,
     note_changes,
     result_of_complete_run,
@@ -252,7 +251,7 @@ class Trainer:
         # In a log file, where every update is a line of its own, one in ten seconds is enough.
         every = 0.1 if sys.stderr.isatty() else 10.0
         bar = tqdm(total=self.total, initial=run.step, desc="train", unit="step", disable=rank != 0,
-                   mininterval=every, maxinterval=every, file=StandardError())  # fmt: skip
+                   mininterval=every, maxinterval=every, file=STANDARD_ERROR)  # fmt: skip
         run.start()
         with Interrupt(rank, world, self.out) as interrupt, bar:  # on an error, too, the bar ends its line
             # An epoch whose steps are done, and not what comes at its end, has sums of them in its state.
@@ -284,7 +283,7 @@ class Trainer:
                 row = self._end_epoch(epoch)
                 interrupt.obey(run.step)
                 if rank == 0:
-                    tqdm.write(_line(row, recipe.epochs), file=StandardError())
+                    tqdm.write(_line(row, recipe.epochs), file=STANDARD_ERROR)
         if self.writer:
             self.writer.close()
 
@@ -365,7 +364,7 @@ class Trainer:
                 # Not the model itself: it would lose the factors that it keeps.
                 trained = copy.deepcopy(trained)
                 trained.set_timesteps(self.recipe.timesteps)
-            scores = evaluate(trained, *self.held_out, self.data.mean, self.data.std, progress="validate")
+            scores = self._evaluate(trained, self.held_out, "validate")
             row |= {f"val_{key}": scores[key] for key in ("loss", "top1", "top5", "spikes_per_image")}
         row["seconds"] = round(run.seconds, 1)
         run.rows.append(row)
@@ -379,6 +378,11 @@ class Trainer:
                 self.writer.add_scalar(key, value, epoch + 1)
             self.writer.flush()
         return row
+
+    def _evaluate(self, network: SpikingNetwork, part: tuple[Tensor, Tensor], progress: str) -> dict[str, Any]:
+        # Without a backward pass twice the images of a step need less memory than the step.
+        batch = min(256, max(1, 2 * self.batch_size // self.world))
+        return evaluate(network, *part, self.data.mean, self.data.std, batch_size=batch, progress=progress)
 
     def _enter(self, phase: Phase) -> None:
         self.model.set_timesteps(phase.timesteps)
@@ -405,7 +409,7 @@ class Trainer:
         if not len(part[0]):
             print(f"no test and no validation images: the checkpoint in {out} has no result", flush=True)
             return {}
-        scores = evaluate(self.trained, *part, self.data.mean, self.data.std, progress="evaluate")
+        scores = self._evaluate(self.trained, part, "evaluate")
         result = accuracy_result(
             self.trained, scores, self.data, tag=recipe.tag or "", split="test" if recipe.test else "validation",
             weights_sha256=weights_sha256, comparison=recipe.comparison, epochs=recipe.epochs, seed=recipe.seed,

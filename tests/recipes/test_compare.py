@@ -16,7 +16,10 @@ def test_results_are_subtracted_if_they_are_of_the_same_images(tmp_path, capsys)
     results = [accuracy(top1=60.0), accuracy(top1=61.5, seed=1), accuracy(data_sha256="0" * 64)]
     for file, result in zip(files, results, strict=True):
         (tmp_path / file).write_text(json.dumps(result))
-    compare.main(files[:2])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps(results[1]))
+    compare.main([files[0], str(run)])
     assert "61.50 (+1.50)" in capsys.readouterr().out
     (tmp_path / "arm.json").write_text(json.dumps(accuracy(plan="p", arm="scaled", train_loss=1.0, recipe={})))
     compare.main([files[0], str(tmp_path / "arm.json")])

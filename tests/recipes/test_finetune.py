@@ -245,7 +245,7 @@ def test_a_run_goes_on_where_its_folder_went_but_not_on_other_images(flowers, tm
         finetune(second, tmp_path / "y", **again)
 
 
-def test_mistakes_are_one_error(flowers, tmp_path):
+def test_mistakes_are_one_error(flowers, tmp_path, monkeypatch):
     for more, words in (
         ({"freeze": 4}, "cannot freeze 4 stages: sresnet19_w16_gs has 3"),
         ({"freeze": 1, "init": None}, "give init, or freeze 0"),
@@ -265,6 +265,22 @@ def test_mistakes_are_one_error(flowers, tmp_path):
         validate(str(tmp_path / "x"), f"folder:{other}")
     with pytest.raises(ZooError, match="no such folder: ''"):
         parse_train([INIT, "--dataset", "folder:"])
+    with pytest.raises(ZooError, match="--optimizer sgd needs --lr and --weight-decay"):
+        recipe_for(INIT, "digits", {"optimizer": "sgd", "lr": 0.1})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZooError, match=r"train max_resnet18.t1_cifar10_full2` trains it.*root of a checkout"):
+        parse_train(["max_resnet18_gs.t4_cifar10"])
+    with pytest.raises(ZooError, match="x is a run directory: --resume x goes on"):
+        parse_train(["x"])
+
+
+def test_a_network_for_event_frames_takes_those_of_a_plugin(tmp_path):
+    """Their number and how they are cut are the network's."""
+    frames, labels = torch.ones(8, 8, 2, 32, 32, dtype=torch.uint8), torch.arange(8) % 2
+    part = {"train_images": frames, "train_labels": labels, "test_images": frames, "test_labels": labels}
+    zoo.register_dataset("ones", lambda root: {"classes": ["a", "b"]} | part)
+    recipe = recipe_for("max_resnet18_w16.t8_i2e_cifar10", "ones", {"val_images": 0})
+    assert (recipe.timesteps, recipe.img_size, recipe.slices) == (8, 32, "number")
 
 
 def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):

@@ -18,6 +18,7 @@ from recipes.lineage import create
 from recipes.recipe import DEFAULTS, PLACE, Recipe, load_recipe, parse_command_line
 from recipes.train import loss_of, one_hot
 from zoo.data import load_dataset, normalise
+from zoo.data.event_sets import image_events
 from zoo.errors import ZooError
 
 IMAGES = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -56,6 +57,17 @@ def test_crop_and_flip_are_drawn_per_image():
     assert len(set(places)) > 30
     flipped = [torch.equal(a, b.flip(2)) for a, b in zip(augment.random_flip(IMAGES), IMAGES, strict=True)]
     assert 16 < sum(flipped) < 48
+
+
+def test_frames_whose_steps_have_a_direction_are_mirrored_as_their_images_would_be():
+    data = load_dataset("i2e:digits")
+    frames, mirrored = image_events(IMAGES), image_events(IMAGES.flip(3))
+    assert not torch.equal(frames.flip(4), mirrored)
+    out = augment.random_flip(frames.flatten(1, 2), data.mirrored).unflatten(1, (8, 2))
+    kept = [torch.equal(x, frame) for x, frame in zip(out, frames, strict=True)]
+    turned = [torch.equal(x, frame) for x, frame in zip(out, mirrored, strict=True)]
+    assert 16 < sum(kept) < 48
+    assert sum(kept) + sum(turned) == 64
 
 
 def test_cutout_is_a_square():

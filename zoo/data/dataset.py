@@ -38,6 +38,8 @@ class DataSet(NamedTuple):
     val_images: Tensor | None = None
     """Held out for validation by the data set itself; None where it leaves that to `split`."""
     val_labels: Tensor | None = None
+    mirrored: tuple[int, ...] | None = None
+    """Of event frames whose steps have a direction: the steps in the order of a mirrored sample."""
 
     def __repr__(self) -> str:
         return f"{self.name}: {len(self.train_images):,} training and {len(self.test_images):,} test images"

@@ -34,6 +34,7 @@ _GESTURES = [
 ]
 _DIRECTIONS = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
 """Of the eight steps of I2E: rows and columns from a pixel to the neighbour that it is compared with."""
+_MIRRORED = tuple(_DIRECTIONS.index((y, -x)) for y, x in _DIRECTIONS)
 I2E_STEPS = len(_DIRECTIONS)
 _THRESHOLD = 0.12
 """Share of the range of an image's brightness."""
@@ -130,7 +131,7 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
     key = [I2E, _THRESHOLD, data.sha256, *([noise, jitter] if noise or jitter else [])]
     images, _ = _kept(key, (sum(counts), I2E_STEPS, 2, size, size), frames(), dict)
     turned = zip(images.split(counts), (labels for _, labels in parts), strict=True)
-    return make_dataset(f"{I2E}_{data.name}", data.classes, *turned)
+    return make_dataset(f"{I2E}_{data.name}", data.classes, *turned)._replace(mirrored=_MIRRORED)
 
 
 def image_events(

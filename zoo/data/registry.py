@@ -207,7 +207,7 @@ def _resized(data: DataSet, size: int) -> DataSet:
     val = None if data.val_images is None or data.val_labels is None else (data.val_images, data.val_labels)
     check_memory(data.name, sum(len(labels) for _, labels in (train, test, *([val] if val else []))), size)
     parts = [part and (_scaled(part[0], size), part[1]) for part in (train, test, val)]
-    return make_dataset(data.name, data.classes, *parts)._replace(sha256=data.sha256)  # type: ignore[arg-type]
+    return make_dataset(data.name, data.classes, *parts)._replace(sha256=data.sha256, mirrored=data.mirrored)  # type: ignore[arg-type]
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

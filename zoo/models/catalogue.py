@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ZooError
+from ..errors import CommandParser, ZooError
 from ..files import write_json
 from ..names import CATALOGUE, plain_name
 from ..network import SpikingNetwork
@@ -84,4 +84,5 @@ def catalogue() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    CommandParser(prog="python -m zoo.models.catalogue", description=f"Write {CATALOGUE.name} anew.").parse_args()
     write_json(CATALOGUE, catalogue())

@@ -1,6 +1,7 @@
 """Images of one's own: which files are read and how, what is refused and how that is said."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,13 @@ def test_classes_alone_are_split_by_themselves_and_always_alike(tmp_path):
     for part, count in (("train", 16), ("val", 2), ("test", 2)):
         assert torch.bincount(getattr(data, f"{part}_labels")).tolist() == [count] * 3
     assert data.sha256 == load_dataset(f"folder:{whole}").sha256
-    seen = [path for files in files_by_part(str(whole)).values() for of in files.values() for path in of]
+    parts = files_by_part(str(whole))
+    seen = [path for files in parts.values() for of in files.values() for path in of]
     assert len(seen) == len(set(seen)) == 60
+    shutil.copy(seen[0], whole / "rose" / "0.png")  # before all others by name: no more than itself moves
+    again = files_by_part(str(whole))
+    for part in ("train", "val", "test"):
+        assert len(set(again[part]["rose"]) - set(parts[part]["rose"])) <= 1
     for file in sorted((whole / "rose").iterdir())[2:]:
         file.unlink()
     with pytest.raises(ZooError, match="rose holds 2 image"):
