@@ -10,7 +10,7 @@ from zoo.files import write_json
 from zoo.provenance import provenance
 
 from .commands import parse_export
-from .images import check_source, form_of, load_images, network_inputs, training_images
+from .images import form_of, load_images, network_inputs, training_images
 from .nir import to_nir
 from .source import load
 from .to_onnx import to_onnx
@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> None:
     images = None
     if args.data:
         limit = 1000 if args.limit is None else args.limit
-        check_source(model, args.data)
         images = network_inputs(model, load_images(args.data, args.data_dir, limit, form_of(model)).images)
     calibration = None
     if args.precision == "int8":

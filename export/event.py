@@ -164,8 +164,8 @@ class _Rewrite:
         for layer in reversed(found):
             add = self._only_reader(layer.value)
             if add is not None and add.op_type == "Add":
-                others = [name for name in add.input if name != layer.value]
-                if len(others) == 1 and others[0] not in self.arrays and add.output[0] not in self.planned:
+                others = [name for name in add.input if name != layer.value and self._is_like(name, layer.value)]
+                if len(others) == 1 and add.output[0] not in self.planned:
                     self.absorbed.add(layer.value)
                     layer = layer._replace(shortcut=others[0], value=add.output[0])
             readers = self.readers.get(layer.value, [])
@@ -190,6 +190,11 @@ class _Rewrite:
             self.absorbed.add(out)
             out = norm.output[0]
         return _Layer(node, scale.astype(np.float32), bias.astype(np.float32), numbers, out, None, None, True)
+
+    def _is_like(self, name: str, other: str) -> bool:
+        """Returns whether a value is computed, and has one number for each of another's, with nothing repeated."""
+        mine, its = (self.network.forms.get(value) for value in (name, other))
+        return name not in self.arrays and mine is not None and its is not None and mine[1:] == its[1:] and mine[0] != 1
 
     def _only_reader(self, value: str) -> NodeProto | None:
         readers = self.readers.get(value, [])

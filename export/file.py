@@ -47,17 +47,6 @@ _PIXELS = {
 }
 
 
-class State(Model):
-    """A state of a step graph: what it takes as `input`, it gives back as `output`."""
-
-    input: str
-    output: str
-    layer: str
-    shape: list[Positive | None]
-    """Null for the batch."""
-    start: Literal[0]
-
-
 Currents = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[int, Field(ge=0, le=255)], str], Field(strict=False)
 ]
@@ -101,8 +90,8 @@ class About(Model):
     batch, those with /0, /1 ... behind the name, one for each step, or /t, [B, ...] each."""
     spike_shapes: dict[str, list[Positive]]
     """From a neuron layer to the shape of its spikes, of one image at one step."""
-    states: list[State] | None = None
-    """What a step graph has, and no other."""
+    states: list[dict[str, Any]] | None = None
+    """What a step graph has, and no other: input, output, layer, shape (null for the batch) and start (0) of each."""
     currents: dict[str, Currents] | None = None
     """What int8 has: from a convolution's weight to [scale, zero point] of its currents, and the start of the sha256 of
     its weights in eight bits."""

@@ -36,7 +36,7 @@ TIMESTEPS = "timesteps"
 """The input of a loop that says how often it runs."""
 _LOGITS = "logits/t"
 """The logits of a step inside a loop."""
-_MOST = 128
+_MOST = 127
 """Largest whole number that a convolution over bytes takes: the sum of two products fits sixteen bits, which processors
 without instructions of their own for it have."""
 
@@ -101,6 +101,8 @@ class Network(NamedTuple):
     size: tuple[int, ...]
     """Channels, height, width of one step's input."""
     classes: int
+    forms: dict[str, tuple[int, ...]]
+    """The shapes of values of `piece` that the trace knows, with 0 for the batch."""
 
 
 class StateOf(NamedTuple):
@@ -322,7 +324,10 @@ def with_functions(network: Network) -> tuple[Builder, list[FunctionProto]]:
 
     def call(layer: str, currents: str, spikes: str) -> None:
         neurons = network.neurons[layer]
-        function = _function(over_time(neurons, network.timesteps), neurons.kind)
+        piece = over_time(neurons, network.timesteps)  # whose names do not depend on where it came from
+        constants = [helper.make_node("Constant", [], [name], value=value) for name, value in piece.constants.items()]
+        nodes, opset = [*constants, *piece.nodes], [helper.make_opsetid("", OPSET)]
+        function = helper.make_function(DOMAIN, neurons.kind, piece.inputs, piece.outputs, nodes, opset)
         key = function.SerializeToString(deterministic=True)
         if key not in functions:
             taken = {other.name for other in functions.values()}
@@ -370,22 +375,6 @@ def over_time(neurons: Dynamics, steps: int) -> Piece:
     g.op("Concat", spikes, "spikes", axis=0)
     nodes = needed(g.nodes, ["spikes"])
     return Piece(["currents"], ["spikes"], nodes, g.constants)
-
-
-def _function(piece: Piece, kind: str) -> FunctionProto:
-    """Returns a function whose names do not depend on where the piece came from."""
-    names = dict(zip(piece.inputs + piece.outputs, ["currents", "spikes"], strict=True))
-    constants = []
-    for i, (name, value) in enumerate(piece.constants.items()):
-        names[name] = f"c{i}"
-        constants.append(helper.make_node("Constant", [], [names[name]], value=value))
-        constants[-1].attribute[0].t.name = ""
-    for node in piece.nodes:
-        for name in node.output:
-            names.setdefault(name, f"v{len(names)}")
-    nodes = [renamed(node, names, "") for node in piece.nodes]
-    opset = [helper.make_opsetid("", OPSET)]
-    return helper.make_function(DOMAIN, kind, ["currents"], ["spikes"], [*constants, *nodes], opset)
 
 
 def states_of(network: Network) -> list[StateOf]:

@@ -175,15 +175,6 @@ def graph_input(model: Any) -> tuple[int, ...]:
     return (*frames, *model.input_shape)
 
 
-def check_source(model: nn.Module, data: str) -> None:
-    """Raises ZooError unless a network takes what `data` holds: rate encoding takes no data set of images."""
-    if model.encoding == "rate" and not is_file(data):
-        raise ZooError(
-            f"this network takes frames {['N', *graph_input(model)]}, and {data} has images: give an .npz or .npy of "
-            "frames"
-        )
-
-
 def form_of(model: Any) -> dict[str, Any]:
     """Returns in what form a network takes data; see `data_form`. A module of others has its pretrained_cfg at most."""
     args = getattr(model, "model_args", {}), getattr(model, "training_args", None)
@@ -199,7 +190,8 @@ def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[n
         check_images(images, shape)
         return normalise(images, *normalisation(model))
     if images.shape[1:] != shape or not len(images):
-        raise ZooError(f"expected finite frames {['N', *shape]}, got {list(images.shape)}")
+        of = " that the encoder made, of an .npz or .npy file" if model.encoding == "rate" else ""
+        raise ZooError(f"expected finite frames {['N', *shape]}{of}, got {list(images.shape)}")
     _check_values(images)
     return images.astype(np.float32)
 
@@ -214,7 +206,6 @@ def training_images(model: nn.Module, data: str | None, root: str | None, count:
         if data is None:
             raise ZooError("int8 needs training images, and this network tells no data set: --calibration names one")
         check_folder(data, "--calibration")
-    check_source(model, data)
     if is_file(data):
         images = read_images(data, count)[0]
     else:

@@ -173,8 +173,9 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     graph = trace(network, (example,), ({0: "batch"},), what=type(network).__name__, **names).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in [*graph.input, *graph.value_info]}
-    piece = _standard(cut(["input"], ["logits"], graph.node, constants), ranks, norms)
+    values = [*graph.input, *graph.value_info]
+    forms = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
+    piece = _standard(cut(["input"], ["logits"], graph.node, constants), forms, norms)
     ran = [layer_of(node) for node in piece.nodes if is_placeholder(node, NEURONS)]
     if twice := [name for name in ran if ran.count(name) > 1]:
         raise ZooError(f"cannot export a network that runs neuron layer {twice[0]!r} twice in one forward")
@@ -186,7 +187,7 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
     shapes = {name: shapes[name] for name in ran}
     factors = {name: norm.p.detach().numpy() for name, norm in per_step.items()}
     dynamics = trace_neurons(layers, shapes)
-    return Network(piece, shapes, dynamics, layers, factors, steps, encoding, size, classes)
+    return Network(piece, shapes, dynamics, layers, factors, steps, encoding, size, classes, forms)
 
 
 class _Placeholder(nn.Module):
@@ -217,7 +218,7 @@ class _Neurons(_Placeholder):
         return super().forward(x)
 
 
-def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) -> Piece:
+def _standard(piece: Piece, forms: dict[str, tuple[int, ...]], norms: dict[str, nn.Module]) -> Piece:
     """Returns the same with a convolution for each placeholder of one of `norms`; an affine map for each batch
     normalisation that no convolution in front could take in; and with MatMul and Add for Gemm, which ONNX Runtime's
     quantisation does not take in the middle of a graph."""
@@ -234,7 +235,7 @@ def _standard(piece: Piece, ranks: dict[str, int], norms: dict[str, nn.Module]) 
         if is_placeholder(node, _NORM):
             _add_norm(g, layer_of(node), norms[layer_of(node)], x, out)
         elif node.op_type == "BatchNormalization" and known:
-            shape = [-1, *[1] * (ranks[node.input[0]] - 2)]
+            shape = [-1, *[1] * (len(forms[node.input[0]]) - 2)]
             factor, shift = factor_and_shift(arrays, attributes.get("epsilon", 1e-5))
             values = (("scale", factor.reshape(shape)), ("shift", shift.reshape(shape)))
             scale, shifted = (g.constant(f"{out}/{name}", value, shared=False) for name, value in values)

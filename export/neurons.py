@@ -46,8 +46,6 @@ class _Form(NamedTuple):
     spec: Any
     results: list[Tensor]
     """Examples of the outputs."""
-    zero: bool = False
-    """Whether it is a first step, from states of zeros."""
 
 
 class _Forms(nn.Module):
@@ -143,27 +141,30 @@ _ELEMENTWISE = {
 
 
 def _trace_layers(layers: list[tuple[str, SpikingNeuron, tuple[int, ...]]]) -> list[Dynamics]:
-    forms: list[_Form] = []
+    found: list[tuple[list[_Form], bool]] = []
     for i, (name, layer, shape) in enumerate(layers):
         try:
-            forms += _forms(i, layer, shape)
+            found.append(_forms(i, layer, shape))
         except Exception as error:  # code of anyone's
             kind = type(layer).__name__
             raise ZooError(f"cannot export neuron layer {name!r}, {kind}: {one_line(error)}") from error
-    pieces = list(zip(forms, _trace([layer for _, layer, _ in layers], forms), strict=True))
-    return [_dynamics(layer, [p for p in pieces if p[0].layer == i]) for i, (_, layer, _) in enumerate(layers)]
+    pieces = iter(_trace([layer for _, layer, _ in layers], [form for forms, _ in found for form in forms]))
+    return [
+        _dynamics(layer, forms, [next(pieces) for _ in forms], alike)
+        for (_, layer, _), (forms, alike) in zip(layers, found, strict=True)
+    ]
 
 
 def _tensors(leaves: Sequence[Any] | None) -> list[Tensor]:
     return [leaf for leaf in leaves or () if isinstance(leaf, Tensor)]
 
 
-def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
+def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> tuple[list[_Form], bool]:
     """Returns the forms of a layer, tried out in PyTorch: of each step, or of the first two where the others are alike;
-    and, if its states start at zero, the one of a first step from zeros."""
+    and whether all are alike, and a first step the second one from zeros."""
     if isinstance(layer, PSN):
         x = torch.zeros(layer.timesteps, _BATCH, *shape)
-        return [_Form(i, x, None, None, [x.flatten(0, 1)])]
+        return [_Form(i, x, None, None, [x.flatten(0, 1)])], False
     x = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)) * 2
     forms: list[_Form] = []
     leaves, spec, state = None, None, None
@@ -181,27 +182,21 @@ def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> list[_Form]:
         leaves, spec = pytree.tree_flatten(state)
         forms.append(_Form(i, x, *before, [spikes, *_tensors(leaves)]))
     constants = [_constants(form.state) for form in forms[1:]]
-    zero = _from_zeros(layer, forms, leaves)
     alike = all(values == constants[0] for values in constants)
-    return [*(forms[:2] if alike else forms), *zero]
+    return (forms[:2], _starts_at_zero(layer, forms)) if alike else (forms, False)
 
 
-def _from_zeros(layer: SpikingNeuron, forms: list[_Form], last: Sequence[Any] | None) -> list[_Form]:
-    """Returns the form of a first step whose states are zeros, if it does what the first form does; else none. `last`
-    is the state after all forms."""
-    first, *others = forms
-    if not others:
-        return []
-    leaves = [torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in others[0].state or ()]
-    # A counter of steps counts on from one before.
-    pairs = zip(leaves, (others[1].state if len(others) > 1 else last) or (), strict=True)
-    counts = [(a, b) if type(a) is int and type(b) is int else (a, a) for a, b in pairs]
-    leaves = [a if isinstance(a, Tensor) else a if a is b else 2 * a - b for a, b in counts]
-    spikes, state = layer.step(first.x, pytree.tree_unflatten(leaves, others[0].spec))
-    results = [spikes, *_tensors(pytree.tree_leaves(state))]
+def _starts_at_zero(layer: SpikingNeuron, forms: list[_Form]) -> bool:
+    """Returns whether a first step is a later one from states of zeros."""
+    first, *later = forms
+    if not later:
+        return False
+    zeros = [torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf for leaf in later[0].state or ()]
+    spikes, state = layer.step(first.x, pytree.tree_unflatten(zeros, later[0].spec))
+    leaves = pytree.tree_leaves(state)
+    results = [spikes, *_tensors(leaves)]
     same = all(torch.equal(a, b) for a, b in zip(results, first.results, strict=True))
-    same = same and _constants(pytree.tree_leaves(state)) == _constants(others[0].state)
-    return [_Form(first.layer, first.x, leaves, others[0].spec, results, zero=True)] if same else []
+    return same and _constants(leaves) == _constants(later[0].state)
 
 
 def _constants(leaves: Sequence[Any] | None) -> list[Any]:
@@ -229,22 +224,15 @@ def _trace(layers: list[SpikingNeuron], forms: list[_Form]) -> list[Piece]:
     return pieces
 
 
-def _dynamics(layer: SpikingNeuron, traced: list[tuple[_Form, Piece]]) -> Dynamics:
-    kind = type(layer).__name__
-    (form, first), *later = [(form, piece) for form, piece in traced if not form.zero]
+def _dynamics(layer: SpikingNeuron, forms: list[_Form], pieces: list[Piece], alike: bool) -> Dynamics:
+    kind, (first, *later) = type(layer).__name__, pieces
     if isinstance(layer, PSN):
         return Dynamics(None, [], first, None, [], kind)
     states = [
         State(tuple(s.shape[_batched(s) :]), _batched(s), onnx.helper.np_dtype_to_tensor_dtype(s.numpy().dtype))
-        for s in form.results[1:]
+        for s in forms[0].results[1:]
     ]
-    forms = [piece for _, piece in later]
-    zero = [form for form, _ in traced if form.zero]
-    any_step = None
-    if zero:
-        alike = all(_constants(form.state) == _constants(zero[0].state) for form, _ in later)
-        any_step = forms[0] if alike else None
-    return Dynamics(first, forms, None, any_step, states, kind)
+    return Dynamics(first, later, None, later[0] if alike else None, states, kind)
 
 
 def _batched(state: Tensor) -> bool:

@@ -66,12 +66,15 @@ def _check_constants(proto: onnx.ModelProto, path: object) -> None:
     graphs: list[Any] = [proto.graph, *proto.functions]
     while graphs:
         graph = graphs.pop()
-        tensors = list(getattr(graph, "initializer", ()))
+        tensors, sparse = list(getattr(graph, "initializer", ())), list(getattr(graph, "sparse_initializer", ()))
         for attribute in (a for node in graph.node for a in node.attribute):
+            sparse += [*attribute.sparse_tensors, *[attribute.sparse_tensor][: attribute.HasField("sparse_tensor")]]
             graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
             tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
             if any(math.isnan(number) for number in (attribute.f, *attribute.floats)):
                 raise ZooError(f"{path} holds NaN, in an attribute {shown(attribute.name)}: it cannot be measured")
+        if sparse:  # which ONNX Runtime takes in place of a dense one of the same name
+            raise ZooError(f"{path} holds sparse tensors: only dense ones are read")
         for tensor in tensors:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise ZooError(f"{path} keeps {shown(tensor.name)} in another file: only whole files are read")
@@ -247,6 +250,11 @@ def at_once(pixels: int, steps: int, images: NDArray[np.float32]) -> int:
     return max(1, pixels // (steps * images.shape[-2] * images.shape[-1]))
 
 
+def _after(state: str) -> str:
+    """Returns what a step graph calls a state that it hands on."""
+    return f"new_{state}"
+
+
 class Stream:
     """A step graph from `to_onnx(layout="step")` in ONNX Runtime, which takes frame after frame.
 
@@ -278,14 +286,14 @@ class Stream:
         if layout != "step":
             raise ZooError(f"expected a graph of one time step, got {layout}: export with --layout step")
         self.timesteps, self.encoding = metadata(proto, "timesteps"), metadata(proto, "encoding")
-        self.size = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim][1:]
         self.outputs = [output.name for output in proto.graph.output]
-        self._states = metadata(proto, "states")
-        types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
-        names = [state["input"] for state in self._states]
-        if not types.keys() >= set(names) or not {state["output"] for state in self._states} <= set(self.outputs):
-            raise ZooError("the graph's metadata states do not fit its inputs and outputs: export it again")
-        self._types = {name: onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in names}
+        inputs = {value.name: value.type.tensor_type for value in proto.graph.input}
+        shapes = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in inputs.items()}  # 0 for the batch
+        self._states = {name: (shapes[name], kind.elem_type) for name, kind in inputs.items() if name != "input"}
+        self.size = shapes.get("input", [])[1:]
+        large = any(math.prod(max(n, 1) for n in shape) > LARGEST_VALUE for shape in shapes.values())
+        if len(self.size) != 3 or large or not {"logits", *map(_after, self._states)} <= {*self.outputs}:
+            raise ZooError("this graph of one time step has other inputs and outputs than ours: export it again")
         how: dict[str, Any] = {"provider": provider, "threads": threads, "optimization": optimization}
         self._session = create_session(data, **how, functions=functions)
         self.reset()
@@ -294,7 +302,7 @@ class Stream:
         """Forgets all frames: states start at zero."""
         self.steps, self._batch = 0, 0
         self._values: dict[str, NDArray[Any]] = {}
-        self._sum: Any = None
+        self._sum: Any = np.float32(0)
 
     def step(self, frame: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
         """Returns the logits [B, classes] of one time step.
@@ -313,13 +321,13 @@ class Stream:
             raise ZooError(f"a stream of {self._batch} images got a frame of {len(frame)}: reset() before other images")
         if not self.steps:
             self._batch = len(frame)
-            for state in self._states:
-                shape = [self._batch if n is None else n for n in state["shape"]]
-                self._values[state["input"]] = np.zeros(shape, self._types[state["input"]])
+            for name, (shape, kind) in self._states.items():
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+                self._values[name] = np.zeros([n or self._batch for n in shape], dtype)
         results = run_session(self._session, self.outputs, frame, self._values)
         outputs = dict(zip(self.outputs, results, strict=True))
-        self._values = {state["input"]: outputs.pop(state["output"]) for state in self._states}
-        self._sum = outputs["logits"] if self._sum is None else self._sum + outputs["logits"]
+        self._values = {name: outputs.pop(_after(name)) for name in self._states}
+        self._sum = self._sum + outputs["logits"]
         self.steps += 1
         return outputs
 

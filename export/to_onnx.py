@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,8 +58,8 @@ def to_onnx(
         metadata: further entries of the file's metadata_props.
 
     Returns:
-        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), verify_seconds, peak_mb (memory of this
-        process so far), layout, metadata, verification (None if it was not run).
+        JSON values: file, bytes, sha256, nodes, seconds (of the export alone), verify_seconds, layout, metadata,
+        verification (None if it was not run).
 
     Raises:
         ZooError: a network that cannot be exported, a failed verification, a path that cannot be written.
@@ -100,14 +99,6 @@ def to_onnx(
     atomic_write(path, data)
     return {
         "file": path.name, "bytes": len(data), "sha256": sha256_of(data), "nodes": len(proto.graph.node),
-        "seconds": round(seconds, 2), "verify_seconds": verify_seconds, "peak_mb": peak_mb(), "layout": layout,
+        "seconds": round(seconds, 2), "verify_seconds": verify_seconds, "layout": layout,
         "metadata": {p.key: p.value for p in proto.metadata_props}, "verification": verification,
     }  # fmt: skip
-
-
-def peak_mb() -> int:
-    """Returns the most memory that this process has had so far, in MB."""
-    import resource  # which Windows has not; what only reads works there, too
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (10**6 if sys.platform == "darwin" else 10**3)

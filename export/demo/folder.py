@@ -30,6 +30,7 @@ from zoo.metrics import OperationCounter, energy
 
 from ..baselines import baseline
 from ..commands import NETWORKS
+from ..file import add_spike_counts, add_step_logits
 from ..to_onnx import to_onnx
 
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -105,8 +106,12 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
     cfg = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     name = _name(model)
     file = out / f"{name}.onnx"
-    to_onnx(model, file, precision="fp16", spike_counts=True, step_logits=True, verify=verify)
-    plain, look = split(onnx.load(file))
+    to_onnx(model, file, precision="fp16", verify=verify)
+    plain, look = onnx.load(file), onnx.ModelProto()
+    inside = add_step_logits(add_spike_counts(plain))  # which append
+    for field in ("node", "initializer", "output"):
+        parts = getattr(inside.graph, field)
+        getattr(look.graph, field).extend(parts[len(getattr(plain.graph, field)) :])
     told = {p.key: p.value for p in plain.metadata_props}
     steps = json.loads(told["timesteps"])
     for layer, value in json.loads(told["spike_values"]).items():
@@ -114,7 +119,6 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
         look.graph.output.append(helper.make_tensor_value_info(f"{layer}/map", TensorProto.UINT8, None))
     operations, relu_macs = add_operations(plain, look, model, steps)
     twin: Any = baseline("relu", model, "CPUExecutionProvider", "all")
-    file.write_bytes(plain.SerializeToString(deterministic=True))
     (out / f"{name}.look.gz").write_bytes(gzip.compress(look.SerializeToString(deterministic=True), mtime=0))
     (out / f"{name}.relu.onnx").write_bytes(twin.data)
     measured = Path(zoo.__file__).with_name("weights") / name / "result.json"
@@ -133,27 +137,6 @@ def add_network(out: Path, model: zoo.SpikingNetwork, verify: bool) -> dict[str,
 
 def _name(model: zoo.SpikingNetwork) -> str:
     return ".".join(filter(None, (model.pretrained_cfg["architecture"], model.pretrained_cfg.get("tag"))))
-
-
-def split(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """A graph with instruments in two: the graph without them, and what is behind its logits."""
-    plain, look = onnx.ModelProto(), onnx.ModelProto()
-    plain.CopyFrom(proto)
-    nodes = list(proto.graph.node)
-    last = next(i for i, node in enumerate(nodes) if "logits" in node.output)
-    read = {name for node in nodes[: last + 1] for name in node.input}
-    for field, belongs in (
-        ("node", [i <= last for i in range(len(nodes))]),
-        ("initializer", [tensor.name in read for tensor in proto.graph.initializer]),
-        ("output", [output.name == "logits" for output in proto.graph.output]),
-    ):
-        parts = getattr(proto.graph, field)
-        plain.graph.ClearField(field)
-        for graph, here in ((plain.graph, True), (look.graph, False)):
-            getattr(graph, field).extend(
-                part for part, is_plain in zip(parts, belongs, strict=True) if is_plain == here
-            )
-    return plain, look
 
 
 def add_operations(

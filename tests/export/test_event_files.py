@@ -263,7 +263,30 @@ def test_weights_that_two_layers_share_and_a_norm_of_ones_own(tmp_path):
     assert len(names) == len(set(names))
 
 
-def test_what_is_not_event_driven_is_said(tmp_path):
+def test_a_summand_that_is_repeated_stays_outside_of_the_kernel(tmp_path):
+    class Gated(SpikingConv2d):
+        def forward(self, x, **named):
+            return super().forward(x, **named) + x.amax((1, 2, 3), keepdim=True)
+
+    model = network("sresnet")
+    model.stages[0][1].conv2 = Gated(16, 16, 3, padding=1, bias=False, timesteps=2)
+    export.to_onnx(model.eval(), tmp_path / "net.onnx", precision="int16")  # whose gate runs kernel and functions
+
+
+def test_a_map_too_large_is_one_error(file):
+    _, proto = read_model(file[0])
+    node = next(node for node in proto.graph.node if node.op_type == OPERATOR and len(node.input) == 4)
+    del node.attribute[[a.name for a in node.attribute].index("pads")]
+    node.attribute.append(onnx.helper.make_attribute("pads", [2**20] * 4))
+    with pytest.raises(ZooError, match="too large"):
+        Runner(proto)(np.ones((1, 3, 32, 32), np.float32), ["logits"])
+
+
+def test_what_is_not_event_driven_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNNZOO_INSTRUCTIONS", "AVX2")
+    with pytest.raises(ZooError, match=r"unknown SNNZOO_INSTRUCTIONS 'AVX2'.*avx2"):
+        export.event_library()
+    monkeypatch.undo()
     with pytest.raises(ZooError, match="int16 has the layout flat or step alone, not 'loop'"):
         export.to_onnx(network("sresnet"), tmp_path / "x.onnx", precision="int16", layout="loop")
     assert list_instruction_sets()[0] == "portable"

@@ -189,6 +189,14 @@ def elsewhere(proto):
     tensor.external_data.add(key="location", value="../../etc/passwd")
 
 
+def sparse(proto):
+    """ONNX Runtime would take it in place of the dense tensor of that name, which `verify` compares."""
+    dense = next(t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 1)
+    values = numpy_helper.from_array(np.ones(1, np.float32), dense.name)
+    indices = numpy_helper.from_array(np.zeros(1, np.int64))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, list(dense.dims)))
+
+
 def endless(proto):
     """The images come out of a loop that does not end."""
     values = {"i": (7, []), "on": (9, []), "x": (1, None), "on_out": (9, []), "x_out": (1, None)}
@@ -263,6 +271,7 @@ def test_counters_that_lie_are_not_believed(value, graph, tmp_path):
         (huge, "the value huge is too large to be computed"),
         (columns, "no finite logits"),
         (elsewhere, "another file"),
+        (sparse, "sparse tensors"),
         *((edited(key, text), "x.onnx: metadata .* expected ") for key, texts in EDITS.items() for text in texts),
     ],
 )

@@ -92,7 +92,9 @@ def test_a_stream_takes_frame_after_frame(exact):
     with torch.no_grad():
         steps = net(torch.from_numpy(images), per_step=True).numpy()
     for t in range(4):
-        assert np.array_equal(stream.step(images), steps[t])
+        logits = stream.step(images)
+        assert np.array_equal(logits, steps[t])
+        logits[:] = 0  # which are the caller's
     assert np.array_equal(stream.mean, steps.mean(0))
     assert np.array_equal(stream.run(images), stream.run(torch.from_numpy(images), 4))
     mirrored = images[..., ::-1]
@@ -119,6 +121,23 @@ def test_a_stream_takes_frame_after_frame(exact):
         Stream(graphs["flat"].SerializeToString())
     with pytest.raises(ZooError, match="cut short"):
         Stream(b"not ONNX")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda graph: graph.output.remove(next(value for value in graph.output if value.name == "logits")),
+        lambda graph: graph.output.remove(next(value for value in graph.output if value.name == "new_state_0")),
+        lambda graph: graph.input.remove(graph.input[0]),
+        lambda graph: graph.input[0].type.tensor_type.shape.dim.pop(),
+        lambda graph: setattr(graph.input[1].type.tensor_type.shape.dim[1], "dim_value", 2**40),
+    ],
+)
+def test_a_stream_refuses_other_inputs_and_outputs(change, exact):
+    changed = onnx.ModelProto.FromString(exact[1]["step"].SerializeToString())
+    change(changed.graph)
+    with pytest.raises(ZooError, match="other inputs and outputs than ours"):
+        Stream(changed.SerializeToString())
 
 
 @pytest.mark.slow

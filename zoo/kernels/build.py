@@ -56,8 +56,10 @@ def build_library(source: Path, *flags: str) -> Path:
     if (compiler := find_compiler()) is None:
         raise ZooError("no C++ compiler found (CXX, c++, g++ or clang++ on the PATH)")
     command = [compiler, *_FLAGS.split(), *_WIDE, *flags]
-    processor = cpu_line("flags", "Features")  # which -march=native depends on: a cache may be shared by machines
-    key = hashlib.sha256("\n".join([source.read_text(), *command, processor]).encode()).hexdigest()
+    # A cache may be shared by machines: of other processors, which -march=native depends on, or with other systems.
+    size, libc = Path(compiler).resolve().stat().st_size, platform.libc_ver()
+    machine = [cpu_line("flags", "Features"), str(size), *libc]
+    key = hashlib.sha256("\n".join([source.read_text(), *command, *machine]).encode()).hexdigest()
     library = cache_folder("kernels") / f"{source.stem}-{key[:16]}.so"
     if not _is_whole(library):
         _compile([*command, str(source)], library)

@@ -140,7 +140,10 @@ template <class T>
 class Buffer {
  public:
   T* need(size_t n) {
-    if (n > size_) data_.reset(new T[size_ = n]);
+    if (n > size_) {
+      size_ = 0, data_.reset();  // `new` may throw
+      data_.reset(new T[n]), size_ = n;
+    }
     return data_.get();
   }
 

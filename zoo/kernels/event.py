@@ -8,6 +8,7 @@ The same library holds the operator of ONNX Runtime (event_ort.cpp):
 import ctypes
 import functools
 import hashlib
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import ZooError
+from ..errors import ZooError, one_of
 from .build import build_library, load_library
 
 _SOURCE = Path(__file__).with_name("event_ort.cpp")
@@ -92,6 +93,8 @@ def whole_bytes(x: Tensor, most: int) -> tuple[Tensor, int, float] | None:
 
 
 def _flags() -> list[str]:
+    if (asked := os.environ.get("SNNZOO_INSTRUCTIONS")) and asked not in INSTRUCTION_SETS:
+        raise one_of("SNNZOO_INSTRUCTIONS", asked, INSTRUCTION_SETS)
     return [*_FLAGS, f"-DEVENT_CPP={hashlib.sha256(_KERNEL.read_bytes()).hexdigest()[:16]}"]
 
 

@@ -99,6 +99,7 @@ bool ok(OrtStatus* status) {
 enum { kFloat = 1, kUint8 = 2, kInt16 = 5 };
 enum { kSpikes, kWeight, kScale, kBias, kShortcut, kCounts, kState, kInputs };
 enum { kOutSpikes, kOutCurrents, kOutState, kOutputs };
+constexpr double kLargestMap = 1 << 28;  // numbers of an output, of one image at one step
 
 struct Tensor {
   std::vector<int64_t> dims;
@@ -150,12 +151,16 @@ std::vector<Tensor> inputs(const OrtContext* context, size_t count) {
   return found;
 }
 
-// An output, or null where nobody reads it.
-void* output(OrtContext* context, size_t index, const std::vector<int64_t>& dims) {
-  OrtValue* value = nullptr;
-  if (!ok(ort(kKernelContextGetOutput, context, index, dims.data(), dims.size(), &value))) return nullptr;
-  return Tensor(value).data;
-}
+// Makes outputs in turn, null where nobody reads one; there may be no memory for one.
+struct Outputs {
+  OrtContext* context;
+  OrtStatus* failure = nullptr;
+  void* next(size_t index, const std::vector<int64_t>& dims) {
+    OrtValue* value = nullptr;
+    if (!failure) failure = ort(kKernelContextGetOutput, context, index, dims.data(), dims.size(), &value);
+    return Tensor(failure ? nullptr : value).data;
+  }
+};
 
 // The threads of ONNX Runtime.
 EventCall on_its_threads(OrtContext* context) {
@@ -219,9 +224,12 @@ OrtStatus* compute(void* layer, OrtContext* context) {
   call.shortcut = (const float*)in[kShortcut].data;
   call.shortcut_counts = (const uint8_t*)in[kCounts].data;
   call.state = (const float*)in[kState].data;
-  call.out_spikes = (uint8_t*)output(context, kOutSpikes, steps);
-  call.out_currents = (float*)output(context, kOutCurrents, steps);
-  call.out_state = (float*)output(context, kOutState, once);
+  if ((double)steps[1] * steps[2] * steps[3] > kLargestMap) return fail("EventConv: maps that are too large");
+  Outputs out{context};
+  call.out_spikes = (uint8_t*)out.next(kOutSpikes, steps);
+  call.out_currents = (float*)out.next(kOutCurrents, steps);
+  call.out_state = (float*)out.next(kOutState, once);
+  if (out.failure) return out.failure;
   return event_run(layer, &call) ? fail("EventConv: maps that are too large") : nullptr;
 }
 
@@ -253,8 +261,10 @@ OrtStatus* compute_neurons(void* kernel, OrtContext* context) {
   int64_t size = 1;
   for (int64_t n : once) size *= n;
   const EventCall call = on_its_threads(context);
-  uint8_t* spikes = (uint8_t*)output(context, 0, dims);
-  float* last = (float*)output(context, 1, once);
+  Outputs out{context};
+  uint8_t* spikes = (uint8_t*)out.next(0, dims);
+  float* last = (float*)out.next(1, once);
+  if (out.failure) return out.failure;
   event_neurons(&neurons.shape, (const float*)in[0].data, neurons.repeat, (const float*)in[1].data, spikes, last, size,
                 &call);
   return nullptr;
