@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zoo.errors import ZooError, one_of
 from zoo.network import SpikingNetwork, check_registered, unwrapped
 from zoo.neurons import PSN, SpikingNeuron
-from zoo.neurons.base import input_current, repeat_steps
-from zoo.neurons.norm import TEBN, is_per_step
+from zoo.neurons.base import input_current
+from zoo.neurons.norm import TEBN
 
 from .commands import LAYOUTS
 from .event import event_graph
@@ -209,11 +209,9 @@ class _Neurons(_Placeholder):
         super().__init__(NEURONS, name)
         self.timesteps, self.shapes = timesteps, shapes
 
-    def forward(self, x: Tensor, *, norm: nn.Module | None = None, repeat: bool = False, **current: Any) -> Tensor:
+    def forward(self, x: Tensor, **current: Any) -> Tensor:
         """Does what `SpikingNeuron.forward` does up to the currents, and returns a placeholder for the spikes."""
-        if repeat and is_per_step(norm):
-            x, repeat = repeat_steps(x, self.timesteps), False
-        x = input_current(x, self.timesteps, norm, repeat=repeat, **current)
+        x = input_current(x, self.timesteps, **current)
         self.shapes[self.name] = tuple(map(int, x.shape[1:]))
         return super().forward(x)
 

@@ -74,7 +74,8 @@ def _measure(options: argparse.Namespace) -> None:
             source, options.dataset, options.data_dir, precisions=options.precision, limit=options.limit,
             runs=options.runs, batch_size=options.batch_size, device=options.device,
         )  # fmt: skip
-        name = record_name(name_of(result), result["weights_sha256"], list(map(form_of, result["parts"])))
+        forms = [*map(form_of, result["parts"]), *(["part"] if result["partial"] else [])]  # a trial replaces no record
+        name = record_name(name_of(result), result["weights_sha256"], forms)
         file = write_json(options.out / result["dataset"] / name, result)
         print(f"{table(result)}\n-> {file}", flush=True)
 

@@ -119,6 +119,15 @@ def _beside(charts: Sequence[dict[str, Any] | None]) -> str:
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *panels, "</svg>"]) + "\n"
 
 
+def _twin(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Returns the same network trained as long, with gradient scaling where the row has none, or without; None where
+    there is no such row, or several of either kind."""
+    key = (plain_name(row.model), row.timesteps, row.epochs)
+    alike = [other for other in rows if (plain_name(other.model), other.timesteps, other.epochs) == key]
+    kinds = [other.scaling is None for other in alike]
+    return next(other for other in alike if other is not row) if sorted(kinds) == [False, True] else None
+
+
 def panel(cost: Cost, rows: Sequence[Row], title: str) -> dict[str, Any] | None:
     """Returns the specification of one data set's panel, None if nothing of it was measured; a dashed line joins a
     network to its twin with gradient scaling, trained as long; what costs nothing has no place on a log axis."""
@@ -131,7 +140,7 @@ def panel(cost: Cost, rows: Sequence[Row], title: str) -> dict[str, Any] | None:
             "low": row.top1 - (row.top1_std or 0),
             "high": row.top1 + (row.top1_std or 0),
             "training": _TRAININGS[row.scaling is not None],
-            "twins": f"{plain_name(row.model)} {row.timesteps} {row.epochs}",
+            "twins": row.path if (twin := _twin(row, rows)) is None else min(row.path, twin.path),
             "tier": row.tier,
             "timesteps": row.timesteps,
         }

@@ -109,7 +109,8 @@ def cluster(address: str, whole_nodes: bool = False) -> Callable[..., Task]:
         needs = {"num_cpus": largest.get("CPU", 0), "num_gpus": largest.get("GPU", 0)}
         cores = int(needs["num_cpus"])
     task = ray.remote(run_on_node).options(max_retries=_TRIES, **needs)
-    environment = same_modules() | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(cores)})
+    asked = {name: value for name, value in os.environ.items() if name.startswith("SNNZOO_")}
+    environment = same_modules() | asked | ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(cores)})
 
     def start(arguments: list[str], given: dict[Path, str], log: Path, kept: list[str]) -> Task:
         return Task(ray, task.remote(arguments, given, log, kept, environment, os.getcwd()))

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from zoo.checkpoint import CONFIG, WEIGHTS
 from zoo.checkpoint.weights import digest
 from zoo.errors import ZooError, one_line
-from zoo.files import atomic_write, dump_yaml, locked, open_regular, read_json
+from zoo.files import LOCK, atomic_write, dump_yaml, locked, open_regular, read_json
 from zoo.names import dataset_name
 from zoo.plugins import loaded_plugins, warn_of_changes
 
@@ -56,6 +56,8 @@ def run_directory(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            if fresh and os.listdir(out) == [LOCK]:
+                (out / LOCK).unlink()
             for path in fresh:
                 with contextlib.suppress(OSError):  # not empty
                     path.rmdir()

@@ -27,6 +27,7 @@ from quick import read_operators_once
 from torch import nn
 
 from zoo import neurons, plugins
+from zoo.files import LOCK
 from zoo.models.sresnet import SResNet
 from zoo.names import ARCHITECTURES, OWN_DATASETS, plain_name
 from zoo.neurons import surrogate
@@ -176,8 +177,8 @@ def put(path: Path, content: Any) -> Path:
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
-    """The files of a folder, and what they hold."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The files of a folder, and what they hold; but for locks."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
 
 
 def latency(batch: int, threads: int, p50: float) -> dict[str, Any]:

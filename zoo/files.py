@@ -92,6 +92,10 @@ def stamp(file: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
+LOCK = ".lock"
+"""The file by which a folder is locked; it stays, and a killed process frees it."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
     """Makes a folder, and lets one process at a time inside the block, of all machines that share it.
@@ -105,14 +109,13 @@ def locked(folder: Path, busy: ZooError | None = None) -> Iterator[None]:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # a file: of folders, NFS keeps locks to itself
     except OSError as error:
         raise ZooError(f"cannot write {folder}: {error.strerror}") from error
     try:
         if options := _local_locks(folder):
             raise ZooError(f"{folder} is on NFS mounted with {options}, where locks keep no other machine out")
         try:
-            # Of the folder itself: no file is left behind, and a killed process frees it.
             for tries_left in range(4 if busy else 0, 0, -1):
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

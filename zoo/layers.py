@@ -33,7 +33,8 @@ class LayerFactory:
     def __init__(self, timesteps: int, neuron: Spec, surrogate: Spec, norm: Spec, kernel: str) -> None:
         self.timesteps = check_timesteps(timesteps)
         self._neuron, self._surrogate, self._norm, self._kernel = neuron, surrogate, norm, kernel
-        self.threshold = self.neuron().threshold
+        threshold: Any = self.neuron().threshold
+        self.threshold: float = threshold.item() if isinstance(threshold, Tensor) else threshold
 
     def neuron(self, **changes: Any) -> SpikingNeuron:
         """Makes a layer of neurons, some of its numbers changed."""

@@ -186,7 +186,8 @@ def dataset_name(dataset: str) -> str:
     if kind not in ("folder", "events"):  # a published one
         return kind
     name = folder_name(path)
-    return f"{name}_folder" if name in BUILTIN else name  # or its numbers would pass for theirs
+    published = name in (*BUILTIN, *RECORDINGS) or name.startswith(f"{I2E}_")
+    return f"{name}_folder" if published else name  # or its numbers would pass for theirs
 
 
 def check_dataset(dataset: str, root: str | None = None, *, download: bool = False) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,6 @@ from .layers import LayerFactory, stem_conv
 from .neurons import SpikingNeuron
 from .neurons.base import unfold_steps
 from .neurons.encoding import encode, resolve_encoding
-from .neurons.norm import statistics_kept
 from .scaling import NONE, KeptFactor, ScaledLayer, resolve_scaling
 from .specs import MOST_CLASSES, Spec, check_integer, check_number, check_timesteps
 
@@ -180,11 +179,20 @@ class SpikingNetwork(nn.Module):
         if rule and not reached:
             if rule.layers in layers:
                 layers[rule.layers].scale_by(rule)  # which says why it takes no such layer
+            if rule.layers in ("default", "all"):
+                which = ", by_default=True" if rule.layers == "default" else ""
+                takes = " of one shape before and behind" if rule.preset.one_shape else ""
+                raise ZooError(
+                    f"scaling {rule.name} reaches no layer of {type(self).__name__}: it needs a convolution of "
+                    f"self.make.conv(...{which}){takes}"
+                )
             near = one_of("layers of scaling", rule.layers, list(layers))
             raise ZooError(f"{near}; or 'default', 'all', or a wildcard, 'stages.2.*'")
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Takes images [B, C, H, W] to logits [B, classes], or [T, B, classes], those of each step, if `per_step`."""
+        if getattr(self, "_is_replica", False) and (per_step or (self.training and self._scaling)):
+            raise ZooError("DataParallel would join time steps for images, and scale each part by itself: use torchrun")
         return self.forward_head(self.forward_features(x), per_step=per_step)
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
@@ -288,7 +296,8 @@ class SpikingNetwork(nn.Module):
         self.fc = self.make_classifier(self.head_hidden_size).to(weight.device, weight.dtype)
         self.weights_sha256 = self.training_args = None
         if cfg := getattr(self, "pretrained_cfg", None):
-            self.pretrained_cfg = {k: v for k, v in cfg.items() if k != "label_names"} | {"num_classes": num_classes}
+            kept = {key: value for key, value in cfg.items() if key not in ("label_names", "tag")}
+            self.pretrained_cfg = kept | {"num_classes": num_classes}
 
     def make_classifier(self, features: int) -> nn.Module:
         """Makes a linear layer from features to classes, or nothing where there are none."""
@@ -373,8 +382,7 @@ class SpikingNetwork(nn.Module):
 
     @torch.compiler.disable  # its tracing knows no contexts
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
-        notes: dict[KeptFactor, Tensor] = {}
-        contexts = lambda: (_noting(stage, notes), _Repeating(stage, notes))  # noqa: E731
+        contexts = lambda: (contextlib.nullcontext(), _Repeating(stage))  # noqa: E731
         out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
         return out
 
@@ -430,33 +438,24 @@ def check_global_pool(pool: str | None) -> None:
         raise ZooError(f"global_pool must be 'avg', not {pool!r}: how a network of the zoo pools is a part of it")
 
 
-@contextlib.contextmanager
-def _noting(stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> Iterator[None]:
-    """A forward pass that will be repeated, or is: each scaled layer uses the factor that it noted the first time."""
-    kept = [module for module in stage.modules() if isinstance(module, KeptFactor)]
-    for module in kept:
-        module.notes = notes
-    try:
-        yield
-    finally:
-        for module in kept:
-            module.notes = None
-
-
 class _Repeating:
-    """A forward pass that only repeats one: nothing that is kept between passes changes. Entered in every backward
-    pass through a graph that is retained."""
+    """A forward pass that only repeats one, in every backward pass through it: it starts from the statistics and kept
+    factors that the first one started from, and leaves those of now as they are."""
 
-    def __init__(self, stage: nn.Module, notes: dict[KeptFactor, Tensor]) -> None:
-        self.stage, self.notes = stage, notes
-        self.inside = contextlib.ExitStack()
+    def __init__(self, stage: nn.Module) -> None:
+        self.kept = [*stage.buffers(), *(m.calls for m in stage.modules() if isinstance(m, KeptFactor))]
+        self.before = [value.clone() for value in self.kept]
 
     def __enter__(self) -> None:
-        self.inside.enter_context(statistics_kept(self.stage))
-        self.inside.enter_context(_noting(self.stage, self.notes))
+        self.now = [value.clone() for value in self.kept]
+        self._set(self.before)
 
     def __exit__(self, *error: object) -> None:
-        self.inside.close()
+        self._set(self.now)
+
+    def _set(self, values: list[Tensor]) -> None:
+        for kept, value in zip(self.kept, values, strict=True):
+            kept.copy_(value)
 
 
 def _as_json(spec: Any) -> Any:

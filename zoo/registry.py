@@ -230,8 +230,8 @@ def build(
                 raise
             known = [key for key in [*usual, "drop_rate"] if key not in {*given, *(shape or {})}]
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
+    _describe(model.model if isinstance(model, StageFeatures) else model, model.pretrained_cfg)
     if isinstance(model, SpikingNetwork):
-        _describe(model)
         if shape is not None:  # or nobody knows which keywords are the user's
             not_own = {"kernel", "num_classes", *shape, *model.model_args}
             model.model_args |= {key: kwargs[key] for key in usual if key in kwargs and key not in not_own}
@@ -315,10 +315,10 @@ class StageFeatures(FeatureGetterNet):
         super().__init__(model, model.stage_indices(out_indices), **kwargs)
 
 
-def _describe(model: SpikingNetwork) -> None:
-    """Makes pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
-    cfg = model.pretrained_cfg
-    cfg["num_classes"] = model.num_classes
+def _describe(model: SpikingNetwork, cfg: dict[str, Any]) -> None:
+    """Makes a pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
+    if "num_classes" in cfg:
+        cfg["num_classes"] = model.num_classes
     if len(cfg.get("label_names") or ()) != model.num_classes:
         cfg.pop("label_names", None)
     if cfg["input_size"][0] != model.in_chans:

@@ -61,7 +61,7 @@ async function takeFile(file) {
   try {
     const image = await createImageBitmap(file, {colorSpaceConversion: "none"});
     choose("drop");
-    page.picture = pixelsOf(image, image.width, image.height);
+    page.picture = page.dropped = pixelsOf(image, image.width, image.height);
     cover(image, image.width, image.height);
     await ask();
   } catch {
@@ -71,7 +71,7 @@ async function takeFile(file) {
 
 async function takeSample(image) {
   choose("drop");
-  page.picture = pixelsOf(image, 256, 256);
+  page.picture = page.dropped = pixelsOf(image, 256, 256);
   cover(image, image.naturalWidth, image.naturalHeight);
   await ask();
 }
@@ -124,7 +124,7 @@ let busy = false, again = false;
 /** Takes the board; while it is being drawn on, as often as the network keeps up. */
 async function drawn(timed) {
   page.picture = pixelsOf(board, board.width, board.height);
-  if (timed) return ask();
+  if (timed) { again = false; return ask(); }
   if (busy) { again = true; return; }
   busy = true;
   do { again = false; await ask(false); } while (again);
@@ -141,20 +141,28 @@ function stopFilm() {
 
 async function film() {
   const video = $("video");
+  stopFilm();
+  let mine = null;
   try {
     if (!navigator.mediaDevices) throw new Error("browsers lend a camera only to https and localhost");
-    stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment", width: 640, height: 480}});
-    video.srcObject = stream;
+    mine = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment", width: 640, height: 480}});
+    stopFilm();
+    stream = mine;
+    if (page.source !== "film") return stopFilm();  // another source was chosen while the browser asked
+    video.srcObject = mine;
     await video.play();
   } catch (error) {
+    if (stream === mine) stopFilm();
     return say(`No camera: ${error.message}`, true);
   }
-  const mine = stream;
-  for (let seen = 0, begin = performance.now(); stream === mine && page.source === "film"; seen++) {
+  const goesOn = () => stream === mine && page.source === "film";
+  for (let seen = 0, begin = 0, tried = null; goesOn(); seen++) {
     page.picture = pixelsOf(video, video.videoWidth, video.videoHeight);
-    await ask(seen === 0);
-    if (seen === 0) await new Promise(next => setTimeout(next, 1500));  // in which its time is measured
-    $("fps").textContent = seen > 1 ? `${((1000 * seen) / (performance.now() - begin)).toFixed(1)} pictures a second` : "";
+    const {name} = page.about, timed = page.timesOf !== name && tried !== name, until = performance.now() + 10000;
+    await ask(timed);
+    while (timed && goesOn() && page.timesOf !== name && performance.now() < until) await new Promise(next => setTimeout(next, 100));
+    if (timed || !seen) [seen, begin, tried] = [0, performance.now(), name];
+    $("fps").textContent = seen ? `${((1000 * seen) / (performance.now() - begin)).toFixed(1)} pictures a second` : "";
     await new Promise(requestAnimationFrame);
   }
 }
@@ -294,6 +302,7 @@ function shapeOf(layer) {
 }
 
 function setUpTiles() {
+  page.step = Math.min(page.step, page.about.timesteps - 1);
   $("tiles").replaceChildren(...page.about.layers.map((layer, i) => {
     const [, height, width] = shapeOf(layer), canvas = element("canvas", {width, height});
     const button = element("button", {type: "button", title: `${layer.name}: ${layer.shape.join(" × ")} neurons`, "aria-pressed": i === page.chosen},
@@ -405,6 +414,7 @@ function setUpNetworks() {
     return button;
   }));
   $("onnx").href = `${page.about.name}.onnx`;
+  $("count").textContent = page.about.classes.length;
   $("classes").textContent = page.about.classes.join(", ");
 }
 
@@ -418,6 +428,7 @@ async function start() {
   setUpBoard();
   for (const button of document.querySelectorAll("[data-source]")) button.onclick = () => {
     choose(button.dataset.source);
+    if (page.source === "drop") { page.picture = page.dropped; ask(); }
     if (page.source === "draw") drawn(true);
     if (page.source === "film") film();
   };
@@ -445,6 +456,7 @@ async function start() {
   requestAnimationFrame(draw);
   await images[0].decode();
   await takeSample(images[0]);
+  if (named && page.about.name !== named) say(`This page does not have ${named}: it shows ${page.about.name}`, true);
 }
 
 window.page = page;  // for the curious, and for tests

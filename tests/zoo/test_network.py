@@ -15,6 +15,7 @@ import sys
 import types
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import timm
@@ -466,6 +467,63 @@ def test_what_nobody_trained_has_no_checkpoints_name_and_labels():
     for key in ("tag", "label_names"):
         assert key in loaded.pretrained_cfg
         assert key not in fresh.pretrained_cfg
+    loaded.reset_classifier(5)
+    assert not {"tag", "label_names"} & loaded.pretrained_cfg.keys()
+
+
+def test_features_say_how_images_are_to_be_prepared():
+    how = {"encoding": "rate", "in_chans": 1, "features_only": True}
+    cfg = zoo.create_model("sresnet19_w16", **how).pretrained_cfg
+    assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ((1, 32, 32), (0.0,), (1.0,))
+
+
+def test_replicas_do_not_answer_what_would_be_joined_wrongly():
+    plain, scaled = (zoo.create_model(name, timesteps=2) for name in ("sresnet19_w16", "sresnet19_w16_gs"))
+    plain._is_replica = scaled._is_replica = True  # as DataParallel makes them
+    plain(images())
+    scaled.eval()(images())
+    for ask in (lambda: plain(images(), per_step=True), lambda: scaled.train()(images())):
+        with pytest.raises(ZooError, match="use torchrun"):
+            ask()
+
+
+def test_a_repeated_pass_starts_from_what_the_first_one_started_from():
+    """Also what a layer of one's own keeps in a buffer."""
+
+    class Drifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, x):
+            self.passes += 1
+            return x * self.passes
+
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = tiny().train()
+        model.stages[0].append(Drifting())
+        model.set_grad_checkpointing(checkpointing)
+        loss(model, torch.randn(2, 3, 32, 32)).backward()
+        assert model.stages[0][-1].passes == 1
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_learnt_threshold_builds_every_family(registered_here_only):
+    class Adapting(LIF):
+        spec_keys: ClassVar = ["threshold"]
+
+        def __init__(self, timesteps=4, *, threshold=1.0, **others):
+            super().__init__(timesteps, **others)
+            self.threshold = nn.Parameter(torch.tensor(float(threshold)))
+
+    zoo.register_neuron("adapting")(Adapting)
+    for name in FAMILIES.values():
+        if not name.startswith("plif_net"):  # which builds its own
+            zoo.create_model(name, timesteps=2, neuron="adapting", norm="tdbn")
 
 
 def test_a_model_of_ones_own(tmp_path):

@@ -20,8 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers import LayerFactory, UntiedConv2d, tie_compact
-from ..neurons.base import input_current, repeat_steps
-from ..neurons.norm import is_per_step
+from ..neurons.base import input_current
 from ..registry import Variant, register_family
 from ..scaling.layers import PostSpikes
 from ._resnet import ResNet, resnet_shape, resnet_variant
@@ -131,10 +130,7 @@ class PreactResNet(ResNet):
 
     def forward_stem(self, x: Tensor, repeat: bool) -> Tensor:
         """Takes encoded input to currents [T*B, C, H, W]."""
-        x = self.conv1(x)
-        if repeat and is_per_step(self.bn1):
-            x, repeat = repeat_steps(x, self.timesteps), False
-        return input_current(x, self.timesteps, self.bn1, repeat=repeat)
+        return input_current(self.conv1(x), self.timesteps, self.bn1, repeat=repeat)
 
 
 class MSResNet(PreactResNet):

@@ -116,7 +116,7 @@ class SVGG(SpikingNetwork):
         stem_stride: int = 1,
         **kwargs: Any,
     ) -> None:
-        img_size = resolve_img_size(img_size, stem_stride)
+        layers, img_size = tuple(layers), resolve_img_size(img_size, stem_stride)
         super().__init__({"img_size": img_size}, stem_stride=stem_stride, **kwargs)
         convolutions = [(n, layers[i + 1 : i + 2] == (POOL,)) for i, n in enumerate(layers) if isinstance(n, int)]
         (channels, self.stem_pool), *rest = convolutions

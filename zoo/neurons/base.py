@@ -37,6 +37,8 @@ def input_current(
     repeat: bool = False,
 ) -> Tensor:
     """norm(x) + shortcut_norm(shortcut) in plain PyTorch; with `repeat`, norm(x) at every time step."""
+    if repeat and is_per_step(norm):
+        x, repeat = repeat_steps(x, timesteps), False
     current = x if norm is None else norm(x)
     if repeat:
         current = repeat_steps(current, timesteps)

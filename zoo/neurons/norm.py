@@ -8,14 +8,11 @@ Time is folded into the batch, so plain batch normalisation already takes its st
     tebn   the same, times a learnable factor for each time step (Duan et al. 2022, NeurIPS, TEBN)
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ZooError
 from ..kernels.lif import Branch, wide
@@ -92,7 +89,7 @@ class TEBN(nn.Module):
 
 def is_per_step(norm: nn.Module | None) -> bool:
     """Whether `norm` treats time steps differently, so that a current given once must be repeated in front of it."""
-    return isinstance(norm, TEBN)
+    return getattr(norm, "learns_per_step", False)
 
 
 def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
@@ -101,7 +98,9 @@ def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
     if norm is None:
         return True
     dims = (2, 3) if type(norm) is nn.BatchNorm1d else (4,) if type(norm) is nn.BatchNorm2d else ()
-    watched = any(getattr(norm, hooks) or getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS)
+    watched = "forward" in vars(norm) or any(
+        getattr(norm, hooks) or getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS
+    )
     fits = x.dim() in dims and x.shape[1] == norm.num_features
     return bool(fits and not watched and (x.numel() > x.shape[1] or not norm.training))
 
@@ -118,21 +117,6 @@ def branch(x: Tensor, norm: nn.Module | None) -> Branch:
     mean, var = (norm.running_mean, norm.running_var) if frozen else (None, None)
     eps: Any = norm.eps
     return Branch(x, values(norm.weight), values(norm.bias), values(mean), values(var), eps)
-
-
-@contextlib.contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Running statistics stay as they are: for a forward in training mode that only repeats one."""
-    norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
 
 
 @torch.no_grad()

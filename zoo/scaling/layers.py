@@ -68,20 +68,10 @@ class KeptFactor(nn.Module):
         self.steps = len(factor)
         # On the host whatever the device: asking for its value must not wait for a GPU.
         self.calls = torch.zeros((), dtype=torch.int64, device="cpu")
-        self.notes: dict[KeptFactor, Tensor] | None = None
-        """Where a forward pass that will be repeated (gradient checkpointing) writes down the factor that it used, and
-        the repetition finds it."""
 
     def forward(self, pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        if getattr(self, "_is_replica", False):  # copies of a network, which forget what they keep
-            raise ZooError("scaling that keeps factors (every) does not run in DataParallel: use torchrun")
-        if self.notes is not None and self in self.notes:
-            return self.notes[self]
         factor = kept_factor(pre, post, weight, self.factor, self.calls, self.rule, *geometry)
-        factor = factor.unflatten(0, (self.steps, -1))
-        if self.notes is not None:
-            self.notes[self] = factor
-        return factor
+        return factor.unflatten(0, (self.steps, -1))
 
 
 @torch.library.custom_op("snnzoo::kept_factor", mutates_args=("factor", "calls"))
@@ -252,8 +242,9 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
         self, *shape: Any, timesteps: int, scaling: Scaling | None = None, by_default: bool = False, **others: Any
     ) -> None:
         super().__init__(*shape, **{"bias": False} | others)
-        if self.bias is not None or self.padding_mode != "zeros":
-            raise ZooError(f"a convolution over spikes has no bias and is padded with zeros, not {others}")
+        if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            needs = "a convolution over spikes has no bias and is padded with zeros, as many as a number says"
+            raise ZooError(f"{needs}, not {others}")
         stride, padding, dilation, _ = Geometry.of(self)
         same_side = [2 * p for p in padding] == [d * (k - 1) for d, k in zip(dilation, self.kernel_size, strict=True)]
         self.one_shape = same_side and stride == [1, 1] and self.in_channels == self.out_channels

@@ -119,6 +119,20 @@ def test_a_norm_that_somebody_watches_is_called():
         assert not can_fuse(norm, x)
         handle.remove()
         assert can_fuse(norm, x)
+    norm.forward = norm.forward
+    assert not can_fuse(norm, x)
+
+
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
+def test_a_norm_of_ones_own_that_tells_steps_apart_gets_all_of_them(kernel):
+    class Steps(nn.Module):
+        learns_per_step = True
+
+        def forward(self, x):
+            return (x.unflatten(0, (T, -1)) * torch.arange(1.0, T + 1).view(T, 1, 1, 1, 1)).flatten(0, 1)
+
+    x, lif = torch.randn(T, C, 6, 6), LIF(T, kernel=kernel)
+    assert torch.equal(lif(x, norm=Steps(), repeat=True), lif(Steps()(torch.cat([x] * T))))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -173,6 +187,7 @@ def test_frames_are_folded_time_major():
 @pytest.mark.parametrize("name", ["direct", "rate", "latency", "frames"])
 def test_compiles_without_a_break(name):
     x = torch.rand((2, 4, 3, 5, 6) if name == "frames" else (2, 3, 5, 6))
+    torch._dynamo.reset()
     compiled = torch.compile(encode, fullgraph=True, backend="eager")
     torch.manual_seed(1)
     expected = encode(x, name, 4, 3)
