@@ -10,7 +10,7 @@ import mimetypes
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -364,19 +364,29 @@ def test_draws(desktop: Visit) -> None:
     assert desktop.result()["pixels"] != before
 
 
+def until(tab: Any, done: Callable[[], bool]) -> None:
+    """Waits for something, ten seconds at most."""
+    for _ in range(200):
+        if done():
+            return
+        tab.wait_for_timeout(50)
+    pytest.fail("it does not come")
+
+
 @pytest.mark.slow
 def test_films(desktop: Visit) -> None:
     begin = desktop.next()
     desktop.tab.click("[data-source=film]")
-    for _ in range(200):
-        if int(desktop.tab.get_attribute("body", "data-answered")) > begin + 2:
-            break
-        desktop.tab.wait_for_timeout(50)
-    else:
-        pytest.fail("the film stopped")
+    until(desktop.tab, lambda: int(desktop.tab.get_attribute("body", "data-answered")) > begin + 2)
     assert desktop.tab.evaluate("page.picture.width") >= 320
+    first = desktop.tab.evaluate_handle("document.getElementById('video').srcObject")
+    desktop.tab.click("[data-source=film]")  # once more
+    until(desktop.tab, lambda: first.evaluate("stream => document.getElementById('video').srcObject !== stream"))
+    assert first.evaluate("stream => stream.getTracks()[0].readyState") == "ended"
     desktop.tab.click("[data-source=drop]")
     assert desktop.tab.evaluate("document.getElementById('video').srcObject.getTracks()[0].readyState") == "ended"
+    assert desktop.tab.evaluate("page.picture === page.dropped")
+    until(desktop.tab, lambda: desktop.tab.evaluate("document.body.dataset.answered === document.body.dataset.asked"))
 
 
 @pytest.mark.slow
@@ -414,6 +424,10 @@ def test_maps_move_and_stop(desktop: Visit) -> None:
         shown.add(tab.evaluate(hash_of))
         tab.wait_for_timeout(60)
     assert len(shown) > 3
+    tab.evaluate("page.step = 7")  # of a network of more steps
+    desktop.take(1)
+    assert tab.evaluate("page.step") < 4
+    desktop.take(0)
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ class GLIFState(NamedTuple):
 class GLIF(SpikingNeuron):
     """Gated LIF neurons whose gates and constants are learned, one of each per layer.
 
-    The paper has one of each per channel. A neuron here does not know its channels, so these are the paper's layer-wise
-    ones: seven scalars, and a conductance for each time step.
+    The paper's own have one of each per channel. These are its layer-wise ones: seven scalars, and a conductance for
+    each time step.
 
     Args:
         decay, tau: where the exponential leak's decay starts, between 0 and 1; 0.25 by default.
