@@ -269,7 +269,7 @@ def test_mistakes_are_one_error(flowers, tmp_path, monkeypatch):
         recipe_for(INIT, "digits", {"optimizer": "sgd", "lr": 0.1})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ZooError, match=r"train max_resnet18.t1_cifar10_full2` trains it.*root of a checkout"):
-        parse_train(["max_resnet18_gs.t4_cifar10"])
+        parse_train(["max_resnet18_gs.t4_cifar10", "--dataset", "digits"])
     with pytest.raises(ZooError, match="x is a run directory: --resume x goes on"):
         parse_train(["x"])
 

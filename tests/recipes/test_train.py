@@ -757,7 +757,7 @@ def test_phases_train_at_low_resolution_and_few_steps_first(tmp_path, monkeypatc
     monkeypatch.setattr(SpikingNetwork, "forward", seen_by)
     result = trained(tmp_path / "x", **CHEAP_FIRST, val_images=10)
     assert seen == [16, 16, 24, 24, 32, 32]
-    looked_at, validation, test = [(1, 16), (2, 24), (2, 32)], [(2, 32)], [(2, 32)] * 2
+    looked_at, validation, test = [(1, 16), (2, 24), (2, 32)], [(2, 32)], [(2, 32)] * 6  # of 64 images, twice a step's
     training = [(1, 16)] * 2 + validation + [(2, 24)] * 2 + validation + [(2, 32)] * 2 + validation
     assert steps == looked_at + training + test
     assert result["timesteps"] == 2
