@@ -158,7 +158,7 @@ def no_weights(architecture: str) -> str:
         return f"{architecture} has no weights without a tag: take {' or '.join(tagged)}"
     return (
         f"{architecture} has no published weights: `python -m recipes.train families.t4_cifar10 --model "
-        f"{architecture}` trains some. Pretrained models: {', '.join(pretrained_names()) or 'none yet'}"
+        f"{architecture}` trains some; `snn-zoo list` shows which networks have them"
     )
 
 
