@@ -13,6 +13,7 @@ from onnx import helper
 from torch import Tensor
 from tqdm import tqdm
 
+from zoo.data.dataset import warn_of_pixels
 from zoo.data.folder import check_class_names
 from zoo.errors import ZooError, shown
 from zoo.files import sha256_of
@@ -256,6 +257,8 @@ def check_fit(file: File, images: Loaded) -> None:
             raise ZooError(f"model has {about.num_classes} classes, {data_set} has {len(images.classes)}")
         check_class_names(file.path.name, about.labels or images.classes, data_set, images.classes)
     check_images(images.images, about.input_shape)
+    if images.images.dtype.kind == "f":
+        warn_of_pixels(images.images, about.mean)
     if images.labels is not None:
         check_labels(images.labels, len(images.images), about.num_classes)
 

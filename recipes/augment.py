@@ -39,7 +39,7 @@ def augmented(images: Tensor, recipe: Recipe, data: DataSet) -> Tensor:
     x = normalise(images, data.mean, data.std) if data.timesteps is None else images.float()
     if recipe.cutout:
         x = cutout(x, recipe.cutout)
-    return erase(x, recipe.erasing) if recipe.erasing else x
+    return RandomErasing(recipe.erasing, mode="const", device=x.device)(x) if recipe.erasing else x
 
 
 def random_crop(images: Tensor, padding: int) -> Tensor:
@@ -123,11 +123,6 @@ def nda(frames: Tensor) -> Tensor:
         elif choice[i] == 3:
             out[i : i + 1] = cutout(frames[i : i + 1], int(torch.randint(1, 9, ())))
     return out
-
-
-def erase(images: Tensor, probability: float) -> Tensor:
-    """Zeroes a random rectangle per image with `probability` (arXiv 1708.04896), in place on normalised images."""
-    return RandomErasing(probability, mode="const", device=images.device)(images)
 
 
 def _shear(images: Tensor, x: float, y: float) -> Tensor:

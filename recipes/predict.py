@@ -78,8 +78,7 @@ def predict(
             batch = files[start : start + _BATCH]
             images = torch.stack([prepare(path) for path in batch])
             images = images.to(parameter.device)
-            if model.encoding != "frames":
-                images = normalise(images, *normalisation(model))
+            images = normalise(images, *normalisation(model))
             probabilities = model(images.to(parameter.dtype)).float().softmax(1).cpu()
             if probabilities.shape != (len(batch), len(names)):
                 got = list(probabilities.shape)

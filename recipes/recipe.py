@@ -175,7 +175,7 @@ class Recipe(Model):
     cutout: int = Field(0, ge=0, le=4096)
     """side of a zeroed square in pixels, 0 for none"""
     erasing: Share = 0.0
-    """probability of erasing a random rectangle"""
+    """probability of erasing a random rectangle (arXiv 1708.04896)"""
     mixup: Alpha = 0.0
     """alpha of mixup, 0 for none"""
     cutmix: Alpha = 0.0

@@ -251,8 +251,10 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     assert {name: sum(steps) for name, steps in found["spikes"].items()} == counter.summary()["spikes_per_layer"]
     (tmp_path / "text.png").unlink()
     assert [found["image"] for found in predict(model, tmp_path)] == sorted(map(str, tmp_path.glob("*.png")))
+    (tmp_path / "hidden" / ".thumbs").mkdir(parents=True)
+    shutil.copy(tmp_path / "0.png", tmp_path / "hidden" / ".thumbs")
     with pytest.raises(ZooError, match="holds nothing to classify"):
-        predict(model, out)
+        predict(model, tmp_path / "hidden")
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.bfloat16, 0.2)])

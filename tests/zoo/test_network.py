@@ -512,6 +512,18 @@ def test_a_repeated_pass_starts_from_what_the_first_one_started_from():
         torch.testing.assert_close(a, b)
 
 
+def test_spikes_of_a_training_step_count_once_with_checkpointing():
+    counts, images = [], torch.randn(2, 3, 32, 32)
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = tiny().train()
+        model.set_grad_checkpointing(checkpointing)
+        with zoo.SpikeCounter(model) as counter:
+            model(images).sum().backward()
+        counts.append(counter.summary()["spikes_per_layer"])
+    assert counts[0] == counts[1]
+
+
 def test_a_learnt_threshold_builds_every_family(registered_here_only):
     class Adapting(LIF):
         spec_keys: ClassVar = ["threshold"]

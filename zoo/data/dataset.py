@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -127,7 +128,7 @@ def cached(
     folder, digest = cache_folder(kind), sha256_of(json.dumps([*key, shape]).encode())
     file, note = (folder / f"{digest[:16]}.{suffix}" for suffix in ("npy", "json"))
     with locked(folder):
-        if not note.is_file():
+        if not (note.is_file() and file.is_file()):
             if (free := shutil.disk_usage(folder).free) < np.prod(shape) * 1.05:
                 needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}, and {free / 1e9:.1f} GB are free"
                 raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
@@ -215,6 +216,14 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         torch.tensor(v, dtype=torch.float32).to(images.device, non_blocking=True)[:, None, None] for v in (mean, std)
     )
     return images.float().div_(255).sub_(shift).div_(scale)
+
+
+def warn_of_pixels(images: Any, mean: Sequence[float]) -> None:
+    """Warns of floating-point images, which are taken as normalised, a tensor or an array, where they can only be
+    pixels: of normalised ones some lie below 0, if `mean` does not."""
+    if images.min() >= 0 < max(mean):
+        found = f"these lie in {images.min():g}..{images.max():g}, as pixels do"
+        warnings.warn(f"floating-point images are taken as normalised, and {found}: give them as uint8", stacklevel=4)
 
 
 def normalisation(

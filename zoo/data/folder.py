@@ -130,18 +130,21 @@ def files_by_part(path: str) -> dict[str, dict[str, list[Path]]]:
 
 
 def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """Splits DIR/CLASS/*, each class by itself: a tenth of its files for validation and one for the test set."""
+    """Splits DIR/CLASS/*, each class by itself: some tenth of its files for validation and one for the test
+    set, at least one each."""
     parts: dict[str, dict[str, list[Path]]] = {TRAIN: {}, VAL: {}, TEST: {}}
     for name, files in _files(root).items():
         if not any(file.parent == root / name for file in files):  # parts of another name, such as training/
             raise ZooError(f"{root / name} holds folders and no image: is {root} one with train/, val/ and test/?")
         if len(files) < len(parts):
             raise ZooError(f"{root / name} holds {len(files)} image(s): give three, to train, validate and test with")
-        held = max(1, len(files) // 10)
-        # By name alone: files that come or go later move those at the borders, and no others.
-        order = sorted(files, key=lambda file: hashlib.sha256(str(file.relative_to(root)).encode()).digest())
-        parts[VAL][name], parts[TEST][name] = order[:held], order[held : 2 * held]
-        parts[TRAIN][name] = order[2 * held :]
+        # By its name alone, so that a file stays where it is whatever others come or go.
+        place = {file: hashlib.sha256(str(file.relative_to(root)).encode()).digest() for file in files}
+        order, count = sorted(files, key=place.__getitem__), len(files)
+        first, second = (sum(of[0] < border for of in place.values()) for border in (26, 51))
+        first = min(max(first, 1), count - 2)
+        second = min(max(second, first + 1), count - 1)
+        parts[VAL][name], parts[TEST][name], parts[TRAIN][name] = order[:first], order[first:second], order[second:]
     return parts
 
 

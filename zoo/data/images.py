@@ -65,10 +65,11 @@ def files_at(path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -
     """Returns a file by itself, and of a folder those in it and below whose names end so, sorted by name."""
     if not (root := user_path(path)).is_dir():
         return [os.fspath(path)]
-    found = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
+    files = (file for file in sorted(root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file())
+    found = [str(file) for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts)]
     if not found:
         raise ZooError(f"{path} holds nothing to classify: no file there ends in {', '.join(suffixes)}")
-    return [str(file) for file in found if not file.name.startswith(".")]
+    return found
 
 
 def data_form(

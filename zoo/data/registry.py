@@ -39,6 +39,7 @@ class _Parts(Model):
     test_labels: Any
     val_images: Any = None
     val_labels: Any = None
+    mirrored: Any = None
 
 
 def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] | DataSet]) -> None:
@@ -134,7 +135,7 @@ def load_dataset(
         raise ZooError(
             f"{name} has frames of {list(data.input_size)}: their size cannot be changed, leave img_size out"
         )
-    return data if img_size in (None, data.size) else _resized(data, img_size)
+    return data if data.timesteps is not None or img_size in (None, data.size) else _resized(data, img_size)
 
 
 def _load_cifar(name: str, root: str, download: bool) -> DataSet:
@@ -188,6 +189,7 @@ def _load_registered(name: str, root: str | None) -> DataSet:
         for part in ("train", "test", "val")
     )
     data = make_dataset(name, given.classes, train, test, None if val[0] is None else val)
+    data = data._replace(mirrored=given.mirrored)
     for side in data.input_size[1:]:
         check_size(side)
     return data
@@ -207,7 +209,7 @@ def _resized(data: DataSet, size: int) -> DataSet:
     val = None if data.val_images is None or data.val_labels is None else (data.val_images, data.val_labels)
     check_memory(data.name, sum(len(labels) for _, labels in (train, test, *([val] if val else []))), size)
     parts = [part and (_scaled(part[0], size), part[1]) for part in (train, test, val)]
-    return make_dataset(data.name, data.classes, *parts)._replace(sha256=data.sha256, mirrored=data.mirrored)  # type: ignore[arg-type]
+    return make_dataset(data.name, data.classes, *parts)._replace(sha256=data.sha256)  # type: ignore[arg-type]
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

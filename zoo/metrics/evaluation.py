@@ -1,7 +1,6 @@
 """Accuracy and everything that is counted beside it, in one pass over images."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import normalisation, normalise
+from ..data.dataset import warn_of_pixels
 from ..errors import ZooError
 from ..kernels.event_layers import event_driven
 from ..network import unwrapped
@@ -68,14 +68,10 @@ def evaluate(
         mean, std = normalisation(network, mean, std)
     elif mean is None or std is None:
         raise ZooError(f"this {type(model).__name__} knows no mean and std of its pixels: give both")
-    if images.is_floating_point() and images.min() >= 0 < max(mean):
-        warnings.warn(
-            f"floating-point images are taken as normalised, and these lie in {images.min():g}..{images.max():g}, as "
-            "pixels do: give them as uint8",
-            stacklevel=3,  # past no_grad
-        )
+    if images.is_floating_point():
+        warn_of_pixels(images, mean)
     parameter = next(model.parameters())
-    frames, last = getattr(network, "encoding", "direct") == "frames", int(labels.max())
+    last = int(labels.max())
     top1 = top5 = 0
     loss = 0.0
     devices = [parameter.device] if parameter.device.type == "cuda" else []
@@ -93,7 +89,7 @@ def evaluate(
         # disable=None: no bar where stderr is not a terminal
         for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=None, leave=False):
             batch = images[start : start + batch_size].to(parameter.device)
-            batch = (batch if frames else normalise(batch, mean, std)).to(parameter.dtype)
+            batch = normalise(batch, mean, std).to(parameter.dtype)
             target = labels[start : start + batch_size].to(parameter.device, torch.int64)
             logits = model(batch).float()
             if logits.dim() != 2 or len(logits) != len(batch) or not logits.shape[1]:

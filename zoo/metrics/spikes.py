@@ -85,7 +85,7 @@ class SpikeCounter(Counter):
             yield layer.register_forward_hook(once(partial(self._count, name)))
 
     def _count(self, name: str, layer: SpikingNeuron, _: Any, spikes: Tensor) -> None:
-        if name not in self._counts and not is_spikes(spikes):
+        if name not in self._counts and not is_spikes(spikes.detach()):
             whose = f"{type(layer).__name__} (layer {name!r})"
             raise ZooError(f"{whose} gives other values than 0 and 1: what is counted here are binary spikes")
         # A map of one image has less than 2^24 places, so float32 counts them exactly (bfloat16 would not even hold

@@ -18,7 +18,8 @@ class Spikformer(SpikingTransformer):
     """Spikformer: one stage per block, all of one resolution.
 
     Blocks add spikes to a stream that counts them (SEW ADD), so q, k, v and the first map of an MLP receive counts.
-    Everything behind them receives spikes: the neurons are before the pooling, as in the paper and its code.
+    Everything behind them receives spikes: the neurons are before the pooling, as in the paper and its code. Gradients
+    are scaled in the last map of each part of a block, and in `position`, of which every block reads the spikes.
 
     Args:
         depth: blocks.

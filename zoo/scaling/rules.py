@@ -140,8 +140,9 @@ def _small(s: Spikes, x: Tensor) -> Tensor:
 
 def _unit(s: Spikes) -> float:
     # Sums over batch and positions overflow float16 at 65,504. G does not depend on the evidence's scale, and a power
-    # of two changes no digit: bring the largest possible sum over one step near 1.
-    return 2.0 ** -round(math.log2(max(1, s.post[0].numel() // s.post.shape[2])) / 2)
+    # of two changes no digit: bring the largest possible sum over one step of an image near 1, not of the batch, of
+    # which each process may have another number of images.
+    return 2.0 ** -round(math.log2(max(1, s.post[0, 0].numel() // s.post.shape[2])) / 2)
 
 
 def _coincidence_of_window(s: Spikes) -> Tensor:
@@ -233,7 +234,7 @@ def _permuted(rule: Rule, s: Spikes, alpha: float) -> Tensor:
     """Returns the same factors, each given to another synapse of the layer at random."""
     factor = rule.factor(s, alpha)
     order = torch.stack([torch.randperm(factor[0].numel(), device=factor.device) for _ in factor])
-    if _distributed():
+    if _distributed() and rule.locality == "weight":
         torch.distributed.broadcast(order, 0)
     return factor.flatten(1).gather(1, order).view(factor.shape)
 

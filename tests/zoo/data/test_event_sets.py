@@ -22,9 +22,11 @@ from recipes.predict import predict
 from recipes.recipe import Recipe
 from recipes.train import train
 from recipes.validate import validate
-from zoo.data.event_sets import image_events
+from zoo.data.event_sets import image_events, load_i2e
 from zoo.data.events import Events, frames_as_they_come, read_events, to_frames
 from zoo.errors import ZooError
+from zoo.files import cache_folder
+from zoo.names import OWN_DATASETS
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +165,16 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(frames, f"{part}_images"), image_events(getattr(images, f"{part}_images")))
         assert torch.equal(getattr(frames, f"{part}_labels"), getattr(images, f"{part}_labels"))
+    turned = images._replace(train_images=images.train_images.flip(2))  # which is no other data set by its sha256
+    assert torch.equal(load_i2e(turned).train_images, image_events(turned.train_images))
+    for file in cache_folder("frames").glob("*.npy"):  # as whoever needs the space does
+        file.unlink()
+    assert torch.equal(zoo.load_dataset(f"i2e:{pictures}").train_images, frames.train_images)
+
+
+def test_frames_of_ones_own_are_mirrored_as_ours(monkeypatch):
+    monkeypatch.setitem(OWN_DATASETS, "noisy", lambda root: load_i2e(zoo.load_dataset("digits", root), noise=0.1))
+    assert zoo.load_dataset("noisy").mirrored == zoo.load_dataset("i2e:digits").mirrored is not None
 
 
 def test_events_of_images_err_as_asked():

@@ -61,16 +61,19 @@ def test_classes_alone_are_split_by_themselves_and_always_alike(tmp_path):
     whole = root / "train"
     data = load_dataset(f"folder:{whole}")
     assert data.classes == CLASSES
-    for part, count in (("train", 16), ("val", 2), ("test", 2)):
-        assert torch.bincount(getattr(data, f"{part}_labels")).tolist() == [count] * 3
+    for part in ("val", "test"):  # a tenth, as chance has it
+        assert all(1 <= count <= 5 for count in torch.bincount(getattr(data, f"{part}_labels")))
+    assert sum(len(getattr(data, f"{part}_labels")) for part in ("train", "val", "test")) == 60
     assert data.sha256 == load_dataset(f"folder:{whole}").sha256
     parts = files_by_part(str(whole))
     seen = [path for files in parts.values() for of in files.values() for path in of]
     assert len(seen) == len(set(seen)) == 60
-    shutil.copy(seen[0], whole / "rose" / "0.png")  # before all others by name: no more than itself moves
+    for i in range(40):
+        shutil.copy(seen[0], whole / "rose" / f"{i}.png")
     again = files_by_part(str(whole))
-    for part in ("train", "val", "test"):
-        assert len(set(again[part]["rose"]) - set(parts[part]["rose"])) <= 1
+    for part in ("train", "val", "test"):  # where a file was it stays
+        assert set(parts[part]["rose"]) <= set(again[part]["rose"])
+        assert len(again[part]["rose"]) > len(parts[part]["rose"])
     for file in sorted((whole / "rose").iterdir())[2:]:
         file.unlink()
     with pytest.raises(ZooError, match="rose holds 2 image"):

@@ -264,6 +264,17 @@ def test_pre_pre_needs_one_shape():
         zoo.create_model("sresnet19_w16", scaling={"name": "pre_pre", "layers": "stages.1.0.conv1"})
 
 
+@pytest.mark.parametrize("evidence", [rules._coincidence_of_last_step, rules._coincidence_of_window])
+def test_evidence_adds_up_over_processes_that_hold_other_numbers_of_images(evidence):
+    pre, post = (torch.rand(3, 4, 2, 8, 8) < rate for rate in (0.2, 0.4))
+    operator = weight_gradient(torch.zeros(2, 2, 3, 3).double(), Geometry([1, 1], [1, 1], [1, 1], 1))
+
+    def of(images):
+        return evidence(rules.Spikes(pre[:, images].double(), post[:, images].double(), K, operator, torch.double))
+
+    torch.testing.assert_close(of(slice(0, 3)) + of(slice(3, 4)), of(slice(0, 4)))
+
+
 def test_what_ranks_exchange_is_contiguous(monkeypatch):
     """As NCCL demands: evidence of channels-last convolutions is not; Gloo, with which ranks are tested, takes all."""
     seen = []
