@@ -64,7 +64,8 @@ def tell_least(recipe: Recipe) -> None:
     known = sizes().get(recipe.model.removesuffix("_gs"), {})
     images = recipe.train_images or _IMAGES.get(recipe.dataset, 0)
     phases = map(recipe.phase, range(recipe.epochs))
-    pixels = sum(phase.size**2 * phase.timesteps for phase in phases) / 32**2
+    shrunk = 32 * (recipe.model_args or {}).get("stem_stride", 1)
+    pixels = sum(phase.size**2 * phase.timesteps for phase in phases) / shrunk**2
     operations = 3 * known.get("dense_operations", 0) * images * pixels  # forward, and twice as many backward
     hours = operations / (_FASTEST * (os.cpu_count() or 1)) / 3600
     if hours > _LONG_HOURS:

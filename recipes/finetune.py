@@ -24,7 +24,7 @@ _LR = 0.02
 def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     """Returns the recipe that fine-tunes a checkpoint: time steps, size of images and how recordings are cut are the
     checkpoint's; a batch has 16 to 128 images, and there are about 200 steps, and one more for each 50 images; a tenth
-    of the training images is held out where the data have none for validation.
+    of the training images is held out where the data have none for validation and `train_images` is not said.
 
     Args:
         source: the checkpoint, see `zoo.load`.

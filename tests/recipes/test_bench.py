@@ -35,7 +35,8 @@ def test_runs_take_turns_and_one_of_several_steps_is_timed_as_one_step(monkeypat
     monkeypatch.setattr("recipes.bench._time", lambda step, _: step() or 6.0)
     steps = {name: functools.partial(order.append, name) for name in "ab"}
     found = alternate(steps, runs=2, warmup=1, device=torch.device("cpu"), length=3)
-    assert (found["a"]["ms"], order) == ([2.0, 2.0], list(3 * "aaabbb"))
+    assert (found["a"]["ms"], order) == ([2.0, 2.0], [*"ab", *(3 * "aaabbb")])
+    assert found["a"]["first_step_ms"] == 6.0
 
 
 def test_command_writes_a_measurement(tmp_path):

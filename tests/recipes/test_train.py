@@ -732,6 +732,8 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys, monkeypatch):
     assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar10`" in said
     assert all(f"`python -m recipes.train {stage}`" in said for stage in FLAGSHIP_STAGES["cifar10"])
     assert " hours on this CPU" in told("sresnet19_gs.t4_cifar10_200epochs", epochs=10, phases=None)
+    larger = {"epochs": 10, "phases": None, "img_size": 128, "model_args": {"stem_stride": 4}}  # as many operations
+    assert " hours on this CPU" in told("sresnet19_gs.t4_cifar10_200epochs", **larger)
     assert told("sresnet19_w16_gs.t2_cifar10") == told("quickstart") == ""
     for stage in FLAGSHIP_STAGES["cifar10"]:
         assert "recipes.train" not in told(stage)
