@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> None:
         raise ZooError("--input-shape is for files from elsewhere: these say their own")
     images = None
     if args.data:
-        prepare = files[0].about.cfg if files[0].about else None
+        prepare, *others = [file.about.cfg if file.about else None for file in files]
+        if any(cfg != prepare for cfg in others if cfg):
+            raise ZooError("these networks take images or frames that are prepared otherwise: measure each by itself")
         images = load_images(args.data, args.data_dir, args.limit, prepare)
     made_of = {"network": args.network, "input_shape": args.input_shape}
     result = measure(files, images, asked, against=args.against, **made_of, **how)

@@ -130,7 +130,13 @@ def event_graph(network: Network, *, one_step: bool = False) -> onnx.ModelProto:
         raise ZooError("no int16: this network has no convolution over spikes with weights of its own")
     g = rewrite.run()
     functions, layout = list(rewrite.functions.values()), "step" if one_step else "flat"
-    return finished(network, g, functions, layout, rewrite.held, precision="int16")
+    made = finished(network, g, functions, layout, rewrite.held, precision="int16")
+    # A kernel says no shapes, by which ONNX Runtime fuses what is behind it as it does behind the functions.
+    shapes = {f"{layer}/{SPIKES}{BYTES}": shape for layer, shape in network.shapes.items()}
+    for name in (name for node in made.graph.node for name in node.output if name in shapes):
+        channels, *sides = shapes[name]
+        made.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [None, *sides, channels]))
+    return made
 
 
 class _Rewrite:

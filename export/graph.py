@@ -370,7 +370,8 @@ def over_time(neurons: Dynamics, steps: int) -> Piece:
     states: list[str] = []
     spikes = []
     for t, current in enumerate(currents):
-        s, *states = g.add(neurons.step(t), [current, *states], [None] * (1 + len(neurons.states)), f"{t}/")
+        piece = neurons.step(t)
+        s, *states = g.add(piece, [current, *states], [None] * len(piece.outputs), f"{t}/")
         spikes.append(s)
     g.op("Concat", spikes, "spikes", axis=0)
     nodes = needed(g.nodes, ["spikes"])

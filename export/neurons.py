@@ -118,7 +118,9 @@ def _elementwise(neurons: Dynamics) -> bool:
 
 def _kind(layer: SpikingNeuron) -> Any:
     """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer."""
-    values = {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    of_class = [vars(kind).items() for kind in reversed(type(layer).__mro__)]
+    values = {key: value for items in of_class for key, value in items if isinstance(value, bool | int | float)}
+    values |= {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     found = []
     for key, value in values.items():
         if isinstance(value, Tensor):
@@ -181,8 +183,8 @@ def _forms(i: int, layer: SpikingNeuron, shape: tuple[int, ...]) -> tuple[list[_
         before = leaves, spec
         leaves, spec = pytree.tree_flatten(state)
         forms.append(_Form(i, x, *before, [spikes, *_tensors(leaves)]))
-    constants = [_constants(form.state) for form in forms[1:]]
-    alike = all(values == constants[0] for values in constants)
+    kinds = [(form.spec, [x.shape for x in _tensors(form.state)], _constants(form.state)) for form in forms[1:]]
+    alike = all(kind == kinds[0] for kind in kinds)
     return (forms[:2], _starts_at_zero(layer, forms)) if alike else (forms, False)
 
 

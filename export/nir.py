@@ -171,8 +171,9 @@ class _Builder:
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(x.shape[1:], pads, dilation, weight.shape[2:], stride, strict=True)
         )
-        groups = attributes.get("group", 1)
-        made = self.nir.Conv2d(x.shape[1:], weight, stride, pads, dilation, groups, bias)
+        if attributes.get("group", 1) != 1 or weight.shape[2] != weight.shape[3]:  # whose sizes nir infers otherwise
+            raise _missing("convolution in groups, or of a window that is not square")
+        made = self.nir.Conv2d(x.shape[1:], weight, stride, pads, dilation, 1, bias)
         return self.connect(name, made, x, (len(weight), *side))
 
     def pool(self, name: str, x: _Value, kernel: Any, stride: Any, pads: tuple[int, ...] = (0, 0)) -> _Value:

@@ -478,6 +478,14 @@ def test_one_file_twice_is_refused_and_names_tell_two_apart(file, tmp_path):
     assert names == [str(file), str(tmp_path / "model.onnx")]
 
 
+def test_files_that_prepare_images_otherwise_are_not_measured_on_the_same(file, tmp_path):
+    model = network()
+    model.pretrained_cfg |= {"crop_pct": 0.5}
+    export.to_onnx(model, tmp_path / "x.onnx", verify=False)
+    with pytest.raises(ZooError, match="prepared otherwise"):
+        bench_ort.main([str(file), str(tmp_path / "x.onnx"), "--data", "digits", "--runs", "1"])
+
+
 def test_a_broken_file_is_one_error_of_the_command(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not ONNX")
     assert_one_error(run_module("export.bench_ort", tmp_path / "x.onnx", cwd=tmp_path), "x.onnx", "not an ONNX file")

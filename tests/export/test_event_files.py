@@ -30,10 +30,11 @@ NETWORKS = {
     "plif_net": ("plif_net_w16", {"timesteps": 2, "neuron": "plif"}),  # pools of spikes, decays that learnt
     "sdt": ("sdt_2_64", {"timesteps": 2}),  # attention stays as it is
     "one_step": ("ms_resnet19_w16", {"timesteps": 1}),
+    "svgg": ("svgg9_w16", {"timesteps": 2}),  # ends in a product and a sum
 }
 
 
-_FAST = ("sresnet", "max_resnet", "plif_net")
+_FAST = ("sresnet", "max_resnet", "plif_net", "svgg")
 
 
 def network(name):

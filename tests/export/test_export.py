@@ -302,6 +302,24 @@ def test_a_neuron_of_ones_own_is_traced_from_its_step(tmp_path):
         export.to_onnx(of_neurons(Broken), tmp_path / "y.onnx")
 
 
+class Sliding(SpikingNeuron):
+    """It keeps its last currents: its state grows (a sliding PSN, Fang et al. 2023)."""
+
+    share = 0.5
+
+    def step(self, x_t, state=None):
+        past = [*(state or ()), x_t][-3:]
+        u = sum(self.share**i * x for i, x in enumerate(reversed(past)))
+        return self.surrogate.spike(u - self.threshold), past
+
+
+def test_a_state_that_grows_and_a_number_of_the_class_are_traced(tmp_path, monkeypatch):
+    for share in (0.5, 0.25):
+        monkeypatch.setattr(Sliding, "share", share)
+        report = export.to_onnx(of_neurons(Sliding, timesteps=4), tmp_path / "x.onnx", verify="quick")
+        assert report["verification"]["dyadic"]["identical"]
+
+
 class MeanOverPositions(nn.Module):
     def forward(self, x):
         return x.mean((2, 3), keepdim=True)

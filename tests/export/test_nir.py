@@ -155,6 +155,9 @@ class Votes(nn.Module):
 def test_means_and_shapes_that_nir_lacks_are_named():
     with pytest.raises(ZooError, match=r"no mean over axes \[1\] of the shape \[-1, 3, 16, 16\]"):
         nir_graph(with_stem(MeanOfChannels()))
+    for groups, window, padding in ((3, 3, 1), (1, (1, 3), (0, 1))):
+        with pytest.raises(ZooError, match="no convolution in groups, or of a window that is not square"):
+            nir_graph(with_stem(nn.Conv2d(3, 3, window, padding=padding, groups=groups)))
     net = with_stem(nn.Identity())
     net.fc = nn.Sequential(nn.Linear(net.fc.in_features, 100), Votes())
     with pytest.raises(ZooError, match=r"no change of the shape \[-1, 100\] to \[-1, 10, 10\]"):
