@@ -64,7 +64,6 @@ struct EventShape {
   int32_t timesteps;
   int32_t bits;  // of a count: 1 for spikes, up to 4
   int32_t soft_reset;
-  int32_t count;  // shortcut_counts are added to the spikes instead of the currents: counts out
   float decay, gain, threshold;
   int32_t isa;    // to force an instruction set: 1 portable, 2 AVX2, 3 AVX-512; 0 to choose, as in the next two
   int32_t group;  // planes, or 8 for the table
@@ -426,8 +425,7 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
   const EventShape& shape = *f.shape;
   constexpr bool kPlain = kBehind != kAnyBehind;
   const int steps = shape.timesteps, bits = kPlain ? 1 : shape.bits;
-  const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset,
-             count = !kPlain && shape.count;
+  const bool fire = kPlain || f.spikes || f.new_state, soft = !kPlain && shape.soft_reset;
   const float* shortcut = kPlain && kBehind != kFloatShortcut ? nullptr : f.shortcut;
   float* currents = kPlain ? nullptr : f.currents;
   const float decay = shape.decay, gain = shape.gain, threshold = shape.threshold;
@@ -463,7 +461,7 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       Bytes<kBytes> counts, spikes;
       if (kBehind == kCountShortcut || (!kPlain && f.counts)) {
         std::memcpy(counts.words, f.counts + here, kWhole ? kLanes : n);
-        if (!count) current = current + counts.numbers();
+        current = current + counts.numbers();
       }
       if (currents) store(currents + here, current, n);
       if (!fire) continue;
@@ -472,8 +470,6 @@ INLINE void finish_lanes(const Finish& f, int x, int i, int last) {
       v[k] = (F32)(soft ? ((I32)(u - threshold) & fired) | ((I32)u & ~fired) : (I32)u & ~fired);
       if (!kPlain && !f.spikes) continue;
       spikes.set(fired);
-      if (count)
-        for (int i = 0; i < kLanes / 4; i++) spikes.words[i] += counts.words[i];
       std::memcpy(f.spikes + here, spikes.words, kWhole ? kLanes : n);
     }
   }
@@ -494,7 +490,7 @@ INLINE void finish_positions(const Finish& f) {
 template <int kBytes>
 INLINE void finish(const Finish& f) {
   const EventShape& s = *f.shape;
-  if (!f.sums || f.floats || s.bits > 1 || s.soft_reset || s.count || f.currents || !f.spikes)
+  if (!f.sums || f.floats || s.bits > 1 || s.soft_reset || f.currents || !f.spikes)
     finish_positions<kBytes, kAnyBehind>(f);
   else if (!f.shortcut && !f.counts)
     finish_positions<kBytes, kNoShortcut>(f);
@@ -1194,7 +1190,7 @@ void event_neurons(const EventShape* shape, const float* currents, int repeat, c
                    float* last, int64_t size, const EventCall* call) {
   const Code& code = code_of(shape->isa ? shape->isa : best_set());
   EventShape plain = *shape;
-  plain.bits = 1, plain.count = 0;
+  plain.bits = 1;
   constexpr int64_t kChunk = 1 << 13;  // neurons of a task
   parallel(*call, (size + kChunk - 1) / kChunk, [&](int64_t i) {
     const int64_t at = i * kChunk, n = std::min(kChunk, size - at);

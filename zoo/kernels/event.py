@@ -37,7 +37,7 @@ class _Shape(ctypes.Structure):
             for name in ("channels", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w")
         ),
         *((f"pad_{side}", ctypes.c_int32) for side in ("top", "left", "bottom", "right")),
-        *((name, ctypes.c_int32) for name in ("timesteps", "bits", "soft_reset", "count")),
+        *((name, ctypes.c_int32) for name in ("timesteps", "bits", "soft_reset")),
         *((name, ctypes.c_float) for name in ("decay", "gain", "threshold")),
         *((name, ctypes.c_int32) for name in ("isa", "group", "block")),
     ]

@@ -6,7 +6,7 @@
 //                 scale     float32 [Co]               a constant
 //                 bias      float32 [Co]               a constant
 //                 shortcut  float32 [T*B, Ho, Wo, Co]  optional: currents to add
-//                 counts    uint8   [T*B, Ho, Wo, Co]  optional: counts to add, to the currents or to the spikes
+//                 counts    uint8   [T*B, Ho, Wo, Co]  optional: counts to add to the currents
 //                 state     float32 [B, Ho, Wo, Co]    optional: membrane potentials before the first step, or zeros
 //     outputs     spikes    uint8   [T*B, Ho, Wo, Co]  each of the three is optional, an empty name leaves it out
 //                 currents  float32 [T*B, Ho, Wo, Co]
@@ -15,7 +15,6 @@
 //                 strides     2 ints    [1, 1] by default
 //                 pads        4 ints    top, left, bottom, right, zeros by default
 //                 most        int       largest count in `spikes`, 1 to 15, 1 by default
-//                 add_counts  int       1: `counts` are added to the spikes (SEW ADD); 0, by default: to the currents
 //                 decay, gain, threshold  floats, 1 by default
 //                 soft_reset  int       0 by default
 //
@@ -23,7 +22,7 @@
 //
 //     currents = float(sums) * scale + bias, and then + shortcut, + counts     sums: the convolution, exact
 //     u        = v * decay + currents * gain                                   v = state, or zeros
-//     spikes   = u >= threshold, and then + counts with add_counts
+//     spikes   = u >= threshold
 //     v        = u where there is no spike; where there is one, 0 or u - threshold
 //
 // A float32 convolution of the same whole numbers is exact, too, while sums of |weight| * count stay below 2^24; so a
@@ -197,7 +196,6 @@ OrtStatus* create(const void*, const OrtApi*, const OrtInfo* info, void** out) {
   s.out_channels = weight[0], s.channels = weight[1], s.kernel_h = weight[2], s.kernel_w = weight[3];
   s.stride_h = strides[0], s.stride_w = strides[1];
   s.pad_top = pads[0], s.pad_left = pads[1], s.pad_bottom = pads[2], s.pad_right = pads[3];
-  s.count = attributes.number("add_counts", 0) != 0;
   for (int64_t most = attributes.number("most", 1); most > 0 && s.bits < 5; most >>= 1) s.bits++;
   const auto floats = [&](int i) { return (const float*)constants[i].data; };
   *out = event_layer(&s, (const int16_t*)constants[0].data, nullptr, floats(1), floats(2));

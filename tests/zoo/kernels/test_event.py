@@ -30,11 +30,11 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ com
 RATES = [0.0, 0.02, 0.2, 0.6, 1.0]
 
 
-def reference(spikes, weight, scale, bias, shortcut, state, *, stride, padding, timesteps, neurons, count):
+def reference(spikes, weight, scale, bias, shortcut, state, *, stride, padding, timesteps, neurons):
     """Spikes or None, currents, last membranes, from float64 sums and the float32 operations that event.cpp names."""
     sums = F.conv2d(spikes.permute(0, 3, 1, 2).double(), weight.double(), None, stride, padding).permute(0, 2, 3, 1)
     current = sums.float() * scale + bias
-    if shortcut is not None and not count:
+    if shortcut is not None:
         current = current + shortcut
     if neurons is None:
         return None, current, None
@@ -44,8 +44,7 @@ def reference(spikes, weight, scale, bias, shortcut, state, *, stride, padding, 
         s = (u >= neurons["threshold"]).float()
         v = u - neurons["threshold"] * s if neurons["soft_reset"] else u * (1 - s)
         fired.append(s)
-    spikes = torch.cat(fired).to(torch.uint8)
-    return spikes + shortcut if count and shortcut is not None else spikes, current, v
+    return torch.cat(fired).to(torch.uint8), current, v
 
 
 def float32(value: float) -> float:
@@ -84,17 +83,14 @@ def check_random_layer(seed: int, forms: list[tuple[int, ...]]) -> None:
     if draw(g, 0, 1):  # the steps are alike
         spikes = spikes.unflatten(0, (timesteps, batch))[:1].expand(timesteps, -1, -1, -1, -1).flatten(0, 1)
     settings = {"stride": stride, "padding": padding, "timesteps": timesteps, "neurons": neurons}
-    settings["count"] = neurons is not None and draw(g, 0, 3) == 0
     sums = F.conv2d(torch.zeros(1, channels, height, width), weight.float(), None, stride, padding)
     shape = timesteps * batch, *sums.shape[2:], out_channels
     shortcut = draw(
         g, None, torch.randn(shape, generator=g), torch.randint(0, 3, shape, generator=g, dtype=torch.uint8)
     )
-    if settings["count"]:
-        shortcut = torch.randint(0, 3, shape, generator=g, dtype=torch.uint8)
     state = torch.randn(batch, *shape[1:], generator=g) if neurons is not None and draw(g, 0, 1) else None
     expected = reference(spikes, weight, scale, bias, shortcut, state, **settings)
-    shape = {"stride": stride, "padding": padding, "timesteps": timesteps, "most": most, "count": settings["count"]}
+    shape = {"stride": stride, "padding": padding, "timesteps": timesteps, "most": most}
     given = {"shortcut" if shortcut is None or shortcut.is_floating_point() else "shortcut_counts": shortcut}
     for isa, group, block, tasks in forms:
         layer = EventConv(weight, scale, bias, isa=isa, group=group, block=block, **shape, **(neurons or {}))
@@ -113,7 +109,7 @@ def test_weights_in_float32_are_equal_up_to_rounding(group, block):
     settings = {"stride": (2, 1), "padding": (1, 1), "timesteps": 4}
     weight, scale, bias = (torch.randn(shape, generator=g) for shape in ((70, 50, 3, 3), 70, 70))
     spikes = torch.randint(0, 4, (8, 7, 9, 50), generator=g, dtype=torch.uint8)
-    _, expected, _ = reference(spikes, weight, scale, bias, None, None, **settings, neurons=None, count=False)
+    _, expected, _ = reference(spikes, weight, scale, bias, None, None, **settings, neurons=None)
     fired, neurons = torch.empty(expected.shape, dtype=torch.uint8), {"decay": 0.5, "gain": 1.0, "threshold": 1.0}
     for isa in range(1, 1 + len(list_instruction_sets())):
         layer = EventConv(weight, scale, bias, most=3, isa=isa, group=group, block=block, **settings, **neurons)
