@@ -118,8 +118,9 @@ def _elementwise(neurons: Dynamics) -> bool:
 
 def _kind(layer: SpikingNeuron) -> Any:
     """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer."""
-    of_class = [vars(kind).items() for kind in reversed(type(layer).__mro__)]
-    values = {key: value for items in of_class for key, value in items if isinstance(value, bool | int | float)}
+    values: dict[str, Any] = {}
+    for of_class in map(vars, reversed(type(layer).__mro__)):
+        values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float)}
     values |= {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     found = []
     for key, value in values.items():

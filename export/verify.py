@@ -2,11 +2,12 @@
 
 A tight tolerance on logits would be the wrong test: a membrane potential within rounding of the threshold may spike on
 one side and not on the other, and the two then part. So the gate has two parts. On an exact copy, whose arithmetic
-knows no rounding, all spikes and logits must be equal bit for bit, at every optimisation level: those of float32 to
-PyTorch's, those of eight bits to those of float32. On the real weights, the fraction of spikes that differ and the
-agreement of the predicted classes are measured and bounded: by fixed numbers, or, where a deep network amplifies
-rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured against float64. A file from
-elsewhere must also have the operations, constants and metadata of the graph that its network exports to.
+knows no rounding, all spikes must be equal bit for bit, and logits up to a mean's rounding, at every optimisation
+level: those of float32 to PyTorch's, those of eight bits to those of float32. On the real weights, the fraction of
+spikes that differ and the agreement of the predicted classes are measured and bounded: by fixed numbers, or, where a
+deep network amplifies rounding beyond them, by a multiple of what float32 does to PyTorch's own spikes, measured
+against float64. A file from elsewhere must also have the operations, constants and metadata of the graph that its
+network exports to.
 """
 
 import copy
@@ -180,7 +181,7 @@ def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str, lev
             names = [*(values.values() if spikes else ()), "logits"]
             for images, expected in runs:
                 for name, got in zip(names, run(images, names), strict=True):
-                    if not np.array_equal(expected[name], got):
+                    if not _are_alike(name, expected[name], got):
                         raise ZooError(
                             f"verification failed: {name} differ from {other} on exact arithmetic "
                             f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)})"
@@ -188,6 +189,14 @@ def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str, lev
     batches = [len(images) for images, _ in runs]
     about = {"levels": list(levels), "batches": batches, "layers": len(values)}
     return about | {"spike_rates": rates, "identical": True, "input_size": list(metadata(proto, "input_size"))}
+
+
+def _are_alike(name: str, expected: NDArray[np.float32], got: NDArray[np.float32]) -> bool:
+    """Returns whether values are equal; logits up to 1e-6 of the largest: the mean of ten votes (plif_net) rounds, and
+    the one over time adds what it rounded to in any order."""
+    if name != "logits" or got.shape != expected.shape:
+        return np.array_equal(expected, got)
+    return np.allclose(got, expected, rtol=0, atol=1e-6 * float(np.abs(expected).max()))
 
 
 def _difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:

@@ -181,8 +181,9 @@ def _names(points: Sequence[dict[str, Any]]) -> tuple[list[float], list[float], 
     """Returns the domains of both axes of a panel, and where a name stands beside its mark, over no other name or
     mark: in the units of the axes, the left end of its middle line. A name without such a place is left out."""
     costs, top1 = [point["cost"] for point in points], [point["top1"] for point in points]
-    margin = max(0.12 * (max(top1) - min(top1)), 0.1)
-    x, y = [min(costs) / 1.7, max(costs) * 1.7], [min(top1) - margin, max(top1) + margin]
+    low, high = min(point["low"] for point in points), max(point["high"] for point in points)
+    margin = max(0.12 * (high - low), 0.1)
+    x, y = [min(costs) / 1.7, max(costs) * 1.7], [low - margin, high + margin]
     wide, high = math.log(x[1] / x[0]), y[1] - y[0]
     pairs = zip(costs, top1, strict=True)
     marks = [(_WIDTH * math.log(cost / x[0]) / wide, _HEIGHT * (value - y[0]) / high) for cost, value in pairs]

@@ -6,13 +6,6 @@ from recipes.lineage import Ancestor
 
 from .store import Result
 
-TIERS = {
-    "measured": "measured here, from a recipe here",
-    "checkpoint": "measured here, from somebody's checkpoint",
-    "published": "published only: quoted, never ranked with the others",
-}
-"""How a row's numbers came to be."""
-
 
 @dataclass(frozen=True)
 class Graph:
@@ -46,7 +39,7 @@ class Row:
     dataset: str
     model: str
     tag: str  # of a published row, the method
-    tier: str  # see TIERS
+    tier: str  # measured, checkpoint or published, see README.md
     top1: float  # percent, mean over runs; as claimed in a published row
     runs: int = 0  # seeds
     images: int | None = None  # test images

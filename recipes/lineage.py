@@ -142,6 +142,8 @@ def recorded_recipe(config: Mapping[str, Any]) -> dict[str, Any] | None:
     if not recipe:
         return None
     specs = {key: config["model_args"].get(key) for key in _SPECS}
+    if "unregistered" in config:
+        specs["scaling"] = config["unregistered"]
     return {**recipe, **specs, **({"plugin": plugins} if plugins else {})}
 
 

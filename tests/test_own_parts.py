@@ -123,6 +123,7 @@ def test_it_is_validated_and_predicts(own, trained):
     ran(own, "validate", "run", "--dataset", "digits", "--limit", "100", "--json", "validated.json")
     validated = read_json(own / "validated.json")
     assert validated["plugins"] == read_json(trained / "config.json")["plugins"]
+    assert validated["scaling"]["name"] == "own_rule"
     Image.new("RGB", (32, 32)).save(own / "x.png")
     assert "x.png" in ran(own, "predict", "run", "x.png")
 

@@ -22,9 +22,9 @@ def parse_hub(argv: list[str] | None) -> argparse.Namespace:
     sub.add_argument("--repo", metavar="ORG/NAME", help=f"default: {ORGANISATION}/architecture.tag")
     sub.add_argument("--private", action="store_true", help="in a private repository")
     sub.add_argument("--license", metavar="ID", help="what the model card says (by default config.json's, or none)")
-    sub.add_argument("--onnx", metavar="FILE", nargs="+", default=[], help="files of python -m export")
+    sub.add_argument("--onnx", metavar="FILE", nargs="+", action="extend", default=[], help="files of python -m export")
     results = "of python -m recipes.validate, export.bench_ort"
-    sub.add_argument("--result", metavar="FILE", nargs="+", default=[], help=results)
+    sub.add_argument("--result", metavar="FILE", nargs="+", action="extend", default=[], help=results)
     sub.add_argument("--dry-run", action="store_true", help="show what would be published, and send nothing")
     sub = commands.add_parser("pull", help="get a published checkpoint", description="Copy a repository's files here.")
     sub.add_argument("name", metavar="ORG/NAME[@REVISION]", help="the repository")

@@ -320,6 +320,12 @@ def test_a_state_that_grows_and_a_number_of_the_class_are_traced(tmp_path, monke
         assert report["verification"]["dyadic"]["identical"]
 
 
+def test_votes_over_many_steps_are_verified(tmp_path):
+    """The mean of ten votes rounds, and PyTorch and ONNX Runtime add five such means in another order."""
+    report = export.to_onnx(zoo.create_model("plif_net_w16", timesteps=5).eval(), tmp_path / "x.onnx", verify="quick")
+    assert report["verification"]["dyadic"]["identical"]
+
+
 class MeanOverPositions(nn.Module):
     def forward(self, x):
         return x.mean((2, 3), keepdim=True)

@@ -137,6 +137,9 @@ def test_marks_lie_inside_the_axes(board, spikes, top1):
     (x, y) = (chart["layer"][2]["encoding"][axis]["scale"]["domain"] for axis in "xy")
     assert x[0] < min(spikes) <= max(spikes) < x[1]
     assert y[0] < min(top1) <= max(top1) < y[1]
+    chart = panel(SPIKES, [replace(row, runs=3, top1_std=2.0) for row in table], "x")
+    low, high = chart["layer"][2]["encoding"]["y"]["scale"]["domain"]
+    assert low < min(top1) - 2 < max(top1) + 2 < high
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):

@@ -196,7 +196,8 @@ def _summary(release: Release) -> str:
         f"in {config['num_classes']} classes, trained on {_DATASETS.get(dataset, ('', _text(dataset)))[1]} with "
         f"{config['model_args'].get('timesteps', 'its default number of')} time steps. {what}"
     ]
-    if test := next((result for result in release.accuracies if result["split"] == "test"), None):
+    tests = (result for result in release.accuracies if (result["split"], result["dataset"]) == ("test", dataset))
+    if test := next(tests, None):
         spikes = test["spikes_per_image"]
         cost = "" if spikes is None else f", with {spikes:,.0f} spikes per image"
         lines.append(f"Top-1 on the test set: **{test['top1']:.2f} %**{cost}.")
@@ -294,13 +295,13 @@ def _results(release: Release) -> str:
 
 def _latency(release: Release) -> str:
     rows = [
-        [row["batch"], row["threads"], _number(row["p50_ms"], 2), _number(row["p95_ms"], 2), *where]
+        [*form, row["batch"], row["threads"], _number(row["p50_ms"], 2), _number(row["p95_ms"], 2), *where]
         for result in release.results
         if result["kind"] == "onnx"
-        for where in [[result["provider"], _machine(result)]]
+        for form, where in [((result["precision"], result["layout"]), (result["provider"], _machine(result)))]
         for row in result["latency"]
     ]
-    head = ["batch", "threads", "p50 (ms)", "p95 (ms)", "provider", "machine"]
+    head = ["precision", "layout", "batch", "threads", "p50 (ms)", "p95 (ms)", "provider", "machine"]
     return f"## Latency in ONNX Runtime\n\n{_table(head, rows)}" if rows else ""
 
 

@@ -13,8 +13,10 @@ from conftest import awake, run_code
 from timm.utils import ModelEmaV3
 
 import zoo
+from recipes.lineage import recorded_recipe
 from zoo.errors import ZooError
 from zoo.files import atomic_write
+from zoo.load import find_checkpoint
 
 DATA_CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "label_names": list("abcde")}
 
@@ -201,5 +203,9 @@ def test_a_rule_that_is_not_registered_here(model, folder):
                 again = load()
             assert torch.equal(again(x), model(x))
             assert again.model_args["scaling"] == "none"
+        edit(folder, recipe={"model": "sresnet19_w16", "epochs": 1})
+        with pytest.warns(UserWarning, match="my_rule"):
+            config = find_checkpoint(folder).config
+        assert recorded_recipe(config)["scaling"] == scaling
     with pytest.raises(ZooError, match="unknown scaling 'other'"), pytest.warns(UserWarning, match="my_rule"):
         zoo.load_checkpoint(folder, scaling="other")

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from minihub import TOKEN, Handler
 
 import zoo
+from zoo.commands import parse_hub
 from zoo.errors import ZooError
 from zoo.files import read_json, sha256_of
 from zoo.hub.__main__ import main
@@ -112,6 +113,8 @@ def pulled(folder):
 def test_push_then_pull(server, client, repo, run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
     arguments = ["push", run, "--repo", repo, "--onnx", graph, "--result", speed]
+    again = parse_hub([*map(str, arguments), "--onnx", "b.onnx", "--result", "b.json"])  # both, not the last
+    assert (again.onnx, again.result) == ([str(graph), "b.onnx"], [str(speed), "b.json"])
     client.do(*arguments, token=TOKEN)
     files, head = server.files(repo), server.repos[repo].refs["main"]
     for name in ("model.safetensors", "config.json", "summary.csv", "result.json"):
@@ -155,9 +158,10 @@ def test_a_dry_run_shows_what_would_be_published_and_sends_nothing(run, capsys, 
 
 def test_the_card(run, tmp_path):
     graph, speed = add_graph(tmp_path / "more", run)
-    release = collect(run, [graph], [speed])
+    (tmp_path / "other.json").write_text(json.dumps(measured(run, dataset="a_first_by_name", top1=1.0)))
+    release = collect(run, [graph], [speed, tmp_path / "other.json"])
     text = card(release, "org/net")
-    assert text == card(collect(run, [graph], [speed]), "org/net")
+    assert text == card(collect(run, [graph], [tmp_path / "other.json", speed]), "org/net")
     parsed = ModelCard(text)
     values = {r.metric_name: (r.dataset_type, r.dataset_split, r.metric_value) for r in parsed.data.eval_results}
     assert values["Top-1 accuracy (%)"] == ("uoft-cs/cifar10", "test", 65.32)
@@ -167,7 +171,10 @@ def test_the_card(run, tmp_path):
     for fact in (
         *("python -m recipes.train x --epochs 3", "| seed | 7 |", "| started from | else |"),
         *("c" * 40, "d" * 64, "69,518 spikes", "2308.00558"),
-        *("| 1 | 1 | 1.63 | 2.63 | CPUExecutionProvider | a \\| b, 2 cores |",),
+        *(
+            "Top-1 on the test set: **65.32 %**",
+            "| fp32 | flat | 1 | 1 | 1.63 | 2.63 | CPUExecutionProvider | a \\| b, 2 cores |",
+        ),
     ):
         assert fact in text, fact
     assert "/somewhere" not in text
