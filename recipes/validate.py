@@ -10,9 +10,9 @@ from zoo.data.folder import check_class_names
 from zoo.data.images import data_form
 from zoo.errors import ZooError, run_command
 from zoo.files import write_json
-from zoo.load import find_checkpoint
 from zoo.metrics import evaluate
 from zoo.result import accuracy_result, check
+from zoo.scaling.spec import unregistered_rule
 
 from .commands import parse_validate
 from .compare import said
@@ -46,7 +46,8 @@ def validate(
     facts = {key: trained.get(key) for key in ("comparison", "epochs", "seed", "test_reads")}
     tag = cfg.get("tag") or ""
     result = accuracy_result(model, scores, data, tag=tag, split="test", weights_sha256=model.weights_sha256, **facts)
-    if rule := find_checkpoint(name).config.get("unregistered"):  # which the network is loaded without
+    rule = trained.get("scaling", "model")
+    if rule != "model" and unregistered_rule(rule):  # which the network is loaded without
         result["scaling"] = {"name": rule} if isinstance(rule, str) else rule
     if len(images) < len(data.test_images):
         result["partial"] = True  # which the leaderboard does not take

@@ -54,9 +54,9 @@ def said(done) -> str:
 
 
 def test_the_recipe_follows_from_the_images(tmp_path):
-    whole = make_pictures(tmp_path / "x", ("train",), 30) / "train"  # 60 a class, 48 of them to train on
+    whole = make_pictures(tmp_path / "x", ("train",), 30) / "train"  # 60 a class, 143 in all to train on
     recipe = recipe_for(INIT, f"folder:{whole}", {})
-    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (16, 23, 0, 32)  # 207 steps
+    assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (16, 26, 0, 32)  # 208 steps
     assert (recipe.model, recipe.init, recipe.timesteps) == ("sresnet19_w16_gs", INIT, 2)
     recipe = recipe_for(INIT, "digits", {})
     assert (recipe.batch_size, recipe.epochs, recipe.val_images, recipe.img_size) == (32, 6, 143, 32)
@@ -65,7 +65,7 @@ def test_the_recipe_follows_from_the_images(tmp_path):
     recipe = recipe_for(INIT, "digits", said)
     assert {key: getattr(recipe, key) for key in said} == said
     assert recipe.val_images == 0
-    with pytest.raises(ZooError, match="batch_size 200 is more than the 144 training images"):
+    with pytest.raises(ZooError, match="batch_size 200 is more than the 143 training images"):
         train(recipe_for(INIT, f"folder:{whole}", {"batch_size": 200, "out": str(tmp_path / "run")}))
 
 

@@ -216,7 +216,7 @@ def test_validate_measures_what_the_run_reported(run, tmp_path):
     assert (some["images"], some["partial"]) == (8, True)
     shutil.copytree(out, tmp_path / "ruled")  # of a rule that is not registered here
     config = read_json(out / "config.json")
-    config["model_args"]["scaling"] = "my_rule"
+    config["model_args"]["scaling"] = config["recipe"]["scaling"] = "my_rule"
     (tmp_path / "ruled" / "config.json").write_text(json.dumps(config))
     with pytest.warns(UserWarning, match="my_rule"):
         ruled = validate.validate(str(tmp_path / "ruled"), "digits", limit=8, device="cpu")
