@@ -120,7 +120,7 @@ def _plotted(table: Sequence[Row], name: str) -> str | None:
         data = list(zip(costs, graphs, strict=True))
     else:
         shown = [row for row in _compared(table) if row.spikes_per_image]
-        told = "path", "epochs", "spikes_per_image", "top1", "top1_std"
+        told = "path", "tier", "timesteps", "epochs", "spikes_per_image", "top1", "top1_std"
         data = [[row.scaling is not None, *(getattr(row, field) for field in told)] for row in shown]
     return sha256_of(json.dumps(data).encode()) if data else None
 

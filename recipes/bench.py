@@ -33,6 +33,7 @@ from zoo.scaling.layers import SpikingConv2d, SpikingLinear
 from zoo.scaling.spec import resolve_scaling
 
 from .commands import parse_bench
+from .lineage import size_keyword
 from .processes import amp_dtype, amp_name, computes_in_bf16, keep_memory, pick_device
 
 Step = Callable[[], Any]
@@ -86,6 +87,8 @@ def bench(a: argparse.Namespace) -> dict[str, Any]:
         zoo.create_model, a.model, timesteps=a.timesteps, surrogate=a.surrogate, stem_stride=a.stem_stride,
         kernel=a.kernel,
     )  # fmt: skip
+    if a.img_size:
+        build = partial(build, **size_keyword(a.model, a.img_size, stem_stride=a.stem_stride))
     network = build().to(here)
     size = network.pretrained_cfg["input_size"]
     size = (size[0], a.img_size, a.img_size) if a.img_size else size

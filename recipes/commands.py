@@ -38,21 +38,13 @@ def _check_init(init: str) -> None:
     check_source(init)
 
 
-FLAGSHIP = "sresnet19_gs"
-FLAGSHIP_STAGES = {
-    "cifar10": [
-        "sresnet19.t1_cifar10",
-        "sresnet19.t1_cifar10_stage2",
-        "sresnet19_gs.t4_cifar10_cycle1",
-        "sresnet19.t1_cifar10_stage3",
-        "sresnet19_gs.t4_cifar10",
-    ],
-    "cifar100": ["sresnet19.t1_cifar100", "sresnet19.t1_cifar100_stage2", "sresnet19_gs.t4_cifar100"],
-}
-"""From data set to the recipes that train the flagship on a CPU, in order."""
 _LONG_HOURS = 3.0
 _FASTEST = 1e11
 """Multiply-accumulates a second of a core, more than any that was measured: 5e10 in bfloat16 (AVX-512)."""
+_SHORTER = (
+    "`snn-zoo train sresnet19_w16_gs.t2_cifar10` takes under half an hour; recipes/stages/README.md of a checkout has "
+    "the full networks in stages of hours each"
+)
 _IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1437}
 
 
@@ -64,29 +56,15 @@ def tell_least(recipe: Recipe) -> None:
     known = sizes().get(recipe.model.removesuffix("_gs"), {})
     images = recipe.train_images or _IMAGES.get(recipe.dataset, 0)
     phases = map(recipe.phase, range(recipe.epochs))
-    shrunk = 32 * (recipe.model_args or {}).get("stem_stride", 1)
+    stride = (recipe.model_args or {}).get("stem_stride", 1)
+    shrunk = 32 * (stride if type(stride) is int and stride > 0 else 1)  # the network says what is wrong with others
     pixels = sum(phase.size**2 * phase.timesteps for phase in phases) / shrunk**2
     operations = 3 * known.get("dense_operations", 0) * images * pixels  # forward, and twice as many backward
     hours = operations / (_FASTEST * (os.cpu_count() or 1)) / 3600
     if hours > _LONG_HOURS:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
         text = f"This will take at least {length} on this CPU, by its operations"
-        print(f"{text}.{_alternatives(recipe)}", file=sys.stderr, flush=True)
-
-
-def _alternatives(recipe: Recipe) -> str:
-    """Returns sentences about what takes less long; "" for a stage, which is made for a CPU."""
-    stages = FLAGSHIP_STAGES.get(recipe.dataset, [])
-    if f"{recipe.model}.{recipe.tag}" in stages and (recipe.init or recipe.timesteps == 1):
-        return ""
-    text, small = " It is made for a GPU.", f"sresnet19_w16_gs.t2_{recipe.dataset}"
-    if small in list_recipes():
-        text += " A small alternative, in under half an hour: stop with Ctrl-C, then `python -m recipes.train "
-        text += f"{small}` (0.2 M parameters, T = 2, 5 epochs)."
-    if stages and recipe.model == FLAGSHIP:
-        commands = ", then ".join(f"`python -m recipes.train {stage}`" for stage in stages)
-        text += f" The same network in stages of hours each: {commands}."
-    return text
+        print(f"{text}. {_SHORTER}", file=sys.stderr, flush=True)
 
 
 class Finetuning(NamedTuple):
@@ -133,8 +111,8 @@ def parse_finetune(argv: list[str] | None) -> Finetuning:
     source, data, said = given.pop("source"), given.pop("data"), said_keys(given)
     is_place = user_path(data).is_dir() or (os.path.sep in data and ":" not in data)
     dataset = f"{PREFIX}{data}" if is_place else data
-    # Its values are checked; what the checkpoint decides is completed when that is read.
-    recipe = Recipe(**{"dataset": dataset, "init": source, "out": "unknown"} | said)
+    # Its values are checked, but for phases, which are of the checkpoint's size and of computed epochs.
+    recipe = Recipe(**FINETUNING | {"dataset": dataset, "init": source, "out": "unknown"} | said | {"phases": None})
     for plugin in recipe.plugins:
         load_plugin(plugin)
     check_source(source)

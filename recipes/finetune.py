@@ -50,7 +50,7 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
         parts = files_by_part(dataset.removeprefix(PREFIX))
         images, validates = sum(map(len, parts[TRAIN].values())), len(parts) == 3
     else:
-        data = load_dataset(**Recipe(**keys | said).data)
+        data = load_dataset(**Recipe(**keys | said | {"phases": None}).data)
         images, validates = len(data.train_images), data.val_images is not None
     if not validates and not said.get("train_images"):
         keys["val_images"] = max(1, images // 10)

@@ -271,15 +271,19 @@ def create(recipe: Recipe, data: DataSet, taken: dict[str, Any]) -> SpikingNetwo
     """Builds the network of a recipe, with what `InitialWeights` takes over; one that is built for a size of images
     gets that of the data by default, and one for event frames their channels."""
     own = taken | _said(recipe)
-    with WithoutMemory():
-        has_size = "img_size" in zoo.create_model(recipe.model, **own).model_args
-    of_data: dict[str, Any] = {"img_size": data.size} if has_size else {}
+    of_data: dict[str, Any] = size_keyword(recipe.model, data.size, **own)
     if data.timesteps is not None:
         of_data |= {"encoding": "frames", "in_chans": data.input_size[0]}
     return zoo.create_model(
         recipe.model, num_classes=len(data.classes), timesteps=recipe.timesteps, dropout=recipe.dropout,
         kernel=recipe.kernel, **of_data | own,
     )  # fmt: skip
+
+
+def size_keyword(name: str, size: int, **own: Any) -> dict[str, int]:
+    """Returns the keyword that builds a network for a size of images, of one that is for no other; else nothing."""
+    with WithoutMemory():
+        return {"img_size": size} if "img_size" in zoo.create_model(name, **own).model_args else {}
 
 
 def _taken_over(recipe: Recipe, source: SpikingNetwork) -> dict[str, Any]:

@@ -345,6 +345,8 @@ def parse_command_line(argv: list[str] | None) -> Recipe:
         if path is not None or not (user_path(run) / RECIPE).is_file():
             wrong = f"{run!r} is none" if path is None else f"there is a recipe, {path}, too"
             raise ZooError(f"--resume RUN_DIR goes on with a run directory, by itself, and {wrong}")
+        if given["out"]:
+            raise ZooError(f"--resume {run} goes on in that directory: leave --out {given['out']} out")
         path = os.path.join(run, RECIPE)
         given |= {"resume": "true", "out": str(user_path(run))}  # which may have moved
     elif path is None:

@@ -105,8 +105,6 @@ def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None
         sys.exit(error.status)
     except OSError as error:
         sys.exit(_report(f"{error.strerror or error}: {error.filename or 'an output of this command'}"))
-    except RecursionError:
-        sys.exit(_report("the input is nested too deeply"))
     except (MemoryError, RuntimeError) as error:
         if (problem := out_of_memory(error)) is None:
             raise

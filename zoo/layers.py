@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .neurons import SpikingNeuron, create_neuron
 from .neurons.norm import create_norm, first_weight
 from .scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear, compact
-from .specs import Spec, check_timesteps, check_weights
+from .specs import Spec, check_timesteps
 
 
 def stem_conv(in_chans: int, channels: int, stride: int = 1) -> nn.Conv2d:
@@ -66,13 +66,11 @@ class LayerFactory:
         stride 1."""
         if by_default is None:
             by_default = kernel_size == 3 and stride == 1 and in_channels == out_channels
-        check_weights(out_channels, in_channels * kernel_size**2 // others.get("groups", 1))
         padding = others.get("dilation", 1) * (kernel_size - 1) // 2
         settings = {"padding": padding, "timesteps": self.timesteps, "by_default": by_default} | others
         return SpikingConv2d(in_channels, out_channels, kernel_size, stride, **settings)
 
     def linear(self, in_features: int, out_features: int) -> SpikingLinear:
-        check_weights(out_features, in_features)
         return SpikingLinear(in_features, out_features, timesteps=self.timesteps)
 
 

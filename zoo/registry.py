@@ -325,8 +325,8 @@ def _describe(model: SpikingNetwork, cfg: dict[str, Any]) -> None:
         cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
         for key in ("mean", "std"):
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
-    if model.img_size:
-        cfg["input_size"] = (model.in_chans, model.img_size, model.img_size)
+    if side := model.model_args.get("img_size"):
+        cfg["input_size"] = (model.in_chans, side, side)
     if model.encoding != "direct":  # it reads brightness; timm's transforms normalise as this says
         cfg["mean"], cfg["std"] = (0.0,) * model.in_chans, (1.0,) * model.in_chans
 

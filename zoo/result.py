@@ -183,7 +183,7 @@ class Accuracy(_Spikes, Costs):
     """The rule of gradient scaling."""
     precision: Precision
     """What the measurement computed in."""
-    train_precision: Precision = "fp32"
+    train_precision: Precision | None = None
     """What the training computed in."""
     train_seconds: Number | None
     comparison: Text

@@ -10,8 +10,6 @@ Spec = str | Mapping[str, Any]
 """A keyword of a network: a name, or an object of a name and numbers."""
 MOST_TIMESTEPS = 128
 MOST_CLASSES = 30_000
-MOST_WEIGHTS = 2**28
-"""Of one layer: a gigabyte."""
 MOST = 10_000
 """Of channels, layers, heads ...: beyond any network, and little enough to count to."""
 _LARGEST, _SMALLEST = 1e30, 1e-30  # of numbers that float32 computes with
@@ -61,11 +59,3 @@ def check_integer(name: str, value: Any, low: int, high: int = MOST) -> int:
 
 def check_timesteps(value: Any) -> int:
     return check_integer("timesteps", value, 1, MOST_TIMESTEPS)
-
-
-def check_weights(rows: int, columns: int) -> None:
-    """Raises ZooError if a layer would have more weights than any network's has."""
-    if rows * columns > MOST_WEIGHTS:
-        size = f"{rows:,} x {columns:,}"
-        how = "give smaller images, fewer channels, or a larger stem_stride"
-        raise ZooError(f"a layer of {size} weights is larger than any network's: {how}")

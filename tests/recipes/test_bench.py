@@ -67,6 +67,7 @@ def test_inference_and_checkpointing():
         return bench(parse_bench([mode, "--model", model, *SMALL, "1", *words]))
 
     assert "saved_bytes_per_image" not in timed("inference", "sresnet19_w16")
+    assert timed("inference", "svgg9_w16", "--img-size", "48")["median_ms"] > 0  # built for that size
     every, few = (timed("step", "sresnet19_w16_gs", *on, "--against", "plain") for on in ([], ["--grad-checkpointing"]))
     for all_kept, some in ((every, few), (every["plain"], few["plain"])):
         assert some["saved_bytes_per_image"] < 0.5 * all_kept["saved_bytes_per_image"]

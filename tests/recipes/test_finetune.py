@@ -19,7 +19,7 @@ from pictures import CLASSES, make_pictures, make_shapes
 from timm.optim import create_optimizer_v2
 
 import zoo
-from recipes.commands import parse_train
+from recipes.commands import parse_finetune, parse_train
 from recipes.finetune import recipe_for
 from recipes.lineage import InitialWeights, create, freeze, widened
 from recipes.recipe import Recipe, load_recipe
@@ -267,6 +267,10 @@ def test_mistakes_are_one_error(flowers, tmp_path, monkeypatch):
         parse_train([INIT, "--dataset", "folder:"])
     with pytest.raises(ZooError, match="--optimizer sgd needs --lr and --weight-decay"):
         recipe_for(INIT, "digits", {"optimizer": "sgd", "lr": 0.1})
+    phases = json.dumps([{"epochs": 120, "size": 48}])  # which may fit the checkpoint and the images
+    asked = parse_finetune([INIT, "digits", "--momentum", "0", "--phases", phases])
+    with pytest.raises(ZooError, match="size of a phase"):
+        recipe_for(*asked)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ZooError, match=r"train max_resnet18.t1_cifar10_full2` trains it.*root of a checkout"):
         parse_train(["max_resnet18_gs.t4_cifar10", "--dataset", "digits"])

@@ -30,7 +30,7 @@ import recipes.train
 import zoo
 from recipes import start, validate
 from recipes.augment import augmented
-from recipes.commands import FLAGSHIP_STAGES, parse_train, tell_least
+from recipes.commands import parse_train, tell_least
 from recipes.predict import predict
 from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
@@ -420,8 +420,12 @@ def test_a_run_directory_is_never_mixed_up(run):
         train(Recipe(**recipe | {"resume": True, "lr": 0.5}))
     found = parse_command_line(["--resume", str(out)])  # alone: the directory has its recipe
     assert (found.resume, found.out, found.lr) == (True, str(out), 0.001)
-    for wrong in (["--resume", str(out.parent)], ["quickstart", "--resume", str(out)]):
-        with pytest.raises(ZooError, match="--resume RUN_DIR goes on with a run directory"):
+    for wrong, said in (
+        (["--resume", str(out.parent)], "--resume RUN_DIR goes on with a run directory"),
+        (["quickstart", "--resume", str(out)], "--resume RUN_DIR goes on with a run directory"),
+        (["--resume", str(out), "--out", "other"], "goes on in that directory: leave --out other out"),
+    ):
+        with pytest.raises(ZooError, match=said):
             parse_command_line(wrong)
 
 
@@ -736,14 +740,14 @@ def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys, monkeypatch):
 
     said = told("sresnet19_gs.t4_cifar10_200epochs")
     assert re.match(r"This will take at least \d+ days on this CPU, by its operations", said)
-    assert "`python -m recipes.train sresnet19_w16_gs.t2_cifar10`" in said
-    assert all(f"`python -m recipes.train {stage}`" in said for stage in FLAGSHIP_STAGES["cifar10"])
+    assert "`snn-zoo train sresnet19_w16_gs.t2_cifar10`" in said
     assert " hours on this CPU" in told("sresnet19_gs.t4_cifar10_200epochs", epochs=10, phases=None)
     larger = {"epochs": 10, "phases": None, "img_size": 128, "model_args": {"stem_stride": 4}}  # as many operations
     assert " hours on this CPU" in told("sresnet19_gs.t4_cifar10_200epochs", **larger)
     assert told("sresnet19_w16_gs.t2_cifar10") == told("quickstart") == ""
-    for stage in FLAGSHIP_STAGES["cifar10"]:
-        assert "recipes.train" not in told(stage)
+    for stride in ("4", 0, None):  # which the network refuses
+        wrong = larger | {"model_args": {"stem_stride": stride}}
+        assert " days on this CPU" in told("sresnet19_gs.t4_cifar10_200epochs", **wrong)
 
 
 CHEAP_FIRST = {

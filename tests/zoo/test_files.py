@@ -215,7 +215,6 @@ def test_ordinary_text_stays_as_it_is():
             "400",
         ),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes"), "12 bytes"),
-        (RecursionError(), "nested"),
     ],
 )
 def test_a_command_ends_in_one_line(error, words, capsys):

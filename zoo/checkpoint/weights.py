@@ -64,13 +64,14 @@ def check_start(path: Path) -> None:
 
 
 def starts_as_pickle(path: Path) -> bool:
-    """Returns whether a file begins as a pickle does, whatever its name."""
+    """Returns whether a file begins as a pickle does, or as one in the archive of torch.save, whatever its name."""
     with contextlib.suppress(ZooError):
         check_start(path)  # the length of a good safetensors header may begin so, too
         return False
     with open_regular(path) as file:
-        start = file.read(4)
-    return start.startswith((b"PK\3\4", *(bytes([0x80, protocol]) for protocol in range(2, 6))))
+        start = file.read(512)
+    archive = start.startswith(b"PK\3\4") and b"/data.pkl" in start
+    return archive or start.startswith(tuple(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 def check_tensors(origin: str, tensors: Mapping[str, Tensor]) -> None:

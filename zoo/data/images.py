@@ -128,7 +128,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         pixels = np.asarray(image)
         if not 0 <= pixels.min() <= pixels.max() <= 0xFFFF:
             raise ValueError("its pixels are integers of 32 bits, save it with 8 bits")
-        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+        # Of a picture that is black but for its last bits there is no use; it is one of 8 bits, saved with more.
+        image = Image.fromarray((pixels >> 8 if pixels.max() > 0xFF else pixels).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # or Pillow warns
     return image.convert("RGB")

@@ -27,8 +27,9 @@ from ..files import read_json, user_path
 from ..names import PUBLISHED
 from .release import RESULT, RESULTS, card, collect
 
-# One part of a path: no separators, no drive, nothing hidden from the eye; names starting with a dot are fine.
-_PART = re.compile(r"[\w.+@=,()-][\w .+@=,()-]*", re.ASCII)
+# Separators and drives of other systems; what is hidden from the eye is none of a name, either.
+_NO_NAME = {"", ".", "..", ".git"}
+_SEPARATORS = re.compile(r"[\\:]")
 
 
 class Published(NamedTuple):
@@ -201,8 +202,8 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
 
 def check_name(file: str, repo: str) -> None:
     """Raises ZooError if the name of a file in a repository would lead anywhere but below the repository's folder."""
-    parts = file.split("/")
-    if not all(_PART.fullmatch(part) for part in parts) or {".", "..", ".git"} & {p.lower() for p in parts}:
+    parts = {part.strip().lower() for part in file.split("/")}
+    if _NO_NAME & parts or _SEPARATORS.search(file) or not file.isprintable():
         raise ZooError(f"{repo} holds a file with a forbidden name: {file!r}; nothing of it was written")
 
 

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import struct
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -160,7 +161,7 @@ def test_a_network_takes_no_more_than_its_weights_allow(tmp_path):
     for side in (512, 4096):
         args = config_of(folder)["model_args"] | {"img_size": side}
         (folder / "config.json").write_text(json.dumps(config_of(folder) | {"model_args": args}))
-        refused(folder, "asks for a network that takes more than|larger than any network's")
+        refused(folder, "asks for a network that takes more than")
     with WithinMemory({}, 4), pytest.raises(ZooError, match="takes more than 67,108,864 bytes"):
         torch.zeros(2**25)
 
@@ -361,10 +362,12 @@ attempt(lambda: zoo.create_model({NAME!r}, pretrained=True))
 
 def test_names_that_lead_out_and_that_are_fine():
     out = ["../evil", "a/../../evil", "/etc/evil", "a//b", "..", ".git/hooks/x", "a\\..\\evil", "C:/evil", "a\0b", ""]
+    out += ["a/.. /evil", "a\u202eb"]
     for name in out:
         with pytest.raises(ZooError, match="forbidden name"):
             check_name(name, "org/net")
-    for name in ("README.md", ".eval_results/cifar10.yaml", ".gitattributes", "results/a-b_c.1.json", "a b.txt"):
+    fine = ["README.md", ".eval_results/cifar10.yaml", ".gitattributes", "results/a-b_c.1.json", "a b.txt"]
+    for name in (*fine, "Größe.png", "it's"):
         check_name(name, "org/net")
 
 
@@ -396,6 +399,7 @@ def test_repositories_that_mean_harm(tmp_path, mark):
 
     tensors = safetensors.torch.load(good["model.safetensors"])
     spoilt = safetensors.torch.save(tensors | {"fc.weight": torch.full_like(tensors["fc.weight"], float("nan"))})
+    np.savez(archive := io.BytesIO(), images=np.zeros(1))  # a zip, as a pickle of torch.save is
     elsewhere = config["pretrained_cfg"] | {"hf_hub_filename": "pytorch_model.bin", "custom_load": "hf"}
     cases = {
         "pickle-only": ({"config.json": good["config.json"], "pytorch_model.bin": evil}, "model.safetensors"),
@@ -410,7 +414,7 @@ def test_repositories_that_mean_harm(tmp_path, mark):
     server.add(
         "org/harm-elsewhere",
         vouched(good["model.safetensors"], pretrained_cfg=elsewhere)
-        | {"pytorch_model.bin": evil, "extra.safetensors": evil, "notes.npy": evil},
+        | {"pytorch_model.bin": evil, "extra.safetensors": evil, "notes.npy": evil, "events.npz": archive.getvalue()},
     )
     names = [*cases, "elsewhere"]
     code = f"""
@@ -429,7 +433,7 @@ for name in {names!r}:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
     assert "left out" in client.do("pull", "org/harm-elsewhere", "-o", tmp_path / "got")
-    assert sorted(os.listdir(tmp_path / "got")) == ["config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "got")) == ["config.json", "events.npz", "model.safetensors"]
     for name in ("pickle-only", "disguised", "nan"):
         assert_one_error(client.hub("pull", f"org/harm-{name}", "-o", tmp_path / name), f"org/harm-{name}")
         assert not (tmp_path / name).exists()

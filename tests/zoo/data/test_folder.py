@@ -99,8 +99,9 @@ def test_every_mode_becomes_rgb(tmp_path):
     Image.fromarray(grey * 257).save(tmp_path / "16.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.int32) * 256).save(tmp_path / "32.tif")
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "narrow.tif")
     expected = np.asarray(read_image(tmp_path / "8.png"))
-    for name in ("16.png", "32.tif"):
+    for name in ("16.png", "32.tif", "narrow.tif"):
         assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected), name
     for mode in ("1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr"):
         suffix = {"CMYK": "jpg", "YCbCr": "jpg", "PA": "tif"}.get(mode, "png")

@@ -145,6 +145,8 @@ def test_other_image_sizes():
     assert model.model_args["img_size"] == 64
     assert small(img_size=None, stem_stride=2).eval()(x).shape == (2, 5)  # 32 pixels behind the stem
     assert small(hidden=()).eval()(x).shape == (2, 5)
+    for name in ("svgg11_w16", "svgg9_w16"):  # without hidden layers and with them
+        assert zoo.create_model(name, stem_stride=4).pretrained_cfg["input_size"] == (3, 128, 128)
     with pytest.raises(ZooError, match=r"\[8, 8\], not \[2, 2\]: build the network with img_size"):
         small()(x)
     with pytest.raises(ZooError, match="cannot be pooled"):
