@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import ZooError, run_command
+from zoo.errors import ZooError, run_command, text_table
 from zoo.files import write_json
 
 from .bench import measure, read_file
@@ -23,8 +23,9 @@ def run(args: argparse.Namespace) -> None:
         raise ZooError("--input-shape is for files from elsewhere: these say their own")
     images = None
     if args.data:
-        prepare, *others = [file.about.cfg if file.about else None for file in files]
-        if any(cfg != prepare for cfg in others if cfg):
+        forms = [file.about.cfg for file in files if file.about]
+        prepare = forms[0] if forms else None
+        if any(cfg != prepare for cfg in forms):
             raise ZooError("these networks take images or frames that are prepared otherwise: measure each by itself")
         images = load_images(args.data, args.data_dir, args.limit, prepare)
     made_of = {"network": args.network, "input_shape": args.input_shape}
@@ -67,12 +68,12 @@ def _scores(subject: dict[str, Any]) -> str:
 def _latency(subjects: Sequence[dict[str, Any]], setting: int) -> str:
     times = [subject["latency"][setting] for subject in subjects]
     head = f"batch {times[0]['batch']}, threads {times[0]['threads']}"
-    rows = [[head, "p50 ms", "p90 ms", "p99 ms", "ratio", "images/s", "peak MB", "file MB"]]
+    names, rows = [head, "p50 ms", "p90 ms", "p99 ms", "ratio", "images/s", "peak MB", "file MB"], []
     for subject, row in zip(subjects, times, strict=True):
         cells = [f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
         cells += [f"{row['p50_ms'] / times[0]['p50_ms']:.2f}", f"{row['images_per_second']:,.0f}"]
         rows.append([subject["name"], *cells, _megabytes(row.get("peak_bytes"), 0), _megabytes(subject["bytes"], 2)])
-    return _aligned(rows)
+    return text_table(names, rows, right=range(1, 8))
 
 
 def _megabytes(count: int | None, digits: int) -> str:
@@ -80,15 +81,9 @@ def _megabytes(count: int | None, digits: int) -> str:
 
 
 def _profile(subject: dict[str, Any], where: str) -> str:
-    rows = [["operator", "nodes", "ms a run", "share"]]
-    for row in subject["profile"]:
-        rows.append([row["operator"], str(row["nodes"]), f"{row['ms']:.3f}", f"{row['share']:.1%}"])
-    return f"{subject['name']}, {where}\n{_aligned(rows)}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    width = max(len(first) for first, *_ in rows)
-    return "\n".join(" ".join([first.ljust(width), *(f"{cell:>9}" for cell in cells)]) for first, *cells in rows)
+    rows = [(row["operator"], row["nodes"], f"{row['ms']:.3f}", f"{row['share']:.1%}") for row in subject["profile"]]
+    table = text_table(["operator", "nodes", "ms a run", "share"], rows, right=range(1, 4))
+    return f"{subject['name']}, {where}\n{table}"
 
 
 if __name__ == "__main__":

@@ -89,10 +89,7 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     _check_options(args)
     if ending in ("onnx", "nir") and ending != args.to:
         raise ZooError(f"--to {args.to} writes no .{ending} file: give {args.output} another ending, or leave --to out")
-    if args.layout not in LAYOUTS:
-        raise one_of("layout", args.layout, LAYOUTS)
-    if args.precision not in PRECISIONS:
-        raise one_of("precision", args.precision, PRECISIONS)
+    check_layout(args.layout, args.precision)
     if args.timesteps is not None:
         check_timesteps(args.timesteps)
     check_source(args.source, trained=False)
@@ -101,9 +98,25 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def check_layout(layout: str, precision: str) -> None:
+    """Raises ZooError unless there are such a precision and such a layout of it."""
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
+    if layout not in LAYOUTS:
+        raise one_of("layout", layout, LAYOUTS)
+    known = {"int8": ["flat"], "int16": ["flat", "step"]}.get(precision, LAYOUTS)
+    if layout not in known:
+        raise ZooError(f"{precision} has the layout {' or '.join(known)} alone, not {layout!r}")
+
+
+def is_file(data: str) -> bool:
+    """Returns whether a command's data are a file of arrays, rather than the name of a data set."""
+    return Path(data).suffix in (".npz", ".npy") and not data.startswith(FOLDERS)
+
+
 def _check_data(data: str, root: str | None) -> None:
     """Raises ZooError for a data set or file of arrays that is not there."""
-    if Path(data).suffix not in (".npz", ".npy") or data.startswith(FOLDERS):
+    if not is_file(data):
         check_dataset(data, root)
     elif not user_path(data).is_file():
         raise ZooError(f"no such file: {data}")

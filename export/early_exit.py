@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from zoo.errors import CommandParser, ZooError, run_command
+from zoo.errors import CommandParser, ZooError, run_command, text_table
 from zoo.files import check_writable, sha256_of, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
@@ -93,11 +93,9 @@ def exits(logits: NDArray[np.float32], labels: NDArray[Any], threshold: float) -
 def table(result: dict[str, Any]) -> str:
     """Returns the measurement for people."""
     name = ".".join(filter(None, (result["model"], result["tag"])))
-    lines = [f"{name}, {result['images']} images, at most {result['timesteps']} time steps"]
-    lines.append(f"{'confidence':>10} {'top-1 %':>8} {'mean steps':>10}")
-    for row in result["rows"]:
-        lines.append(f"{row['threshold']:>10g} {row['top1']:>8.2f} {row['mean_steps']:>10.2f}")
-    return "\n".join(lines)
+    rows = [(f"{row['threshold']:g}", f"{row['top1']:.2f}", f"{row['mean_steps']:.2f}") for row in result["rows"]]
+    head = f"{name}, {result['images']} images, at most {result['timesteps']} time steps\n"
+    return head + text_table(["confidence", "top-1 %", "mean steps"], rows, right=range(3))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     found = list[dict[str, Any]]()
     for answer in follow(stream, frames):
         best = int(answer.logits.argmax())
-        name = shown(names[best]) if names else f"class {best}"
+        name = shown(names[best]) if best < len(names) else f"class {best}"
         print(f"{len(found):5}  {answer.events:6} events  {answer.milliseconds:7.2f} ms  {name}")
         found.append({"events": answer.events, "class": best, "ms": answer.milliseconds})
     if not found:

@@ -20,6 +20,8 @@ from zoo.errors import ZooError, one_line
 from zoo.files import open_regular
 from zoo.names import PREFIX
 
+from .commands import is_file
+
 _LARGEST = 2**31
 """Bytes of images in memory."""
 _BRIGHTEST = 1e6
@@ -59,11 +61,6 @@ def load_images(
     found = load_dataset(data, root, prepare=prepare)
     images, labels = found.test_images[:limit].numpy(), found.test_labels[:limit].numpy()
     return Loaded(images, labels, found.name, found.classes)
-
-
-def is_file(data: str) -> bool:
-    """Returns whether a command's data are a file of arrays, rather than the name of a data set."""
-    return Path(data).suffix in (".npz", ".npy") and not data.startswith(PREFIX)
 
 
 def read_images(path: str | os.PathLike[str], limit: int | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError
 from zoo.network import SpikingNetwork, check_registered, unwrapped
 from zoo.neurons import PSN, SpikingNeuron
 from zoo.neurons.base import input_current
 from zoo.neurons.norm import TEBN
 
-from .commands import LAYOUTS
+from .commands import check_layout
 from .event import event_graph
 from .graph import (
     DOMAIN,
@@ -67,15 +67,6 @@ def build_graph(model: nn.Module, layout: str = "flat", precision: str = "fp32")
         weights = dict.fromkeys(node.input[1] for node in spike_convolutions(network))
         store_in_half(proto, weights)
     return proto
-
-
-def check_layout(layout: str, precision: str) -> None:
-    """Raises ZooError unless there is such a layout, in this precision."""
-    if layout not in LAYOUTS:
-        raise one_of("layout", layout, LAYOUTS)
-    known = {"int8": ["flat"], "int16": ["flat", "step"]}.get(precision, LAYOUTS)
-    if layout not in known:
-        raise ZooError(f"{precision} has the layout {' or '.join(known)} alone, not {layout!r}")
 
 
 def store_in_half(proto: onnx.ModelProto, weights: Iterable[str]) -> None:

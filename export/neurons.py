@@ -120,7 +120,7 @@ def _kind(layer: SpikingNeuron) -> Any:
     """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer."""
     values: dict[str, Any] = {}
     for of_class in map(vars, reversed(type(layer).__mro__)):
-        values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float)}
+        values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float | str | tuple)}
     values |= {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     found = []
     for key, value in values.items():

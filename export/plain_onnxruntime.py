@@ -9,12 +9,15 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
-size, prepare, labels = (json.loads(about[key]) for key in ("input_size", "prepare", "labels"))
+size, prepare, classes = (json.loads(about[key]) for key in ("input_size", "prepare", "num_classes"))
+labels = json.loads(about.get("labels", "null")) or [f"class {i}" for i in range(classes)]
 mean, std = (np.array(json.loads(about[key]), np.float32)[:, None, None] for key in ("mean", "std"))
 side, scaled = size[1], int(size[1] / prepare["crop_pct"])
 
 if about["layout"] == "step" and json.loads(about["encoding"]) != "direct":
     sys.exit(f"each step takes {about['pixels']}: export --layout flat")
+if prepare["crop_mode"] != "center":
+    sys.exit(f"images are prepared with crop_mode {prepare['crop_mode']}, which is not written here")
 
 
 def classify(x: np.ndarray) -> np.ndarray:
@@ -25,7 +28,7 @@ def classify(x: np.ndarray) -> np.ndarray:
     states = json.loads(about["states"])
     outputs = ["logits", *(state["output"] for state in states)]
     values = [np.zeros([n or 1 for n in state["shape"]], np.float32) for state in states]
-    total = np.zeros((1, len(labels)), np.float32)
+    total = np.zeros((1, classes), np.float32)
     for _ in range(json.loads(about["timesteps"])):
         now = dict(zip((state["input"] for state in states), values, strict=True))
         logits, *values = session.run(outputs, {"input": x} | now)

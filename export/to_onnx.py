@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import zoo
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError
 from zoo.files import atomic_write, check_writable, sha256_of
 
-from .commands import PRECISIONS
+from .commands import check_layout
 from .file import PRODUCER, add_description, add_spike_counts, add_step_logits
 from .images import network_inputs
 from .int8 import calibrate, int8_graph
-from .network import build_graph, check_layout, exportable, inference_copy, take_apart
+from .network import build_graph, exportable, inference_copy, take_apart
 from .verify import run_gate
 
 
@@ -66,11 +66,9 @@ def to_onnx(
     """
     path = Path(path)
     check_writable(path)
-    if precision not in PRECISIONS:
-        raise one_of("precision", precision, PRECISIONS)
+    check_layout(layout, precision)
     if (precision == "int8") != (calibration is not None):
         raise ZooError("int8 takes its scales from training images: give calibration images with it, and only with it")
-    check_layout(layout, precision)
     model = exportable(model)
     images = None if images is None else network_inputs(model, images)
     training = None if calibration is None else network_inputs(model, calibration)

@@ -14,7 +14,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,6 @@ _CLOSE = 1e-5
 with other roundings."""
 _FREE = {"tag", "epochs", "seed", "test_reads", "license"}
 """Entries of the metadata that a file may have differently: they say how it came to be."""
-_OF_WEIGHTS = {"weights_sha256", "neuron"}
-"""Those that are others where the weights are: what these do says more."""
 QUICK = ("disable", "all")
 """The levels of optimisation at which a quick gate runs a graph: as it is written, and as it is run by default."""
 _CHUNK = 32
@@ -105,11 +103,9 @@ def verify(
         built = build_graph(network, layout, precision)
     known = _instrumented_like(add_description(built, model), proto)
     _compare_operations(known, proto)
-    _compare_metadata(known, proto, but=_OF_WEIGHTS)
-    report = run_gate(network, proto, images)
-    _compare_constants(known, proto)
     _compare_metadata(known, proto)
-    return report
+    _compare_constants(known, proto)
+    return run_gate(network, proto, images)
 
 
 def run_gate(
@@ -374,11 +370,11 @@ def _alike(known: NDArray[Any], other: NDArray[Any]) -> bool:
     return bool((np.abs(known - other) <= allowed).all())
 
 
-def _compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto, but: Collection[str] = ()) -> None:
-    """Raises ZooError unless the file's metadata say of the network what it says itself, `but` for these entries."""
+def _compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raises ZooError unless the file's metadata say of the network what it says itself."""
     said = texts(proto)
     for entry in known.metadata_props:
-        if entry.key not in {*_FREE, *but} and not _same(said.get(entry.key), entry.value):
+        if entry.key not in _FREE and not _same(said.get(entry.key), entry.value):
             raise ZooError(
                 f"verification failed: the file's metadata say {entry.key} {said.get(entry.key)!r:.100}, the network "
                 f"{entry.value!r:.100}"

@@ -484,6 +484,9 @@ def test_files_that_prepare_images_otherwise_are_not_measured_on_the_same(file, 
     export.to_onnx(model, tmp_path / "x.onnx", verify=False)
     with pytest.raises(ZooError, match="prepared otherwise"):
         bench_ort.main([str(file), str(tmp_path / "x.onnx"), "--data", "digits", "--runs", "1"])
+    onnx.save(with_weights(8), tmp_path / "any.onnx")
+    with pytest.raises(ZooError, match="its accuracy cannot be measured"):
+        bench_ort.main([str(tmp_path / "any.onnx"), str(file), "--data", "digits", "--runs", "1"])
 
 
 def test_a_broken_file_is_one_error_of_the_command(tmp_path):

@@ -21,10 +21,10 @@ from export import bench_ort
 from export.exact_copy import exact_copy, exact_images
 from export.file import add_spike_counts, describe, is_ours
 from export.images import load_images, network_inputs, normalise
-from export.network import build_graph
+from export.network import build_graph, inference_copy
 from export.neurons import trace_neurons
 from export.run import CPU, OPTIMIZATIONS, create_session
-from export.verify import check_same_operations
+from export.verify import check_same_operations, run_gate
 from zoo import SpikeCounter, ZooError
 from zoo.neurons import GLIF, PLIF, SpikingNeuron
 from zoo.result import check
@@ -154,8 +154,10 @@ def test_gate_catches_other_weights(exact):
     _, path = exact
     torch.manual_seed(1)
     other = exact_copy(network())
-    with pytest.raises(ZooError, match="failed on the real weights"):
+    with pytest.raises(ZooError, match="the file's metadata say weights_sha256"):
         export.verify(other, path.read_bytes())
+    with pytest.raises(ZooError, match="failed on the real weights"):
+        run_gate(inference_copy(other), onnx.load(path), None)
 
 
 def test_spike_counts_equal_the_counter(exact, tmp_path):

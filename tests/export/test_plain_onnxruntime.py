@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -47,14 +48,27 @@ def test_the_lines_for_onnxruntime_alone_say_what_predict_says(
     assert done.stdout.splitlines() == [f"{file} {label}" for file, label in pictures.items()]
 
 
-def test_a_step_of_images_that_become_spikes_is_refused(pictures: dict[Path, str], tmp_path: Path) -> None:
-    model = zoo.create_model("svgg11_w8", encoding="latency")
-    model.pretrained_cfg["label_names"] = [str(i) for i in range(10)]
-    export.to_onnx(model, tmp_path / "model.onnx", layout="step", verify=False)
-    words = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", *pictures]
-    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *words], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("layout", "encoding", "crop", "words"),
+    [("step", "latency", "center", "export --layout flat"), ("flat", "direct", "squash", "crop_mode squash")],
+)
+def test_what_these_lines_do_not_do_is_refused(
+    layout: str, encoding: str, crop: str, words: str, pictures: dict[Path, str], tmp_path: Path
+) -> None:
+    model = zoo.create_model("svgg11_w8", encoding=encoding)
+    model.pretrained_cfg["crop_mode"] = crop
+    export.to_onnx(model, tmp_path / "model.onnx", layout=layout, verify=False)
+    command = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", *pictures]
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "export --layout flat" in done.stderr
+    assert words in done.stderr
+
+
+def test_a_network_that_was_not_trained_names_no_class(pictures: dict[Path, str], tmp_path: Path) -> None:
+    export.to_onnx(zoo.create_model("svgg11_w8"), tmp_path / "model.onnx", verify=False)
+    command = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", next(iter(pictures))]
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *command], capture_output=True, text=True, check=True)
+    assert re.search(r" class \d$", done.stdout.strip())
 
 
 def test_validate_says_what_predict_says(pictures: dict[Path, str], tmp_path: Path) -> None:
