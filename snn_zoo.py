@@ -152,3 +152,7 @@ def _help() -> str:
     lines = [f"  {name:14}{command.text}" for name, command in COMMANDS.items()]
     usage = "usage: snn-zoo COMMAND ...\n\nA zoo of spiking neural networks: train, measure, export, publish."
     return "\n".join([usage, "", "commands:", *lines, "", "snn-zoo COMMAND --help says more of each."]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ class Preparation(Model):
     """How an image of any size becomes one of the network's, in timm's words for evaluation: with `center`, the shorter
     side is scaled to size / crop_pct and the centre cut out; `squash` scales both sides, `border` the longer one."""
 
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"]
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
     crop_pct: Annotated[float, Field(ge=0.25, le=1)]
     crop_mode: Literal["center", "squash", "border"]
 

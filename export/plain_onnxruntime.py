@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
@@ -37,7 +37,8 @@ def classify(x: np.ndarray) -> np.ndarray:
 
 
 for path in sys.argv[2:]:
-    image = Image.open(path).convert("RGB")  # the shorter side is scaled, then the centre is cut out
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    # The shorter side is scaled, then the centre cut out.
     width, height = (scaled * length // min(image.size) for length in image.size)
     image = image.resize((width, height), Image.Resampling[prepare["interpolation"].upper()])
     left, top = round((width - side) / 2), round((height - side) / 2)

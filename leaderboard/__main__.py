@@ -60,7 +60,7 @@ def _measure(options: argparse.Namespace) -> None:
     if options.ray:
         options.out = options.out.absolute()  # the nodes' own working directory is another
     networks = [source for source in sources if not source.endswith(".onnx")]
-    records = {source: record_pattern(source, options.out, options.precision) for source in networks}
+    records = {source: record_pattern(source, options.dataset, options.out, options.precision) for source in networks}
     for source in networks if options.resume else []:
         if before := glob.glob(records[source]):
             print(f"measured before: {before[0]}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from export.to_onnx import to_onnx
 from recipes.lineage import Run, ancestors_of, known_runs, recipe_sha256_of, recorded_recipe
 from recipes.processes import pick_device
 from recipes.validate import validate
-from zoo.data import normalisation
+from zoo.data import dataset_name, normalisation
 from zoo.data.folder import check_folder
 from zoo.data.images import data_form
 from zoo.errors import ZooError, text_table
@@ -107,12 +107,13 @@ def record_name(name: str, weights_sha256: str, forms: Sequence[str]) -> str:
     return "_".join([name, weights_sha256[:8], *words]) + ".json"
 
 
-def record_pattern(source: str, out: Path, precisions: Sequence[str]) -> str:
-    """Returns the pattern of the record of a checkpoint in these forms below `out`: its data set is left open."""
+def record_pattern(source: str, dataset: str | None, out: Path, precisions: Sequence[str]) -> str:
+    """Returns the pattern of the record of a checkpoint in these forms below `out`, of any data set for None."""
     run = Run(find_checkpoint(source).config)
     forms = ["PyTorch", *(f"{precision} flat" for precision in precisions)]
     name = record_name(run.name, run.config["weights_sha256"], forms)
-    return f"{glob.escape(str(out))}/*/{glob.escape(name)}"
+    folder = "*" if dataset is None else glob.escape(dataset_name(dataset))
+    return f"{glob.escape(str(out))}/{folder}/{glob.escape(name)}"
 
 
 def table(result: Result) -> str:

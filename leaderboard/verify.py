@@ -88,11 +88,12 @@ def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
         for place, part in parts(file, result).items()
         if part["weights_sha256"] == weights and part["dataset"] in (None, row.dataset)
     }
-    found = rows(own)
+    found = [other for other in rows(own) if other.path == row.path]  # with other time steps it is another's
     if name != row.name or not found:
         other = f"this is {name} with weights {weights[:12]}..."
         raise ZooError(f"{other}, which is not in {row.path}: --checkpoint names where the row's weights are")
-    return found[0]
+    (same,) = found
+    return same
 
 
 def compare(before: Row, now: Row) -> list[Line]:

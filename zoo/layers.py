@@ -38,10 +38,7 @@ class LayerFactory:
 
     def neuron(self, **changes: Any) -> SpikingNeuron:
         """Makes a layer of neurons, some of its numbers changed."""
-        spec: Any = self._neuron
-        if changes:
-            spec = ({"name": spec} if isinstance(spec, str) else dict(spec)) | changes
-        return create_neuron(spec, self.timesteps, self._surrogate, self._kernel)
+        return create_neuron(self._neuron, self.timesteps, self._surrogate, self._kernel, **changes)
 
     def norm(self, channels: int) -> nn.Module:
         return create_norm(self._norm, channels, self.timesteps, self.threshold)

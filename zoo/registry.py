@@ -35,8 +35,8 @@ from .plugins import same_file
 from .scaling import NONE
 
 GS = {"name": "final_trace", "alpha": 0.5}
-"""The scaling of `_gs` models. No rule is distinguishable from another in what was measured (recipes/README.md), so it
-is the one that ran in the code behind the paper, see `zoo.scaling`."""
+"""The scaling of `_gs` models. No rule was found measurably better than plain STBP (recipes/studies/ablation), so it is
+the one that ran in the code behind the paper, see `zoo.scaling`."""
 
 # CIFAR-10's channel statistics; a recipe writes its own data set's into the checkpoint.
 _DEFAULT = {
@@ -208,6 +208,8 @@ def build(
         cfg = checkpoint.config["pretrained_cfg"] | {"state_dict": checkpoint.state_dict}
     kwargs = dict(defaults or {}) | kwargs | dict(shape or {})
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
+    if kwargs.get("feature_cls") not in (None, "getter"):
+        raise ZooError(f"feature_cls {kwargs['feature_cls']!r}: networks of the zoo have 'getter' alone, by default")
     features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
     fitting = functools.partial(_fitting, features=bool(kwargs.get("features_only")))
     with contextlib.ExitStack() as bounds:
@@ -230,7 +232,7 @@ def build(
                 raise
             known = [key for key in [*usual, "drop_rate"] if key not in {*given, *(shape or {})}]
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
-    _describe(model.model if isinstance(model, StageFeatures) else model, model.pretrained_cfg)
+    _describe(model.model if isinstance(model, FeatureGetterNet) else model, model.pretrained_cfg)
     if isinstance(model, SpikingNetwork):
         if shape is not None:  # or nobody knows which keywords are the user's
             not_own = {"kernel", "num_classes", *shape, *model.model_args}

@@ -3,7 +3,7 @@
 Of each network and number of time steps it exports float32, int8 and int16 files, and one run of `export.bench_ort`
 times them beside `--against`, on test images, in export/reports/latency/NAME.tT.json. What is there stays: a run that
 was stopped goes on, and a file that is deleted is measured again. Needs a quiet machine.
-`--table` prints the table of export/README.md from the files and measures nothing.
+`--table` prints the table of export/reports/latency/README.md from the files and measures nothing.
 """
 
 import re

@@ -19,7 +19,7 @@ from leaderboard.measure import measure
 from leaderboard.row import Graph, Row
 from leaderboard.rows import rows
 from leaderboard.store import load_results
-from leaderboard.verify import Line, compare, other_files
+from leaderboard.verify import Line, _of_checkpoint, compare, other_files
 from zoo.errors import ZooError
 from zoo.result import read
 
@@ -85,6 +85,12 @@ def test_verify_finds_a_number_that_nobody_measured(walked, capsys):
     assert "not as on the board: top1" in captured.err
     assert re.search(r"top1 .* 1\.11111 .* MISS", captured.out.replace("-1.11", "1.11"))
     assert "effective_acs" in captured.out
+
+
+def test_the_same_weights_with_other_time_steps_are_another_row():
+    results = {"two.json": accuracy(timesteps=2, top1=90.0), "eight.json": accuracy(timesteps=8, tag="t8", top1=92.0)}
+    for row in rows(results):
+        assert _of_checkpoint(results, row, row.name, results["two.json"]["weights_sha256"]) == row
 
 
 def test_a_part_of_a_test_set_and_a_graph_alone(walked, monkeypatch):
@@ -217,3 +223,5 @@ def test_what_was_measured_before_is_left_out(walked, capsys):
             main(["measure", "run", "--precision", "--resume"])
         with pytest.raises(TypeError):
             main([*how, "--out", "elsewhere"])
+        with pytest.raises(TypeError):  # and so is another data set
+            main([*how, "--dataset", "cifar10"])

@@ -262,6 +262,10 @@ def test_predict_agrees_with_the_network(run, tmp_path):
     shutil.copy(tmp_path / "0.png", tmp_path / "hidden" / ".thumbs")
     with pytest.raises(ZooError, match="holds nothing to classify"):
         predict(model, tmp_path / "hidden")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "0.png", tmp_path / "elsewhere")
+    (tmp_path / "hidden" / "link").symlink_to(tmp_path / "elsewhere")
+    assert [found["image"] for found in predict(model, tmp_path / "hidden")] == [str(tmp_path / "hidden/link/0.png")]
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.bfloat16, 0.2)])

@@ -25,6 +25,7 @@ from timm.data import resolve_data_config
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import fuse_conv_bn_eval
 
 import zoo
 from zoo.errors import ZooError
@@ -314,6 +315,9 @@ def test_timms_contract(name):
     for a, b in zip(only(x), maps, strict=True):
         assert torch.equal(a, b)
     first = timm.create_model(name, features_only=True, timesteps=2, out_indices=(0,))
+    timm.create_model(name, features_only=True, feature_cls="getter")  # as timm calls it
+    with pytest.raises(ZooError, match="feature_cls 'hook': networks of the zoo have 'getter' alone"):
+        timm.create_model(name, features_only=True, feature_cls="hook")
     assert len(first.model.stages) == 1
     for network in (only.train(), first):  # which DistributedDataParallel demands
         sum(rates.sum() for rates in network(x)).backward()
@@ -380,6 +384,26 @@ def test_compiles_into_one_graph(name):
         F.cross_entropy(logits, torch.arange(len(x))).backward()
     for p, q in zip(copied.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_of_other_numbers_compile_into_one_graph_each():
+    torch._dynamo.reset()
+    for width in (1.0, 2.0, 0.5):
+        how = {"neuron": {"name": "lif", "decay": width / 4}, "surrogate": {"name": "triangle", "width": width}}
+        model, x = tiny(**how).train(), images()
+        compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+        for network in (compiled, model):
+            loss(network, x).backward()
+        for p, q in zip(compiled.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_takes_the_bias_of_a_folded_normalisation():
+    model = tiny().train()
+    model(images())
+    block, x = model.eval().stages[0][0], (torch.rand(4, 4, 8, 8) < 0.2).float()
+    folded = fuse_conv_bn_eval(block.conv1, block.bn1)
+    torch.testing.assert_close(folded(x), block.bn1(block.conv1(x)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scaling", ["none", {"name": "channel", "every": 2}])

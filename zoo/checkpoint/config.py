@@ -57,7 +57,7 @@ class _Input(Model):
     mean: list[Annotated[float, Field(ge=-1e6, le=1e6)]]
     std: list[Annotated[float, Field(ge=1e-6, le=1e6)]]
     # What timm's transforms know.
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "random"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"] = "bilinear"
     crop_mode: Literal["center", "squash", "border"] = "center"
     crop_pct: Annotated[float, Field(ge=0.25, le=1)] = 1.0
     tag: Tag | None = None

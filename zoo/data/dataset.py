@@ -67,6 +67,15 @@ Part = tuple[Tensor, Tensor]
 """Images and labels."""
 
 
+def as_tensor(value: Any) -> Any:
+    """Turns an array of NumPy's into a tensor, and labels into int64; leaves what is neither to be refused."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+    if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
+        value = value.long()
+    return value
+
+
 def make_dataset(
     name: str,
     classes: Sequence[str],
@@ -134,8 +143,12 @@ def cached(
                 raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
             print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
             whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-            about = write(whole)
-            whole.flush()
+            try:
+                about = write(whole)
+                whole.flush()
+            except BaseException:
+                file.unlink()
+                raise
             write_json(note, about)
     # What were written there would stay in this process.
     return torch.from_numpy(np.load(file, mmap_mode="c")), read_json(note)

@@ -10,6 +10,7 @@ Frames are made once, with progress, and kept in one file, which is mapped into 
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..errors import ZooError
 from ..files import read_json, sha256_of, stamp, user_path
 from ..names import I2E, Slices
 from ..schema import Model, parse
+from ..specs import check_timesteps
 from .dataset import DataSet, cached, fixed_order, make_dataset
 from .events import SUFFIXES, Events, read_events, to_frames
 
@@ -98,7 +100,7 @@ def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: i
 
     labels, count = torch.tensor([sample.label for sample in samples]), len(folder.train)
     stamps = [(str(s.file.relative_to(root)), *stamp(s.file), *s[1:]) for s in samples]
-    key = [kind, steps, by, form, folder.sensor, stamps]
+    key = [kind, str(root.resolve()), check_timesteps(steps), by, form, folder.sensor, stamps]
     images, told = _kept(key, (len(samples), steps, 2, *form), frames(), note)
     train, test = (images[:count], labels[:count]), (images[count:], labels[count:])
     return make_dataset(name, folder.classes, train, test, told=told)
@@ -135,7 +137,9 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
     key = [I2E, _THRESHOLD, digest.hexdigest(), *([noise, jitter] if noise or jitter else [])]
     images, _ = _kept(key, (sum(counts), I2E_STEPS, 2, size, size), frames(), dict)
     turned = zip(images.split(counts), (labels for _, labels in parts), strict=True)
-    return make_dataset(f"{I2E}_{data.name}", data.classes, *turned)._replace(mirrored=_MIRRORED)
+    own = [I2E, _THRESHOLD, float(noise), jitter, data.sha256]  # the same images, whatever size they are brought to
+    told = {"sha256": sha256_of(json.dumps(own).encode())}
+    return make_dataset(f"{I2E}_{data.name}", data.classes, *turned, told=told)._replace(mirrored=_MIRRORED)
 
 
 def image_events(
@@ -260,12 +264,16 @@ def _by_class(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise ZooError(f"no such folder: {root}: expected one with a folder of recordings for each class")
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    found = {f.name: sorted(file for file in f.iterdir() if file.suffix.lower() in SUFFIXES) for f in folders}
+    found = {f.name: sorted(file for file in f.iterdir() if _is_recording(file)) for f in folders}
     if len(found) < 2 or not all(found.values()):
         empty = next((name for name, files in found.items() if not files), None)
         wrong = f"{root / empty} holds no recording" if empty else f"{root} holds {len(found)} folders of recordings"
         raise ZooError(f"{wrong}: expected one for each class, with files that end in {', '.join(SUFFIXES)}")
     return found
+
+
+def _is_recording(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 KINDS: dict[str, Callable[[Path], _Folder]] = {

@@ -24,7 +24,7 @@ from ..errors import ZooError
 from ..files import sha256_of, stamp, user_path
 from ..names import PREFIX, SIZE, check_dataset
 from .dataset import DataSet, Part, cached, check_memory, fixed_order, make_dataset, mean_and_std
-from .images import SUFFIXES, Preparation, folder_cfg, preparation, square_side
+from .images import SUFFIXES, Preparation, folder_cfg, preparation, square_side, walk
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _MAPPED = 2**28
@@ -72,7 +72,7 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
             mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
             return {"sha256": _sha256(parts, hashes), "mean": mean, "std": std}
 
-        images, told = cached("images", [preparation(cfg), stamps], (total, 3, side, side), write)
+        images, told = cached("images", [preparation(cfg), "upright", stamps], (total, 3, side, side), write)
     labelled = {}
     for part, found in parts.items():
         labelled[part] = images[: len(found)], torch.tensor([label for _, label in found])
@@ -139,7 +139,7 @@ def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
         if len(files) < len(parts):
             raise ZooError(f"{root / name} holds {len(files)} image(s): give three, to train, validate and test with")
         # By its name alone, so that a file stays where it is whatever others come or go.
-        place = {file: hashlib.sha256(str(file.relative_to(root)).encode()).digest() for file in files}
+        place = {file: hashlib.sha256(os.fsencode(file.relative_to(root))).digest() for file in files}
         order, count = sorted(files, key=place.__getitem__), len(files)
         first, second = (sum(of[0] < border for of in place.values()) for border in (26, 51))
         first = min(max(first, 1), count - 2)
@@ -150,22 +150,16 @@ def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _files(part: Path) -> dict[str, list[Path]]:
     found, left_out, loose = {}, 0, 0
-    real: dict[str, str] = {}  # from each folder without links to what it was read as
+    seen: dict[str, str] = {}
     for folder in sorted(part.iterdir()):
         if folder.name.startswith("."):
             continue
         if not folder.is_dir():
             loose += folder.name.lower().endswith(SUFFIXES)
             continue
-        files = []
-        for where, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-            if (before := real.setdefault(os.path.realpath(where), where)) != where:
-                raise ZooError(f"{where} is {before} again, through a link: its images would count twice; remove one")
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            seen = [name for name in sorted(names) if not name.startswith(".")]
-            images = [Path(where, name) for name in seen if name.lower().endswith(SUFFIXES)]
-            files += images
-            left_out += len(seen) - len(images)
+        there = list(walk(folder, seen))
+        files = [file for file in there if file.name.lower().endswith(SUFFIXES)]
+        left_out += len(there) - len(files)
         if not files:
             raise ZooError(f"{folder} holds no image: no file there ends in {', '.join(SUFFIXES)}")
         found[folder.name] = files
@@ -176,10 +170,6 @@ def _files(part: Path) -> dict[str, list[Path]]:
     if loose:
         print(f"{part}: left out {loose} image(s) that are in no class's folder", file=sys.stderr)
     return found
-
-
-def _unreadable(error: OSError) -> None:
-    raise ZooError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def _check_same(root: Path, part: str, classes: list[str], others: list[str]) -> None:

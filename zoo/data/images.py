@@ -3,11 +3,12 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor
 
@@ -65,11 +66,30 @@ def files_at(path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -
     """Returns a file by itself, and of a folder those in it and below whose names end so, sorted by name."""
     if not (root := user_path(path)).is_dir():
         return [os.fspath(path)]
-    files = (file for file in sorted(root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file())
-    found = [str(file) for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts)]
+    found = [str(file) for file in sorted(walk(root, {})) if file.suffix.lower() in suffixes]
     if not found:
         raise ZooError(f"{path} holds nothing to classify: no file there ends in {', '.join(suffixes)}")
     return found
+
+
+def walk(folder: Path, seen: dict[str, str]) -> Iterator[Path]:
+    """Yields the visible files in a folder and below it, through links, too, folder by folder.
+
+    Args:
+        seen: from each folder without links that was read before to what it was read as.
+
+    Raises:
+        ZooError: a folder that cannot be read, or that was read before.
+    """
+    for where, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        if (before := seen.setdefault(os.path.realpath(where), where)) != where:
+            raise ZooError(f"{where} is {before} again, through a link: its images would count twice; remove one")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> None:
+    raise ZooError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def data_form(
@@ -95,7 +115,7 @@ def square_side(cfg: Mapping[str, Any]) -> int:
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads the first image in a file, in RGB: grey is repeated, a palette looked up, an alpha channel dropped.
+    """Reads the first image in a file, upright, in RGB: grey is repeated, a palette looked up, alpha dropped.
 
     Raises:
         ZooError: no such file, none that Pillow can read as one of `FORMATS`, or more than `MAX_PIXELS`.
@@ -112,7 +132,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             if math.prod(image.size) > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
                 raise ZooError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}: scale it down first")
-            return _rgb(image)
+            return _rgb(ImageOps.exif_transpose(image))  # upright, as a camera says it was held
     except (ZooError, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -20,7 +20,7 @@ from ..files import locked, user_path
 from ..names import BUILTIN, I2E, OWN_DATASETS, PREFIX, SIZE, Slices, check_dataset, check_size, dataset_name
 from ..plugins import same_file
 from ..schema import Model, parse
-from .dataset import DataSet, check_memory, make_dataset
+from .dataset import DataSet, as_tensor, check_memory, make_dataset
 from .event_sets import KINDS, load_events, load_i2e
 from .folder import load_folder
 from .images import square_side
@@ -185,7 +185,7 @@ def _load_registered(name: str, root: str | None) -> DataSet:
     if (given.val_images is None) != (given.val_labels is None):
         raise ZooError(f"the data set {name} lacks val_{'images' if given.val_images is None else 'labels'}")
     train, test, val = (
-        (_as_tensor(getattr(given, f"{part}_images")), _as_tensor(getattr(given, f"{part}_labels")))
+        (_on_cpu(getattr(given, f"{part}_images")), _on_cpu(getattr(given, f"{part}_labels")))
         for part in ("train", "test", "val")
     )
     data = make_dataset(name, given.classes, train, test, None if val[0] is None else val)
@@ -195,12 +195,8 @@ def _load_registered(name: str, root: str | None) -> DataSet:
     return data
 
 
-def _as_tensor(value: Any) -> Any:
-    """Turns an array into a tensor, and labels into int64; leaves what is neither for `make_dataset` to refuse."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
-    if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
-        value = value.long()
+def _on_cpu(value: Any) -> Any:
+    value = as_tensor(value)
     return value.cpu() if isinstance(value, Tensor) else value
 
 

@@ -105,10 +105,10 @@ def collect(run: Path, onnx: Sequence[Path] = (), results: Sequence[Path] = ()) 
     files[RECIPE] = dump_yaml(recipe).encode()
     measured = []
     if (run / RESULT).is_file():
-        measured.append(_read_result(run / RESULT, sha256))
+        measured.append(_read_result(run / RESULT, config))
         files[RESULT] = read_bytes(run / RESULT, _LIMIT)
     for path in results:
-        measured.append(_read_result(path, sha256))
+        measured.append(_read_result(path, config))
         _add(files, RESULTS + path.name, path, ".json")
     for path in onnx:
         _check_onnx(path, sha256)
@@ -124,12 +124,14 @@ def _add(files: dict[str, bytes], name: str, path: Path, suffix: str) -> None:
     files[name] = read_bytes(path, _LIMIT)
 
 
-def _read_result(path: Path, weights_sha256: str) -> dict[str, Any]:
+def _read_result(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     result = read(path, {kind: KINDS[kind] for kind in ("accuracy", "onnx")})
     if result.get("partial"):
         raise ZooError(f"{path} is of {result['images']} images, a part of the test set: measure without --limit")
     how = "measure these with `python -m recipes.validate` or `export.bench_ort`"
-    _check_weights(result["weights_sha256"], weights_sha256, f"{path} was measured on", how)
+    _check_weights(result["weights_sha256"], config["weights_sha256"], f"{path} was measured on", how)
+    if (steps := config["model_args"].get("timesteps")) != result["timesteps"]:
+        raise ZooError(f"{path} was measured with {result['timesteps']} time steps, and the network has {steps}: {how}")
     return result
 
 

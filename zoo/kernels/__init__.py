@@ -56,7 +56,11 @@ def pick_kernel(
     Raises:
         ZooError: an unknown value, or "fused" where no fused kernel runs; the message says why.
     """
-    return _pick(kernel, device, dtype, leak, potential, *dynamics)
+    # The choice hangs on whether there is a gain, on no other of these numbers, which torch.compile may not know.
+    gain = 1.0 if dynamics.gain == 1 else 0.5
+    return _pick(
+        kernel, device, dtype, leak, potential, *dynamics._replace(decay=0.5, gain=gain, threshold=1.0, width=1.0)
+    )
 
 
 @torch.compiler.assume_constant_result  # of constants: a compiled network keeps the kernel it was traced with

@@ -57,7 +57,8 @@ def _has_form(layer: Any) -> bool:
     weight = layer.weight
     if isinstance(layer, nn.Conv2d):
         padded = type(layer.padding) is tuple and layer.padding_mode == "zeros"
-        if not padded or layer.groups > 1 or {*layer.dilation} != {1}:
+        own = type(layer)._conv_forward is not nn.Conv2d._conv_forward
+        if own or not padded or layer.groups > 1 or {*layer.dilation} != {1}:
             return False
     out, channels, rows, columns = shape = (*weight.shape, 1, 1)[:4]
     fits = weight.dtype is torch.float32 and weight.device.type == "cpu" and takes_weights(shape)

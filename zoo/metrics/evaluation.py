@@ -4,14 +4,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import normalisation, normalise
-from ..data.dataset import warn_of_pixels
+from ..data.dataset import as_tensor, warn_of_pixels
 from ..errors import ZooError
 from ..kernels.event_layers import event_driven
 from ..network import unwrapped
@@ -56,10 +55,7 @@ def evaluate(
             the network's; the network has no classes, no spiking neurons, no mean and std of its own, or its logits are
             not finite or not one row an image; a batch size below 1.
     """
-    images, labels = (
-        torch.as_tensor(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in (images, labels)
-    )
-    _check_data(images, labels)
+    images, labels = _tensors(images, labels)
     check_classes(model)
     if batch_size < 1:
         raise ZooError(f"batch_size must be 1 or more, not {batch_size}")
@@ -111,7 +107,8 @@ def evaluate(
     return scores | counts | size | {"energy_uj": cost and cost["total"]}
 
 
-def _check_data(images: Tensor, labels: Tensor) -> None:
+def _tensors(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    images, labels = as_tensor(images), as_tensor(labels)
     if not len(images):
         raise ZooError("no images to evaluate on: give one at least")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
@@ -119,6 +116,7 @@ def _check_data(images: Tensor, labels: Tensor) -> None:
         raise ZooError(f"{len(images)} images need integer labels [{len(images)}], not {kind} {list(labels.shape)}")
     if labels.min() < 0:
         raise ZooError(f"labels are classes from 0 on, and one is {int(labels.min())}")
+    return images, labels
 
 
 def check_classes(model: nn.Module) -> None:

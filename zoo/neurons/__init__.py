@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ZooError
 from ..plugins import check_new
@@ -29,11 +29,12 @@ def list_neurons() -> list[str]:
 
 
 def create_neuron(
-    spec: Spec, timesteps: int, surrogate: Spec | Surrogate = "triangle", kernel: str = "auto"
+    spec: Spec, timesteps: int, surrogate: Spec | Surrogate = "triangle", kernel: str = "auto", **changes: Any
 ) -> SpikingNeuron:
-    """Makes a layer of neurons from a name or `{"name": "lif", "decay": 0.5, ...}` (the keywords of the class)."""
+    """Makes a layer of neurons from a name or `{"name": "lif", "decay": 0.5, ...}`, keywords of the class, before which
+    `changes` go."""
     name, given = split_spec("neuron", spec, {name: list(neuron.spec_keys) for name, neuron in _NEURONS.items()})
-    return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given)
+    return _NEURONS[name](timesteps, surrogate=surrogate, kernel=kernel, **given | changes)
 
 
 def register_neuron(name: str) -> Callable[[Neuron], Neuron]:

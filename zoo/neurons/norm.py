@@ -102,7 +102,8 @@ def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
         getattr(norm, hooks) or getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS
     )
     fits = x.dim() in dims and x.shape[1] == norm.num_features
-    return bool(fits and not watched and (x.numel() > x.shape[1] or not norm.training))
+    of_batch = norm.training or norm.running_mean is None
+    return bool(fits and not watched and (x.numel() > x.shape[1] or not of_batch))
 
 
 def branch(x: Tensor, norm: nn.Module | None) -> Branch:

@@ -257,7 +257,8 @@ class SpikingConv2d(ScaledLayer, nn.Conv2d):
             post: ties the spikes of the neurons behind this layer to it; needed for a scaled gradient.
             saved: what to save of `x` for the backward pass, `compact(x)`; itself by default.
         """
-        return self._convolve(x, self.weight, Geometry.of(self), post, saved)
+        y = self._convolve(x, self.weight, Geometry.of(self), post, saved)
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)  # of a folded normalisation
 
 
 class SpikingLinear(ScaledLayer, nn.Linear):

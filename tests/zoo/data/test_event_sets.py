@@ -1,6 +1,7 @@
 """Event-camera data sets: synthetic files in the layouts of the real ones, images turned to events, training."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,21 @@ def test_nmnist_is_read_from_its_folders(tmp_path):
     assert smaller.input_size == (2, 17, 17)
     assert smaller.sha256 == data.sha256  # the same recordings, however they are cut
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
-    (root / "Train" / "0" / "00000.bin").write_bytes(bin_bytes(moving(0, 99, (34, 34))))
+    other = shutil.copytree(root, tmp_path / "other", copy_function=shutil.copy2)
+    for file in (other / "Train" / "0").iterdir():  # of the same names, sizes and times
+        shutil.copyfile(root / "Train" / "1" / file.name, file)
+        shutil.copystat(root / "Train" / "0" / file.name, file)
+    assert zoo.load_dataset(f"nmnist:{other}", timesteps=3).sha256 != data.sha256
+    with pytest.raises(ZooError, match="timesteps must be an integer from 1"):
+        zoo.load_dataset(f"nmnist:{root}", timesteps=0)
+    (root / "Train" / "0" / "._00000.bin").write_bytes(b"as macOS leaves beside files")
+    assert zoo.load_dataset(f"nmnist:{root}", timesteps=3).sha256 == data.sha256
+    file = root / "Train" / "0" / "00000.bin"
+    file.write_bytes(b"12")
+    with pytest.raises(ZooError, match=r"00000\.bin is cut short"):
+        zoo.load_dataset(f"nmnist:{root}", timesteps=3)
+    assert all(file.with_suffix(".json").exists() for file in (tmp_path / "cache").rglob("*.npy"))
+    file.write_bytes(bin_bytes(moving(0, 99, (34, 34))))
     assert zoo.load_dataset(f"nmnist:{root}", timesteps=3).sha256 != data.sha256
 
 
@@ -174,7 +189,9 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
 
 def test_frames_of_ones_own_are_mirrored_as_ours(monkeypatch):
     monkeypatch.setitem(OWN_DATASETS, "noisy", lambda root: load_i2e(zoo.load_dataset("digits", root), noise=0.1))
-    assert zoo.load_dataset("noisy").mirrored == zoo.load_dataset("i2e:digits").mirrored is not None
+    exact = zoo.load_dataset("i2e:digits")
+    assert zoo.load_dataset("noisy").mirrored == exact.mirrored is not None
+    assert zoo.load_dataset("i2e:digits", img_size=16).sha256 == exact.sha256 != zoo.load_dataset("noisy").sha256
 
 
 def test_events_of_images_err_as_asked():

@@ -270,6 +270,10 @@ def test_files_that_cannot_be_published(run, tmp_path):
     part.write_text(json.dumps(json.loads((run / "result.json").read_text()) | {"partial": True}))
     with pytest.raises(ZooError, match="a part of the test set: measure without --limit"):
         plan(run, results=[part])
+    longer = {"timesteps": 8, "spikes_per_step": [1.0] * 8, "spikes_per_image": 8.0}
+    part.write_text(json.dumps(json.loads((run / "result.json").read_text()) | longer))
+    with pytest.raises(ZooError, match="was measured with 8 time steps, and the network has 2"):
+        plan(run, results=[part])
     with pytest.raises(ZooError, match="called 'My own': give"):
         plan(run, license="My own")
     with pytest.raises(ZooError, match=r"config\.json says license 'apache-2\.0': the card cannot say 'mit'"):

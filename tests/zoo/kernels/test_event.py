@@ -337,7 +337,16 @@ def test_a_forward_of_ones_own_gradients_and_autocast_stay_as_they_are(runs):
         def forward(self, x):
             return super().forward(x) + 1
 
+    class Standardised(nn.Conv2d):
+        def _conv_forward(self, x, weight, bias):
+            return super()._conv_forward(x, weight - weight.mean((1, 2, 3), keepdim=True), bias)
+
     x, own, plain = spikes_of(STEPS, 40, 5, 5), Own(40, 50, 3), nn.Conv2d(40, 50, 3)
+    standardised = Standardised(40, 50, 3)
+    with torch.no_grad():
+        expected = standardised(x)
+        with zoo.event_driven(beside_neurons(standardised)):
+            assert torch.equal(standardised(x), expected)
     with zoo.event_driven(beside_neurons(own)), torch.no_grad():
         assert torch.equal(own(x), nn.functional.conv2d(x, own.weight, own.bias) + 1)
     with zoo.event_driven(beside_neurons(plain)):

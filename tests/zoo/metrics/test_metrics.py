@@ -272,8 +272,8 @@ def test_images_are_pixels_or_normalised_in_any_precision():
     ready /= torch.tensor(model.pretrained_cfg["std"])[:, None, None]
     labels = torch.arange(4)
     found = [evaluate(model, x, labels)["loss"] for x in (pixels, ready, ready.float(), pixels.numpy(), pixels.int())]
-    found.append(evaluate(model, ready.numpy(), labels.numpy().astype("int16"))["loss"])
-    assert found == pytest.approx([found[0]] * 6, rel=1e-5)
+    found += [evaluate(model, ready.numpy(), labels.numpy().astype(kind))["loss"] for kind in ("uint16", ">i4")]
+    assert found == pytest.approx([found[0]] * 7, rel=1e-5)
     for wrong in (pixels / 255, pixels.float()):
         with pytest.warns(UserWarning, match="taken as normalised, and these lie in"):
             evaluate(model, wrong, labels)

@@ -50,6 +50,8 @@ def test_a_neuron_of_ones_own_equals_lif_in_training():
     """With gradient scaling, learning and streaming: the same dynamics give the same network."""
     assert zoo.register_neuron("leaky")(Leaky) is not None
     assert "leaky" in zoo.list_neurons()
+    zoo.register_neuron("bare")(type("Bare", (Leaky,), {"spec_keys": ("leak",)}))
+    zoo.create_model("spikformer_2_64", neuron="bare")  # whose attention sets a threshold that specs may not
     x, scaling = torch.randn(3, 3, 16, 16), {"name": "causal_trace", "alpha": 0.5}
     found = []
     for neuron in ({"name": "lif", "decay": 0.75}, {"name": "leaky", "leak": 0.25}):
