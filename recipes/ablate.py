@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ from .run import BUSY, LOG
 _STARTED = "== started "
 
 
-def ablate(plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | None = None) -> None:
+def ablate(
+    plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | None = None, plugins: Sequence[str] = ()
+) -> None:
     """Trains those of a plan's runs that have no result yet, `workers` at a time, and renders its page after each.
 
     A run that was stopped goes on where it ended; one that another command trains is left to it, and its result taken
@@ -51,6 +53,7 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | Non
         runs: those that are wanted now.
         work: folder of the run directories, a common one for commands that share a plan.
         ray: address of a Ray cluster, whose nodes train instead of this machine; see `recipes.on_ray`.
+        plugins: what each run loads beside those of its recipe.
 
     Raises:
         ZooError: some run failed, which is told at once, too; or a result file is of another recipe than the plan says.
@@ -82,7 +85,7 @@ def ablate(plan: Plan, runs: list[Run], workers: int, work: Path, ray: str | Non
                     if is_locked(work / run.name) or plan.result_of(run):
                         others.append(run)
                     else:
-                        active[_start(run, work, environment, start)] = run
+                        active[_start(run, work, plugins, environment, start)] = run
                 time.sleep(0.2)
                 for process in [p for p in active if p.poll() is not None]:
                     run = active.pop(process)
@@ -128,12 +131,15 @@ def state_of(plan: Plan, run: Run, work: Path) -> str:
     return "started" if (work / run.name / STATE).exists() else "open"
 
 
-def _start(run: Run, work: Path, environment: dict[str, str], start: Callable[..., Any] | None) -> Any:
+def _start(
+    run: Run, work: Path, plugins: Sequence[str], environment: dict[str, str], start: Callable[..., Any] | None
+) -> Any:
     folder, text, log_file = work / run.name, dump_yaml(run.recipe.model_dump()), work / f"{run.name}.log"
     with locked(work):  # several commands may want this run at once
         recipe = atomic_write(work / f"{run.name}.yaml", text)
     arguments = [sys.executable, "-m", "recipes.train", str(recipe), "--out", str(folder), "--resume"]
-    arguments += [word for file in plugin_files() for word in ("--plugin", file)]
+    files = [*plugins, *(str(user_path(file).absolute()) for file in run.recipe.plugins)]
+    arguments += [word for file in files for word in ("--plugin", file)]
     if start is not None:
         return start(arguments, {recipe: text}, log_file, [glob.escape(str(folder / name)) for name in (RESULT, LOG)])
     with open(log_file, "ab") as log:
@@ -181,6 +187,7 @@ def chosen(plan: Plan, arms: list[str] | None, seeds: list[int] | None, shard: s
 
 def run(options: argparse.Namespace) -> None:
     """Trains what a command line says."""
+    plugins = plugin_files()  # of the command line, before those of the plan
     plan = load_plan(options.plan)
     runs, work = chosen(plan, options.arms, options.seeds, options.shard), user_path(options.work_dir) / plan.name
     work = work.absolute() if options.ray else work  # the nodes' own working directory is another
@@ -191,7 +198,7 @@ def run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C, and take the runs along
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    ablate(plan, runs, options.workers, work, options.ray)
+    ablate(plan, runs, options.workers, work, options.ray, plugins)
 
 
 def main(argv: list[str] | None = None) -> None:

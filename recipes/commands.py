@@ -10,7 +10,19 @@ from typing import Any, NamedTuple
 
 from zoo.errors import CommandParser, ZooError, one_of
 from zoo.files import check_writable, parse_yaml, user_path
-from zoo.names import BUILTIN, FORMS, PREFIX, check_dataset, check_name, check_source, is_path, keywords, sizes
+from zoo.names import (
+    BUILTIN,
+    FORMS,
+    OWN_DATASETS,
+    PREFIX,
+    check_dataset,
+    check_name,
+    check_size,
+    check_source,
+    is_path,
+    keywords,
+    sizes,
+)
 from zoo.plugins import add_plugin_option, load_plugin
 
 from .recipe import RESULT, STATE, Recipe, add_keys, check_unused, list_recipes, parse_command_line, said_keys
@@ -109,12 +121,12 @@ def parse_finetune(argv: list[str] | None) -> Finetuning:
     add_keys(parser, without=("dataset", "init"), usual=FINETUNING | computed | kept)
     given = vars(parser.parse_args(argv))
     source, data, said = given.pop("source"), given.pop("data"), said_keys(given)
-    is_place = user_path(data).is_dir() or (os.path.sep in data and ":" not in data)
-    dataset = f"{PREFIX}{data}" if is_place else data
     # Its values are checked, but for phases, which are of the checkpoint's size and of computed epochs.
-    recipe = Recipe(**FINETUNING | {"dataset": dataset, "init": source, "out": "unknown"} | said | {"phases": None})
+    recipe = Recipe(**FINETUNING | {"dataset": data, "init": source, "out": "unknown"} | said | {"phases": None})
     for plugin in recipe.plugins:
         load_plugin(plugin)
+    is_place = user_path(data).is_dir() or (os.path.sep in data and ":" not in data)
+    dataset = f"{PREFIX}{data}" if is_place and data not in {*BUILTIN, *OWN_DATASETS} else data
     check_source(source)
     check_dataset(dataset, recipe.data_dir, download=recipe.download)
     if "out" in said:
@@ -317,6 +329,8 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     for key in ("batch", "timesteps", "runs", "warmup"):
         if getattr(a, key) < 1:
             raise ZooError(f"--{key} must be 1 or more, not {getattr(a, key)}")
+    if a.img_size is not None:
+        check_size(a.img_size)
     if a.json:
         check_writable(a.json)
     check_name(a.model)

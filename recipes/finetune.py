@@ -1,6 +1,7 @@
 """Fine-tune a trained network to images of your own: `python -m recipes.finetune CHECKPOINT DATA [--key value ...]`."""
 
 import math
+import os
 from shlex import quote
 from typing import Any
 
@@ -9,7 +10,7 @@ from zoo.data.folder import TRAIN, files_by_part
 from zoo.data.images import data_form, square_side
 from zoo.errors import ZooError, run_command
 from zoo.load import find_checkpoint
-from zoo.names import PREFIX
+from zoo.names import OWN_DATASETS, PREFIX
 
 from .commands import FINETUNING, Finetuning, parse_finetune
 from .recipe import Recipe, check_unused
@@ -43,7 +44,8 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     form = data_form(config["pretrained_cfg"], config["model_args"], config.get("recipe"))
     if "slices" in form:
         _, height, width = form["input_size"]
-        keys |= {"slices": form["slices"], "img_size": height if height == width else None}
+        brought = height == width and dataset not in OWN_DATASETS  # whose frames have the size that they have
+        keys |= {"slices": form["slices"], "img_size": height if brought else None}
     else:
         keys["img_size"] = square_side(form)
     if dataset.startswith(PREFIX):
@@ -57,7 +59,8 @@ def recipe_for(source: str, dataset: str, said: dict[str, Any]) -> Recipe:
     images = said.get("train_images") or images - said.get("val_images", keys.get("val_images", 0))
     if images < 2:
         raise ZooError(f"{dataset} leaves {images} image(s) to train on: at least two are needed")
-    batch = said.get("batch_size") or min(images, next(size for below, size in _BATCHES if images < below))
+    most = images - images % 2  # as mixing takes pairs
+    batch = said.get("batch_size") or min(most, next(size for below, size in _BATCHES if images < below))
     epochs = math.ceil((200 + images // 50) / max(1, images // batch))
     return Recipe(**keys | {"batch_size": batch, "epochs": epochs, "lr": _LR * math.sqrt(batch / 128)} | said)
 
@@ -67,6 +70,8 @@ def run(asked: Finetuning) -> None:
     recipe = recipe_for(*asked)
     check_unused(recipe)
     train(recipe)
+    if os.environ.get("RANK", "0") != "0":
+        return
     out, name, data = map(quote, (str(recipe.out), f"{dataset_name(recipe.dataset)}.onnx", recipe.dataset))
     print(f"next: snn-zoo predict {out} FILE ...\n      snn-zoo export {out} -o {name} --data {data}")
 

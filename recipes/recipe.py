@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
-from zoo.names import SIZE, TAG, Slices, check_size, dataset_name, split_folder
+from zoo.names import BUILTIN, PREFIX, SIZE, TAG, Slices, check_size, dataset_name, split_folder
 from zoo.schema import Model, sentence
 from zoo.specs import MOST_TIMESTEPS
 
@@ -243,11 +243,8 @@ class Recipe(Model):
             raise ZooError("recipe key spike_penalty needs the spikes that grad_checkpointing drops: use one of them")
         if self.img_size is not None:
             check_size(self.img_size)
-        full_size = self.img_size or SIZE
-        for phase in self.phases or []:
-            if (size := phase.get("size", 0)) > full_size:
-                whose = "of larger images, img_size says their size"
-                raise ZooError(f"size of a phase must be at most {full_size}, not {size}; {whose}")
+        if self.img_size or self.dataset in BUILTIN or self.dataset.startswith(PREFIX):  # others say their size later
+            self.check_phases()
         if sum(phase["epochs"] for phase in self.phases or []) >= self.epochs:
             left = f"recipe key phases must leave some of the {self.epochs} epochs to the full setting"
             raise ZooError(f"{left}: shorten them, or train without them (--phases null)")
@@ -255,6 +252,14 @@ class Recipe(Model):
             from zoo.checkpoint.config import check_keywords  # which takes PyTorch
 
             check_keywords(self.model_args, "recipe key model_args")
+
+    def check_phases(self) -> None:
+        """Raises ZooError where a phase would enlarge the images."""
+        full_size = self.img_size or SIZE
+        for phase in self.phases or []:
+            if (size := phase.get("size", 0)) > full_size:
+                whose = "of larger images, img_size says their size"
+                raise ZooError(f"size of a phase must be at most {full_size}, not {size}; {whose}")
 
     @property
     def plugins(self) -> list[str]:

@@ -206,11 +206,12 @@ def check_fits(saved: dict[str, Any], out: Path, about: dict[str, Any]) -> None:
 
 
 def result_of_complete_run(out: Path, recipe: Recipe) -> dict[str, Any]:
-    """Returns the result of a run that has ended; ZooError where its weights are of another type than is asked for."""
-    stored = read_json(out / CONFIG)["recipe"]["weights"]
-    if stored != recipe.weights:
-        end = f"{out} is complete, with weights = {stored!r}, not {recipe.weights!r}, and its test set is read"
-        raise ZooError(f"{end}: name another directory (--out), or leave weights as it is")
+    """Returns the result of a run that has ended; ZooError where it is asked for otherwise."""
+    stored = read_json(out / CONFIG)["recipe"]
+    for key, value in (("weights", recipe.weights), ("test_reads", recipe.test_reads)):
+        if stored.get(key, value) != value:
+            end = f"{out} is complete, with {key} = {stored[key]!r}, not {value!r}, and its test set is read"
+            raise ZooError(f"{end}: name another directory (--out), or leave {key} as it is")
     print(f"nothing left to do in {out}: the run is complete", flush=True)
     return dict(read_json(out / RESULT))
 

@@ -128,6 +128,7 @@ class Trainer:
         check_frames(data, recipe)
         if data.timesteps is None and data.size != (recipe.img_size or SIZE):  # somebody's own, in a size of its own
             self.recipe = recipe = recipe.model_copy(update={"img_size": data.size})
+            recipe.check_phases()
         self.train_index, val_index = split(data, recipe.train_images, recipe.val_images)
         if len(self.train_index) < self.batch_size:
             raise ZooError(f"batch_size {self.batch_size} is more than the {len(self.train_index)} training images")
@@ -169,7 +170,7 @@ class Trainer:
                 tried(torch.zeros(images, *shape, device=self.device))
             except (ValueError, RuntimeError) as error:  # batch normalisation over one value has no variance
                 what = "one image at a time" if images == 1 else "images"
-                what += f" of {phase.size} x {phase.size} pixels at T = {phase.timesteps}: {one_line(error)}"
+                what += f" of {shape[-2]} x {shape[-1]} pixels at T = {phase.timesteps}: {one_line(error)}"
                 hint = "; batch_size must be two or more for each process" if images == 1 else ""
                 hint += "; a phase of its recipe has them: say --phases without size" if phase.size < full.size else ""
                 raise ZooError(f"{recipe.model} cannot train on {what}{hint}") from error
@@ -189,6 +190,8 @@ class Trainer:
             warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2), min_lr=recipe.min_lr,
             updates_per_epoch=self.steps_per_epoch, step_on_epochs=False,
         )  # fmt: skip
+        if recipe.ema and len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False))):
+            raise ZooError("ema averages what has two names twice, and layers of this network share weights: ema 0")
         self.ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.precision = resolve_amp(recipe.amp, self.device)
         if saved and saved["amp"] != self.precision:  # on another device, "auto" is another

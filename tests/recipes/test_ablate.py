@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import yaml
@@ -231,6 +233,27 @@ def test_pairs_are_of_the_same_arithmetic(window, plain, pairs, tmp_path):
             differences(plan)
 
 
+def test_arms_may_differ_in_their_precision(tmp_path):
+    plan = filled(tmp_path, (3, 4), arms={"plain": {"amp": "off"}, "window": {"amp": "bf16"}})
+    for seed in (3, 4):
+        change(plan, f"plain.seed{seed}", train_precision="fp32")
+        change(plan, f"window.seed{seed}", train_precision="bf16")
+    assert "| window | plain | 2 |" in page_of(plan)
+
+
+def test_a_run_has_the_plugins_of_its_recipe_and_of_the_command_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    for name in ("mine", "other"):
+        (tmp_path / f"{name}.py").write_text("")
+    mine, other = (str(tmp_path / f"{name}.py") for name in ("mine", "other"))
+    arms = {"plain": {}, "window": {"plugin": mine}, "last": {"plugin": [other]}}
+    plan, asked = load_plan(write(tmp_path, arms=arms, seeds=[3])), {}
+    for run in plan.runs:
+        words = _start(run, tmp_path / "runs", ["all.py"], {}, lambda words, *_: words)
+        asked[run.arm] = [Path(b).name for a, b in itertools.pairwise(words) if a == "--plugin"]
+    assert asked == {"plain": ["all.py"], "window": ["all.py", "mine.py"], "last": ["all.py", "other.py"]}
+
+
 def test_pairs_of_two_processors_are_counted_and_left_out_once(tmp_path):
     plan = filled(tmp_path, (3, 4, 5))
     for seed, top1 in ((3, 51.0), (4, 53.0), (5, 59.0)):
@@ -368,7 +391,7 @@ def test_commands_that_start_and_keep_one_run_at_once_do_not_meet_in_its_files(t
     (work / run.name / "result.json").write_text(json.dumps(accuracy(seed=run.seed)))
 
     def command(_):
-        _start(run, work, {}, lambda *_: None)
+        _start(run, work, (), {}, lambda *_: None)
         _keep(plan, run, work)
 
     with ThreadPoolExecutor(4) as commands:

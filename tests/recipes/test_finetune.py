@@ -28,6 +28,7 @@ from recipes.validate import validate
 from zoo.data import load_dataset
 from zoo.errors import ZooError
 from zoo.files import read_json
+from zoo.names import OWN_DATASETS
 
 INIT = "sresnet19_w16_gs.t2_cifar10"
 SHORT = {"epochs": 1, "batch_size": 16, "lr": 0.01}
@@ -284,7 +285,7 @@ def test_a_network_for_event_frames_takes_those_of_a_plugin(tmp_path):
     part = {"train_images": frames, "train_labels": labels, "test_images": frames, "test_labels": labels}
     zoo.register_dataset("ones", lambda root: {"classes": ["a", "b"]} | part)
     recipe = recipe_for("max_resnet18_w16.t8_i2e_cifar10", "ones", {"val_images": 0})
-    assert (recipe.timesteps, recipe.img_size, recipe.slices) == (8, 32, "number")
+    assert (recipe.timesteps, recipe.img_size, recipe.slices) == (8, None, "number")  # whose size nobody changes
 
 
 def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):
@@ -296,6 +297,14 @@ def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):
     assert (result["dataset"], result["tag"], result["images"]) == ("shades", "t2_shades", 80)
     cfg = read_json(tmp_path / "x" / "config.json")["pretrained_cfg"]
     assert (cfg["input_size"], cfg["label_names"]) == ([3, 40, 40], ["dark", "bright"])
+    larger = run_module("recipes.train", "quickstart", *words, "--phases", "[{epochs: 1, size: 48}]")
+    assert_one_error(larger, "size of a phase must be at most 40, not 48")
+    (tmp_path / "shades").mkdir()  # no data: names go before folders
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setitem(OWN_DATASETS, "shades", None)
+        assert parse_finetune([INIT, "shades"]).dataset == "shades"
+        assert parse_finetune([INIT, "./shades"]).dataset == "folder:./shades"
     (tmp_path / "shades.py").write_text(text.replace("% 2", "% 3"))
     done = run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "y")
     assert_one_error(done, "shades", "labels must lie in 0..1")

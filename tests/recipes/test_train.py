@@ -31,6 +31,7 @@ import zoo
 from recipes import start, validate
 from recipes.augment import augmented
 from recipes.commands import parse_train, tell_least
+from recipes.lineage import create
 from recipes.predict import predict
 from recipes.recipe import Recipe, load_recipe, parse_command_line
 from recipes.run import STATE, Interrupt, RunState, load_state, save_state
@@ -441,6 +442,8 @@ def test_a_complete_run_is_not_measured_again(run, capsys):
     stored, said = (out / "config.json").read_bytes(), (out / "recipe.yaml").read_bytes()
     with pytest.raises(ZooError, match="is complete, with weights = 'fp32', not 'fp16'"):
         train(Recipe(**recipe | {"weights": "fp16"}))
+    with pytest.raises(ZooError, match="is complete, with test_reads = 1, not 8"):
+        train(Recipe(**recipe | {"test_reads": 8}))
     assert ((out / "config.json").read_bytes(), (out / "recipe.yaml").read_bytes()) == (stored, said)
 
 
@@ -844,6 +847,17 @@ def test_a_phase_that_the_network_refuses_is_refused_at_the_start(tmp_path):
     with pytest.raises(ZooError, match=r"16 x 16 pixels .*; a phase of its recipe has them: say --phases without size"):
         trained(tmp_path / "x", **CHEAP_FIRST, model="plif_net_w16")
     assert not (tmp_path / "x").exists()
+
+
+def test_weights_with_two_names_are_not_averaged(tmp_path, monkeypatch):
+    def tied(*args):
+        model = create(*args)
+        model.stages[0][1].conv2.weight = model.stages[0][0].conv2.weight
+        return model
+
+    monkeypatch.setattr("recipes.train.create", tied)
+    with pytest.raises(ZooError, match="layers of this network share weights: ema 0"):
+        trained(tmp_path / "x", ema=0.9)
 
 
 @pytest.mark.usefixtures("registered_here_only")

@@ -70,7 +70,9 @@ Part = tuple[Tensor, Tensor]
 def as_tensor(value: Any) -> Any:
     """Turns an array of NumPy's into a tensor, and labels into int64; leaves what is neither to be refused."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to here
+            value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
     if isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point():
         value = value.long()
     return value

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..errors import ZooError
 from ..files import read_json, sha256_of, stamp, user_path
-from ..names import I2E, Slices
+from ..names import I2E, Slices, check_size
 from ..schema import Model, parse
 from ..specs import check_timesteps
 from .dataset import DataSet, cached, fixed_order, make_dataset
@@ -41,7 +41,8 @@ _MIRRORED = tuple(_DIRECTIONS.index((y, -x)) for y, x in _DIRECTIONS)
 I2E_STEPS = len(_DIRECTIONS)
 _THRESHOLD = 0.12
 """Share of the range of an image's brightness."""
-_CHUNK = 1000
+_CHUNK, _PIXELS = 1000, 2**20
+"""Images, and pixels of these, that are turned to events at once, which takes 200 bytes a pixel."""
 
 
 class _Sample(NamedTuple):
@@ -82,6 +83,8 @@ def load_events(kind: str, path: str, name: str, steps: int, by: Slices, size: i
     root = user_path(path)
     folder = KINDS[kind](root)
     form = (size, size) if size else folder.sensor
+    for side in form:
+        check_size(side)
     samples = folder.train + folder.test
 
     def frames() -> Iterator[NDArray[np.uint8]]:
@@ -126,7 +129,8 @@ def load_i2e(data: DataSet, *, noise: float = 0.0, jitter: int = 0) -> DataSet:
         parts.append((data.val_images, data.val_labels))
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        chunks = [chunk for part, _ in parts for chunk in part.split(_CHUNK)]
+        chunk_size = max(1, min(_CHUNK, _PIXELS // data.size**2))
+        chunks = [chunk for part, _ in parts for chunk in part.split(chunk_size)]
         for chunk in tqdm(chunks, desc=f"events of {data.name}", disable=None, leave=False):
             yield from image_events(chunk, noise=noise, jitter=jitter, generator=generator).numpy()
 
