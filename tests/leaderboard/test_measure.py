@@ -224,4 +224,4 @@ def test_what_was_measured_before_is_left_out(walked, capsys):
         with pytest.raises(TypeError):
             main([*how, "--out", "elsewhere"])
         with pytest.raises(TypeError):  # and so is another data set
-            main([*how, "--dataset", "cifar10"])
+            main([*how, "--dataset", "i2e:digits"])
