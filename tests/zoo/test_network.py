@@ -398,6 +398,16 @@ def test_networks_of_other_numbers_compile_into_one_graph_each():
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["bn", "tdbn", "tebn"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_kernel_and_plain_pytorch_give_the_same_with_every_norm(norm, training):
+    networks = [tiny(norm=norm, kernel=kernel).train(training) for kernel in ("auto", "reference")]
+    networks[1].load_state_dict(networks[0].state_dict())
+    with torch.no_grad():
+        first, second = (network(images()) for network in networks)
+    torch.testing.assert_close(first, second)
+
+
 def test_a_convolution_takes_the_bias_of_a_folded_normalisation():
     model = tiny().train()
     model(images())

@@ -98,12 +98,13 @@ def can_fuse(norm: nn.Module | None, x: Tensor) -> bool:
     if norm is None:
         return True
     dims = (2, 3) if type(norm) is nn.BatchNorm1d else (4,) if type(norm) is nn.BatchNorm2d else ()
+    if x.dim() not in dims or x.shape[1] != norm.num_features:
+        return False
     watched = "forward" in vars(norm) or any(
         getattr(norm, hooks) or getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS
     )
-    fits = x.dim() in dims and x.shape[1] == norm.num_features
     of_batch = norm.training or norm.running_mean is None
-    return bool(fits and not watched and (x.numel() > x.shape[1] or not of_batch))
+    return not watched and (x.numel() > x.shape[1] or not of_batch)
 
 
 def branch(x: Tensor, norm: nn.Module | None) -> Branch:
