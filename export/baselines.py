@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import helper
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from zoo.neurons.surrogate import resolve_surrogate
 from .commands import BASELINES
 from .graph import Dynamics, Piece, finished, unrolled
 from .network import take_apart
-from .run import device_of
+from .run import CPU, device_of
 from .timing import Subject, TimedGraph, TimedNetwork, graph_of
 from .trace import trace
 
@@ -85,7 +86,10 @@ def _relu_int8(model: nn.Module, **how: Any) -> TimedGraph:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     graph = _relu(model)
-    feeds = iter([graph.feeds(8)])
+    feeds = iter([noise := graph.feeds(8)])
+    logits = onnxruntime.InferenceSession(graph.data, providers=[CPU]).run(["logits"], noise)
+    if not np.isfinite(logits).all():
+        raise ZooError("no relu-int8 of this network: with ReLU for neurons, its numbers grow beyond float32")
 
     class Noise(CalibrationDataReader):
         def get_next(self) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from zoo.checkpoint.weights import check_tensors
 from zoo.errors import ZooError
 from zoo.network import SpikingNetwork, check_registered, unwrapped
 from zoo.neurons import PSN, SpikingNeuron
@@ -126,6 +127,7 @@ def inference_copy(model: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
             raise ZooError(f"cannot export {name}: without running statistics, it depends on the rest of the batch")
+    check_tensors("the network", model.state_dict())
     network: Any = copy.deepcopy(model).cpu().float().eval()
     if network.encoding == "rate":
         network.encoding = "frames"

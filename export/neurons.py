@@ -82,7 +82,7 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
     """
     for layer in layers.values():
         layer.kernel = "reference"
-    kinds = {name: _kind(layer) for name, layer in layers.items()}
+    kinds = {name: _kind(layer, shapes[name]) for name, layer in layers.items()}
     while True:
         new: dict[Any, str] = {}  # of what differs in shape alone, the second waits: perhaps the first one's is its own
         for name, kind in kinds.items():
@@ -112,12 +112,17 @@ def _known(kind: Any, shape: tuple[int, ...]) -> Dynamics | None:
 def _elementwise(neurons: Dynamics) -> bool:
     """Returns whether each neuron is computed by itself, from scalars: then shapes play no part."""
     pieces = [piece for piece in (neurons.first, *neurons.later) if piece is not None]
-    nodes = all(node.op_type in _ELEMENTWISE for piece in pieces for node in piece.nodes)
+    nodes = all(node.op_type in _ELEMENTWISE for node in _nodes(neurons))
     return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
 
 
-def _kind(layer: SpikingNeuron) -> Any:
-    """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer."""
+def _nodes(neurons: Dynamics) -> list[NodeProto]:
+    return [node for piece in (neurons.first, *neurons.later) if piece is not None for node in piece.nodes]
+
+
+def _kind(layer: SpikingNeuron, shape: tuple[int, ...]) -> Any:
+    """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer; of a class
+    of one's own, in its code and shape, too, which that code may look at."""
     values: dict[str, Any] = {}
     for of_class in map(vars, reversed(type(layer).__mro__)):
         values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float | str | tuple)}
@@ -128,7 +133,8 @@ def _kind(layer: SpikingNeuron) -> Any:
             value = (value.dtype, value.shape, value.numpy().tobytes())
         if "_hook" not in key and key not in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             found.append((key, type(value), value))
-    kind = (type(layer), *found)
+    own = not type(layer).__module__.startswith("zoo.")
+    kind = (type(layer), *found, *([shape, getattr(type(layer).step, "__code__", None)] if own else ()))
     try:
         hash(kind)
     except TypeError:  # something whose equality is not known
@@ -264,8 +270,9 @@ def with_steep_spikes(network: Network) -> Network:
     neurons = {}
     for name, layer in network.neurons.items():
         shape = network.shapes[name]
-        # A factor with an entry for each channel would give a smaller state, one of the whole layer, another shape.
-        factors = shape if all(state.batched and state.shape == shape for state in layer.states) else ()
+        # A factor with an entry for each channel would give a smaller value, one of the whole layer, another shape.
+        alike = all(state.batched and state.shape == shape for state in layer.states)
+        factors = shape if alike and all(node.op_type in _ELEMENTWISE for node in _nodes(layer)) else ()
         first, any_step = (piece and steep_spikes(piece, factors) for piece in (layer.first, layer.any_step))
         later = [steep_spikes(piece, factors) for piece in layer.later]
         neurons[name] = layer._replace(first=first, later=later, any_step=any_step)

@@ -16,8 +16,8 @@ side, scaled = size[1], int(size[1] / prepare["crop_pct"])
 
 if about["layout"] == "step" and json.loads(about["encoding"]) != "direct":
     sys.exit(f"each step takes {about['pixels']}: export --layout flat")
-if prepare["crop_mode"] != "center":
-    sys.exit(f"images are prepared with crop_mode {prepare['crop_mode']}, which is not written here")
+if prepare["crop_mode"] != "center" or size != [3, side, side]:
+    sys.exit(f"not written here: images {size}, prepared with crop_mode {prepare['crop_mode']}")
 
 
 def classify(x: np.ndarray) -> np.ndarray:

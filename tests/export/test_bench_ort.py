@@ -299,6 +299,12 @@ def test_the_relu_baseline_in_eight_bits_is_that_network_in_bytes(net):
     assert (graph.precision, floats.precision) == ("int8", "fp32")
 
 
+def test_the_relu_baseline_of_attention_without_softmax_is_refused_where_it_overflows():
+    model = zoo.load("sdt_2_128.t4_cifar10")
+    with pytest.raises(ZooError, match=r"no relu-int8 of this network: .* grow beyond float32"):
+        baseline("relu-int8", model, CPU, "all")
+
+
 def test_the_floor_runs_every_convolution_of_every_step(net):
     """And is the network with identity neurons, of which the first differ from step to step."""
     graph = baseline("floor", net, CPU, "all")

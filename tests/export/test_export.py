@@ -316,10 +316,42 @@ class Sliding(SpikingNeuron):
 
 
 def test_a_state_that_grows_and_a_number_of_the_class_are_traced(tmp_path, monkeypatch):
-    for share in (0.5, 0.25):
+    for share in (0.5, 0.25, None):
+        if share is None:  # as a notebook takes a changed file over
+            monkeypatch.setattr(Sliding, "step", Inhibited.step)
         monkeypatch.setattr(Sliding, "share", share)
         report = export.to_onnx(of_neurons(Sliding, timesteps=4), tmp_path / "x.onnx", verify="quick")
         assert report["verification"]["dyadic"]["identical"]
+
+
+class Inhibited(SpikingNeuron):
+    """Its layer holds it back as a whole, and its numbers hang on that layer's channels."""
+
+    def step(self, x_t, state=None):
+        x = x_t * (8 / x_t.shape[1])
+        u = (0 if state is None else state) + x - 0.5 * x.flatten(1).mean(1).reshape(-1, *[1] * (x.dim() - 1))
+        s = self.surrogate.spike(u - self.threshold)
+        return s, u * (1 - s)
+
+
+def test_a_neuron_that_looks_at_its_whole_layer_is_traced_for_each(tmp_path):
+    report = export.to_onnx(of_neurons(Inhibited, timesteps=2), tmp_path / "x.onnx", verify="quick")
+    assert report["verification"]["dyadic"]["identical"]
+
+
+def test_a_network_with_a_pruned_layer_is_verified(tmp_path):
+    net = network(timesteps=2)
+    nn.init.zeros_(net.stages[0][1].conv1.weight)
+    assert export.to_onnx(net, tmp_path / "x.onnx", verify="quick")["verification"]["dyadic"]["identical"]
+
+
+@pytest.mark.parametrize("name", ["bn1.running_var", "fc.bias"])
+def test_a_network_that_diverged_is_refused(name, tmp_path):
+    net = network(timesteps=2)
+    net.state_dict()[name][0] = float("nan")
+    with pytest.raises(ZooError, match=rf"the network: .*{name}.* NaN"):
+        export.to_onnx(net, tmp_path / "x.onnx", verify=False)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_votes_over_many_steps_are_verified(tmp_path):

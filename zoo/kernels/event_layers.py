@@ -10,6 +10,7 @@ neurons whose membrane potential is at its threshold spike otherwise, as they do
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,6 +75,9 @@ class _EventLayer:
         self.event: EventConv | None = None
         self.most = 0
         """Largest count that `event` takes."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.dense, memo)  # of a copy, which the block does not end for
 
     def __call__(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
         currents = None

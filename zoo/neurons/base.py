@@ -50,8 +50,8 @@ def input_current(
 class SpikingNeuron(nn.Module):
     """Spiking neurons, one per element, without state between two forward calls.
 
-    In training, layers behind them keep spikes for backward in one byte each: what scales spikes on their way, a forward
-    hook or dropout put behind the neurons, gives those layers' weights wrong gradients. A network's `dropout` does not.
+    In training, layers behind them keep spikes for backward in one byte each: what scales spikes on their way, such
+    as a forward hook, gives those layers' weights wrong gradients. A network's `dropout` does not.
 
     Args:
         timesteps: T, the number of time steps folded into the batch.

@@ -357,6 +357,18 @@ def test_a_forward_of_ones_own_gradients_and_autocast_stay_as_they_are(runs):
     assert not runs
 
 
+def test_a_copy_is_dense_and_stays_so(runs):
+    plain, x = nn.Conv2d(40, 50, 3), spikes_of(STEPS, 40, 5, 5)
+    network = beside_neurons(plain)
+    with zoo.event_driven(network), torch.no_grad():
+        plain(x)
+        before, copied = len(runs), copy.deepcopy(network)
+        for layer in copied.modules():
+            if isinstance(layer, nn.Conv2d):
+                assert torch.equal(layer(x), nn.functional.conv2d(x, plain.weight, plain.bias))
+    assert len(runs) == before == 1
+
+
 @pytest.mark.parametrize("name", ["sresnet19_w32_gs", "max_resnet18_w32_gs", "sew_resnet19_w32"])
 def test_networks_give_the_same_up_to_rounding(name, runs, monkeypatch, tmp_path):
     model, data = zoo.load(f"{name}.t4_cifar10"), (torch.randint(256, (4, 3, 32, 32)).byte(), torch.zeros(4).byte())
