@@ -186,7 +186,7 @@ class Recipe(Model):
     weights: Literal["fp32", "fp16"] = "fp32"
     """what the checkpoint stores and the result is measured with: fp32, or fp16, half as large"""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """off, bf16, fp16, or auto: bf16 where the processor computes in it, else off"""
+    """off, bf16, fp16, or auto: bf16 where the processor is faster in it, else off"""
     channels_last: bool = True
     """memory layout"""
     kernel: Literal["auto", "fused", "reference"] = "auto"

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, tiny
 
 from recipes.commands import parse_train
+from recipes.processes import resolve_amp
 from recipes.recipe import Recipe
 from recipes.run import STATE, RunState, load_state, run_directory, save_state
 from recipes.train import Trainer, train
@@ -226,10 +227,31 @@ def test_what_an_optimiser_has_keeps_the_layout_of_its_parameter(tmp_path):
 
 def test_a_run_goes_on_in_the_precision_that_it_was_started_in(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: False)
+    monkeypatch.setattr("recipes.processes.cpu_line", lambda _: "model name: AMD EPYC")
     stopped(tmp_path / "x", amp="auto", test=True)
     monkeypatch.setattr("recipes.processes.computes_in_bf16", lambda _: True)
     assert trained(tmp_path / "x", amp="auto", test=True, resume=True)["train_precision"] == "fp32"
     assert "goes on with amp off, as it was started: here, auto is bf16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cpu", "avx512_bf16", "amx", "expected"),
+    [
+        ("AMD EPYC", True, False, "bf16"),
+        ("AMD EPYC", False, False, "off"),
+        ("Intel(R) Xeon(R) Processor", True, True, "bf16"),
+        ("Intel(R) Xeon(R) Processor", True, False, "off"),
+        ("Intel(R) Xeon(R) Gold 6248 CPU @ 2.50GHz", False, False, "off"),
+    ],
+)
+def test_auto_is_bfloat16_only_where_that_is_faster(cpu, avx512_bf16, amx, expected, monkeypatch):
+    monkeypatch.setattr("recipes.processes.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("recipes.processes.cpu_line", lambda _: f"model name : {cpu}")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # of any AVX-512
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert resolve_amp("auto", torch.device("cpu")) == expected
 
 
 @pytest.mark.slow
