@@ -30,7 +30,7 @@ from zoo.files import atomic_write, check_writable, dump_yaml, is_locked, locked
 from zoo.plugins import plugin_files
 from zoo.provenance import command
 
-from .commands import parse_ablate
+from .commands import parse_ablate, usable_cores
 from .on_ray import cluster
 from .page import render
 from .plan import Plan, Run, load_plan
@@ -65,7 +65,7 @@ def ablate(
         check_writable(work / run.name / RESULT)
     for data in {tuple(run.recipe.data.items()) for run in todo}:
         load_dataset(**dict(data))
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     start = cluster(ray) if ray else None
     active: dict[Any, Run] = {}

@@ -72,11 +72,16 @@ def tell_least(recipe: Recipe) -> None:
     shrunk = 32 * (stride if type(stride) is int and stride > 0 else 1)  # the network says what is wrong with others
     pixels = sum(phase.size**2 * phase.timesteps for phase in phases) / shrunk**2
     operations = 3 * known.get("dense_operations", 0) * images * pixels  # forward, and twice as many backward
-    hours = operations / (_FASTEST * (os.cpu_count() or 1)) / 3600
+    hours = operations / (_FASTEST * usable_cores()) / 3600
     if hours > _LONG_HOURS:
         length = f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
         text = f"This will take at least {length} on this CPU, by its operations"
         print(f"{text}. {_SHORTER}", file=sys.stderr, flush=True)
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use: in a job of a cluster, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Finetuning(NamedTuple):

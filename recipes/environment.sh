@@ -8,12 +8,12 @@ unset PYTHONDONTWRITEBYTECODE
 
 make_environment() {  # make_environment REQUIREMENT: sets $python
     local base=${SNNZOO_PYTHON:-} candidate
-    for candidate in python3 python3.13 python3.12 python3.11; do
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
         if [ -z "$base" ] && "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             base=$candidate
         fi
     done
-    if [ -z "$base" ]; then echo "error: needs Python 3.11 or newer (SNNZOO_PYTHON names one)" >&2 && return 2; fi
+    if [ -z "$base" ]; then echo "error: needs Python 3.11 or newer with venv, on Debian and Ubuntu python3-venv (SNNZOO_PYTHON names one)" >&2 && return 2; fi
     python=$PWD/.venv/bin/python
     if ! "$python" -m pip --version > /dev/null 2>&1; then  # none, or one whose making was interrupted
         rm -rf .venv

@@ -5,7 +5,6 @@ import ctypes
 import datetime
 import gc
 import os
-import platform
 import signal
 import sys
 
@@ -37,7 +36,13 @@ def pick_device(name: str) -> torch.device:
         own = f"process {rank + 1} of this machine has no GPU of its own"
         raise ZooError(f"{own}: start at most {count} (NPROC={count})")
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda", rank)
+    device = torch.device("cuda", rank)
+    try:
+        torch.zeros(1, device=device).add_(1)
+    except RuntimeError as error:
+        why = f"PyTorch cannot compute on this GPU ({one_line(error)})"
+        raise ZooError(f"{why}: install a build of it for this one, or use --device cpu") from error
+    return device
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
@@ -110,18 +115,18 @@ def keep_memory(keep: bool = True) -> None:
     mmap, trim = (1 << 30, (1 << 31) - 1) if keep else (1 << 25, 1 << 26)
     with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tell it
         tell = ctypes.CDLL("libc.so.6").mallopt
-        tell(-3, mmap)
-        tell(-1, trim)
+        if tell(-3, mmap) or tell(-3, 1 << 25):  # before 2.35, it takes no more than 32 MiB
+            tell(-1, trim)
 
 
 def computes_in_bf16(device: torch.device) -> bool:
     """Returns whether the processor has bfloat16 arithmetic of its own; without it, bfloat16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    emulates = platform.machine() in ("x86_64", "AMD64")  # as any AVX-512 does: oneDNN calls that support, too
-    return not emulates or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # Not what oneDNN supports: with AVX-512 it emulates, and on ARM its convolutions have no fast backward pass.
+    return torch.backends.mkldnn.is_available() and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def resolve_amp(amp: str, device: torch.device) -> str:

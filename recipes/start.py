@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from zoo.errors import CommandParser, ZooError, one_of, run_command
 from zoo.names import check_name, plain_name
 
+from .commands import usable_cores
 from .recipe import list_recipes, load_recipe
 
 
@@ -66,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     if not count.isdecimal() or int(count) < 1:
         raise ZooError(f"NPROC must be a number of processes, not {count!r}")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count] if int(count) > 1 else []
+    if launch:  # torchrun's own default is one thread for each process
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // int(count))))
     arguments = [recipe, "--model", options.model]
     if load_recipe(recipe).model != options.model:  # its twin's, whose scaling is not this one's
         arguments += ["--scaling", "model"]

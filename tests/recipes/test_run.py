@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 import safetensors.torch
@@ -14,7 +15,7 @@ import torch
 from conftest import ROOT, tiny
 
 from recipes.commands import parse_train
-from recipes.processes import resolve_amp
+from recipes.processes import keep_memory, pick_device, resolve_amp
 from recipes.recipe import Recipe
 from recipes.run import STATE, RunState, load_state, run_directory, save_state
 from recipes.train import Trainer, train
@@ -239,19 +240,44 @@ def test_a_run_goes_on_in_the_precision_that_it_was_started_in(tmp_path, monkeyp
     [
         ("AMD EPYC", True, False, "bf16"),
         ("AMD EPYC", False, False, "off"),
+        ("Neoverse-V2", False, False, "off"),
         ("Intel(R) Xeon(R) Processor", True, True, "bf16"),
         ("Intel(R) Xeon(R) Processor", True, False, "off"),
         ("Intel(R) Xeon(R) Gold 6248 CPU @ 2.50GHz", False, False, "off"),
     ],
 )
 def test_auto_is_bfloat16_only_where_that_is_faster(cpu, avx512_bf16, amx, expected, monkeypatch):
-    monkeypatch.setattr("recipes.processes.platform.machine", lambda: "x86_64")
     monkeypatch.setattr("recipes.processes.cpu_line", lambda _: f"model name : {cpu}")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # of any AVX-512
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # with any AVX-512, on any ARM
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert resolve_amp("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("largest", [1 << 31, 1 << 25])  # from glibc 2.35 on, and before
+def test_memory_is_kept_with_any_glibc(largest, monkeypatch):
+    told = {}
+
+    def mallopt(what, value):
+        taken = what == -1 or value <= largest
+        told.update({what: value} if taken else {})
+        return int(taken)
+
+    monkeypatch.setattr("recipes.processes.ctypes.CDLL", lambda _: types.SimpleNamespace(mallopt=mallopt))
+    keep_memory()
+    assert told == {-3: min(largest, 1 << 30), -1: (1 << 31) - 1}
+
+
+def test_a_gpu_that_pytorch_has_no_code_for_is_named(monkeypatch):
+    def zeros(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.raises(ZooError, match=r"cannot compute on this GPU \(.*no kernel image .*--device cpu"):
+        pick_device("auto")
 
 
 @pytest.mark.slow

@@ -708,10 +708,14 @@ def test_a_twins_recipe_comes_without_its_scaling_and_processes_through_torchrun
     recipe = ["-m", "recipes.train", "sresnet19_gs.t4_cifar10_200epochs"]
     assert started.pop() == [*recipe, "--model", "sresnet19", "--scaling", "model", "--epochs", "3"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is that again afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(start, "usable_cores", lambda: 32)
     for count, launch in (("", []), ("1", []), ("8", torchrun)):
         monkeypatch.setenv("NPROC", count)
         start.main(["cifar10", "--epochs", "3"])
         assert started.pop() == [*launch, *recipe, "--model", "sresnet19_gs", "--epochs", "3"]
+    assert os.environ["OMP_NUM_THREADS"] == "4"
     for count in ("0", "-1", "two"):
         monkeypatch.setenv("NPROC", count)
         with pytest.raises(ZooError, match=f"not '{count}'"):
@@ -739,7 +743,7 @@ def test_what_one_of_several_processes_is_told_all_obey(capsys):
 
 
 def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("recipes.commands.usable_cores", lambda: 2)
 
     def told(recipe, **changes):
         tell_least(load_recipe(recipe, {"device": "cpu"} | changes))

@@ -1,8 +1,9 @@
 """What a data set is, how one is made of images and labels, and what of it a network sees."""
 
+import errno
 import hashlib
 import json
-import shutil
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -140,16 +141,19 @@ def cached(
     file, note = (folder / f"{digest[:16]}.{suffix}" for suffix in ("npy", "json"))
     with locked(folder):
         if not (note.is_file() and file.is_file()):
-            if (free := shutil.disk_usage(folder).free) < np.prod(shape) * 1.05:
-                needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}, and {free / 1e9:.1f} GB are free"
-                raise ZooError(f"{folder} is to keep {needed}: SNNZOO_CACHE names another folder; or lower img_size")
             print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
             whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
             try:
+                with open(file, "r+b") as mapped:  # all of it now: a full disk ends writes into a map with SIGBUS
+                    os.posix_fallocate(mapped.fileno(), 0, file.stat().st_size)
                 about = write(whole)
                 whole.flush()
-            except BaseException:
+            except BaseException as error:
                 file.unlink()
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}: {error.strerror}"
+                    instead = "SNNZOO_CACHE names another folder; or lower img_size"
+                    raise ZooError(f"{folder} is to keep {needed}. {instead}") from error
                 raise
             write_json(note, about)
     # What were written there would stay in this process.

@@ -1,5 +1,6 @@
 """Images of one's own: which files are read and how, what is refused and how that is said."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from zoo.data import dataset_name, folder, load_dataset
 from zoo.data.folder import files_by_part, load_test_part
 from zoo.data.images import Preparation, folder_cfg, read_image
 from zoo.errors import ZooError
+from zoo.files import cache_folder
 from zoo.names import folder_name
 
 
@@ -216,6 +218,17 @@ def test_too_little_memory_is_said_before_anything_is_decoded(flowers, monkeypat
     with pytest.raises(ZooError, match=r"24 images of 256 x 256 pixels .* 0\.0 GB of memory are free: lower img_size"):
         load_test_part(str(flowers), folder_cfg(256))
     assert len(load_test_part(str(flowers), folder_cfg(64))[0][1]) == 24
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(flowers, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(folder, "_MAPPED", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ZooError, match=r"is to keep 0\.0 GB of images: Disk quota exceeded\. SNNZOO_CACHE"):
+        load_dataset(f"folder:{flowers}")
+    assert not list(cache_folder("images").glob("*.npy"))
 
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
