@@ -43,6 +43,8 @@ def baseline(name: str, model: SpikingNetwork, provider: str, optimization: str)
         raise one_of("baseline", name, BASELINES)
     if name.startswith("relu") and model.encoding == "frames":
         raise ZooError(f"no {name} baseline of a network for event frames: at one time step it would see one of them")
+    if device_of(provider) == "cuda" and name in ("event", "relu-int8"):
+        raise ZooError(f"{name} runs on a CPU alone, and this is {provider}: leave it out of --against")
     if name in graphs:
         return graphs[name](model, provider=provider, optimization=optimization)
     device = device_of(provider)

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from onnxruntime.capi import build_and_package_info
 
 from zoo.errors import ZooError, one_line, one_of, shown
 from zoo.files import read_bytes
@@ -197,7 +198,9 @@ def create_session(
         # Asked for a provider that it cannot start, ONNX Runtime falls back to the CPU without an error.
         works = session.get_providers()[0] == provider
     if not works:
-        raise ZooError(f"{provider} does not work on this machine; available here: {CPU}")
+        cuda = getattr(build_and_package_info, "cuda_version", "")
+        needed = f" (it needs the libraries of CUDA {cuda})" if cuda and provider in _ON_CUDA else ""
+        raise ZooError(f"{provider} does not work on this machine{needed}; available here: {CPU}")
     return session
 
 

@@ -1,12 +1,13 @@
 """Augmentation of whole batches on the device: each image draws its own parameters.
 
-Our copies to a GPU do not wait for it (`non_blocking`): what is copied is a few numbers an image. Torchvision's do, of
-what it rotates and shears by.
+Copies to a GPU do not wait for it (`non_blocking`): what is copied is a few numbers an image. Torchvision's do, of
+what it rotates and shears by, so what images are warped by is kept (`_warped`).
 
 Randomness comes from torch's (and, for timm's erasing, Python's) global generators, which the trainer seeds at every
 step: a resumed run sees the same images.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -125,6 +126,18 @@ def nda(frames: Tensor) -> Tensor:
     return out
 
 
+def _warped(images: Tensor, level: float, name: str) -> Tensor:
+    """Returns images [B, C, H, W] under the operation of `_WARPS`: each pixel is one of before, or zero."""
+    sources = _sources(name, level, *images.shape[2:], images.device)
+    return pad(images.flatten(2), (1, 0))[..., sources].view_as(images)
+
+
+@functools.lru_cache(maxsize=256)
+def _sources(name: str, level: float, height: int, width: int, device: torch.device) -> Tensor:
+    places = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, 1, height, width)
+    return _WARPS[name](places, level).flatten().long().to(device)
+
+
 def _shear(images: Tensor, x: float, y: float) -> Tensor:
     degrees = [float(torch.rad2deg(torch.atan(torch.tensor(v)))) for v in (x, y)]
     return tv.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=degrees, center=[0, 0])
@@ -134,14 +147,17 @@ def _shift(images: Tensor, x: float, y: float) -> Tensor:
     return tv.affine(images, angle=0.0, translate=[int(x), int(y)], scale=1.0, shear=[0.0, 0.0])
 
 
+_WARPS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "ShearX": lambda x, m: _shear(x, 0.3 * m, 0.0),
+    "ShearY": lambda x, m: _shear(x, 0.0, 0.3 * m),
+    "TranslateX": lambda x, m: _shift(x, 150 / 331 * x.shape[3] * m, 0),
+    "TranslateY": lambda x, m: _shift(x, 0, 150 / 331 * x.shape[2] * m),
+    "Rotate": lambda x, m: tv.rotate(x, angle=30 * m),
+}
 # name -> (operation at level 0 to 1, whether its sign is drawn). Ranges as in torchvision's AutoAugment.
 _OPS: dict[str, tuple[Callable[[Tensor, float], Tensor], bool]] = {
     "Identity": (lambda x, m: x, False),
-    "ShearX": (lambda x, m: _shear(x, 0.3 * m, 0.0), True),
-    "ShearY": (lambda x, m: _shear(x, 0.0, 0.3 * m), True),
-    "TranslateX": (lambda x, m: _shift(x, 150 / 331 * x.shape[3] * m, 0), True),
-    "TranslateY": (lambda x, m: _shift(x, 0, 150 / 331 * x.shape[2] * m), True),
-    "Rotate": (lambda x, m: tv.rotate(x, angle=30 * m), True),
+    **{name: (functools.partial(_warped, name=name), True) for name in _WARPS},
     "Brightness": (lambda x, m: tv.adjust_brightness(x, 1 + 0.9 * m), True),
     "Color": (lambda x, m: tv.adjust_saturation(x, 1 + 0.9 * m), True),
     "Contrast": (lambda x, m: tv.adjust_contrast(x, 1 + 0.9 * m), True),

@@ -63,7 +63,7 @@ _IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1437}
 def tell_least(recipe: Recipe) -> None:
     """Prints, before PyTorch is loaded, that a run will take long, where there seems to be no GPU: by the network's
     operations and the recipe's images, epochs and phases, if a table knows them."""
-    if recipe.device != "cpu" and os.path.exists("/dev/nvidiactl"):
+    if recipe.device != "cpu" and any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):  # dxg: in WSL
         return
     known = sizes().get(recipe.model.removesuffix("_gs"), {})
     images = recipe.train_images or _IMAGES.get(recipe.dataset, 0)

@@ -37,7 +37,7 @@ from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.provenance import provenance
 from zoo.result import accuracy_result
-from zoo.scaling import mean_over_processes
+from zoo.scaling import KeptFactor, mean_over_processes
 
 from . import augment
 from .augment import augmented
@@ -122,7 +122,7 @@ class Trainer:
     # -- what is trained
 
     def _load_data(self) -> None:
-        """Puts the whole set on the device; each process takes its slice of every batch."""
+        """Puts the whole set on the device, if that has room; each process takes its slice of every batch."""
         recipe = self.recipe
         data = load_dataset(**recipe.data)
         check_frames(data, recipe)
@@ -133,7 +133,9 @@ class Trainer:
         if len(self.train_index) < self.batch_size:
             raise ZooError(f"batch_size {self.batch_size} is more than the {len(self.train_index)} training images")
         self.steps_per_epoch = len(self.train_index) // self.batch_size
-        self.images, self.labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.images, self.labels = data.train_images, data.train_labels.to(self.device)
+        if self.device.type != "cuda" or self.images.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
+            self.images = self.images.to(self.device)
         self.held_out = data.train_images[val_index], data.train_labels[val_index]
         if data.val_images is not None and data.val_labels is not None:
             self.held_out = data.val_images, data.val_labels
@@ -207,6 +209,9 @@ class Trainer:
             # Some may be unused, as GLIF's at one time step. And without it the first step would sum gradients in other
             # buckets than the others, so in another order: a run that goes on would end a bit otherwise.
             whole = model if self.device.type == "cuda" else _WithUnused(model)
+            # Kept factors are the same in all, and as large as the weights: no reason to send them at each step.
+            kept = [f"{name}.factor" for name, module in whole.named_modules() if isinstance(module, KeptFactor)]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(whole, kept)
             self.network = DistributedDataParallel(whole, find_unused_parameters=True)
         self.mix = None
         if recipe.mixup or recipe.cutmix:
@@ -299,9 +304,9 @@ class Trainer:
         recipe, run, scaler = self.recipe, self.state, self.scaler
         seed(recipe.seed, self.rank, run.step)
         self.scheduler.step_update(run.step)
-        index = index.to(self.device, non_blocking=True)
-        y = self.labels[index]
-        x = augmented(self.images[index], recipe, self.data)
+        y = self.labels[index.to(self.device, non_blocking=True)]
+        images = self.images[index.to(self.images.device, non_blocking=True)].to(self.device)
+        x = augmented(images, recipe, self.data)
         frames = self.data.timesteps
         x = augment.resize(x, size) if frames is None else x
         x, target = self.mix(x, y) if self.mix else (x, one_hot(y, len(self.data.classes), recipe.label_smoothing))

@@ -158,6 +158,12 @@ def test_pytorch_s_baselines_need_the_provider_s_device(name, net):
         baseline(name, net, "CUDAExecutionProvider", "all")
 
 
+@pytest.mark.parametrize("name", ["event", "relu-int8"])
+def test_what_a_cpu_alone_runs_is_refused_at_once_beside_a_gpu_s_files(name, net):
+    with pytest.raises(ZooError, match=f"{name} runs on a CPU alone, and this is CUDAExecutionProvider"):
+        baseline(name, net, "CUDAExecutionProvider", "all")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_inputs_and_outputs_stay_there(file):

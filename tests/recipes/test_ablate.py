@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, accuracy, assert_one_error, run_module
 from scipy import stats
@@ -252,6 +253,31 @@ def test_a_run_has_the_plugins_of_its_recipe_and_of_the_command_alone(tmp_path, 
         words = _start(run, tmp_path / "runs", ["all.py"], {}, lambda words, *_: words)
         asked[run.arm] = [Path(b).name for a, b in itertools.pairwise(words) if a == "--plugin"]
     assert asked == {"plain": ["all.py"], "window": ["all.py", "mine.py"], "last": ["all.py", "other.py"]}
+
+
+def test_each_of_several_workers_has_a_gpu(tmp_path, monkeypatch):
+    plan, given = load_plan(write(tmp_path)), []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    class Trained:
+        returncode = 1
+
+        def poll(self):
+            return None if len(given) < 2 else 1
+
+        wait = terminate = poll
+
+    def start(run, work, plugins, environment, _):
+        given.append(environment["LOCAL_RANK"])
+        (work / f"{run.name}.log").parent.mkdir(exist_ok=True)
+        (work / f"{run.name}.log").write_text("error: stopped\n")
+        return Trained()
+
+    monkeypatch.setattr("recipes.ablate._start", start)
+    with pytest.raises(ZooError, match="runs failed"):
+        ablate(plan, plan.runs, 2, tmp_path / "runs")
+    assert given[:2] == ["0", "1"]
+    assert set(given) == {"0", "1"}
 
 
 def test_pairs_of_two_processors_are_counted_and_left_out_once(tmp_path):

@@ -95,6 +95,13 @@ def test_operations_equal_torchvision_on_pillow(name, level, expected):
     assert same.float().mean() > 0.98  # rotation rounds some borders otherwise
 
 
+@pytest.mark.parametrize("name", augment._WARPS)
+def test_what_warps_images_is_torchvision_s(name):
+    for level in (-1.0, 4 / 9, 1.0):
+        for images in (IMAGES, IMAGES[..., 5:]):
+            assert torch.equal(augment._OPS[name][0](images, level), augment._WARPS[name](images, level))
+
+
 def test_auto_augment_applies_the_policy_of_the_paper(monkeypatch):
     """Each pair of operations alike often, each of the two with its own probability."""
     drawn = []

@@ -23,6 +23,7 @@ from conftest import ROOT, run_module
 from PIL import Image
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import recipes.augment
@@ -181,7 +182,12 @@ def test_each_process_augments_its_images_in_a_way_of_its_own(tmp_path, monkeypa
     monkeypatch.setattr(
         "recipes.train.augmented", lambda *args: drawn.append(torch.rand(()).item()) or augmented(*args)
     )
-    monkeypatch.setattr("recipes.train.DistributedDataParallel", lambda model, **_: model)
+
+    class Alone(DistributedDataParallel):
+        def __new__(cls, model, **_):
+            return model
+
+    monkeypatch.setattr("recipes.train.DistributedDataParallel", Alone)
     for rank in (0, 1):
         monkeypatch.setattr("recipes.train.start_processes", lambda _, rank=rank: (rank, 2, torch.device("cpu")))
         trained(tmp_path / str(rank), **FEW_STEPS | {"batch_size": 4})
