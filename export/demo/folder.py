@@ -60,7 +60,7 @@ def build(out: str | os.PathLike[str], networks: Iterable[str] = tuple(NETWORKS)
     out.mkdir(parents=True, exist_ok=True)
     add_runtime(out)
     about = [add_network(out, model, verify) for model in tqdm(models, desc="networks", disable=None)]
-    (out / "networks.json").write_text(json.dumps(about, ensure_ascii=False))
+    (out / "networks.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     for name in PAGE:
         shutil.copyfile(Path(__file__).with_name(name), out / name.replace("page.html", "index.html"))
 
