@@ -13,7 +13,10 @@ make_environment() {  # make_environment REQUIREMENT: sets $python
             base=$candidate
         fi
     done
-    if [ -z "$base" ]; then echo "error: needs Python 3.11 or newer with venv, on Debian and Ubuntu python3-venv (SNNZOO_PYTHON names one)" >&2 && return 2; fi
+    if [ -z "$base" ]; then
+        echo "error: needs Python 3.11 or newer with venv, Debian's python3-venv (SNNZOO_PYTHON names one)" >&2
+        return 2
+    fi
     python=$PWD/.venv/bin/python
     if ! "$python" -m pip --version > /dev/null 2>&1; then  # none, or one whose making was interrupted
         rm -rf .venv

@@ -41,7 +41,7 @@ def pick_device(name: str) -> torch.device:
         torch.zeros(1, device=device).add_(1)
     except RuntimeError as error:
         why = f"PyTorch cannot compute on this GPU ({one_line(error)})"
-        raise ZooError(f"{why}: install a build of it for this one, or use --device cpu") from error
+        raise ZooError(f"{why}: use another, a build of PyTorch for this one, or --device cpu") from error
     return device
 
 
