@@ -253,11 +253,6 @@ def at_once(pixels: int, steps: int, images: NDArray[np.float32]) -> int:
     return max(1, pixels // (steps * images.shape[-2] * images.shape[-1]))
 
 
-def _after(state: str) -> str:
-    """Returns what a step graph calls a state that it hands on."""
-    return f"new_{state}"
-
-
 class Stream:
     """A step graph from `to_onnx(layout="step")` in ONNX Runtime, which takes frame after frame.
 
@@ -295,7 +290,7 @@ class Stream:
         self._states = {name: (shapes[name], kind.elem_type) for name, kind in inputs.items() if name != "input"}
         self.size = shapes.get("input", [])[1:]
         large = any(math.prod(max(n, 1) for n in shape) > LARGEST_VALUE for shape in shapes.values())
-        if len(self.size) != 3 or large or not {"logits", *map(_after, self._states)} <= {*self.outputs}:
+        if len(self.size) != 3 or large or not {"logits", *(f"new_{name}" for name in self._states)} <= {*self.outputs}:
             raise ZooError("this graph of one time step has other inputs and outputs than ours: export it again")
         how: dict[str, Any] = {"provider": provider, "threads": threads, "optimization": optimization}
         self._session = create_session(data, **how, functions=functions)
@@ -329,7 +324,7 @@ class Stream:
                 self._values[name] = np.zeros([n or self._batch for n in shape], dtype)
         results = run_session(self._session, self.outputs, frame, self._values)
         outputs = dict(zip(self.outputs, results, strict=True))
-        self._values = {name: outputs.pop(_after(name)) for name in self._states}
+        self._values = {name: outputs.pop(f"new_{name}") for name in self._states}
         self._sum = self._sum + outputs["logits"]
         self.steps += 1
         return outputs

@@ -11,7 +11,6 @@ network exports to.
 """
 
 import copy
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
+from zoo.files import parse_json
 
 from .exact_copy import Run, exact_twin, run_in_pytorch
 from .file import (
@@ -384,8 +384,8 @@ def _compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
 def _same(text: str | None, expected: str) -> bool:
     """Returns whether two entries say the same, numbers but for the last digits."""
     try:
-        (said, form), (known, other) = (pytree.tree_flatten(json.loads(str(entry))) for entry in (text, expected))
-    except ValueError:
+        (said, form), (known, other) = (pytree.tree_flatten(parse_json(str(entry), "")) for entry in (text, expected))
+    except ZooError:
         return text == expected
     pairs = zip(said, known, strict=True) if form == other else [(0, 1)]
     return all(a == b or (type(a) is type(b) is float and bool(np.isclose(a, b, rtol=1e-6, atol=0))) for a, b in pairs)

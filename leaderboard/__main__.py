@@ -90,7 +90,8 @@ def _measure_on_nodes(options: argparse.Namespace, records: dict[str, str], sour
     same += [word for file in plugin_files() for word in ("--plugin", file)] + ["--precision", *options.precision]
     measure = [sys.executable, "-m", "leaderboard", "measure"]
     logs = {source: options.out / f"{Path(source).name}.log" for source in sources}
-    tasks = {source: start([*measure, source, *same], {}, logs[source], [records[source]]) for source in sources}
+    kept = {source: [records[source], records[source].removesuffix(".json") + "_part.json"] for source in sources}
+    tasks = {source: start([*measure, source, *same], {}, logs[source], kept[source]) for source in sources}
     failed = []
     for source, task in tqdm(tasks.items(), unit="network"):
         task.wait()

@@ -92,8 +92,7 @@ def _of_checkpoint(results: Results, row: Row, name: str, weights: str) -> Row:
     if name != row.name or not found:
         other = f"this is {name} with weights {weights[:12]}..."
         raise ZooError(f"{other}, which is not in {row.path}: --checkpoint names where the row's weights are")
-    (same,) = found
-    return same
+    return found[0]
 
 
 def compare(before: Row, now: Row) -> list[Line]:

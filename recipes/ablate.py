@@ -69,7 +69,6 @@ def ablate(
     environment = ({} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(threads)}) | os.environ | same_modules()
     start = cluster(ray) if ray else None
     active: dict[Any, tuple[Run, int]] = {}
-    places = list(range(workers))
     failed: list[str] = []
     others: list[Run] = []
     bar = tqdm(total=len(runs), initial=len(runs) - len(todo), desc=plan.name, unit="run")
@@ -86,13 +85,12 @@ def ablate(
                     if is_locked(work / run.name) or plan.result_of(run):
                         others.append(run)
                     else:
-                        place = places.pop(0)
+                        place = min({*range(len(active) + 1)} - {used for _, used in active.values()})
                         gpu = {"LOCAL_RANK": str(place % max(1, torch.cuda.device_count()))}  # see `pick_device`
                         active[_start(run, work, plugins, environment | gpu, start)] = run, place
                 time.sleep(0.2)
                 for process in [p for p in active if p.poll() is not None]:
-                    run, place = active.pop(process)
-                    places.append(place)
+                    run, _ = active.pop(process)
                     if process.returncode or not (work / run.name / RESULT).is_file():
                         if process.returncode == BUSY:  # another command was faster
                             others.append(run)

@@ -339,8 +339,6 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     if a.json:
         check_writable(a.json)
     check_name(a.model)
-    if a.mode == "step" and a.batch == 1:
-        raise ZooError("--batch must be 2 or more for a training step, as batch normalisation compares images")
     if a.mode == "inference" and (a.forms or a.grad_checkpointing):
         raise ZooError("--scaling and --grad-checkpointing change a training step, not an inference: leave them out")
     a.forms = {text: parse_yaml(text, "--scaling") for text in a.forms}

@@ -94,7 +94,6 @@ WRONG = {
     "health nosuch": "unknown model 'nosuch'",
     "health --steps 6": "--steps must be a multiple of 4, not 6",
     "bench step --model sresnet19 --batch 0": "--batch must be 1 or more, not 0",
-    "bench step --model svgg5 --batch 1": "--batch must be 2 or more for a training step",
     "bench inference --model svgg5 --scaling final_trace": "change a training step, not an inference",
     "bench-ort nosuch.onnx": "no such file: nosuch.onnx",
     "bench-ort pyproject.toml --runs 0": "timing runs",

@@ -154,11 +154,12 @@ def is_locked(folder: Path) -> bool:
     """Returns whether a process is inside `locked(folder)`."""
     if not folder.is_dir():
         return False
+    busy = ZooError("busy")
     try:
-        with locked(folder, ZooError("busy")):
+        with locked(folder, busy):
             return False
-    except ZooError:
-        return True
+    except ZooError as error:
+        return error is busy
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

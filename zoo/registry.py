@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,7 @@ def build(
     placement = {key: kwargs.pop(key) for key in PLACEMENT & kwargs.keys()}
     if kwargs.get("feature_cls") not in (None, "getter"):
         raise ZooError(f"feature_cls {kwargs['feature_cls']!r}: networks of the zoo have 'getter' alone, by default")
-    features = {"feature_cls": StageFeatures, "out_indices": None}  # for `features_only`
+    features = {"feature_cls": FeatureGetterNet, "out_indices": None}  # for `features_only`
     fitting = functools.partial(_fitting, features=bool(kwargs.get("features_only")))
     with contextlib.ExitStack() as bounds:
         if checkpoint is not None:
@@ -308,13 +308,6 @@ def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict
             raise ZooError(f"drop_rate {rate!r} and dropout {ours['dropout']!r} are two names of one number: give one")
         ours["dropout"] = rate
     return ours
-
-
-class StageFeatures(FeatureGetterNet):
-    """What `features_only=True` gives: images [B, C, H, W] to a list of mean-over-time maps, one per stage."""
-
-    def __init__(self, model: SpikingNetwork, out_indices: int | Sequence[int] | None, **kwargs: Any) -> None:
-        super().__init__(model, model.stage_indices(out_indices), **kwargs)
 
 
 def _describe(model: SpikingNetwork, cfg: dict[str, Any]) -> None:

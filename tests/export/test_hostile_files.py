@@ -281,8 +281,8 @@ def test_graphs_that_are_refused(change, words, graph, tmp_path):
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "9", '{"a": 1}'])
-@pytest.mark.parametrize("key", ["spike_values", "timesteps", "states", "currents", "layout", "precision"])
+@pytest.mark.parametrize("text", [None, "{", "[]", "9", '{"a": 1}', "[" * 100_000])
+@pytest.mark.parametrize("key", ["spike_values", "timesteps", "states", "currents", "layout", "precision", "mean"])
 def test_metadata_that_somebody_changed_are_one_error(key, text, steps, traced_once):
     """Of a step graph, and of one in eight bits."""
     seen = 0

@@ -255,7 +255,8 @@ def test_a_run_has_the_plugins_of_its_recipe_and_of_the_command_alone(tmp_path, 
     assert asked == {"plain": ["all.py"], "window": ["all.py", "mine.py"], "last": ["all.py", "other.py"]}
 
 
-def test_each_of_several_workers_has_a_gpu(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [2, sys.maxsize])  # as many as a cluster has room for
+def test_each_of_several_workers_has_a_gpu(workers, tmp_path, monkeypatch):
     plan, given = load_plan(write(tmp_path)), []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
@@ -275,7 +276,7 @@ def test_each_of_several_workers_has_a_gpu(tmp_path, monkeypatch):
 
     monkeypatch.setattr("recipes.ablate._start", start)
     with pytest.raises(ZooError, match="runs failed"):
-        ablate(plan, plan.runs, 2, tmp_path / "runs")
+        ablate(plan, plan.runs, workers, tmp_path / "runs")
     assert given[:2] == ["0", "1"]
     assert set(given) == {"0", "1"}
 

@@ -268,16 +268,12 @@ def _by_class(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise ZooError(f"no such folder: {root}: expected one with a folder of recordings for each class")
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    found = {f.name: sorted(file for file in f.iterdir() if _is_recording(file)) for f in folders}
+    found = {f.name: sorted(r for r in f.glob("[!.]*") if r.suffix.lower() in SUFFIXES) for f in folders}
     if len(found) < 2 or not all(found.values()):
         empty = next((name for name, files in found.items() if not files), None)
         wrong = f"{root / empty} holds no recording" if empty else f"{root} holds {len(found)} folders of recordings"
         raise ZooError(f"{wrong}: expected one for each class, with files that end in {', '.join(SUFFIXES)}")
     return found
-
-
-def _is_recording(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 KINDS: dict[str, Callable[[Path], _Folder]] = {

@@ -9,6 +9,7 @@ may drop and read again.
 """
 
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,25 +55,23 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
     files = files_by_part(path)
     cfg, classes = prepare or folder_cfg(img_size or SIZE), list(files[TRAIN])
     parts = {part: _in_order(of_class) for part, of_class in files.items()}
-    total, side = sum(map(len, parts.values())), square_side(cfg)
-    if total * 3 * side**2 < _MAPPED:
-        images, hashes = torch.empty(total, 3, side, side, dtype=torch.uint8), []
-        for place, (pixels, digest) in zip(images, _decoded(parts, cfg), strict=True):
-            place.copy_(pixels)
+    side = square_side(cfg)
+    shape = sum(map(len, parts.values())), 3, side, side
+
+    def write(whole: Any) -> dict[str, Any]:
+        hashes = []
+        for place, (pixels, digest) in zip(whole, _decoded(parts, cfg), strict=True):
+            place[:] = pixels.numpy()
             hashes.append(digest)
-        told: dict[str, Any] = {"sha256": _sha256(parts, hashes)}
+        mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
+        return {"sha256": _sha256(parts, hashes), "mean": mean, "std": std}
+
+    if math.prod(shape) < _MAPPED:
+        images = torch.empty(shape, dtype=torch.uint8)
+        told = write(images.numpy())  # which shares its memory
     else:
         stamps = [[part, str(p), label, *stamp(p)] for part in parts for p, label in parts[part]]
-
-        def write(whole: Any) -> dict[str, Any]:
-            hashes = []
-            for place, (pixels, digest) in zip(whole, _decoded(parts, cfg), strict=True):
-                place[:] = pixels.numpy()
-                hashes.append(digest)
-            mean, std = mean_and_std(torch.from_numpy(whole[: len(parts[TRAIN])]))
-            return {"sha256": _sha256(parts, hashes), "mean": mean, "std": std}
-
-        images, told = cached("images", [preparation(cfg), "upright", stamps], (total, 3, side, side), write)
+        images, told = cached("images", [preparation(cfg), "upright", stamps], shape, write)
     labelled = {}
     for part, found in parts.items():
         labelled[part] = images[: len(found)], torch.tensor([label for _, label in found])
