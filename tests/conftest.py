@@ -123,6 +123,24 @@ def _forks() -> Forks:
     return forks
 
 
+def train_and_stop(recipe: Any, epochs: int) -> None:
+    """A training that is interrupted at the end of this many epochs."""
+    from recipes.train import Trainer, train
+
+    end_epoch = Trainer._end_epoch
+
+    def end_and_stop(trainer: Any, epoch: int) -> dict[str, Any]:
+        row = end_epoch(trainer, epoch)
+        if epoch + 1 == epochs:
+            raise KeyboardInterrupt
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", end_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe)
+
+
 def assert_one_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """The command failed with one clear line that holds all the words, and no traceback."""
     assert done.returncode == 2, done.stderr

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import safetensors.torch
 import torch
+from conftest import train_and_stop
 
 import zoo
 from recipes.recipe import Recipe
-from recipes.train import Trainer, train
+from recipes.train import train
 from zoo.data import load_dataset
 from zoo.metrics import evaluate
 
@@ -39,16 +40,7 @@ def test_a_run_goes_on_bit_for_bit(device, tmp_path, monkeypatch):
     train(Recipe(**RESUMED, epochs=2, device=device, out=str(tmp_path / "whole")))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 0))
     stopped = Recipe(**RESUMED, epochs=2, device=device, out=str(tmp_path / "stopped"))
-    with monkeypatch.context() as patch:
-
-        def stop(self, epoch):
-            end_epoch(self, epoch)
-            raise KeyboardInterrupt
-
-        end_epoch = Trainer._end_epoch
-        patch.setattr(Trainer, "_end_epoch", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopped)
+    train_and_stop(stopped, 1)
     train(stopped.model_copy(update={"resume": True}))
     whole, again = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
     assert all(torch.equal(whole[key], again[key]) for key in whole)
