@@ -140,11 +140,7 @@ def test_an_unknown_command_is_one_error(capsys):
     assert len(capsys.readouterr().err) < 400
 
 
-def test_errors_name_the_short_forms(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["validate", "--nosuch"])
-    assert exit_.value.code == 2
-    assert "(see snn-zoo validate --help)" in capsys.readouterr().err
+def test_errors_name_the_short_forms():
     said = short_forms("`python -m export` and python -m export.bench_ort, python -m zoo.hub push; python -m zoo")
     assert said == "`snn-zoo export` and snn-zoo bench-ort, snn-zoo push; python -m zoo"
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import assert_one_error, run_module
 from onnx import TensorProto, helper, numpy_helper
 from test_export import network
 from torch import nn
@@ -499,11 +498,6 @@ def test_files_that_prepare_images_otherwise_are_not_measured_on_the_same(file, 
     onnx.save(with_weights(8), tmp_path / "any.onnx")
     with pytest.raises(ZooError, match="its accuracy cannot be measured"):
         bench_ort.main([str(tmp_path / "any.onnx"), str(file), "--data", "digits", "--runs", "1"])
-
-
-def test_a_broken_file_is_one_error_of_the_command(tmp_path):
-    (tmp_path / "x.onnx").write_bytes(b"not ONNX")
-    assert_one_error(run_module("export.bench_ort", tmp_path / "x.onnx", cwd=tmp_path), "x.onnx", "not an ONNX file")
 
 
 def test_the_network_that_skips_zeros_is_timed_on_images():

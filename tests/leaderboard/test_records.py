@@ -10,7 +10,7 @@ from conftest import ROOT, accuracy, ancestor, latency, onnx, put, snapshot
 from leaderboard.__main__ import main
 from leaderboard.rows import rows
 from leaderboard.store import load_results
-from recipes.lineage import ancestors_of, known_runs, line_of, read_run, recipe_sha256, recipe_sha256_of
+from recipes.lineage import ancestors_of, known_runs, read_run, recipe_sha256_of
 from zoo.errors import ZooError
 from zoo.names import dataset_name, pretrained_names
 
@@ -98,6 +98,7 @@ def board(tmp_path_factory):
         (accuracy(**ONE_MORE, params=1), "must agree in params"),
         (accuracy(timesteps=6, spikes_per_step=None), "must agree in timesteps: 2 in .*, 6 in "),  # of the same weights
         (accuracy(**ONE_MORE, recipe_sha256="c" * 64), "must agree in recipe_sha256"),
+        (accuracy(weights_sha256="b" * 64, recipe_sha256="c" * 64), "must agree in recipe_sha256"),
     ],
 )
 def test_add_refuses_with_the_reason(board, tmp_path, result, reason):
@@ -185,17 +186,6 @@ def test_a_recipe_is_what_it_computes():
     assert recipe_sha256_of(config | {"started_from": [chain[0] | {"recipe_sha256": "f" * 64}]}) != first
     plugged = [recipe_sha256_of(config | {"plugins": [{"file": "a.py", "sha256": digit * 64}]}) for digit in "ab"]
     assert len({first, *plugged}) == 3
-
-
-def test_a_fine_tuned_and_a_from_scratch_run_are_no_two_seeds():
-    before = line_of(next(iter(known_runs().values())))
-    scratch, tuned = recipe_sha256({"epochs": 9}), recipe_sha256({"epochs": 9}, before)
-    results = {"a": accuracy(recipe_sha256=scratch), "b": accuracy(**ONE_MORE, recipe_sha256=tuned)}
-    with pytest.raises(ZooError, match="must agree in recipe_sha256"):
-        rows(results)
-    results["b"]["seed"] = 0  # nor is the newer one the older one, trained again
-    with pytest.raises(ZooError, match="must agree in recipe_sha256"):
-        rows(results)
 
 
 def test_costs_of_a_row_are_means_over_its_seeds():

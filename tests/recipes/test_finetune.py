@@ -279,7 +279,8 @@ def test_mistakes_are_one_error(flowers, tmp_path, monkeypatch):
         parse_train(["x"])
 
 
-def test_a_network_for_event_frames_takes_those_of_a_plugin(tmp_path):
+@pytest.mark.usefixtures("registered_here_only")
+def test_a_network_for_event_frames_takes_those_of_a_plugin():
     """Their number and how they are cut are the network's."""
     frames, labels = torch.ones(8, 8, 2, 32, 32, dtype=torch.uint8), torch.arange(8) % 2
     part = {"train_images": frames, "train_labels": labels, "test_images": frames, "test_labels": labels}

@@ -117,21 +117,13 @@ def test_auto_augment_applies_the_policy_of_the_paper(monkeypatch):
         assert used.tolist() == pytest.approx(list(probabilities), abs=0.06)
 
 
-def alone(key, value, images=IMAGES, **more):
-    """Images as a recipe augments them in which nothing else is on, and as they are without it."""
-    data = load_dataset("digits")
-    off = {"crop": 0, "hflip": False}
-    return augment.augmented(images, Recipe(**off | {key: value} | more), data), augment.augmented(
-        images, Recipe(**off), data
-    )
-
-
 def test_rand_augment_takes_its_number_and_strength_from_the_recipe(monkeypatch):
     levels = []
     monkeypatch.setattr(
         augment, "_apply", lambda images, _, operations: levels.append({level for _, level in operations}) or images
     )
-    alone("auto_augment", "randaugment", randaugment_ops=2, randaugment_magnitude=15)
+    recipe = Recipe(crop=0, hflip=False, auto_augment="randaugment", randaugment_ops=2, randaugment_magnitude=15)
+    augment.augmented(IMAGES, recipe, load_dataset("digits"))
     assert levels == [{0.5}, {0.5}]
 
 

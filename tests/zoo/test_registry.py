@@ -126,6 +126,10 @@ def test_a_network_says_what_it_is_and_nobody_else():
 def test_a_new_classifier_has_no_labels_and_no_origin():
     model = zoo.load("sresnet19_w16.t2_cifar10")
     assert model.weights_sha256
+    learnt = {"tag", "label_names"}  # what nobody trained has not
+    assert learnt <= model.pretrained_cfg.keys()
+    assert not learnt & zoo.create_model("sresnet19_w16", timesteps=2).pretrained_cfg.keys()
     model.reset_classifier(5)
-    assert (model.pretrained_cfg["num_classes"], model.pretrained_cfg.get("label_names")) == (5, None)
+    assert model.pretrained_cfg["num_classes"] == 5
+    assert not learnt & model.pretrained_cfg.keys()
     assert model.weights_sha256 is model.training_args is None

@@ -9,7 +9,6 @@ import zoo
 from zoo.data import load_dataset, normalise, registry, split
 from zoo.data.dataset import make_dataset
 from zoo.errors import ZooError
-from zoo.names import OWN_DATASETS
 
 
 def test_digits_need_no_files():
@@ -83,15 +82,9 @@ def _parts(size: int = 16) -> dict:
     }
 
 
-@pytest.fixture
-def register():
-    yield zoo.register_dataset
-    OWN_DATASETS.clear()
-
-
-def test_a_data_set_of_ones_own_is_one_of_ours(register, monkeypatch):
+def test_a_data_set_of_ones_own_is_one_of_ours(registered_here_only, monkeypatch):
     roots = []
-    register("parity", lambda root: roots.append(root) or _parts())
+    zoo.register_dataset("parity", lambda root: roots.append(root) or _parts())
     assert "parity" in zoo.list_datasets()
     monkeypatch.delenv("SNNZOO_DATA", raising=False)
     data = zoo.load_dataset("parity", "here")
@@ -101,7 +94,7 @@ def test_a_data_set_of_ones_own_is_one_of_ours(register, monkeypatch):
     assert (larger := load_dataset("parity", img_size=24)).train_images.shape == (30, 3, 24, 24)
     assert larger.sha256 == data.sha256
     again = {"val_images": data.test_images, "val_labels": data.test_labels}
-    register("with_val", lambda root: data._replace(**again))
+    zoo.register_dataset("with_val", lambda root: data._replace(**again))
     assert len(load_dataset("with_val").val_images) == 10
     with pytest.raises(ZooError, match="validation images of its own"):
         split(load_dataset("with_val"), 0, 5)
@@ -136,13 +129,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("words", BAD)
-def test_what_is_wrong_with_one_is_named(register, words):
+def test_what_is_wrong_with_one_is_named(registered_here_only, words):
     def load(root):
         if isinstance(BAD[words], Exception):
             raise BAD[words]
         return _parts() | BAD[words] if isinstance(BAD[words], dict) else BAD[words]
 
-    register("parity", load)
+    zoo.register_dataset("parity", load)
     with pytest.raises(ZooError) as error:
         load_dataset("parity")
     assert words in str(error.value)
@@ -162,10 +155,10 @@ def _checksum(parts):
     return make_dataset("x", ["a", "b"], train, test, val).sha256
 
 
-def test_a_channel_that_is_the_same_everywhere_becomes_0(register):
+def test_a_channel_that_is_the_same_everywhere_becomes_0(registered_here_only):
     parts = _parts()
     parts["train_images"][:, 1] = 51
-    register("no_green", lambda root: parts)
+    zoo.register_dataset("no_green", lambda root: parts)
     data = load_dataset("no_green")
     assert (data.mean[1], data.std[1]) == (0.2, 1)
     seen = normalise(data.train_images, data.mean, data.std)
@@ -173,8 +166,8 @@ def test_a_channel_that_is_the_same_everywhere_becomes_0(register):
     assert not seen[:, 1].any()
 
 
-def test_names_that_cannot_be_are_refused(register):
+def test_names_that_cannot_be_are_refused(registered_here_only):
     taken, wrong = ("digits", "nmnist", "i2e"), (("a/b", "letters, digits"), (3, "letters"), ("", "letters"))
     for name, words in (*((name, "already registered") for name in taken), *wrong):
         with pytest.raises(ZooError, match=words):
-            register(name, lambda root: None)
+            zoo.register_dataset(name, lambda root: None)

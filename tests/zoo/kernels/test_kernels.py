@@ -173,13 +173,6 @@ def test_bfloat16_is_as_near_the_exact_network_as_the_reference_is(shortcut):
     assert errors[1][1] <= errors[0][1] * 1.02
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
-def test_evaluation_is_bit_equal_to_batch_norm(layout):
-    torch.manual_seed(0)
-    norm, x = norm_for(24, torch.float32, False, 0), torch.randn(8, 24, 9, 9).to(memory_format=layout)
-    assert torch.equal(LIF(4, kernel="fused")(x, norm=norm), LIF(4, kernel="reference")(x, norm=norm))
-
-
 def test_every_layout_of_the_input_is_taken():
     lif, plain = LIF(2, kernel="fused"), LIF(2, kernel="reference")
     x = torch.randn(4, 6, 5, 7)
@@ -298,17 +291,6 @@ def test_channels_last_is_kept_through_network_and_compiler():
     assert layouts == [True] * 7
     compiled = torch.compile(model.forward_features, fullgraph=True, backend="aot_eager")
     assert compiled(x).is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("kernel", ["fused", "reference"])
-def test_checkpointed_stages_take_less_memory(kernel):
-    from recipes.bench import saved_bytes
-
-    model, x, kept = tiny(scaling="causal_trace", kernel=kernel), torch.randn(4, 3, 16, 16), []
-    for on in (False, True):  # gradients: test_network.py
-        model.set_grad_checkpointing(on)
-        kept.append(saved_bytes(lambda: model(x), list(model.parameters())))
-    assert kept[1] < 0.7 * kept[0]
 
 
 def test_what_is_kept_for_backward():

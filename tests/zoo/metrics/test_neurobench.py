@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import small_families
+from conftest import awake, small_families
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,16 +42,12 @@ def ours(model, images, batch_size):
 
 def network(name, **kwargs):
     """A network in float64, where NeuroBench's sums are exact, whose layers all spike, some of its weights 0."""
-    model = zoo.create_model(name, timesteps=2, **kwargs).double()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
+    model = awake(zoo.create_model(name, timesteps=2, **kwargs).double())
     with torch.no_grad():
-        model.train()(torch.randn(8, 3, 32, 32, dtype=torch.float64))
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight *= torch.rand_like(module.weight) < 0.9
-    return model.eval()
+    return model
 
 
 @pytest.mark.parametrize(

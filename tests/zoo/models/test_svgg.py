@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_resnets import assert_same_network
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
@@ -10,7 +11,6 @@ import zoo
 from zoo.errors import ZooError
 from zoo.models._dense import StepDropout
 from zoo.models.svgg import SVGG
-from zoo.scaling.layers import SpikingConv2d
 
 LAYERS = (4, "A", 6, 6, "A", 8, "A")
 
@@ -18,10 +18,6 @@ LAYERS = (4, "A", 6, 6, "A", 8, "A")
 def small(layers=LAYERS, hidden=(12, 10), **kwargs) -> SVGG:
     defaults = {"timesteps": 3, "img_size": 16, "num_classes": 5, "kernel": "reference"}
     return SVGG(layers, hidden, **defaults | kwargs)
-
-
-def spiking_layers(model: nn.Module) -> dict[str, SpikingConv2d]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, SpikingConv2d)}
 
 
 # The originals: DIET-SNN's have no biases and no normalisation, the others' convolutions have a bias.
@@ -74,21 +70,7 @@ def test_equals_a_network_of_spikingjelly_layers():
         features = width
     theirs = nn.Sequential(*layers, layer.Linear(features, 5)).double().eval()
     functional.set_step_mode(theirs, "m")
-    state = theirs.state_dict()
-    theirs.load_state_dict(
-        {key: v.reshape(state[key].shape) for key, v in zip(state, ours.state_dict().values(), strict=True)}
-    )
-
-    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
-    y = ours(x)
-    expected = theirs(x.expand(3, *x.shape)).mean(0)
-    assert y.std() > 0.01
-    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
-    y.square().sum().backward()
-    expected.square().sum().backward()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert p.grad.abs().sum() > 0, name
-        torch.testing.assert_close(p.grad.reshape(q.shape), q.grad, rtol=1e-9, atol=1e-9)
+    assert_same_network(ours, theirs, torch.randn(4, 3, 16, 16, dtype=torch.float64), 3)
 
 
 def test_scaled_layers():
@@ -100,7 +82,7 @@ def test_scaled_layers():
     ]:
         with torch.device("meta"):
             model = zoo.create_model(f"{name}_gs", kernel="reference")
-        scaled = {key for key, m in spiking_layers(model).items() if m.scaling is not None}
+        scaled = {key for key, m in model.named_modules() if getattr(m, "scaling", None)}
         assert scaled == {f"stages.{place}.conv" for place in expected}
 
 

@@ -54,9 +54,10 @@ def test_tebn_is_batch_normalisation_times_a_factor_for_each_step():
 
 @pytest.mark.parametrize("name", list_norms())
 @pytest.mark.parametrize("kernel", ["reference", "auto"])
-def test_neurons_take_every_norm_and_shortcut_norm(name, kernel):
+@pytest.mark.parametrize("training", [True, False])
+def test_neurons_take_every_norm_and_shortcut_norm(name, kernel, training):
     """Whatever code runs: the fused kernel takes bn and tdbn, and gets what tebn made."""
-    norms = [create_norm(name, C, T, 0.7) for _ in range(2)]
+    norms = [create_norm(name, C, T, 0.7).train(training) for _ in range(2)]
     with torch.no_grad():
         for parameter in (p for norm in norms for p in norm.parameters()):
             parameter.copy_(torch.rand_like(parameter) + 0.5)

@@ -172,35 +172,30 @@ def test_alpha_zero_is_plain_bit_for_bit(name):
     assert torch.equal(x.grad, y.grad)
 
 
-def test_a_rule_of_ones_own():
+def test_a_rule_of_ones_own(registered_here_only):
     @register_scaling("half", window=True)
     def half(spikes, alpha):
         return spikes.pre.new_full((1, *spikes.operator(spikes.pre[0], spikes.post[0]).shape), 1 - alpha / 2)
 
-    try:
-        kind = KINDS["3x3"]
-        pre, post, error = example(kind, 2, 2)
-        plain, _ = run(None, kind, pre, post, error)
-        scaled, _ = run(resolve_scaling({"name": "half", "alpha": 1.0}), kind, pre, post, error)
-        torch.testing.assert_close(scaled.weight.grad, plain.weight.grad / 2, rtol=1e-12, atol=1e-12)
-        assert resolve_scaling({"name": "permuted", "of": "half"}).of == "half"
-        with pytest.raises(ZooError, match="permuted"):
-            register_scaling("permuted")(lambda spikes, alpha: spikes.pre)
-        with pytest.raises(ZooError, match="everywhere"):
-            register_scaling("other", "everywhere")
-        with pytest.raises(ZooError, match="is no name for a scaling"):
-            register_scaling(half)
-        with pytest.raises(ZooError, match="function of"):
-            register_scaling("other")(3)
-    finally:
-        del RULES["half"]
+    kind = KINDS["3x3"]
+    pre, post, error = example(kind, 2, 2)
+    plain, _ = run(None, kind, pre, post, error)
+    scaled, _ = run(resolve_scaling({"name": "half", "alpha": 1.0}), kind, pre, post, error)
+    torch.testing.assert_close(scaled.weight.grad, plain.weight.grad / 2, rtol=1e-12, atol=1e-12)
+    assert resolve_scaling({"name": "permuted", "of": "half"}).of == "half"
+    with pytest.raises(ZooError, match="permuted"):
+        register_scaling("permuted")(lambda spikes, alpha: spikes.pre)
+    with pytest.raises(ZooError, match="everywhere"):
+        register_scaling("other", "everywhere")
+    with pytest.raises(ZooError, match="is no name for a scaling"):
+        register_scaling(half)
+    with pytest.raises(ZooError, match="function of"):
+        register_scaling("other")(3)
 
 
 @pytest.mark.parametrize("name", ["sresnet19_w16", "svgg11_w8"])
-def test_a_rule_reads_the_membrane_potentials_behind_its_layer(name, monkeypatch):
+def test_a_rule_reads_the_membrane_potentials_behind_its_layer(name, registered_here_only):
     """Where a convolution's own current is normalised, and pooled (svgg), in front of its neurons."""
-    monkeypatch.setitem(RULES, "mine", None)
-    del RULES["mine"]
     seen = []
 
     @register_scaling("mine", potential=True)
