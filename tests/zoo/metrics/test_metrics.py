@@ -296,6 +296,7 @@ def test_labels_that_do_not_fit_are_named():
         evaluate(nn.DataParallel(tiny(num_classes=0)), images, torch.zeros(2).long(), (0.5,) * 3, (0.5,) * 3)
 
 
+@pytest.mark.parametrize("timesteps", [2, 3])
 def test_frames_are_taken_as_they_are_in_any_type(timesteps):
     """Though three time steps look like three channels."""
     model = awake(zoo.create_model("sresnet19_w16", timesteps=timesteps, encoding="frames"))
