@@ -110,19 +110,17 @@ def _obstacle(device: str, dtype: torch.dtype, dynamics: Dynamics, leak: bool) -
     return None
 
 
-def pick_convolution(kernel: str, device: str, dtype: torch.dtype) -> str:
-    """Returns the name of the code that runs a convolution over spikes, without gradients: "event" or "reference".
+def skips_zeros(kernel: str) -> bool:
+    """Returns whether there is code that skips zeros in a convolution over spikes, for float32 on a CPU; says why not.
 
     Args:
         kernel: as in `list_kernels`; "fused" asks for fused neurons, and is "auto" here.
-        device, dtype: of the spikes. There is a kernel for float32 on a CPU.
     """
-    if asked_kernel(kernel) == REFERENCE or device != "cpu" or dtype != torch.float32:
-        return REFERENCE
-    if (obstacle := _event_obstacle()) is None:
-        return "event"
-    _announce(obstacle, "convolutions multiply zeros, too, slower")
-    return REFERENCE
+    if asked_kernel(kernel) == REFERENCE:
+        return False
+    if (obstacle := _event_obstacle()) is not None:
+        _announce(obstacle, "convolutions multiply zeros, too, slower")
+    return obstacle is None
 
 
 @functools.cache

@@ -93,7 +93,7 @@ constexpr int kPad = 32;        // output channels are padded to a multiple
 constexpr int kWidest = 128;    // channels of a block: this, a half or a quarter
 constexpr int kPositions = 32;  // most positions of a strip
 constexpr int kMostRows = 8;    // of a window
-constexpr int kMostSteps = 4096;
+constexpr int kMostSteps = 128;
 constexpr int64_t kMostSide = 1 << 20;
 constexpr int64_t kRows = 65535;  // rows of weights that an entry can name
 
@@ -104,7 +104,6 @@ struct Vec {
   typedef int32_t I32 __attribute__((vector_size(kBytes)));
   typedef float F32 __attribute__((vector_size(kBytes)));
   typedef uint8_t U8 __attribute__((vector_size(kBytes)));
-  typedef int16_t Half __attribute__((vector_size(kBytes / 2)));
   typedef uint8_t Quarter __attribute__((vector_size(kBytes / 4)));
 };
 
@@ -1059,8 +1058,8 @@ void Run::run() {
       const int64_t cuts = std::min(n, (tasks + blocks - 1) / blocks);
       parallel(call, tasks == 1 ? 1 : blocks * cuts, [&](int64_t task) {
         for (int64_t k = task; k < (tasks == 1 ? blocks : task + 1); k++) {
-          const int64_t cut = k / blocks, a = n * cut / cuts, b = n * (cut + 1) / cuts;
-          add(strip + a, lists + a * groups, b - a, all[k % blocks]);
+          const int64_t cut = k % cuts, a = n * cut / cuts, b = n * (cut + 1) / cuts;
+          add(strip + a, lists + a * groups, b - a, all[k / cuts]);
         }
       });
     });
@@ -1080,7 +1079,7 @@ int how_many_in_turn(const std::vector<int>& numbers, int column) {
   return 0;
 }
 
-// Packs weights [Co, C, kernel_h, kernel_w]; false for some that int16 sums cannot take.
+// Packs weights [Co, C, kernel_h, kernel_w]; false for some that int16 sums, or int32 sums of all bits, cannot take.
 template <class W>
 bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* packed) {
   constexpr bool kFloats = std::is_same_v<W, float>;
@@ -1112,6 +1111,7 @@ bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* p
               most[(tap * C + c) / many] +=
                   std::max(0, sign * from(o, c, tap % s.kernel_h * s.kernel_w + tap / s.kernel_h));
           limit = std::min(limit, table ? how_many_in_turn(most, s.kernel_h * C / many) : how_many(most));
+          if (std::accumulate(most.begin(), most.end(), (int64_t)0) << s.bits > INT32_MAX) return false;
         }
       if (limit < 1) return false;
     }

@@ -84,7 +84,7 @@ def whole_bytes(x: Tensor, most: int) -> tuple[Tensor, int, float] | None:
         x: float32 on the CPU, contiguous in memory in the order of its axes.
         most: at most 255.
     """
-    bytes, found = torch.empty(x.shape, dtype=torch.uint8), ctypes.c_int64()
+    bytes, found = x.new_empty(x.shape, dtype=torch.uint8), ctypes.c_int64()
     threads = torch.get_num_threads() if x.numel() >= _PARALLEL else 1
     largest = _threads().event_bytes(
         x.data_ptr(), x.numel(), most, bytes.data_ptr(), ctypes.byref(found), ctypes.c_int(threads)
@@ -170,7 +170,7 @@ class EventConv:
         sides = (high // s.stride_h + 1, wide // s.stride_w + 1)
         if min(sides) < 1:
             raise ZooError(f"maps of {[height, width]} are smaller than the kernel")
-        currents = torch.empty(rows, *sides, s.out_channels)
+        currents = spikes.new_empty((rows, *sides, s.out_channels), dtype=torch.float32)
         tensors = {"spikes": spikes.contiguous(), "out_currents": currents} | others
         addresses = {name: x.data_ptr() for name, x in tensors.items() if x is not None}
         call = _Call(rows // s.timesteps, height, width, tasks=tasks, pool=threads, **addresses)

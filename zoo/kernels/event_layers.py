@@ -21,8 +21,9 @@ from ..layers import UntiedConv2d
 from ..network import unwrapped
 from ..neurons import SpikingNeuron
 from ..scaling.layers import SpikingConv2d, SpikingLinear
-from . import REFERENCE, pick_convolution
+from . import skips_zeros
 from .event import EventConv, takes_weights, whole_bytes
+from .lif import is_eager
 
 _FORWARDS = {kind.forward for kind in (nn.Conv2d, nn.Linear, SpikingConv2d, SpikingLinear, UntiedConv2d)}
 _MOST_COUNT = 15  # that the kernel takes
@@ -36,13 +37,13 @@ def event_driven(model: nn.Module) -> Iterator[None]:
     """Inside the block, convolutions and linear layers of `model` skip zeros where that is faster.
 
     Weights are read once and must not change inside. SNNZOO_KERNEL=reference, or `kernel="reference"` of the network,
-    keeps everything as it is; so does a layer's class with a `forward` of its own. Code that torch.compile traces,
-    autograd records or autocast rounds stays dense, as do other devices and types.
+    keeps everything as it is; so does a layer's class with a `forward` of its own. Code that PyTorch traces (compiled,
+    scripted, counted by a mode), autograd records or autocast rounds stays dense, as do other devices and types.
     """
     modules = list(unwrapped(model).modules())
     neurons = [module for module in modules if isinstance(module, SpikingNeuron)]
     layers: list[Any] = [module for module in modules if type(module).forward in _FORWARDS and _has_form(module)]
-    if not neurons or not layers or pick_convolution(neurons[0].kernel, "cpu", torch.float32) == REFERENCE:
+    if not neurons or not layers or not skips_zeros(neurons[0].kernel):
         layers = []
     for layer in layers:
         layer.forward = _EventLayer(layer, neurons[0].timesteps)
@@ -81,7 +82,7 @@ class _EventLayer:
 
     def __call__(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
         currents = None
-        if not (torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")):
+        if is_eager(x) and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")):
             currents = self._currents(x)
         return self.dense(x, *others, **named) if currents is None else currents
 
@@ -106,8 +107,8 @@ class _EventLayer:
         shape = {key: getattr(self.layer, key) for key in ("stride", "padding") if isinstance(self.layer, nn.Conv2d)}
         return EventConv(
             weight.detach() if weight.dim() == 4 else weight.detach()[..., None, None],
-            torch.ones(out),
-            torch.zeros(out) if bias is None else bias.detach(),
+            weight.new_ones(out),
+            weight.new_zeros(out) if bias is None else bias.detach(),
             timesteps=self.timesteps,
             most=max(most, 1),
             **shape,

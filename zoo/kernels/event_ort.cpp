@@ -6,7 +6,7 @@
 //                 scale     float32 [Co]               a constant
 //                 bias      float32 [Co]               a constant
 //                 shortcut  float32 [T*B, Ho, Wo, Co]  optional: currents to add
-//                 counts    uint8   [T*B, Ho, Wo, Co]  optional: counts to add to the currents
+//                 counts    uint8   [T*B, Ho, Wo, Co]  optional: counts to add to the currents, at most 127
 //                 state     float32 [B, Ho, Wo, Co]    optional: membrane potentials before the first step, or zeros
 //     outputs     spikes    uint8   [T*B, Ho, Wo, Co]  each of the three is optional, an empty name leaves it out
 //                 currents  float32 [T*B, Ho, Wo, Co]
@@ -121,8 +121,11 @@ struct Attributes {
     int64_t value;
     return ok(ort(kKernelInfoGetAttributeInt64, info, name, &value)) ? value : otherwise;
   }
-  void numbers(const char* name, int64_t* values, size_t size) const {
-    ok(ort(kKernelInfoGetAttributeArrayInt64, info, name, values, &size));
+  // Leaves values alone where there is no such attribute; false for one of another size.
+  bool numbers(const char* name, int64_t* values, size_t size) const {
+    size_t given = 0;
+    if (!ok(ort(kKernelInfoGetAttributeArrayInt64, info, name, (int64_t*)nullptr, &given))) return true;
+    return given == size && ok(ort(kKernelInfoGetAttributeArrayInt64, info, name, values, &given));
   }
   float real(const char* name) const {
     float value;
@@ -130,7 +133,7 @@ struct Attributes {
   }
   EventShape neurons() const {
     EventShape s{};
-    s.timesteps = (int32_t)std::min<int64_t>(number("timesteps", 1), INT32_MAX),
+    s.timesteps = (int32_t)std::clamp<int64_t>(number("timesteps", 1), 0, INT32_MAX);
     s.soft_reset = number("soft_reset", 0) != 0;
     s.decay = real("decay"), s.gain = real("gain"), s.threshold = real("threshold");
     return s;
@@ -188,7 +191,8 @@ OrtStatus* create(const void*, const OrtApi*, const OrtInfo* info, void** out) {
 
   const Attributes attributes{info};
   int64_t strides[2] = {1, 1}, pads[4] = {};
-  attributes.numbers("strides", strides, 2), attributes.numbers("pads", pads, 4);
+  if (!attributes.numbers("strides", strides, 2) || !attributes.numbers("pads", pads, 4))
+    return fail("EventConv: strides must be two numbers, pads four");
   EventShape s = attributes.neurons();
   for (int64_t n :
        {weight[0], weight[1], weight[2], weight[3], strides[0], strides[1], pads[0], pads[1], pads[2], pads[3]})
@@ -239,7 +243,6 @@ struct Neurons {
 OrtStatus* create_neurons(const void*, const OrtApi*, const OrtInfo* info, void** out) {
   const Attributes attributes{info};
   EventShape shape = attributes.neurons();
-  shape.isa = best_set();
   if (shape.timesteps < 1 || shape.timesteps > kMostSteps) return fail("EventNeurons: timesteps out of range");
   *out = new Neurons{shape, attributes.number("repeat", 0) != 0};
   return nullptr;

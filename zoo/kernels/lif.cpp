@@ -369,7 +369,8 @@ INLINE A back(const Segment& p, int64_t l, A v, Totals& total) {
     total.g += d;
     if (F::norm && !F::repeat) total.x += d * (x - p.mean[l]);
     if (F::shortcut == kNormed) total.r += d * (r - p.r_mean[l]);
-    if (LEAK) total.decay += g * v, total.gain += g * i;
+    if (LEAK && t > 0) total.decay += g * v;  // v is 0 before the first step, and g may be infinite
+    if (LEAK) total.gain += g * i;
     return g * p.decay;
   }
   return 0;

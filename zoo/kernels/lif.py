@@ -185,7 +185,7 @@ for _schema, _devices, _run, _shapes in (
     torch.library.register_fake(f"snnzoo::{_name}", _shapes, lib=_LIBRARY)
 
 
-def _is_eager(x: Tensor) -> bool:
+def is_eager(x: Tensor) -> bool:
     """Returns whether the kernel is called as it is; where PyTorch traces, all that computes must be an operator."""
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
     return not tracing and type(x) is Tensor
@@ -194,7 +194,7 @@ def _is_eager(x: Tensor) -> bool:
 class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        spikes, stats = (_forward if _is_eager(inputs[0]) else torch.ops.snnzoo.lif)(*inputs)
+        spikes, stats = (_forward if is_eager(inputs[0]) else torch.ops.snnzoo.lif)(*inputs)
         ctx.numbers = inputs[5], inputs[11], inputs[_NUMBERS:]
         ctx.save_for_backward(stats, *inputs[:5], *inputs[6:11], inputs[12])
         ctx.mark_non_differentiable(stats)
@@ -206,7 +206,7 @@ class _LIF(torch.autograd.Function):
         stats, *tensors = ctx.saved_tensors
         eps, r_eps, dynamics = ctx.numbers
         inputs = (*tensors[:5], eps, *tensors[5:10], r_eps, tensors[10], *dynamics)
-        run = _backward if _is_eager(grad) else torch.ops.snnzoo.lif_backward
+        run = _backward if is_eager(grad) else torch.ops.snnzoo.lif_backward
         g = run(grad.to(tensors[0].dtype), stats, *inputs)
 
         def given(i: int, grad: Tensor) -> Tensor | None:

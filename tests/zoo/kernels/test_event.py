@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from recipes.predict import predict
@@ -221,7 +222,10 @@ def test_neurons_alone_equal_the_layers_of_the_library(repeat, soft):
         ({"x": np.zeros((4, 2, 6, 4), np.uint8)}, "smaller than the kernel"),
         ({"shortcut": np.zeros((4, 4, 4, 4), np.float32)}, "another shape"),
         ({"timesteps": 0}, "does not take"),
+        ({"timesteps": 4 - 2**40}, "does not take"),
         ({"strides": [0, 1]}, "does not take"),
+        ({"strides": [1]}, "two numbers"),
+        ({"pads": [1, 1]}, "pads four"),
         ({"pads": [0, -1, 0, 0]}, "out of range"),
         ({"pads": [2**40, 0, 0, 0]}, "out of range"),
         ({"most": 16}, "does not take"),
@@ -354,6 +358,12 @@ def test_a_forward_of_ones_own_gradients_and_autocast_stay_as_they_are(runs):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             assert plain(x).dtype is torch.bfloat16
     assert plain.weight.grad.abs().sum() > 0
+    with zoo.event_driven(network := beside_neurons(plain)), torch.no_grad():
+        traced = torch.jit.trace(network, x, check_trace=False)
+        with FlopCounterMode(display=False) as flops:
+            plain(x)
+    assert flops.get_total_flops() == 2 * STEPS * 50 * 9 * 40 * 9
+    assert torch.equal(traced(x.flip(0)), network(x.flip(0)))
     assert not runs
 
 

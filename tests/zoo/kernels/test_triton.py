@@ -12,7 +12,7 @@ from zoo.kernels import _obstacle
 from zoo.neurons.lif import LIF
 
 pytest.importorskip("triton")
-from triton_parity import DTYPES, cases, compare, run_layer
+from triton_parity import DTYPES, cases, compare
 
 needs_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -60,7 +60,7 @@ class TestDevice:
     def test_equals_the_reference(self, dtype):
         problems = []
         for case in [case for case in cases() if case.dtype is dtype][::7]:  # each is a kernel of its own to compile
-            problems += compare(case, "cuda", run_layer)
+            problems += compare(case, "cuda")
         assert not problems, "\n".join(problems[:5])
 
     def test_takes_more_elements_than_32_bits_count(self):

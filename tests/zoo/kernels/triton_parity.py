@@ -8,14 +8,12 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.kernels import triton_lif
-from zoo.kernels.lif import Branch, wide
+from zoo.kernels.lif import KERNELS, wide
 from zoo.neurons.lif import LIF, PLIF
 from zoo.neurons.surrogate import list_surrogates
 
@@ -97,29 +95,10 @@ def run_layer(layer: LIF, x: Tensor, grad: Tensor, repeat: bool) -> Result:
     return spikes.detach(), x.grad, layer.w.grad if isinstance(layer, PLIF) else None
 
 
-def run_direct(layer: LIF, x: Tensor, grad: Tensor, repeat: bool) -> Result:
-    """By hand, as zoo.kernels.lif calls it."""
-    leak = None
-    if isinstance(layer, PLIF):
-        leak = torch.stack([layer.decay, 1 - layer.decay if layer.decay_input else torch.ones_like(layer.decay)])
-    neuron = layer._numbers()._replace(repeat=repeat)
-    constant = None if leak is None else leak.detach()
-    spikes, stats = triton_lif.forward(Branch(x), None, constant, neuron)
-    assert stats.shape == (4, 0), stats.shape
-    assert stats.dtype == wide(x.dtype), stats.dtype
-    grad_x, *empty, grad_leak = triton_lif.backward(grad, Branch(x), None, constant, stats, neuron)
-    assert len(empty) == 5, empty
-    assert all(e.numel() == 0 for e in empty), empty
-    if leak is None:
-        assert grad_leak.numel() == 0, grad_leak
-        return spikes, grad_x, None
-    return spikes, grad_x, torch.autograd.grad(leak, layer.w, grad_leak)[0]
-
-
-def compare(case: Case, device: str, run: Callable[[LIF, Tensor, Tensor, bool], Result]) -> list[str]:
-    """What differs between the fused layer, run so, and the reference."""
+def compare(case: Case, device: str) -> list[str]:
+    """What differs between the fused layer and the reference."""
     x, grad = case.data(device)
-    spikes, grad_x, grad_w = run(case.layer(device, "auto" if run is run_direct else "fused"), x, grad, case.repeat)
+    spikes, grad_x, grad_w = run_layer(case.layer(device, "fused"), x, grad, case.repeat)
     reference = case.layer(device, "reference")
     with torch.no_grad():
         expected = reference(x, repeat=case.repeat)
@@ -151,10 +130,11 @@ def differs(what: str, got: Tensor, expected: Tensor, rtol: float, atol: float) 
 
 def main() -> int:
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of infinite and NaN currents in the interpreter
+    KERNELS["cpu"] = KERNELS["cuda"]
     start, problems = time.time(), []
     chosen = cases()[:: int(sys.argv[1])]
     for case in chosen:
-        problems += compare(case, "cpu", run_direct)
+        problems += compare(case, "cpu")
     print("\n".join(problems[:20]))
     print(f"{len(chosen)} cases, {len(problems)} differences, {time.time() - start:.0f} s")
     return 1 if problems else 0
