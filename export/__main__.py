@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
     asked = {key: getattr(args, key) for key in ("layout", "precision", "spike_counts", "step_logits")}
     asked["verify"] = "quick" if args.verify == "quick" else True
     if (steps := model.timesteps) > _MANY_STEPS and args.layout in ("flat", "function"):
-        text = f"{steps} time steps: to write and verify each takes minutes; --layout loop holds one, for any number"
+        text = f"{steps} time steps: to write and verify each takes minutes"
+        if args.precision in ("fp32", "fp16"):
+            text += "; --layout loop holds one, for any number"
         print(text, file=sys.stderr, flush=True)
     report = to_onnx(model, args.output, images=images, calibration=calibration, metadata=metadata, **asked)
     if args.json:

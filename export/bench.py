@@ -173,6 +173,9 @@ def measure(
     told = [_entry(subject, file) for subject, file in zip(subjects, files, strict=True)]
     if against:
         model = network_of(first.path, first.proto, first.ours(), network)
+        if "event" in against and weights_sha256(model) != first.ours().weights_sha256:
+            raise ZooError("how long `event` takes is a matter of spikes, so of weights: name those of the first file "
+                           "with --network")  # fmt: skip
         sample = subjects[0].images  # zeros are skipped in what images give
         made: list[Any] = [baseline(name, model, **how) for name in dict.fromkeys(against)]
         made = [subject._replace(images=sample) for subject in made]
@@ -215,7 +218,8 @@ def _names(files: Sequence[File]) -> list[str]:
 def _entry(subject: Subject, file: File | None = None) -> dict[str, Any]:
     """Returns what is known of anything that is timed; None what is not."""
     unknown = (
-        "file", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image", "spikes_per_step",
+        "file", "sha256", "model", "tag", "weights_sha256", "timesteps", "images", "top1", "spikes_per_image",
+        "spikes_per_step",
     )  # fmt: skip
     size, precision = None, "fp32"
     if isinstance(subject, TimedGraph):

@@ -8,7 +8,7 @@ from zoo.errors import ZooError, run_command, text_table
 from zoo.files import write_json
 
 from .bench import measure, read_file
-from .commands import Settings, parse_bench, settings
+from .commands import Settings, is_file, parse_bench, settings
 from .images import load_images
 from .run import check_session
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         forms = [file.about.cfg for file in files if file.about]
         prepare = forms[0] if forms else None
-        if any(cfg != prepare for cfg in forms):
+        if any(cfg != prepare for cfg in forms) and not is_file(args.data):
             raise ZooError("these networks take images or frames that are prepared otherwise: measure each by itself")
         images = load_images(args.data, args.data_dir, args.limit, prepare)
     made_of = {"network": args.network, "input_shape": args.input_shape}

@@ -177,7 +177,7 @@ What is compared takes turns, round by round, each turn with a session of its ow
 session alive at a time. Peak memory is that of a process of its own, beyond Python and its libraries.
 
 --against is made of the network that the first file's metadata name, with its weights if they are bundled or published,
-or --network has them; others, of seed 0, are as fast, as all these operations are dense.
+or --network has them; others, of seed 0, take as long where operations are dense, and `event` refuses them.
   eager, compiled  the network in PyTorch, neurons in the fused kernel
   event            the same, eager, whose convolutions skip zeros
   floor            its graph with identity neurons: what convolutions alone cost

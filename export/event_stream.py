@@ -20,7 +20,7 @@ from zoo.provenance import provenance
 from .file import metadata, texts
 from .run import Stream, read_model
 
-_PIECE = 64
+_MOST_FRAMES = 1_000_000
 
 
 class Answer(NamedTuple):
@@ -52,9 +52,14 @@ def main(argv: list[str] | None = None) -> None:
     height, width = size = tuple(stream.size[1:])
     sensor = tuple(args.sensor or size)
     events = read_events(args.recording, sensor)
-    pieces = (events.taken(slice(i, i + _PIECE)) for i in range(0, len(events.t), _PIECE))
-    frames = frames_as_they_come(pieces, sensor, every=args.every, microseconds=args.microseconds, size=(height, width))
+    if args.microseconds and len(events.t) and (events.t[-1] - events.t[0]) // args.microseconds > _MOST_FRAMES:
+        raise ZooError(f"{args.recording} has more than {_MOST_FRAMES:,} frames of {args.microseconds} microseconds")
+    frames = frames_as_they_come(
+        [events], sensor, every=args.every, microseconds=args.microseconds, size=(height, width)
+    )
     names = metadata(proto, "labels") if "labels" in texts(proto) else []
+    stream.step(np.zeros((1, *stream.size), np.float32))  # the first run of a session takes longer
+    stream.reset()
     found = list[dict[str, Any]]()
     for answer in follow(stream, frames):
         best = int(answer.logits.argmax())

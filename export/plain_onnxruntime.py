@@ -14,15 +14,16 @@ labels = json.loads(about.get("labels", "null")) or [f"class {i}" for i in range
 mean, std = (np.array(json.loads(about[key]), np.float32)[:, None, None] for key in ("mean", "std"))
 side, scaled = size[1], int(size[1] / prepare["crop_pct"])
 
-if about["layout"] == "step" and json.loads(about["encoding"]) != "direct":
-    sys.exit(f"each step takes {about['pixels']}: export --layout flat")
+layout, encoding = about["layout"], json.loads(about["encoding"])
+if layout == "loop" or encoding not in ({"direct"} if layout == "step" else {"direct", "latency"}):
+    sys.exit(f"not written here: layout {layout} of encoding {encoding}; export --layout flat of direct or latency")
 if prepare["crop_mode"] != "center" or size != [3, side, side]:
     sys.exit(f"not written here: images {size}, prepared with crop_mode {prepare['crop_mode']}")
 
 
 def classify(x: np.ndarray) -> np.ndarray:
     """Returns the logits of one image [1, C, H, W]."""
-    if about["layout"] != "step":
+    if layout != "step":
         return session.run(["logits"], {"input": x})[0]
     # One call is one time step: membrane potentials go in and come out, and all begin with zero.
     states = json.loads(about["states"])

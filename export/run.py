@@ -286,7 +286,9 @@ class Stream:
         self.timesteps, self.encoding = metadata(proto, "timesteps"), metadata(proto, "encoding")
         self.outputs = [output.name for output in proto.graph.output]
         inputs = {value.name: value.type.tensor_type for value in proto.graph.input}
-        shapes = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in inputs.items()}  # 0 for the batch
+        shapes = {
+            name: [max(dim.dim_value, 0) for dim in kind.shape.dim] for name, kind in inputs.items()
+        }  # 0 for the batch
         self._states = {name: (shapes[name], kind.elem_type) for name, kind in inputs.items() if name != "input"}
         self.size = shapes.get("input", [])[1:]
         large = any(math.prod(max(n, 1) for n in shape) > LARGEST_VALUE for shape in shapes.values())

@@ -10,10 +10,9 @@ from timm.models import split_model_name_tag
 
 import zoo
 from zoo.errors import ZooError
-from zoo.files import parse_json
 from zoo.names import check_name, is_path
 
-from .file import About, describe, texts, weights_sha256
+from .file import About, describe, same_entry, texts, weights_sha256
 
 _SAME = ("timesteps", "num_classes", "input_size", "encoding", "neuron")
 """Entries of a file's metadata that say what its network computes, whatever the weights."""
@@ -45,7 +44,7 @@ def network_of(path: Path, proto: onnx.ModelProto, about: About, source: str | N
         whose = "seed 0"
     said, found = texts(proto), describe(model)
     for key in _SAME:
-        if key in said and parse_json(said[key], key) != parse_json(found[key], key):
+        if key in said and not same_entry(said[key], found[key]):
             raise ZooError(
                 f"{path} says {key} {said[key]:.100}, and {source or name} has {found[key]:.100}: name the checkpoint "
                 "that the file was exported from with --network"

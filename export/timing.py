@@ -132,7 +132,7 @@ class TimedNetwork(NamedTuple):
 
     def _run(self, batch: int) -> Callable[[], Any]:
         model: Any = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        run = torch.compile(model) if self.compiled else model
+        run = torch.compile(model, dynamic=False) if self.compiled else model
         if self.images is None:
             fed = np.random.default_rng(0).standard_normal((batch, *self.size), dtype=np.float32)
         else:
@@ -236,7 +236,11 @@ def peak_bytes(subjects: Sequence[Subject], pairs: Sequence[tuple[int, int]]) ->
     if not _STATUS.exists() or any(subject.device != "cpu" for subject in subjects):
         return nothing
     # Pickled one by one, as each comes to life in a process of its own, after the plugins that it may be made of.
-    jobs = pickle.dumps((plugin_files(), [pickle.dumps(subject) for subject in subjects], pairs))
+    try:
+        jobs = pickle.dumps((plugin_files(), [pickle.dumps(subject) for subject in subjects], pairs))
+    except Exception as error:  # a network of a user's that holds a lambda, say
+        print(f"peak memory was not measured: {one_line(error)}", file=sys.stderr)
+        return nothing
     words = [sys.executable, "-c", f"import {__name__}; {__name__}.answer_peak_bytes()"]
     done = subprocess.run(words, input=jobs, capture_output=True, env=os.environ | same_modules())
     if done.returncode:
@@ -285,6 +289,8 @@ def _peak_here(pickled: bytes, batch: int, threads: int) -> int:
     subject: Subject = pickle.loads(pickled)
     if isinstance(subject, TimedGraph):  # which is read from a file
         before = _memory("VmRSS")
+    elif subject.images is not None:  # no part of a network
+        before += subject.images.nbytes
     with subject.ready(batch, threads) as run:
         run()
         run()

@@ -22,12 +22,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from zoo.data import normalisation
 from zoo.errors import ZooError
-from zoo.files import parse_json
 
 from .exact_copy import Run, exact_twin, run_in_pytorch
 from .file import (
@@ -37,6 +35,7 @@ from .file import (
     add_spike_counts,
     add_step_logits,
     metadata,
+    same_entry,
     texts,
 )
 from .graph import DOMAIN
@@ -374,21 +373,11 @@ def _compare_metadata(known: onnx.ModelProto, proto: onnx.ModelProto) -> None:
     """Raises ZooError unless the file's metadata say of the network what it says itself."""
     said = texts(proto)
     for entry in known.metadata_props:
-        if entry.key not in _FREE and not _same(said.get(entry.key), entry.value):
+        if entry.key not in _FREE and not same_entry(said.get(entry.key), entry.value):
             raise ZooError(
                 f"verification failed: the file's metadata say {entry.key} {said.get(entry.key)!r:.100}, the network "
                 f"{entry.value!r:.100}"
             )
-
-
-def _same(text: str | None, expected: str) -> bool:
-    """Returns whether two entries say the same, numbers but for the last digits."""
-    try:
-        (said, form), (known, other) = (pytree.tree_flatten(parse_json(str(entry), "")) for entry in (text, expected))
-    except ZooError:
-        return text == expected
-    pairs = zip(said, known, strict=True) if form == other else [(0, 1)]
-    return all(a == b or (type(a) is type(b) is float and bool(np.isclose(a, b, rtol=1e-6, atol=0))) for a, b in pairs)
 
 
 def _bytes(message: Any) -> bytes:

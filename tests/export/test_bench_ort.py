@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import awake
 from onnx import TensorProto, helper, numpy_helper
 from test_export import network
 from torch import nn
@@ -368,6 +370,12 @@ def test_a_file_s_network_is_found_by_its_metadata(tmp_path, capsys):
     with pytest.raises(ZooError, match=r"says neuron .* name the checkpoint .* with --network"):
         network_of(tmp_path, *metadata_of(mine))
     assert torch.equal(network_of(tmp_path, *metadata_of(mine), str(tmp_path / "mine")).fc.weight, mine.fc.weight)
+
+
+def test_what_skips_zeros_is_timed_on_the_file_s_own_weights(net, file, monkeypatch):
+    monkeypatch.setattr(export.bench, "network_of", lambda *_: awake(copy.deepcopy(net)))
+    with pytest.raises(ZooError, match="name those of the first file with --network"):
+        bench_ort.main([str(file), "--against", "event"])
 
 
 # -- the command
