@@ -1,5 +1,6 @@
 """What a data set is, how one is made of images and labels, and what of it a network sees."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -139,8 +140,13 @@ def cached(
     """
     folder, digest = cache_folder(kind), sha256_of(json.dumps([*key, shape]).encode())
     file, note = (folder / f"{digest[:16]}.{suffix}" for suffix in ("npy", "json"))
-    with locked(folder):
-        if not (note.is_file() and file.is_file()):
+
+    def kept() -> bool:
+        return note.is_file() and file.is_file()
+
+    with contextlib.nullcontext() if kept() else locked(folder):
+        if not kept():
+            note.unlink(missing_ok=True)  # it is of a file that somebody deleted, and written again at the end
             print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
             whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
             try:

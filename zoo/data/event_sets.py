@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from ..errors import ZooError
-from ..files import read_json, sha256_of, stamp, user_path
+from ..files import read_json, read_text, sha256_of, stamp, user_path
 from ..names import I2E, Slices, check_size
 from ..schema import Model, parse
 from ..specs import check_timesteps
@@ -218,12 +218,12 @@ def _dvsgesture(root: Path) -> _Folder:
         if not trials.is_file():
             raise ZooError(f"{root} has no {trials.name}: expected the folder of DVS128 Gesture's original files")
         samples = []
-        for name in filter(None, map(str.strip, trials.read_text().splitlines())):
+        for name in filter(None, map(str.strip, read_text(trials).splitlines())):
             file = root / name
             labels = file.with_name(f"{file.stem}_labels.csv")
             if not labels.is_file():
                 raise ZooError(f"{labels} is missing, the labels of {name}, which {trials.name} names")
-            for number, line in enumerate(labels.read_text().split()[1:], 2):
+            for number, line in enumerate(read_text(labels).split()[1:], 2):
                 try:
                     label, begin, end = map(int, line.split(","))
                 except ValueError:

@@ -45,6 +45,7 @@ class Events(NamedTuple):
         return Events(self.t[index], self.x[index], self.y[index], self.p[index])
 
 
+_END = 2**62
 _NONE = Events(np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int16), np.empty(0, np.bool_))
 
 
@@ -74,6 +75,10 @@ def read_events(path: str | os.PathLike[str], sensor: tuple[int, int]) -> Events
             found = f"{values.min()}..{values.max()}"
             outside = f"{path} has events at {name} = {found}, outside the sensor's 0..{most - 1}"
             raise ZooError(f"{outside}: say the camera's rows and columns (--sensor, or sensor.json of a folder)")
+    if len(events.t) and not 0 <= events.t.min() <= events.t.max() < _END:
+        raise ZooError(
+            f"{path} has events at t = {events.t.min()}..{events.t.max()} microseconds, outside 0..{_END - 1}"
+        )
     if len(events.t) and (events.t[1:] < events.t[:-1]).any():
         return events.taken(events.t.argsort(kind="stable"))
     return events

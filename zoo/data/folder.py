@@ -70,8 +70,9 @@ def load_folder(path: str, name: str, img_size: int | None = None, prepare: Mapp
         images = torch.empty(shape, dtype=torch.uint8)
         told = write(images.numpy())  # which shares its memory
     else:
-        stamps = [[part, str(p), label, *stamp(p)] for part in parts for p, label in parts[part]]
-        images, told = cached("images", [preparation(cfg), "upright", stamps], shape, write)
+        stamps = [[part, str(p.absolute()), label, *stamp(p)] for part in parts for p, label in parts[part]]
+        filling = cfg.get("mean") if cfg.get("crop_mode") == "border" else None
+        images, told = cached("images", [preparation(cfg), filling, stamps], shape, write)
     labelled = {}
     for part, found in parts.items():
         labelled[part] = images[: len(found)], torch.tensor([label for _, label in found])

@@ -103,7 +103,8 @@ def load_dataset(
     """
     if prepare is not None and "slices" in prepare:  # frames
         _, height, width = prepare["input_size"]
-        steps, slices, side = prepare["timesteps"], prepare["slices"], height if height == width else None
+        steps, slices = prepare["timesteps"], prepare["slices"]
+        side = height if height == width and name not in OWN_DATASETS else None
         data = load_dataset(name, root, img_size=side, timesteps=steps, slices=slices)
         ours, theirs = [steps, *prepare["input_size"]], [data.timesteps, *data.input_size]
         if data.timesteps is None:
@@ -131,7 +132,7 @@ def load_dataset(
         data = _load_digits()
     else:
         data = _load_cifar(name, str(root), download) if name in _CIFAR else _load_registered(name, root)
-    if data.timesteps is not None and img_size not in (None, *data.input_size[1:]):
+    if data.timesteps is not None and img_size is not None and {*data.input_size[1:]} != {img_size}:
         raise ZooError(
             f"{name} has frames of {list(data.input_size)}: their size cannot be changed, leave img_size out"
         )

@@ -1,6 +1,7 @@
 """Event-camera data sets: synthetic files in the layouts of the real ones, images turned to events, training."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from recipes.predict import predict
 from recipes.recipe import Recipe
 from recipes.train import train
 from recipes.validate import validate
+from zoo.data.dataset import cached
 from zoo.data.event_sets import image_events, load_i2e
 from zoo.data.events import Events, frames_as_they_come, read_events, to_frames
 from zoo.errors import ZooError
@@ -185,6 +187,21 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
     for file in cache_folder("frames").glob("*.npy"):  # as whoever needs the space does
         file.unlink()
     assert torch.equal(zoo.load_dataset(f"i2e:{pictures}").train_images, frames.train_images)
+
+
+def test_what_a_killed_process_left_is_not_taken_for_whole():
+    def ones(whole):
+        whole[:] = 1
+        return {}
+
+    for ending in (ones, lambda _: os._exit(0)):
+        if (child := os.fork()) == 0:
+            cached("frames", ["killed"], (4,), ending)
+            os._exit(0)
+        os.waitpid(child, 0)
+        for file in cache_folder("frames").glob("*.npy") if ending is ones else ():
+            file.unlink()
+    assert cached("frames", ["killed"], (4,), ones)[0].tolist() == [1, 1, 1, 1]
 
 
 def test_frames_of_ones_own_are_mirrored_as_ours(monkeypatch):
