@@ -57,8 +57,13 @@ def find_checkpoint(source: str | os.PathLike[str], cache_dir: str | Path | None
         return open_checkpoint(fetch_checkpoint(place, cache_dir=cache_dir) if kind == "hf-hub" else place)
     if is_path(source):
         return open_checkpoint(source)
-    check_name(source)
-    architecture, tag = split_name(source)
+    return find_named(source, cache_dir)
+
+
+def find_named(name: str, cache_dir: str | Path | None = None) -> Checkpoint:
+    """Finds the checkpoint of a published network, with or without its tag: bundled, in the cache, or on the Hub."""
+    check_name(name)
+    architecture, tag = split_name(name)
     name = f"{architecture}.{tag or get_pretrained_cfg(architecture).tag}"
     if (BUNDLED / name).is_dir():
         return open_checkpoint(BUNDLED / name)

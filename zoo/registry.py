@@ -28,7 +28,7 @@ from .checkpoint.weights import WithinMemory, misfit, network_digest
 from .errors import ZooError, one_line, one_of
 from .files import read_json
 from .hub.client import published
-from .load import find_checkpoint, load
+from .load import find_checkpoint, find_named, load
 from .names import ARCHITECTURES, BUNDLED, CONFIG, check_name, pretrained_names, split_name
 from .network import SpikingNetwork, check_global_pool
 from .plugins import same_file
@@ -232,7 +232,8 @@ def build(
                 raise
             known = [key for key in [*usual, "drop_rate"] if key not in {*given, *(shape or {})}]
             raise one_of(f"keyword of {architecture}", unknown[1], known) from error
-    _describe(model.model if isinstance(model, FeatureGetterNet) else model, model.pretrained_cfg)
+    sized = checkpoint is None or "img_size" in given  # a checkpoint says its size itself, which need not be square
+    _describe(model.model if isinstance(model, FeatureGetterNet) else model, model.pretrained_cfg, sized=sized)
     if isinstance(model, SpikingNetwork):
         if shape is not None:  # or nobody knows which keywords are the user's
             not_own = {"kernel", "num_classes", *shape, *model.model_args}
@@ -248,7 +249,7 @@ def build(
 def _named_checkpoint(architecture: str, cfg: Any, cache_dir: Any) -> Checkpoint:
     """Returns the checkpoint that timm's `pretrained_cfg` names; raises ZooError where it names other weights."""
     if cfg is None or isinstance(cfg, str):
-        return find_checkpoint(f"{architecture}.{cfg}" if cfg else architecture, cache_dir)
+        return find_named(f"{architecture}.{cfg}" if cfg else architecture, cache_dir)
     if cfg.get("source") in ("hf-hub", "local-dir"):  # timm's own, read with our checks
         place = cfg["hf_hub_id" if cfg["source"] == "hf-hub" else "file"]
         return find_checkpoint(f"{cfg['source']}:{place}", cache_dir)
@@ -310,7 +311,7 @@ def _in_our_words(kwargs: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict
     return ours
 
 
-def _describe(model: SpikingNetwork, cfg: dict[str, Any]) -> None:
+def _describe(model: SpikingNetwork, cfg: dict[str, Any], *, sized: bool) -> None:
     """Makes a pretrained_cfg speak of the network that was built, where keywords changed channels, classes or sizes."""
     if "num_classes" in cfg:
         cfg["num_classes"] = model.num_classes
@@ -320,7 +321,7 @@ def _describe(model: SpikingNetwork, cfg: dict[str, Any]) -> None:
         cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
         for key in ("mean", "std"):
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
-    if side := model.model_args.get("img_size"):
+    if sized and (side := model.model_args.get("img_size")):
         cfg["input_size"] = (model.in_chans, side, side)
     if model.encoding != "direct":  # it reads brightness; timm's transforms normalise as this says
         cfg["mean"], cfg["std"] = (0.0,) * model.in_chans, (1.0,) * model.in_chans

@@ -57,6 +57,20 @@ def test_round_trip_through_zoo_and_timm(model, folder):
         assert again.pretrained_cfg["tag"] == "t2_test"
 
 
+def test_a_checkpoint_says_its_size_and_its_name_is_no_folder(tmp_path, monkeypatch):
+    """Also of a network that is told the side of squares, and in a folder where another one lies under its name."""
+    other = zoo.create_model("sresnet19_w16_gs", timesteps=2)
+    zoo.save_checkpoint(tmp_path / "sresnet19_w16_gs.t2_cifar10", other, tag="t2_cifar10", data_cfg={})
+    model = zoo.create_model("svgg11_w8", img_size=64, in_chans=2)
+    zoo.save_checkpoint(tmp_path / "run", model, tag="t4_own", data_cfg={"input_size": (2, 48, 64)})
+    monkeypatch.chdir(tmp_path)
+    assert tuple(zoo.load("run").pretrained_cfg["input_size"]) == (2, 48, 64)
+    assert tuple(zoo.load("run", img_size=32).pretrained_cfg["input_size"]) == (2, 32, 32)
+    bundled = zoo.create_model("sresnet19_w16_gs.t2_cifar10", pretrained=True)
+    assert not torch.equal(bundled.fc.weight, other.fc.weight)
+    assert torch.equal(zoo.load("sresnet19_w16_gs.t2_cifar10").fc.weight, other.fc.weight)
+
+
 def test_new_weights_are_not_under_the_license_of_those_they_started_from(model, tmp_path):
     model.pretrained_cfg["license"] = "cc-by-nc-4.0"
     for name, given in (("unsaid", {}), ("said", {"license": "mit"})):
