@@ -189,15 +189,6 @@ class SpikingNeuron(nn.Module):
         return {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
 
     def extra_repr(self) -> str:
-        return (
-            f"timesteps={self.timesteps}, threshold={brief(self.threshold)}, "
-            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
-        )
-
-
-def brief(number: float | Tensor) -> str:
-    """Returns a number of a neuron for people; of one that learns several, their shape."""
-    value = torch.as_tensor(number)
-    if value.is_meta:
-        return "?"
-    return f"{value.item():g}" if value.numel() == 1 else str(list(value.shape))
+        told = {"timesteps": self.timesteps} | self.spec_values()
+        surrogate = f"surrogate={self.surrogate.name}({self.surrogate.width:g})"
+        return ", ".join([*(f"{key}={value}" for key, value in told.items()), surrogate, f"kernel={self.kernel}"])

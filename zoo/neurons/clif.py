@@ -70,7 +70,3 @@ class CLIF(SpikingNeuron):
         r = s.detach() if self.detach_reset else s
         v = u - r * (self.threshold + torch.sigmoid(m))
         return s.to(x_t.dtype), CLIFState(v, m)
-
-    def extra_repr(self) -> str:
-        own = f"decay={self.decay:g}, decay_input={self.decay_input}, detach_reset={self.detach_reset}"
-        return f"{own}, {super().extra_repr()}"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..errors import ZooError
 from ..kernels.lif import wide
 from ..specs import check_flag, check_number
-from .base import SpikingNeuron, brief
+from .base import SpikingNeuron
 from .lif import resolve_decay
 
 # Where the authors' code starts: gates undecided, the exponential leak and the threshold of its neurons.
@@ -114,13 +114,6 @@ class GLIF(SpikingNeuron):
             u = kept + u - (1 - c["gamma"]) * c["reset"] * r
         s = self.surrogate.spike(u - c["threshold"])
         return s.to(x_t.dtype), GLIFState(u, s, t + 1)
-
-    def extra_repr(self) -> str:
-        learnt = ", ".join(f"{name}={brief(c.mean())}" for name, c in self.constants().items())
-        return (
-            f"timesteps={self.timesteps}, {learnt}, detach_reset={self.detach_reset}, "
-            f"surrogate={self.surrogate.name}({self.surrogate.width:g}), kernel={self.kernel}"
-        )
 
 
 def _logit(name: str, value: float) -> float:

@@ -20,7 +20,7 @@ from ..errors import ZooError, one_of
 from ..kernels import pick_kernel
 from ..kernels.lif import KERNELS, Dynamics, fused_lif
 from ..specs import check_flag, check_number
-from .base import SpikingNeuron, brief, input_current
+from .base import SpikingNeuron, input_current
 from .norm import branch, can_fuse, update_statistics
 
 _RESETS = ["hard", "soft"]
@@ -116,11 +116,6 @@ class LIF(SpikingNeuron):
         r = s.detach() if self.detach_reset else s
         v = u - self.threshold * r if self.soft_reset else u * (1 - r)
         return s.to(x_t.dtype), v
-
-    def extra_repr(self) -> str:
-        own = f"decay={brief(self.decay)}, reset={'soft' if self.soft_reset else 'hard'}, "
-        own += f"decay_input={self.decay_input}, detach_reset={self.detach_reset}"
-        return f"{own}, {super().extra_repr()}"
 
 
 class IF(LIF):

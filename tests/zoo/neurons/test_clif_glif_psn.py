@@ -158,7 +158,7 @@ def test_defaults_are_those_of_the_papers():
     expected = {"alpha": 0.55, "beta": 0.65, "gamma": 0.55, "decay": 0.25, "leak": 0.5 / 12, "threshold": 0.5}
     assert values == pytest.approx(expected | {"reset": 0.5})
     assert glif.decay.item() == pytest.approx(0.25)
-    assert "conductance=0.5" in repr(glif)
+    assert "detach_reset=False" in repr(glif)
     psn = PSN(9)
     assert psn.bias.tolist() == [[-1.0]] * 9
     assert 0.3 < psn.weight.abs().max() <= 1 / 3
