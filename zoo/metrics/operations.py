@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 from ..layers import Hadamard, MatMul
+from ..network import unwrapped
 from .spikes import Counter, is_spikes, once
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -51,7 +52,7 @@ class OperationCounter(Counter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        modules = dict(model.named_modules())
+        modules = dict(unwrapped(model).named_modules())
         self._layers = {name: module for name, module in modules.items() if isinstance(module, LAYERS)}
         self._products = {name: module for name, module in modules.items() if isinstance(module, MatMul | Hadamard)}
         self._unknown = [name for name, module in modules.items() if isinstance(module, _OTHERS)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
+from ..network import unwrapped
 from ..neurons import SpikingNeuron
 
 
@@ -25,7 +26,9 @@ class Counter:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.neurons = {name: module for name, module in model.named_modules() if isinstance(module, SpikingNeuron)}
+        self.neurons = {
+            name: module for name, module in unwrapped(model).named_modules() if isinstance(module, SpikingNeuron)
+        }
         if not self.neurons:
             raise ZooError(f"{type(model).__name__} has no layer of spiking neurons (zoo.neurons), so nothing to count")
         self.images = 0
