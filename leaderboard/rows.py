@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import fmean, median, stdev
 from typing import Any
 
-from recipes.lineage import ancestors_of, is_of_this_project, known_runs, recipe_sha256_of, recorded_recipe
+from recipes.lineage import ancestors_of, is_of_this_project, known_runs
 from zoo.errors import ZooError, shown
 from zoo.result import Costs, when
 
@@ -164,7 +164,7 @@ def _one_per_weights(group: Results) -> dict[str, Result]:
                 values = (group[origin].get(key) for origin in reversed(known))
                 runs[kept][key] = next((value for value in values if value is not None), None)
         runs[kept]["scaling"] = (runs[kept]["scaling"] or {}).get("name")
-        _add_recipe(runs[kept])
+        runs[kept]["started_from"] = ancestors_of(runs[kept])
     return runs
 
 
@@ -178,16 +178,6 @@ def _one_per_seed(runs: Results) -> dict[str, Result]:
             _warn(f"{by_seed[seed]} is left out: {origin} is a newer run of seed {seed}")
         by_seed[origin if seed is None else seed] = origin
     return {origin: runs[origin] for origin in sorted(by_seed.values())}
-
-
-def _add_recipe(run: Result) -> None:
-    """Adds the recipe and what it started from, as the run says, or its checkpoint where the run is older than that."""
-    known = known_runs().get(run["weights_sha256"])
-    if run["recipe_sha256"] is None and known:
-        run["recipe"], run["recipe_sha256"] = recorded_recipe(known.config), recipe_sha256_of(known.config)
-        run["started_from"] = ancestors_of(known.config)
-    else:
-        run["started_from"] = ancestors_of(run)
 
 
 def _is_ours(runs: Results) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from zoo.errors import ZooError, one_line
+from zoo.files import atomic_write
 
 from .processes import end_with_parent, same_modules
 
@@ -69,8 +70,7 @@ class Task:
             return
         for file, content in done["files"].items():
             if not Path(file).exists() or Path(file).read_bytes() != content:
-                Path(file).parent.mkdir(parents=True, exist_ok=True)
-                Path(file).write_bytes(content)
+                atomic_write(file, content)
         self.returncode = done["code"]
 
     def terminate(self) -> None:

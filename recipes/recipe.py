@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 from zoo.errors import CommandParser, ZooError, one_of, quoted
 from zoo.files import parse_yaml, read_yaml, user_path
 from zoo.names import BUILTIN, PREFIX, SIZE, TAG, Slices, check_size, dataset_name, split_folder
-from zoo.schema import Model, sentence
+from zoo.schema import Count, Model, Share, Text, sentence
 from zoo.specs import MOST_TIMESTEPS
 
 RECIPE = "recipe.yaml"
@@ -32,21 +32,12 @@ _MOST = 10**9
 _SMALLEST_ALPHA = 1e-3
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"takes printable text, not {quoted(text)}")
-    return text
-
-
 def _mixing(alpha: float) -> float:
     if 0 < alpha < _SMALLEST_ALPHA:  # the beta distribution of a smaller one is 0 or 1, or no number
         raise ValueError(f"takes 0, or a number from {_SMALLEST_ALPHA:g}, not {alpha:g}")
     return alpha
 
 
-Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=_MOST)]
 Alpha = Annotated[float, Field(ge=0, le=1000), AfterValidator(_mixing)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 Spec = str | dict[str, Any] | None
@@ -142,7 +133,8 @@ class Recipe(Model):
     weight_decay: Rate = 5e-4
     """on weights; not on biases and normalisation"""
     warmup_epochs: float = Field(1.0, ge=0, le=_MOST_EPOCHS)
-    """linear warm-up to lr; then where `schedule`, which counts from the first step, is by then"""
+    """linear warm-up to lr, at most half of `epochs`; then where `schedule`, which counts from the first step, is by
+    then"""
     schedule: Literal["cosine", "linear"] = "cosine"
     """how the learning rate falls: cosine or linear"""
     min_lr: Rate = 0.0
@@ -321,7 +313,7 @@ def load_recipe(path: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ZooError(f"{file} is not a recipe: expected lines of `key: value`")
-    return Recipe(**values | dict(overrides or {}))
+    return Recipe(**{str(key): value for key, value in values.items()} | dict(overrides or {}))
 
 
 def _value(key: str, text: str) -> Any:

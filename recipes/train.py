@@ -198,7 +198,8 @@ class Trainer:
         self.precision = resolve_amp(recipe.amp, self.device)
         if saved and saved["amp"] != self.precision:  # on another device, "auto" is another
             before = f"goes on with amp {saved['amp']}, as it was started"
-            print(f"{self.out} {before}: here, auto is {self.precision}", file=sys.stderr)
+            if self.rank == 0:
+                print(f"{self.out} {before}: here, auto is {self.precision}", file=sys.stderr)
             self.precision = saved["amp"]
         self.amp = amp_dtype(self.precision, self.device)
         self.kernel = model.kernel_for(self.device.type, self.amp or torch.float32)

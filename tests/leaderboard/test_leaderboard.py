@@ -14,6 +14,7 @@ import pytest
 from conftest import accuracy, ancestor, latency, onnx, put, run_module, snapshot
 from markdown_it import MarkdownIt
 
+import leaderboard.__main__
 from leaderboard.__main__ import main
 from leaderboard.comparison import comparisons, comparisons_page
 from leaderboard.rows import rows
@@ -282,7 +283,7 @@ def test_without_its_libraries_the_picture_stays_as_it_is(board, monkeypatch, ca
     assert [path.name for path in (board / "site").iterdir() if path.suffix == ".svg"] == []
 
 
-def test_bad_input_changes_nothing(board):
+def test_bad_input_changes_nothing(board, monkeypatch):
     put(board / "other.json", {})
     before = snapshot(board)
     for option, name, problem in (
@@ -292,6 +293,9 @@ def test_bad_input_changes_nothing(board):
     ):
         with pytest.raises(ZooError, match=problem):
             main(["render", *options(board), option, f"{board}/{name}"])
+    monkeypatch.setattr(leaderboard.__main__, "_STORE", board / "absent")  # as in an installation
+    with pytest.raises(ZooError, match="--results DIR names others"):
+        main(["render", "--out", str(board), "--readme", "none"])
     assert snapshot(board) == before
 
 

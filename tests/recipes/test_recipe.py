@@ -194,6 +194,7 @@ def test_values_from_yaml_and_command_line(tmp_path):
         ("tag: .v2", "tag .*'.v2'"),
         (f"tag: {101 * 'a'}", "tag .*at most 100"),
         ("hflip: 1", "hflip"),
+        ("2: x", "unknown recipe key '2'"),
         ("- a\n- b", "key: value"),
         ("a: [", "YAML"),
     ],
