@@ -78,12 +78,13 @@ def comparisons_page(rows: Sequence[Row]) -> str:
     if not (found := comparisons([row for row in rows if row.dataset != TRIAL])):
         return ""
     text = (
-        "# Side by side\n\nNetworks whose trainings are one comparison, measured alike: on the whole test set, once; "
+        "# Side by side\n\nNetworks whose trainings are one comparison, measured alike, on the whole test set; "
         "latency at batch 1 on one CPU thread, comparable only between rows of one processor. Training is wall time; "
         "where it ran on one thread, that is core minutes, too, but for times at which it stood still "
         "([which](../recipes/stages/README.md#checkpoints)). One seed each unless a deviation is given: a difference "
         "of a point or less may be chance. A layer of neurons with a firing rate below 0.1 % is silent. Energy is of "
-        "products of activations (attention), too, which ACs and MACs leave out. Rendered by "
+        "products of activations (attention), too, which ACs and MACs leave out, and a count of spikes, as SEW and "
+        "QKFormer hand on, is priced as a MAC, though a few additions would do. Rendered by "
         "`python -m leaderboard render` from [results](results).\n"
     )
     for one in found:
