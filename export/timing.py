@@ -94,7 +94,7 @@ class TimedGraph(NamedTuple):
             noise = np.random.default_rng(0).standard_normal(first.sizes(batch), dtype=np.float32)
             fed = {first.name: noise.astype(first.dtype)}
         else:
-            fed = {first.name: np.ascontiguousarray(np.resize(self.images, (batch, *self.images.shape[1:])))}
+            fed = {first.name: np.ascontiguousarray(np.resize(self.images[:batch], (batch, *self.images.shape[1:])))}
         return fed | {other.name: np.zeros(other.sizes(batch), other.dtype) for other in others}
 
 
@@ -136,7 +136,7 @@ class TimedNetwork(NamedTuple):
         if self.images is None:
             fed = np.random.default_rng(0).standard_normal((batch, *self.size), dtype=np.float32)
         else:
-            fed = np.resize(self.images, (batch, *self.size))
+            fed = np.resize(self.images[:batch], (batch, *self.size))
         x = torch.from_numpy(fed).to(self.device)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)

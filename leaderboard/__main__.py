@@ -292,11 +292,12 @@ def _check_words(options: argparse.Namespace) -> None:
             raise ZooError(f"--batch-size must be 1 or more, not {options.batch_size}")
     if not 0 <= given.get("port", 0) < 2**16:
         raise ZooError(f"--port must be from 0 to 65535, not {options.port}")
-    if given.get("results"):
-        if options.run is not _add and not options.results.is_dir():
-            raise ZooError(f"no such folder: {options.results}")
-    elif "results" in given and not _STORE.is_dir():
-        raise ZooError("results are part of a checkout, not of an installation: --results DIR names others")
+    if given.get("results") and options.run is not _add and not options.results.is_dir():
+        raise ZooError(f"no such folder: {options.results}")
+    if "results" in given and not _STORE.is_dir():
+        here = {"--results": not options.results, "--out": options.out == _HERE}
+        if missing := [option for option, is_here in here.items() if is_here]:
+            raise ZooError(f"the board is part of a checkout, not of an installation: give {' and '.join(missing)}")
     sources = [*given.get("sources", []), *filter(None, [given.get("checkpoint")])]
     if (given.get("checkpoint") or "").endswith(".onnx"):
         raise ZooError(f"a row is measured again from its weights, and {options.checkpoint} is a graph: see --help")

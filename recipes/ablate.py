@@ -164,8 +164,9 @@ def _keep(plan: Plan, run: Run, work: Path) -> dict[str, Any]:
 
 def _why(code: int, log: Path) -> str:
     """Says why a run failed: its error or the signal that ended it, and the last lines of its log."""
-    told = log.read_bytes() if log.is_file() else b""  # a node that died has brought none
-    lines = told.decode(errors="replace").rpartition(_STARTED)[2].rstrip().split("\n")
+    if not log.is_file():
+        return "its node died, and left no log"
+    lines = log.read_bytes().decode(errors="replace").rpartition(_STARTED)[2].rstrip().split("\n")
     if errors := [line for line in lines if line.startswith(("error: ", "no test and no "))]:
         return errors[-1]
     end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

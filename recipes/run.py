@@ -294,8 +294,8 @@ class Interrupt:
             installed = getattr(sys.modules.get("__main__"), "__spec__", None) is None
             command = "snn-zoo train" if installed else "python -m recipes.train"
             go_on = shlex.join([*command.split(), "--resume", str(self._out)])
-            alike = "" if self._alone else " under torchrun, with as many processes"
-            tqdm.write(f"stopped after step {step}; --resume goes on from there: {go_on}{alike}", file=STANDARD_ERROR)
+            alike = "" if self._alone else ", under torchrun with as many processes"
+            tqdm.write(f"stopped after step {step}; --resume goes on from there{alike}: {go_on}", file=STANDARD_ERROR)
         raise SystemExit(128 + (self.noted or signal.SIGTERM))
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -294,8 +294,9 @@ def test_bad_input_changes_nothing(board, monkeypatch):
         with pytest.raises(ZooError, match=problem):
             main(["render", *options(board), option, f"{board}/{name}"])
     monkeypatch.setattr(leaderboard.__main__, "_STORE", board / "absent")  # as in an installation
-    with pytest.raises(ZooError, match="--results DIR names others"):
-        main(["render", "--out", str(board), "--readme", "none"])
+    for given, missing in (("--out", "--results"), ("--results", "--out")):
+        with pytest.raises(ZooError, match=f"give {missing}$"):
+            main(["render", given, str(board), "--readme", "none"])
     assert snapshot(board) == before
 
 

@@ -408,6 +408,8 @@ def test_why_a_run_failed_is_its_error_or_its_signal_and_last_lines(tmp_path):
     assert _why(1, log).startswith("exit status 1")
     log.write_text("== started x\nerror: batch_size\n")
     assert _why(1, log) == "error: batch_size"
+    log.unlink()
+    assert "left no log" in _why(1, log)
 
 
 def test_commands_that_start_and_keep_one_run_at_once_do_not_meet_in_its_files(tmp_path):

@@ -1,6 +1,5 @@
 """What a data set is, how one is made of images and labels, and what of it a network sees."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -8,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -142,28 +142,34 @@ def cached(
     file, note = (folder / f"{digest[:16]}.{suffix}" for suffix in ("npy", "json"))
 
     def kept() -> bool:
-        return note.is_file() and file.is_file()
+        return file.is_file() and note.is_file()
 
-    with contextlib.nullcontext() if kept() else locked(folder):
-        if not kept():
-            note.unlink(missing_ok=True)  # it is of a file that somebody deleted, and written again at the end
-            print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
-            whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-            try:
-                with open(file, "r+b") as mapped:  # all of it now: a full disk ends writes into a map with SIGBUS
-                    os.posix_fallocate(mapped.fileno(), 0, file.stat().st_size)
-                about = write(whole)
-                whole.flush()
-            except BaseException as error:
-                file.unlink()
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}: {error.strerror}"
-                    instead = "SNNZOO_CACHE names another folder; or lower img_size"
-                    raise ZooError(f"{folder} is to keep {needed}. {instead}") from error
-                raise
-            write_json(note, about)
+    if not kept():
+        with locked(folder):
+            if not kept():
+                note.unlink(missing_ok=True)  # of a file that somebody deleted
+                print(f"{kind} are kept in {file}, {np.prod(shape) / 1e9:.1f} GB", file=sys.stderr)
+                write_json(note, _fill(file, shape, kind, write))
     # What were written there would stay in this process.
     return torch.from_numpy(np.load(file, mmap_mode="c")), read_json(note)
+
+
+def _fill(file: Path, shape: tuple[int, ...], kind: str, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Makes the file of an array, with what `write` fills it, and returns what that notes."""
+    whole = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        with open(file, "r+b") as mapped:  # all of it now: a full disk ends writes into a map with SIGBUS
+            os.posix_fallocate(mapped.fileno(), 0, file.stat().st_size)
+        about = write(whole)
+        whole.flush()
+        return about
+    except BaseException as error:
+        file.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = f"{np.prod(shape) / 1e9:.1f} GB of {kind}: {error.strerror}"
+            instead = "SNNZOO_CACHE names another folder; or lower img_size"
+            raise ZooError(f"{file.parent} is to keep {needed}. {instead}") from error
+        raise
 
 
 def check_memory(name: str, images: int, size: int) -> None:

@@ -1111,7 +1111,7 @@ bool pack(const Layer& layer, const W* weight, int padded, bool table, Packed* p
               most[(tap * C + c) / many] +=
                   std::max(0, sign * from(o, c, tap % s.kernel_h * s.kernel_w + tap / s.kernel_h));
           limit = std::min(limit, table ? how_many_in_turn(most, s.kernel_h * C / many) : how_many(most));
-          if (std::accumulate(most.begin(), most.end(), (int64_t)0) << s.bits > INT32_MAX) return false;
+          if (std::accumulate(most.begin(), most.end(), (int64_t)0) * ((1 << s.bits) - 1) > INT32_MAX) return false;
         }
       if (limit < 1) return false;
     }

@@ -37,8 +37,8 @@ def event_driven(model: nn.Module) -> Iterator[None]:
     """Inside the block, convolutions and linear layers of `model` skip zeros where that is faster.
 
     Weights are read once and must not change inside. SNNZOO_KERNEL=reference, or `kernel="reference"` of the network,
-    keeps everything as it is; so does a layer's class with a `forward` of its own. Code that PyTorch traces (compiled,
-    scripted, counted by a mode), autograd records or autocast rounds stays dense, as do other devices and types.
+    keeps everything as it is; so does a layer's class with a `forward` of its own. Code that PyTorch traces or
+    counts, that autograd records or autocast rounds stays dense, as do other devices and types.
     """
     modules = list(unwrapped(model).modules())
     neurons = [module for module in modules if isinstance(module, SpikingNeuron)]

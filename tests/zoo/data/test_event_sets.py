@@ -195,11 +195,15 @@ def test_what_a_killed_process_left_is_not_taken_for_whole():
         return {}
 
     for ending in (ones, lambda _: os._exit(0)):
+        before = {*cache_folder("frames").glob("*.npy")}
         if (child := os.fork()) == 0:
-            cached("frames", ["killed"], (4,), ending)
-            os._exit(0)
+            try:
+                cached("frames", ["killed"], (4,), ending)
+            finally:
+                os._exit(0)
         os.waitpid(child, 0)
-        for file in cache_folder("frames").glob("*.npy") if ending is ones else ():
+        (file,) = {*cache_folder("frames").glob("*.npy")} - before
+        if ending is ones:
             file.unlink()
     assert cached("frames", ["killed"], (4,), ones)[0].tolist() == [1, 1, 1, 1]
 
@@ -282,3 +286,6 @@ def test_a_network_of_frames_is_exported_and_measured_on_recordings(tmp_path):
     assert np.allclose(list(follow(stream, frames))[-1].logits, logits[0], atol=1e-5)
     with pytest.raises(ZooError, match="too few for one frame"):
         event_stream([str(tmp_path / "step.onnx"), str(recorded), "--every", "5000"])
+    np.savez(tmp_path / "long.npz", t=np.array([0, 10**15]), x=[0, 0], y=[0, 0], p=[0, 1])
+    with pytest.raises(ZooError, match="more than 1,000,000 frames"):
+        event_stream([str(tmp_path / "step.onnx"), str(tmp_path / "long.npz"), "--microseconds", "1000"])

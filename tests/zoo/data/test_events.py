@@ -153,6 +153,7 @@ def test_arrays_of_your_own_are_read_sorted_and_checked(tmp_path):
     for wrong, words in [
         ({"t": good["t"] / 3}, "t must hold an integer.*float64"),
         ({"x": good["x"][:5]}, "x must hold"),
+        ({"t": good["t"] + 2**62}, "outside 0"),
         ({"x": good["x"] + 100}, r"x = 1\d\d\.\.1\d\d, outside the sensor's 0..32"),
         ({"y": good["y"] - 5}, "y lies in -5"),
         ({"p": good["x"]}, "p lies in"),
