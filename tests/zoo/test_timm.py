@@ -182,7 +182,7 @@ def test_images_of_another_size_are_saved_with_a_network_that_needs_them(tmp_pat
     x = torch.randn(1, 3, 48, 48)
     for again in doors(f"local-dir:{tmp_path}"):
         assert torch.equal(again(x), model(x))
-        assert again.pretrained_cfg["input_size"] == (3, 48, 48)
+        assert tuple(again.pretrained_cfg["input_size"]) == (3, 48, 48)
 
 
 def test_a_pickle_alone_is_refused_with_the_way_out(tmp_path):
