@@ -722,7 +722,8 @@ def test_what_one_of_several_processes_is_told_all_obey(capsys):
             assert process.stops == (mean > 0)
             with pytest.raises(SystemExit) if mean else contextlib.nullcontext():
                 process.obey(step)
-    assert capsys.readouterr().err.startswith("stopped after step 2; --resume goes on from there, under torchrun with as many processes: ")
+    alike = "under torchrun with as many processes"
+    assert capsys.readouterr().err.startswith(f"stopped after step 2; --resume goes on from there, {alike}: ")
 
 
 def test_a_long_run_on_a_cpu_says_so_and_names_a_small_one(capsys, monkeypatch):
