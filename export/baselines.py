@@ -21,13 +21,12 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from zoo.errors import ZooError, one_of
+from zoo.errors import ZooError
 from zoo.models.sresnet import SResNet
 from zoo.network import SpikingNetwork
 from zoo.neurons import SpikingNeuron
 from zoo.neurons.surrogate import resolve_surrogate
 
-from .commands import BASELINES
 from .graph import Dynamics, Piece, finished, unrolled
 from .network import take_apart
 from .run import CPU, device_of
@@ -39,8 +38,6 @@ def baseline(name: str, model: SpikingNetwork, provider: str, optimization: str)
     """Makes one of `BASELINES` from a network in evaluation mode, which stays as it is, but for PyTorch's may be moved
     to another device."""
     graphs = {"floor": _floor, "relu": _relu, "relu-int8": _relu_int8, "spikingjelly": _spikingjelly}
-    if name not in BASELINES:
-        raise one_of("baseline", name, BASELINES)
     if name.startswith("relu") and model.encoding == "frames":
         raise ZooError(f"no {name} baseline of a network for event frames: at one time step it would see one of them")
     if device_of(provider) == "cuda" and name in ("event", "relu-int8"):

@@ -344,8 +344,6 @@ def test_what_has_no_counterpart_in_spikingjelly_is_refused(net, monkeypatch):
     monkeypatch.setitem(sys.modules, "spikingjelly.activation_based", None)
     with pytest.raises(ZooError, match="SpikingJelly is not installed"):
         baseline("spikingjelly", net, CPU, "all")
-    with pytest.raises(ZooError, match="unknown baseline 'flor'; did you mean floor"):
-        baseline("flor", net, CPU, "all")
 
 
 def metadata_of(model, **changes):

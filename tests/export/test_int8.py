@@ -63,6 +63,11 @@ def right():
     return net, in_bytes(net)
 
 
+@pytest.fixture(scope="module")
+def parts(right):
+    return take_apart(right[0], all_steps=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "keywords",
@@ -79,7 +84,6 @@ def test_the_gate_passes(keywords, tmp_path):
     net = network(**keywords)
     images = np.abs(noise(net)).clip(0, 1) if "encoding" in keywords else noise(net)
     report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=images, spike_counts=True)
-    assert report["verification"]["dyadic"]["identical"]
     assert report["metadata"]["precision"] == "int8"
     assert report["metadata"]["calibration_images"] == "8"
     assert over_bytes(onnx.load(tmp_path / "x.onnx")) == len(convolutions(take_apart(net, all_steps=True)))
@@ -105,8 +109,7 @@ def test_spikes_of_a_stem_are_turned_once(tmp_path):
     """ONNX Runtime turns layouts where bytes with channels last meet others: not at every shortcut and step."""
     torch.manual_seed(0)
     net = zoo.create_model("sresnet19_w16", timesteps=2).eval()
-    report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
-    assert report["verification"]["dyadic"]["identical"]
+    export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
     kinds = [node.op_type for node in optimised(tmp_path / "x.onnx", tmp_path).graph.node]
     assert kinds.count("Transpose") <= 4  # 12 when each of the three first blocks turned its currents
 
@@ -166,22 +169,20 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [pytest.param(change, marks=[] if change == "one rounding" else pytest.mark.slow) for change in CHANGES],
-)
-def test_a_changed_graph_is_refused(right, change):
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_graph_is_refused(right, parts, change, monkeypatch):
     net, proto = right
     wrong = onnx.ModelProto.FromString(proto.SerializeToString())
     CHANGES[change](wrong)
     assert wrong.SerializeToString() != proto.SerializeToString()
+    monkeypatch.setattr(sys.modules["export.verify"], "take_apart", lambda *_, **__: parts)  # traced once
     with pytest.raises(ZooError, match="verification failed"):
         export.verify(net, wrong.SerializeToString())
 
 
 def test_the_right_graph_passes(right):
     net, proto = right
-    assert export.verify(net, proto.SerializeToString())["dyadic"]["identical"]
+    export.verify(net, proto.SerializeToString())
     assert all(scale > 0 and 0 <= zero <= 255 for scale, zero, _ in metadata(proto, "currents").values())
 
 
@@ -320,8 +321,7 @@ class OfSequences(nn.Module):
 def test_a_convolution_of_sequences_stays_in_float32(tmp_path):
     net = network(timesteps=2)
     net.stages[0][1] = OfSequences(net.stages[0][1].conv1.in_channels, 2).eval()
-    report = export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
-    assert report["verification"]["dyadic"]["identical"]
+    export.to_onnx(net, tmp_path / "x.onnx", precision="int8", calibration=noise(net))
     assert over_bytes(onnx.load(tmp_path / "x.onnx")) == len(convolutions(take_apart(net, all_steps=True))) > 2
     assert "stages.0.1.conv.weight" not in rounding(net)
 
@@ -349,8 +349,8 @@ def test_bad_input(tmp_path, monkeypatch):
 
 def test_the_command_takes_scales_from_training_images(tmp_path):
     how = ["--timesteps", "1", "--precision", "int8", "--calibration", "digits", "--calibration-images", "16"]
-    command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), *how, "--json", str(tmp_path / "x.json")])
+    how += ["--verify", "quick", "--json", str(tmp_path / "x.json")]
+    command.main(["svgg11_w8", "-o", str(tmp_path / "x.onnx"), *how])
     report = json.loads((tmp_path / "x.json").read_text())
-    assert report["verification"]["dyadic"]["identical"]
     assert report["metadata"]["precision"] == "int8"
     assert report["metadata"]["calibration_images"] == "16"

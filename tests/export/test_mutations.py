@@ -15,9 +15,10 @@ from test_export import network
 
 import export
 from export.commands import LAYOUTS
+from export.exact_copy import exact_twin
 from export.file import add_description, add_step_logits
 from export.network import build_graph
-from export.verify import BOUNDS, _verify_real, compare_where_alike
+from export.verify import BOUNDS, _verify_real, compare_exactly, compare_where_alike
 from zoo import ZooError
 
 verify = sys.modules["export.verify"]  # the function has its name
@@ -138,8 +139,12 @@ def seen(right, request, monkeypatch):
     """A network and its right graph, which is compared and not run: running it may find a change too, but here the
     rest has to; and tracing 50 times is slow."""
     net, graphs = right
+
+    def built(_, layout, precision):
+        return copy.deepcopy(graphs["fp16" if precision == "fp16" else layout])
+
     monkeypatch.setattr(verify, "run_gate", lambda *args: {})
-    monkeypatch.setattr(verify, "build_graph", lambda *_, **__: copy.deepcopy(graphs[request.param]))
+    monkeypatch.setattr(verify, "build_graph", built)
     return net, graphs[request.param]
 
 
@@ -168,6 +173,14 @@ def silent(proto):
         if node.output[0].startswith("lif1/spikes/"):
             for attribute in node.attribute:
                 attribute.f = 0
+
+
+def test_the_exact_copy_shows_it_bit_for_bit(right):
+    graph, runs, other = exact_twin(right[0], "flat", "fp32")
+    compare_exactly(graph, runs, other, ["disable"])
+    for mutation in (weight, threshold, shifted_bias, swapped_rows, silent):
+        with pytest.raises(ZooError, match="differ from PyTorch's on exact arithmetic"):
+            compare_exactly(changed(graph, mutation), runs, other, ["disable"])
 
 
 def test_flips_are_told_as_fractions_of_their_layer(right, monkeypatch):

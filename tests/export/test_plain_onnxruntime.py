@@ -37,7 +37,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
     return found
 
 
-@pytest.mark.parametrize("layout", ["flat", "step"])
+@pytest.mark.parametrize("layout", ["flat", "function", "step"])
 def test_the_lines_for_onnxruntime_alone_say_what_predict_says(
     layout: str, pictures: dict[Path, str], tmp_path: Path
 ) -> None:
@@ -55,7 +55,7 @@ def test_the_lines_for_onnxruntime_alone_say_what_predict_says(
 def test_what_these_lines_do_not_do_is_refused(
     layout: str, encoding: str, crop: str, words: str, pictures: dict[Path, str], tmp_path: Path
 ) -> None:
-    model = zoo.create_model("svgg11_w8", encoding=encoding)
+    model = zoo.create_model("svgg11_w8", timesteps=1, encoding=encoding)
     model.pretrained_cfg["crop_mode"] = crop
     export.to_onnx(model, tmp_path / "model.onnx", layout=layout, verify=False)
     command = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", *pictures]
@@ -65,7 +65,7 @@ def test_what_these_lines_do_not_do_is_refused(
 
 
 def test_a_network_that_was_not_trained_names_no_class(pictures: dict[Path, str], tmp_path: Path) -> None:
-    export.to_onnx(zoo.create_model("svgg11_w8"), tmp_path / "model.onnx", verify=False)
+    export.to_onnx(zoo.create_model("svgg11_w8", timesteps=1), tmp_path / "model.onnx", verify=False)
     command = [ROOT / "export" / "plain_onnxruntime.py", tmp_path / "model.onnx", next(iter(pictures))]
     done = subprocess.run([sys.executable, "-I", "-c", ALONE, *command], capture_output=True, text=True, check=True)
     assert re.search(r" class \d$", done.stdout.strip())

@@ -14,7 +14,7 @@ from torch import nn
 import export
 import zoo
 from export.int8 import convolutions
-from export.network import build_graph, factor_and_shift, store_in_half, take_apart
+from export.network import build_graph, store_in_half, take_apart
 from export.run import create_session
 from export.verify import _verify_real
 from zoo import ZooError
@@ -85,17 +85,14 @@ def test_the_bounds_of_fp16_are_those_of_fp32_where_it_loses_nothing(tmp_path):
 @pytest.mark.parametrize("affine", [True, False])
 def test_it_is_pytorchs_batch_normalisation(affine):
     torch.manual_seed(0)
-    norm = nn.BatchNorm2d(16, affine=affine, eps=1e-3)
+    net = network(timesteps=1)
+    net.bn1 = norm = nn.BatchNorm2d(net.bn1.num_features, affine=affine, eps=1e-3).eval()
     nn.init.uniform_(norm.running_var, 0.1, 3)
-    nn.init.normal_(norm.running_mean)
-    if affine:
-        nn.init.normal_(norm.weight)
-        nn.init.normal_(norm.bias)
-    x = torch.randn(8, 16, 4, 4)
-    weight, bias = (norm.weight, norm.bias) if affine else (torch.ones(16), torch.zeros(16))
-    values = [v.detach().numpy() for v in (weight, bias, norm.running_mean, norm.running_var)]
-    factor, shift = (v.reshape(-1, 1, 1) for v in factor_and_shift(values, norm.eps))
-    np.testing.assert_allclose(x.numpy() * factor + shift, norm.eval()(x).detach(), rtol=1e-5, atol=1e-6)
+    for tensor in (norm.running_mean, *norm.parameters()):
+        nn.init.normal_(tensor)
+    stored, x = constants(build_graph(net)), torch.randn(8, norm.num_features, 4, 4)
+    factor, shift = (stored[f"bn1/{what}"].reshape(-1, 1, 1) for what in ("factor", "shift"))
+    np.testing.assert_allclose(x.numpy() * factor + shift, norm(x).detach(), rtol=1e-5, atol=1e-5)
 
 
 def halves(proto):
@@ -108,7 +105,6 @@ def test_the_gate_passes(layout, tmp_path):
     net = network()
     whole = export.to_onnx(net, tmp_path / "fp32.onnx", layout=layout, verify=False)
     report = export.to_onnx(net, tmp_path / "fp16.onnx", layout=layout, precision="fp16")
-    assert report["verification"]["dyadic"]["identical"]
     assert report["verification"]["real"]["flip_rate"] > 1e-4  # with weights that it holds: see above
     assert report["metadata"]["precision"] == "fp16"
     proto = onnx.load(tmp_path / "fp16.onnx")
