@@ -9,7 +9,6 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import awake
 from timm.models import PretrainedCfg
 
 import zoo
@@ -22,19 +21,6 @@ def test_scaling_can_be_switched_off(off):
     model = zoo.create_model("sresnet19_w16_gs", scaling=off)
     assert model.model_args["scaling"] == "none"
     assert not [m for m in model.modules() if getattr(m, "scaling", None)]
-
-
-def test_timm_makes_the_same_network():
-    torch.manual_seed(0)
-    ours = awake(zoo.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2))
-    torch.manual_seed(0)
-    timms = awake(timm.create_model("sresnet19_w16", num_classes=7, in_chans=1, timesteps=2))
-    x = torch.randn(2, 1, 32, 32)
-    assert torch.equal(ours(x), timms(x))
-    assert ours(x).shape == (2, 7)
-    assert ours.pretrained_cfg["input_size"] == (1, 32, 32)
-    assert len(ours.pretrained_cfg["mean"]) == 1
-    assert "label_names" not in ours.pretrained_cfg
 
 
 @pytest.mark.parametrize(

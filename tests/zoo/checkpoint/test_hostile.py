@@ -197,22 +197,13 @@ def header(text, length=None, tail=b""):
         header({"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 4]}}),
         header({"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}),
         header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [10**15, 10**15 + 4]}}, tail=b"1234"),
+        header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-8, 8]}}, tail=b"1234"),
+        header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}, tail=b"1234"),
     ],
 )
 def test_headers_that_lie(folder, data):
     pin(folder, data)
     refused(folder, "not a valid safetensors file|does not fit")
-
-
-def test_offsets_that_lie(folder):
-    """Names, types and shapes are right; where the tensors lie in the file is not."""
-    data = (folder / "model.safetensors").read_bytes()
-    length = struct.unpack("<Q", data[:8])[0]
-    entries = json.loads(data[8 : 8 + length])
-    for wrong in ([0, 10**15], [-8, 8], [8, 0]):
-        entries["bn1.num_batches_tracked"]["data_offsets"] = wrong
-        pin(folder, header(entries, tail=data[8 + length :]))
-        refused(folder, "not a valid safetensors file")
 
 
 # -- config.json

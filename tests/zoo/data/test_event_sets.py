@@ -24,20 +24,19 @@ from recipes.predict import predict
 from recipes.recipe import Recipe
 from recipes.train import train
 from recipes.validate import validate
+from zoo.data import dataset
 from zoo.data.dataset import cached
 from zoo.data.event_sets import image_events, load_i2e
 from zoo.data.events import Events, frames_as_they_come, read_events, to_frames
 from zoo.errors import ZooError
-from zoo.files import cache_folder
 from zoo.names import OWN_DATASETS
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SNNZOO_CACHE", str(tmp_path / "cache"))
-    zoo.files.cache_folder.cache_clear()
-    yield
-    zoo.files.cache_folder.cache_clear()
+def kept(tmp_path, monkeypatch):
+    """The folder of frames, for each test anew; kernels are not built again."""
+    monkeypatch.setattr(dataset, "cache_folder", lambda kind: tmp_path / "cache" / kind)
+    return tmp_path / "cache" / "frames"
 
 
 def moving(label: int, seed: int, sensor: tuple[int, int]) -> Events:
@@ -162,7 +161,7 @@ def test_recordings_of_your_own(tmp_path):
         zoo.load_dataset(f"events:{root}")
 
 
-def test_images_become_events_where_neighbours_differ(tmp_path):
+def test_images_become_events_where_neighbours_differ(kept, tmp_path):
     image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     image[..., 4:] = 200
     events = image_events(image)
@@ -184,25 +183,25 @@ def test_images_become_events_where_neighbours_differ(tmp_path):
         assert torch.equal(getattr(frames, f"{part}_labels"), getattr(images, f"{part}_labels"))
     turned = images._replace(train_images=images.train_images.flip(2))  # which is no other data set by its sha256
     assert torch.equal(load_i2e(turned).train_images, image_events(turned.train_images))
-    for file in cache_folder("frames").glob("*.npy"):  # as whoever needs the space does
+    for file in kept.glob("*.npy"):  # as whoever needs the space does
         file.unlink()
     assert torch.equal(zoo.load_dataset(f"i2e:{pictures}").train_images, frames.train_images)
 
 
-def test_what_a_killed_process_left_is_not_taken_for_whole():
+def test_what_a_killed_process_left_is_not_taken_for_whole(kept):
     def ones(whole):
         whole[:] = 1
         return {}
 
     for ending in (ones, lambda _: os._exit(0)):
-        before = {*cache_folder("frames").glob("*.npy")}
+        before = {*kept.glob("*.npy")}
         if (child := os.fork()) == 0:
             try:
                 cached("frames", ["killed"], (4,), ending)
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        (file,) = {*cache_folder("frames").glob("*.npy")} - before
+        (file,) = {*kept.glob("*.npy")} - before
         if ending is ones:
             file.unlink()
     assert cached("frames", ["killed"], (4,), ones)[0].tolist() == [1, 1, 1, 1]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import ROOT, accuracy, assert_one_error, latency
+from conftest import ROOT, accuracy, assert_one_error, latency, snapshot
 from conftest import onnx as onnx_result
 from hub_client import NAME, TRY, loopback, outcomes
 from huggingface_hub import ModelCard
@@ -102,11 +102,6 @@ def push(server, repo, folder, **more):
     return server.add(repo, collect(folder).files | more)
 
 
-def pulled(folder):
-    """Every file below a folder, by its path there."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # -- push and pull
 
 
@@ -132,7 +127,7 @@ def test_push_then_pull(server, client, repo, run, tmp_path):
     assert (len(server.repos[repo].commits), server.repos[repo].refs["main"]) == (2, head)
 
     client.do("pull", repo, "-o", tmp_path / "got")
-    assert pulled(tmp_path / "got") == files
+    assert snapshot(tmp_path / "got") == {tmp_path / "got" / name: data for name, data in files.items()}
     assert not list(tmp_path.glob(".*"))
     snippet = re.search("```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
     done = client.run(snippet)

@@ -302,7 +302,8 @@ def test_frames_are_taken_as_they_are_in_any_type(timesteps):
     model = awake(zoo.create_model("sresnet19_w16", timesteps=timesteps, encoding="frames"))
     frames = torch.randint(2, (4, timesteps, 3, 32, 32), dtype=torch.uint8)
     labels = torch.arange(4)
-    found = [evaluate(model, x, labels) for x in (frames, frames.float(), frames.numpy()[..., ::-1][..., ::-1])]
+    backwards = np.ascontiguousarray(frames.numpy()[..., ::-1])[..., ::-1]  # strides that PyTorch has not
+    found = [evaluate(model, x, labels) for x in (frames, frames.float(), backwards)]
     assert found[0] == found[1] == found[2]
     assert found[0]["loss"] == pytest.approx(
         nn.functional.cross_entropy(model(frames.float()), labels).item(), rel=1e-5

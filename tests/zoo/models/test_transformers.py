@@ -15,7 +15,6 @@ from zoo.models.sdt import SpikeDrivenTransformer
 from zoo.models.spikformer import Spikformer
 from zoo.neurons.lif import LIF
 
-SMALL = ["spikformer_2_64", "sdt_2_64", "qkformer_3_64", "maxformer_3_64"]
 FAMILIES = {
     "spikformer": (Spikformer, {"depth": 2, "channels": 32, "heads": 2}),
     "sdt": (SpikeDrivenTransformer, {"depth": 2, "channels": 32}),
@@ -65,12 +64,6 @@ def test_parameter_counts(name, params, millions, classes):
         published = zoo.model_info(name, num_classes=classes)["params"]
     assert info["params"] == params
     assert published == pytest.approx(millions * 1e6, rel=0.005)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_papers_neurons_unless_others_are_asked_for(name):
-    assert zoo.create_model(name).model_args["neuron"] == {"name": "lif", "tau": 2.0, "decay_input": True}
-    assert zoo.create_model(name, neuron="if").model_args["neuron"] == "if"
 
 
 def _links_of_counts(ours, theirs):

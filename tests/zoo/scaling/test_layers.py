@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from brute_force import PRESETS, K, by_hand, example, fitting
+from brute_force import PRESETS, by_hand, example, fitting
 from conftest import tiny
 from torch.nn import functional as F
 
@@ -12,7 +12,7 @@ from zoo.models.sresnet import SResNet
 from zoo.neurons.lif import LIF
 from zoo.scaling.layers import PostSpikes, SpikingConv2d, SpikingLinear
 from zoo.scaling.rules import PRESETS as RULES
-from zoo.scaling.rules import Rule, trace
+from zoo.scaling.rules import Rule
 from zoo.scaling.spec import Scaling, resolve_scaling
 
 KIND = (3, 4, 3, 1, 1, 1, 1)
@@ -255,10 +255,3 @@ def test_two_forwards_in_flight_do_not_mix():
     for value in losses:
         value.backward()
     torch.testing.assert_close(conv.weight.grad, sum(one_by_one), rtol=1e-12, atol=1e-12)
-
-
-def test_traces():
-    spikes = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
-    expected = [[1, 0], [K, 0], [K * K + 1, 1]]
-    torch.testing.assert_close(trace(spikes), torch.tensor(expected))
-    assert spikes[1].tolist() == [0, 0]  # the spikes themselves stay
