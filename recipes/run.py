@@ -141,7 +141,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         if metadata["sha256"] != digest(tensors, metadata["state"].encode()):
             raise ValueError("its checksum is another")
         state: dict[str, Any] = _join(json.loads(metadata["state"]), tensors)
-    except (safetensors.SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+    except (safetensors.SafetensorError, LookupError, ValueError, TypeError) as error:
         wrong = f"{path} is not a training state, or was cut short or changed ({one_line(error)})"
         raise ZooError(f"{wrong}: start anew without --resume, in another --out") from error
     return state

@@ -28,12 +28,11 @@ def installed(tmp_path_factory):
 def test_wheel_carries_recipes_and_weights(installed):
     names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert {"recipes/cifar10.sh", "recipes/sresnet19_gs.t4_cifar10.yaml"} <= names
-    assert {"zoo/kernels/lif.cpp", "snn_zoo.py"} <= names
+    assert {"zoo/kernels/lif.cpp", "snn_zoo.py", "recipes/ablate.py", "recipes/bench.py"} <= names
     bundled = {path.name for path in (ROOT / "zoo" / "weights").iterdir() if path.is_dir()}
     assert bundled > set(NOT_IN_WHEEL)
     for name in bundled.difference(NOT_IN_WHEEL):
         assert {f"zoo/weights/{name}/model.safetensors", f"zoo/weights/{name}/config.json"} <= names
-    assert {"recipes/ablate.py", "recipes/bench.py", "recipes/sresnet19_gs.t4_cifar10.yaml"} <= names
     assert not [name for name in names if name.startswith(tuple(f"zoo/weights/{name}/" for name in NOT_IN_WHEEL))]
     assert not [name for name in names if "/studies/" in name]
     assert not [name for name in names if name.startswith(("tests/", "leaderboard/results/", "export/reports"))]

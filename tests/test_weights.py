@@ -102,14 +102,10 @@ def test_it_is_the_network_of_its_name_and_of_its_twins(name):
     assert differing <= {"timesteps", "in_chans", "encoding", "surrogate", "scaling", "dropout"}
 
     trained = zoo.create_model(name, pretrained=True)
-    zoo.create_model(name).load_state_dict(trained.state_dict())
     want = trained.eval()(x := torch.randn(2, *graph_input(trained)))
     assert not torch.equal(*want)
     plain, form = plain_name(architecture), {key: args[key] for key in ("timesteps", "in_chans", "encoding")}
     for twin in (plain, f"{plain}_gs"):
-        model = zoo.create_model(twin, num_classes=classes, **form).eval()
-        model.load_state_dict(trained.state_dict())
-        assert torch.equal(model(x), want)
         model = timm.create_model(twin, num_classes=classes, checkpoint_path=file, **form).eval()
         assert torch.equal(model(x), want)
     again = timm.create_model(name, pretrained=True).eval()
@@ -149,6 +145,8 @@ def test_every_door_gives_the_number_in_the_table(name, data_root, tmp_path):
     top1 = validate(name, dataset, data_root, limit=limit, device="cpu")["top1"]
     # Another processor rounds differently; of a part of the images, another part is right.
     assert top1 == pytest.approx(stated, abs=0.02 if limit == 10_000 else 4)
+    limit = min(limit, 500)  # of which the other doors give the same
+    top1 = validate(name, dataset, data_root, limit=limit, device="cpu")["top1"]
 
     model = timm.create_model(name, pretrained=True)
     data = load_dataset(dataset, data_root, prepare=form_of(model))
@@ -171,10 +169,10 @@ print(json.dumps(validate("hf-hub:{repo}", {dataset!r}, {data_root!r}, limit={li
     images = load_images(dataset, data_root, limit, form_of(model))
     measured = export.benchmark(tmp_path / "x.onnx", images.images, images.labels, dataset=data.name, runs=1)
     assert measured["images"] == limit
-    assert measured["top1"] == pytest.approx(top1, abs=0.05)
+    assert measured["top1"] == pytest.approx(top1, abs=0.2)  # one image
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", {(n.split("_w")[0], "i2e" in n): n for n in NAMES if not is_full_size(n)}.values())
 def test_other_classes_channels_and_time_steps(name):
     model = zoo.create_model(name, pretrained=True, num_classes=3, in_chans=1, timesteps=2).eval()
     assert model(torch.randn(5, *graph_input(model)), per_step=True).shape == (2, 5, 3)

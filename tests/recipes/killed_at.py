@@ -13,10 +13,11 @@ check, last, how = Trainer._check_finite, int(sys.argv[1]), sys.argv[2]
 
 
 def check_or_die(trainer, loss=None, **how_far):
-    if loss is not None and trainer.state.step == last and how == "exit":
-        os._exit(9)
-    if trainer.state.step == last and int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
-        os.kill(os.getpid(), getattr(signal, how))
+    if loss is not None and trainer.state.step == last:
+        if how == "exit":
+            os._exit(9)
+        if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+            os.kill(os.getpid(), getattr(signal, how))
     check(trainer, loss, **how_far)
 
 

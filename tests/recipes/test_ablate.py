@@ -483,8 +483,10 @@ def test_a_plan_of_the_project_has_a_name_and_the_path_that_results_give(tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_runs(tmp_path):
-    """A terminal sends the signal to all of a group: the run must get it once, as twice is to stop at once."""
+@pytest.mark.parametrize("stop", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)])
+def test_a_command_that_is_stopped_saves_its_runs(stop, tmp_path):
+    """A terminal sends Ctrl-C to all of a group: the run must get it once, as twice is to stop at once. A cluster
+    sends SIGTERM to the command alone."""
     write(tmp_path, recipe=PLAN["recipe"] | {"epochs": 500})
     arguments = [sys.executable, "-m", "recipes.ablate", str(tmp_path / "plan.yaml"), "--work-dir", str(tmp_path)]
     log = tmp_path / "plan" / "plain.seed3.log"
@@ -499,7 +501,7 @@ def test_ctrl_c_saves_the_runs(tmp_path):
                 time.sleep(0.1)
             else:
                 pytest.fail("no step within a minute")
-            os.killpg(process.pid, signal.SIGINT)
+            stop(process.pid)
             assert process.wait(60) == 130
         finally:
             process.terminate()  # which takes the run along, where it is not over

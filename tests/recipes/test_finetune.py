@@ -71,11 +71,9 @@ def test_the_recipe_follows_from_the_images(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["parts", "classes"])
-def test_one_command_tells_three_kinds_of_shapes_apart(form, tmp_path):
+def test_one_command_tells_three_kinds_of_shapes_apart(tmp_path):
     """180 pictures of mixed sizes, default settings: 95 % of 60 new ones."""
-    root, new = make_shapes(tmp_path / "shapes" / "train", 60), make_shapes(tmp_path / "shapes" / "test", 20, seed=1)
-    root = root.parent if form == "parts" else root
+    root, new = make_shapes(tmp_path / "shapes", 60), make_shapes(tmp_path / "new", 20, seed=1)
     text = said(run_module("recipes.finetune", "sresnet19_w16.t2_cifar10", root, "--out", tmp_path / "run"))
     assert "top-5" not in text
     found = json.loads(said(run_module("recipes.predict", tmp_path / "run", new, "--json")))
@@ -146,8 +144,6 @@ def test_all_stages_frozen_leave_the_head(name):
     learning = {key for key, value in model.named_parameters() if value.requires_grad}
     head = {key for key, _ in model.named_parameters() if re.match("fc|lif_hidden|final", key)}
     assert learning == head
-    with pytest.raises(ZooError, match=rf"cannot freeze {len(model.stages) + 1} stages: {name} has"):
-        freeze(model, len(model.stages) + 1)
 
 
 @pytest.mark.parametrize("name", ["sresnet19_w16", "plif_net_w16", "svgg9_w16", "sdt_2_64", "maxformer_3_64"])
@@ -165,14 +161,6 @@ def test_layers_learn_the_slower_the_nearer_they_are_to_the_image(name):
             blocks.setdefault(tuple(map(int, block.groups())), set()).add(rate)
     assert [len(of_block) for of_block in blocks.values()] == [1] * len(blocks)
     assert [max(blocks[key]) for key in sorted(blocks)] == sorted(max(of_block) for of_block in blocks.values())
-
-
-def test_layer_decay_reaches_the_run(flowers, tmp_path):
-    finetune(flowers, tmp_path / "x", layer_decay=0.0, weights="fp32")  # 0: the head alone learns
-    before, after = zoo.load(INIT).state_dict(), safetensors.torch.load_file(tmp_path / "x" / "model.safetensors")
-    same = {key: torch.equal(before[key], after[key]) for key in before if not re.search("running|num_b|fc", key)}
-    assert all(same.values())
-    assert (tmp_path / "x" / "summary.csv").read_text().splitlines()[1].split(",")[1] != "0"
 
 
 @pytest.mark.parametrize("name", ["sresnet19", "sew_resnet19", "ms_resnet19", "max_resnet18"])
@@ -306,6 +294,3 @@ def test_a_data_set_in_a_plugin_trains_in_its_own_size(tmp_path):
         patch.setitem(OWN_DATASETS, "shades", None)
         assert parse_finetune([INIT, "shades"]).dataset == "shades"
         assert parse_finetune([INIT, "./shades"]).dataset == "folder:./shades"
-    (tmp_path / "shades.py").write_text(text.replace("% 2", "% 3"))
-    done = run_module("recipes.train", "quickstart", *words, "--out", tmp_path / "y")
-    assert_one_error(done, "shades", "labels must lie in 0..1")

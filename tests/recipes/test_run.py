@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -15,9 +16,9 @@ import torch
 from conftest import ROOT, tiny, train_and_stop
 
 from recipes.commands import parse_train
-from recipes.processes import keep_memory, pick_device, resolve_amp
+from recipes.processes import keep_memory, pick_device, resolve_amp, start_processes
 from recipes.recipe import Recipe
-from recipes.run import STATE, RunState, load_state, run_directory, save_state
+from recipes.run import BUSY, STATE, Interrupt, RunState, load_state, run_directory, save_state
 from recipes.train import Trainer, train
 from zoo.errors import ZooError
 
@@ -96,6 +97,8 @@ def test_too_little_memory_names_what_makes_a_step_smaller(checkpointing, tmp_pa
         ({"init": "sresnet19"}, "no published weights"),
         ({"scaling": "none", "phases": [{"epochs": 1, "alpha": 0.5}]}, "alpha"),
         ({"batch_size": 65}, "65"),
+        ({"batch_size": 33, "mixup": 1.0}, "33 must be a multiple of 2"),
+        ({"out": "/proc/nothing"}, "/proc/nothing"),
         ({"model_args": {"in_chans": 4}}, "images"),
         ({"neuron": {"name": "lif", "decay": 7}}, "decay"),
         ({"neuron": {"name": "lif", "tau": 20000}}, "read again.*holds a number beyond"),
@@ -144,11 +147,31 @@ def test_two_trainings_do_not_share_a_directory(tmp_path):
     out = tmp_path / "x"
     with run_directory(out):
         (out / "recipe.yaml").write_text("that of the first")
-        with pytest.raises(ZooError, match=r"another process trains in .*--out"):
+        with pytest.raises(ZooError, match=r"another process trains in .*--out") as caught:
             trained(out, epochs=1)
+        assert caught.value.status == BUSY
         assert {file.name for file in out.iterdir()} == {"recipe.yaml", ".lock"}
         assert (out / "recipe.yaml").read_text() == "that of the first"
     trained(out, epochs=1)
+
+
+@pytest.mark.parametrize(("handler", "noted"), [(signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, None)])
+def test_a_closed_terminal_stops_a_run_but_under_nohup(handler, noted):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with Interrupt() as told:
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert told.noted == noted
+
+
+def test_a_torchrun_that_starts_anew_needs_a_store_of_each_start(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with pytest.raises(ZooError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        start_processes("cpu")
 
 
 # -- damaged states
@@ -173,7 +196,6 @@ DAMAGE = {
     "tree": lambda data: flip(data, data.index(b"digits")),
     "empty": lambda data: b"",
     "cut short": lambda data: data[:-100],
-    "deep": lambda data: safetensors.torch.save({}, {"state": "[" * 50_000}),
     "foreign": lambda data: safetensors.torch.save({"a": torch.ones(1)}, {"format": "pt"}),
     "a pickle": lambda data: b"\x80\x04.",
 }
@@ -187,11 +209,19 @@ def test_a_damaged_state_is_refused(damage, run, tmp_path):
         load_state(path)
 
 
-@pytest.mark.parametrize("changes", [{"model": {}}, {"optimizer": {}}, {"running": torch.zeros(2)}])
-def test_a_state_of_another_run_is_refused(changes, run, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {}}, "does not fit"),
+        ({"optimizer": {}}, "does not fit"),
+        ({"running": torch.zeros(2)}, "does not fit"),
+        ({"world": 2}, r"started with 2 process\(es\), not 1"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(changes, words, run, tmp_path):
     shutil.copytree(run, tmp_path / "x")
     save_state(tmp_path / "x" / STATE, load_state(run / STATE) | changes)
-    with pytest.raises(ZooError, match="does not fit"):
+    with pytest.raises(ZooError, match=words):
         trained(tmp_path / "x", resume=True)
 
 

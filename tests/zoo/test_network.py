@@ -138,6 +138,23 @@ def test_a_checkpoint_with_another_stem_and_head_loads_by_its_name(tmp_path, mon
     assert (again.model_args["stem"], again.model_args["hidden"], again.timesteps) == (8, 32, 2)
 
 
+def test_scaling_that_reaches_no_layer_is_refused():
+    class StemAlone(zoo.SpikingNetwork):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.make_stem(4)
+            self.finish(4)
+
+    with pytest.raises(ZooError, match="reaches no layer of StemAlone: it needs a convolution of self.make.conv"):
+        StemAlone(scaling="final_trace")
+
+
+def test_biases_of_each_time_step_do_not_decay():
+    names = zoo.create_model("sresnet19_w16", neuron="psn").no_weight_decay()
+    assert {"lif1.bias", "fc.bias"} <= names
+    assert "lif1.weight" not in names
+
+
 def digest(name):
     """Of the keys and shapes of a network's state_dict."""
     with torch.device("meta"):

@@ -153,6 +153,7 @@ SCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nsho
         (lambda root: (root / "val").rename(root / "valid"), "neither val/ nor test/"),
         (lambda root: [(root / x).rename(root / f"{x}ing") for x in ("train", "val")], "holds folders and no image"),
         (lambda root: [(root / x / "rose").rename(root / x / "ro\x1bse") for x in ("train", "val")], r"ro\x1bse"),
+        (lambda root: (root / "train/rose/x").symlink_to(root / "train/daisy"), "again, through a link"),
     ],
 )
 def test_a_bad_folder_is_one_error_that_names_it(spoil, named, tmp_path):

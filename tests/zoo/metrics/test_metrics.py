@@ -41,6 +41,13 @@ def measure(model, *batches):
     return spikes.summary() | operations.summary()
 
 
+def test_a_network_that_was_compiled_before_is_counted_all_the_same():
+    model, x = tiny().eval(), torch.rand(2, 3, 16, 16)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    assert measure(compiled, x) == measure(model, x)
+
+
 @pytest.mark.parametrize("encoding", ["rate", "latency"])
 def test_what_reads_brightness_is_given_no_other(encoding):
     """Whatever mean and std are said, and inside what PyTorch puts a network into, too."""
