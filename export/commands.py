@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from zoo.errors import CommandParser, ZooError, one_of
+from zoo.errors import CommandParser, ZooError, count, one_of
 from zoo.files import check_writable, user_path
 from zoo.names import BUILTIN, FOLDERS, FORMS, check_dataset, check_source
 from zoo.plugins import add_plugin_option
@@ -68,13 +68,13 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     text = "data set whose training images these are (that of the training), or FILE.npz"
     parser.add_argument("--calibration", metavar="DATA", help=text)
     text = "how many of them (256)"
-    parser.add_argument("--calibration-images", type=int, metavar="N", help=text)
+    parser.add_argument("--calibration-images", type=count, metavar="N", help=text)
     parser.add_argument("--spike-counts", action="store_true", help="add the spikes of every layer as outputs")
     parser.add_argument("--step-logits", action="store_true", help="add the logits of every time step as an output")
     parser.add_argument("--timesteps", type=int, metavar="N", help="time steps, if not those of the checkpoint")
     parser.add_argument("--data", help=f"verify on the test set of {_KNOWN}, or on FILE.npz (default: noise)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are (SNNZOO_DATA)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only (1000)")
+    parser.add_argument("--limit", type=count, metavar="N", help="the first N images only (1000)")
     text = "full (by default), or quick: two of five optimisation levels, 32 images at most"
     parser.add_argument("--verify", default="full", choices=["full", "quick"], help=text)
     parser.add_argument("--json", metavar="FILE", help="write the full report here")
@@ -201,7 +201,7 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("models", metavar="FILE", nargs="+", help=text)
     parser.add_argument("--data", help=f"the test set of {_KNOWN}, or FILE.npz; without: latency only")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--limit", type=count, metavar="N", help="the first N images only")
     text = f"also time {', '.join(BASELINES)}"
     parser.add_argument("--against", nargs="+", default=[], choices=BASELINES, metavar="BASELINE", help=text)
     parser.add_argument("--network", metavar="CHECKPOINT|MODEL", help="what the first file was exported from")

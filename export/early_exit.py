@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from zoo.errors import CommandParser, ZooError, run_command, text_table
+from zoo.errors import CommandParser, ZooError, count, run_command, text_table
 from zoo.files import check_writable, sha256_of, write_json
 from zoo.plugins import add_plugin_option
 from zoo.provenance import provenance
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", metavar="FILE", help="a flat or function graph from `python -m export`")
     parser.add_argument("--data", required=True, help="as for python -m export")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data sets are")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--limit", type=count, metavar="N", help="the first N images only")
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="P", help="confidences")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     add_plugin_option(parser)

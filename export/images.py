@@ -49,10 +49,8 @@ def load_images(
         prepare: the network's pretrained_cfg, as which a data set is prepared.
 
     Raises:
-        ZooError: no such data, or a limit below 1.
+        ZooError: no such data.
     """
-    if limit is not None and limit < 1:
-        raise ZooError(f"--limit must be 1 or more, not {limit}")
     if is_file(data):
         return Loaded(*read_images(data, limit), None, None)
     if data.startswith(PREFIX):
@@ -196,8 +194,6 @@ def network_inputs(model: nn.Module, images: NDArray[Any] | Tensor) -> NDArray[n
 def training_images(model: nn.Module, data: str | None, root: str | None, count: int) -> NDArray[np.float32]:
     """Returns normalised images for `export.int8`: at most `count`, of a file or the first training images of a data
     set, by default of the one that the network was trained on."""
-    if count < 1:
-        raise ZooError(f"--calibration-images must be 1 or more, not {count}")
     if data is None:
         data = (getattr(model, "training_args", None) or {}).get("dataset")
         if data is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from export.commands import PRECISIONS, settings
-from zoo.errors import CommandParser, ZooError, one_of, run_command
+from zoo.errors import CommandParser, ZooError, count, one_of, run_command
 from zoo.files import atomic_write, check_writable, locked, user_path, write_json
 from zoo.names import BUILTIN, BUNDLED, FORMS, MEASURED, check_dataset, check_source
 from zoo.plugins import add_plugin_option, plugin_files
@@ -201,7 +201,7 @@ _HOW = [
     _option("--dataset", f"{', '.join([*BUILTIN, *FORMS])} (that of the training)"),
     _option("--data-dir", "folder with torchvision's CIFAR files (SNNZOO_DATA)", metavar="DIR"),
     _option("--runs", "timed runs of a graph (50)", type=int, default=50, metavar="N"),
-    _option("--batch-size", "images at a time in PyTorch (256)", type=int, default=256, metavar="N"),
+    _option("--batch-size", "images at a time in PyTorch (256)", type=count, default=256, metavar="N"),
     _option("--device", "of PyTorch: cuda if there", default="auto", choices=["auto", "cpu", "cuda"]),
 ]
 _FOLDER = {"metavar": "DIR", "type": user_path}
@@ -225,7 +225,7 @@ _OPTIONS = {
                 default=["fp32", "int8", "int16"], metavar="P"),
         _option("--resume", "leave out checkpoints of which DIR has a record in these forms", action="store_true"),
         _option("--limit", "only the first N test images (all): to try it, as the board takes no part of a test set",
-                type=int, metavar="N"),
+                type=count, metavar="N"),
         _option("--out", "where records go (measured)", default=Path("measured"), **_FOLDER),
         _option("--ray", "on the nodes of a Ray cluster, 'auto' for the one that this machine is in (extra: ray)",
                 metavar="ADDRESS"),
@@ -284,12 +284,8 @@ def _check_words(options: argparse.Namespace) -> None:
             raise ZooError("nothing to measure: name a checkpoint, a run directory or an .onnx file, or give --all")
         if options.ray and any(source.endswith(".onnx") for source in options.sources):
             raise ZooError("--ray measures checkpoints, and no .onnx files: leave it out for these")
-        if options.limit is not None and options.limit < 1:
-            raise ZooError(f"--limit must be 1 or more, not {options.limit}")
     if "runs" in given:
         settings(runs=options.runs)
-        if options.batch_size < 1:
-            raise ZooError(f"--batch-size must be 1 or more, not {options.batch_size}")
     if not 0 <= given.get("port", 0) < 2**16:
         raise ZooError(f"--port must be from 0 to 65535, not {options.port}")
     if given.get("results") and options.run is not _add and not options.results.is_dir():

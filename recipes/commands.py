@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.errors import CommandParser, ZooError, one_of
+from zoo.errors import CommandParser, ZooError, count, one_of
 from zoo.files import check_writable, parse_yaml, user_path
 from zoo.names import (
     BUILTIN,
@@ -150,15 +150,12 @@ def parse_validate(argv: list[str] | None) -> argparse.Namespace:
     known = ", ".join([*BUILTIN, *FORMS])
     parser.add_argument("--dataset", required=True, help=f"{known}, or one that a plugin registers")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files (default: SNNZOO_DATA)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images (default: all)")
-    parser.add_argument("--batch-size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N test images (default: all)")
+    parser.add_argument("--batch-size", type=count, default=256, help="images at a time (default: 256)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="cuda where there is one")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here; it is printed otherwise")
     add_plugin_option(parser)
     a = parser.parse_args(argv)
-    for option in ("limit", "batch_size"):
-        if (value := getattr(a, option)) is not None and value < 1:
-            raise ZooError(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
     if a.json:
         check_writable(a.json)
     check_source(a.model)
@@ -178,13 +175,11 @@ def parse_predict(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=text)
     text = "rows and columns of the camera of recordings (the network's)"
     parser.add_argument("--sensor", type=int, nargs=2, metavar=("H", "W"), help=text)
-    parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
+    parser.add_argument("--top", type=count, default=5, help="classes per image (default: 5)")
     parser.add_argument("--spikes", action="store_true", help="count spikes: of each image, in JSON by layer and step")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_plugin_option(parser)
     a = parser.parse_args(argv)
-    if a.top < 1:
-        raise ZooError(f"--top must be 1 or more, not {a.top}")
     check_source(a.model)
     _check_files(a.images)
     return a
@@ -247,7 +242,7 @@ def parse_ablate(argv: list[str] | None) -> argparse.Namespace:
         "--list", action="store_true", help="run none; say of each whether it is done, running, started, open"
     )
     text = "runs at a time, which share the cores (default: 1; with --ray, as many as there is room for)"
-    parser.add_argument("--workers", type=int, help=text)
+    parser.add_argument("--workers", type=count, help=text)
     text = "train on the nodes of a Ray cluster, 'auto' for the one that this machine is in (extra: ray)"
     parser.add_argument("--ray", metavar="ADDRESS", help=text)
     parser.add_argument("--work-dir", default="runs/ablations", help="where run directories go (default: %(default)s)")
@@ -255,8 +250,6 @@ def parse_ablate(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.workers is None:
         options.workers = sys.maxsize if options.ray else 1
-    if options.workers < 1:
-        raise ZooError(f"--workers must be 1 or more, not {options.workers}")
     find_plan(options.plan)
     return options
 
@@ -273,16 +266,16 @@ def parse_health(argv: list[str] | None) -> argparse.Namespace:
         epilog="exit status 2 if one is not healthy. example: python -m recipes.health sresnet19_w16_gs --steps 100",
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="architectures (the small form of every family)")
-    parser.add_argument("--steps", type=int, default=400, help="training steps, a multiple of 4 (400)")
-    parser.add_argument("--batch", type=int, default=32, help="images per step (32)")
-    parser.add_argument("--timesteps", type=int, default=2, help="time steps (2)")
+    parser.add_argument("--steps", type=count, default=400, help="training steps, a multiple of 4 (400)")
+    parser.add_argument("--batch", type=count, default=32, help="images per step (32)")
+    parser.add_argument("--timesteps", type=count, default=2, help="time steps (2)")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
     parser.add_argument("--dataset", default="cifar10", help=f"{', '.join([*BUILTIN, *FORMS])} (cifar10)")
     parser.add_argument("--data-dir", help="folder with torchvision's CIFAR files; SNNZOO_DATA by default")
     parser.add_argument("--keep", action="store_true", help="write the measurements into studies/health/results")
     add_plugin_option(parser)
     a = parser.parse_args(argv)
-    if a.steps % HEALTH_EPOCHS or a.steps < HEALTH_EPOCHS:
+    if a.steps % HEALTH_EPOCHS:
         raise ZooError(f"--steps must be a multiple of {HEALTH_EPOCHS}, not {a.steps}: the loss is read in quarters")
     for model in a.models:
         check_name(model)
@@ -303,8 +296,8 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("mode", choices=["step", "inference"], help="a training step, or the forward pass alone")
     parser.add_argument("--model", required=True, help="architecture, as in zoo.list_models()")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images per step (32)")
-    parser.add_argument("--timesteps", type=int, default=4, metavar="T", help="time steps (4)")
+    parser.add_argument("--batch", type=count, default=32, metavar="N", help="images per step (32)")
+    parser.add_argument("--timesteps", type=count, default=4, metavar="T", help="time steps (4)")
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
     parser.add_argument(
         "--against", choices=AGAINST, nargs="+", default=[],
@@ -326,14 +319,11 @@ def parse_bench(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grad-checkpointing", action="store_true", help="trade time for memory, stage by stage")
     parser.add_argument("--img-size", type=int, metavar="S", help="pixels a side of the images (the network's)")
     parser.add_argument("--stem-stride", type=int, default=1, metavar="N", help="stride of the stem, 4 at 224 (1)")
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed runs (20)")
-    parser.add_argument("--warmup", type=int, default=3, metavar="N", help="runs before them (3)")
+    parser.add_argument("--runs", type=count, default=20, metavar="N", help="timed runs (20)")
+    parser.add_argument("--warmup", type=count, default=3, metavar="N", help="runs before them (3)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     add_plugin_option(parser)
     a = parser.parse_args(argv)
-    for key in ("batch", "timesteps", "runs", "warmup"):
-        if getattr(a, key) < 1:
-            raise ZooError(f"--{key} must be 1 or more, not {getattr(a, key)}")
     if a.img_size is not None:
         check_size(a.img_size)
     if a.json:

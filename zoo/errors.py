@@ -87,6 +87,13 @@ class CommandParser(argparse.ArgumentParser):
         raise ZooError(f"{message} (see {CommandParser.reading} --help)")
 
 
+def count(text: str) -> int:
+    """Reads a number of a command line, as a parser's `type`: 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {shown(text)}")
+    return int(text)
+
+
 def run_command(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
     """Runs a command line; bad input, a full disk and too little memory end in one line on stderr, exit status 2."""
     # Without the line of our code.

@@ -18,7 +18,7 @@ import onnx
 import torch
 
 import zoo
-from zoo.errors import CommandParser, run_command
+from zoo.errors import CommandParser, count, run_command
 from zoo.files import write_json
 from zoo.kernels.event import list_instruction_sets
 from zoo.provenance import provenance
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="bundled networks (all of the data set)")
     parser.add_argument("--data", default="cifar10", help="a data set (cifar10)")
     parser.add_argument("--data-dir", metavar="DIR", help="where it lies")
-    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="test images (1000)")
+    parser.add_argument("--limit", type=count, default=1000, metavar="N", help="test images (1000)")
     parser.add_argument("--time", action="store_true", help="compare the time of float32 and int16 files")
     parser.add_argument("--json", required=True, metavar="FILE", help="the result")
     args = parser.parse_args(argv)

@@ -128,7 +128,7 @@ def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(wal
     for words, said in {
         "measure": "nothing to measure",
         "measure --precision fp32 run": "unknown precision 'run'",
-        "measure run --limit 0": "--limit must be 1 or more",
+        "measure run --limit 0": "argument --limit: must be 1 or more",
         "measure run --precision bogus": r"unknown precision 'bogus' \(known: fp32, fp16, int8",
         "measure run --precision fp32 fp32": "a record has one graph of each precision, not of fp32 fp32",
         "measure run --runs 0": "timing runs: .* not 0",
