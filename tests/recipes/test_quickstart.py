@@ -23,10 +23,12 @@ def test_the_page_shows_what_the_commands_wrote(tmp_path, capsys):
     predict.main([str(tmp_path / "run"), str(tmp_path / "digits"), "--spikes", "--json"])
     (tmp_path / "predicted.json").write_text(text := capsys.readouterr().out)
     export.to_onnx(zoo.load(NAME), tmp_path / "fp32.onnx", verify=False)
-    bench_ort.main([str(tmp_path / "fp32.onnx"), "--runs", "1", "--json", str(tmp_path / "times.json")])
+    against = ["--against", "relu", "--network", str(tmp_path / "run")]
+    bench_ort.main([str(tmp_path / "fp32.onnx"), *against, "--runs", "1", "--json", str(tmp_path / "times.json")])
     main(["page", str(tmp_path)])
     page = (tmp_path / "index.html").read_text()
     assert [f'alt="the digit {digit}"' in page for digit in range(10)] == [True] * 10
     for image in json.loads(text):
         assert f"{sum(map(sum, image['spikes'].values())):,}</figcaption>" in page
-    assert re.search(r"<td>float32</td><td>\d+\.\d\d</td>", page)
+    for name in ("float32", "its ReLU twin, one step"):
+        assert re.search(rf"<td>{name}</td><td>\d+\.\d\d</td>", page)

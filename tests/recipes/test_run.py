@@ -28,7 +28,7 @@ SHORT = {
 }  # fmt: skip
 
 
-def trained(out, **changes):
+def trained(out, /, **changes):
     return train(Recipe(**SHORT | {"out": str(out)} | changes))
 
 
