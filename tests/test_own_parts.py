@@ -67,6 +67,7 @@ def own(tmp_path_factory):
     text = (ROOT / "recipes" / "examples" / "everything.py").read_text()
     assert len(text.splitlines()) <= 70
     (folder / "own.py").write_text(text)
+    Image.new("RGB", (32, 32)).save(folder / "x.png")
     # Of the user's own, and none of the command's business.
     for name in ("export.py", "zoo.py", "leaderboard.py", "recipes/__init__.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -121,7 +122,6 @@ def test_it_is_validated_and_predicts(own, trained):
     validated = read_json(own / "validated.json")
     assert validated["plugins"] == read_json(trained / "config.json")["plugins"]
     assert validated["scaling"]["name"] == "own_rule"
-    Image.new("RGB", (32, 32)).save(own / "x.png")
     assert "x.png" in ran(own, "predict", "run", "x.png")
 
 
