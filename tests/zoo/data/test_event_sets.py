@@ -21,7 +21,7 @@ from export.images import load_images
 from export.run import Runner, Stream, read_model
 from recipes.finetune import recipe_for
 from recipes.predict import predict
-from recipes.recipe import Recipe
+from recipes.recipe import Recipe, load_recipe
 from recipes.train import train
 from recipes.validate import validate
 from zoo.data import dataset
@@ -78,6 +78,15 @@ def gesture(root: Path, count: int = 6) -> Path:
     return root
 
 
+def cifar10dvs(root: Path, per_class: int = 11) -> Path:
+    for label, name in enumerate(("airplane", "bird")):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            file = root / name / f"cifar10_{name}_{i}.aedat"
+            file.write_bytes(aedat2_bytes(moving(label, i, (128, 128))))
+    return root
+
+
 def test_nmnist_is_read_from_its_folders(tmp_path):
     root = nmnist(tmp_path / "n")
     data = zoo.load_dataset(f"nmnist:{root}", timesteps=3)
@@ -126,14 +135,10 @@ def test_gestures_are_cut_out_of_their_recordings(tmp_path):
 
 
 def test_the_split_of_cifar10dvs_is_the_first_nine_tenths_by_name(tmp_path):
-    for label, name in enumerate(("airplane", "bird")):
-        (tmp_path / name).mkdir()
-        for i in range(11):
-            file = tmp_path / name / f"cifar10_{name}_{i}.aedat"
-            file.write_bytes(aedat2_bytes(moving(label, i, (128, 128))))
-    data = zoo.load_dataset(f"cifar10dvs:{tmp_path}", timesteps=2, img_size=48)
+    root = cifar10dvs(tmp_path / "c")
+    data = zoo.load_dataset(f"cifar10dvs:{root}", timesteps=2, img_size=48)
     assert data.train_images.shape == (20, 2, 2, 48, 48)
-    last = read_events(tmp_path / "bird" / "cifar10_bird_9.aedat", (128, 128))  # 0, 1, 10, 2, ..., 9
+    last = read_events(root / "bird" / "cifar10_bird_9.aedat", (128, 128))  # 0, 1, 10, 2, ..., 9
     place = data.test_labels.tolist().index(1)
     assert np.array_equal(data.test_images[place], to_frames(last, (128, 128), 2, size=(48, 48)))
 
@@ -259,6 +264,19 @@ def test_a_network_learns_from_recordings_and_is_validated_on_them(tmp_path):
     ]:
         with pytest.raises(ZooError, match=words):
             train(Recipe(**recipe | {"out": str(tmp_path / "wrong")} | wrong))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("max_resnet18_w32_gs.t16_dvsgesture", gesture), ("max_resnet18_w32_gs.t10_cifar10dvs", cifar10dvs)],
+)
+def test_the_recipes_of_event_cameras_run_on_files_of_their_formats(name, make, tmp_path):
+    kind, out = name.split("_")[-1], tmp_path / "run"
+    short = {"epochs": 1, "warmup_epochs": 0, "batch_size": 4, "out": str(out), "device": "cpu", "amp": "off"}
+    result = train(load_recipe(name, {"dataset": f"{kind}:{make(tmp_path / 'files')}", **short}))
+    assert result["epochs"] == 1
+    assert validate(str(out), f"{kind}:{tmp_path / 'files'}", device="cpu")["top1"] == result["top1"]
 
 
 @pytest.mark.slow
