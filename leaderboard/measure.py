@@ -84,7 +84,7 @@ def measure(
         "weights_sha256": first["weights_sha256"], "images": first["images"],
         "partial": len(some.images) < len(whole.images), "recipe": recorded_recipe(config),
         "recipe_sha256": recipe_sha256_of(config), "started_from": chain, "spikes_differ": counted,
-        "parts": found, **origin,
+        "parts": [part | {"commit": origin["commit"]} for part in found], **origin,  # that of the code that was loaded
     }  # fmt: skip
 
 

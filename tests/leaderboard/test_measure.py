@@ -122,6 +122,14 @@ def test_a_limit_that_leaves_no_image_out_is_no_part(monkeypatch):
         assert record["partial"] is partial
 
 
+def test_the_parts_of_a_record_are_of_the_code_that_it_began_with(monkeypatch):
+    part = accuracy(dataset="digits", commit="a" * 40)  # committed while it ran
+    monkeypatch.setattr("leaderboard.measure.validate", lambda *_, **__: part)
+    monkeypatch.setattr("leaderboard.measure.provenance", lambda **_: {"commit": "b" * 40 + "-dirty"})
+    (found,) = measure("sresnet19_w16.t2_cifar10", "digits", precisions=())["parts"]
+    assert found == part | {"commit": "b" * 40 + "-dirty"}
+
+
 def test_what_cannot_be_measured_is_said_before_the_test_set_is_gone_through(walked, monkeypatch):
     monkeypatch.setattr("leaderboard.measure.measure", None)
     verify = f"verify {NAME} --results results --checkpoint"
