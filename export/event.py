@@ -211,7 +211,7 @@ class _Rewrite:
         layer = self.network.layers[layer_of(node)]
         if not isinstance(layer, LIF) or not layer.of_numbers:
             return None
-        numbers = {name: torch.as_tensor(getattr(layer, name)).item() for name in ("decay", "gain", "threshold")}
+        numbers = {name: float(torch.as_tensor(getattr(layer, name)).item()) for name in ("decay", "gain", "threshold")}
         return {**numbers, "soft_reset": int(layer.soft_reset)}
 
     def run(self) -> Builder:

@@ -68,15 +68,16 @@ def build_library(source: Path, *flags: str) -> Path:
 
 def _is_whole(library: Path) -> bool:
     """Returns whether a file is there and was not cut short, which the loader would crash on."""
-    if not library.is_file():
+    try:
+        with library.open("rb") as file:
+            header, size = file.read(64), os.fstat(file.fileno()).st_size
+    except OSError:  # none, or of another user who shares the cache
         return False
-    with library.open("rb") as file:
-        header = file.read(64)
     if len(header) < 64 or header[:5] != b"\x7fELF\2":
         return False
     (sections,) = struct.unpack_from("Q", header, 40)  # a table of them ends the file
-    size, count = struct.unpack_from("HH", header, 58)
-    return library.stat().st_size >= sections + size * count
+    each, count = struct.unpack_from("HH", header, 58)
+    return size >= sections + each * count
 
 
 def _compile(command: list[str], library: Path) -> None:
@@ -93,6 +94,7 @@ def _compile(command: list[str], library: Path) -> None:
         if done.returncode or not building.is_file() or not building.stat().st_size:
             first = next((line for line in text.splitlines() if "error" in line), text.strip()) or "it writes nothing"
             raise ZooError(f"{what}: {shown(first)}")
+        building.chmod(0o755)  # for whoever shares the cache
         building.replace(library)
     except subprocess.TimeoutExpired:
         raise ZooError(f"{what}: it does not end within {_SECONDS} s") from None

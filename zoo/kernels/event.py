@@ -142,6 +142,7 @@ class EventConv:
     ) -> None:
         out_channels, channels, *kernel = weight.shape
         sides = (*kernel, *stride, *padding, *padding)
+        self.most = most
         self._shape = _Shape(channels, out_channels, *sides, timesteps, most.bit_length(), **others)
         floats = weight.is_floating_point()
         weight = weight.to(torch.float32 if floats else torch.int16).contiguous()

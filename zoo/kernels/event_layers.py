@@ -74,8 +74,6 @@ class _EventLayer:
     def __init__(self, layer: Any, timesteps: int) -> None:
         self.layer, self.dense, self.timesteps = layer, layer.forward, timesteps
         self.event: EventConv | None = None
-        self.most = 0
-        """Largest count that `event` takes."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(self.dense, memo)  # of a copy, which the block does not end for
@@ -96,10 +94,11 @@ class _EventLayer:
         if found is None or found[2] > _RATE:
             return None
         spikes, most, _ = found
-        if self.event is None or most > self.most:
-            self.event, self.most = self._pack(weight, most), max(most, 1)
+        event = self.event  # read once, as other threads may put in another
+        if event is None or most > event.most:
+            event = self.event = self._pack(weight, most)
         threads = torch.get_num_threads()
-        currents = self.event(spikes, tasks=_TASKS * threads if threads > 1 else 1, threads=threads)
+        currents = event(spikes, tasks=_TASKS * threads if threads > 1 else 1, threads=threads)
         return currents.permute(0, 3, 1, 2) if axes == 4 else currents[:, 0, 0]
 
     def _pack(self, weight: Tensor, most: int) -> EventConv:

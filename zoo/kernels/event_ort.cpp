@@ -129,7 +129,7 @@ struct Attributes {
   }
   float real(const char* name) const {
     float value;
-    return ok(ort(kKernelInfoGetAttributeFloat, info, name, &value)) ? value : 1.0f;
+    return ok(ort(kKernelInfoGetAttributeFloat, info, name, &value)) ? value : (float)number(name, 1);
   }
   EventShape neurons() const {
     EventShape s{};

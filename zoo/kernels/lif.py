@@ -175,7 +175,7 @@ for _schema, _devices, _run, _shapes in (
         "weighted_steps(Tensor spikes, float[] weights, ScalarType dtype) -> Tensor",
         ["cpu"],
         lambda *inputs: KERNELS["cpu"].code().weighted_steps(*inputs),
-        lambda x, weights, dtype: torch.empty_like(x[0], dtype=dtype),
+        lambda x, weights, dtype: like(x[0], x.shape[1:]).to(dtype),
     ),
 ):
     _LIBRARY.define(_schema)

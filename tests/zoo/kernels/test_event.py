@@ -195,13 +195,13 @@ def run_node(kind, inputs, constants, names, **attributes):
 
 
 @pytest.mark.parametrize("repeat", [False, True])
-@pytest.mark.parametrize("soft", [False, True])
-def test_neurons_alone_equal_the_layers_of_the_library(repeat, soft):
+@pytest.mark.parametrize(("soft", "threshold"), [(False, 0.75), (True, 0.75), (True, 2)])  # 2: an attribute of type INT
+def test_neurons_alone_equal_the_layers_of_the_library(repeat, soft, threshold):
     steps, batch = 3, 2
     x = np.random.default_rng(5).normal(0.4, 1, (batch if repeat else steps * batch, 3, 70, 41)).astype(np.float32)
-    numbers = {"timesteps": steps, "repeat": int(repeat), "soft_reset": int(soft), "decay": 0.5, "threshold": 0.75}
+    numbers = {"timesteps": steps, "repeat": int(repeat), "soft_reset": int(soft), "decay": 0.5, "threshold": threshold}
     found = run_node("EventNeurons", {"x": x}, {}, ["x"], **numbers)
-    neurons = LIF(steps, decay=0.5, threshold=0.75, reset="soft" if soft else "hard", kernel="reference")
+    neurons = LIF(steps, decay=0.5, threshold=threshold, reset="soft" if soft else "hard", kernel="reference")
     np.testing.assert_array_equal(found, neurons(torch.from_numpy(x), repeat=repeat).numpy())
 
 
