@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -67,8 +68,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
                 file.write(content)
             return given
         path = Path(os.path.realpath(user_path(path)))
-        # One name per file: what a killed process left is overwritten by the next write.
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # others may write the same file now
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT
@@ -127,6 +128,14 @@ def test_what_is_no_ordinary_file_is_written_into(tmp_path):
         write_json(link, value)
         assert (link.is_symlink(), read_json(tmp_path / "folder" / "file")) == (True, value)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+
+
+def test_of_several_writers_of_one_file_each_writes_it_whole(tmp_path):
+    file, texts = tmp_path / "file", {str(i) * 100_000 for i in range(4)}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda text: [atomic_write(file, text) for _turn in range(20)], texts):
+            assert file.read_text() in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("value", [0, MOST + 1, 10**400, 1.0, True, "4", None, [1], "\x1b" * 10_000])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ZooError, one_line
-from ..files import atomic_write, sha256_of, user_path, write_json
+from ..files import atomic_write, parse_json, sha256_of, user_path, write_json
 from ..names import CONFIG as CONFIG
 from ..network import SpikingNetwork, check_registered, unwrapped
 from ..neurons import SpikingNeuron
@@ -111,7 +111,7 @@ def config_of(
         text = json.dumps(config)
     except (TypeError, ValueError) as error:
         raise ZooError(f"{unreadable}: config.json takes JSON values ({one_line(error)})") from error
-    check_config(json.loads(text), unreadable)
+    check_config(parse_json(text, "the config.json of this checkpoint"), unreadable)
     return config
 
 

@@ -191,7 +191,8 @@ def _kept(
         for place, frame in zip(whole, frames, strict=True):
             place[:] = frame
             hit += int(np.count_nonzero(frame))
-        tqdm.write(f"{100 * hit / whole.size:.1f} % of pixels, polarities and steps have events", file=sys.stderr)
+        rate = 100 * hit / max(whole.size, 1)
+        tqdm.write(f"{rate:.1f} % of pixels, polarities and steps have events", file=sys.stderr)
         return note()
 
     return cached("frames", key, shape, write)

@@ -22,7 +22,8 @@ from ..errors import ZooError, one_line, one_of
 from ..files import user_path
 from ..names import Slices
 
-_LARGEST_PACKET = 2**26
+_LARGEST_PACKET, _LARGEST_FILE = 2**26, 2**33
+"""Bytes of a packet, and of all packets of a file, that compression may make."""
 _END_OF_HEADER = b"#!END-HEADER\r\n"
 _AEDAT4 = b"#!AER-DAT4.0\r\n"
 _EVENT4 = np.dtype({"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "?"], "offsets": [0, 8, 10, 12],
@@ -260,13 +261,15 @@ def _read_aedat4(path: Path) -> Events:
     (size,) = struct.unpack_from("<I", data, begin)
     header = table(data[begin : begin + 4 + size], "IOHE")
     expand, end = _decompressor(field(header, 0, "<i", 0), path), field(header, 1, "<q", -1)
-    begin, end, parts = begin + 4 + size, end if end >= 0 else len(data), []
+    begin, end, parts, total = begin + 4 + size, end if end >= 0 else len(data), [], 0
     while begin < min(end, len(data)):
         size = struct.unpack_from("<ii", data, begin)[1]
         begin += 8
         if not 0 <= size <= len(data) - begin:
             raise ZooError(f"{path} is cut short in the packet at byte {begin - 8}")
         packet = expand(data[begin : begin + size])
+        if (total := total + len(packet)) > _LARGEST_FILE:
+            raise ZooError(f"{path} has packets of more than {_LARGEST_FILE:,} bytes: cut the recording in parts")
         if packet[8:12] == b"EVTS":
             events = table(packet, "EVTS")
             vector = events.Offset(4)

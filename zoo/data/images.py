@@ -132,6 +132,9 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             if math.prod(image.size) > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
                 raise ZooError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}: scale it down first")
+            image.getexif()  # says how to turn it; left in `info`, it would be written again, and may not be fit for it
+            for kept in ("exif", "Raw profile type exif"):
+                image.info.pop(kept, None)
             return _rgb(ImageOps.exif_transpose(image))  # upright, as a camera says it was held
     except (ZooError, MemoryError):
         raise

@@ -39,7 +39,6 @@ class _Parts(Model):
     test_labels: Any
     val_images: Any = None
     val_labels: Any = None
-    mirrored: Any = None
 
 
 def register_dataset(name: str, load: Callable[[str | None], Mapping[str, Any] | DataSet]) -> None:
@@ -178,6 +177,7 @@ def _load_registered(name: str, root: str | None) -> DataSet:
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         raise ZooError(f"the data set {name} fails to load ({line.filename}:{line.lineno}): {error!r:.300}") from error
+    mirrored = found.mirrored if isinstance(found, DataSet) else None
     if isinstance(found, DataSet):
         found = {key: getattr(found, key) for key in _Parts.model_fields}
     if not isinstance(found, Mapping):
@@ -190,7 +190,7 @@ def _load_registered(name: str, root: str | None) -> DataSet:
         for part in ("train", "test", "val")
     )
     data = make_dataset(name, given.classes, train, test, None if val[0] is None else val)
-    data = data._replace(mirrored=given.mirrored)
+    data = data._replace(mirrored=mirrored)
     for side in data.input_size[1:]:
         check_size(side)
     return data

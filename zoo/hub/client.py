@@ -20,6 +20,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from ..checkpoint import CONFIG, WEIGHTS, is_pickle, read_checkpoint
+from ..checkpoint.config import check_config
 from ..checkpoint.weights import starts_as_pickle
 from ..commands import ORGANISATION
 from ..errors import ZooError, one_line
@@ -180,7 +181,6 @@ def pull(name: str, directory: str | os.PathLike[str] | None = None, *, revision
         for file in names:
             check_name(file, repo)
         left_out = [file for file in names if is_pickle(file)]
-        # Looked at before the rest is fetched: it may be another library's, with gigabytes beside it.
         folder = fetch_checkpoint(f"{repo}@{commit}")
         try:
             read_checkpoint(folder)
@@ -230,6 +230,8 @@ def fetch_checkpoint(name: str, *, cache_dir: str | Path | None = None) -> Path:
     how: dict[str, Any] = {"cache_dir": cache_dir, "library_name": "snn-zoo"}
     with _in_one_sentence(repo, revision, cache_dir):
         folder = Path(hf_hub_download(repo, CONFIG, revision=revision, **how)).parent
+        # Looked at before the weights: it may be another library's, with gigabytes beside it.
+        check_config(read_json(folder / CONFIG), f"{repo}/{CONFIG}")
         hf_hub_download(repo, WEIGHTS, revision=folder.name, **how)  # of the same commit, whatever is pushed meanwhile
     return folder
 

@@ -92,9 +92,9 @@ class OperationCounter(Counter):
         for neuron in self.neurons.values():
             yield neuron.register_forward_hook(self._note_spikes)
         for name, layer in self._layers.items():
-            yield layer.register_forward_pre_hook(once(partial(self._see, name)))
+            yield layer.register_forward_pre_hook(once(partial(self._see, name)), with_kwargs=True)
         for name, product in self._products.items():
-            yield product.register_forward_pre_hook(once(partial(self._multiply, name)))
+            yield product.register_forward_pre_hook(once(partial(self._multiply, name)), with_kwargs=True)
 
     def _start(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         before = self.images
@@ -104,8 +104,8 @@ class OperationCounter(Counter):
     def _note_spikes(self, *_: Any) -> None:
         self._fired = True
 
-    def _see(self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach()
+    def _see(self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        x = [*inputs, *named.values()][0].detach()
         once = not self._fired and len(x) == self._batch
         if isinstance(layer, nn.Linear):
             x = x.reshape(-1, x.shape[-1])
@@ -114,8 +114,8 @@ class OperationCounter(Counter):
             self._inputs[key] = _Inputs(torch.zeros(x.shape[1:], dtype=torch.float64, device=x.device))
         self._inputs[key].add(x)
 
-    def _multiply(self, name: str, product: nn.Module, factors: tuple[Tensor, Tensor]) -> None:
-        a, b = (x.detach() for x in factors)
+    def _multiply(self, name: str, product: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        a, b = (x.detach() for x in (*inputs, *named.values()))
         effective, dense = (_matrix_pairs if isinstance(product, MatMul) else _element_pairs)(a, b)
         before, all_dense, left, right = self._pairs.get(name, (0, 0, True, True))
         binary = left and _is_binary(a), right and _is_binary(b)

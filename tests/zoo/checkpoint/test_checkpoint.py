@@ -138,6 +138,7 @@ def test_what_could_not_be_rebuilt_is_not_saved(model, change, words, tmp_path):
     [
         ({"means": [0.5] * 3}, "unknown key of pretrained_cfg 'means'; did you mean mean?"),
         ({"mean": torch.zeros(3)}, "config.json takes JSON values"),
+        ({"mean": [float("inf")] * 3}, "the config.json of this checkpoint as JSON: inf is no number that is finite"),
     ],
 )
 def test_a_config_that_could_not_be_read_is_not_written(model, changes, words, tmp_path):

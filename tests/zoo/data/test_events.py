@@ -137,6 +137,13 @@ def test_a_file_is_read_as_its_format_says_and_what_is_damaged_is_one_error(name
             read_events(file, SENSOR)
 
 
+def test_packets_of_a_small_file_do_not_fill_the_memory(tmp_path, monkeypatch):
+    (tmp_path / "bomb.aedat4").write_bytes(aedat4_bytes(recording(1000), 3, zstandard_of))
+    monkeypatch.setattr("zoo.data.events._LARGEST_FILE", 10_000)
+    with pytest.raises(ZooError, match="packets of more than 10,000 bytes"):
+        read_events(tmp_path / "bomb.aedat4", (128, 128))
+
+
 def test_times_of_aedat_3_overflow_at_31_bits(tmp_path):
     (tmp_path / "a.aedat").write_bytes(aedat3_bytes(recording(5), overflows=2))
     assert same(read_events(tmp_path / "a.aedat", SENSOR), recording(5)._replace(t=recording(5).t + 2**32))

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,10 @@ def test_every_mode_becomes_rgb(tmp_path):
     for name in ("16.png", "32.tif", "narrow.tif"):
         assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected), name
     (turned := Image.Exif())[0x112] = 6  # held upright: its left side is up in the file
-    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=turned)
-    assert read_image(tmp_path / "turned.jpg").size == (4, 6)
+    odd = struct.pack(">HHIf", 0x10F, 11, 1, 7.0) + struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)  # a maker that is no text
+    for exif in (turned, b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + odd + bytes(4)):
+        Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+        assert read_image(tmp_path / "turned.jpg").size == (4, 6)
     for mode in ("1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr"):
         suffix = {"CMYK": "jpg", "YCbCr": "jpg", "PA": "tif"}.get(mode, "png")
         picture = Image.new("RGB", (5, 4), (200, 100, 50)).convert("P" if mode == "PA" else mode)

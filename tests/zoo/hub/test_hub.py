@@ -501,6 +501,8 @@ def test_pull_looks_before_it_fetches_the_rest(server, client, repo, run, tmp_pa
         server.add(repo, {path.name: path.read_bytes() for path in run.iterdir()})
         assert_one_error(client.hub("pull", repo, "-o", tmp_path / "got"), repo)
         assert not any("model.h5" in str(request) for request in server.log)
+        weights = any(repo in str(request) and "model.safetensors" in str(request) for request in server.log)
+        assert weights == ("architecture" not in wrong)
     (run / "config.json").write_text(json.dumps(config))
     server.add(repo, {path.name: path.read_bytes() for path in run.iterdir()})
     client.do("pull", repo, "-o", tmp_path / "got")

@@ -30,7 +30,7 @@ class TwoLayers(nn.Module):
         self.fc.weight.data = torch.tensor([[1.0, 0.0, 5.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
 
     def forward(self, x):
-        steps = self.fc(self.lif(self.conv(x), repeat=True).flatten(1))
+        steps = self.fc(input=self.lif(self.conv(x), repeat=True).flatten(1))
         return steps.unflatten(0, (self.lif.timesteps, -1)).mean(0)
 
 
