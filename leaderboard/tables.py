@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError
-from zoo.names import pretrained_names
+from zoo.names import dataset_name, pretrained_names
 
 from .row import Row
 
@@ -182,7 +182,8 @@ def checkpoints_text(rows: Sequence[Row]) -> str:
     """Returns what is measured of the zoo's own checkpoints, in JSON, a line each; see `zoo.names.measured`."""
     told: dict[str, str] = {}
     for row in rows:
-        if row.name in pretrained_names() and row.dataset != TRIAL:
+        trained_on = dataset_name((row.recipe or {}).get("dataset", row.dataset))
+        if row.name in pretrained_names() and row.dataset == trained_on != TRIAL:
             keys = ("dataset", "top1", "timesteps", "params", "spikes_per_image")
             graph = row.graph()
             timed = {"latency_ms": graph and graph.p50_ms, "cpu": graph and graph.cpu}
@@ -209,4 +210,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         value = " ".join(value)
     # Ten digits are more than any measurement here has and hide the last bits of a mean.
-    return format(value, ".10g") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return format(value, ".10g")
+    # Text of a record of anybody's, which a spreadsheet would take for a formula.
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

@@ -100,7 +100,7 @@ def compare(before: Row, now: Row) -> list[Line]:
     lines = [Line("top1", before.top1, now.top1, POINTS["fp32"])]
     for name in (
         "spikes_per_image", "effective_acs", "effective_macs", "dense", "energy_uj", "membrane_updates",
-        "footprint_bytes",
+        "footprint_bytes", "timesteps", "params", "epochs", "activation_sparsity", "connection_sparsity",
     ):  # fmt: skip
         lines.append(_share(name, getattr(before, name), getattr(now, name)))
     for graph in before.graphs:

@@ -73,7 +73,10 @@ def run(asked: Finetuning) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     out, name, data = map(quote, (str(recipe.out), f"{dataset_name(recipe.dataset)}.onnx", recipe.dataset))
-    print(f"next: snn-zoo predict {out} FILE ...\n      snn-zoo export {out} -o {name} --data {data}")
+    plugins = "".join(f" --plugin {quote(file)}" for file in recipe.plugins)
+    data += f" --data-dir {quote(recipe.data_dir)}" if recipe.data_dir else ""
+    print(f"next: snn-zoo predict {out} FILE ...{plugins}")
+    print(f"      snn-zoo export {out} -o {name} --data {data}{plugins}")
 
 
 def main(argv: list[str] | None = None) -> None:

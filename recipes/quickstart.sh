@@ -4,6 +4,7 @@
 # file without snn-zoo, times it beside its ReLU twin, and makes a page, quickstart/index.html.
 # Everything lands in quickstart/ (a second start begins anew). Arguments go to the training, e.g. --epochs 2.
 set -euo pipefail
+unset CDPATH  # with which cd prints
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/environment.sh
 make_environment "."

@@ -159,10 +159,22 @@ def test_processes_that_a_command_starts_find_our_modules(elsewhere, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("world", "expected"), [("1", "snn-zoo train x"), ("4", "torchrun --nproc-per-node 4 --no-python snn-zoo train x")]
+    ("variables", "expected"),
+    [
+        ({"WORLD_SIZE": "4"}, "snn-zoo train x"),  # of a batch system: the training asks for RANK, too
+        ({"WORLD_SIZE": "1", "RANK": "0"}, "snn-zoo train x"),
+        ({"WORLD_SIZE": "4", "RANK": "0"}, "torchrun --nproc-per-node 4 --no-python snn-zoo train x"),
+        (
+            {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --nproc-per-node 2 --no-python snn-zoo train x",
+        ),
+    ],
 )
-def test_a_recorded_command_can_be_typed_again(world, expected, monkeypatch):
+def test_a_recorded_command_can_be_typed_again(variables, expected, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/snn-zoo", "train", "x"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.setenv("WORLD_SIZE", world)
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert provenance.command() == expected

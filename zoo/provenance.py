@@ -42,8 +42,10 @@ def command() -> str:
     arguments = [without_folders(word) for word in sys.argv[1:]]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     start, world = [], os.environ.get("WORLD_SIZE", "1")
-    if several := world.isdecimal() and int(world) > 1:
-        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", world)]
+    if several := "RANK" in os.environ and world.isdecimal() and int(world) > 1:
+        here = os.environ.get("LOCAL_WORLD_SIZE", world)
+        nodes = str(int(world) // int(here))
+        start = ["torchrun", *(["--nnodes", nodes] if nodes != "1" else []), "--nproc-per-node", here]
     if spec is None:  # a script, as snn-zoo is one
         words = [*start, *(["--no-python"] if several else []), Path(sys.argv[0]).name]
     else:

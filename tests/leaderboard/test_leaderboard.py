@@ -17,9 +17,10 @@ from markdown_it import MarkdownIt
 import leaderboard.__main__
 from leaderboard.__main__ import main
 from leaderboard.comparison import comparisons, comparisons_page
+from leaderboard.row import Row
 from leaderboard.rows import rows
 from leaderboard.store import file_name, load_results
-from leaderboard.tables import COLUMNS, chosen, csv_text, insert_table, markdown_text, summary
+from leaderboard.tables import COLUMNS, checkpoints_text, chosen, csv_text, insert_table, markdown_text, summary
 from zoo.errors import ZooError
 
 README = "# Zoo\n\n<!-- leaderboard:start -->\nold\n<!-- leaderboard:end -->\n\nThe end.\n"
@@ -210,14 +211,20 @@ def test_the_processor_of_latencies_is_named():
 
 
 def test_a_published_number_stays_in_its_own_columns():
-    reference = {"top1": 94.44, "spikes_per_image": None, "citation": "Deng et al. 2022"}
+    reference = {"top1": 94.44, "spikes_per_image": None, "citation": "=1+1"}
     (row,) = rows({"a.json": accuracy(reference=reference), "b.json": accuracy(seed=1, weights_sha256="b" * 64)})
     assert (row.top1, row.published_top1, row.published_spikes_per_image) == (90.0, 94.44, None)
     (line,) = csv.DictReader(io.StringIO(csv_text([row])))
-    assert (line["top1"], line["published_top1"], line["published_citation"]) == ("90", "94.44", "Deng et al. 2022")
+    assert (line["top1"], line["published_top1"], line["published_citation"]) == ("90", "94.44", "'=1+1")  # no formula
 
 
 # --- rendering
+
+
+def test_the_list_of_checkpoints_says_what_they_reach_on_the_data_of_their_training():
+    row = Row("cifar10", "max_resnet18_gs", "t4_cifar10", "measured", top1=94.0, recipe={"dataset": "cifar10"})
+    told = json.loads(checkpoints_text([replace(row, dataset="brightness", top1=12.5), row]))
+    assert told["max_resnet18_gs.t4_cifar10"]["top1"] == 94
 
 
 def test_the_readme_has_the_best_of_each_size_and_data_set():

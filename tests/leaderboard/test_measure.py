@@ -187,7 +187,8 @@ def test_verdicts(line, verdict):
 @pytest.mark.parametrize(("times", "verdict"), [(1.011, "MISS"), (0.989, "MISS"), (1.0005, "ok")])
 def test_every_number_is_compared_with_its_own_size(times, verdict):
     shares = {"spikes_per_image": 1e5, "effective_acs": 2e7, "effective_macs": 2e6, "dense": 3e8, "energy_uj": 0.02}
-    shares |= {"membrane_updates": 4e5, "footprint_bytes": 5e6}
+    shares |= {"membrane_updates": 4e5, "footprint_bytes": 5e6, "timesteps": 4, "params": 7e5, "epochs": 30}
+    shares |= {"activation_sparsity": 0.9, "connection_sparsity": 0.1}
     row = Row("cifar10", "mine", "", "measured", top1=90.0, **shares)
     graph = graph_of("int8")
     again = replace(graph, top1=90.0 * times, spikes_per_image=1e5 * times)

@@ -565,13 +565,13 @@ def test_validate_refuses_other_classes(run, monkeypatch):
 
 def test_the_shell_recipes_pass_every_argument(tmp_path):
     python, said = tmp_path / "python", tmp_path / "said"
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > said\n')
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$@" > {said}\n')
     python.chmod(0o755)
     few = flags(tmp_path / "x", epochs=1, train_images=32, phases="null", test=False)
     words = ["--model", "sresnet19_w32", *few[2:]]
-    command = ["bash", str(ROOT / "recipes" / "cifar10.sh"), *words]
-    subprocess.run(command, env=os.environ | {"PYTHON": str(python)}, cwd=tmp_path, check=True)
-    assert said.read_text().splitlines() == ["-m", "recipes.start", "cifar10", *words]
+    variables = os.environ | {"PYTHON": str(python), "CDPATH": ".", "PYTHONPATH": ""}
+    subprocess.run(["bash", "recipes/cifar10.sh", *words], env=variables, cwd=ROOT, check=True)
+    assert said.read_text().splitlines() == [f"{ROOT}/recipes/..", "-m", "recipes.start", "cifar10", *words]
     done = run_module("recipes.start", "cifar10", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("recipe: sresnet19_w32.t2_cifar10 (there is also sresnet19_w32_gs.t2_cifar10, ")
