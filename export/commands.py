@@ -83,9 +83,9 @@ def parse_export(argv: list[str] | None) -> argparse.Namespace:
     ending = Path(args.output).suffix[1:]
     args.to = args.to or ("nir" if ending == "nir" else "onnx")
     read = list(filter(None, [args.data, args.calibration]))
-    check_writable(args.output, *read)
+    check_writable(args.output, args.source, *read)
     if args.json:
-        check_writable(args.json, args.output, *read)
+        check_writable(args.json, args.output, args.source, *read)
     _check_options(args)
     if ending in ("onnx", "nir") and ending != args.to:
         raise ZooError(f"--to {args.to} writes no .{ending} file: give {args.output} another ending, or leave --to out")

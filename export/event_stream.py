@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.events import frames_as_they_come, read_events
-from zoo.errors import CommandParser, ZooError, run_command, shown
+from zoo.errors import CommandParser, ZooError, count, run_command, shown
 from zoo.files import check_writable, write_json
 from zoo.provenance import provenance
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--every", type=int, metavar="N", help="a frame is N events")
     how.add_argument("--microseconds", type=int, metavar="N", help="a frame is N microseconds")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of ONNX Runtime (1)")
+    parser.add_argument("--threads", type=count, default=1, metavar="N", help="threads of ONNX Runtime (1)")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     args = parser.parse_args(argv)
     if args.json:

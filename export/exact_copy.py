@@ -257,7 +257,7 @@ def current_unit(model: nn.Module) -> float:
     least = lambda number: float(torch.as_tensor(number).min())  # noqa: E731 # of channels, where it is theirs
     layers = (layer for layer in model.modules() if isinstance(layer, SpikingNeuron))
     needed = max(least(layer.threshold) / least(layer.gain) for layer in layers)
-    return 2.0 ** round(math.log2(needed))
+    return 2.0 ** round(math.log2(max(needed, 2.0**-10)))  # a threshold may be 0 or less
 
 
 def _calibrate_norm(unit: float, norm: Any, inputs: tuple[Tensor, ...]) -> None:
@@ -281,9 +281,9 @@ def _calibrate_weights(unit: float, layer: Any, inputs: tuple[Tensor, ...]) -> N
 
 def _small_integers(weight: Tensor) -> Tensor:
     """Returns the nearest multiples of half a standard deviation, as integers of at most 8 over GRID."""
-    if not weight.std() > 1e-12:  # a pruned layer, whose neurons are to spike here
+    if not weight.std(correction=0) > 1e-12:  # a pruned layer, whose neurons are to spike here
         weight = torch.ones_like(weight).flatten().cumsum(0).cos().view_as(weight)
-    step = weight.std().clamp_min(1e-12) / 2
+    step = weight.std(correction=0).clamp_min(1e-12) / 2
     return (weight / step).round_().clamp_(-8, 8) / GRID
 
 

@@ -157,7 +157,7 @@ def check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
 
 def normalise(images: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
     """Normalises uint8 pixels as `zoo.data.normalise` does; float32 images are returned as they are."""
-    own = np.require(images, requirements=["C", "W"])  # PyTorch takes no array that it cannot write or walk forward
+    own = np.array(images, order="C")  # PyTorch takes no array that it cannot write or walk forward
     return normalise_tensor(torch.from_numpy(own), mean, std).numpy()
 
 

@@ -102,9 +102,10 @@ def int8_graph(network: Network, rounded: Mapping[str, Rounded]) -> onnx.ModelPr
 def convolutions(network: Network) -> dict[str, NodeProto]:
     """Returns the convolutions of maps over whole numbers, by the names of their weights."""
     found = dict[str, NodeProto]()
+    used = Counter(name for node in network.piece.nodes for name in node.input)
     for node in spike_convolutions(network):
         name = node.input[1]
-        if name in found:
+        if used[name] > 1:
             raise ZooError(f"no int8: {name} is used twice in one forward, and its currents have one scale")
         if len(network.piece.constants[name].dims) == _OF_MAPS:
             found[name] = node

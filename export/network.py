@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
 from zoo.checkpoint.weights import check_tensors
 from zoo.errors import ZooError
@@ -128,10 +129,27 @@ def inference_copy(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
             raise ZooError(f"cannot export {name}: without running statistics, it depends on the rest of the batch")
     check_tensors("the network", model.state_dict())
-    network: Any = copy.deepcopy(model).cpu().float().eval()
+    held = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    network: Any = copy.deepcopy(model, computed).cpu().float().eval()
+    for module in list(network.modules()):
+        _make_weights_its_own(module)
     if network.encoding == "rate":
         network.encoding = "frames"
     return network
+
+
+def _make_weights_its_own(module: Any) -> None:
+    """Gives a layer the weights that pruning or a parametrisation computes for it, in place of what they are of."""
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, prune.BasePruningMethod):
+            prune.remove(module, hook._tensor_name)
+    if parametrize.is_parametrized(module):  # its class is one of its own, which the network copied from has, too
+        weights = {name: nn.Parameter(getattr(module, name).detach()) for name in module.parametrizations}
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, weight in weights.items():
+            setattr(module, name, weight)
 
 
 def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) -> Network:
@@ -150,7 +168,8 @@ def take_apart(model: nn.Module, *, all_steps: bool, fold_norms: bool = True) ->
     norms: dict[str, nn.Module] = {}
     if not fold_norms:
         plain = nn.BatchNorm2d.forward  # of a class with one of its own, the trace tells what it computes
-        norms = {name: m for name, m in network.named_modules() if getattr(type(m), "forward", None) is plain}
+        maps = ((name, m) for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d))
+        norms = {name: m for name, m in maps if type(m).forward is plain}
     shapes: dict[str, tuple[int, ...]] = {}
     for name in norms:
         network.set_submodule(name, _Placeholder(_NORM, name))

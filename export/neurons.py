@@ -82,7 +82,8 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
     """
     for layer in layers.values():
         layer.kernel = "reference"
-    kinds = {name: _kind(layer, shapes[name]) for name, layer in layers.items()}
+    call = object()
+    kinds = {name: _kind(layer, shapes[name], call) for name, layer in layers.items()}
     while True:
         new: dict[Any, str] = {}  # of what differs in shape alone, the second waits: perhaps the first one's is its own
         for name, kind in kinds.items():
@@ -120,9 +121,9 @@ def _nodes(neurons: Dynamics) -> list[NodeProto]:
     return [node for piece in (neurons.first, *neurons.later) if piece is not None for node in piece.nodes]
 
 
-def _kind(layer: SpikingNeuron, shape: tuple[int, ...]) -> Any:
+def _kind(layer: SpikingNeuron, shape: tuple[int, ...], call: object) -> Any:
     """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer; of a class
-    of one's own, in its code and shape, too, which that code may look at."""
+    of one's own, in shape, too, and within one call: its code may look at that, and call code that changes."""
     values: dict[str, Any] = {}
     for of_class in map(vars, reversed(type(layer).__mro__)):
         values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float | str | tuple)}
@@ -134,7 +135,7 @@ def _kind(layer: SpikingNeuron, shape: tuple[int, ...]) -> Any:
         if "_hook" not in key and key not in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             found.append((key, type(value), value))
     own = not type(layer).__module__.startswith("zoo.")
-    kind = (type(layer), *found, *([shape, getattr(type(layer).step, "__code__", None)] if own else ()))
+    kind = (type(layer), *found, *([shape, call] if own else ()))
     try:
         hash(kind)
     except TypeError:  # something whose equality is not known

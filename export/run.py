@@ -4,7 +4,8 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _LARGEST = 2**30
 """Bytes of a file that is read."""
 _SMALL = 1024
 """Entries of a constant that may say a shape."""
+_MOST_NODES = 1_000_000
+"""Nodes of a graph with the nodes of its functions, and of theirs."""
 _LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_LAYOUT", "ENABLE_ALL")
 OPTIMIZATIONS = {
     name: getattr(ort.GraphOptimizationLevel, f"ORT_{level}") for name, level in zip(LEVELS, _LEVELS, strict=True)
@@ -58,19 +61,17 @@ def read_model(file: str | os.PathLike[str] | bytes) -> tuple[bytes, onnx.ModelP
     except DecodeError as error:
         raise ZooError(f"{path} is not an ONNX file, or was cut short: export it again") from error
     _check_constants(proto, path)
+    _check_functions(proto, path)
     _check_sizes(proto, path)
     return data, proto
 
 
 def _check_constants(proto: onnx.ModelProto, path: object) -> None:
     """Raises ZooError if a number in a graph, however deep, is NaN, or lies in another file."""
-    graphs: list[Any] = [proto.graph, *proto.functions]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _graphs(proto.graph, *proto.functions):
         tensors, sparse = list(getattr(graph, "initializer", ())), list(getattr(graph, "sparse_initializer", ()))
         for attribute in (a for node in graph.node for a in node.attribute):
             sparse += [*attribute.sparse_tensors, *[attribute.sparse_tensor][: attribute.HasField("sparse_tensor")]]
-            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
             tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
             if any(math.isnan(number) for number in (attribute.f, *attribute.floats)):
                 raise ZooError(f"{path} holds NaN, in an attribute {shown(attribute.name)}: it cannot be measured")
@@ -88,8 +89,32 @@ def _check_constants(proto: onnx.ModelProto, path: object) -> None:
                 raise ZooError(f"{path} holds NaN, in {shown(tensor.name)}: it cannot be measured")
 
 
+def _graphs(*graphs: Any) -> Iterator[Any]:
+    """Yields graphs or functions, and the graphs in their nodes, however deep."""
+    rest = list(graphs)
+    while rest:
+        yield (graph := rest.pop())
+        for attribute in (a for node in graph.node for a in node.attribute):
+            rest += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _check_functions(proto: onnx.ModelProto, path: object) -> None:
+    """Raises ZooError if functions that call functions are more nodes than anybody could put in their place."""
+    bodies: dict[Any, Any] = {(function.domain, function.name): function for function in proto.functions}
+    names = {key: Counter((n.domain, n.op_type) for g in _graphs(body) for n in g.node) for key, body in bodies.items()}
+    calls, total = Counter((n.domain, n.op_type) for g in _graphs(proto.graph) for n in g.node), 0
+    while calls:
+        if (total := total + calls.total()) > _MOST_NODES:
+            raise ZooError(f"{path}: its functions call functions, of more than {_MOST_NODES:,} nodes in all")
+        deeper = Counter[Any]()
+        for key, times in calls.items():
+            deeper.update({called: times * count for called, count in names.get(key, {}).items()})
+        calls = deeper
+
+
 def _check_sizes(proto: onnx.ModelProto, path: object) -> None:
-    """Raises ZooError if a value would fill the memory, such as a constant that is computed when a session is made."""
+    """Raises ZooError if a value would fill the memory, such as a constant that is computed when a session is made, as
+    far as its shape can be inferred."""
     graph, known = proto.graph, {value.name for value in proto.graph.input}
     small = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _SMALL]
     large = [t for t in graph.initializer if math.prod(t.dims) > _SMALL and t.name not in known]

@@ -15,7 +15,7 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 
 from .graph import OPSET
 
@@ -109,5 +109,4 @@ def _quiet() -> Iterator[None]:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{type(error).__name__}: {one_line(error)}"

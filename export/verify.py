@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.data import normalisation
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line, out_of_memory
 
 from .exact_copy import Run, exact_twin, run_in_pytorch
 from .file import (
@@ -171,15 +171,17 @@ def compare_exactly(proto: onnx.ModelProto, runs: Sequence[Run], other: str, lev
     if silent := [name for name, rate in rates.items() if rate == 0]:
         raise ZooError(f"verification proves nothing: layers {', '.join(silent)} never spike in the exact copy")
     for level in tqdm(levels, desc="exactness", leave=False, disable=None):
-        for spikes in (False, True):
+        for spikes in (True, False):  # what fails first tells where
             run = Runner(proto, optimization=level, spikes=spikes)
             names = [*(values.values() if spikes else ()), "logits"]
             for images, expected in runs:
                 for name, got in zip(names, run(images, names), strict=True):
                     if not _are_alike(name, expected[name], got):
+                        flat = name == "logits" and metadata(proto, "layout") != "function"
+                        hint = "; a head that is no mean over time has the layout function alone" if flat else ""
                         raise ZooError(
                             f"verification failed: {name} differ from {other} on exact arithmetic "
-                            f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)})"
+                            f"({_difference(expected[name], got)}; optimization {level}, batch {len(images)}){hint}"
                         )
     batches = [len(images) for images, _ in runs]
     about = {"levels": list(levels), "batches": batches, "layers": len(values)}
@@ -214,7 +216,12 @@ def _verify_real(network: Any, proto: onnx.ModelProto, images: NDArray[np.float3
         logits, spikes = run_in_pytorch(network, chunk)
         outputs = run(chunk.numpy(), ["logits", *values.values()])
         same = np.ones(len(chunk), bool)
-        precise_logits, precise_spikes = run_in_pytorch(precise, chunk.double())
+        try:
+            precise_logits, precise_spikes = run_in_pytorch(precise, chunk.double())
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise ZooError(f"this network's forward cannot be run in float64, to compare: {one_line(error)}") from error
         rounding += sum(int((spikes[name] != precise_spikes[name]).sum()) for name in values)
         rounded += int((logits.argmax(1) != precise_logits.argmax(1)).sum())
         expected.append(logits.numpy())

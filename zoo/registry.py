@@ -319,7 +319,8 @@ def _describe(model: SpikingNetwork, cfg: dict[str, Any], *, sized: bool) -> Non
         cfg.pop("label_names", None)
     if cfg["input_size"][0] != model.in_chans:
         cfg["input_size"] = (model.in_chans, *cfg["input_size"][1:])
-        for key in ("mean", "std"):
+    for key in ("mean", "std"):
+        if len(cfg[key]) != model.in_chans:
             cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
     if sized and (side := model.model_args.get("img_size")):
         cfg["input_size"] = (model.in_chans, side, side)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from conftest import ROOT, tiny
 from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
 
 import export
 import export.__main__ as command
@@ -28,6 +30,7 @@ from export.run import CPU, OPTIMIZATIONS, create_session
 from export.verify import check_same_operations, run_gate
 from zoo import SpikeCounter, ZooError
 from zoo.neurons import GLIF, PLIF, SpikingNeuron
+from zoo.neurons.base import unfold_steps
 from zoo.result import check
 
 
@@ -311,6 +314,11 @@ def test_a_state_that_grows_and_a_number_of_the_class_are_traced(tmp_path, monke
             monkeypatch.setattr(Sliding, "step", Inhibited.step)
         monkeypatch.setattr(Sliding, "share", share)
         export.to_onnx(of_neurons(Sliding, timesteps=4), tmp_path / "x.onnx", verify="quick")
+    monkeypatch.setattr(sys.modules[__name__], "HELD_BACK", 0.25)  # what its code reads
+    export.to_onnx(of_neurons(Sliding, timesteps=4), tmp_path / "x.onnx", verify="quick")
+
+
+HELD_BACK = 0.5
 
 
 class Inhibited(SpikingNeuron):
@@ -318,7 +326,7 @@ class Inhibited(SpikingNeuron):
 
     def step(self, x_t, state=None):
         x = x_t * (8 / x_t.shape[1])
-        u = (0 if state is None else state) + x - 0.5 * x.flatten(1).mean(1).reshape(-1, *[1] * (x.dim() - 1))
+        u = (0 if state is None else state) + x - HELD_BACK * x.flatten(1).mean(1).reshape(-1, *[1] * (x.dim() - 1))
         s = self.surrogate.spike(u - self.threshold)
         return s, u * (1 - s)
 
@@ -331,6 +339,58 @@ def test_a_network_with_a_pruned_layer_is_verified(tmp_path):
     net = network(timesteps=2)
     nn.init.zeros_(net.stages[0][1].conv1.weight)
     export.to_onnx(net, tmp_path / "x.onnx", verify="quick")
+
+
+def halved(layer):
+    prune.l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.parametrize("computed", [halved, parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm` is deprecated")
+def test_weights_that_are_computed_are_exported_as_they_come_out(computed, tmp_path):
+    net = network(timesteps=2)
+    convolution = net.stages[0][1].conv1
+    computed(convolution)
+    net.eval()(torch.zeros(1, 3, 16, 16))
+    weight, before = convolution.weight.detach().clone(), set(net.state_dict())
+    export.to_onnx(net, tmp_path / "x.onnx", precision="fp16", verify="quick")
+    held = [numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "x.onnx").graph.initializer]
+    assert any(np.array_equal(array, weight.half().numpy()) for array in held)
+    assert set(net.state_dict()) == before
+    assert torch.equal(convolution.weight, weight)
+
+
+@pytest.mark.parametrize("layout", ["flat", "step"])
+def test_a_normalisation_behind_a_fully_connected_layer_is_verified(layout, tmp_path):
+    net = network(timesteps=2)
+    net.fc = nn.Sequential(net.fc, nn.BatchNorm1d(net.num_classes)).eval()
+    net.fc[1].running_mean += torch.arange(10.0)
+    export.to_onnx(net, tmp_path / "x.onnx", layout=layout, verify="quick")
+
+
+def test_a_layer_of_one_weight_is_verified(tmp_path):
+    net = network(timesteps=1)
+    net.conv1 = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 1, 1), nn.Conv2d(1, net.conv1.out_channels, 1))
+    export.to_onnx(net, tmp_path / "x.onnx", verify="quick")
+
+
+def greatest(net, x, **_):
+    return unfold_steps(net.forward_classifier(net.forward_pre_logits(x)), net.timesteps).amax(0)
+
+
+def test_a_head_that_is_no_mean_over_time_is_told_of_the_layout_that_has_it(tmp_path):
+    net = network(timesteps=2)
+    net.forward_head = types.MethodType(greatest, net)
+    with pytest.raises(ZooError, match=r"logits differ .*a head that is no mean over time has the layout function"):
+        export.to_onnx(net, tmp_path / "x.onnx", verify="quick")
+    export.to_onnx(net, tmp_path / "x.onnx", layout="function", verify="quick")
+
+
+def test_a_forward_that_knows_one_precision_is_one_error(tmp_path):
+    net = network(timesteps=1)
+    net.conv1 = nn.Sequential(Applied(torch.Tensor.float), net.conv1)
+    with pytest.raises(ZooError, match="forward cannot be run in float64, to compare: "):
+        export.to_onnx(net, tmp_path / "x.onnx", verify="quick")
 
 
 @pytest.mark.parametrize("name", ["bn1.running_var", "fc.bias"])
@@ -547,6 +607,7 @@ def test_images_are_arrays_or_tensors_of_pixels_or_of_normalised_values(exact):
     net, file = exact
     pixels = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
     ready = normalise(pixels.numpy(), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    assert np.array_equal(network_inputs(net, pixels[:1].numpy()[::-1]), ready[:1])
     for images in (ready, torch.from_numpy(ready), pixels.numpy(), pixels):
         found = network_inputs(net, images)
         assert found.dtype == np.float32

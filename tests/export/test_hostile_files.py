@@ -214,6 +214,24 @@ def huge(proto):
     proto.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["huge"]))
 
 
+def nested(proto):
+    """Each of forty functions calls the one before it twice: 2**40 nodes, in a kilobyte."""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    for i in range(40):
+        nodes = [helper.make_node("Identity", ["x"], ["y"])]
+        if i:
+            calls = (("x", "h"), ("h", "y"))
+            nodes = [helper.make_node(f"f{i - 1}", [x], [y], domain="own") for x, y in calls]
+        proto.functions.append(helper.make_function("own", f"f{i}", ["x"], ["y"], nodes, opsets))
+    proto.opset_import.append(opsets[1])
+    proto.graph.node.append(helper.make_node("f39", ["logits"], ["more"], domain="own"))
+
+
+def itself(proto):
+    nested(proto)
+    proto.functions[0].node[0].op_type, proto.functions[0].node[0].domain = "f0", "own"
+
+
 def columns(proto):
     """The logits have one class for each image, whatever the file declares."""
     proto.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
@@ -268,6 +286,7 @@ def test_counters_that_lie_are_not_believed(value, graph, tmp_path):
         (louder(np.inf), "zeros and ones"),
         (endless, "has a Loop, and layout flat has none"),
         (huge, "the value huge is too large to be computed"),
+        *((change, "its functions call functions, of more than 1,000,000 nodes") for change in (nested, itself)),
         (columns, "no finite logits"),
         (elsewhere, "another file"),
         (sparse, "sparse tensors"),

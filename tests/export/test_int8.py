@@ -304,6 +304,22 @@ def test_a_weight_has_one_scale():
     net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
     with pytest.raises(ZooError, match=r"no int8: stages.0.1.conv2.weight is used twice"):
         rounding(net)
+    net = network(timesteps=2)
+    block = net.stages[0][1]
+    block.bn2 = nn.Sequential(block.bn2, nn.ReLU(), OnceMore(block.conv2))  # of spikes, then of currents
+    with pytest.raises(ZooError, match=r"conv2.*weight is used twice"):
+        rounding(net)
+
+
+class OnceMore(nn.Module):
+    """A layer that the network has in another place."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layers = [layer]
+
+    def forward(self, x):
+        return self.layers[0](x)
 
 
 class OfSequences(nn.Module):

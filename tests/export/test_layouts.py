@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from test_export import Adaptive, Refractory, network, of_neurons
+from test_export import Adaptive, Refractory, graph_layers, network, of_neurons
 from torch import nn
 
 import export
 import export.__main__ as command
+import zoo
 from export import early_exit
 from export.bench import read_file
 from export.commands import LAYOUTS
@@ -221,6 +222,13 @@ def test_neurons_whose_numbers_are_a_users_own_pass_the_gate(kind, tmp_path):
     export.to_onnx(net, tmp_path / "x.onnx", verify="quick")
 
 
+def test_a_network_whose_thresholds_are_0_has_an_exact_copy():
+    net = of_neurons(Threshold, timesteps=1)
+    for name in graph_layers(net):
+        nn.init.zeros_(net.get_submodule(name).threshold)
+    assert exact_copy(net)(torch.zeros(2, 3, 16, 16)).isfinite().all()
+
+
 def test_parallel_neurons_of_one_step_pass_the_gate_as_functions(tmp_path):
     export.to_onnx(network("psn", timesteps=1), tmp_path / "x.onnx", layout="function", verify="quick")
 
@@ -358,6 +366,15 @@ def test_the_command_refuses(options, words, tmp_path):
     with pytest.raises(ZooError, match=words):
         command.main(["svgg11_w8", "--timesteps", "1", "-o", out, *[o.format(out=out) for o in options]])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_that_is_read_is_not_written_over(tmp_path):
+    zoo.save_checkpoint(tmp_path, zoo.create_model("svgg11_w8", timesteps=1), tag="t1", data_cfg={})
+    before = (file := tmp_path / "model.safetensors").read_bytes()
+    for options in (["-o", str(file)], ["-o", str(tmp_path / "x.onnx"), "--json", str(file)]):
+        with pytest.raises(ZooError, match=r"this command has .*model.safetensors in another part"):
+            command.main([str(file), *options])
+    assert file.read_bytes() == before
 
 
 def test_many_steps_are_announced(tmp_path, monkeypatch, capsys):

@@ -47,6 +47,13 @@ def test_bad_requests_are_named(name, kwargs, words):
         zoo.create_model(name, **kwargs)
 
 
+@pytest.mark.parametrize("overlay", [{}, {"input_size": (1, 28, 28)}])
+def test_a_network_of_one_channel_has_one_mean(overlay):
+    cfg = zoo.create_model("sresnet19_w16", in_chans=1, pretrained_cfg_overlay=overlay).pretrained_cfg
+    assert cfg["input_size"] == (1, *overlay.get("input_size", (3, 32, 32))[1:])
+    assert len(cfg["mean"]) == len(cfg["std"]) == 1
+
+
 def test_numbers_and_paths_are_those_that_people_have(tmp_path):
     numbers = {"num_classes": np.int64(3), "in_chans": torch.tensor(1), "timesteps": np.uint8(2)}
     model = zoo.create_model(Path("svgg11_w8"), **numbers)
