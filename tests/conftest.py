@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import subprocess
@@ -39,6 +40,7 @@ settings.register_profile("same", max_examples=60, deadline=None, derandomize=Tr
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile("same")
 read_operators_once()
+gc.set_threshold(200_000, 50, 100)  # the exporter's many small objects wake the collector, for nothing
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +82,9 @@ def data_root() -> str:
     return root
 
 
-def tiny(**kwargs) -> SResNet:
-    """A spiking ResNet of two blocks that still has every kind of layer."""
-    return SResNet((2, 1), (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
+def tiny(depths=(2, 1), **kwargs) -> SResNet:
+    """A spiking ResNet of three blocks that still has every kind of layer."""
+    return SResNet(depths, (8, 16), **{"stem": 4, "hidden": 16, "timesteps": 2} | kwargs)
 
 
 def awake(model):

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from test_export import network as tiny
 from test_export import optimised
 
 import export
@@ -53,7 +54,7 @@ def network(name):
 def file(tmp_path_factory):
     """A file of a small network, which passed the gate."""
     path = tmp_path_factory.mktemp("event") / "net.onnx"
-    return path, export.to_onnx(network("sresnet"), path, precision="int16")
+    return path, export.to_onnx(network("svgg"), path, precision="int16")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_the_gate_proves_a_file_and_verify_reads_it_back(file):
     path, report = file
     assert report["verification"]["kernel"] == {"levels": list(OPTIMIZATIONS), "images": 32, "identical": True}
     assert report["verification"]["real"]["flip_rate"] < 0.05
-    assert export.verify(network("sresnet"), path)["kernel"]["identical"]
+    assert export.verify(network("svgg"), path)["kernel"]["identical"]
 
 
 @pytest.mark.parametrize("name", ["sresnet", pytest.param("max_resnet", marks=pytest.mark.slow),
@@ -242,8 +243,8 @@ def test_whole_weights_are_near_and_their_sums_exact():
 
 
 def test_a_window_too_large_for_the_kernel_stays_a_plain_convolution(tmp_path):
-    model, path = network("sresnet"), tmp_path / "net.onnx"
-    model.stages[0][0].conv2 = SpikingConv2d(16, 16, 9, padding=4, timesteps=2)
+    model, path = tiny(timesteps=2), tmp_path / "net.onnx"
+    model.stages[0][0].conv2 = SpikingConv2d(8, 8, 9, padding=4, timesteps=2)
     export.to_onnx(model.eval(), path, precision="int16", verify="quick")
     _, proto = read_model(path)
     windows = {tuple(value.dims[2:]) for value in proto.graph.initializer if len(value.dims) == 4}
@@ -257,10 +258,10 @@ def test_weights_that_two_layers_share_and_a_norm_of_ones_own(tmp_path):
         def forward(self, x):
             return super().forward(x) * 0.5
 
-    model, path = network("sresnet"), tmp_path / "net.onnx"
-    block = model.stages[0][1]
+    model, path = tiny(timesteps=2), tmp_path / "net.onnx"
+    block = model.stages[0][0]
     block.conv2.weight = block.conv1.weight
-    block.bn2 = Half(16).eval()
+    block.bn2 = Half(8).eval()
     block.bn2.bias.data.uniform_(0, 2)
     export.to_onnx(model.eval(), path, precision="int16", verify="quick")  # whose gate compares it with PyTorch
     names = [node.name for node in read_model(path)[1].graph.node if node.name]
@@ -272,8 +273,8 @@ def test_a_summand_that_is_repeated_stays_outside_of_the_kernel(tmp_path):
         def forward(self, x, **named):
             return super().forward(x, **named) + x.amax((1, 2, 3), keepdim=True)
 
-    model = network("sresnet")
-    model.stages[0][1].conv2 = Gated(16, 16, 3, padding=1, bias=False, timesteps=2)
+    model = tiny(timesteps=2)
+    model.stages[0][0].conv2 = Gated(8, 8, 3, padding=1, bias=False, timesteps=2)
     path = tmp_path / "net.onnx"
     export.to_onnx(model.eval(), path, precision="int16", verify="quick")  # whose gate runs kernel and functions
 

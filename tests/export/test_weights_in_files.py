@@ -129,9 +129,9 @@ def test_weights_are_rounded_and_nothing_else():
 
 def test_a_convolution_that_runs_twice_is_stored_once():
     net = network(timesteps=2)
-    net.stages[0][1].conv2.weight = net.stages[0][1].conv1.weight
+    net.stages[0][0].conv2.weight = net.stages[0][0].conv1.weight
     proto = build_graph(net, precision="fp16")
-    assert len([t for t in halves(proto) if t.name.startswith("stages.0.1.conv")]) == 1
+    assert len([t for t in halves(proto) if t.name.startswith("stages.0.0.conv")]) == 1
 
 
 @pytest.mark.parametrize("norm", ["bn", pytest.param("tebn", marks=pytest.mark.slow)])
