@@ -65,7 +65,7 @@ def interpret(graph, image, steps):
 
 def with_stem(module):
     """A network whose first convolution follows another module."""
-    net = tiny(timesteps=2)
+    net = tiny((1, 1), stem=8, timesteps=2)
     net.set_submodule("conv1", nn.Sequential(module, net.conv1))
     net.pretrained_cfg = {"input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.2,) * 3}
     return net
