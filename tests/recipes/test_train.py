@@ -47,7 +47,7 @@ from zoo.registry import GS
 from zoo.result import Costs, check
 
 SHORT = {
-    "model": "sresnet19_w16_gs", "dataset": "digits", "device": "cpu", "timesteps": 2, "train_images": 160,
+    "model": "svgg11_w8_gs", "dataset": "digits", "device": "cpu", "timesteps": 2, "train_images": 160,
     "batch_size": 32, "epochs": 2, "hflip": False, "crop": 2, "amp": "off",
 }  # fmt: skip
 FEW_STEPS = SHORT | {"model": "svgg11_w8", "timesteps": 1, "train_images": 4, "batch_size": 2, "test": False}
@@ -406,7 +406,7 @@ def test_a_complete_run_is_not_measured_again(run, capsys):
 
 def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(tmp_path, monkeypatch, capsys):
     """Where `init` points, other weights may lie by now, or none; code, machine and precision may have changed, too."""
-    few = {"train_images": 32, "test": False}
+    few = {"model": "sresnet19_w16_gs", "train_images": 32, "test": False}
     trained(tmp_path / "source", **few, epochs=1, model_args={"hidden": 16})
     first = sha256_of(tmp_path / "source" / "model.safetensors")
     settings = few | {"init": str(tmp_path / "source"), "test": True}
@@ -431,7 +431,7 @@ def test_a_resumed_run_keeps_what_it_started_from_and_tells_what_is_another_now(
 
 def test_fine_tuning_starts_from_trained_weights(run, tmp_path):
     out, first = run
-    settings = {"init": str(out), "epochs": 1, "train_images": 32, "lr": 0.0, "model": "sresnet19_w16", "test": False}
+    settings = {"init": str(out), "epochs": 1, "train_images": 32, "lr": 0.0, "model": "svgg11_w8", "test": False}
     trained(tmp_path / "x", **settings)  # the plain twin
     trained(tmp_path / "x", **settings, resume=True)  # finds that it is complete
     before, kept = weights(out), weights(tmp_path / "x")
@@ -449,7 +449,8 @@ def test_fine_tuning_takes_over_the_form_of_the_network_where_the_recipe_is_sile
     form = {"stem": 8, "hidden": 12, "neuron": {"name": "lif", "decay": 0.25}, "surrogate": "sigmoid"}
     model = zoo.create_model("sresnet19_w16", num_classes=5, timesteps=1, dropout=0.1, **form)
     zoo.save_checkpoint(tmp_path / "a", model, tag="t1_test", data_cfg={})
-    settings = {"epochs": 1, "train_images": 32, "lr": 0.0, "test": False, "init": str(tmp_path / "a")}
+    settings = {"model": "sresnet19_w16_gs", "epochs": 1, "train_images": 32, "lr": 0.0, "test": False}
+    settings |= {"init": str(tmp_path / "a")}
     trained(tmp_path / "x", **settings, surrogate="arctan")
     head = f"started from {tmp_path}/a, with a new head for 10 classes, in place of 5"
     said = f"{head}; taken over, as the recipe is silent: neuron {{'name': 'lif', 'decay': 0.25}}, stem 8, hidden 12"
@@ -755,7 +756,7 @@ def test_weights_with_two_names_are_not_averaged(tmp_path, monkeypatch):
 
     monkeypatch.setattr("recipes.train.create", tied)
     with pytest.raises(ZooError, match="layers of this network share weights: ema 0"):
-        trained(tmp_path / "x", ema=0.9)
+        trained(tmp_path / "x", model="sresnet19_w16", ema=0.9)
 
 
 @pytest.mark.usefixtures("registered_here_only")
