@@ -507,7 +507,8 @@ def test_two_processes_compute_what_one_does(tmp_path):
 @pytest.mark.parametrize("phases", [None, [{"epochs": 1, "timesteps": 1}]])
 def test_two_processes_train_neurons_with_parameters_that_one_time_step_does_not_use(phases, tmp_path):
     plif = {"neuron": {"name": "plif", "decay_input": False}, "phases": phases, "kernel": "reference"}
-    extra = flags(tmp_path / "x", **(plif if phases else {"neuron": "glif", "timesteps": 1}))
+    other = plif if phases else {"neuron": "glif", "timesteps": 1}
+    extra = flags(tmp_path / "x", model="sresnet19_w16", **other)
     done = torchrun("-m", "recipes.train", "sresnet19_w16.t2_cifar10", *extra)
     assert done.returncode == 0, done.stderr
 
@@ -520,7 +521,7 @@ DRAWN = {"dropout": 0.2, "mixup": 0.4, "erasing": 0.3, "auto_augment": "autoaugm
 def test_a_run_that_ends_in_mid_epoch_goes_on_bit_for_bit(processes, extra, tmp_path):
     """Killed, all processes leave the state of the step before. Where one is told to stop, all do, after that step.
     Alone, with all kinds of randomness and state."""
-    start = functools.partial(torchrun, processes=processes)
+    start, extra = functools.partial(torchrun, processes=processes), {"model": "sresnet19_w16_gs"} | extra
     run = ("-m", "recipes.train", "sresnet19_w16_gs.t2_cifar10")
     assert start(*run, *flags(tmp_path / "whole", **extra)).returncode == 0
     ended = str(ROOT / "tests" / "recipes" / "killed_at.py")
