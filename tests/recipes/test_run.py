@@ -23,7 +23,7 @@ from recipes.train import Trainer, train
 from zoo.errors import ZooError
 
 SHORT = {
-    "model": "sresnet19_w16_gs", "dataset": "digits", "timesteps": 1, "train_images": 64, "batch_size": 32, "epochs": 2,
+    "model": "svgg11_w8_gs", "dataset": "digits", "timesteps": 1, "train_images": 64, "batch_size": 32, "epochs": 2,
     "test": False, "amp": "off", "device": "cpu",
 }  # fmt: skip
 
