@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import test_export
 import torch
 from onnx import numpy_helper
-from test_export import network as tiny
 from test_export import optimised
 
 import export
@@ -53,7 +53,7 @@ def network(name):
 def small():
     """Two blocks, for images of 32 x 32 pixels."""
     torch.manual_seed(0)
-    model = tiny(timesteps=2)
+    model = test_export.network(timesteps=2)
     model.pretrained_cfg["input_size"] = (3, 32, 32)
     return model
 
@@ -251,7 +251,7 @@ def test_whole_weights_are_near_and_their_sums_exact():
 
 
 def test_a_window_too_large_for_the_kernel_stays_a_plain_convolution(tmp_path):
-    model, path = tiny(timesteps=2), tmp_path / "net.onnx"
+    model, path = small(), tmp_path / "net.onnx"
     model.stages[0][0].conv2 = SpikingConv2d(8, 8, 9, padding=4, timesteps=2)
     export.to_onnx(model.eval(), path, precision="int16", verify="quick")
     _, proto = read_model(path)
@@ -266,7 +266,7 @@ def test_weights_that_two_layers_share_and_a_norm_of_ones_own(tmp_path):
         def forward(self, x):
             return super().forward(x) * 0.5
 
-    model, path = tiny(timesteps=2), tmp_path / "net.onnx"
+    model, path = small(), tmp_path / "net.onnx"
     block = model.stages[0][0]
     block.conv2.weight = block.conv1.weight
     block.bn2 = Half(8).eval()
@@ -281,7 +281,7 @@ def test_a_summand_that_is_repeated_stays_outside_of_the_kernel(tmp_path):
         def forward(self, x, **named):
             return super().forward(x, **named) + x.amax((1, 2, 3), keepdim=True)
 
-    model = tiny(timesteps=2)
+    model = small()
     model.stages[0][0].conv2 = Gated(8, 8, 3, padding=1, bias=False, timesteps=2)
     path = tmp_path / "net.onnx"
     export.to_onnx(model.eval(), path, precision="int16", verify="quick")  # whose gate runs kernel and functions

@@ -23,10 +23,8 @@ def test_the_page_shows_what_the_commands_wrote(tmp_path, capsys):
     predict.main([str(tmp_path / "run"), str(tmp_path / "digits"), "--spikes", "--json"])
     (tmp_path / "predicted.json").write_text(text := capsys.readouterr().out)
     export.to_onnx(zoo.load(NAME), tmp_path / "fp32.onnx", verify=False)
-    against = ["--against", "relu", "--network", str(tmp_path / "run")]
-    bench_ort.main(
-        [str(tmp_path / "fp32.onnx"), *against, "--runs", "1", "--no-memory", "--json", str(tmp_path / "times.json")]
-    )
+    against = ["--against", "relu", "--network", str(tmp_path / "run"), "--no-memory"]
+    bench_ort.main([str(tmp_path / "fp32.onnx"), *against, "--runs", "1", "--json", str(tmp_path / "times.json")])
     main(["page", str(tmp_path)])
     page = (tmp_path / "index.html").read_text()
     assert [f'alt="the digit {digit}"' in page for digit in range(10)] == [True] * 10
