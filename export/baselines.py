@@ -127,8 +127,7 @@ class _FromRest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.network.clear(self.network)
-        logits: Tensor = self.network(x)
-        return logits
+        return self.network(x)
 
 
 def _spikingjelly(model: nn.Module, **how: Any) -> TimedGraph:

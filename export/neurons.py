@@ -84,37 +84,18 @@ def trace_neurons(layers: dict[str, SpikingNeuron], shapes: dict[str, tuple[int,
         layer.kernel = "reference"
     call = object()
     kinds = {name: _kind(layer, shapes[name], call) for name, layer in layers.items()}
-    while True:
-        new: dict[Any, str] = {}  # of what differs in shape alone, the second waits: perhaps the first one's is its own
-        for name, kind in kinds.items():
-            if _known(kind, shapes[name]) is None:
-                new.setdefault(kind, name)
-        if not new:
-            return {name: _known(kind, shapes[name]) for name, kind in kinds.items()}  # type: ignore[misc]
+    new: dict[Any, str] = {}
+    for name, kind in kinds.items():
+        if kind not in _KNOWN:
+            new.setdefault(kind, name)
+    if new:
         traced = _trace_layers([(name, layers[name], shapes[name]) for name in new.values()])
-        for kind, dynamics in zip(new, traced, strict=True):
-            _KNOWN.setdefault(kind, []).append((shapes[new[kind]], dynamics))
+        _KNOWN.update(zip(new, traced, strict=True))
+    return {name: _KNOWN[kind] for name, kind in kinds.items()}
 
 
-_KNOWN: dict[Any, list[tuple[tuple[int, ...], Dynamics]]] = {}
-"""Traces of each kind of layer, for currents of several shapes: the layers of a network are much alike, and so are
-networks."""
-
-
-def _known(kind: Any, shape: tuple[int, ...]) -> Dynamics | None:
-    """Returns the trace of a kind of layer, if there is one of this shape, or one for which shapes play no part."""
-    for other, dynamics in _KNOWN.get(kind, ()):
-        if other == shape or _elementwise(dynamics):
-            states = [state._replace(shape=shape) if state.shape == other else state for state in dynamics.states]
-            return dynamics._replace(states=states)
-    return None
-
-
-def _elementwise(neurons: Dynamics) -> bool:
-    """Returns whether each neuron is computed by itself, from scalars: then shapes play no part."""
-    pieces = [piece for piece in (neurons.first, *neurons.later) if piece is not None]
-    nodes = all(node.op_type in _ELEMENTWISE for node in _nodes(neurons))
-    return bool(pieces) and nodes and all(not t.dims for piece in pieces for t in piece.constants.values())
+_KNOWN: dict[Any, Dynamics] = {}
+"""Traces of each kind of layer: the layers of a network are much alike, and so are networks."""
 
 
 def _nodes(neurons: Dynamics) -> list[NodeProto]:
@@ -122,12 +103,9 @@ def _nodes(neurons: Dynamics) -> list[NodeProto]:
 
 
 def _kind(layer: SpikingNeuron, shape: tuple[int, ...], call: object) -> Any:
-    """Returns what is equal for layers of one class that are equal in every attribute, parameter and buffer; of a class
-    of one's own, in shape, too, and within one call: its code may look at that, and call code that changes."""
-    values: dict[str, Any] = {}
-    for of_class in map(vars, reversed(type(layer).__mro__)):
-        values |= {key: value for key, value in of_class.items() if isinstance(value, bool | int | float | str | tuple)}
-    values |= {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    """Returns what is equal for layers of one class and shape that are equal in every attribute, parameter and buffer;
+    of a class of one's own, within one call: its code may call code that changes."""
+    values = {**vars(layer), **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     found = []
     for key, value in values.items():
         if isinstance(value, Tensor):
@@ -135,7 +113,7 @@ def _kind(layer: SpikingNeuron, shape: tuple[int, ...], call: object) -> Any:
         if "_hook" not in key and key not in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             found.append((key, type(value), value))
     own = not type(layer).__module__.startswith("zoo.")
-    kind = (type(layer), *found, *([shape, call] if own else ()))
+    kind = (type(layer), shape, *found, *([call] if own else ()))
     try:
         hash(kind)
     except TypeError:  # something whose equality is not known

@@ -100,8 +100,7 @@ def latency_panel(cost: Cost, rows: Sequence[Row]) -> dict[str, Any] | None:
         color=files, tooltip=told,
     )  # fmt: skip
     chart = marks.properties(title=cost.title, width=_WIDTH, height=_HEIGHT, config=_CONFIG, autosize="pad")
-    specification: dict[str, Any] = chart.to_dict(validate=False)
-    return specification
+    return chart.to_dict(validate=False)
 
 
 def _beside(charts: Sequence[dict[str, Any] | None]) -> str:
@@ -173,8 +172,7 @@ def panel(cost: Cost, rows: Sequence[Row], title: str) -> dict[str, Any] | None:
         text.encode(x="cost:Q", y="top1:Q", text="label:N", color=colour),
     ]  # fmt: skip
     chart = alt.layer(*layers).properties(title=title, width=_WIDTH, height=_HEIGHT, config=_CONFIG, autosize="pad")
-    specification: dict[str, Any] = chart.to_dict(validate=False)  # its parts were checked as they were made
-    return specification
+    return chart.to_dict(validate=False)  # its parts were checked as they were made
 
 
 def _names(points: Sequence[dict[str, Any]]) -> tuple[list[float], list[float], list[dict[str, Any]]]:

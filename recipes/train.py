@@ -441,8 +441,7 @@ class _WithUnused(nn.Module):
         self.network, self.unused = network, nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, per_step: bool) -> Tensor:
-        logits: Tensor = self.network(x, per_step=per_step)
-        return logits
+        return self.network(x, per_step=per_step)
 
 
 # -- what a step is made of
@@ -485,8 +484,7 @@ def one_hot(y: Tensor, classes: int, smoothing: float) -> Tensor:
 def forward(network: nn.Module, x: Tensor, amp: torch.dtype | None) -> Tensor:
     """Returns logits of every time step, [T, B, classes], of a network or one that is wrapped for several processes."""
     with torch.autocast(x.device.type, dtype=amp, enabled=amp is not None):
-        logits: Tensor = network(x, per_step=True)
-        return logits
+        return network(x, per_step=True)
 
 
 def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:

@@ -51,23 +51,20 @@ _NAME_LENGTH = 64
 def sizes() -> dict[str, dict[str, Any]]:
     """Returns params, dense_operations, timesteps and input_size of each of the zoo's networks, of the plain one of
     twins; see `zoo.models.catalogue`, which counts them."""
-    found: dict[str, dict[str, Any]] = read_json(CATALOGUE)["networks"]
-    return found
+    return read_json(CATALOGUE)["networks"]
 
 
 @cache
 def keywords() -> dict[str, list[str]]:
     """Returns the zoo's own names that each keyword of a network takes."""
-    found: dict[str, list[str]] = read_json(CATALOGUE)["keywords"]
-    return found
+    return read_json(CATALOGUE)["keywords"]
 
 
 @cache
 def measured() -> dict[str, dict[str, Any]]:
     """Returns dataset, top1 (percent), timesteps, params, spikes_per_image, latency_ms (of the float32 file, batch 1,
     one thread) and cpu of each checkpoint that the leaderboard has a row of."""
-    found: dict[str, dict[str, Any]] = read_json(MEASURED)
-    return found
+    return read_json(MEASURED)
 
 
 @cache

@@ -212,8 +212,7 @@ class SpikingNetwork(nn.Module):
 
     def forward_classifier(self, x: Tensor) -> Tensor:
         """Takes the classifier's inputs [T*B, C'] to logits [T*B, classes]."""
-        logits: Tensor = self.fc(x)
-        return logits
+        return self.fc(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, per_step: bool = False) -> Tensor:
         """Takes features [T*B, C, H, W] to logits [B, classes], or to the classifier's inputs [B, C'] if `pre_logits`.
@@ -383,8 +382,7 @@ class SpikingNetwork(nn.Module):
     @torch.compiler.disable  # its tracing knows no contexts
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
         contexts = lambda: (contextlib.nullcontext(), _Repeating(stage))  # noqa: E731
-        out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
-        return out
+        return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
 
     def scaling_state(self) -> dict[str, Tensor]:
         """Returns what scaled layers keep between steps, to go on from later; no part of state_dict."""

@@ -134,5 +134,4 @@ class WithinMemory(WithoutMemory):
         self.left -= made.nbytes
         if self.left < 0:
             raise ZooError(f"it asks for a network that takes more than {self.allowed:,} bytes")
-        tensor: Tensor = func(*args, **kwargs)
-        return tensor
+        return func(*args, **kwargs)

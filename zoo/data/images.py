@@ -46,8 +46,7 @@ class Preparation:
         # The shorter side is scaled to the network's and the longer one in proportion, before it is cropped.
         if self._scaled**2 * max(width, height) / min(width, height) > MAX_PIXELS:
             raise ZooError(f"{path} is {width} x {height} pixels, too long and thin: crop it first")
-        pixels: Tensor = self._transform(image)
-        return pixels
+        return self._transform(image)
 
 
 def preparation(cfg: Mapping[str, Any]) -> dict[str, Any]:

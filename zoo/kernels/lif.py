@@ -116,8 +116,7 @@ def fused_lif(x: Branch, r: Branch | None, leak: Tensor | None, dynamics: Dynami
 
 def weighted_steps(spikes: Tensor, weights: list[float], dtype: torch.dtype) -> Tensor:
     """sum_t weights[t] spikes[t] of spikes [T, ...] on the CPU, in int8 or `dtype`; in `dtype`, in one pass."""
-    result: Tensor = torch.ops.snnzoo.weighted_steps(spikes, weights, dtype)
-    return result
+    return torch.ops.snnzoo.weighted_steps(spikes, weights, dtype)
 
 
 _INPUTS = (
@@ -140,15 +139,13 @@ def _unpack(inputs: tuple[Any, ...]) -> tuple[Branch, Branch | None, Tensor | No
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-    result: tuple[Tensor, Tensor] = KERNELS[inputs[0].device.type].code().forward(*_unpack(inputs))
-    return result
+    return KERNELS[inputs[0].device.type].code().forward(*_unpack(inputs))
 
 
 def _backward(grad: Tensor, stats: Tensor, *inputs: Any) -> list[Tensor]:
     x, r, leak, dynamics = _unpack(inputs)
     grad = grad.contiguous(memory_format=layout_of(x.data))
-    result: list[Tensor] = KERNELS[grad.device.type].code().backward(grad, x, r, leak, stats, dynamics)
-    return result
+    return KERNELS[grad.device.type].code().backward(grad, x, r, leak, stats, dynamics)
 
 
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
